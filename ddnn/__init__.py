@@ -1,0 +1,1 @@
+"""One neural network over devices, an edge and the cloud."""

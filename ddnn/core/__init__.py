@@ -1,0 +1,1 @@
+"""Numbers without opinions: ids, bits, sections, clock offsets. numpy only."""

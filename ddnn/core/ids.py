@@ -1,0 +1,33 @@
+"""Ids of sites, nodes and samples."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from ddnn.errors import ConfigError
+
+_ID = re.compile(r"[a-z0-9-]{1,64}", re.ASCII)
+
+
+def is_id(text: str) -> bool:
+    """Whether `text` may stand in a topic as a site or node id."""
+    return _ID.fullmatch(text) is not None
+
+
+def require_id(text: str, what: str) -> str:
+    """`text` unchanged, or ConfigError."""
+    if not is_id(text):
+        raise ConfigError(
+            f"{what} {text!r} is not an id; use 1 to 64 of a-z, 0-9 and '-', such as 'cam1'"
+        )
+    return text
+
+
+def tick_of(wall_s: float, period_s: float) -> int:
+    """The sample id of an instant: how many whole periods fit before `wall_s` (since 1970).
+
+    Every device computes the same id from its own clock, so samples align without a coordinator
+    and no restart ever reuses an id.
+    """
+    return math.floor(wall_s / period_s + 1e-6)

@@ -1,0 +1,1 @@
+"""DDNN: early exits and sensor fusion over devices, edge and cloud (ICDCS 2017)."""

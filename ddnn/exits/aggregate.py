@@ -1,0 +1,39 @@
+"""Sensor fusion: MP, AP and CC over the members that are present (DDNN III-B; notes A2).
+
+One function serves class scores at an exit and feature maps before a section. Absent members
+never reach the result: they are left out of the maximum and of the mean, and are zeros in the
+concatenation (binary features are -1/+1, so zero is neither).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Scheme = Literal["MP", "AP", "CC"]
+SCHEMES: tuple[Scheme, ...] = ("MP", "AP", "CC")
+
+
+def aggregate(
+    values: Sequence[NDArray[Any] | None], scheme: Scheme, shape: tuple[int, ...]
+) -> NDArray[np.float32]:
+    """Fuse one array per member; None = absent.
+
+    values: n arrays float32 `shape`. Returns `shape` for MP and AP, and for CC `shape` with the
+    last axis n times as long, members in order. With nobody present: zeros.
+    """
+    if scheme == "CC":
+        *lead, last = shape
+        fused = np.zeros((*lead, last * len(values)), np.float32)
+        for index, value in enumerate(values):
+            if value is not None:
+                fused[..., index * last : (index + 1) * last] = value
+        return fused
+    present = [value for value in values if value is not None]
+    if not present:
+        return np.zeros(shape, np.float32)
+    stacked = np.stack(present)
+    return stacked.max(axis=0) if scheme == "MP" else stacked.mean(axis=0, dtype=np.float32)

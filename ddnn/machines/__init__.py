@@ -1,0 +1,1 @@
+"""Sans-IO parts that every room uses: membership, gather, outbox."""

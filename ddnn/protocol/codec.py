@@ -1,0 +1,57 @@
+"""Messages to bytes and back. `decode` raises one exception, whatever it is given."""
+
+from __future__ import annotations
+
+import msgspec
+
+from ddnn.errors import RemoteProtocolError
+from ddnn.protocol.messages import (
+    MAX_MESSAGE_BYTES,
+    Escalate,
+    Features,
+    Message,
+    Scores,
+)
+from ddnn.protocol.topics import Kind
+
+_PACK = msgspec.msgpack.Encoder()
+_JSON = msgspec.json.Encoder()
+_DATA_PLANE = (Scores, Features, Escalate)
+_DECODERS: dict[type, msgspec.msgpack.Decoder[Message] | msgspec.json.Decoder[Message]] = {
+    message: (
+        msgspec.msgpack.Decoder(message)
+        if message in _DATA_PLANE
+        else msgspec.json.Decoder(message)
+    )
+    for message in {kind.value.message for kind in Kind}
+}
+
+
+def encode(message: Message) -> bytes:
+    """The bytes of a message, MessagePack for the data plane, JSON for the control plane."""
+    return (_PACK if isinstance(message, _DATA_PLANE) else _JSON).encode(message)
+
+
+def decode(kind: Kind, data: bytes) -> Message:
+    """The message, checked whole: types, bounds, array lengths. Or RemoteProtocolError."""
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise RemoteProtocolError(
+            f"{kind.name}: {len(data)} bytes, at most {MAX_MESSAGE_BYTES} are accepted"
+        )
+    try:
+        message = _DECODERS[kind.value.message].decode(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError) as error:
+        raise RemoteProtocolError(f"{kind.name}: {error}") from None
+    if isinstance(message, Scores):
+        message.scores.check()
+    elif isinstance(message, Features):
+        for part in message.parts:
+            part.check()
+    return message
+
+
+def publish_bytes(topic: str, payload_bytes: int, qos: int = 0) -> int:
+    """Bytes of an MQTT 3.1.1 PUBLISH packet on the wire: fixed header, topic, id, payload."""
+    remaining = 2 + len(topic.encode()) + (2 if qos else 0) + payload_bytes
+    length_bytes = 1 + (remaining > 127) + (remaining > 16383) + (remaining > 2097151)
+    return 1 + length_bytes + remaining

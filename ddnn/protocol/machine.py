@@ -1,0 +1,144 @@
+"""The Machine interface: an event and the time in, effects out. No I/O, no clock, no thread.
+
+The runtime turns the world into events and effects into the world; the simulation does the same
+in virtual time. What a machine decides is thereby the same in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from ddnn.core.section import Arrays
+from ddnn.protocol.messages import Answer, Message
+from ddnn.protocol.topics import Topic
+
+
+class Now(NamedTuple):
+    """Two clocks: deadlines run on the one that never jumps, stamps show the one on the wall."""
+
+    monotonic_s: float
+    wall_s: float
+
+
+# ------------------------------------------------------------------- events
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message arrived; `wire_bytes` is what it took on the link."""
+
+    topic: Topic
+    message: Message
+    wire_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """A frame of this node's camera: image uint8 [height, width, 3]."""
+
+    sample: int
+    captured_at_s: float
+    image: Arrays
+    label: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """A Compute effect ended; `outputs` is None where the section failed."""
+
+    job: tuple[str, int]
+    outputs: Arrays | None
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The broker took us; everything must be announced again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    """The broker is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A Save effect ended: these answers are in the store."""
+
+    answers: Sequence[Answer]
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """The machine's deadline has come."""
+
+
+Event = Received | Captured | Computed | Connected | Disconnected | Saved | Tick
+
+# ------------------------------------------------------------------ effects
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    topic: Topic
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """Run a section; a Computed event with the same job follows."""
+
+    job: tuple[str, int]
+    section: str
+    inputs: Arrays
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Write an answer down before it is published, so that no crash loses it."""
+
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """These samples' answers are confirmed: they need not be kept."""
+
+    samples: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Write answers into the database; a Saved event follows once they are in it."""
+
+    answers: Sequence[Answer]
+
+
+Effect = Publish | Compute | Keep | Forget | Save
+
+
+class Machine(Protocol):
+    """One thread owns a machine; it is called with one event at a time."""
+
+    counts: dict[str, int]
+
+    def handle(self, event: Event, now: Now) -> list[Effect]: ...
+
+    def deadline_s(self) -> float | None:
+        """The monotonic time of the next Tick, or None."""
+        ...
+
+    def subscriptions(self) -> list[str]:
+        """Topic filters, subscribed anew on every connect."""
+        ...
+
+
+@dataclass(slots=True)
+class Counts:
+    """Counts what happened, by name: drops above all."""
+
+    by_name: dict[str, int] = field(default_factory=dict)
+
+    def add(self, name: str, amount: int = 1) -> None:
+        self.by_name[name] = self.by_name.get(name, 0) + amount

@@ -1,0 +1,169 @@
+"""All messages between nodes.
+
+Data plane (Scores, Features, Escalate): MessagePack, array-like, the schema version first.
+Control plane (Status, Stats, Answer, Backlog, Stored): JSON, readable with mosquitto_sub.
+The sender is not in a data message: the topic names it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ddnn.core.bits import pack, packed_bytes, unpack
+from ddnn.errors import LocalProtocolError, RemoteProtocolError
+
+SCHEMA_VERSION = 1
+MAX_RANK = 5
+MAX_ELEMENTS = 1 << 24
+MAX_MESSAGE_BYTES = 16 << 20
+MAX_BATCH = 256
+
+ItemType = Literal["float32", "float16", "uint8", "bits"]
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern="^[a-z0-9-]+$")]
+BundleId = Annotated[str, msgspec.Meta(max_length=16)]
+Text = Annotated[str, msgspec.Meta(max_length=500)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Mask = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
+Label = Annotated[int, msgspec.Meta(ge=-1, lt=2**16)]
+Seconds = Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)]
+_LITTLE_ENDIAN = {"float32": "<f4", "float16": "<f2", "uint8": "|u1"}
+
+
+class Tensor(msgspec.Struct, frozen=True, array_like=True):
+    """An array on the wire: item type, shape, raw little-endian bytes. `bits` are packed signs."""
+
+    type: ItemType
+    shape: Annotated[tuple[Count, ...], msgspec.Meta(max_length=MAX_RANK)]
+    data: bytes
+
+    @classmethod
+    def of(cls, array: NDArray[Any], *, bits: bool = False) -> Tensor:
+        if bits:
+            return cls("bits", array.shape, pack(array))
+        name = array.dtype.name
+        if name not in _LITTLE_ENDIAN:
+            raise LocalProtocolError(f"arrays of {name} do not travel; use float32/float16/uint8")
+        return cls(name, array.shape, array.astype(_LITTLE_ENDIAN[name], copy=False).tobytes())
+
+    def check(self) -> None:
+        """Raise RemoteProtocolError unless shape and length agree; nothing is allocated."""
+        count = 1
+        for side in self.shape:
+            count *= side
+            if count > MAX_ELEMENTS:
+                raise RemoteProtocolError(f"array {self.shape}: more than {MAX_ELEMENTS} elements")
+        if self.type == "bits":
+            expected = packed_bytes(count)
+        else:
+            expected = count * np.dtype(_LITTLE_ENDIAN[self.type]).itemsize
+        if len(self.data) != expected:
+            raise RemoteProtocolError(
+                f"array {self.type} {self.shape}: {len(self.data)} bytes, expected {expected}"
+            )
+
+    def array(self) -> NDArray[Any]:
+        """The array; `bits` become float32 -1/+1. A read-only view where that is possible."""
+        if self.type == "bits":
+            return unpack(self.data, self.shape)
+        return np.frombuffer(self.data, _LITTLE_ENDIAN[self.type]).reshape(self.shape)
+
+
+# ---------------------------------------------------------------- data plane
+
+
+class Scores(msgspec.Struct, frozen=True, array_like=True):
+    """Class scores that a node's section gave for a sample."""
+
+    v: Literal[1]
+    sample: Count
+    bundle: BundleId
+    members: Mask  # the devices that contributed
+    captured_at_s: Seconds  # the capturing device's wall clock
+    scores: Tensor
+    label: Label | None = None  # of the object, where the source knows it (-1: not known)
+
+
+class Features(msgspec.Struct, frozen=True, array_like=True):
+    """What a node's section hands to the next tier: one tensor per contributing part."""
+
+    v: Literal[1]
+    sample: Count
+    bundle: BundleId
+    members: Mask
+    captured_at_s: Seconds
+    parts: Annotated[tuple[Tensor, ...], msgspec.Meta(max_length=64)]
+    label: Label | None = None
+
+
+class Escalate(msgspec.Struct, frozen=True, array_like=True):
+    """The lead edge was not sure at exit `tier`: its nodes shall send their features."""
+
+    v: Literal[1]
+    sample: Count
+    bundle: BundleId
+    tier: Literal["local", "edge"]
+
+
+# ------------------------------------------------------------- control plane
+
+
+class Status(msgspec.Struct, frozen=True):
+    """Presence of a node; the same session stands in its Last Will."""
+
+    role: Literal["device", "edge", "cloud", "worker"]
+    session: Count
+    state: Literal["online", "stopped", "lost"]
+    bundle: BundleId = ""
+    version: Text = ""
+
+
+class Stats(msgspec.Struct, frozen=True):
+    """What a node has counted since its start, every few seconds."""
+
+    role: Literal["device", "edge", "cloud", "worker"]
+    uptime_s: Seconds
+    memory_bytes: Count = 0
+    counts: dict[Annotated[str, msgspec.Meta(max_length=64)], Count] = {}
+    gauges: dict[Annotated[str, msgspec.Meta(max_length=64)], float] = {}
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """The answer to one sample, and how good it is."""
+
+    sample: Count
+    node: Id  # who answered
+    exit: Literal["device", "local", "edge", "cloud"]
+    label: Label
+    probabilities: Annotated[list[float], msgspec.Meta(max_length=65536)]
+    eta: float  # normalized entropy at that exit
+    members: Annotated[list[Id], msgspec.Meta(max_length=64)]
+    missing: Annotated[list[Id], msgspec.Meta(max_length=64)]
+    quality: Literal["full", "degraded"]
+    expected_accuracy: float | None  # measured for exactly these members; None: not measured
+    bundle: BundleId
+    captured_at_s: Seconds
+    answered_at_s: Seconds
+    latency_s: Seconds  # capture to answer, by clocks that need not agree
+    late: bool = False  # delivered after an outage
+    truth: Label | None = None
+    payload_bytes: Count = 0  # arrays that the devices sent for it
+    wire_bytes: Count = 0  # the same with topics and headers
+
+
+class Backlog(msgspec.Struct, frozen=True):
+    """Answers that were not confirmed in time, delivered again."""
+
+    answers: Annotated[list[Answer], msgspec.Meta(max_length=MAX_BATCH)]
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """The store holds these samples' answers (or better ones): the node may forget its own."""
+
+    samples: Annotated[list[Count], msgspec.Meta(max_length=4096)]
+
+
+Message = Scores | Features | Escalate | Status | Stats | Answer | Backlog | Stored

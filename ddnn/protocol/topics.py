@@ -1,0 +1,95 @@
+"""Every topic string is built and parsed here; one table says how each kind travels.
+
+    ddnn/v1/<site>/<branch>[/<id>][/<leaf>]
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+from ddnn.core.ids import is_id
+from ddnn.errors import RemoteProtocolError
+from ddnn.protocol.messages import (
+    Answer,
+    Backlog,
+    Escalate,
+    Features,
+    Message,
+    Scores,
+    Stats,
+    Status,
+    Stored,
+)
+
+ROOT = "ddnn/v1"
+MAX_TOPIC_CHARS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How one kind of message travels."""
+
+    branch: str
+    message: type[Message]
+    qos: int = 0
+    retain: bool = False
+    per_node: bool = True
+    leaf: str = ""
+
+
+class Kind(Enum):
+    """The kinds of messages. Data that has a deadline is QoS 0: a second copy comes too late."""
+
+    STATUS = Rule("node", Status, qos=1, retain=True, leaf="status")
+    STATS = Rule("node", Stats, leaf="stats")
+    SCORES = Rule("scores", Scores)  # <device> or <edge>: exit scores
+    FEATURES = Rule("features", Features)  # <device>: for its edge
+    ESCALATE = Rule("escalate", Escalate, per_node=False)
+    UPLINK = Rule("uplink", Features)  # <edge>: features for the cloud
+    VERDICT = Rule("verdict", Scores)  # <edge>: the cloud's scores, for the edge that asked
+    RESULT = Rule("result", Answer, per_node=False)
+    BACKLOG = Rule("backlog", Backlog, qos=1)  # <node>: what was not confirmed
+    STORED = Rule("stored", Stored, qos=1)  # <node>: confirmed
+
+
+class Topic(NamedTuple):
+    """A parsed topic; `node` is empty where the kind has one topic per site."""
+
+    site: str
+    kind: Kind
+    node: str = ""
+
+    def __str__(self) -> str:
+        return _join(self.site, self.kind.value, self.node)
+
+
+def topic_filter(kind: Kind, site: str = "+", node: str = "+") -> str:
+    """The subscription filter for one kind; '+' matches any site or node."""
+    return _join(site, kind.value, node)
+
+
+def parse(text: str) -> Topic:
+    """Topic of a received message; RemoteProtocolError where it is none of ours."""
+    parts = text.split("/") if len(text) <= MAX_TOPIC_CHARS else []
+    if len(parts) >= 4 and parts[0] == "ddnn" and parts[1] == "v1" and is_id(parts[2]):
+        kind = _KINDS.get((parts[3], parts[5] if len(parts) == 6 else "", len(parts)))
+        if kind is not None:
+            if not kind.value.per_node:
+                return Topic(parts[2], kind)
+            if is_id(parts[4]):
+                return Topic(parts[2], kind, parts[4])
+    raise RemoteProtocolError(f"topic {text[:80]!r} is none of {ROOT}/<site>/…")
+
+
+def _join(site: str, rule: Rule, node: str) -> str:
+    text = f"{ROOT}/{site}/{rule.branch}"
+    if rule.per_node:
+        text += f"/{node}"
+    return f"{text}/{rule.leaf}" if rule.leaf else text
+
+
+_KINDS = {
+    (k.value.branch, k.value.leaf, 4 + k.value.per_node + bool(k.value.leaf)): k for k in Kind
+}

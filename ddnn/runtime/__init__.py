@@ -1,0 +1,1 @@
+"""Where machines meet the world: loop, transport interface, bundle, spool, simulation."""
