@@ -36,4 +36,5 @@ def aggregate(
     if not present:
         return np.zeros(shape, np.float32)
     stacked = np.stack(present)
-    return stacked.max(axis=0) if scheme == "MP" else stacked.mean(axis=0, dtype=np.float32)
+    fused = stacked.max(axis=0) if scheme == "MP" else stacked.mean(axis=0, dtype=np.float32)
+    return fused.astype(np.float32, copy=False)

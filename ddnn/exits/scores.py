@@ -34,6 +34,5 @@ class ScoreFormat(msgspec.Struct, frozen=True):
         """The inverse up to rounding: what every receiver computes with."""
         if self.type != "uint8":
             return wire.astype(np.float32)
-        return (wire * np.float32((self.high - self.low) / 255.0) + np.float32(self.low)).astype(
-            np.float32
-        )
+        step = np.float32((self.high - self.low) / 255.0)
+        return wire.astype(np.float32) * step + np.float32(self.low)

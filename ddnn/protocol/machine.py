@@ -6,8 +6,8 @@ in virtual time. What a machine decides is thereby the same in both.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from ddnn.core.section import Arrays
@@ -66,7 +66,7 @@ class Disconnected:
 class Saved:
     """A Save effect ended: these answers are in the store."""
 
-    answers: Sequence[Answer]
+    answers: Sequence[tuple[str, Answer]]  # with their sites
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ class Forget:
 class Save:
     """Write answers into the database; a Saved event follows once they are in it."""
 
-    answers: Sequence[Answer]
+    answers: Sequence[tuple[str, Answer]]  # with their sites
 
 
 Effect = Publish | Compute | Keep | Forget | Save
@@ -121,7 +121,10 @@ Effect = Publish | Compute | Keep | Forget | Save
 class Machine(Protocol):
     """One thread owns a machine; it is called with one event at a time."""
 
-    counts: dict[str, int]
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """What happened, by name: drops above all."""
+        ...
 
     def handle(self, event: Event, now: Now) -> list[Effect]: ...
 
@@ -132,13 +135,3 @@ class Machine(Protocol):
     def subscriptions(self) -> list[str]:
         """Topic filters, subscribed anew on every connect."""
         ...
-
-
-@dataclass(slots=True)
-class Counts:
-    """Counts what happened, by name: drops above all."""
-
-    by_name: dict[str, int] = field(default_factory=dict)
-
-    def add(self, name: str, amount: int = 1) -> None:
-        self.by_name[name] = self.by_name.get(name, 0) + amount

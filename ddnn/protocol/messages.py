@@ -7,7 +7,7 @@ The sender is not in a data message: the topic names it.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import msgspec
 import numpy as np
@@ -29,6 +29,7 @@ Text = Annotated[str, msgspec.Meta(max_length=500)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Mask = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
 Label = Annotated[int, msgspec.Meta(ge=-1, lt=2**16)]
+Spent = tuple[Count, Count]  # bytes: payload (arrays only), wire (with topics and headers)
 Seconds = Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)]
 _LITTLE_ENDIAN = {"float32": "<f4", "float16": "<f2", "uint8": "|u1"}
 
@@ -47,7 +48,11 @@ class Tensor(msgspec.Struct, frozen=True, array_like=True):
         name = array.dtype.name
         if name not in _LITTLE_ENDIAN:
             raise LocalProtocolError(f"arrays of {name} do not travel; use float32/float16/uint8")
-        return cls(name, array.shape, array.astype(_LITTLE_ENDIAN[name], copy=False).tobytes())
+        return cls(
+            cast(ItemType, name),
+            array.shape,
+            array.astype(_LITTLE_ENDIAN[name], copy=False).tobytes(),
+        )
 
     def check(self) -> None:
         """Raise RemoteProtocolError unless shape and length agree; nothing is allocated."""
@@ -84,7 +89,8 @@ class Scores(msgspec.Struct, frozen=True, array_like=True):
     members: Mask  # the devices that contributed
     captured_at_s: Seconds  # the capturing device's wall clock
     scores: Tensor
-    label: Label | None = None  # of the object, where the source knows it (-1: not known)
+    label: Label | None = None  # of the object, where the source knows it (-1: this view is blank)
+    spent: Spent = (0, 0)  # by devices, on features below this node
 
 
 class Features(msgspec.Struct, frozen=True, array_like=True):
@@ -97,6 +103,7 @@ class Features(msgspec.Struct, frozen=True, array_like=True):
     captured_at_s: Seconds
     parts: Annotated[tuple[Tensor, ...], msgspec.Meta(max_length=64)]
     label: Label | None = None
+    spent: Spent = (0, 0)
 
 
 class Escalate(msgspec.Struct, frozen=True, array_like=True):

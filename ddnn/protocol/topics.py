@@ -1,6 +1,6 @@
 """Every topic string is built and parsed here; one table says how each kind travels.
 
-    ddnn/v1/<site>/<branch>[/<id>][/<leaf>]
+ddnn/v1/<site>/<branch>[/<id>][/<leaf>]
 """
 
 from __future__ import annotations

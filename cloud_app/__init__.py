@@ -1,0 +1,1 @@
+"""The cloud node: deepest section, database, page. `python -m cloud_app --help`"""

@@ -1,0 +1,25 @@
+"""The `ddnn` command."""
+
+from __future__ import annotations
+
+import click
+
+from ddnn.cli.demo import demo
+from ddnn.cli.evaluate import evaluate
+from ddnn.cli.train import train
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="ddnn")
+def main() -> None:
+    """One neural network over cameras, an edge and the cloud.
+
+    \b
+    Exit codes: 0 done, 1 failed, 2 wrong option, file, data set or bundle, 3 bug in a message,
+    4 nonsense from a peer, 5 not decodable, 6 no plan, 7 a section failed, 8 no broker.
+    """
+
+
+main.add_command(train)
+main.add_command(evaluate)
+main.add_command(demo)

@@ -1,0 +1,5 @@
+"""python -m ddnn.cli"""
+
+from ddnn.cli import main
+
+main()

@@ -1,0 +1,136 @@
+"""`ddnn evaluate`: a bundle on data, in one process, with the sections as deployed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+
+from ddnn.adapters.command import exit_codes
+from ddnn.errors import ConfigError
+from ddnn.exits.manifest import Manifest
+from ddnn.exits.measure import (
+    accuracy_table,
+    bytes_per_device,
+    measure,
+    member_masks,
+    missing_accuracy,
+    staged,
+)
+
+if TYPE_CHECKING:
+    from ddnn.data import Split
+    from ddnn.runtime.bundle import Bundle
+
+EPILOG = """\b
+Examples:
+  ddnn evaluate bundle --data scenes
+  ddnn evaluate bundle --data eth80:eth80.npz --objects 9 --json
+"""
+JPEG_SAMPLES = 200
+
+
+@click.command(epilog=EPILOG)
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--data", default=None, help="NAME[:PATH]; by default the bundle's own.")
+@click.option("--objects", default=None, help="eth80: object numbers, such as 9 or 8,9.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def evaluate(bundle: Path, data: str | None, objects: str | None, as_json: bool) -> None:
+    """Accuracy, exits, bytes and missing members of BUNDLE on test data."""
+    with exit_codes():
+        report = evaluate_bundle(bundle, data, objects)
+        if as_json:
+            click.echo(json.dumps(report))
+        else:
+            for key, value in report.items():
+                click.echo(f"{key:28} {value}")
+
+
+def evaluate_bundle(path: Path, data: str | None, objects: str | None = None) -> dict[str, Any]:
+    from ddnn.adapters.litert import LiteRtSection
+    from ddnn.cli.progress import bars
+    from ddnn.runtime.bundle import load_bundle
+
+    with bars() as progress:
+        bundle = load_bundle(path, LiteRtSection)
+        split = judged_split(bundle.manifest, data or bundle.manifest.data, _numbers(objects))
+        return report(bundle, split, progress)
+
+
+def judged_split(manifest: Manifest, data: str, objects: list[int] | None = None) -> Split:
+    """The samples to judge a bundle on: named objects, else those kept out of its training."""
+    from ddnn.data import load, load_samples
+
+    members = len(manifest.hierarchy.devices)
+    seed = int(manifest.training.get("data_seed", 0))
+    kept = manifest.training.get("objects_test")
+    name = data.partition(":")[0]
+    if name.startswith("eth80"):
+        if objects is None and kept is not None and name == manifest.data:
+            objects = [int(kept)]
+        split = load_samples(data, objects, seed=seed)
+    elif objects is not None:
+        raise ConfigError(f"--objects goes with eth80, not with {name}")
+    elif name == "scenes":
+        split = load_samples(data, seed=seed)
+    else:
+        split = load(data, seed=seed).test
+    if split.images.shape[1] < members or split.images.shape[2:] != manifest.image_shape:
+        raise ConfigError(
+            f"{data}: views {split.images.shape[1:]} do not fit the bundle, which has {members} "
+            f"devices with images {manifest.image_shape}"
+        )
+    return split
+
+
+def report(bundle: Bundle, split: Split, progress: Any) -> dict[str, Any]:
+    """The figures of `ddnn evaluate --json`."""
+    from ddnn.data import jpeg_bytes
+
+    manifest = bundle.manifest
+    hierarchy = manifest.hierarchy
+    members = len(hierarchy.devices)
+    images = split.images[:, :members]
+    measured = measure(
+        manifest, bundle.sections, images, split.labels, member_masks(members),
+        lambda done, total: progress("evaluating every subset of members", done, total),
+    )  # fmt: skip
+    table = accuracy_table(hierarchy, measured, manifest.thresholds)
+    everyone = table[str(hierarchy.everyone)]
+    chosen, _ = staged(hierarchy, measured.exits[hierarchy.everyone], manifest.thresholds)
+    share = {tier: float(np.mean(chosen == i)) for i, tier in enumerate(hierarchy.exits)}
+    sent = bytes_per_device(manifest, manifest.score_format, share.get("local", 0.0))
+    jpeg = float(jpeg_bytes(images[:JPEG_SAMPLES]).mean())
+    tiers = ("local", "edge", "cloud")
+    return {
+        "accuracy": {key: everyone.get(key) for key in (*tiers, "overall")},
+        "exit_share": {tier: share.get(tier, 0.0) for tier in tiers},
+        "bytes_per_sample_per_device": sent,
+        "raw_bytes": manifest.raw_bytes,
+        "jpeg_bytes": jpeg,
+        "reduction": manifest.raw_bytes / sent,
+        "reduction_jpeg": jpeg / sent,
+        "missing": {str(k): missing_accuracy(hierarchy, table, k) for k in (1, 2, 3)},
+        "thresholds": manifest.thresholds,
+        "samples": len(split),
+        "device_accuracy": {
+            device: float(np.mean(measured.devices[:, i].argmax(-1) == split.labels))
+            for i, device in enumerate(hierarchy.devices)
+        }
+        if hierarchy.device_section
+        else {},
+        "score_type": manifest.score_format.type,
+        "bundle": bundle.id,
+    }
+
+
+def _numbers(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"--objects {text!r}: expected numbers such as 9 or 8,9") from None

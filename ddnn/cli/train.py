@@ -1,0 +1,159 @@
+"""`ddnn train`: from a data set to a bundle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ddnn.adapters.command import exit_codes
+from ddnn.errors import ConfigError
+from ddnn.exits.aggregate import SCHEMES
+from ddnn.exits.hierarchy import CONFIGURATIONS, Configuration
+from ddnn.exits.hierarchy import configuration as describe
+
+if TYPE_CHECKING:
+    from ddnn.exits.manifest import Manifest
+
+EPILOG = """\b
+Examples:
+  ddnn train --data scenes --out bundle
+  ddnn train --data eth80:eth80.npz --objects-test 9 --out bundle
+  ddnn train --data directory:./photos --devices 3 --configuration c --out bundle
+"""
+JPEG_SAMPLES = 100
+
+
+@click.command(epilog=EPILOG)
+@click.option("--data", default="scenes", show_default=True, help="NAME[:PATH] of the data set.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Bundle to write.")
+@click.option("--configuration", type=click.Choice(CONFIGURATIONS), default="e", show_default=True,
+              help="The paper's Fig. 2: a cloud only, b device+cloud, c devices+cloud, "
+                   "d device+edge+cloud, e devices+edge+cloud, f devices+edges+cloud.")  # fmt: skip
+@click.option("--devices", default=6, show_default=True, help="How many devices.")
+@click.option("--edges", default=2, show_default=True, help="How many edges, for f.")
+@click.option("--exit-scheme", type=click.Choice(SCHEMES), default="AP", show_default=True,
+              help="How scores are aggregated.")  # fmt: skip
+@click.option("--fusion-scheme", type=click.Choice(SCHEMES), default="AP", show_default=True,
+              help="How features are fused.")  # fmt: skip
+@click.option("--style", type=click.Choice(["float", "binary"]), default="float",
+              show_default=True, help="Weights; features are binary in both.")  # fmt: skip
+@click.option("--own-weights", is_flag=True, help="Each device its own weights, not shared ones.")
+@click.option("--bits", type=int, default=None, help="Binary maps (filters) of a device.")
+@click.option("--section", "sections", multiple=True, metavar="PLACE=MODULE:FUNCTION",
+              help="One's own Keras section for device, edge or cloud.")  # fmt: skip
+@click.option("--scores", type=click.Choice(["auto", "float32", "float16", "uint8"]),
+              default="auto", show_default=True, help="How scores travel.")  # fmt: skip
+@click.option("--margin", default=0.005, show_default=True,
+              help="Validation accuracy that thresholds may cost.")  # fmt: skip
+@click.option("--objects-test", type=int, default=None, help="eth80: the object to test on.")
+@click.option("--steps", type=int, default=None, help="Training steps.")
+@click.option("--seed", default=0, show_default=True, help="Seed of everything random.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def train(**options: Any) -> None:
+    """Train one network jointly and write it as a bundle."""
+    with exit_codes():
+        as_json = options.pop("as_json")
+        manifest = train_bundle(**options)
+        report = summary(manifest)
+        if as_json:
+            click.echo(json.dumps(report))
+        else:
+            for key, value in report.items():
+                click.echo(f"{key:28} {value}")
+
+
+def train_bundle(
+    *,
+    data: str,
+    out: Path,
+    configuration: Configuration,
+    devices: int,
+    edges: int = 2,
+    exit_scheme: Any = "AP",
+    fusion_scheme: Any = "AP",
+    style: Any = "float",
+    own_weights: bool = False,
+    bits: int | None = None,
+    sections: tuple[str, ...] = (),
+    scores: str = "auto",
+    margin: float = 0.005,
+    objects_test: int | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+) -> Manifest:
+    """Load the data, train with a progress bar, write the bundle."""
+    from ddnn.cli.progress import bars
+
+    hierarchy = describe(
+        configuration,
+        devices,
+        edges=edges,
+        exit_scheme=exit_scheme,
+        fusion_scheme=fusion_scheme,
+    )
+    hooks = dict(_hook(text) for text in sections)
+    if (out / "manifest.json").exists():
+        raise ConfigError(f"--out {out} holds a bundle already; remove it or choose another")
+    with bars() as progress:
+        progress("loading data", 0, 1)
+        from ddnn.data import jpeg_bytes, load
+
+        dataset = load(data, seed=seed, objects_test=objects_test)
+        jpeg = float(jpeg_bytes(dataset.validation.images[:JPEG_SAMPLES]).mean())
+        progress("loading data", 1, 1)
+        progress("importing TensorFlow", 0, 1)
+        from ddnn.adapters.litert import LiteRtSection
+        from ddnn.training.recipes import recipe
+        from ddnn.training.train import train
+
+        progress("importing TensorFlow", 1, 1)
+        architecture, how = recipe(
+            data.partition(":")[0], style=style, share_devices=not own_weights, bits=bits,
+            sections=hooks, steps=steps, seed=seed,
+        )  # fmt: skip
+        notes: dict[str, str | float | int] = {"configuration": configuration, "data_seed": seed}
+        if objects_test is None and data.startswith("eth80"):
+            objects_test = int(dataset.test.groups[0])
+        if objects_test is not None:
+            notes["objects_test"] = objects_test
+        return train(
+            dataset,
+            hierarchy,
+            out,
+            LiteRtSection,
+            name=out.name,
+            data=data.partition(":")[0],
+            architecture=architecture,
+            how=how,
+            margin=margin,
+            score_type=scores,
+            jpeg_bytes=jpeg,
+            notes=notes,
+            progress=progress,
+        )
+
+
+def summary(manifest: Manifest) -> dict[str, Any]:
+    """What training gave, on validation data."""
+    hierarchy = manifest.hierarchy
+    everyone = manifest.accuracy[str(hierarchy.everyone)]
+    chosen = next((row for row in manifest.sweep if row.thresholds == manifest.thresholds), None)
+    return {
+        "bundle": manifest.name,
+        "validation_accuracy": everyone,
+        "thresholds": manifest.thresholds,
+        "scores": manifest.score_format.type,
+        "exit_share": chosen.exit_share if chosen else None,
+        "bytes_per_sample_per_device": chosen.bytes_per_sample_per_device if chosen else None,
+        "seconds": manifest.training.get("seconds"),
+    }
+
+
+def _hook(text: str) -> tuple[str, str]:
+    place, equals, hook = text.partition("=")
+    if place not in ("device", "edge", "cloud") or not equals or ":" not in hook:
+        raise ConfigError(f"--section {text!r}: expected device|edge|cloud=package.module:function")
+    return place, hook

@@ -1,0 +1,175 @@
+"""Reading .npz files that somebody else made: every claim is checked before memory is taken.
+
+An .npz file is a zip archive of .npy members, each a short header (dtype, shape) and raw data. The
+headers are read first and judged against what is expected; only then is an array allocated.
+Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from ddnn.errors import ConfigError
+
+MAX_ARRAY_BYTES = 2**31
+"""Of one array. The largest known set here has 63 MB."""
+MAX_EXPANSION = 1100
+"""Bytes out for one byte in: deflate cannot do better than 1032, so more is a lie."""
+MAX_HEADER_BYTES = 4096
+MAX_MEMBERS = 1000
+MAX_CLASSES = 1000
+
+_KINDS = {"u": "unsigned integer", "i": "signed integer", "f": "float", "U": "text"}
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What an array has to be.
+
+    kinds: of its dtype, any of "uifU" (unsigned, signed, float, text)
+    shape: a length for each axis, None where any length from 1 up will do
+    itemsize: bytes of one element, None for any
+    """
+
+    kinds: str
+    shape: tuple[int | None, ...]
+    itemsize: int | None = None
+    optional: bool = False
+
+    def __str__(self) -> str:
+        kinds = " or ".join(_KINDS[kind] for kind in self.kinds)
+        bits = f" of {8 * self.itemsize} bits" if self.itemsize else ""
+        return f"{kinds}{bits} [{', '.join('n' if n is None else str(n) for n in self.shape)}]"
+
+    def accepts(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
+        return (
+            dtype.kind in self.kinds
+            and dtype.names is None
+            and self.itemsize in (None, dtype.itemsize)
+            and len(shape) == len(self.shape)
+            and all(
+                n >= 1 and n == (n if want is None else want)
+                for n, want in zip(shape, self.shape, strict=True)
+            )
+        )
+
+
+def read_npz(path: Path, expected: Mapping[str, Expected]) -> dict[str, NDArray[Any]]:
+    """The expected arrays of an .npz file; others in it are not looked at.
+
+    Raises ConfigError, once, for whatever is wrong with the file.
+    """
+    with refusing(path), zipfile.ZipFile(regular_file(path)) as archive:
+        if len(archive.namelist()) > MAX_MEMBERS:
+            raise ConfigError(f"{path}: more than {MAX_MEMBERS} members; expected {list(expected)}")
+        missing = [
+            name
+            for name, want in expected.items()
+            if f"{name}.npy" not in archive.namelist() and not want.optional
+        ]
+        if missing:
+            has = sorted(name.removesuffix(".npy")[:40] for name in archive.namelist())[:20]
+            raise ConfigError(
+                f"{path}: no array {', '.join(missing)}; it has {', '.join(has) or 'nothing'}; "
+                f"expected {', '.join(f'{name}: {want}' for name, want in expected.items())}"
+            )
+        return {
+            name: _read_member(archive, path, name, want)
+            for name, want in expected.items()
+            if f"{name}.npy" in archive.namelist()
+        }
+
+
+def regular_file(path: Path) -> Path:
+    """The path, if an ordinary file is there (a pipe or a device would block)."""
+    if not path.is_file():
+        what = "is a directory" if path.is_dir() else "there is no such file"
+        raise ConfigError(f"{path}: {what}; expected a data file: mend the path after the colon")
+    return path
+
+
+def check_range(
+    values: NDArray[np.integer[Any]], low: int, high: int, name: str, path: Path
+) -> None:
+    """Refuse integers outside low..high."""
+    least, most = int(values.min()), int(values.max())
+    if least < low or most > high:
+        raise ConfigError(
+            f"{path}: {name} has values from {least} to {most}; expected {low} to {high}"
+        )
+
+
+def class_names(array: NDArray[Any], path: Path) -> tuple[str, ...]:
+    """The names of two or more classes, all different."""
+    with refusing(path):  # text of numbers that are no characters
+        names = tuple(str(name) for name in array)
+    if not 2 <= len(names) <= MAX_CLASSES or len(set(names)) != len(names) or not all(names):
+        raise ConfigError(
+            f"{path}: classes {names[:10]}; expected 2 to {MAX_CLASSES} different names"
+        )
+    return names
+
+
+@contextmanager
+def refusing(path: Path) -> Iterator[None]:
+    """Turn whatever reading a file raises into one ConfigError that names it."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    # zipfile, zlib, ast, numpy and pillow raise some fifteen unrelated types for broken files;
+    # whichever it is, the file cannot be read, and the user needs to hear just that.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ConfigError(
+            f"{path}: cannot be read ({reason}): broken, cut short or of another kind; "
+            "copy it again from where it came from"
+        ) from None
+
+
+def _read_member(archive: zipfile.ZipFile, path: Path, name: str, want: Expected) -> NDArray[Any]:
+    info = archive.getinfo(f"{name}.npy")
+    with archive.open(info) as member:
+        dtype, shape, header_bytes = _read_header(member)
+    # Numbers of the file are Python integers here: no product can wrap round.
+    promised = math.prod(shape) * dtype.itemsize
+    if dtype.hasobject or not want.accepts(dtype, shape):
+        raise ConfigError(f"{path}: array {name} is {dtype} {list(shape)}; expected {want}")
+    held = info.file_size - header_bytes
+    packed = min(info.compress_size, path.stat().st_size)
+    if promised != held or held > MAX_EXPANSION * packed:
+        raise ConfigError(
+            f"{path}: array {name} claims {promised} bytes but holds {held} in "
+            f"{packed}: broken or cut short; copy it again from where it came from"
+        )
+    if promised > MAX_ARRAY_BYTES:
+        raise ConfigError(
+            f"{path}: array {name} has {promised} bytes; at most {MAX_ARRAY_BYTES} are read: "
+            "split the data into several files"
+        )
+    with archive.open(info) as member:
+        array: NDArray[Any] = npy.read_array(
+            member, allow_pickle=False, max_header_size=MAX_HEADER_BYTES
+        )
+        member.read(1)  # reaching the end is what makes zipfile compare the checksum
+    return array
+
+
+def _read_header(member: Any) -> tuple[np.dtype[Any], tuple[int, ...], int]:
+    """Dtype, shape and the bytes that come before the data of an .npy file."""
+    version = npy.read_magic(member)
+    readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+    if version not in readers:
+        raise ValueError(f"npy format {version[0]}.{version[1]}; expected 1.0 or 2.0")
+    shape, _, dtype = readers[version](member, max_header_size=MAX_HEADER_BYTES)
+    return dtype, shape, member.tell()

@@ -1,0 +1,191 @@
+"""eth80: photographs of objects of eight classes, each from 41 directions.
+
+The file holds, for every photograph, its class and the number of its object within the class, and
+rows of six photographs that six cameras around one object would take. Splits are by object number,
+never within one: fold t tests on object t, validates on the next and trains on the rest, so no
+object is both learned and judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ddnn.errors import ConfigError
+
+from .archive import Expected, check_range, class_names, read_npz
+from .dataset import Dataset, Images, Labels, Split, ViewPool, draw_presence, label_views
+
+SIZE_PX = 32
+SIZES_PX = (32, 64)
+FIELD_PRESENCE = (0.37, 0.37, 0.46, 0.52, 0.60, 0.73)
+"""Of the field variant: how often each camera sees its object, as the accuracies of the single
+cameras in the DDNN paper suggest (A7: Fig. 8)."""
+
+_EXPECTED = {
+    "images": Expected("u", (None, None, None, 3), itemsize=1),
+    "label": Expected("ui", (None,)),
+    "object": Expected("ui", (None,)),
+    "classes": Expected("U", (None,)),
+    "view_index": Expected("ui", (None, None)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Photographs:
+    """images uint8 [photographs, size, size, 3]; labels and objects int32 [photographs];
+    rigs int32 [samples, views], the photographs of each sample."""
+
+    classes: tuple[str, ...]
+    images: Images
+    labels: Labels
+    objects: Labels
+    rigs: Labels
+
+    @property
+    def object_numbers(self) -> list[int]:
+        return [int(number) for number in np.unique(self.objects)]
+
+
+def eth80(
+    path: Path,
+    *,
+    seed: int = 0,
+    size: int = SIZE_PX,
+    objects_test: int | None = None,
+    presence: Sequence[float] | None = None,
+) -> Dataset:
+    """Fold `objects_test` (the largest object number if None) of the file at `path`.
+
+    presence: how often each camera sees its object (FIELD_PRESENCE); None: always.
+    """
+    photographs = _read(path, size)
+    numbers = photographs.object_numbers
+    test = numbers[-1] if objects_test is None else objects_test
+    if test not in numbers:
+        raise ConfigError(f"{path}: no object {test} to test on; it has objects {numbers}")
+    if len(numbers) < 3:
+        raise ConfigError(
+            f"{path}: objects {numbers}; training, validation and test need three object numbers: "
+            "a file with fewer can be evaluated, not trained on"
+        )
+    validation = numbers[(numbers.index(test) + 1) % len(numbers)]
+    train = [number for number in numbers if number not in (test, validation)]
+    train_split, validation_split, test_split = (
+        _split(photographs, name, objects, child, presence, path)
+        for name, objects, child in zip(
+            ("train", "validation", "test"),
+            (train, [validation], [test]),
+            np.random.SeedSequence(seed).spawn(3),
+            strict=True,
+        )
+    )
+    pool = _pool(photographs, train, None if presence is None else tuple(presence), path)
+    name = "eth80" if presence is None else "eth80-field"
+    return Dataset(
+        name, photographs.classes, train_split, validation_split, test_split, augment_pool=pool
+    )
+
+
+def eth80_samples(
+    path: Path,
+    objects: Sequence[int] | None = None,
+    *,
+    seed: int = 0,
+    size: int = SIZE_PX,
+    presence: Sequence[float] | None = None,
+) -> Split:
+    """All samples of the objects with these numbers (None: of all), whatever their split."""
+    photographs = _read(path, size)
+    numbers = photographs.object_numbers
+    wanted = numbers if objects is None else list(objects)
+    if not wanted or not set(wanted) <= set(numbers):
+        raise ConfigError(f"{path}: objects {wanted} asked for; it has objects {numbers}")
+    return _split(photographs, "samples", wanted, np.random.SeedSequence(seed), presence, path)
+
+
+def _split(
+    photographs: _Photographs,
+    name: str,
+    objects: Sequence[int],
+    seed: np.random.SeedSequence,
+    presence: Sequence[float] | None,
+    path: Path,
+) -> Split:
+    of_rig = photographs.objects[photographs.rigs[:, 0]]
+    rows = np.flatnonzero(np.isin(of_rig, objects))
+    if rows.size == 0:
+        raise ConfigError(f"{path}: view_index has no sample of objects {list(objects)}")
+    rigs = photographs.rigs[rows]
+    images, labels = photographs.images[rigs], photographs.labels[rigs[:, 0]]
+    if presence is not None:
+        if len(presence) != rigs.shape[1]:
+            raise ConfigError(
+                f"presence has {len(presence)} rates; {path} has {rigs.shape[1]} cameras"
+            )
+        images[~draw_presence(np.random.default_rng(seed), len(rows), presence)] = 0
+    return Split(name, images, labels, label_views(images, labels), of_rig[rows])
+
+
+def _pool(
+    photographs: _Photographs,
+    objects: Sequence[int],
+    presence: tuple[float, ...] | None,
+    path: Path,
+) -> ViewPool:
+    """The training objects with all their directions, in the file's order."""
+    pairs = np.stack([photographs.labels, photographs.objects], axis=1)
+    chosen = np.unique(pairs[np.isin(photographs.objects, objects)], axis=0)
+    rows = [np.flatnonzero((pairs == pair).all(axis=1)) for pair in chosen]
+    counts = {len(row) for row in rows}
+    if len(counts) != 1:
+        raise ConfigError(
+            f"{path}: objects have {sorted(counts)} photographs; expected as many of each"
+        )
+    return ViewPool(photographs.images[np.stack(rows)], chosen[:, 0].astype(np.int32), presence)
+
+
+def _read(path: Path, size: int) -> _Photographs:
+    if size not in SIZES_PX:
+        raise ConfigError(f"eth80: size={size}; expected one of {SIZES_PX}")
+    arrays = read_npz(path, _EXPECTED)
+    count = len(arrays["images"])
+    classes = class_names(arrays["classes"], path)
+
+    def refuse(what: str) -> ConfigError:
+        return ConfigError(f"{path}: {what}; expected the layout of ddnn/data/eth80.py")
+
+    if len(arrays["label"]) != count or len(arrays["object"]) != count:
+        raise refuse(
+            f"{count} images, {len(arrays['label'])} labels, {len(arrays['object'])} objects"
+        )
+    check_range(arrays["label"], 0, len(classes) - 1, "label", path)
+    check_range(arrays["object"], 0, 2**31 - 1, "object", path)
+    check_range(arrays["view_index"], 0, count - 1, "view_index", path)
+    labels, objects = arrays["label"].astype(np.int32), arrays["object"].astype(np.int32)
+    rigs = arrays["view_index"].astype(np.int32)
+    for name, values in (("classes", labels), ("objects", objects)):
+        if (values[rigs] != values[rigs[:, :1]]).any():
+            raise refuse(f"view_index has samples of several {name}")
+    images = _reduce(arrays["images"], size, path)
+    if not images.any(axis=(1, 2, 3)).all():
+        raise refuse("an image is all black, which stands for a camera that sees nothing")
+    return _Photographs(classes, images, labels, objects, rigs)
+
+
+def _reduce(images: Images, size: int, path: Path) -> Images:
+    """Photographs [n, side, side, 3] at `size`: as they are, or each 2x2 pixels' mean."""
+    height, width = images.shape[1:3]
+    if height == width == size:
+        return images
+    if height != width or height != 2 * size:
+        raise ConfigError(
+            f"{path}: images of {height}x{width} pixels; expected {size}x{size} or "
+            f"{2 * size}x{2 * size}"
+        )
+    blocks = images.reshape(len(images), size, 2, size, 2, 3)
+    total = blocks.sum(axis=(2, 4), dtype=np.uint16)
+    return np.asarray((total + 2) // 4, np.uint8)

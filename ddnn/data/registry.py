@@ -1,0 +1,175 @@
+"""Data sets by name: `NAME` or `NAME:PATH`.
+
+==============  =========================  ====================================================
+name            path                       what
+==============  =========================  ====================================================
+scenes          none                       rendered street scenes, six cameras (the default)
+eth80           .npz, or $DDNN_DATA        photographs of objects of eight classes, six cameras
+eth80-field     as eth80                   the same, each camera absent from some samples
+mvmc            .npz, or $DDNN_DATA        the DDNN paper's own data
+directory       a directory                one's own images, <camera>/<class>/<sample>.png
+npz             .npz                       one's own arrays
+==============  =========================  ====================================================
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ddnn.errors import ConfigError
+
+from . import folders, scenes
+from .dataset import Dataset, Split, ViewPool, first_views
+from .eth80 import FIELD_PRESENCE, SIZE_PX, eth80, eth80_samples
+from .mvmc import mvmc, mvmc_samples
+
+NAMES = ("scenes", "eth80", "eth80-field", "mvmc", "directory", "npz")
+DATA_VARIABLE = "DDNN_DATA"
+"""The environment variable that names a directory with eth80.npz and mvmc.npz."""
+
+MAX_SIZE_PX = 512
+
+_DEFAULT_FILES = {"eth80": "eth80.npz", "eth80-field": "eth80.npz", "mvmc": "mvmc.npz"}
+
+
+def load(
+    spec: str,
+    *,
+    seed: int = 0,
+    views: int | None = None,
+    objects_test: int | None = None,
+    presence: Sequence[float] | None = None,
+    size: int = SIZE_PX,
+    samples: tuple[int, int, int] | None = None,
+) -> Dataset:
+    """The data set `NAME[:PATH]`, in three splits; the same seed gives the same bytes.
+
+    views:        only the first so many cameras; None: all (six, but for one's own data)
+    objects_test: eth80: the object number to test on, None: the largest
+    presence:     eth80: how often each camera sees its object; eth80-field has its own rates
+    size:         eth80: 32 or 64 pixels; directory: any up to 512
+    samples:      scenes: how many in the training, validation and test split
+
+    Raises ConfigError for an unknown name, an option that the data set does not have, and whatever
+    is wrong with a file.
+    """
+    name, path = _parse(spec)
+    _check_numbers(seed, size)
+    _refuse_options(
+        name,
+        objects_test=(objects_test, ("eth80", "eth80-field")),
+        presence=(presence, ("eth80", "eth80-field")),
+        size=(None if size == SIZE_PX else size, ("eth80", "eth80-field", "directory")),
+        samples=(samples, ("scenes",)),
+    )
+    rates = FIELD_PRESENCE if name == "eth80-field" and presence is None else presence
+    match name:
+        case "scenes":
+            dataset = scenes.scenes(seed=seed, samples=samples or scenes.SAMPLES)
+        case "eth80" | "eth80-field":
+            dataset = eth80(path, seed=seed, size=size, objects_test=objects_test, presence=rates)
+        case "mvmc":
+            dataset = mvmc(path)
+        case "directory":
+            dataset = folders.directory(path, seed=seed, size=size)
+        case _:
+            dataset = folders.npz(path, seed=seed)
+    return dataset if views is None else _with_views(dataset, views)
+
+
+def load_samples(
+    spec: str,
+    objects: Sequence[int] | None = None,
+    *,
+    seed: int = 0,
+    views: int | None = None,
+    presence: Sequence[float] | None = None,
+    size: int = SIZE_PX,
+    samples: int | None = None,
+) -> Split:
+    """Samples to evaluate on, whatever split they belong to: all of the file's, or those of the
+    `objects` with these numbers (eth80). A file too small to train on can be read in this way.
+
+    scenes has no file: its test split, or the first `samples` of it, is meant.
+    """
+    name, path = _parse(spec)
+    _check_numbers(seed, size)
+    _refuse_options(
+        name,
+        objects=(objects, ("eth80", "eth80-field")),
+        presence=(presence, ("eth80", "eth80-field")),
+        size=(None if size == SIZE_PX else size, ("eth80", "eth80-field", "directory")),
+        samples=(samples, ("scenes",)),
+    )
+    rates = FIELD_PRESENCE if name == "eth80-field" and presence is None else presence
+    match name:
+        case "scenes":
+            count = scenes.SAMPLES[2] if samples is None else samples
+            split = scenes.draw_split("test", seed=seed, samples=count)
+        case "eth80" | "eth80-field":
+            split = eth80_samples(path, objects, seed=seed, size=size, presence=rates)
+        case "mvmc":
+            split = mvmc_samples(path)
+        case "directory":
+            split = folders.directory_samples(path, size=size)[1]
+        case _:
+            split = folders.npz_samples(path)[1]
+    if len(split) == 0:
+        raise ConfigError(f"{spec}: no camera sees any sample")
+    return split if views is None else first_views(split, views)
+
+
+def _parse(spec: str) -> tuple[str, Path]:
+    """The name and the path of a specification; the path means nothing for scenes."""
+    name, colon, path = spec.partition(":")
+    if name not in NAMES:
+        raise ConfigError(
+            f"data set {spec!r}: no such name; expected NAME[:PATH] with one of {', '.join(NAMES)}"
+        )
+    if name == "scenes":
+        if colon:
+            raise ConfigError(f"data set {spec!r}: scenes is rendered and takes no path")
+        return name, Path()
+    if path:
+        return name, Path(path)
+    if name not in _DEFAULT_FILES:
+        raise ConfigError(f"data set {spec!r}: needs a path; write {name}:PATH")
+    if not (parent := os.environ.get(DATA_VARIABLE)):
+        raise ConfigError(
+            f"data set {spec!r}: which file? Write {name}:PATH, or set {DATA_VARIABLE} to the "
+            f"directory that holds {_DEFAULT_FILES[name]}"
+        )
+    return name, Path(parent) / _DEFAULT_FILES[name]
+
+
+def _check_numbers(seed: int, size: int) -> None:
+    if seed < 0:
+        raise ConfigError(f"seed={seed}; expected 0 or more")
+    if not 1 <= size <= MAX_SIZE_PX:
+        raise ConfigError(f"size={size}; expected 1 to {MAX_SIZE_PX} pixels")
+
+
+def _refuse_options(name: str, **options: tuple[object, tuple[str, ...]]) -> None:
+    """Options are (value, the names of data sets that have it); none is silently passed over."""
+    for option, (value, having) in options.items():
+        if value is not None and name not in having:
+            raise ConfigError(
+                f"data set {name!r} has no option {option} (given: {value!r}); "
+                f"it belongs to {', '.join(having)}"
+            )
+
+
+def _with_views(dataset: Dataset, views: int) -> Dataset:
+    pool = dataset.augment_pool
+    if pool is not None and pool.presence is not None:
+        pool = ViewPool(pool.images, pool.labels, pool.presence[:views])
+    return replace(
+        dataset,
+        train=first_views(dataset.train, views),
+        validation=first_views(dataset.validation, views),
+        test=first_views(dataset.test, views),
+        augment_pool=pool,
+    )

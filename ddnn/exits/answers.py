@@ -1,0 +1,31 @@
+"""Which of two answers to the same sample counts."""
+
+from __future__ import annotations
+
+import msgspec
+
+from ddnn.exits.hierarchy import EXITS
+from ddnn.protocol.messages import Answer
+
+Rank = tuple[int, int, bool, float, bytes]
+_ENCODER = msgspec.json.Encoder(order="deterministic")
+
+
+def rank(answer: Answer) -> Rank:
+    """Sort key, the greater the better: a deeper exit, more members, not late, earlier (s).
+
+    The encoded answer comes last: two different answers never tie, so that every store that
+    sees the same answers in whatever order keeps the same one.
+    """
+    return (
+        EXITS.index(answer.exit),
+        len(set(answer.members)),
+        not answer.late,
+        -answer.answered_at_s,
+        _ENCODER.encode(answer),
+    )
+
+
+def better(a: Answer, b: Answer) -> Answer:
+    """The answer to keep. Associative and commutative: arrival order does not matter."""
+    return a if rank(a) >= rank(b) else b

@@ -1,0 +1,70 @@
+"""The edge node: it fuses its devices' features and, if it leads, decides and answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ddnn.exits.exit_node import ExitNode
+from ddnn.exits.fusion_node import FusionNode
+from ddnn.exits.manifest import Manifest
+from ddnn.exits.timing import Timing
+from ddnn.machines.outbox import Outbox
+from ddnn.protocol.machine import Effect, Event, Now, Publish, Received
+from ddnn.protocol.messages import Answer
+from ddnn.protocol.topics import Kind
+
+
+class EdgeNode:
+    """One machine of up to three; what they tell each other does not leave the process."""
+
+    def __init__(
+        self,
+        site: str,
+        node: str,
+        bundle: str,
+        manifest: Manifest,
+        timing: Timing,
+        pending: Iterable[Answer] = (),
+    ) -> None:
+        self.node = node
+        self.outbox = Outbox(site, node, pending)
+        self.fusion = FusionNode(site, node, bundle, manifest, timing, cloud=False)
+        self.exits = (
+            ExitNode(site, node, bundle, manifest, timing, self.outbox)
+            if node == manifest.hierarchy.lead
+            else None
+        )
+        self._parts = (*((self.exits,) if self.exits else ()), self.fusion, self.outbox)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        merged: dict[str, int] = {}
+        for part in self._parts:
+            for name, count in part.counts.items():
+                merged[name] = merged.get(name, 0) + count
+        return merged
+
+    def subscriptions(self) -> list[str]:
+        return sorted({topic for part in self._parts for topic in part.subscriptions()})
+
+    def deadline_s(self) -> float | None:
+        times = (part.deadline_s() for part in self._parts)
+        return min((t for t in times if t is not None), default=None)
+
+    def handle(self, event: Event, now: Now) -> list[Effect]:
+        """Each part takes the event; what one part publishes for another is handed over here."""
+        queue: list[Event] = [event]
+        effects: list[Effect] = []
+        while queue:
+            current = queue.pop(0)
+            for part in self._parts:
+                for effect in part.handle(current, now):
+                    if isinstance(effect, Publish):
+                        kind = effect.topic.kind
+                        own_scores = kind is Kind.SCORES and self.exits is not None
+                        if own_scores or kind is Kind.ESCALATE:
+                            queue.append(Received(effect.topic, effect.message))
+                        if own_scores:
+                            continue
+                    effects.append(effect)
+        return effects

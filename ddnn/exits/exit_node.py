@@ -1,0 +1,320 @@
+"""The lead edge's machine: gather scores, ask whether the exit is sure, escalate or answer.
+
+    stage      waits for                    then
+    local      scores of the devices        sure: answer; else ask the devices for features
+    edge       scores of the edges          sure: answer; else ask the edges for features
+    cloud      the cloud's scores           answer
+A stage that waits in vain, and in any case the deadline, ends in an answer with the deepest exit
+at hand.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddnn.core.clock_offset import ClockOffset
+from ddnn.exits.hierarchy import CLOUD, Exit
+from ddnn.exits.manifest import Judgement, Manifest, exit_scores, judge
+from ddnn.exits.timing import Timing
+from ddnn.machines.jobs import Jobs
+from ddnn.machines.membership import Membership
+from ddnn.machines.outbox import Outbox
+from ddnn.protocol.machine import (
+    Disconnected,
+    Effect,
+    Event,
+    Now,
+    Publish,
+    Received,
+)
+from ddnn.protocol.messages import Answer, Escalate, Features, Scores, Status
+from ddnn.protocol.topics import Kind, Topic, topic_filter
+
+
+class _Sample:
+    """A sample on its way through the exits."""
+
+    __slots__ = (
+        "answer_by_s", "best", "captured_at_s", "captured_s", "label", "masks", "scores", "spent",
+        "spent_below", "stage",
+    )  # fmt: skip
+
+    def __init__(self, captured_at_s: float, captured_s: float, stage: Exit, by_s: float) -> None:
+        self.captured_at_s = captured_at_s  # the device's wall clock
+        self.captured_s = captured_s  # our monotonic clock
+        self.stage = stage
+        self.answer_by_s = by_s
+        self.scores: dict[Exit, dict[str, NDArray[np.float32]]] = {"local": {}, "edge": {}}
+        self.masks: dict[str, int] = {}  # edge -> the devices it fused
+        self.best: Judgement | None = None
+        self.label: int | None = None
+        self.spent = (0, 0)  # payload, wire bytes that devices sent as scores
+        self.spent_below = (0, 0)  # … as features, told by the tier that gathered them
+
+
+class ExitNode:
+    """Decides at every exit and answers. Sans-IO; see ddnn.protocol.machine."""
+
+    def __init__(
+        self,
+        site: str,
+        node: str,
+        bundle: str,
+        manifest: Manifest,
+        timing: Timing,
+        outbox: Outbox,
+    ) -> None:
+        hierarchy = manifest.hierarchy
+        self.site, self.node, self.bundle = site, node, bundle
+        self.manifest, self.timing, self.outbox = manifest, timing, outbox
+        self.counts: dict[str, int] = {}
+        self._devices = hierarchy.devices
+        self._edges = tuple(group.id for group in hierarchy.edges)
+        self._membership = Membership((*self._devices, *self._edges, CLOUD))
+        self._membership.reported(node)
+        self._offsets: dict[str, ClockOffset] = {d: ClockOffset() for d in self._devices}
+        self._samples: Jobs[int, _Sample] = Jobs()
+
+    def subscriptions(self) -> list[str]:
+        own = [self._devices, [edge for edge in self._edges if edge != self.node]]
+        kind = Kind.SCORES if self.manifest.hierarchy.local_exit else Kind.FEATURES
+        return [
+            *(topic_filter(kind, self.site, device) for device in own[0]),
+            *(topic_filter(Kind.SCORES, self.site, edge) for edge in own[1]),
+            topic_filter(Kind.VERDICT, self.site, self.node),
+            topic_filter(Kind.STATUS, self.site),
+        ]
+
+    def deadline_s(self) -> float | None:
+        return self._samples.next_due_s()
+
+    def handle(self, event: Event, now: Now) -> list[Effect]:
+        effects: list[Effect] = []
+        match event:
+            case Received(Topic(_, Kind.SCORES, node), Scores() as message):
+                if node in self._devices:
+                    effects = self._device_scores(node, message, event.wire_bytes, now)
+                elif node in self._edges:
+                    effects = self._edge_scores(node, message, now)
+                else:
+                    self._count("scores_refused")
+            case Received(Topic(_, Kind.FEATURES, node), Features() as message):
+                if not self.manifest.hierarchy.local_exit and node in self._devices:
+                    self._sample(node, message, now)  # nothing is asked: only keep the deadline
+            case Received(Topic(_, Kind.VERDICT, self.node), Scores() as message):
+                effects = self._verdict(message, now)
+            case Received(Topic(_, Kind.STATUS, node), Status() as status):
+                if self._membership.status(node, status):
+                    effects = self._membership_changed(now)
+            case Disconnected():
+                self._membership = Membership((*self._devices, *self._edges, CLOUD))
+                self._membership.reported(self.node)
+        for sample in self._samples.due(now.monotonic_s):
+            effects += self._due(sample, now)
+        return effects
+
+    # ------------------------------------------------------------ scores come in
+
+    def _sample(self, device: str, message: Scores | Features, now: Now) -> _Sample | None:
+        """The open sample that a device's message belongs to, opened if it is new."""
+        if message.bundle != self.bundle:
+            self._count("wrong_bundle")
+            return None
+        age_s = self._offsets[device].age_s(message.captured_at_s, now.monotonic_s)
+        opened_s = self._samples.opened_s(message.sample)
+        if opened_s is not None:
+            if now.monotonic_s <= opened_s + self.timing.window_s:
+                self._membership.reported(device)
+            return self._samples.get(message.sample)
+        if age_s > self.timing.edge_s:
+            self._count("expired")  # a queue that stood still: its device has long answered
+            return None
+        self._membership.reported(device)
+        captured_s = now.monotonic_s - age_s
+        stage = self.manifest.hierarchy.exits[0]
+        by_s = captured_s + self.timing.edge_s
+        sample = _Sample(message.captured_at_s, captured_s, stage, by_s)
+        due_s = now.monotonic_s + self.timing.window_s if stage == "local" else by_s
+        evicted = self._samples.open(message.sample, sample, now.monotonic_s, min(due_s, by_s))
+        if evicted is not None:
+            self._count("evicted")
+        return sample
+
+    def _vector(self, message: Scores) -> NDArray[np.float32] | None:
+        if message.scores.shape != (len(self.manifest.classes),):
+            return None
+        vector = message.scores.array()
+        return vector if np.isfinite(vector).all() else None
+
+    def _device_scores(
+        self, device: str, message: Scores, wire_bytes: int, now: Now
+    ) -> list[Effect]:
+        vector = self._vector(message)
+        wire_type = self.manifest.score_format.type
+        own = self.manifest.hierarchy.mask([device])
+        if vector is None or message.scores.type != wire_type or message.members != own:
+            self._count("scores_refused")
+            return []
+        sample = self._sample(device, message, now)
+        if sample is None or sample.stage != "local" or device in sample.scores["local"]:
+            self._count("scores_late")
+            return []
+        sample.scores["local"][device] = self.manifest.score_format.decode(vector)
+        sample.spent = (
+            sample.spent[0] + len(message.scores.data),
+            sample.spent[1] + wire_bytes,
+        )
+        self._take_label(sample, message.label)
+        return self._if_complete(message.sample, sample, now)
+
+    def _edge_scores(self, edge: str, message: Scores, now: Now) -> list[Effect]:
+        sample = self._samples.get(message.sample)
+        vector = self._vector(message)
+        if message.bundle != self.bundle:
+            self._count("wrong_bundle")
+            return []
+        if vector is None or message.scores.type != "float32":
+            self._count("scores_refused")
+            return []
+        if sample is None or sample.stage != "edge" or edge in sample.scores["edge"]:
+            self._count("scores_late")
+            return []
+        self._membership.reported(edge)
+        sample.scores["edge"][edge] = vector
+        sample.masks[edge] = message.members & self.manifest.hierarchy.mask(
+            self.manifest.hierarchy.group(edge).devices
+        )
+        sample.spent_below = (
+            sample.spent_below[0] + message.spent[0],
+            sample.spent_below[1] + message.spent[1],
+        )
+        self._take_label(sample, message.label)
+        return self._if_complete(message.sample, sample, now)
+
+    def _verdict(self, message: Scores, now: Now) -> list[Effect]:
+        sample = self._samples.get(message.sample)
+        vector = self._vector(message)
+        if message.bundle != self.bundle or vector is None:
+            self._count("verdict_refused")
+            return []
+        if sample is None or sample.stage != "cloud":
+            self._count("verdict_late")
+            return []
+        self._membership.reported(CLOUD)
+        if not self.manifest.hierarchy.edge_section:
+            sample.spent_below = message.spent
+        self._take_label(sample, message.label)
+        mask = message.members & self.manifest.hierarchy.everyone
+        sample.best = judge(self.manifest, "cloud", vector, mask)
+        return self._answer(message.sample, now)
+
+    @staticmethod
+    def _take_label(sample: _Sample, label: int | None) -> None:
+        if label is not None:
+            sample.label = max(label, -1 if sample.label is None else sample.label)
+
+    # ------------------------------------------------------------------ decide
+
+    def _nodes(self, stage: Exit) -> tuple[str, ...]:
+        return self._devices if stage == "local" else self._edges
+
+    def _if_complete(self, key: int, sample: _Sample, now: Now) -> list[Effect]:
+        awaited = self._membership.live(now.monotonic_s).intersection(self._nodes(sample.stage))
+        if awaited <= sample.scores[sample.stage].keys():
+            return self._decide(key, sample, now)
+        return []
+
+    def _decide(self, key: int, sample: _Sample, now: Now) -> list[Effect]:
+        """The exit rule at the sample's stage."""
+        stage = sample.stage
+        nodes, scores = self._nodes(stage), sample.scores[stage]
+        if scores:
+            mask = self.manifest.hierarchy.mask(scores)
+            if stage == "edge":
+                mask = 0
+                for edge in scores:
+                    mask |= sample.masks[edge]
+            fused = exit_scores(self.manifest, stage, [scores.get(node) for node in nodes])
+            sample.best = judge(self.manifest, stage, fused, mask)
+            if sample.best.sure:
+                return self._answer(key, now)
+        return self._escalate(key, sample, now)
+
+    def _escalate(self, key: int, sample: _Sample, now: Now) -> list[Effect]:
+        exits = self.manifest.hierarchy.exits
+        tier = sample.stage
+        if tier == "edge" and not sample.scores["edge"]:
+            return self._answer(key, now)  # no edge has features to send further
+        sample.stage = exits[exits.index(tier) + 1]
+        if sample.stage == "cloud" and CLOUD not in self._membership.live(now.monotonic_s):
+            return self._answer(key, now)
+        wait_s = 2 * self.timing.window_s if sample.stage == "edge" else self.timing.deadline_s
+        self._samples.reschedule(key, min(now.monotonic_s + wait_s, sample.answer_by_s))
+        return [Publish(
+            Topic(self.site, Kind.ESCALATE),
+            Escalate(1, key, self.bundle, "edge" if tier == "edge" else "local"),
+        )]  # fmt: skip
+
+    def _due(self, key: int, now: Now) -> list[Effect]:
+        """A stage's wait is over."""
+        sample = self._samples.get(key)
+        if sample is None:
+            return []
+        if sample.stage == "cloud":
+            self._membership.missed([CLOUD], now.monotonic_s)
+            return self._answer(key, now)
+        awaited = self._membership.live(now.monotonic_s).intersection(self._nodes(sample.stage))
+        self._membership.missed(awaited - sample.scores[sample.stage].keys(), now.monotonic_s)
+        if now.monotonic_s >= sample.answer_by_s:
+            return self._answer(key, now)
+        return self._decide(key, sample, now)
+
+    def _membership_changed(self, now: Now) -> list[Effect]:
+        """Somebody came or went: samples that waited only for them need not wait any more."""
+        effects: list[Effect] = []
+        for key, sample in self._samples.items():
+            if sample.stage != "cloud":
+                effects += self._if_complete(key, sample, now)
+            elif CLOUD not in self._membership.live(now.monotonic_s):
+                effects += self._answer(key, now)
+        return effects
+
+    # ------------------------------------------------------------------ answer
+
+    def _answer(self, key: int, now: Now) -> list[Effect]:
+        sample = self._samples.close(key)
+        best = sample.best
+        hierarchy = self.manifest.hierarchy
+        if best is None:
+            self._count("unanswered")  # nobody's scores came: the devices answer for themselves
+            return []
+        mask = best.mask
+        members = hierarchy.members(mask)
+        full = best.sure and mask == hierarchy.everyone
+        answer = Answer(
+            sample=key,
+            node=self.node,
+            exit=best.exit,
+            label=best.label,
+            probabilities=best.probabilities,
+            eta=best.eta,
+            members=list(members),
+            missing=[device for device in hierarchy.devices if device not in members],
+            quality="full" if full else "degraded",
+            expected_accuracy=self.manifest.expected_accuracy(
+                mask, "overall" if best.sure else best.exit
+            ),
+            bundle=self.bundle,
+            captured_at_s=sample.captured_at_s,
+            answered_at_s=now.wall_s,
+            latency_s=now.monotonic_s - sample.captured_s,
+            truth=sample.label,
+            payload_bytes=sample.spent[0] + sample.spent_below[0],
+            wire_bytes=sample.spent[1] + sample.spent_below[1],
+        )
+        self._count(f"exit_{best.exit}")
+        return self.outbox.post(answer, now)
+
+    def _count(self, name: str) -> None:
+        self.counts[name] = self.counts.get(name, 0) + 1

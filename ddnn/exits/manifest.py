@@ -1,0 +1,135 @@
+"""What a bundle says of itself: everything that the nodes need besides the sections."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ddnn.errors import ConfigError
+from ddnn.exits.aggregate import aggregate
+from ddnn.exits.entropy import normalized_entropy, softmax
+from ddnn.exits.hierarchy import EXITS, Exit, Hierarchy
+from ddnn.exits.scores import ScoreFormat
+
+FORMAT = 1
+
+
+class BundleFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A file of the bundle and its checksum."""
+
+    file: str
+    sha256: str
+
+
+class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The affine map that CC needs at an exit: n |C| concatenated scores -> |C| (notes A2)."""
+
+    weights: list[list[float]]  # [n * classes, classes]
+    bias: list[float]  # [classes]
+
+
+class SweepRow(msgspec.Struct, frozen=True, array_like=True):
+    """What a choice of thresholds gives on the validation data."""
+
+    thresholds: dict[str, float]
+    accuracy: float
+    exit_share: dict[str, float]
+    bytes_per_sample_per_device: float
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A bundle's manifest. Section names are node ids: cam1 …, edge …, cloud."""
+
+    format: Literal[1]
+    name: str
+    data: str  # the data set it was trained on, as given to `ddnn train --data`, without its path
+    classes: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    hierarchy: Hierarchy
+    score_format: ScoreFormat
+    thresholds: dict[str, float]  # by exit; the deepest has none
+    device_features: tuple[int, ...]  # shape of one device's binary features
+    edge_features: tuple[int, ...]  # of one edge's; empty without an edge section
+    sections: dict[str, BundleFile]
+    golden: BundleFile
+    heads: dict[str, Head] = {}  # by exit, where the exit scheme is CC
+    accuracy: dict[str, dict[str, float]] = {}  # member mask -> exit or "overall" -> accuracy
+    device_accuracy: dict[str, float] = {}  # each device answering alone
+    sweep: tuple[SweepRow, ...] = ()
+    jpeg_bytes: float | None = None  # one image at quality 90, mean of the validation data
+    training: dict[str, str | float | int] = {}
+
+    def __post_init__(self) -> None:
+        if len(self.classes) < 2:
+            raise ConfigError(f"a bundle needs at least two classes, got {self.classes}")
+        for tier in self.hierarchy.exits[:-1]:
+            if not 0 <= self.thresholds.get(tier, -1.0) <= 1.000001:
+                raise ConfigError(f"bundle {self.name}: no threshold in [0, 1] for exit {tier}")
+
+    @property
+    def raw_bytes(self) -> int:
+        """One image as it leaves the camera."""
+        return int(np.prod(self.image_shape))
+
+    def expected_accuracy(self, mask: int, key: str) -> float | None:
+        """The measured accuracy with exactly the members of `mask`; key: an exit or overall."""
+        return self.accuracy.get(str(mask), {}).get(key)
+
+
+class Judgement(msgspec.Struct, frozen=True):
+    """What an exit says of a sample."""
+
+    exit: Exit
+    label: int
+    probabilities: list[float]
+    eta: float
+    sure: bool
+    mask: int  # the devices that contributed
+
+
+def judge(manifest: Manifest, tier: Exit, scores: NDArray[np.float32], mask: int) -> Judgement:
+    """Softmax, normalized entropy, and the exit rule eta < T (strict; notes A5)."""
+    probabilities = softmax(scores)
+    eta = float(normalized_entropy(probabilities))
+    deepest = manifest.hierarchy.exits[-1]
+    sure = tier == deepest or eta < manifest.thresholds.get(tier, 0.0)
+    return Judgement(
+        tier, int(np.argmax(scores)), [float(p) for p in probabilities], eta, sure, mask
+    )
+
+
+def exit_scores(
+    manifest: Manifest, tier: Exit, parts: Sequence[NDArray[np.float32] | None]
+) -> NDArray[np.float32]:
+    """Aggregate class-score vectors [classes], one per node of the tier (None = absent)."""
+    fused = aggregate(parts, manifest.hierarchy.exit_scheme, (len(manifest.classes),))
+    head = manifest.heads.get(tier)
+    if head is None:
+        return fused
+    weights = np.asarray(head.weights, np.float32)
+    result: NDArray[np.float32] = fused @ weights + np.asarray(head.bias, np.float32)
+    return result
+
+
+def fuse_features(
+    manifest: Manifest, parts: Sequence[NDArray[Any] | None], shape: tuple[int, ...]
+) -> NDArray[np.float32]:
+    """The input of an edge's or the cloud's section: the parts' features, fused."""
+    return aggregate(parts, manifest.hierarchy.fusion_scheme, shape)
+
+
+def cloud_parts(manifest: Manifest) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Whose features the cloud section fuses, and the shape of each."""
+    hierarchy = manifest.hierarchy
+    if hierarchy.edge_section:
+        return tuple(group.id for group in hierarchy.edges), manifest.edge_features
+    return hierarchy.devices, manifest.device_features
+
+
+def depth(tier: Exit) -> int:
+    """0 for a device on its own … 3 for the cloud."""
+    return EXITS.index(tier)

@@ -1,0 +1,40 @@
+"""The deadlines of one sample, in one place: seconds after capture, by the reader's clock."""
+
+from __future__ import annotations
+
+import msgspec
+
+from ddnn.errors import ConfigError
+
+
+class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How long a sample may take and how long its stages wait.
+
+    Every stage's wait ends early when all live members have reported. The lead edge answers by
+    `edge_share` of the deadline with what it has; a device that has seen no answer by
+    `device_share` answers for itself.
+    """
+
+    deadline_s: float = 1.0
+    window_s: float = 0.12  # waiting for the members' scores, and again for their features
+    edge_share: float = 0.7
+    device_share: float = 0.88
+
+    def __post_init__(self) -> None:
+        if not 0 < self.edge_share < self.device_share < 1:
+            raise ConfigError("expected 0 < edge_share < device_share < 1")
+        if self.deadline_s <= 0 or self.window_s <= 0:
+            raise ConfigError("deadline_s and window_s must be above 0")
+        if 2 * self.window_s >= self.edge_share * self.deadline_s:
+            raise ConfigError(
+                f"window_s {self.window_s} leaves no time for the cloud within deadline_s "
+                f"{self.deadline_s}; use a window under {0.5 * self.edge_share * self.deadline_s}"
+            )
+
+    @property
+    def edge_s(self) -> float:
+        return self.deadline_s * self.edge_share
+
+    @property
+    def device_s(self) -> float:
+        return self.deadline_s * self.device_share

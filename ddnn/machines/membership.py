@@ -1,0 +1,80 @@
+"""Who is there, and who is worth waiting for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ddnn.protocol.messages import Status
+
+MISSES_UNTIL_SUSPECT = 2
+RETRY_S = 5.0
+
+
+class Membership:
+    """Presence by birth and Last Will, suspicion by silence.
+
+    A node that stalls (SIGSTOP, a hung driver) keeps its connection for a while: after
+    `MISSES_UNTIL_SUSPECT` windows that waited for it in vain nobody waits for it any more, until
+    it reports in time again or `RETRY_S` have passed and it is given one more window.
+    """
+
+    def __init__(self, members: Iterable[str]) -> None:
+        self._members = frozenset(members)
+        self._session: dict[str, int] = {}
+        self._online: set[str] = set()
+        self._misses: dict[str, int] = {}
+        self._retry_at_s: dict[str, float] = {}  # suspects
+        self._live: frozenset[str] = frozenset()
+
+    def live(self, now_s: float) -> frozenset[str]:
+        """Members that are present and worth waiting for."""
+        if self._retry_at_s:
+            over = [node for node, at_s in self._retry_at_s.items() if at_s <= now_s]
+            for node in over:
+                del self._retry_at_s[node]
+            if over:
+                self._refresh()
+        return self._live
+
+    def status(self, node: str, status: Status) -> bool:
+        """Take a birth, a stop or a Last Will; True where it changed who is live.
+
+        A Will of another session than the present one is of a connection that the node has
+        already replaced: it kills nobody.
+        """
+        if node not in self._members:
+            return False
+        if status.state == "online":
+            self._online.add(node)
+            self._trust(node)
+        elif self._session.get(node, status.session) != status.session:
+            return False
+        else:
+            self._online.discard(node)
+        self._session[node] = status.session
+        return self._refresh()
+
+    def reported(self, node: str) -> None:
+        """`node` contributed in time: it is there, whatever was thought of it."""
+        if node in self._members and (node not in self._online or node in self._misses):
+            self._online.add(node)
+            self._trust(node)
+            self._refresh()
+
+    def missed(self, nodes: Iterable[str], now_s: float) -> None:
+        """A window closed without these nodes."""
+        for node in nodes:
+            self._misses[node] = self._misses.get(node, 0) + 1
+            if self._misses[node] >= MISSES_UNTIL_SUSPECT:
+                self._retry_at_s[node] = now_s + RETRY_S
+        self._refresh()
+
+    def _trust(self, node: str) -> None:
+        self._misses.pop(node, None)
+        self._retry_at_s.pop(node, None)
+
+    def _refresh(self) -> bool:
+        live = frozenset(self._online - self._retry_at_s.keys())
+        changed = live != self._live
+        self._live = live
+        return changed

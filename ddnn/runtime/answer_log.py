@@ -1,0 +1,75 @@
+"""Answers on disk until the store has confirmed them: an append-only file of JSON lines.
+
+Each answer is handed to the operating system before it is published, so that no SIGKILL of this
+process loses one. The file is emptied whenever nothing is pending, and rewritten when most of it
+is. What was confirmed just before a crash may be sent again: the store is idempotent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from ddnn.errors import ConfigError
+from ddnn.protocol.messages import Answer
+
+REWRITE_BYTES = 4 << 20
+_ENCODER = msgspec.json.Encoder()
+_DECODER = msgspec.json.Decoder(Answer)
+
+
+def read_answers(path: Path) -> list[Answer]:
+    """The answers of a log, the newest per sample; a line cut by a crash is passed over."""
+    answers: dict[int, Answer] = {}
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as lines:
+        for line in lines:
+            with contextlib.suppress(msgspec.MsgspecError):
+                answer = _DECODER.decode(line)
+                answers[answer.sample] = answer
+    return list(answers.values())
+
+
+class FileAnswerLog:
+    """See the module. Owned by one thread."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.pending = read_answers(path)
+            self._lines = {a.sample: _ENCODER.encode(a) + b"\n" for a in self.pending}
+            self._rewrite()
+        except OSError as error:
+            raise ConfigError(
+                f"cannot keep answers in {path}: {error}; give a writable --state directory"
+            ) from None
+
+    def keep(self, answer: Answer) -> None:
+        line = _ENCODER.encode(answer) + b"\n"
+        self._lines[answer.sample] = line
+        os.write(self._file, line)
+        self._bytes += len(line)
+
+    def forget(self, samples: Sequence[int]) -> None:
+        for sample in samples:
+            self._lines.pop(sample, None)
+        if (not self._lines and self._bytes) or self._bytes > REWRITE_BYTES:
+            self._rewrite()
+
+    def close(self) -> None:
+        os.close(self._file)
+
+    def _rewrite(self) -> None:
+        """Only what is pending, swapped in at once."""
+        fresh = self._path.with_suffix(".new")
+        data = b"".join(self._lines.values())
+        fresh.write_bytes(data)
+        with contextlib.suppress(AttributeError):
+            os.close(self._file)
+        fresh.replace(self._path)
+        self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND)
+        self._bytes = len(data)

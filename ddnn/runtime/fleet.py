@@ -1,0 +1,89 @@
+"""Nodes as processes of this machine: started, killed, started again, all ended at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ddnn.errors import ConfigError, DdnnError
+
+TERMINATE_S = 6.0
+
+
+class Fleet:
+    """Processes by node id. Ends only what it started, by process id."""
+
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
+        logs.mkdir(parents=True, exist_ok=True)
+        self._commands: dict[str, tuple[list[str], dict[str, str]]] = {}
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(
+        self, node: str, command: Sequence[str] | None = None, env: Mapping[str, str] | None = None
+    ) -> None:
+        """Start a node, or start it again with the command it had. Its output goes to a log."""
+        if command is not None:
+            self._commands[node] = (list(command), dict(env or {}))
+        command, variables = self._commands[node]
+        if self.alive(node):
+            raise ConfigError(f"{node} is running already")
+        with (self._logs / f"{node}.log").open("ab") as log:
+            self._running[node] = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, **variables},
+                start_new_session=True,  # Ctrl-C reaches the parent, which ends them in order
+            )
+
+    @property
+    def nodes(self) -> list[str]:
+        return list(self._commands)
+
+    def alive(self, node: str) -> bool:
+        process = self._running.get(node)
+        return process is not None and process.poll() is None
+
+    def pid(self, node: str) -> int:
+        return self._running[node].pid
+
+    def signal(self, node: str, number: signal.Signals) -> None:
+        """Send a signal, SIGKILL and SIGSTOP included."""
+        if self.alive(node):
+            self._running[node].send_signal(number)
+            if number == signal.SIGKILL:
+                self._running[node].wait(TERMINATE_S)
+
+    def check(self, node: str) -> None:
+        """Raise where a node has ended by itself; its log says why."""
+        if not self.alive(node):
+            raise DdnnError(f"{node} ended: {self.tail(node)}")
+
+    def tail(self, node: str) -> str:
+        """The last line of a node's log."""
+        with contextlib.suppress(OSError):
+            lines = (self._logs / f"{node}.log").read_text(errors="replace").strip().splitlines()
+            return lines[-1] if lines else "no output"
+        return "no log"
+
+    def close(self) -> None:
+        """End everything; the first started (the broker) last, so that it hears the farewells."""
+        running = [p for p in self._running.values() if p.poll() is None]
+        for group in (running[1:], running[:1]):
+            for process in group:
+                process.send_signal(signal.SIGCONT)  # a stopped process hears no SIGTERM
+                process.terminate()
+            until_s = time.monotonic() + TERMINATE_S
+            for process in group:
+                try:
+                    process.wait(max(0.1, until_s - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait(TERMINATE_S)

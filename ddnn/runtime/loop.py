@@ -1,0 +1,285 @@
+"""One thread owns one machine: the thin shell around sockets, sections, files and the clock."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from ddnn.core.section import Section
+from ddnn.errors import DdnnError, RemoteProtocolError
+from ddnn.protocol import topics
+from ddnn.protocol.codec import decode, encode, publish_bytes
+from ddnn.protocol.machine import (
+    Captured,
+    Compute,
+    Computed,
+    Connected,
+    Disconnected,
+    Effect,
+    Event,
+    Forget,
+    Keep,
+    Machine,
+    Now,
+    Publish,
+    Received,
+    Save,
+    Saved,
+    Tick,
+)
+from ddnn.protocol.messages import Answer, Stats, Status
+from ddnn.protocol.topics import Kind, Topic
+from ddnn.runtime.process import resident_bytes
+from ddnn.runtime.transport import Arrived, LinkDown, LinkEvent, LinkUp, Transport
+
+log = logging.getLogger(__name__)
+
+QUEUE_LIMIT = 20_000  # messages waiting for the machine; newer ones are refused and counted
+INLINE_S = 0.002  # a section faster than this runs in the machine's thread: a hand-over costs more
+IDLE_S = 1.0  # the longest the loop sleeps
+
+Role = Literal["device", "edge", "cloud", "worker"]
+
+
+class AnswerLog(Protocol):
+    """Where answers are kept until they are confirmed."""
+
+    def keep(self, answer: Answer) -> None: ...
+    def forget(self, samples: Sequence[int]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this node is, as it announces itself."""
+
+    site: str
+    node: str
+    role: Role
+    bundle: str
+    version: str
+
+
+class _Stop:
+    pass
+
+
+Inbox = LinkEvent | Captured | Computed | Saved | _Stop
+
+
+class Loop:
+    """Runs a machine against a transport until `close`.
+
+    Everything that happens is put into one queue; the owner thread alone touches the machine.
+    `save` takes the answers of a Save effect and a function to call once they are stored.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        machine: Machine,
+        transport: Transport,
+        sections: Mapping[str, Section] | None = None,
+        *,
+        answer_log: AnswerLog | None = None,
+        save: Callable[[Save, Callable[[Saved], None]], None] | None = None,
+        observe: Callable[[Event], None] | None = None,
+        stats_every_s: float = 5.0,
+    ) -> None:
+        self.identity, self.machine, self.transport = identity, machine, transport
+        self.counts: dict[str, int] = {}
+        self._sections = dict(sections or {})
+        self._slow: set[str] = set()
+        self._answer_log, self._save, self._observe = answer_log, save, observe
+        self._stats_every_s = stats_every_s
+        self._inbox: queue.SimpleQueue[Inbox] = queue.SimpleQueue()
+        self._pool: ThreadPoolExecutor | None = None
+        self._thread = threading.Thread(target=self._run, name="machine", daemon=True)
+        self._started_s = time.monotonic()
+        self._connected = False
+        self.failed: BaseException | None = None
+
+    # ------------------------------------------------------------- any thread
+
+    def start(self) -> None:
+        self._thread.start()
+        self.transport.start(self._from_link, self._will)
+
+    def captured(self, frame: Captured) -> None:
+        """A frame of this node's camera."""
+        self._inbox.put(frame)
+
+    def close(self, timeout_s: float = 3.0) -> None:
+        """Stop the machine, say so to the others, disconnect."""
+        self._inbox.put(_Stop())
+        self._thread.join(timeout_s)
+        self.transport.close(self._status("stopped", self._session))
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the machine's thread; True once it has ended."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _from_link(self, event: LinkEvent) -> None:
+        if isinstance(event, Arrived) and self._inbox.qsize() > QUEUE_LIMIT:
+            self._count("queue_full")
+            return
+        self._inbox.put(event)
+
+    _session = 0
+
+    def _status(
+        self, state: Literal["online", "stopped", "lost"], session: int
+    ) -> tuple[str, bytes]:
+        me = self.identity
+        status = Status(me.role, session, state, me.bundle, me.version)
+        return str(Topic(me.site, Kind.STATUS, me.node)), encode(status)
+
+    def _will(self, session: int) -> tuple[str, bytes]:
+        return self._status("lost", session)
+
+    # -------------------------------------------------------- the owner thread
+
+    def _run(self) -> None:
+        try:
+            self._warm_up()
+            self._serve()
+        except BaseException as error:  # reported by the app, which ends the process
+            self.failed = error
+            log.exception("the machine failed")
+
+    def _warm_up(self) -> None:
+        """Measure each section once warm: the fast ones run inline."""
+        for name, section in self._sections.items():
+            inputs = getattr(section, "example", dict)()
+            for _ in range(3):
+                started_s = time.perf_counter()
+                if inputs:
+                    section(inputs)
+                took_s = time.perf_counter() - started_s
+            if took_s > INLINE_S:
+                self._slow.add(name)
+        if self._slow:
+            self._pool = ThreadPoolExecutor(1, thread_name_prefix="section")
+
+    def _serve(self) -> None:
+        stats_due_s = time.monotonic() + self._stats_every_s
+        while True:
+            deadline_s = self.machine.deadline_s()
+            until_s = stats_due_s if deadline_s is None else min(deadline_s, stats_due_s)
+            wait_s = min(max(until_s - time.monotonic(), 0.0), IDLE_S)
+            try:
+                item = self._inbox.get(timeout=wait_s)
+            except queue.Empty:
+                item = None
+            if isinstance(item, _Stop):
+                return
+            now_s = time.monotonic()
+            event = self._event(item)
+            if event is not None:
+                self._handle(event)
+            elif deadline_s is not None and deadline_s <= now_s:
+                self._handle(Tick())
+            if now_s >= stats_due_s:
+                stats_due_s = now_s + self._stats_every_s
+                self._publish_stats()
+
+    def _event(self, item: Inbox | None) -> Event | None:
+        match item:
+            case Arrived(topic, payload):
+                try:
+                    parsed = topics.parse(topic)
+                    message = decode(parsed.kind, payload)
+                except RemoteProtocolError as error:
+                    self._count("malformed")
+                    log.debug("dropped: %s", error)
+                    return None
+                if isinstance(message, Status) and parsed.node == self.identity.node:
+                    self._correct(message)
+                qos = parsed.kind.value.qos
+                return Received(parsed, message, publish_bytes(topic, len(payload), qos))
+            case LinkUp(session):
+                self._session, self._connected = session, True
+                self.transport.subscribe(self.machine.subscriptions())
+                self.transport.publish(*self._status("online", session), 1, True)
+                return Connected()
+            case LinkDown(reason):
+                if self._connected:
+                    log.warning("disconnected: %s", reason)
+                self._connected = False
+                return Disconnected()
+            case Captured() | Computed() | Saved():
+                return item
+        return None
+
+    def _correct(self, seen: Status) -> None:
+        """An old connection's Will came after our birth: the retained status must not lie."""
+        if self._connected and seen.state != "online" and seen.session != self._session:
+            self.transport.publish(*self._status("online", self._session), 1, True)
+
+    def _handle(self, event: Event) -> None:
+        events: deque[Event] = deque([event])
+        while events:
+            current = events.popleft()
+            if self._observe is not None:
+                self._observe(current)
+            now = Now(time.monotonic(), time.time())
+            for effect in self.machine.handle(current, now):
+                done = self._perform(effect)
+                if done is not None:
+                    events.append(done)
+
+    def _perform(self, effect: Effect) -> Event | None:
+        match effect:
+            case Publish(topic, message):
+                rule = topic.kind.value
+                payload = encode(message)
+                text = str(topic)
+                self._count("messages_sent")
+                self._count("bytes_sent", publish_bytes(text, len(payload), rule.qos))
+                self.transport.publish(text, payload, rule.qos, rule.retain)
+            case Compute() if effect.section in self._slow and self._pool is not None:
+                self._pool.submit(lambda: self._inbox.put(self._compute(effect)))
+            case Compute():
+                return self._compute(effect)
+            case Keep(answer):
+                if self._answer_log is not None:
+                    self._answer_log.keep(answer)
+            case Forget(samples):
+                if self._answer_log is not None:
+                    self._answer_log.forget(samples)
+            case Save():
+                if self._save is not None:
+                    self._save(effect, self._inbox.put)
+        return None
+
+    def _compute(self, effect: Compute) -> Computed:
+        try:
+            return Computed(effect.job, self._sections[effect.section](effect.inputs))
+        except (DdnnError, ValueError, RuntimeError, KeyError) as error:
+            log.error("section %s failed: %s", effect.section, error)
+            return Computed(effect.job, None)
+
+    def _publish_stats(self) -> None:
+        me = self.identity
+        counts = {**self.machine.counts, **self.counts}
+        stats = Stats(
+            me.role,
+            time.monotonic() - self._started_s,
+            resident_bytes(),
+            counts,
+            {"queue": float(self._inbox.qsize())},
+        )
+        topic = str(Topic(me.site, Kind.STATS, me.node))
+        self.transport.publish(topic, encode(stats), 0, False)
+
+    def _count(self, name: str, amount: int = 1) -> None:
+        self.counts[name] = self.counts.get(name, 0) + amount

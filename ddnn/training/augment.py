@@ -1,0 +1,120 @@
+"""Random views of the training samples: geometry, colour, cut-outs, noise, all on the tensor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+import tensorflow as tf
+
+
+class Augmentation(msgspec.Struct, frozen=True, kw_only=True):
+    """How far views may be changed. Angles in degrees, lengths as shares of the image."""
+
+    rotation_deg: float = 10.0
+    log_scale: float = 0.1
+    log_aspect: float = 0.1
+    shift: float = 0.06
+    flip: bool = True
+    brightness: float = 0.4  # log gain of all views of a sample
+    hue_turns: float = 0.25  # of all views of a sample
+    saturation: float = 0.5
+    grey: float = 0.3  # share of samples without colour
+    view_brightness: float = 0.08  # on top, each view for itself
+    noise: float = 0.02
+    cutout: float = 0.3  # share of views with a hole
+
+
+NONE = Augmentation(
+    rotation_deg=0, log_scale=0, log_aspect=0, shift=0, flip=False, brightness=0, hue_turns=0,
+    saturation=0, grey=0, view_brightness=0, noise=0, cutout=0,
+)  # fmt: skip
+
+
+class Draw(msgspec.Struct, frozen=True):
+    """The random numbers for one batch; tensors of [batch * views, …]."""
+
+    warp: Any  # [n, 8] projective transform
+    colour: Any  # [n, 3, 3]
+    offset: Any  # [n, 3]
+    hole: Any  # [n, 4] left, right, top, bottom
+    seed: Any
+
+
+def draw(
+    generator: np.random.Generator, how: Augmentation, batch: int, views: int, side: int
+) -> Draw:
+    """All randomness of a batch from one generator."""
+    each, rig = (batch, views), (batch, 1)
+
+    def uniform(shape: tuple[int, ...], bound: float) -> np.ndarray[Any, np.dtype[np.float64]]:
+        return generator.uniform(-bound, bound, shape)
+
+    angle = np.deg2rad(uniform(each, how.rotation_deg))
+    scale, aspect = np.exp(uniform(each, how.log_scale)), np.exp(uniform(rig, how.log_aspect))
+    flip = np.where((generator.random(each) < 0.5) & how.flip, -1.0, 1.0)
+    wide, high = aspect / scale, 1 / (aspect * scale)
+    a, b = np.cos(angle) * wide * flip, -np.sin(angle) * high
+    c, d = np.sin(angle) * wide * flip, np.cos(angle) * high
+    middle = (side - 1) / 2
+    right, down = uniform(each, how.shift) * side, uniform(each, how.shift) * side
+    nought = np.zeros(each)
+    warp = np.stack([
+        a, b, middle - (a + b) * middle + right,
+        c, d, middle - (c + d) * middle + down, nought, nought,
+    ], -1)  # fmt: skip
+
+    grey = np.full((3, 3), 1 / 3)
+    turn = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
+    saturation = np.where(generator.random(rig) < how.grey, 0.0, 1 + uniform(rig, how.saturation))[
+        ..., None, None
+    ]
+    hue = 2 * np.pi * uniform(rig, how.hue_turns)[..., None, None]
+    chroma = np.cos(hue) * (np.eye(3) - grey) + np.sin(hue) * turn
+    gain = np.exp(uniform(rig, how.brightness))[..., None, None]
+    tint = np.exp(uniform((batch, 1, 1, 3), how.brightness / 3))
+    view_gain = np.exp(uniform(each, how.view_brightness))[..., None, None]
+    colour = (grey + saturation * chroma) * gain * tint * view_gain
+    offset = uniform((batch, 1, 3), how.brightness / 4) + uniform(
+        (batch, views, 1), how.view_brightness / 2
+    )
+
+    size = generator.integers(side // 10, side // 4, each)
+    size *= generator.random(each) < how.cutout
+    x, y = generator.integers(0, side, each), generator.integers(0, side, each)
+    hole = np.stack([x - size, x + size, y - size, y + size], -1)
+    n = batch * views
+    return Draw(
+        tf.constant(warp.reshape(n, 8), tf.float32),
+        tf.constant(colour.reshape(n, 3, 3), tf.float32),
+        tf.constant(offset.reshape(n, 3), tf.float32),
+        tf.constant(hole.reshape(n, 4), tf.int32),
+        tf.constant([int(generator.integers(2**31)), 0], tf.int32),
+    )
+
+
+def apply(images: Any, numbers: Draw, noise: float) -> Any:
+    """images: uint8 [batch, views, h, w, 3] -> float32 of 0..255. Blank views stay blank."""
+    batch, views, height, width, _ = images.shape
+    flat = tf.reshape(tf.cast(images, tf.float32), [-1, height, width, 3]) / 255.0
+    seen = tf.reduce_max(flat, [1, 2, 3], keepdims=True) > 0
+    x = tf.raw_ops.ImageProjectiveTransformV3(
+        images=flat,
+        transforms=numbers.warp,
+        output_shape=[height, width],
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="NEAREST",
+    )
+    x = tf.matmul(tf.reshape(x, [-1, height * width, 3]), numbers.colour) + numbers.offset[:, None]
+    x = tf.reshape(x, [-1, height, width, 3])
+    x += tf.random.stateless_normal(tf.shape(x), numbers.seed, stddev=noise)
+    left, right, top, bottom = (numbers.hole[:, i : i + 1] for i in range(4))
+    column, row = tf.range(width)[None], tf.range(height)[None]
+    in_hole = ((row >= top) & (row < bottom))[:, :, None] & ((column >= left) & (column < right))[
+        :, None, :
+    ]
+    x = tf.where(in_hole[..., None], 0.5, x)
+    x = tf.where(seen, tf.clip_by_value(x, 0.0, 1.0), 0.0)
+    return tf.reshape(x * 255.0, [batch, views, height, width, 3])

@@ -1,0 +1,181 @@
+"""A trained network becomes a bundle: sections, measurements, thresholds, golden vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ddnn.core.section import Section
+from ddnn.exits import measure as m
+from ddnn.exits.inference import run_devices, signs
+from ddnn.exits.manifest import BundleFile, Head, Manifest, fuse_features
+from ddnn.exits.scores import ScoreFormat
+from ddnn.runtime.bundle import file_entry, write_golden, write_manifest
+from ddnn.training.export import to_litert, write_section
+from ddnn.training.models import Network
+
+GOLDEN_SAMPLES = 4
+MARGIN = 0.005  # accuracy that thresholds may cost, against the deepest exit
+
+Progress = Callable[[str, int, int], None]
+LoadSection = Callable[[Path], Section]
+
+
+def export_sections(network: Network, directory: Path) -> dict[str, BundleFile]:
+    """One LiteRT file per section; devices that share weights share the file."""
+    directory.mkdir(parents=True, exist_ok=True)
+    written: dict[int, BundleFile] = {}
+    entries: dict[str, BundleFile] = {}
+    places = [
+        *(("device", name, model) for name, model in network.devices.items()),
+        *(("edge", name, model) for name, model in network.edges.items()),
+        ("cloud", "cloud", network.cloud),
+    ]
+    for place, name, model in places:
+        if id(model) not in written:
+            shared = place == "device" and network.architecture.share_devices
+            stem = "device" if shared else name
+            written[id(model)] = file_entry(write_section(directory, stem, to_litert(model, place)))
+        entries[name] = written[id(model)]
+    return entries
+
+
+def draft(
+    network: Network, name: str, data: str, classes: tuple[str, ...], files: dict[str, BundleFile]
+) -> Manifest:
+    """The manifest before anything is measured: every threshold 0, so everything escalates."""
+    heads = {
+        tier: Head(
+            np.asarray(head.kernel).astype(float).tolist(),
+            np.asarray(head.bias).astype(float).tolist(),
+        )
+        for tier, head in network.heads.items()
+    }
+    tiers = network.hierarchy.exits[:-1]
+    return Manifest(
+        format=1,
+        name=name,
+        data=data,
+        classes=classes,
+        image_shape=network.image_shape,
+        hierarchy=network.hierarchy,
+        score_format=ScoreFormat(),
+        thresholds=dict.fromkeys(tiers, 0.0),
+        device_features=network.device_features,
+        edge_features=network.edge_features,
+        sections=files,
+        golden=BundleFile("", ""),
+        heads=heads,
+    )
+
+
+def finish(
+    manifest: Manifest,
+    directory: Path,
+    load_section: LoadSection,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int32],
+    *,
+    margin: float = MARGIN,
+    score_type: str = "auto",
+    thresholds: Mapping[str, float] | None = None,
+    jpeg_bytes: float | None = None,
+    training: Mapping[str, str | float | int] | None = None,
+    progress: Progress = lambda what, done, total: None,
+) -> Manifest:
+    """Measure on validation data, choose score type and thresholds, write golden and manifest.
+
+    images: uint8 [samples, devices, h, w, 3]. `thresholds` given (chosen on pooled folds) are
+    taken as they are. Every figure is measured with the LiteRT files, as deployed.
+    """
+    sections = {
+        name: load_section(directory / entry.file) for name, entry in manifest.sections.items()
+    }
+    hierarchy = manifest.hierarchy
+    measured = m.measure(
+        manifest, sections, images, labels, m.member_masks(len(hierarchy.devices)),
+        lambda done, total: progress("measuring every subset of members", done, total),
+    )  # fmt: skip
+    everyone = hierarchy.everyone
+    sweep: list[Any] = []
+    score_format = ScoreFormat()
+    chosen = dict(thresholds or {})
+    if hierarchy.device_section:
+        score_format, sweep, row = m.choose_format(manifest, measured, margin)
+        if score_type != "auto" and score_type != score_format.type:
+            score_format = next(
+                f for f in m.score_formats(measured.devices) if f.type == score_type
+            )
+            heard = m.with_format(manifest, measured, score_format)
+            sweep = m.sweep(manifest, heard.exits[everyone], labels, score_format)
+            deepest = m.accuracy(measured.exits[everyone]["cloud"], labels)
+            row = m.choose(sweep, deepest, margin)
+        chosen = chosen or row.thresholds
+        measured = m.with_format(manifest, measured, score_format)
+    table = m.accuracy_table(hierarchy, measured, chosen)
+    devices = (
+        {
+            device: m.accuracy(measured.devices[:, i], labels)
+            for i, device in enumerate(hierarchy.devices)
+        }
+        if hierarchy.device_section
+        else {}
+    )
+    manifest = msgspec.structs.replace(
+        manifest,
+        score_format=score_format,
+        thresholds=chosen,
+        accuracy=table,
+        device_accuracy=devices,
+        sweep=tuple(sweep),
+        jpeg_bytes=jpeg_bytes,
+        golden=write_golden(directory, golden_vectors(manifest, sections, images)),
+        training={"margin": margin, "validation_samples": len(labels), **(training or {})},
+    )
+    write_manifest(directory, manifest)
+    return manifest
+
+
+def golden_vectors(
+    manifest: Manifest, sections: Mapping[str, Section], images: NDArray[np.uint8]
+) -> dict[str, NDArray[Any]]:
+    """Inputs and outputs of every section for a few samples, by <section>/in|out/<array>."""
+    hierarchy = manifest.hierarchy
+    rows: dict[str, list[NDArray[Any]]] = {}
+
+    def run(name: str, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        outputs = sections[name](inputs)
+        for way, arrays in (("in", inputs), ("out", outputs)):
+            for key, value in arrays.items():
+                rows.setdefault(f"{name}/{way}/{key}", []).append(value)
+        return outputs
+
+    for sample in images[:GOLDEN_SAMPLES]:
+        if hierarchy.device_section:
+            features: dict[str, NDArray[Any]] = {
+                device: signs(run(device, {"image": sample[i]})["features"])
+                for i, device in enumerate(hierarchy.devices)
+            }
+        else:
+            outputs = run_devices(manifest, sections, sample)
+            features = {d: o.features for d, o in zip(hierarchy.devices, outputs, strict=True)}
+        shape = manifest.device_features
+        if hierarchy.edge_section:
+            for group in hierarchy.edges:
+                own = [features[device] for device in group.devices]
+                out = run(group.id, {"features": fuse_features(manifest, own, shape)})
+                features[group.id] = signs(out["features"])
+            shape = manifest.edge_features
+        nodes = (
+            [group.id for group in hierarchy.edges]
+            if hierarchy.edge_section
+            else list(hierarchy.devices)
+        )
+        fused = fuse_features(manifest, [features[node] for node in nodes], shape)
+        run("cloud", {"features": fused})
+    return {key: np.stack(values) for key, values in rows.items()}

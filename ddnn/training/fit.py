@@ -1,0 +1,165 @@
+"""Joint training of all exits (DDNN III-C; notes A4), with devices dropped at random."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import keras
+import msgspec
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from ddnn.training import augment
+from ddnn.training.augment import Augmentation
+from ddnn.training.models import Network
+
+Images = NDArray[np.uint8]
+Labels = NDArray[np.int32]
+
+
+class Batches(Protocol):
+    """Where training samples come from: images uint8 [batch, views, h, w, 3], labels int32
+    [batch], view labels int32 [batch, views] with -1 where a camera does not see the object."""
+
+    def __call__(
+        self, generator: np.random.Generator, batch: int
+    ) -> tuple[Images, Labels, Labels]: ...
+
+
+class Fit(msgspec.Struct, frozen=True, kw_only=True):
+    """How to train.
+
+    The loss is the weighted sum over all exits of their cross entropies, single devices included
+    (absent views ignored). The paper weights all exits 1 and uses plain Adam for 100 epochs; here
+    AdamW with a cosine schedule and averaged weights needs fewer steps.
+    """
+
+    steps: int = 600
+    batch: int = 32
+    learning_rate: float = 3e-3
+    warm_up_steps: int = 30
+    weight_decay: float = 0.05
+    average: float = 0.98  # momentum of the averaged weights
+    label_smoothing: float = 0.1
+    device_weight: float = 0.5
+    exit_weight: float = 1.0
+    drop_share: float = 0.35  # of samples that lose members
+    drop_most: float = 0.67  # of the members, at most
+    augmentation: Augmentation = Augmentation()
+    seed: int = 0
+
+
+def member_mask(
+    generator: np.random.Generator, batch: int, members: int, how: Fit
+) -> NDArray[np.float32]:
+    """Device dropout: a share of the samples loses one to `drop_most` of the members."""
+    mask = np.ones((batch, members), np.float32)
+    most = min(members - 1, int(how.drop_most * members))
+    if most:
+        hit = generator.random((batch, 1)) < how.drop_share
+        count = generator.integers(1, most + 1, (batch, 1))
+        rank = np.argsort(np.argsort(generator.random((batch, members)), 1), 1)
+        mask[hit & (rank < count)] = 0
+    return mask
+
+
+def fit(
+    network: Network,
+    batches: Batches,
+    how: Fit,
+    progress: Callable[[int, int, float], None] = lambda step, steps, loss: None,
+) -> float:
+    """Train the network in place; the mean loss of the last tenth of the steps.
+
+    progress(step, steps, loss) is called after every step.
+    """
+    keras.utils.set_random_seed(how.seed + 1)
+    generator = np.random.default_rng(how.seed)
+    members = len(network.hierarchy.devices)
+    side = network.image_shape[0]
+    binary = network.architecture.style == "binary"
+    optimizer = keras.optimizers.AdamW(
+        learning_rate=how.learning_rate,
+        weight_decay=0.0 if binary else how.weight_decay,
+        beta_2=0.99,
+    )
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    variables = network.trainable_variables
+    optimizer.build(variables)
+    averages = _Averages(network, how.average)
+
+    @tf.function  # type: ignore[untyped-decorator]
+    def step(
+        images: Any, labels: Any, view_labels: Any, mask: Any, numbers: tuple[Any, ...], count: Any
+    ) -> Any:
+        x = augment.apply(images, augment.Draw(*numbers), how.augmentation.noise)
+        with tf.GradientTape() as tape:
+            exits = network(x, mask, training=True)
+            loss = joint_loss(exits, labels, view_labels, network.classes, how)
+        gradients = tape.gradient(loss, variables)
+        pairs = [(g, v) for g, v in zip(gradients, variables, strict=True) if g is not None]
+        optimizer.apply_gradients(pairs)
+        averages.update(count)
+        return loss
+
+    losses: list[float] = []
+    for number in range(how.steps):
+        warm = min(1.0, (number + 1) / how.warm_up_steps)
+        cosine = 0.5 * (1 + math.cos(math.pi * number / how.steps))
+        optimizer.learning_rate.assign(how.learning_rate * warm * cosine)
+        images, labels, view_labels = batches(generator, how.batch)
+        mask = member_mask(generator, how.batch, members, how)
+        numbers = augment.draw(generator, how.augmentation, how.batch, members, side)
+        loss = step(
+            tf.constant(images),
+            tf.constant(labels),
+            tf.constant(view_labels),
+            tf.constant(mask),
+            msgspec.structs.astuple(numbers),
+            tf.constant(float(number + 1)),
+        )
+        losses.append(float(loss))
+        progress(number + 1, how.steps, losses[-1])
+    averages.apply()
+    return float(np.mean(losses[-max(1, how.steps // 10) :]))
+
+
+def joint_loss(exits: dict[Any, Any], labels: Any, view_labels: Any, classes: int, how: Fit) -> Any:
+    """Sum over the exits of their weighted cross entropies (notes A4)."""
+    smooth = how.label_smoothing
+    target = tf.one_hot(labels, classes) * (1 - smooth) + smooth / classes
+    total = 0.0
+    for tier, scores in exits.items():
+        if tier == "device":
+            each = tf.one_hot(view_labels, classes) * (1 - smooth) + smooth / classes
+            seen = tf.cast(view_labels >= 0, tf.float32)
+            entropy = tf.nn.softmax_cross_entropy_with_logits(each, scores) * seen
+            total += how.device_weight * tf.reduce_sum(entropy) / (tf.reduce_sum(seen) + 1e-6)
+        else:
+            entropy = tf.nn.softmax_cross_entropy_with_logits(target, scores)
+            total += how.exit_weight * tf.reduce_mean(entropy)
+    return total
+
+
+class _Averages:
+    """Exponential averages of weights and batch statistics, which `apply` puts in their place."""
+
+    def __init__(self, network: Network, momentum: float) -> None:
+        self._momentum = momentum
+        self._variables = [
+            v for model in network.models for v in model.weights if "seed" not in v.path
+        ]
+        self._averages = [tf.Variable(tf.convert_to_tensor(v)) for v in self._variables]
+
+    def update(self, count: Any) -> None:
+        momentum = tf.minimum(self._momentum, count / (count + 10.0))
+        for average, variable in zip(self._averages, self._variables, strict=True):
+            value = tf.convert_to_tensor(variable)
+            average.assign(momentum * average + (1 - momentum) * value)
+
+    def apply(self) -> None:
+        for average, variable in zip(self._averages, self._variables, strict=True):
+            variable.assign(average)

@@ -1,0 +1,242 @@
+"""Keras sections for every place of a hierarchy, and the network that joins them for training."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any, Literal
+
+import keras
+import msgspec
+import tensorflow as tf
+from keras import layers
+
+from ddnn.errors import ConfigError
+from ddnn.exits.hierarchy import Exit, Hierarchy
+from ddnn.training.blocks import Sign, batch_norm, conv, conv_p, fc, sign
+from ddnn.training.fusion import fuse
+
+MAX_MAP_SIDE = 4
+Place = Literal["device", "edge", "cloud"]
+
+
+class Architecture(msgspec.Struct, frozen=True, kw_only=True):
+    """Sizes of the sections.
+
+    style: "binary" is the paper's (ConvP and FC blocks, notes A3), "float" has float weights and
+    the same binary features between tiers. `sections` maps a place to "package.module:function",
+    called as function(place, input_shape, classes) -> keras.Model with outputs [scores, features]
+    (cloud: scores); features are signed before they travel.
+    """
+
+    style: Literal["float", "binary"] = "float"
+    share_devices: bool = True  # one set of weights for all devices
+    device_channels: tuple[int, ...] = (32, 48, 64, 96)
+    device_bits: int = 24  # binary maps (float style) or filters (binary style) of the last block
+    edge_channels: int = 64
+    edge_bits: int = 16
+    cloud_channels: int = 64
+    dropout: float = 0.2
+    sections: dict[str, str] = {}
+
+
+def _device(architecture: Architecture, shape: tuple[int, ...], classes: int) -> Any:
+    """uint8-valued float image [h, w, 3] -> scores [classes], features before their sign."""
+    image = layers.Input(shape)
+    x = layers.Rescaling(1 / 127.5, -1)(image)
+    if architecture.style == "binary":
+        features = conv_p(x, architecture.device_bits)
+        return keras.Model(image, [fc(Sign()(features), classes), features])
+    first, *middle, last = architecture.device_channels
+    x = conv(x, first, kernel=5, stride=2)
+    for channels in middle:
+        x = layers.MaxPooling2D(2)(conv(x, channels))
+    while x.shape[1] > MAX_MAP_SIDE:  # larger images cost time, not bytes
+        x = layers.MaxPooling2D(2)(x)
+    x = conv(x, last)
+    head = layers.Dropout(architecture.dropout)(layers.Flatten()(x))
+    bits = layers.Conv2D(architecture.device_bits, 1, use_bias=False)(x)
+    return keras.Model(image, [layers.Dense(classes)(head), batch_norm()(bits)])
+
+
+def _edge(architecture: Architecture, shape: tuple[int, ...], classes: int) -> Any:
+    """Fused features [h, w, c] -> scores [classes], features for the cloud before their sign."""
+    fused = layers.Input(shape)
+    if architecture.style == "binary":
+        features = conv_p(fused, architecture.edge_bits, pool_stride=1)
+        return keras.Model(fused, [fc(Sign()(features), classes), features])
+    x = conv(fused, architecture.edge_channels)
+    head = layers.Dropout(architecture.dropout)(layers.Flatten()(x))
+    bits = layers.Conv2D(architecture.edge_bits, 1, use_bias=False)(x)
+    return keras.Model(fused, [layers.Dense(classes)(head), batch_norm()(bits)])
+
+
+def _cloud(architecture: Architecture, shape: tuple[int, ...], classes: int) -> Any:
+    """Fused features [h, w, c] -> scores [classes]."""
+    fused = layers.Input(shape)
+    if architecture.style == "binary":
+        x = Sign()(conv_p(fused, architecture.cloud_channels, pool_stride=1))
+        x = Sign()(conv_p(x, architecture.cloud_channels, pool_stride=1))
+        return keras.Model(fused, fc(x, classes))
+    x = conv(fused, architecture.cloud_channels)
+    head = layers.Dropout(architecture.dropout)(layers.Flatten()(x))
+    return keras.Model(fused, layers.Dense(classes)(head))
+
+
+def _cloud_only(architecture: Architecture, shape: tuple[int, ...], classes: int) -> Any:
+    """Configuration (a): raw views side by side [h, w, 3 n] -> scores, one undivided network."""
+    views = layers.Input(shape)
+    x = layers.Rescaling(1 / 127.5, -1)(views)
+    x = conv(x, architecture.device_channels[0] * 2, kernel=5, stride=2)
+    for channels in architecture.device_channels[1:]:
+        x = conv(x, channels)
+        if x.shape[1] >= 8:
+            x = layers.MaxPooling2D(2)(x)
+    head = layers.Dropout(architecture.dropout)(layers.Flatten()(x))
+    return keras.Model(views, layers.Dense(classes)(head))
+
+
+_BUILDERS: dict[Place, Callable[[Architecture, tuple[int, ...], int], Any]] = {
+    "device": _device,
+    "edge": _edge,
+    "cloud": _cloud,
+}
+
+
+def _section(architecture: Architecture, place: Place, shape: tuple[int, ...], classes: int) -> Any:
+    """The section for a place: one's own where the architecture names one."""
+    hook = architecture.sections.get(place)
+    if hook is None:
+        return _BUILDERS[place](architecture, shape, classes)
+    module, _, name = hook.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"--section {place}={hook}: {error}; expected package.module:function"
+        ) from None
+    model = function(place, shape, classes)
+    outputs = 1 if place == "cloud" else 2
+    got = len(model.outputs) if isinstance(model, keras.Model) else 0
+    if got != outputs or tuple(model.outputs[0].shape[1:]) != (classes,):
+        raise ConfigError(
+            f"--section {place}={hook}: expected a keras.Model whose first output are scores "
+            f"[{classes}] and, for device and edge, a second one of features"
+        )
+    return model
+
+
+class Network:
+    """All sections of a hierarchy, joined for training.
+
+    `binary` False leaves the features as floats (ReLU): the undistributed network that the
+    hierarchy is compared with.
+    """
+
+    def __init__(
+        self,
+        hierarchy: Hierarchy,
+        architecture: Architecture,
+        image_shape: tuple[int, int, int],
+        classes: int,
+        *,
+        binary: bool = True,
+    ) -> None:
+        self.hierarchy, self.architecture = hierarchy, architecture
+        self.image_shape, self.classes, self.binary = image_shape, classes, binary
+        members = len(hierarchy.devices)
+        self.devices: dict[str, Any] = {}
+        if hierarchy.device_section:
+            shared = None
+            for device in hierarchy.devices:
+                if shared is None or not architecture.share_devices:
+                    shared = _section(architecture, "device", image_shape, classes)
+                self.devices[device] = shared
+            shape = tuple(int(n) for n in shared.outputs[1].shape[1:])
+        else:
+            shape = image_shape
+        self.device_features = shape
+        self.edge_features: tuple[int, ...] = ()
+        self.edges: dict[str, Any] = {}
+        for group in hierarchy.edges if hierarchy.edge_section else ():
+            width = self._width(shape, len(group.devices))
+            self.edges[group.id] = _section(architecture, "edge", width, classes)
+            outputs = self.edges[group.id].outputs
+            self.edge_features = tuple(int(n) for n in outputs[1].shape[1:])
+        if hierarchy.edge_section:
+            shape, members = self.edge_features, len(hierarchy.edges)
+        if hierarchy.device_section:
+            self.cloud = _section(architecture, "cloud", self._width(shape, members), classes)
+        else:
+            self.cloud = _cloud_only(architecture, self._width(shape, members), classes)
+        self.heads: dict[str, Any] = {}
+        if hierarchy.exit_scheme == "CC":
+            for tier, count in (("local", len(hierarchy.devices)), ("edge", len(hierarchy.edges))):
+                if tier in hierarchy.exits:
+                    head = layers.Dense(classes)
+                    head.build((None, count * classes))
+                    self.heads[tier] = head
+
+    def _width(self, shape: tuple[int, ...], members: int) -> tuple[int, ...]:
+        factor = members if self.hierarchy.fusion_scheme == "CC" else 1
+        return (*shape[:-1], shape[-1] * factor)
+
+    @property
+    def models(self) -> list[Any]:
+        """Every Keras model and layer once."""
+        found = [*self.devices.values(), *self.edges.values(), self.cloud, *self.heads.values()]
+        return list({id(model): model for model in found}.values())
+
+    @property
+    def trainable_variables(self) -> list[Any]:
+        return [v for model in self.models for v in model.trainable_variables]
+
+    def __call__(self, images: Any, mask: Any, *, training: bool) -> dict[Exit, Any]:
+        """Class scores of every exit; "device" is [batch, devices, classes].
+
+        images: float32 [batch, devices, h, w, 3] of 0..255; mask: float32 [batch, devices].
+        """
+        hierarchy = self.hierarchy
+        exits: dict[Exit, Any] = {}
+        features = images
+        if hierarchy.device_section:
+            exits["device"], features = self._run_devices(images, training)
+            exits["local"] = self._exit("local", exits["device"], mask)
+            features = self._activate(features)
+        if hierarchy.edge_section:
+            scores, outputs, present, start = [], [], [], 0
+            for group in hierarchy.edges:
+                part = slice(start, start + len(group.devices))
+                start = part.stop
+                fused = fuse(features[:, part], mask[:, part], hierarchy.fusion_scheme)
+                edge_scores, edge_features = self.edges[group.id](fused, training=training)
+                scores.append(edge_scores)
+                outputs.append(self._activate(edge_features))
+                present.append(tf.reduce_max(mask[:, part], 1))
+            features, mask = tf.stack(outputs, 1), tf.stack(present, 1)
+            exits["edge"] = self._exit("edge", tf.stack(scores, 1), mask)
+        fused = fuse(features, mask, hierarchy.fusion_scheme)
+        exits["cloud"] = self.cloud(fused, training=training)
+        return exits
+
+    def _activate(self, features: Any) -> Any:
+        return sign(features) if self.binary else tf.nn.relu(features)
+
+    def _exit(self, tier: str, scores: Any, mask: Any) -> Any:
+        fused = fuse(scores, mask, self.hierarchy.exit_scheme)
+        return self.heads[tier](fused) if tier in self.heads else fused
+
+    def _run_devices(self, images: Any, training: bool) -> tuple[Any, Any]:
+        devices = self.hierarchy.devices
+        if self.architecture.share_devices:
+            flat = tf.reshape(images, [-1, *self.image_shape])
+            scores, features = self.devices[devices[0]](flat, training=training)
+            return (
+                tf.reshape(scores, [-1, len(devices), self.classes]),
+                tf.reshape(features, [-1, len(devices), *self.device_features]),
+            )
+        outputs = [
+            self.devices[device](images[:, i], training=training)
+            for i, device in enumerate(devices)
+        ]
+        return tf.stack([o[0] for o in outputs], 1), tf.stack([o[1] for o in outputs], 1)

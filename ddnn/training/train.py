@@ -1,0 +1,139 @@
+"""From a data set to a bundle: what `ddnn train` and `ddnn demo` call."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ddnn.core.section import Section
+from ddnn.errors import ConfigError
+from ddnn.exits.hierarchy import Hierarchy
+from ddnn.exits.manifest import Manifest
+from ddnn.training.bundle import MARGIN, draft, export_sections, finish
+from ddnn.training.fit import Fit, Images, Labels, fit
+from ddnn.training.models import Architecture, Network
+
+
+class SplitLike(Protocol):
+    """See ddnn.data.Split; training and data do not import each other."""
+
+    @property
+    def images(self) -> Images: ...
+    @property
+    def labels(self) -> Labels: ...
+    @property
+    def view_labels(self) -> Labels: ...
+
+
+class PoolLike(Protocol):
+    def draw(
+        self, generator: np.random.Generator, samples: int, views: int
+    ) -> tuple[Images, Labels]: ...
+
+
+class DatasetLike(Protocol):
+    """See ddnn.data.Dataset."""
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+    @property
+    def image_shape(self) -> tuple[int, int, int]: ...
+    @property
+    def views(self) -> int: ...
+    @property
+    def train(self) -> SplitLike: ...
+    @property
+    def validation(self) -> SplitLike: ...
+    @property
+    def augment_pool(self) -> PoolLike | None: ...
+
+
+Progress = Callable[[str, int, int], None]
+
+
+def batches_of(dataset: DatasetLike, views: int) -> Callable[..., Any]:
+    """Draws training samples: random rigs where there is a pool of views, else recorded samples."""
+    pool, train = dataset.augment_pool, dataset.train
+
+    def from_pool(
+        pool: PoolLike, generator: np.random.Generator, batch: int
+    ) -> tuple[Images, Labels, Labels]:
+        images, labels = pool.draw(generator, batch, views)
+        seen = images.any(axis=(2, 3, 4))
+        labels = labels.astype(np.int32)
+        return images, labels, np.where(seen, labels[:, None], -1).astype(np.int32)
+
+    def from_samples(generator: np.random.Generator, batch: int) -> tuple[Images, Labels, Labels]:
+        rows = generator.integers(0, len(train.labels), batch)
+        return train.images[rows, :views], train.labels[rows], train.view_labels[rows, :views]
+
+    return from_samples if pool is None else partial(from_pool, pool)
+
+
+def train(
+    dataset: DatasetLike,
+    hierarchy: Hierarchy,
+    out: Path,
+    load_section: Callable[[Path], Section],
+    *,
+    name: str,
+    data: str,
+    architecture: Architecture | None = None,
+    how: Fit | None = None,
+    margin: float = MARGIN,
+    score_type: str = "auto",
+    thresholds: dict[str, float] | None = None,
+    jpeg_bytes: float | None = None,
+    notes: dict[str, str | float | int] | None = None,
+    progress: Progress = lambda what, done, total: None,
+) -> Manifest:
+    """Train, export, measure, and write the bundle `out`; its manifest.
+
+    progress(what, done, total) is called often.
+    """
+    architecture, how = architecture or Architecture(), how or Fit()
+    members = len(hierarchy.devices)
+    if members > dataset.views:
+        raise ConfigError(
+            f"{members} devices, but {data} has {dataset.views} views; use --devices "
+            f"{dataset.views} or fewer"
+        )
+    started_s = time.monotonic()
+    network = Network(hierarchy, architecture, dataset.image_shape, len(dataset.classes))
+    loss = fit(
+        network, batches_of(dataset, members), how,
+        lambda step, steps, loss: progress(f"training, loss {loss:.2f}", step, steps),
+    )  # fmt: skip
+    progress("exporting sections", 0, 1)
+    files = export_sections(network, out)
+    progress("exporting sections", 1, 1)
+    images: NDArray[np.uint8] = dataset.validation.images[:, :members]
+    return finish(
+        draft(network, name, data, dataset.classes, files),
+        out,
+        load_section,
+        images,
+        dataset.validation.labels,
+        margin=margin,
+        score_type=score_type,
+        thresholds=thresholds,
+        jpeg_bytes=jpeg_bytes,
+        training={
+            **(notes or {}),
+            "steps": how.steps,
+            "seed": how.seed,
+            "loss": round(loss, 4),
+            "style": architecture.style,
+            "architecture": msgspec.json.encode(architecture).decode(),
+            "seconds": round(time.monotonic() - started_s, 1),
+        },
+        progress=progress,
+    )

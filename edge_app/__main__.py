@@ -1,0 +1,14 @@
+"""python -m edge_app"""
+
+from ddnn.adapters.command import app_command
+from edge_app.app import EdgeSettings, run
+
+DESCRIPTION = """Run an edge: gather the devices' scores, fuse their features, answer.
+
+\b
+Example:
+  python -m edge_app --node edge --bundle ./bundle --broker-host 127.0.0.1
+"""
+
+if __name__ == "__main__":
+    app_command(EdgeSettings, run, name="edge_app", description=DESCRIPTION)()

@@ -1,0 +1,43 @@
+"""Data sets in small made files, and where the real photographs are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from made_files import make_directory, make_eth80, make_mvmc, make_npz
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="session")
+def eth80_path() -> Path:
+    """The real eth80.npz."""
+    parent = os.environ.get("DDNN_DATA")
+    path = Path(parent or ROOT.parent / "shared" / "data") / "eth80.npz"
+    if not path.is_file():
+        reason = f"{path} is not there; set DDNN_DATA to the directory that holds eth80.npz"
+        if os.environ.get("DDNN_REQUIRE_PARTS") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return path
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """The specification of a data set, its file made if it needs one."""
+    folder = tmp_path_factory.mktemp("data")
+    makers = {
+        "eth80": make_eth80, "eth80-field": make_eth80, "mvmc": make_mvmc, "npz": make_npz,
+        "directory": make_directory,
+    }  # fmt: skip
+
+    def specification(name: str) -> str:
+        if name not in makers:
+            return name
+        path = folder / name if name == "directory" else folder / f"{name}.npz"
+        return f"{name}:{path if path.exists() else makers[name](path)}"
+
+    return specification

@@ -1,0 +1,149 @@
+"""What holds for every data set."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+import pytest
+
+from ddnn.data import ABSENT, NAMES, Dataset, Split, load, load_samples
+from ddnn.errors import ConfigError
+
+Made = Callable[[str], str]
+
+
+@cache
+def loaded(spec: str, seed: int = 0) -> Dataset:
+    return load(spec, seed=seed, samples=(60, 20, 20) if spec == "scenes" else None)
+
+
+@pytest.fixture(params=NAMES)
+def spec(request: pytest.FixtureRequest, made: Made) -> str:
+    return made(request.param)
+
+
+def splits(dataset: Dataset) -> tuple[Split, Split, Split]:
+    return dataset.train, dataset.validation, dataset.test
+
+
+def check_split(split: Split, classes: int) -> None:
+    n, views, height, width, channels = split.images.shape
+    assert n == len(split) > 0
+    assert channels == 3
+    assert min(views, height, width) >= 1
+    assert split.images.dtype == np.uint8
+    for array, shape in (
+        (split.labels, (n,)),
+        (split.view_labels, (n, views)),
+        (split.groups, (n,)),
+    ):
+        assert array.dtype == np.int32
+        assert array.shape == shape
+    assert split.labels.min() >= 0
+    assert split.labels.max() < classes
+    blank = ~split.images.any(axis=(2, 3, 4))
+    np.testing.assert_array_equal(blank, split.view_labels == ABSENT)
+    np.testing.assert_array_equal(split.labels, split.view_labels.max(axis=1))
+
+
+def test_shapes_and_blank_views(spec: str) -> None:
+    dataset = loaded(spec)
+    assert [split.name for split in splits(dataset)] == ["train", "validation", "test"]
+    assert dataset.name == spec.partition(":")[0]
+    assert len(set(dataset.classes)) == len(dataset.classes) >= 2
+    for split in splits(dataset):
+        check_split(split, len(dataset.classes))
+        assert split.images.shape[1:] == (dataset.views, *dataset.image_shape)
+
+
+def test_same_seed_same_bytes(spec: str) -> None:
+    again = load(spec, samples=(60, 20, 20) if spec == "scenes" else None)
+    for one, other in zip(splits(loaded(spec)), splits(again), strict=True):
+        for field in ("images", "labels", "view_labels", "groups"):
+            assert getattr(one, field).tobytes() == getattr(other, field).tobytes()
+
+
+def test_splits_share_no_sample_and_no_group(spec: str) -> None:
+    samples = [{image.tobytes() for image in split.images} for split in splits(loaded(spec))]
+    groups = [set(split.groups.tolist()) - {ABSENT} for split in splits(loaded(spec))]
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        assert not samples[a] & samples[b]
+        assert not groups[a] & groups[b]
+
+
+def test_fewer_views_are_the_first_cameras(spec: str) -> None:
+    small = (60, 20, 20) if spec == "scenes" else None
+    one = load(spec, views=1, samples=small)
+    assert one.views == 1
+    np.testing.assert_array_equal(one.test.images[:, 0], loaded(spec).test.images[:, 0])
+    with pytest.raises(ConfigError, match="cameras"):
+        load(spec, views=7, samples=small)
+    with pytest.raises(ConfigError, match="cameras"):
+        load(spec, views=0, samples=small)
+
+
+def test_samples_to_evaluate(spec: str) -> None:
+    split = load_samples(spec, samples=20 if spec == "scenes" else None)
+    check_split(split, len(loaded(spec).classes))
+    if spec == "scenes":
+        np.testing.assert_array_equal(split.images, loaded(spec).test.images)
+    else:
+        assert len(split) == sum(len(part) for part in splits(loaded(spec)))
+
+
+def test_options_of_other_data_sets_are_refused(spec: str) -> None:
+    if not spec.startswith("eth80"):
+        with pytest.raises(ConfigError, match="objects_test"):
+            load(spec, objects_test=1)
+    if spec != "scenes":
+        with pytest.raises(ConfigError, match="samples"):
+            load(spec, samples=(1, 1, 1))
+
+
+def test_take_and_named(spec: str) -> None:
+    split = loaded(spec).test
+    np.testing.assert_array_equal(split.take([1, 0]).images, split.images[[1, 0]])
+    assert len(split.take([])) == 0
+    assert len(split.take(split.labels == split.labels[0])) >= 1
+    assert split.named("other").name == "other"
+
+
+def test_unknown_name_lists_the_names() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load("imagenet:/tmp")
+    assert all(name in str(caught.value) for name in NAMES)
+
+
+def test_default_files_come_from_the_environment(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = made("eth80").partition(":")[2]
+    monkeypatch.delenv("DDNN_DATA", raising=False)
+    with pytest.raises(ConfigError, match="DDNN_DATA"):
+        load("eth80")
+    monkeypatch.setenv("DDNN_DATA", path.rpartition("/")[0])
+    assert len(load("eth80").test) == len(load(f"eth80:{path}").test)
+
+
+@pytest.mark.parametrize("spec", ["directory", "npz:", "scenes:100"])
+def test_paths_where_they_belong(spec: str) -> None:
+    with pytest.raises(ConfigError, match=r"path|PATH"):
+        load(spec)
+
+
+@pytest.mark.parametrize("option", [{"seed": -1}, {"size": 0}, {"size": 513}])
+def test_numbers_out_of_bounds(option: dict[str, int], made: Made) -> None:
+    with pytest.raises(ConfigError, match=next(iter(option))):
+        load(made("directory"), **option)  # type: ignore[arg-type]
+
+
+def test_importing_needs_numpy_only() -> None:
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys("
+        "['PIL', 'scipy', 'tensorflow', 'keras'])); import ddnn.data"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

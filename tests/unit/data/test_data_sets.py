@@ -1,0 +1,218 @@
+"""What is particular to each data set."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_files import make_directory, make_eth80, make_mvmc
+from PIL import Image
+
+from ddnn.data import ABSENT, jpeg_bytes, label_views, load, load_samples, raster, scenes
+from ddnn.data.dataset import draw_presence
+from ddnn.data.eth80 import FIELD_PRESENCE
+from ddnn.errors import ConfigError
+
+
+class TestScenes:
+    def test_a_split_begins_with_every_smaller_one(self) -> None:
+        large = scenes.draw_split("train", seed=3, samples=70)
+        small = scenes.draw_split("train", seed=3, samples=20)
+        np.testing.assert_array_equal(small.images, large.images[:20])
+
+    def test_other_seeds_give_other_samples(self) -> None:
+        one, other = (scenes.draw_split("test", seed=seed, samples=10) for seed in (0, 1))
+        assert one.images.tobytes() != other.images.tobytes()
+
+    def test_cameras_see_the_share_that_makes_them_weak(self) -> None:
+        split = scenes.draw_split("train", samples=300)
+        seen = split.view_labels != ABSENT
+        assert (seen.mean(axis=0) > 0.40).all()
+        assert (seen.mean(axis=0) < 0.80).all()
+        assert np.ptp(seen.mean(axis=0)) > 0.05
+        assert seen.sum(axis=1).min() >= scenes.MIN_VIEWS
+        assert (np.bincount(split.labels, minlength=3) > 60).all()
+
+    def test_a_sample_for_showing(self) -> None:
+        generator = np.random.default_rng(0)
+        images, label, view_labels = scenes.render_sample(generator, size=128, label=2)
+        assert images.shape == (6, 128, 128, 3)
+        assert label == 2
+        assert set(view_labels.tolist()) <= {2, ABSENT}
+
+    def test_what_stands_between_hides(self) -> None:
+        """The nearer of two squares in line is seen, in whatever order they are given."""
+        square = np.array([(2, 2), (12, 2), (12, 12), (2, 12), (2, 12), (2, 12)], np.float32)
+        corners = np.stack([square, square + 4])[None]
+        seen, subject = raster.paint(corners, np.array([[True, False]]), 20)
+        assert seen[0, 5, 5] == 1
+        assert seen[0, 9, 9] == 2
+        assert seen[0, 19, 19] == 0
+        assert subject.sum() == 100
+        assert (seen == 2).sum() == 100
+
+    def test_the_centre_of_attention_is_in_the_middle(self) -> None:
+        camera = scenes.CAMERAS[0]
+        target = np.array(camera.target, np.float32).reshape(1, 1, 3)
+        in_camera = raster.to_camera(target, (camera,))
+        assert in_camera[0, 0, 0, 2] > 10
+        np.testing.assert_allclose(raster.project(in_camera, (camera,)), 0, atol=1e-3)
+
+    def test_contact_sheet(self, tmp_path: Path) -> None:
+        images = scenes.draw_split("test", samples=2).images
+        scenes.contact_sheet(images, tmp_path / "sheet.png", scale=2)
+        with Image.open(tmp_path / "sheet.png") as sheet:
+            assert sheet.size == (6 * 34 * 2, 2 * 34 * 2)
+
+    def test_bounds(self) -> None:
+        with pytest.raises(ConfigError, match="samples"):
+            load("scenes", samples=(0, 1, 1))
+
+
+class TestEth80:
+    def test_folds_are_by_object(self, tmp_path: Path) -> None:
+        path = make_eth80(tmp_path / "made.npz")
+        for test, validation, train in ((5, 1, {2, 3}), (3, 5, {1, 2}), (1, 2, {3, 5})):
+            fold = load(f"eth80:{path}", objects_test=test)
+            assert set(fold.test.groups) == {test}
+            assert set(fold.validation.groups) == {validation}
+            assert set(fold.train.groups) == train
+        assert set(load(f"eth80:{path}").test.groups) == {5}
+        with pytest.raises(ConfigError, match=r"\[1, 2, 3, 5\]"):
+            load(f"eth80:{path}", objects_test=4)
+
+    def test_a_file_of_one_object_can_be_judged_only(self, tmp_path: Path) -> None:
+        path = make_eth80(tmp_path / "one.npz", objects=(10,))
+        with pytest.raises(ConfigError, match="three"):
+            load(f"eth80:{path}")
+        everything = load_samples(f"eth80:{path}")
+        assert set(everything.groups) == {10}
+        assert len(load_samples(f"eth80:{path}", [10])) == len(everything) == 12
+        with pytest.raises(ConfigError, match="10"):
+            load_samples(f"eth80:{path}", [9])
+
+    def test_reduction_is_the_mean_of_four(self, tmp_path: Path) -> None:
+        path = make_eth80(tmp_path / "made.npz")
+        full, half = (load_samples(f"eth80:{path}", size=size).images for size in (64, 32))
+        mean = full.reshape(-1, 32, 2, 32, 2, 3).astype(float).mean(axis=(2, 4))
+        assert np.abs(half.reshape(-1, 32, 32, 3) - mean).max() <= 0.5
+        with pytest.raises(ConfigError, match="size"):
+            load(f"eth80:{path}", size=48)
+
+    def test_rigs_are_different_directions_of_one_object(self, tmp_path: Path) -> None:
+        pool = load(f"eth80:{make_eth80(tmp_path / 'made.npz')}").augment_pool
+        assert pool is not None
+        images, labels = pool.draw(np.random.default_rng(0), 50, 6)
+        again, _ = pool.draw(np.random.default_rng(0), 50, 6)
+        np.testing.assert_array_equal(images, again)
+        of_image = {
+            image.tobytes(): number for number, rows in enumerate(pool.images) for image in rows
+        }
+        for sample, label in zip(images, labels, strict=True):
+            objects = {of_image[view.tobytes()] for view in sample}
+            assert len(objects) == 1
+            assert pool.labels[objects.pop()] == label
+            assert len({view.tobytes() for view in sample}) == 6
+        with pytest.raises(ConfigError, match="directions"):
+            pool.draw(np.random.default_rng(0), 5, 9)
+
+    def test_field_variant_blanks_the_drawn_rigs_too(self, tmp_path: Path) -> None:
+        path = make_eth80(tmp_path / "made.npz")
+        pool = load(f"eth80-field:{path}").augment_pool
+        assert pool is not None
+        images, labels = pool.draw(np.random.default_rng(0), 400, 6)
+        seen = (label_views(images, labels) != ABSENT).mean(axis=0)
+        np.testing.assert_allclose(seen, FIELD_PRESENCE, atol=0.1)
+        with pytest.raises(ConfigError, match="cameras"):
+            load(f"eth80-field:{path}", presence=(0.5, 0.5))
+
+    def test_presence_rates(self) -> None:
+        seen = draw_presence(np.random.default_rng(0), 20_000, FIELD_PRESENCE)
+        assert seen.any(axis=1).all()
+        np.testing.assert_allclose(seen.mean(axis=0), FIELD_PRESENCE, atol=0.02)
+        for rates in ((0.0, 0.0), (0.5, 1.5), (np.nan, 0.5), ()):
+            with pytest.raises(ConfigError, match="presence"):
+                draw_presence(np.random.default_rng(0), 5, rates)
+
+    @pytest.mark.needs_data
+    def test_the_real_photographs(self, eth80_path: Path) -> None:
+        fold = load(f"eth80:{eth80_path}")
+        assert len(fold.classes) == 8
+        assert (len(fold.train), len(fold.validation), len(fold.test)) == (896, 128, 128)
+        assert fold.image_shape == (32, 32, 3)
+        assert (set(fold.test.groups), set(fold.validation.groups)) == ({9}, {1})
+        assert fold.augment_pool is not None
+        assert fold.augment_pool.images.shape == (56, 41, 32, 32, 3)
+        judged = load_samples(f"eth80:{eth80_path}", [9])
+        np.testing.assert_array_equal(judged.images, fold.test.images)
+
+
+class TestMvmc:
+    def test_the_papers_sizes(self, tmp_path: Path) -> None:
+        path = make_mvmc(tmp_path / "made.npz", samples=851, side=2)
+        dataset = load(f"mvmc:{path}")
+        assert len(dataset.train) + len(dataset.validation) == 680
+        assert len(dataset.test) == 171
+
+    def test_the_split_is_fixed(self, tmp_path: Path) -> None:
+        path = make_mvmc(tmp_path / "made.npz", side=4)
+        one, other = (load(f"mvmc:{path}", seed=seed) for seed in (0, 1))
+        np.testing.assert_array_equal(one.test.images, other.test.images)
+
+    def test_pixels_are_scaled(self, tmp_path: Path) -> None:
+        path = make_mvmc(tmp_path / "made.npz", side=4)
+        with np.load(path) as file:
+            x = file["X"]
+        images = load_samples(f"mvmc:{path}").images
+        assert np.abs(images.transpose(0, 1, 4, 2, 3) - x * 255).max() <= 0.5 + 1e-3
+
+    def test_samples_that_no_camera_sees_are_left_out(self, tmp_path: Path) -> None:
+        path = make_mvmc(tmp_path / "made.npz", side=4)
+        with np.load(path) as file:
+            x, y = file["X"], file["y"]
+        y[3] = -1
+        np.savez(path, X=x, y=y)
+        assert len(load_samples(f"mvmc:{path}")) == len(y) - 1
+
+
+class TestOwnData:
+    def test_a_missing_file_is_a_blank_view(self, tmp_path: Path) -> None:
+        make_directory(tmp_path)
+        split = load_samples(f"directory:{tmp_path}")
+        assert split.images.shape == (40, 3, 32, 32, 3)
+        names = ("camera1", "camera2", "camera10")
+        there = [
+            [any((tmp_path / camera / label).glob(f"{number:03}.*")) for camera in names]
+            for label in ("cat", "dog")
+            for number in range(20)
+        ]
+        np.testing.assert_array_equal(split.view_labels != ABSENT, there)
+
+    def test_every_split_has_every_class_in_proportion(self, tmp_path: Path) -> None:
+        dataset = load(f"directory:{make_directory(tmp_path / 'made')}")
+        counts = [
+            np.bincount(split.labels).tolist()
+            for split in (dataset.train, dataset.validation, dataset.test)
+        ]
+        assert counts == [[14, 14], [3, 3], [3, 3]]
+
+    def test_other_seeds_split_otherwise(self, tmp_path: Path) -> None:
+        make_directory(tmp_path)
+        one, other = (load(f"directory:{tmp_path}", seed=seed) for seed in (0, 1))
+        assert one.test.images.tobytes() != other.test.images.tobytes()
+
+
+def test_jpeg_bytes_are_what_a_file_would_have() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32, 3), np.uint8)
+    sizes = jpeg_bytes(images)
+    assert sizes.shape == (2, 3)
+    buffer = io.BytesIO()
+    Image.fromarray(images[1, 2]).save(buffer, "JPEG", quality=90)
+    assert sizes[1, 2] == len(buffer.getvalue())
+    assert (jpeg_bytes(images, quality=30) < sizes).all()
+    with pytest.raises(ConfigError, match="uint8"):
+        jpeg_bytes(images.astype(np.float32))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="quality"):
+        jpeg_bytes(images, quality=0)
