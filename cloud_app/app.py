@@ -15,6 +15,7 @@ from cloud_app.web import BundleView, create_app, serve
 from ddnn.adapters.litert import LiteRtSection
 from ddnn.adapters.mqtt import MqttTransport
 from ddnn.exits.cloud_node import CloudNode
+from ddnn.protocol.topics import EVERYWHERE
 from ddnn.runtime.bundle import load_bundle
 from ddnn.runtime.loop import Identity, Loop
 from ddnn.runtime.service import ddnn_version, run_until_signal
@@ -27,6 +28,7 @@ class CloudSettings(NodeSettings, frozen=True, kw_only=True):
     """Keys of cloud_app."""
 
     node: Annotated[str, msgspec.Meta(description="Id of this node.")] = "cloud"
+    site: Annotated[str, msgspec.Meta(description="Id of the site; all: every site.")] = "home"
     database: Annotated[
         str, msgspec.Meta(description="SQLAlchemy URL; by default SQLite in --state.")
     ] = ""
@@ -34,6 +36,9 @@ class CloudSettings(NodeSettings, frozen=True, kw_only=True):
     http_port: Annotated[
         int, msgspec.Meta(description="Port of the page; 0: any free one.", ge=0, lt=65536)
     ] = 8080
+
+    def _check_site(self) -> None:
+        """Every site is fine here."""
 
 
 def run(settings: CloudSettings) -> None:
@@ -50,11 +55,10 @@ def run(settings: CloudSettings) -> None:
         create_app(store, registry.nodes, lambda: view), settings.http_host, settings.http_port
     )
     log.info("page on http://%s:%d/", settings.http_host, server.port)
-    # the section is announced to edges of every site under the id of this node
-    site = settings.site if settings.site != "+" else "all"
+    served = "+" if settings.site == EVERYWHERE else settings.site
     loop = Loop(
-        Identity(site, settings.node, "cloud", bundle.id, ddnn_version()),
-        CloudNode(settings.site, settings.node, bundle.id, manifest, settings.timing),
+        Identity(settings.site, settings.node, "cloud", bundle.id, ddnn_version()),
+        CloudNode(served, settings.node, bundle.id, manifest, settings.timing),
         MqttTransport.of(settings),
         bundle.sections,
         save=recorder.save,

@@ -89,7 +89,7 @@ class Recorder:
                     self._store.save(answers)
                     answers = []
                 while events:
-                    self._store.add_event(*events[0])  # type: ignore[arg-type]
+                    self._store.add_event(*events[0])
                     events.pop(0)
                 break
             except LinkError as error:
@@ -101,4 +101,4 @@ class Recorder:
         self.away = ""
         for job in batch:
             if isinstance(job[0], Save):
-                job[1](Saved(job[0].answers))  # type: ignore[operator]
+                job[1](Saved(job[0].answers))

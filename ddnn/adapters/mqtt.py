@@ -55,7 +55,7 @@ class MqttTransport:
     @classmethod
     def of(cls, settings: NodeSettings) -> MqttTransport:
         """The connection that a node's settings ask for."""
-        client_id = f"{settings.site}-{settings.node}".replace("+", "all")
+        client_id = f"{settings.site}-{settings.node}"
         return cls(client_id, settings.broker_host, settings.broker_port, settings.mqtt)
 
     def start(
@@ -132,7 +132,7 @@ class MqttTransport:
             answered.set()
 
         def on_message(_c: object, _u: object, message: paho.MQTTMessage) -> None:
-            self._sink(Arrived(message.topic, message.payload))
+            self._sink(Arrived(message.topic, bytes(message.payload)))
 
         def on_socket_open(_c: object, _u: object, sock: Any) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

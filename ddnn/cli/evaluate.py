@@ -101,7 +101,7 @@ def report(bundle: Bundle, split: Split, progress: Any) -> dict[str, Any]:
     table = accuracy_table(hierarchy, measured, manifest.thresholds)
     everyone = table[str(hierarchy.everyone)]
     chosen, _ = staged(hierarchy, measured.exits[hierarchy.everyone], manifest.thresholds)
-    share = {tier: float(np.mean(chosen == i)) for i, tier in enumerate(hierarchy.exits)}
+    share = {str(tier): float(np.mean(chosen == i)) for i, tier in enumerate(hierarchy.exits)}
     sent = bytes_per_device(manifest, manifest.score_format, share.get("local", 0.0))
     jpeg = float(jpeg_bytes(images[:JPEG_SAMPLES]).mean())
     tiers = ("local", "edge", "cloud")

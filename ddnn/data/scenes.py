@@ -68,11 +68,11 @@ MIN_VIEWS = 2
 
 CAMERAS = (
     Camera((-21.0, -15.0, 4.5), (-5.5, 2.0, 0.0), 21.0, noise=0.035, gain=0.95),
-    Camera((2.0, -23.0, 6.0), (-4.5, -2.5, 0.0), 22.5, noise=0.030, gain=1.05),
+    Camera((2.0, -23.0, 6.0), (-4.5, -2.5, 0.0), 21.8, noise=0.030, gain=1.05),
     Camera((22.0, -12.0, 3.5), (2.0, -6.3, 0.0), 25.0, noise=0.020, gain=0.90),
     Camera((25.0, 21.0, 6.5), (5.0, 4.0, 0.0), 15.5, noise=0.030, gain=1.00),
     Camera((-3.0, 23.0, 4.0), (3.0, 2.0, 0.0), 28.5, noise=0.015, gain=1.10),
-    Camera((-23.0, 10.0, 7.0), (-3.5, 1.5, 0.0), 19.5, 128, 96, noise=0.050, gain=1.00),
+    Camera((-23.0, 10.0, 7.0), (-3.5, 1.5, 0.0), 18.3, 128, 96, noise=0.050, gain=1.00),
 )
 """Each overlooks another part of the square; the last is a cheap one of fewer pixels."""
 

@@ -27,14 +27,13 @@ def aggregate(
     """
     if scheme == "CC":
         *lead, last = shape
-        fused = np.zeros((*lead, last * len(values)), np.float32)
+        side_by_side = np.zeros((*lead, last * len(values)), np.float32)
         for index, value in enumerate(values):
             if value is not None:
-                fused[..., index * last : (index + 1) * last] = value
-        return fused
+                side_by_side[..., index * last : (index + 1) * last] = value
+        return side_by_side
     present = [value for value in values if value is not None]
     if not present:
         return np.zeros(shape, np.float32)
-    stacked = np.stack(present)
-    fused = stacked.max(axis=0) if scheme == "MP" else stacked.mean(axis=0, dtype=np.float32)
-    return fused.astype(np.float32, copy=False)
+    stacked: NDArray[np.float32] = np.stack(present).astype(np.float32, copy=False)
+    return np.asarray(stacked.max(axis=0) if scheme == "MP" else stacked.mean(axis=0))

@@ -29,7 +29,7 @@ from ddnn.protocol.machine import (
     Received,
 )
 from ddnn.protocol.messages import Answer, Escalate, Features, Scores, Status
-from ddnn.protocol.topics import Kind, Topic, topic_filter
+from ddnn.protocol.topics import Kind, Topic, presence_filters, topic_filter
 
 
 class _Sample:
@@ -83,7 +83,7 @@ class ExitNode:
             *(topic_filter(kind, self.site, device) for device in own[0]),
             *(topic_filter(Kind.SCORES, self.site, edge) for edge in own[1]),
             topic_filter(Kind.VERDICT, self.site, self.node),
-            topic_filter(Kind.STATUS, self.site),
+            *presence_filters(self.site),
         ]
 
     def deadline_s(self) -> float | None:
@@ -177,10 +177,10 @@ class ExitNode:
         if vector is None or message.scores.type != "float32":
             self._count("scores_refused")
             return []
+        self._in_time(edge, message.sample, now)
         if sample is None or sample.stage != "edge" or edge in sample.scores["edge"]:
             self._count("scores_late")
             return []
-        self._membership.reported(edge)
         sample.scores["edge"][edge] = vector
         sample.masks[edge] = message.members & self.manifest.hierarchy.mask(
             self.manifest.hierarchy.group(edge).devices
@@ -198,16 +198,22 @@ class ExitNode:
         if message.bundle != self.bundle or vector is None:
             self._count("verdict_refused")
             return []
+        self._in_time(CLOUD, message.sample, now)
         if sample is None or sample.stage != "cloud":
             self._count("verdict_late")
             return []
-        self._membership.reported(CLOUD)
         if not self.manifest.hierarchy.edge_section:
             sample.spent_below = message.spent
         self._take_label(sample, message.label)
         mask = message.members & self.manifest.hierarchy.everyone
         sample.best = judge(self.manifest, "cloud", vector, mask)
         return self._answer(message.sample, now)
+
+    def _in_time(self, node: str, key: int, now: Now) -> None:
+        """An upper tier is worth waiting for if it speaks before the answer is due."""
+        opened_s = self._samples.opened_s(key)
+        if opened_s is not None and now.monotonic_s <= opened_s + self.timing.edge_s:
+            self._membership.reported(node)
 
     @staticmethod
     def _take_label(sample: _Sample, label: int | None) -> None:
@@ -220,7 +226,7 @@ class ExitNode:
         return self._devices if stage == "local" else self._edges
 
     def _if_complete(self, key: int, sample: _Sample, now: Now) -> list[Effect]:
-        awaited = self._membership.live(now.monotonic_s).intersection(self._nodes(sample.stage))
+        awaited = self._membership.live.intersection(self._nodes(sample.stage))
         if awaited <= sample.scores[sample.stage].keys():
             return self._decide(key, sample, now)
         return []
@@ -247,14 +253,17 @@ class ExitNode:
         if tier == "edge" and not sample.scores["edge"]:
             return self._answer(key, now)  # no edge has features to send further
         sample.stage = exits[exits.index(tier) + 1]
-        if sample.stage == "cloud" and CLOUD not in self._membership.live(now.monotonic_s):
-            return self._answer(key, now)
-        wait_s = 2 * self.timing.window_s if sample.stage == "edge" else self.timing.deadline_s
-        self._samples.reschedule(key, min(now.monotonic_s + wait_s, sample.answer_by_s))
-        return [Publish(
+        ask: list[Effect] = [Publish(
             Topic(self.site, Kind.ESCALATE),
             Escalate(1, key, self.bundle, "edge" if tier == "edge" else "local"),
         )]  # fmt: skip
+        if sample.stage == "cloud" and CLOUD not in self._membership.live:
+            if not self._membership.probe(CLOUD, now.monotonic_s):
+                ask = []
+            return [*ask, *self._answer(key, now)]
+        wait_s = 2 * self.timing.window_s if sample.stage == "edge" else self.timing.deadline_s
+        self._samples.reschedule(key, min(now.monotonic_s + wait_s, sample.answer_by_s))
+        return ask
 
     def _due(self, key: int, now: Now) -> list[Effect]:
         """A stage's wait is over."""
@@ -264,7 +273,7 @@ class ExitNode:
         if sample.stage == "cloud":
             self._membership.missed([CLOUD], now.monotonic_s)
             return self._answer(key, now)
-        awaited = self._membership.live(now.monotonic_s).intersection(self._nodes(sample.stage))
+        awaited = self._membership.live.intersection(self._nodes(sample.stage))
         self._membership.missed(awaited - sample.scores[sample.stage].keys(), now.monotonic_s)
         if now.monotonic_s >= sample.answer_by_s:
             return self._answer(key, now)
@@ -276,7 +285,7 @@ class ExitNode:
         for key, sample in self._samples.items():
             if sample.stage != "cloud":
                 effects += self._if_complete(key, sample, now)
-            elif CLOUD not in self._membership.live(now.monotonic_s):
+            elif CLOUD not in self._membership.live:
                 effects += self._answer(key, now)
         return effects
 

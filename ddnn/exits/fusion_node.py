@@ -169,7 +169,7 @@ class FusionNode:
         )
 
     def _run_if_ready(self, key: Key, gathering: _Gathering, now: Now) -> list[Effect]:
-        waiting = self.membership(key[0]).live(now.monotonic_s) - gathering.messages.keys()
+        waiting = self.membership(key[0]).live - gathering.messages.keys()
         if waiting or not gathering.messages or gathering.running:
             return []
         return self._run(key, gathering, now)
@@ -192,7 +192,7 @@ class FusionNode:
             self._jobs.close(key)
             return []
         membership = self.membership(key[0])
-        absent = membership.live(now.monotonic_s) - gathering.messages.keys()
+        absent = membership.live - gathering.messages.keys()
         membership.missed(absent, now.monotonic_s)
         return self._run(key, gathering, now)
 

@@ -87,11 +87,10 @@ def with_format(manifest: Manifest, measured: Measured, score_format: ScoreForma
     if not manifest.hierarchy.local_exit:
         return measured
     heard = score_format.decode(score_format.encode(measured.devices))
-    members = heard.shape[1]
     exits: dict[int, dict[Exit, Scores]] = {}
     for mask, old in measured.exits.items():
         local = np.stack([
-            exit_scores(manifest, "local", [s[i] if mask >> i & 1 else None for i in range(members)])
+            exit_scores(manifest, "local", [v if mask >> i & 1 else None for i, v in enumerate(s)])
             for s in heard
         ])  # fmt: skip
         exits[mask] = {**old, "local": local}
@@ -134,9 +133,9 @@ def sweep(
     tiers = hierarchy.exits
     rows = []
     for values in product(*(GRID[tier] for tier in tiers[:-1])):
-        thresholds = dict(zip(tiers, map(float, values), strict=False))
+        thresholds = {str(tier): float(t) for tier, t in zip(tiers, values, strict=False)}
         chosen, answers = staged(hierarchy, exits, thresholds)
-        share = {tier: float(np.mean(chosen == i)) for i, tier in enumerate(tiers)}
+        share = {str(tier): float(np.mean(chosen == i)) for i, tier in enumerate(tiers)}
         cost = bytes_per_device(manifest, score_format, share.get("local", 0.0))
         rows.append(SweepRow(thresholds, float(np.mean(answers == labels)), share, cost))
     return rows
@@ -170,9 +169,7 @@ def choose_format(
     for score_format in score_formats(measured.devices):
         heard = with_format(
             manifest,
-            Measured(
-                measured.labels, measured.devices, {everyone: measured.exits[everyone]}
-            ),
+            Measured(measured.labels, measured.devices, {everyone: measured.exits[everyone]}),
             score_format,
         )
         rows = sweep(manifest, heard.exits[everyone], measured.labels, score_format)

@@ -28,7 +28,8 @@ class ScoreFormat(msgspec.Struct, frozen=True):
         if self.type != "uint8":
             return scores.astype(self.type)
         grid = (scores - self.low) * (255.0 / (self.high - self.low))
-        return np.clip(np.rint(grid), 0, 255).astype(np.uint8)
+        encoded: NDArray[Any] = np.clip(np.rint(grid), 0, 255).astype(np.uint8)
+        return encoded
 
     def decode(self, wire: NDArray[Any]) -> NDArray[np.float32]:
         """The inverse up to rounding: what every receiver computes with."""

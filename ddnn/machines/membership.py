@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from ddnn.protocol.messages import Status
 
 MISSES_UNTIL_SUSPECT = 2
-RETRY_S = 5.0
+PROBE_S = 1.0
 
 
 class Membership:
@@ -15,7 +15,7 @@ class Membership:
 
     A node that stalls (SIGSTOP, a hung driver) keeps its connection for a while: after
     `MISSES_UNTIL_SUSPECT` windows that waited for it in vain nobody waits for it any more, until
-    it reports in time again or `RETRY_S` have passed and it is given one more window.
+    it reports in time again. Who only speaks when asked is asked now and then: see `probe`.
     """
 
     def __init__(self, members: Iterable[str]) -> None:
@@ -23,17 +23,12 @@ class Membership:
         self._session: dict[str, int] = {}
         self._online: set[str] = set()
         self._misses: dict[str, int] = {}
-        self._retry_at_s: dict[str, float] = {}  # suspects
+        self._probe_at_s: dict[str, float] = {}  # suspects
         self._live: frozenset[str] = frozenset()
 
-    def live(self, now_s: float) -> frozenset[str]:
+    @property
+    def live(self) -> frozenset[str]:
         """Members that are present and worth waiting for."""
-        if self._retry_at_s:
-            over = [node for node, at_s in self._retry_at_s.items() if at_s <= now_s]
-            for node in over:
-                del self._retry_at_s[node]
-            if over:
-                self._refresh()
         return self._live
 
     def status(self, node: str, status: Status) -> bool:
@@ -66,15 +61,22 @@ class Membership:
         for node in nodes:
             self._misses[node] = self._misses.get(node, 0) + 1
             if self._misses[node] >= MISSES_UNTIL_SUSPECT:
-                self._retry_at_s[node] = now_s + RETRY_S
+                self._probe_at_s.setdefault(node, now_s + PROBE_S)
         self._refresh()
+
+    def probe(self, node: str, now_s: float) -> bool:
+        """Whether to ask a suspect once more, without waiting for it; at most every PROBE_S."""
+        if node not in self._online or self._probe_at_s.get(node, now_s + 1) > now_s:
+            return False
+        self._probe_at_s[node] = now_s + PROBE_S
+        return True
 
     def _trust(self, node: str) -> None:
         self._misses.pop(node, None)
-        self._retry_at_s.pop(node, None)
+        self._probe_at_s.pop(node, None)
 
     def _refresh(self) -> bool:
-        live = frozenset(self._online - self._retry_at_s.keys())
+        live = frozenset(self._online - self._probe_at_s.keys())
         changed = live != self._live
         self._live = live
         return changed

@@ -18,7 +18,7 @@ from ddnn.protocol.machine import (
     Received,
 )
 from ddnn.protocol.messages import MAX_BATCH, Answer, Backlog, Status, Stored
-from ddnn.protocol.topics import Kind, Topic, topic_filter
+from ddnn.protocol.topics import Kind, Topic, presence_filters, topic_filter
 
 CONFIRM_WITHIN_S = 2.0  # a store that is there confirms well within this
 LIMIT = 100_000  # about 40 MB; the oldest are given up beyond it, and counted
@@ -49,7 +49,7 @@ class Outbox:
     def subscriptions(self) -> list[str]:
         return [
             topic_filter(Kind.STORED, self.site, self.node),
-            topic_filter(Kind.STATUS, self.site),
+            *presence_filters(self.site),
         ]
 
     def post(self, answer: Answer, now: Now) -> list[Effect]:

@@ -24,6 +24,7 @@ from ddnn.protocol.messages import (
 )
 
 ROOT = "ddnn/v1"
+EVERYWHERE = "all"  # the site at which a node that serves every site announces itself
 MAX_TOPIC_CHARS = 256
 
 
@@ -68,6 +69,11 @@ class Topic(NamedTuple):
 def topic_filter(kind: Kind, site: str = "+", node: str = "+") -> str:
     """The subscription filter for one kind; '+' matches any site or node."""
     return _join(site, kind.value, node)
+
+
+def presence_filters(site: str) -> list[str]:
+    """Who is there: the nodes of the site, and those that serve every site."""
+    return [topic_filter(Kind.STATUS, site), topic_filter(Kind.STATUS, EVERYWHERE)]
 
 
 def parse(text: str) -> Topic:

@@ -38,6 +38,7 @@ class FileAnswerLog:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._file = -1
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self.pending = read_answers(path)
@@ -68,7 +69,7 @@ class FileAnswerLog:
         fresh = self._path.with_suffix(".new")
         data = b"".join(self._lines.values())
         fresh.write_bytes(data)
-        with contextlib.suppress(AttributeError):
+        if self._file >= 0:
             os.close(self._file)
         fresh.replace(self._path)
         self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND)

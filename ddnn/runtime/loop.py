@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from ddnn.core.section import Section
+from ddnn.core.section import Arrays, Section
 from ddnn.errors import DdnnError, RemoteProtocolError
 from ddnn.protocol import topics
 from ddnn.protocol.codec import decode, encode, publish_bytes
@@ -159,7 +159,7 @@ class Loop:
     def _warm_up(self) -> None:
         """Measure each section once warm: the fast ones run inline."""
         for name, section in self._sections.items():
-            inputs = getattr(section, "example", dict)()
+            inputs: Arrays = getattr(section, "example", dict)()
             for _ in range(3):
                 started_s = time.perf_counter()
                 if inputs:

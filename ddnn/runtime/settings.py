@@ -7,37 +7,49 @@ from typing import Annotated, Literal
 import msgspec
 
 from ddnn.core.ids import require_id
+from ddnn.errors import ConfigError
 from ddnn.exits.timing import Timing
-
-
-def _key(description: str, **bounds: float) -> msgspec.Meta:
-    return msgspec.Meta(description=description, **bounds)  # type: ignore[arg-type]
+from ddnn.protocol.topics import EVERYWHERE
 
 
 class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Keys of device_app, edge_app and cloud_app alike."""
 
-    node: Annotated[str, _key("Id of this node, as in the bundle's hierarchy.")]
-    bundle: Annotated[str, _key("Directory of the bundle to run.")]
-    site: Annotated[str, _key("Id of the site.")] = "home"
-    broker_host: Annotated[str, _key("Host of the MQTT broker.")] = "127.0.0.1"
-    broker_port: Annotated[int, _key("Port of the MQTT broker.", gt=0, lt=65536)] = 1883
-    mqtt: Annotated[Literal["auto", "5", "3.1.1"], _key("MQTT version; auto tries 5 first.")] = (
-        "auto"
+    node: Annotated[str, msgspec.Meta(description="Id of this node, as in the bundle's hierarchy.")]
+    bundle: Annotated[str, msgspec.Meta(description="Directory of the bundle to run.")]
+    site: Annotated[str, msgspec.Meta(description="Id of the site.")] = "home"
+    broker_host: Annotated[str, msgspec.Meta(description="Host of the MQTT broker.")] = "127.0.0.1"
+    broker_port: Annotated[
+        int, msgspec.Meta(description="Port of the MQTT broker.", gt=0, lt=65536)
+    ] = 1883
+    mqtt: Annotated[
+        Literal["auto", "5", "3.1.1"], msgspec.Meta(description="MQTT version; auto tries 5 first.")
+    ] = "auto"
+    state: Annotated[str, msgspec.Meta(description="Directory for answers not yet confirmed.")] = (
+        ".ddnn-state"
     )
-    state: Annotated[str, _key("Directory for answers not yet confirmed.")] = ".ddnn-state"
-    deadline_s: Annotated[float, _key("A sample is answered within this.", gt=0)] = 1.0
-    window_s: Annotated[float, _key("How long a stage waits for members.", gt=0)] = 0.12
-    stats_every_s: Annotated[float, _key("How often statistics are sent.", gt=0)] = 5.0
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], _key("How much to log.")] = (
-        "info"
-    )
+    deadline_s: Annotated[
+        float, msgspec.Meta(description="A sample is answered within this.", gt=0)
+    ] = 1.0
+    window_s: Annotated[
+        float, msgspec.Meta(description="How long a stage waits for members.", gt=0)
+    ] = 0.12
+    stats_every_s: Annotated[
+        float, msgspec.Meta(description="How often statistics are sent.", gt=0)
+    ] = 5.0
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], msgspec.Meta(description="How much to log.")
+    ] = "info"
 
     def __post_init__(self) -> None:
         require_id(self.node, "node")
-        if self.site != "+":
-            require_id(self.site, "site")
+        require_id(self.site, "site")
         _ = self.timing
+        self._check_site()
+
+    def _check_site(self) -> None:
+        if self.site == EVERYWHERE:
+            raise ConfigError(f"--site {EVERYWHERE} is for the cloud; name this node's own site")
 
     @property
     def timing(self) -> Timing:

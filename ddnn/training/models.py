@@ -147,7 +147,7 @@ class Network:
         members = len(hierarchy.devices)
         self.devices: dict[str, Any] = {}
         if hierarchy.device_section:
-            shared = None
+            shared: Any = None
             for device in hierarchy.devices:
                 if shared is None or not architecture.share_devices:
                     shared = _section(architecture, "device", image_shape, classes)

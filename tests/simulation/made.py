@@ -1,0 +1,112 @@
+"""A small hierarchy whose sections are plain functions: fast, deterministic, sensitive to input."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+
+from ddnn.exits.hierarchy import Hierarchy, configuration
+from ddnn.exits.inference import first_sure, run_devices, run_exits
+from ddnn.exits.manifest import BundleFile, Head, Manifest, judge
+from ddnn.exits.scores import ScoreFormat
+
+CLASSES = ("car", "bus", "person", "tree")
+IMAGE = (8, 8, 3)
+FEATURES = (4, 4, 3)
+EDGE_FEATURES = (4, 4, 2)
+BUNDLE = "ab12cd34"
+
+
+def section(seed: int, inputs: str, shape: tuple[int, ...], features: tuple[int, ...] | None):
+    """A random affine map with a squashing: scores and, maybe, features."""
+    generator = np.random.default_rng(seed)
+    size = int(np.prod(shape))
+    to_scores = generator.normal(0, 3 / np.sqrt(size), (size, len(CLASSES))).astype(np.float32)
+    width = int(np.prod(features)) if features else 1
+    to_features = generator.normal(0, 1 / np.sqrt(size), (size, width)).astype(np.float32)
+    scale = np.float32(1 / 128) if inputs == "image" else np.float32(1)
+
+    def run(arrays):
+        x = arrays[inputs].astype(np.float32).reshape(-1) * scale
+        assert x.size == size
+        out = {"scores": x @ to_scores}
+        if features:
+            out["features"] = np.tanh(x @ to_features).reshape(features)
+        return out
+
+    return run
+
+
+def hierarchy_of(letter: str, devices: int = 4, schemes: tuple[str, str] = ("MP", "CC")):
+    return configuration(letter, devices, exit_scheme=schemes[0], fusion_scheme=schemes[1])
+
+
+def manifest_of(hierarchy: Hierarchy) -> Manifest:
+    generator = np.random.default_rng(5)
+    heads = {}
+    if hierarchy.exit_scheme == "CC":
+        for tier, count in (("local", len(hierarchy.devices)), ("edge", len(hierarchy.edges))):
+            if tier in hierarchy.exits:
+                weights = generator.normal(size=(count * len(CLASSES), len(CLASSES)))
+                heads[tier] = Head(weights.tolist(), [0.0] * len(CLASSES))
+    tiers = hierarchy.exits[:-1]
+    manifest = Manifest(
+        format=1,
+        name="made",
+        data="made",
+        classes=CLASSES,
+        image_shape=IMAGE,
+        hierarchy=hierarchy,
+        score_format=ScoreFormat(),
+        thresholds=dict.fromkeys(tiers, 0.0),
+        device_features=FEATURES if hierarchy.device_section else IMAGE,
+        edge_features=EDGE_FEATURES if hierarchy.edge_section else (),
+        sections={},
+        golden=BundleFile("", ""),
+        heads=heads,
+    )
+    return tuned(manifest, sections_of(manifest))
+
+
+def sections_of(manifest: Manifest):
+    hierarchy = manifest.hierarchy
+
+    def width(shape, members):
+        return (*shape[:-1], shape[-1] * (members if hierarchy.fusion_scheme == "CC" else 1))
+
+    made = {}
+    shape = manifest.device_features
+    if hierarchy.device_section:
+        for i, device in enumerate(hierarchy.devices):
+            made[device] = section(i, "image", IMAGE, FEATURES)
+    members = len(hierarchy.devices)
+    if hierarchy.edge_section:
+        for i, group in enumerate(hierarchy.edges):
+            made[group.id] = section(
+                100 + i, "features", width(shape, len(group.devices)), EDGE_FEATURES
+            )
+        shape, members = EDGE_FEATURES, len(hierarchy.edges)
+    made["cloud"] = section(200, "features", width(shape, members), None)
+    return made
+
+
+def tuned(manifest: Manifest, sections, samples: int = 30) -> Manifest:
+    """Thresholds at the middle of each exit's entropies, so that every exit answers some."""
+    generator = np.random.default_rng(17)
+    etas = {tier: [] for tier in manifest.thresholds}
+    for _ in range(samples):
+        images = generator.integers(0, 256, (len(manifest.hierarchy.devices), *IMAGE), np.uint8)
+        outputs = run_devices(manifest, sections, images)
+        everyone = manifest.hierarchy.everyone
+        scores = run_exits(manifest, sections, outputs, everyone)
+        for tier in etas:
+            etas[tier].append(judge(manifest, tier, scores[tier], everyone).eta)
+    middle = {tier: float(np.median(values)) for tier, values in etas.items()}
+    return msgspec.structs.replace(manifest, thresholds=middle)
+
+
+def reference(manifest: Manifest, sections, images, mask=None):
+    """What the undistributed network answers, and its scores."""
+    mask = manifest.hierarchy.everyone if mask is None else mask
+    outputs = run_devices(manifest, sections, images)
+    return first_sure(manifest, run_exits(manifest, sections, outputs, mask), mask)
