@@ -259,6 +259,14 @@ class Store:
         with self._read() as link:
             return [_record(row) for row in link.execute(_newest(site, n))]
 
+    def answers(self, site: str, first: int, last: int, n: int) -> list[Record]:
+        """At most n samples of a site with first <= sample <= last, in order of the sample."""
+        query = select(*_COLUMNS).where(
+            ANSWERS.c.site == site, ANSWERS.c.sample >= first, ANSWERS.c.sample <= last
+        )
+        with self._read() as link:
+            return [_record(row) for row in link.execute(query.order_by(ANSWERS.c.sample).limit(n))]
+
     def events(self, n: int) -> list[NodeEvent]:
         """The n newest events, newest first."""
         rows = select(EVENTS.c.at_s, EVENTS.c.site, EVENTS.c.node, EVENTS.c.what)

@@ -15,12 +15,14 @@ from typing import Any, Literal
 
 import msgspec
 import waitress.server  # type: ignore[import-untyped]
-from flask import Flask, Response, render_template
+from flask import Flask, Response, render_template, request
 
 from cloud_app.store import NodeEvent, Record, Store, Summary
 from ddnn.errors import ConfigError, LinkError
 
 NEWEST = 20  # answers and events shown
+ANSWERS_PAGE = 1000
+MAX_SAMPLE = 2**53
 CLOSE_S = 5.0  # how long closing waits for requests under way
 
 _HEADERS = {
@@ -271,6 +273,17 @@ def create_app(
     @app.get("/api/v1/summary")
     def summary() -> Response:
         return Response(msgspec.json.encode(now()), mimetype="application/json")
+
+    @app.get("/api/v1/answers")
+    def answers() -> Response:
+        """?site=…&first=…&last=…: stored answers by sample number, at most ANSWERS_PAGE."""
+        first = request.args.get("first", 0, type=int)
+        last = request.args.get("last", MAX_SAMPLE, type=int)
+        site = request.args.get("site", "home")
+        if not (0 <= first <= MAX_SAMPLE and 0 <= last <= MAX_SAMPLE):
+            return Response("first and last: expected sample numbers\n", 400, mimetype="text/plain")
+        page = store.answers(site, first, last, ANSWERS_PAGE)
+        return Response(msgspec.json.encode(page), mimetype="application/json")
 
     @app.get("/healthz")
     def healthz() -> Response:

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 import numpy as np
 
 from ddnn.adapters import broker as brokers
@@ -41,6 +43,7 @@ SITE = "demo"
 BROKER = "broker"
 READY_S = 30.0
 GRACE_S = 6.0  # after the last deadline: late deliveries of nodes that were away
+NOT_DROPS = ("exit_", "messages_", "bytes_", "answer", "unanswered")
 EPILOG = """\b
 Examples:
   ddnn demo                                   live, until Ctrl-C
@@ -66,6 +69,7 @@ Examples:
 @click.option("--restart", "restarts", multiple=True, metavar="NODE@N",
               help="Start a killed node again after N samples.")  # fmt: skip
 @click.option("--deadline-s", default=1.0, show_default=True, help="Deadline of a sample.")
+@click.option("--window-s", default=0.12, show_default=True, help="Wait for members per stage.")
 @click.option("--http-port", default=None, type=int, help="Port of the page [8080, or a free one]")
 @click.option("--seed", default=0, show_default=True, help="Seed of data and training.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
@@ -104,6 +108,7 @@ def run_demo(
     kills: tuple[str, ...],
     restarts: tuple[str, ...],
     deadline_s: float,
+    window_s: float,
     http_port: int | None,
     seed: int,
     as_json: bool = False,
@@ -130,16 +135,14 @@ def run_demo(
     with ExitStack() as stack:
         stack.enter_context(_terminated_cleanly())
         state = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ddnn-demo-")))
-        fleet = Fleet(state / "logs")
-        stack.callback(fleet.close)
-        port = brokers.free_port()
-        http_port = http_port or (8080 if _port_free(8080) else brokers.free_port())
-        start(fleet, plan, kind, port, http_port, state, rate_hz, deadline_s)
-        watcher = Watcher(port, "5" if kind == "mosquitto" else "3.1.1")
-        stack.callback(watcher.close)
-        watcher.wait_for(fleet, nodes[1:], READY_S)
-        _say(f"all nodes are up; page on http://127.0.0.1:{http_port}/")
-        return watch(fleet, watcher, plan, state, samples, rate_hz, deadline_s, headless, http_port)
+        site = Site(
+            plan, kind, state, rate_hz=rate_hz, deadline_s=deadline_s, window_s=window_s,
+            http_port=http_port or (8080 if _port_free(8080) else brokers.free_port()),
+        )  # fmt: skip
+        stack.callback(site.close)
+        site.start()
+        _say(f"all nodes are up; page on {site.page}")
+        return watch(site, samples, headless)
 
 
 # ------------------------------------------------------------------ prepare
@@ -184,38 +187,94 @@ def prepare(data: str, devices: int, configuration: Any, bundle: Path | None, se
     return Plan(manifest, bundle, frames, np.load(labels, allow_pickle=False))
 
 
-def start(
-    fleet: Fleet,
-    plan: Plan,
-    kind: brokers.Kind,
-    port: int,
-    http_port: int,
-    state: Path,
-    rate_hz: float,
-    deadline_s: float,
-) -> None:
-    """All processes: broker, cloud, edges, devices."""
-    fleet.start(BROKER, brokers.command(kind, port, state))
-    try:
-        brokers.wait_until_listening(port)
-    except LinkError:
-        raise LinkError(f"the broker did not start: {fleet.tail(BROKER)}") from None
-    common = [
-        "--site", SITE, "--bundle", str(plan.bundle), "--broker-port", str(port),
-        "--state", str(state), "--stats-every-s", "1", "--deadline-s", str(deadline_s),
-        "--mqtt", "5" if kind == "mosquitto" else "3.1.1",
-    ]  # fmt: skip
-    environment = {"OMP_NUM_THREADS": "1"}
+class Site:
+    """Broker, cloud, edges and devices as processes of this machine."""
 
-    def app(node: str, module: str, *more: str) -> None:
-        command = [sys.executable, "-m", module, "--node", node, *common, *more]
-        fleet.start(node, command, environment)
+    def __init__(
+        self,
+        plan: Plan,
+        kind: brokers.Kind,
+        state: Path,
+        *,
+        rate_hz: float = 10.0,
+        deadline_s: float = 1.0,
+        window_s: float = 0.12,
+        http_port: int,
+    ) -> None:
+        self.plan, self.kind, self.state = plan, kind, state
+        self.rate_hz, self.deadline_s, self.window_s = rate_hz, deadline_s, window_s
+        self.port = brokers.free_port()
+        self.http_port = http_port
+        self.page = f"http://127.0.0.1:{http_port}/"
+        self.fleet = Fleet(state / "logs")
+        self.watcher = Watcher(self.port, self._version)
 
-    app(CLOUD, "cloud_app", "--http-port", str(http_port))
-    for group in plan.manifest.hierarchy.edges:
-        app(group.id, "edge_app")
-    for device in plan.manifest.hierarchy.devices:
-        app(device, "device_app", "--source", f"frames:{plan.frames}", "--rate-hz", str(rate_hz))
+    @property
+    def _version(self) -> str:
+        return "5" if self.kind == "mosquitto" else "3.1.1"
+
+    def start(self) -> None:
+        """Start everything; returns once all nodes are online."""
+        self.fleet.start(BROKER, brokers.command(self.kind, self.port, self.state))
+        try:
+            brokers.wait_until_listening(self.port)
+        except LinkError:
+            raise LinkError(f"the broker did not start: {self.fleet.tail(BROKER)}") from None
+        self.watcher.start()
+        hierarchy = self.plan.manifest.hierarchy
+        self._app(CLOUD, "cloud_app", "--http-port", str(self.http_port))
+        for group in hierarchy.edges:
+            self._app(group.id, "edge_app")
+        frames = ("--source", f"frames:{self.plan.frames}", "--rate-hz", str(self.rate_hz))
+        for device in hierarchy.devices:
+            self._app(device, "device_app", *frames)
+        self.watcher.wait_for(self.fleet, self.fleet.nodes[1:], READY_S)
+
+    def _app(self, node: str, module: str, *more: str) -> None:
+        command = [
+            sys.executable, "-m", module, "--node", node, "--site", SITE,
+            "--bundle", str(self.plan.bundle), "--state", str(self.state),
+            "--broker-port", str(self.port), "--mqtt", self._version,
+            "--deadline-s", str(self.deadline_s), "--window-s", str(self.window_s),
+            "--stats-every-s", "1", *more,
+        ]  # fmt: skip
+        self.fleet.start(node, command, {"OMP_NUM_THREADS": "1"})
+
+    def tick(self, later_s: float = 0.0) -> int:
+        """The sample that is being captured now, or in a while."""
+        return tick_of(time.time() + later_s, 1 / self.rate_hz)
+
+    def stored(self, wanted: range) -> list[Stored]:
+        """What the cloud's database holds of these samples; nothing if the cloud is away."""
+        found: list[Stored] = []
+        first = wanted.start
+        while first < wanted.stop:
+            query = f"api/v1/answers?site={SITE}&first={first}&last={wanted.stop - 1}"
+            try:
+                with urllib.request.urlopen(self.page + query, timeout=5) as response:  # noqa: S310
+                    page = msgspec.json.decode(response.read(), type=list[Stored])
+            except OSError:
+                break
+            if not page:
+                break
+            found += page
+            first = page[-1].answer.sample + 1
+        return found
+
+    def spooled(self) -> list[Answer]:
+        """What the nodes still keep on their disks."""
+        return [a for file in self.state.glob("*.answers") for a in read_answers(file)]
+
+    def close(self) -> None:
+        self.watcher.close()
+        self.fleet.close()
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """A sample in the cloud's database."""
+
+    answer: Answer
+    first_answered_at_s: float
 
 
 # -------------------------------------------------------------------- watch
@@ -231,6 +290,8 @@ class Watcher:
         self.online: set[str] = set()
         self.stats: dict[str, Stats] = {}
         self._transport = MqttTransport("demo-watcher", port=port, version=version)
+
+    def start(self) -> None:
         self._transport.start(self._sink, lambda session: (f"ddnn/demo-watcher/{SITE}", b""))
 
     def _sink(self, event: LinkEvent) -> None:
@@ -258,11 +319,11 @@ class Watcher:
             case Stats():
                 self.stats[node] = message
 
-    def add(self, answer: Answer) -> None:
+    def add(self, answer: Answer, first_s: float | None = None) -> None:
         old = self.answers.get(answer.sample)
         self.answers[answer.sample] = answer if old is None else better(old, answer)
-        first_s = self.first_s.get(answer.sample, answer.answered_at_s)
-        self.first_s[answer.sample] = min(first_s, answer.answered_at_s)
+        given_s = answer.answered_at_s if first_s is None else first_s
+        self.first_s[answer.sample] = min(given_s, self.first_s.get(answer.sample, given_s))
 
     def wait_for(self, fleet: Fleet, nodes: list[str], timeout_s: float) -> None:
         """Until all nodes are online; an error names the one that is not, and its last words."""
@@ -278,70 +339,59 @@ class Watcher:
         self._transport.close()
 
 
-def watch(
-    fleet: Fleet,
-    watcher: Watcher,
-    plan: Plan,
-    state: Path,
-    samples: int | None,
-    rate_hz: float,
-    deadline_s: float,
-    headless: bool,
-    http_port: int,
-) -> dict[str, Any]:
+def watch(site: Site, samples: int | None, headless: bool) -> dict[str, Any]:
     """Let the samples pass, kill and start what was asked for, and report."""
     from ddnn.cli.live import live_view
 
-    period_s = 1 / rate_hz
-    first = tick_of(time.time() + max(0.5, 2 * period_s), period_s) + 1
-    actions = list(plan.actions)
-    with live_view(watcher, fleet, plan.manifest, http_port, enabled=not headless) as refresh:
+    first = site.tick(0.5) + 1
+    actions = list(site.plan.actions)
+    with live_view(site, enabled=not headless) as refresh:
         while True:
-            passed = tick_of(time.time(), period_s) - first
+            passed = site.tick() - first
             while actions and passed >= actions[0][0]:
                 _, what, node = actions.pop(0)
                 _say(f"{what} {node} after {passed} samples")
                 if what == "kill":
-                    fleet.signal(node, signal.SIGKILL)
-                elif not fleet.alive(node):
-                    fleet.start(node)
+                    site.fleet.signal(node, signal.SIGKILL)
+                elif not site.fleet.alive(node):
+                    site.fleet.start(node)
             if samples is not None and passed >= samples:
                 break
             try:
                 refresh()
-                time.sleep(min(0.05, period_s))
+                time.sleep(min(0.05, 1 / site.rate_hz))
             except KeyboardInterrupt:
                 samples = max(0, passed)
                 break
     wanted = range(first, first + (samples or 0))
-    settle(watcher, wanted, deadline_s, fleet)
-    spooled = [answer for file in state.glob("*.answers") for answer in read_answers(file)]
-    with watcher.lock:
-        seen = set(watcher.answers)
-        for answer in spooled:
-            watcher.add(answer)
-    return report(watcher, plan, wanted, seen, deadline_s)
+    settle(site, wanted)
+    stored = site.stored(wanted)
+    delivered = {record.answer.sample for record in stored} | set(site.watcher.answers)
+    for record in stored:
+        site.watcher.add(record.answer, record.first_answered_at_s)
+    for answer in site.spooled():
+        site.watcher.add(answer)
+    return report(site, wanted, delivered)
 
 
-def settle(watcher: Watcher, wanted: range, deadline_s: float, fleet: Fleet) -> None:
+def settle(site: Site, wanted: range) -> None:
     """Wait until every sample has an answer, at most for the deadline and a grace."""
-    until_s = time.monotonic() + deadline_s + GRACE_S
-    ends_s = time.monotonic() + deadline_s
-    while time.monotonic() < until_s:
-        with watcher.lock:
-            done = all(sample in watcher.answers for sample in wanted)
-        if (done and time.monotonic() > ends_s) or not fleet.alive(BROKER):
-            break
+    deadline_s = time.monotonic() + site.deadline_s
+    give_up_s = deadline_s + GRACE_S
+    while time.monotonic() < give_up_s:
+        over = time.monotonic() > deadline_s
+        if over and not site.fleet.alive(BROKER):
+            return  # nothing more can be delivered: the devices have answered for themselves
+        with site.watcher.lock:
+            answered = all(sample in site.watcher.answers for sample in wanted)
+        if over and answered:
+            return
         time.sleep(0.05)
-    if not fleet.alive(BROKER):  # nothing more can be delivered: the devices answer for themselves
-        time.sleep(max(0.0, ends_s - time.monotonic()))
 
 
-def report(
-    watcher: Watcher, plan: Plan, wanted: range, delivered: set[int], deadline_s: float
-) -> dict[str, Any]:
+def report(site: Site, wanted: range, delivered: set[int]) -> dict[str, Any]:
     """The figures of `ddnn demo --json`."""
-    manifest = plan.manifest
+    watcher, plan, manifest = site.watcher, site.plan, site.plan.manifest
     answers = [watcher.answers[sample] for sample in wanted if sample in watcher.answers]
     truth = {sample: int(plan.labels[sample % len(plan.labels)]) for sample in wanted}
     members = len(manifest.hierarchy.devices)
@@ -358,9 +408,9 @@ def report(
     drops: dict[str, int] = {}
     for stats in watcher.stats.values():
         for name, count in stats.counts.items():
-            if not name.startswith(("exit_", "messages_", "bytes_", "answers")):
+            if not name.startswith(NOT_DROPS):
                 drops[name] = drops.get(name, 0) + count
-    on_time = [watcher.first_s[a.sample] - a.captured_at_s <= deadline_s for a in answers]
+    on_time = [watcher.first_s[a.sample] - a.captured_at_s <= site.deadline_s for a in answers]
     return {
         "samples": len(wanted),
         "answered": len(answers),

@@ -7,16 +7,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ddnn.exits.manifest import Manifest
-    from ddnn.runtime.fleet import Fleet
+    from ddnn.cli.demo import Site
 
 NEWEST = 8
 
 
 @contextmanager
-def live_view(
-    watcher: Any, fleet: Fleet, manifest: Manifest, http_port: int, *, enabled: bool
-) -> Iterator[Callable[[], None]]:
+def live_view(site: Site, *, enabled: bool) -> Iterator[Callable[[], None]]:
     """A table that is drawn anew by every call of what it yields; nothing where not enabled."""
     if not enabled:
         yield lambda: None
@@ -25,12 +22,13 @@ def live_view(
     from rich.live import Live
 
     with Live(console=Console(stderr=True), refresh_per_second=8) as live:
-        yield lambda: live.update(_table(watcher, fleet, manifest, http_port))
+        yield lambda: live.update(_table(site))
 
 
-def _table(watcher: Any, fleet: Fleet, manifest: Manifest, http_port: int) -> Any:
+def _table(site: Site) -> Any:
     from rich.table import Table
 
+    manifest, fleet, watcher = site.plan.manifest, site.fleet, site.watcher
     with watcher.lock:
         answers = list(watcher.answers.values())
     total = max(1, len(answers))
@@ -43,7 +41,7 @@ def _table(watcher: Any, fleet: Fleet, manifest: Manifest, http_port: int) -> An
             f"{tier} {100 * sum(a.exit == tier for a in answers) / total:.0f} %"
             for tier in (*manifest.hierarchy.exits, "device")
         ),
-        caption=f"page: http://127.0.0.1:{http_port}/ · "
+        caption=f"page: {site.page} · "
         + " ".join(f"[{'green' if fleet.alive(n) else 'red'}]{n}[/]" for n in fleet.nodes)
         + " · Ctrl-C ends all",
     )

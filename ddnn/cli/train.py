@@ -34,10 +34,10 @@ JPEG_SAMPLES = 100
                    "d device+edge+cloud, e devices+edge+cloud, f devices+edges+cloud.")  # fmt: skip
 @click.option("--devices", default=6, show_default=True, help="How many devices.")
 @click.option("--edges", default=2, show_default=True, help="How many edges, for f.")
-@click.option("--exit-scheme", type=click.Choice(SCHEMES), default="AP", show_default=True,
-              help="How scores are aggregated.")  # fmt: skip
-@click.option("--fusion-scheme", type=click.Choice(SCHEMES), default="AP", show_default=True,
-              help="How features are fused.")  # fmt: skip
+@click.option("--exit-scheme", type=click.Choice(SCHEMES), default=None,
+              help="How scores are aggregated [the data set's recipe]")  # fmt: skip
+@click.option("--fusion-scheme", type=click.Choice(SCHEMES), default=None,
+              help="How features are fused [the data set's recipe]")  # fmt: skip
 @click.option("--style", type=click.Choice(["float", "binary"]), default="float",
               show_default=True, help="Weights; features are binary in both.")  # fmt: skip
 @click.option("--own-weights", is_flag=True, help="Each device its own weights, not shared ones.")
@@ -72,8 +72,8 @@ def train_bundle(
     configuration: Configuration,
     devices: int,
     edges: int = 2,
-    exit_scheme: Any = "AP",
-    fusion_scheme: Any = "AP",
+    exit_scheme: Any = None,
+    fusion_scheme: Any = None,
     style: Any = "float",
     own_weights: bool = False,
     bits: int | None = None,
@@ -87,13 +87,6 @@ def train_bundle(
     """Load the data, train with a progress bar, write the bundle."""
     from ddnn.cli.progress import bars
 
-    hierarchy = describe(
-        configuration,
-        devices,
-        edges=edges,
-        exit_scheme=exit_scheme,
-        fusion_scheme=fusion_scheme,
-    )
     hooks = dict(_hook(text) for text in sections)
     if (out / "manifest.json").exists():
         raise ConfigError(f"--out {out} holds a bundle already; remove it or choose another")
@@ -110,10 +103,17 @@ def train_bundle(
         from ddnn.training.train import train
 
         progress("importing TensorFlow", 1, 1)
-        architecture, how = recipe(
-            data.partition(":")[0], style=style, share_devices=not own_weights, bits=bits,
-            sections=hooks, steps=steps, seed=seed,
+        chosen = recipe(
+            data.partition(":")[0], style=style, schemes=(exit_scheme, fusion_scheme),
+            share_devices=not own_weights, bits=bits, sections=hooks, steps=steps, seed=seed,
         )  # fmt: skip
+        hierarchy = describe(
+            configuration,
+            devices,
+            edges=edges,
+            exit_scheme=chosen.schemes[0],
+            fusion_scheme=chosen.schemes[1],
+        )
         notes: dict[str, str | float | int] = {"configuration": configuration, "data_seed": seed}
         if objects_test is None and data.startswith("eth80"):
             objects_test = int(dataset.test.groups[0])
@@ -126,8 +126,8 @@ def train_bundle(
             LiteRtSection,
             name=out.name,
             data=data.partition(":")[0],
-            architecture=architecture,
-            how=how,
+            architecture=chosen.architecture,
+            how=chosen.fit,
             margin=margin,
             score_type=scores,
             jpeg_bytes=jpeg,

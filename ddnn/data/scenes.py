@@ -61,6 +61,10 @@ CROP_MARGIN = (1.05, 1.30)
 """Widths of crops, of the object's larger extent."""
 CROP_SHIFT = 0.06
 """The most that a crop is off centre, of its width."""
+NIGHTS = 0.3
+"""The share of samples after sunset: sensors amplify, and their noise with it ..."""
+DARKEST = 0.25
+"""... by up to one over this."""
 OVERLOOKING = 3
 """Objects stand only where at least so many cameras overlook the ground ..."""
 MIN_VIEWS = 2
@@ -477,7 +481,10 @@ def _expose(generator: np.random.Generator, pictures: Floats, n: int) -> Images:
         * np.exp(generator.normal(0, 0.15, n)).repeat(cameras)
     )
     cast = 1 + generator.normal(0, 0.03, (views, 3))
-    noise = noise * generator.uniform(0.5, 2.0, views)
+    night = generator.uniform(np.log(DARKEST), 0.0, n) * (generator.random(n) < NIGHTS)
+    level = np.exp(night).repeat(cameras)
+    noise = noise * generator.uniform(0.5, 2.0, views) / level
+    gain = gain * level**0.25
     haze = generator.uniform(0.0, 0.15, n).repeat(cameras)
 
     def per_view(values: NDArray[np.float64]) -> Floats:

@@ -7,12 +7,15 @@ import msgspec
 from ddnn.exits.hierarchy import EXITS
 from ddnn.protocol.messages import Answer
 
-Rank = tuple[int, int, bool, float, bytes]
+Rank = tuple[int, int, float, bool, float, bytes]
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 
 
 def rank(answer: Answer) -> Rank:
-    """Sort key, the greater the better: a deeper exit, more members, not late, earlier (s).
+    """Sort key, the greater the better: a deeper exit, more members, surer, not late, earlier (s).
+
+    Surer before earlier: where every device answered for itself, the camera that saw the object
+    counts, not the quickest of those that saw nothing.
 
     The encoded answer comes last: two different answers never tie, so that every store that
     sees the same answers in whatever order keeps the same one.
@@ -20,6 +23,7 @@ def rank(answer: Answer) -> Rank:
     return (
         EXITS.index(answer.exit),
         len(set(answer.members)),
+        -answer.eta,
         not answer.late,
         -answer.answered_at_s,
         _ENCODER.encode(answer),

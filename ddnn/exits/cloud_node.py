@@ -43,14 +43,15 @@ class CloudNode:
         return self.fusion.deadline_s()
 
     def handle(self, event: Event, now: Now) -> list[Effect]:
+        effects = self.fusion.handle(event, now)  # whatever the event: its deadlines come due
         match event:
             case Received(Topic(site, Kind.RESULT), Answer() as answer):
-                return self._save(site, [answer])
-            case Received(Topic(site, Kind.BACKLOG), Backlog() as backlog):
-                return self._save(site, backlog.answers)
+                effects += self._save(site, [answer])
+            case Received(Topic(site, Kind.BACKLOG, node), Backlog() as backlog):
+                effects += self._save(site, [a for a in backlog.answers if a.node == node])
             case Saved():
-                return self._confirm(event)
-        return self.fusion.handle(event, now)
+                effects += self._confirm(event)
+        return effects
 
     def _save(self, site: str, answers: list[Answer]) -> list[Effect]:
         good = [answer for answer in answers if is_id(answer.node)]

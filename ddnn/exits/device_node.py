@@ -115,29 +115,34 @@ class DeviceNode:
         if self._samples.opened_s(frame.sample) is not None:
             self._count("frames_repeated")
             return []
-        if self._computing:
-            if self._waiting is not None:
-                self._count("frames_skipped")
-            self._waiting = frame
-            return []
         kept = _Sample(frame, now.monotonic_s)
         evicted = self._samples.open(
             frame.sample, kept, now.monotonic_s, now.monotonic_s + self.timing.device_s
         )
         effects = self._post(*evicted, now) if evicted else []
         if self.manifest.hierarchy.device_section:
-            self._computing = True
-            return [*effects, Compute((self.node, frame.sample), self.node, frame.image)]
+            return [*effects, *self._compute(frame)]
         kept.features = frame.image["image"]
         features = self._features_message(frame.sample, kept)
         return [*effects, *features, *self._alone(frame.sample, now)]
+
+    def _compute(self, frame: Captured) -> list[Effect]:
+        """Run the section, or wait for it; a frame that waits gives way to a newer one."""
+        if not self._computing:
+            self._computing = True
+            return [Compute((self.node, frame.sample), self.node, frame.image)]
+        if self._waiting is not None and self._samples.get(self._waiting.sample):
+            self._samples.close(self._waiting.sample)
+            self._count("frames_skipped")
+        self._waiting = frame
+        return []
 
     def _computed(self, event: Computed, now: Now) -> list[Effect]:
         self._computing = False
         sample = event.job[1]
         kept = self._samples.get(sample)
         effects: list[Effect] = []
-        if event.outputs is None:
+        if event.outputs is None or not np.isfinite(event.outputs["scores"]).all():
             self._count("section_failed")
         elif kept is not None:
             wire = self.manifest.score_format.encode(event.outputs["scores"])
@@ -151,7 +156,8 @@ class DeviceNode:
             effects += self._alone(sample, now)
         if self._waiting is not None:
             frame, self._waiting = self._waiting, None
-            effects += self._capture(frame, now)
+            if self._samples.get(frame.sample):  # not answered meanwhile
+                effects += self._compute(frame)
         return effects
 
     def _escalated(self, escalate: Escalate) -> list[Effect]:

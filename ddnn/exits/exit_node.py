@@ -28,8 +28,10 @@ from ddnn.protocol.machine import (
     Publish,
     Received,
 )
-from ddnn.protocol.messages import Answer, Escalate, Features, Scores, Status
+from ddnn.protocol.messages import Answer, Escalate, Features, Scores, Status, add_spent
 from ddnn.protocol.topics import Kind, Topic, presence_filters, topic_filter
+
+MAX_SCORE = 1e9  # beyond it a sum of scores may overflow, and the answer would be no number
 
 
 class _Sample:
@@ -145,7 +147,8 @@ class ExitNode:
         if message.scores.shape != (len(self.manifest.classes),):
             return None
         vector = message.scores.array()
-        return vector if np.isfinite(vector).all() else None
+        within = np.abs(vector.astype(np.float32)) <= MAX_SCORE  # NaN is not
+        return vector if within.all() else None
 
     def _device_scores(
         self, device: str, message: Scores, wire_bytes: int, now: Now
@@ -161,10 +164,7 @@ class ExitNode:
             self._count("scores_late")
             return []
         sample.scores["local"][device] = self.manifest.score_format.decode(vector)
-        sample.spent = (
-            sample.spent[0] + len(message.scores.data),
-            sample.spent[1] + wire_bytes,
-        )
+        sample.spent = add_spent(sample.spent, (len(message.scores.data), wire_bytes))
         self._take_label(sample, message.label)
         return self._if_complete(message.sample, sample, now)
 
@@ -185,17 +185,14 @@ class ExitNode:
         sample.masks[edge] = message.members & self.manifest.hierarchy.mask(
             self.manifest.hierarchy.group(edge).devices
         )
-        sample.spent_below = (
-            sample.spent_below[0] + message.spent[0],
-            sample.spent_below[1] + message.spent[1],
-        )
+        sample.spent_below = add_spent(sample.spent_below, message.spent)
         self._take_label(sample, message.label)
         return self._if_complete(message.sample, sample, now)
 
     def _verdict(self, message: Scores, now: Now) -> list[Effect]:
         sample = self._samples.get(message.sample)
         vector = self._vector(message)
-        if message.bundle != self.bundle or vector is None:
+        if message.bundle != self.bundle or vector is None or message.scores.type != "float32":
             self._count("verdict_refused")
             return []
         self._in_time(CLOUD, message.sample, now)
@@ -299,6 +296,7 @@ class ExitNode:
             self._count("unanswered")  # nobody's scores came: the devices answer for themselves
             return []
         mask = best.mask
+        payload_bytes, wire_bytes = add_spent(sample.spent, sample.spent_below)
         members = hierarchy.members(mask)
         full = best.sure and mask == hierarchy.everyone
         answer = Answer(
@@ -319,8 +317,8 @@ class ExitNode:
             answered_at_s=now.wall_s,
             latency_s=now.monotonic_s - sample.captured_s,
             truth=sample.label,
-            payload_bytes=sample.spent[0] + sample.spent_below[0],
-            wire_bytes=sample.spent[1] + sample.spent_below[1],
+            payload_bytes=payload_bytes,
+            wire_bytes=wire_bytes,
         )
         self._count(f"exit_{best.exit}")
         return self.outbox.post(answer, now)

@@ -26,8 +26,10 @@ from ddnn.protocol.machine import (
     Publish,
     Received,
 )
-from ddnn.protocol.messages import Escalate, Features, Scores, Status, Tensor
+from ddnn.protocol.messages import Escalate, Features, Scores, Status, Tensor, add_spent
 from ddnn.protocol.topics import Kind, Topic, topic_filter
+
+MAX_SITES = 4096  # whose presence is remembered; the oldest is forgotten beyond it
 
 Key = tuple[str, int]  # site, sample
 
@@ -91,6 +93,8 @@ class FusionNode:
 
     def membership(self, site: str) -> Membership:
         if site not in self._membership:
+            if len(self._membership) >= MAX_SITES:
+                del self._membership[next(iter(self._membership))]
             self._membership[site] = Membership(self._children)
         return self._membership[site]
 
@@ -101,7 +105,7 @@ class FusionNode:
                 effects = self._gather(topic, message, event.wire_bytes, now)
             case Received(topic, Escalate() as escalate):
                 effects = self._escalated(topic.site, escalate, now)
-            case Received(topic, Status() as status) if topic.kind is Kind.STATUS:
+            case Received(topic, Status() as status) if topic.node in self._children:
                 if self.membership(topic.site).status(topic.node, status):
                     effects = self._all_ready(topic.site, now)
             case Computed((section, _)) if section.split("/")[0] == self.section:
@@ -116,7 +120,9 @@ class FusionNode:
 
     def _open(self, key: Key, now: Now) -> _Gathering:
         gathering = _Gathering()
-        self._jobs.open(key, gathering, now.monotonic_s, now.monotonic_s + self.timing.window_s)
+        due_s = now.monotonic_s + self.timing.window_s
+        if self._jobs.open(key, gathering, now.monotonic_s, due_s) is not None:
+            self._count("evicted")
         return gathering
 
     def _gather(self, topic: Topic, message: Features, wire_bytes: int, now: Now) -> list[Effect]:
@@ -144,7 +150,7 @@ class FusionNode:
         spent = message.spent
         if not self.cloud:
             spent = (sum(len(part.data) for part in message.parts), wire_bytes)
-        gathering.spent = (gathering.spent[0] + spent[0], gathering.spent[1] + spent[1])
+        gathering.spent = add_spent(gathering.spent, spent)
         return self._run_if_ready(key, gathering, now)
 
     def _fits(self, child: str, message: Features) -> bool:
@@ -232,7 +238,7 @@ class FusionNode:
         gathering = self._jobs.get(key)
         if gathering is None:
             return []
-        if event.outputs is None:
+        if event.outputs is None or not np.isfinite(event.outputs["scores"]).all():
             self._count("section_failed")
             self._jobs.close(key)
             return []

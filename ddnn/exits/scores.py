@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 ScoreType = Literal["float32", "float16", "uint8"]
 SCORE_TYPES: tuple[ScoreType, ...] = ("float32", "float16", "uint8")
 
+FLOAT16_MAX = 65504.0
+
 
 class ScoreFormat(msgspec.Struct, frozen=True):
     """How scores travel. `low` and `high` bound the uint8 grid, chosen on validation data."""
@@ -24,9 +26,11 @@ class ScoreFormat(msgspec.Struct, frozen=True):
         return int(np.dtype(self.type).itemsize)
 
     def encode(self, scores: NDArray[np.float32]) -> NDArray[Any]:
-        """float32 [..., classes] -> the array that travels, same shape."""
-        if self.type != "uint8":
-            return scores.astype(self.type)
+        """float32 [..., classes] -> the array that travels, same shape; too large ones saturate."""
+        if self.type == "float32":
+            return scores.astype(np.float32)
+        if self.type == "float16":
+            return np.clip(scores, -FLOAT16_MAX, FLOAT16_MAX).astype(np.float16)
         grid = (scores - self.low) * (255.0 / (self.high - self.low))
         encoded: NDArray[Any] = np.clip(np.rint(grid), 0, 255).astype(np.uint8)
         return encoded

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from ddnn.errors import ConfigError
@@ -23,8 +25,8 @@ class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if not 0 < self.edge_share < self.device_share < 1:
             raise ConfigError("expected 0 < edge_share < device_share < 1")
-        if self.deadline_s <= 0 or self.window_s <= 0:
-            raise ConfigError("deadline_s and window_s must be above 0")
+        if not (0 < self.deadline_s < math.inf and 0 < self.window_s < math.inf):
+            raise ConfigError("deadline_s and window_s must be above 0, and finite")
         if 2 * self.window_s >= self.edge_share * self.deadline_s:
             raise ConfigError(
                 f"window_s {self.window_s} leaves no time for the cloud within deadline_s "

@@ -22,7 +22,7 @@ class Jobs(Generic[Key, Job]):
         self._limit = limit
         self._remember = remember
         self._open: OrderedDict[Key, Job] = OrderedDict()
-        self._due_s: dict[Key, float] = {}
+        self._alarm: dict[Key, int] = {}  # the number of its deadline that counts, until named
         self._opened_s: dict[Key, float] = {}
         self._closed: OrderedDict[Key, float] = OrderedDict()
         self._heap: list[tuple[float, int, Key]] = []
@@ -56,14 +56,14 @@ class Jobs(Generic[Key, Job]):
         return oldest, self.close(oldest)
 
     def reschedule(self, key: Key, due_s: float) -> None:
-        self._due_s[key] = due_s
         self._count += 1
+        self._alarm[key] = self._count
         heapq.heappush(self._heap, (due_s, self._count, key))
 
     def close(self, key: Key) -> Job:
         """Take the job out and remember its key."""
         job = self._open.pop(key)
-        del self._due_s[key]
+        self._alarm.pop(key, None)
         self._closed[key] = self._opened_s.pop(key)
         if len(self._closed) > self._remember:
             self._closed.popitem(last=False)
@@ -73,12 +73,13 @@ class Jobs(Generic[Key, Job]):
         """Keys whose deadline has come, earliest first; each is named once per deadline."""
         keys = []
         while self._heap and self._heap[0][0] <= now_s:
-            due_s, _, key = heapq.heappop(self._heap)
-            if self._due_s.get(key) == due_s:
+            _, number, key = heapq.heappop(self._heap)
+            if self._alarm.get(key) == number:
+                del self._alarm[key]
                 keys.append(key)
         return keys
 
     def next_due_s(self) -> float | None:
-        while self._heap and self._due_s.get(self._heap[0][2]) != self._heap[0][0]:
+        while self._heap and self._alarm.get(self._heap[0][2]) != self._heap[0][1]:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None

@@ -21,6 +21,7 @@ from ddnn.protocol.messages import MAX_BATCH, Answer, Backlog, Status, Stored
 from ddnn.protocol.topics import Kind, Topic, presence_filters, topic_filter
 
 CONFIRM_WITHIN_S = 2.0  # a store that is there confirms well within this
+MAX_STORES = 64  # more are not remembered, whoever says they are stores
 LIMIT = 100_000  # about 40 MB; the oldest are given up beyond it, and counted
 
 
@@ -82,7 +83,8 @@ class Outbox:
                 return [Forget(known), *more] if known else []
             case Received(Topic(_, Kind.STATUS, node), Status(role="cloud") as status):
                 if status.state == "online":
-                    self._stores[node] = status.session
+                    if node in self._stores or len(self._stores) < MAX_STORES:
+                        self._stores[node] = status.session
                     return self._deliver(now)
                 if self._stores.get(node) == status.session:
                     del self._stores[node]

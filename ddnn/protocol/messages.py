@@ -21,12 +21,13 @@ MAX_RANK = 5
 MAX_ELEMENTS = 1 << 24
 MAX_MESSAGE_BYTES = 16 << 20
 MAX_BATCH = 256
+MAX_COUNT = 2**53  # what JSON readers hold exactly
 
 ItemType = Literal["float32", "float16", "uint8", "bits"]
-Id = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern="^[a-z0-9-]+$")]
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[a-z0-9-]+\Z")]
 BundleId = Annotated[str, msgspec.Meta(max_length=16)]
 Text = Annotated[str, msgspec.Meta(max_length=500)]
-Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
 Mask = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
 Label = Annotated[int, msgspec.Meta(ge=-1, lt=2**16)]
 Spent = tuple[Count, Count]  # bytes: payload (arrays only), wire (with topics and headers)
@@ -58,9 +59,11 @@ class Tensor(msgspec.Struct, frozen=True, array_like=True):
         """Raise RemoteProtocolError unless shape and length agree; nothing is allocated."""
         count = 1
         for side in self.shape:
-            count *= side
+            count *= max(side, 1)  # numpy bounds the other sides of an empty array, too
             if count > MAX_ELEMENTS:
                 raise RemoteProtocolError(f"array {self.shape}: more than {MAX_ELEMENTS} elements")
+        if 0 in self.shape:
+            count = 0
         if self.type == "bits":
             expected = packed_bytes(count)
         else:
@@ -75,6 +78,11 @@ class Tensor(msgspec.Struct, frozen=True, array_like=True):
         if self.type == "bits":
             return unpack(self.data, self.shape)
         return np.frombuffer(self.data, _LITTLE_ENDIAN[self.type]).reshape(self.shape)
+
+
+def add_spent(a: Spent, b: Spent) -> Spent:
+    """The sum, kept within what travels: a peer's numbers never make our message unreadable."""
+    return min(a[0] + b[0], MAX_COUNT), min(a[1] + b[1], MAX_COUNT)
 
 
 # ---------------------------------------------------------------- data plane

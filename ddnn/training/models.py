@@ -16,7 +16,6 @@ from ddnn.exits.hierarchy import Exit, Hierarchy
 from ddnn.training.blocks import Sign, batch_norm, conv, conv_p, fc, sign
 from ddnn.training.fusion import fuse
 
-MAX_MAP_SIDE = 4
 Place = Literal["device", "edge", "cloud"]
 
 
@@ -32,6 +31,7 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
     style: Literal["float", "binary"] = "float"
     share_devices: bool = True  # one set of weights for all devices
     device_channels: tuple[int, ...] = (32, 48, 64, 96)
+    device_map_side: int = 4  # features are maps of at most this side
     device_bits: int = 24  # binary maps (float style) or filters (binary style) of the last block
     edge_channels: int = 64
     edge_bits: int = 16
@@ -47,13 +47,12 @@ def _device(architecture: Architecture, shape: tuple[int, ...], classes: int) ->
     if architecture.style == "binary":
         features = conv_p(x, architecture.device_bits)
         return keras.Model(image, [fc(Sign()(features), classes), features])
-    first, *middle, last = architecture.device_channels
+    first, *more = architecture.device_channels
     x = conv(x, first, kernel=5, stride=2)
-    for channels in middle:
-        x = layers.MaxPooling2D(2)(conv(x, channels))
-    while x.shape[1] > MAX_MAP_SIDE:  # larger images cost time, not bytes
-        x = layers.MaxPooling2D(2)(x)
-    x = conv(x, last)
+    for channels in more:
+        x = conv(x, channels)
+        if x.shape[1] > architecture.device_map_side:
+            x = layers.MaxPooling2D(2)(x)
     head = layers.Dropout(architecture.dropout)(layers.Flatten()(x))
     bits = layers.Conv2D(architecture.device_bits, 1, use_bias=False)(x)
     return keras.Model(image, [layers.Dense(classes)(head), batch_norm()(bits)])

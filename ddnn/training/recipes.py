@@ -1,4 +1,5 @@
-"""How each data set is trained: sizes, steps and augmentation, found on validation data."""
+"""How each data set is trained: sections, schemes, steps and augmentation, found on validation
+data."""
 
 from __future__ import annotations
 
@@ -6,37 +7,62 @@ from typing import Literal
 
 import msgspec
 
+from ddnn.exits.aggregate import Scheme
 from ddnn.training.augment import Augmentation
 from ddnn.training.fit import Fit
 from ddnn.training.models import Architecture
 
-# Street scenes: colour says nothing, the cameras' pose says much.
-_SCENES = Fit(
-    steps=700,
-    label_smoothing=0.05,
-    augmentation=Augmentation(rotation_deg=5, hue_turns=0.25, grey=0.1, cutout=0.2),
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True):
+    """All choices of a training; `schemes` are of the exits and of the fusion (notes A2)."""
+
+    schemes: tuple[Scheme, Scheme]
+    architecture: Architecture
+    fit: Fit
+
+
+# Photographs of one object from many sides, few objects: one set of weights for all cameras.
+_PHOTOGRAPHS = Recipe(schemes=("AP", "AP"), architecture=Architecture(), fit=Fit())
+# Street scenes from fixed cameras: a thin device section suffices.
+_SCENES = Recipe(
+    schemes=("AP", "CC"),
+    architecture=Architecture(device_channels=(8, 16), device_map_side=8, device_bits=4),
+    fit=Fit(
+        steps=700,
+        label_smoothing=0.05,
+        augmentation=Augmentation(rotation_deg=5, hue_turns=0.25, grey=0.1, cutout=0.2),
+    ),
 )
-_RECIPES = {"scenes": _SCENES}
+# Sizes of the paper's threshold table (notes A3, A9): 4 device filters, 16 in edge and cloud.
+_BINARY = Architecture(style="binary", device_bits=4, edge_bits=16, cloud_channels=16)
 
 
 def recipe(
     data: str,
     *,
     style: Literal["float", "binary"] = "float",
+    schemes: tuple[Scheme | None, Scheme | None] = (None, None),
     share_devices: bool = True,
     bits: int | None = None,
     sections: dict[str, str] | None = None,
     steps: int | None = None,
     seed: int = 0,
-) -> tuple[Architecture, Fit]:
-    """Architecture and training for data set `data`; what is given overrides."""
-    architecture = Architecture(style=style, share_devices=share_devices, sections=sections or {})
-    if style == "binary":
-        # sizes of the paper's threshold table (notes A3, A9): 4 device filters, 16 in the cloud
-        architecture = msgspec.structs.replace(architecture, device_bits=4, cloud_channels=16)
+) -> Recipe:
+    """The recipe for data set `data` (its name); what is given overrides.
+
+    The binary style is the paper's: MP-CC, ConvP and FC blocks.
+    """
+    base = _SCENES if data == "scenes" else _PHOTOGRAPHS
+    usual: tuple[Scheme, Scheme] = ("MP", "CC") if style == "binary" else base.schemes
+    architecture = msgspec.structs.replace(
+        _BINARY if style == "binary" else base.architecture,
+        share_devices=share_devices,
+        sections=sections or {},
+    )
     if bits is not None:
         architecture = msgspec.structs.replace(architecture, device_bits=bits)
-    how = _RECIPES.get(data, Fit())
-    if steps is not None:
-        how = msgspec.structs.replace(how, steps=steps)
-    return architecture, msgspec.structs.replace(how, seed=seed)
+    return Recipe(
+        schemes=(schemes[0] or usual[0], schemes[1] or usual[1]),
+        architecture=architecture,
+        fit=msgspec.structs.replace(base.fit, steps=steps or base.fit.steps, seed=seed),
+    )

@@ -1,0 +1,64 @@
+"""What tests of several rooms share: a small trained bundle, made once a session."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def ddnn() -> list[str]:
+    """The command `ddnn` of this environment."""
+    return [sys.executable, "-m", "ddnn.cli"]
+
+
+def balance(bundle: Path, images) -> Path:
+    """Thresholds at the medians of the entropies, so that every exit answers some samples."""
+    import msgspec
+    import numpy as np
+
+    from ddnn.adapters.litert import LiteRtSection
+    from ddnn.exits.entropy import normalized_entropy, softmax
+    from ddnn.exits.measure import measure
+    from ddnn.runtime.bundle import load_bundle, write_manifest
+
+    loaded = load_bundle(bundle, LiteRtSection)
+    manifest, everyone = loaded.manifest, loaded.manifest.hierarchy.everyone
+    labels = np.zeros(len(images), np.int32)
+    exits = measure(manifest, loaded.sections, images, labels, [everyone]).exits[everyone]
+    thresholds, left = {}, np.ones(len(images), bool)
+    for tier in manifest.thresholds:
+        eta = normalized_entropy(softmax(exits[tier]))
+        thresholds[tier] = float(np.median(eta[left]))
+        left &= eta >= thresholds[tier]
+    write_manifest(bundle, msgspec.structs.replace(manifest, thresholds=thresholds))
+    return bundle
+
+
+@pytest.fixture(scope="session")
+def scenes_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Configuration (e) on scenes, trained briefly: enough for every exit to answer some."""
+    from ddnn.adapters.litert import LiteRtSection
+    from ddnn.data import load
+    from ddnn.exits.hierarchy import configuration
+    from ddnn.training.recipes import recipe
+    from ddnn.training.train import train
+
+    out = tmp_path_factory.mktemp("bundles") / "scenes-e"
+    chosen = recipe("scenes", steps=150)
+    train(
+        load("scenes", samples=(600, 200, 50)),
+        configuration("e", 6, exit_scheme="AP", fusion_scheme="CC"),
+        out,
+        LiteRtSection,
+        name="scenes-e",
+        data="scenes",
+        architecture=chosen.architecture,
+        how=chosen.fit,
+        score_type="float32",
+    )
+    return balance(out, load("scenes", samples=(50, 50, 50)).validation.images)

@@ -1,0 +1,54 @@
+"""A whole site as real processes, with a real broker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ddnn.adapters.broker import free_port
+from ddnn.cli.demo import Plan, Site
+from ddnn.data import Split, load_samples
+from ddnn.runtime.bundle import read_manifest
+from tests.parts import need_mosquitto
+
+
+@pytest.fixture(scope="session")
+def scenes_split() -> Split:
+    """The whole test split of scenes."""
+    return load_samples("scenes")
+
+
+def export_frames(split: Split, path: Path) -> Path:
+    path.mkdir(parents=True)
+    np.save(path / "images.npy", split.images)
+    np.save(path / "view_labels.npy", split.view_labels)
+    return path
+
+
+@pytest.fixture(scope="session")
+def scenes_frames(scenes_split: Split, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export_frames(scenes_split, tmp_path_factory.mktemp("scenes") / "frames")
+
+
+@pytest.fixture
+def open_site(tmp_path: Path) -> Iterator[Callable[..., Site]]:
+    """open_site(bundle, frames, labels, broker, **options) starts a site; all end with the test."""
+    opened: list[Site] = []
+
+    def start(bundle: Path, frames: Path, labels, broker: str = "mosquitto", **options) -> Site:
+        if broker == "mosquitto":
+            need_mosquitto()
+        manifest, _ = read_manifest(bundle)
+        plan = Plan(manifest, bundle, frames, labels)
+        site = Site(plan, broker, tmp_path / f"site{len(opened)}", http_port=free_port(), **options)
+        opened.append(site)
+        site.state.mkdir(exist_ok=True)
+        site.start()
+        return site
+
+    yield start
+    for site in opened:
+        site.close()

@@ -1,0 +1,89 @@
+"""Distributed = undistributed, on every test sample, over a real broker."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ddnn.adapters.litert import LiteRtSection
+from ddnn.data import load
+from ddnn.exits.cost import communication_bytes
+from ddnn.exits.hierarchy import configuration
+from ddnn.exits.inference import infer
+from ddnn.runtime.bundle import load_bundle
+from ddnn.training.recipes import recipe
+from ddnn.training.train import train
+from tests.conftest import balance
+from tests.e2e.conftest import export_frames
+from tests.parts import need_data
+
+
+def answers_to(site, samples: int):
+    """The stored answers to `samples` consecutive samples, by sample number."""
+    first = site.tick(0.5) + 1
+    wanted = range(first, first + samples)
+    while site.tick() < wanted.stop:
+        time.sleep(0.05)
+    until_s = time.monotonic() + 10
+    while time.monotonic() < until_s:
+        stored = {s.answer.sample: s.answer for s in site.stored(wanted)}
+        if len(stored) == samples:
+            return stored
+        time.sleep(0.2)
+    pytest.fail(f"{samples - len(stored)} of {samples} samples have no stored answer")
+
+
+def assert_equal(site, bundle: Path, images: np.ndarray, labels: np.ndarray) -> None:
+    loaded = load_bundle(bundle, LiteRtSection)
+    manifest = loaded.manifest
+    stored = answers_to(site, len(images))
+    exits = set()
+    for sample, answer in stored.items():
+        expected = infer(manifest, loaded.sections, images[sample % len(images)])
+        assert answer.quality == "full", answer
+        assert (answer.label, answer.exit) == (expected.label, expected.exit)
+        assert answer.probabilities == expected.probabilities
+        assert answer.eta == expected.eta
+        assert answer.truth == labels[sample % len(images)]
+        exits.add(answer.exit)
+    assert exits == {"local", "edge", "cloud"}
+    members = len(manifest.hierarchy.devices)
+    payload = np.mean([answer.payload_bytes / members for answer in stored.values()])
+    local = np.mean([answer.exit == "local" for answer in stored.values()])
+    filters, outputs = manifest.device_features[-1], int(np.prod(manifest.device_features[:-1]))
+    c = communication_bytes(len(manifest.classes), local, filters, outputs)
+    assert payload == pytest.approx(c, abs=1e-9)  # the paper's formula, counted on the wire
+    assert all(answer.wire_bytes > answer.payload_bytes for answer in stored.values())
+
+
+def test_scenes(open_site, scenes_bundle, scenes_frames, scenes_split):
+    site = open_site(
+        scenes_bundle,
+        scenes_frames,
+        scenes_split.labels,
+        rate_hz=60.0,
+        deadline_s=4.0,
+        window_s=1.0,
+    )
+    assert_equal(site, scenes_bundle, scenes_split.images, scenes_split.labels)
+
+
+@pytest.mark.needs_data
+def test_eth80(open_site, tmp_path):
+    path = need_data("eth80.npz")
+    dataset = load(f"eth80:{path}")
+    bundle = tmp_path / "bundle"
+    chosen = recipe("eth80", steps=60)
+    train(
+        dataset, configuration("e", 6, exit_scheme="AP", fusion_scheme="AP"), bundle,
+        LiteRtSection, name="eth80", data="eth80", architecture=chosen.architecture,
+        how=chosen.fit, score_type="float32",
+    )  # fmt: skip
+    balance(bundle, dataset.validation.images)
+    test = dataset.test
+    frames = export_frames(test, tmp_path / "frames")
+    site = open_site(bundle, frames, test.labels, rate_hz=40.0, deadline_s=4.0, window_s=1.0)
+    assert_equal(site, bundle, test.images, test.labels)

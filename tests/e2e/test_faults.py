@@ -1,0 +1,88 @@
+"""Processes are killed and stopped for real; every sample is answered by its deadline all the same.
+
+One site lives through all faults: whoever went away comes back and takes part again, and nobody
+else is restarted for it.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+
+DEADLINE_S = 1.5
+DOWN_S = 2.5
+RECOVER_S = 20.0
+DEVICES = [f"cam{i}" for i in range(1, 7)]
+
+FAULTS = {
+    "kill one device": [("kill", "cam3")],
+    "kill five devices": [("kill", device) for device in DEVICES[1:]],
+    "stop two devices": [("stop", "cam1"), ("stop", "cam6")],
+    "kill the edge": [("kill", "edge")],
+    "stop the edge": [("stop", "edge")],
+    "kill the cloud": [("kill", "cloud")],
+    "stop the cloud": [("stop", "cloud")],
+    "kill the broker": [("kill", "broker")],
+    "stop the broker": [("stop", "broker")],
+    "kill edge and cloud": [("kill", "edge"), ("kill", "cloud")],
+    "kill a device, stop the edge": [("kill", "cam2"), ("stop", "edge")],
+    "kill broker, edge and a device": [("kill", "broker"), ("kill", "edge"), ("kill", "cam4")],
+}
+
+
+def recovered(site) -> bool:
+    """Whether the last second's samples were answered in full by all members."""
+    now = site.tick()
+    newest = [s.answer for s in site.stored(range(now - int(2 * site.rate_hz), now - 8))]
+    last = newest[-5:]
+    return len(last) == 5 and all(a.quality == "full" and not a.late for a in last)
+
+
+def wait_until(true, timeout_s: float, what: str) -> None:
+    until_s = time.monotonic() + timeout_s
+    while not true():
+        if time.monotonic() > until_s:
+            pytest.fail(f"{what}: not within {timeout_s} s")
+        time.sleep(0.2)
+
+
+def live_through(site, fault: str) -> None:
+    pids = {node: site.fleet.pid(node) for node in site.fleet.nodes}
+    first = site.tick()
+    for what, node in FAULTS[fault]:
+        site.fleet.signal(node, signal.SIGKILL if what == "kill" else signal.SIGSTOP)
+    time.sleep(DOWN_S)
+    for what, node in FAULTS[fault]:
+        if what == "kill":
+            site.fleet.start(node)
+        else:
+            site.fleet.signal(node, signal.SIGCONT)
+    wait_until(lambda: recovered(site), RECOVER_S, f"{fault}: recovery")
+    wanted = range(first, site.tick() - int(DEADLINE_S * site.rate_hz))
+
+    def all_stored() -> bool:
+        return len(site.stored(wanted)) == len(wanted)
+
+    wait_until(all_stored, RECOVER_S, f"{fault}: a stored answer to every sample")
+    for stored in site.stored(wanted):
+        took_s = stored.first_answered_at_s - stored.answer.captured_at_s
+        assert took_s <= DEADLINE_S, (fault, stored)
+        assert stored.answer.label >= 0, (fault, stored)
+    mended = {node for what, node in FAULTS[fault] if what == "kill"}
+    assert {n for n in pids if site.fleet.pid(n) != pids[n]} == mended, fault
+    assert all(site.fleet.alive(node) for node in pids), fault
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("broker", ["mosquitto", "embedded"])
+def test_every_sample_is_answered(open_site, scenes_bundle, scenes_frames, scenes_split, broker):
+    site = open_site(
+        scenes_bundle, scenes_frames, scenes_split.labels, broker, rate_hz=10.0,
+        deadline_s=DEADLINE_S,
+    )  # fmt: skip
+    wait_until(lambda: recovered(site), RECOVER_S, "start")
+    faults = FAULTS if broker == "mosquitto" else ["kill the edge", "kill the broker"]
+    for fault in faults:
+        live_through(site, fault)

@@ -1,0 +1,365 @@
+"""Measuring and choosing, and the whole hierarchy in one process, against loops by hand."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import msgspec
+import numpy as np
+import pytest
+from exit_builders import DEVICE_FEATURES, EDGE_FEATURES, IMAGE, manifest_of, sections_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ddnn.core.bits import pack, unpack
+from ddnn.exits.cost import communication_bytes
+from ddnn.exits.entropy import normalized_entropy, softmax
+from ddnn.exits.hierarchy import CONFIGURATIONS, configuration
+from ddnn.exits.inference import DeviceOutput, first_sure, infer, run_devices, run_exits, signs
+from ddnn.exits.manifest import Manifest, SweepRow, exit_scores, judge
+from ddnn.exits.measure import (
+    Measured,
+    accuracy,
+    accuracy_table,
+    choose,
+    choose_format,
+    decoded,
+    measure,
+    member_masks,
+    missing_accuracy,
+    score_formats,
+    staged,
+    sweep,
+    with_format,
+)
+from ddnn.exits.scores import ScoreFormat
+
+
+def random_exits(seed: int, letter="c", samples: int = 40):
+    generator = np.random.default_rng(seed)
+    hierarchy = configuration(letter, 3)
+    exits = {
+        tier: generator.normal(0, 2, (samples, 3)).astype(np.float32) for tier in hierarchy.exits
+    }
+    return hierarchy, exits, generator.integers(0, 3, samples).astype(np.int32)
+
+
+def images_of(manifest: Manifest, samples: int, seed: int = 4) -> np.ndarray:
+    shape = (samples, len(manifest.hierarchy.devices), *IMAGE)
+    return np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
+
+
+# ------------------------------------------------------------------- inference
+
+
+def by_hand(manifest: Manifest, sections, images, present: list[bool]) -> dict[str, np.ndarray]:
+    """Every exit, for MP at the exits and CC before the sections."""
+    hierarchy = manifest.hierarchy
+    outputs = {}
+    for device, image in zip(hierarchy.devices, images, strict=True):
+        if hierarchy.device_section:
+            out = sections[device]({"image": image})
+            features = unpack(pack(out["features"]), DEVICE_FEATURES)  # as they travel
+            outputs[device] = (out["scores"], features)
+        else:
+            outputs[device] = (None, image)
+    here = {d for d, there in zip(hierarchy.devices, present, strict=True) if there}
+    exits = {}
+    if hierarchy.local_exit:
+        exits["local"] = np.max([outputs[d][0] for d in hierarchy.devices if d in here], axis=0)
+
+    def side_by_side(names, parts, shape):
+        zeros = np.zeros(shape, np.float32)
+        return {"features": np.concatenate([parts.get(n, zeros) for n in names], axis=-1)}
+
+    parts = {d: outputs[d][1] for d in here}
+    names: list[str] = list(hierarchy.devices)
+    shape = manifest.device_features
+    if hierarchy.edge_section:
+        edge_parts, edge_scores = {}, []
+        for group in hierarchy.edges:
+            if here & set(group.devices):
+                out = sections[group.id](side_by_side(group.devices, parts, shape))
+                edge_scores.append(out["scores"])
+                edge_parts[group.id] = np.where(out["features"] >= 0, 1, -1)
+        exits["edge"] = np.max(edge_scores, axis=0)
+        parts, names, shape = edge_parts, [g.id for g in hierarchy.edges], EDGE_FEATURES
+    exits["cloud"] = sections["cloud"](side_by_side(names, parts, shape))["scores"]
+    return exits
+
+
+@pytest.mark.parametrize("letter", CONFIGURATIONS)
+def test_the_hierarchy_is_its_sections_one_after_the_other(letter) -> None:
+    manifest = manifest_of(letter, 4)
+    sections = sections_of(manifest)
+    devices = len(manifest.hierarchy.devices)
+    for n, images in enumerate(images_of(manifest, 3)):
+        for mask in range(1, 1 << devices):
+            outputs = run_devices(manifest, sections, images)
+            got = run_exits(manifest, sections, outputs, mask)
+            expected = by_hand(
+                manifest, sections, images, [bool(mask >> i & 1) for i in range(devices)]
+            )
+            assert list(got) == list(manifest.hierarchy.exits), n
+            for tier, scores in got.items():
+                np.testing.assert_array_equal(scores, expected[tier])
+
+
+@pytest.mark.parametrize("letter", CONFIGURATIONS)
+@pytest.mark.parametrize("threshold", [0.0, 0.6, 1.0])
+def test_the_first_sure_exit_answers(letter, threshold: float) -> None:
+    manifest = manifest_of(letter, 4, threshold=threshold)
+    sections = sections_of(manifest)
+    hierarchy = manifest.hierarchy
+    for images in images_of(manifest, 10):
+        judgement = infer(manifest, sections, images)
+        outputs = run_devices(manifest, sections, images)
+        scores = run_exits(manifest, sections, outputs, hierarchy.everyone)
+        etas = {tier: float(normalized_entropy(softmax(s))) for tier, s in scores.items()}
+        first = next(tier for tier in hierarchy.exits if tier == "cloud" or etas[tier] < threshold)
+        assert judgement == judge(manifest, first, scores[first], hierarchy.everyone)
+        assert first_sure(manifest, scores, hierarchy.everyone) == judgement
+
+
+def test_members_may_be_named() -> None:
+    manifest = manifest_of("e", 3)
+    sections = sections_of(manifest)
+    images = images_of(manifest, 1)[0]
+    judgement = infer(manifest, sections, images, ["cam3", "cam1"])
+    other = images.copy()
+    other[1] = 0  # the absent one's picture does not count
+    assert judgement == infer(manifest, sections, other, ["cam1", "cam3"])
+    assert judgement.mask == 0b101
+
+
+def test_the_number_of_views_must_be_right() -> None:
+    manifest = manifest_of("c", 3)
+    with pytest.raises(ValueError, match="zip"):
+        infer(manifest, sections_of(manifest), images_of(manifest_of("c", 2), 1)[0])
+
+
+def test_signs_are_what_packing_gives() -> None:
+    values = np.array([0.0, -0.0, 1e-30, -1e-30, 5, -5, np.inf, -np.inf, np.nan], np.float32)
+    np.testing.assert_array_equal(signs(values), unpack(pack(values), values.shape))
+
+
+def test_scores_are_used_as_receivers_decode_them() -> None:
+    form = ScoreFormat("uint8", -3, 3)
+    manifest = manifest_of("c", 2, score_format=form)
+    sections = sections_of(manifest)
+    images = images_of(manifest, 1)[0]
+    for device, image, output in zip(
+        ("cam1", "cam2"), images, run_devices(manifest, sections, images), strict=True
+    ):
+        exact = sections[device]({"image": image})["scores"]
+        np.testing.assert_array_equal(output.scores, form.decode(form.encode(exact)))
+
+
+# --------------------------------------------------------------------- measure
+
+
+@pytest.mark.parametrize("devices", range(1, 9))
+def test_every_subset_but_the_empty_one_everyone_first(devices: int) -> None:
+    masks = member_masks(devices)
+    assert sorted(masks) == list(range(1, 2**devices))
+    assert masks[0] == 2**devices - 1
+    sizes = [mask.bit_count() for mask in masks]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_six_devices_have_63_subsets_with_someone() -> None:
+    assert len(member_masks(6)) == 64 - 1
+
+
+def test_many_devices_everyone_and_each_one_missing() -> None:
+    masks = member_masks(20)
+    assert masks[0] == 2**20 - 1
+    assert sorted(masks[1:]) == sorted(2**20 - 1 - 2**i for i in range(20))
+
+
+@pytest.mark.parametrize("letter", CONFIGURATIONS)
+def test_measuring_is_running_every_sample_with_every_mask(letter) -> None:
+    manifest = manifest_of(letter, 3, score_format=ScoreFormat("uint8", -2, 2))
+    sections = sections_of(manifest)
+    hierarchy = manifest.hierarchy
+    images = images_of(manifest, 4)
+    labels = np.array([0, 1, 2, 0], np.int32)
+    masks = member_masks(len(hierarchy.devices))
+    steps = []
+    measured = measure(
+        manifest, sections, images, labels, masks, lambda done, total: steps.append((done, total))
+    )
+    assert steps == [(n, 4) for n in (1, 2, 3, 4)]
+    assert set(measured.exits) == set(masks)
+    for n in range(4):
+        outputs = run_devices(manifest, sections, images[n])
+        for mask in masks:
+            for tier, scores in run_exits(manifest, sections, outputs, mask).items():
+                np.testing.assert_array_equal(measured.exits[mask][tier][n], scores)
+        if hierarchy.device_section:
+            for i, device in enumerate(hierarchy.devices):
+                exact = sections[device]({"image": images[n][i]})["scores"]
+                np.testing.assert_array_equal(measured.devices[n][i], exact)
+
+
+@pytest.mark.parametrize("scheme", ["MP", "AP", "CC"])
+def test_another_format_only_changes_the_local_exit(scheme) -> None:
+    manifest = manifest_of("e", 3, schemes=(scheme, "CC"))
+    sections = sections_of(manifest)
+    images, labels = images_of(manifest, 5), np.zeros(5, np.int32)
+    masks = member_masks(3)
+    coarse = ScoreFormat("uint8", -2, 2)
+    exact = measure(manifest, sections, images, labels, masks)
+    other = msgspec.structs.replace(manifest, score_format=coarse)
+    expected = measure(other, sections, images, labels, masks)
+    got = with_format(manifest, exact, coarse)
+    for mask in masks:
+        for tier in manifest.hierarchy.exits:
+            np.testing.assert_array_equal(got.exits[mask][tier], expected.exits[mask][tier])
+    assert not np.array_equal(got.exits[7]["local"], exact.exits[7]["local"])
+
+
+def test_decoding_leaves_raw_images_alone() -> None:
+    output = DeviceOutput(None, np.zeros(3))
+    assert decoded(ScoreFormat("uint8"), output) is output
+
+
+@settings(max_examples=30)
+@given(
+    seed=st.integers(0, 1000),
+    letter=st.sampled_from(CONFIGURATIONS),
+    thresholds=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+)
+def test_staged_is_the_loop(seed: int, letter, thresholds: tuple[float, float]) -> None:
+    hierarchy, exits, _ = random_exits(seed, letter)
+    limits = dict(zip(("local", "edge"), thresholds, strict=True))
+    chosen, answers = staged(hierarchy, exits, limits)
+    for n in range(len(chosen)):
+        for index, tier in enumerate(hierarchy.exits):
+            eta = normalized_entropy(softmax(exits[tier][n]))
+            if tier == "cloud" or eta < limits[tier]:
+                assert chosen[n] == index
+                assert answers[n] == exits[tier][n].argmax()
+                break
+
+
+@pytest.mark.parametrize(("letter", "rows"), [("a", 1), ("c", 51), ("e", 51 * 11)])
+def test_a_sweep_is_staged_at_every_threshold(letter, rows: int) -> None:
+    manifest = manifest_of(letter, 3)
+    hierarchy, exits, labels = random_exits(7, letter, samples=25)
+    swept = sweep(manifest, exits, labels, ScoreFormat("float16"))
+    assert len(swept) == rows
+    assert len({tuple(sorted(row.thresholds.items())) for row in swept}) == rows
+    for row in swept[:: max(1, rows // 20)]:
+        chosen, answers = staged(hierarchy, exits, row.thresholds)
+        assert row.accuracy == np.mean(answers == labels)
+        assert row.exit_share == {
+            tier: np.mean(chosen == i) for i, tier in enumerate(hierarchy.exits)
+        }
+        assert sum(row.exit_share.values()) == pytest.approx(1)
+        expected = 48.0 if letter == "a" else communication_bytes(
+            3, row.exit_share["local"], 3, 4, bytes_per_score=2
+        )  # fmt: skip
+        assert row.bytes_per_sample_per_device == expected
+
+
+def row(accuracy: float, cost: float) -> SweepRow:
+    return SweepRow({"local": 0.5}, accuracy, {}, cost)
+
+
+def test_the_fewest_bytes_within_the_margin() -> None:
+    rows = [row(0.95, 100), row(0.94, 50), row(0.93, 20), row(0.90, 10)]
+    for margin, expected in ((0.0, 0), (0.01, 1), (0.02, 2), (0.021, 2), (0.05, 3), (1, 3)):
+        assert choose(rows, 0.95, margin) is rows[expected]
+
+
+def test_of_equally_cheap_rows_the_most_accurate() -> None:
+    rows = [row(0.94, 50), row(0.96, 50 + 1e-9), row(0.95, 50)]
+    assert choose(rows, 0.95, 0.02) is rows[1]
+
+
+def test_where_none_is_good_enough_the_most_accurate_then_the_cheapest() -> None:
+    rows = [row(0.5, 10), row(0.8, 90), row(0.8, 80), row(0.7, 20)]
+    assert choose(rows, 0.99, 0.01) is rows[2]
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), min_size=1, max_size=20),
+       st.integers(0, 20), st.integers(0, 5))  # fmt: skip
+def test_choose_is_the_search_by_hand(pairs, deepest: int, margin: int) -> None:
+    rows = [row(a / 20, float(c)) for a, c in pairs]
+    chosen = choose(rows, deepest / 20, margin / 20)
+    good = [(c, -a) for a, c in pairs if a >= deepest - margin]
+    best = min(good) if good else None
+    if best is None:
+        best = min((c, -a) for a, c in pairs if a == max(a for a, _ in pairs))
+    assert (chosen.bytes_per_sample_per_device, -chosen.accuracy * 20) == pytest.approx(best)
+
+
+def test_accuracy() -> None:
+    scores = np.eye(3, dtype=np.float32)
+    assert accuracy(scores, np.array([0, 1, 2], np.int32)) == 1
+    assert accuracy(scores, np.array([0, 1, 1], np.int32)) == pytest.approx(2 / 3)
+    assert accuracy(scores[:0], np.zeros(0, np.int32)) == 0
+
+
+def test_the_table_of_accuracies_by_hand() -> None:
+    hierarchy, _, labels = random_exits(0, "e")
+    by_mask = {mask: random_exits(mask, "e")[1] for mask in member_masks(3)}
+    measured = Measured(labels, np.zeros((len(labels), 3, 3), np.float32), by_mask)
+    thresholds = {"local": 0.4, "edge": 0.6}
+    table = accuracy_table(hierarchy, measured, thresholds)
+    assert set(table) == {str(mask) for mask in range(1, 8)}
+    for mask, exits in by_mask.items():
+        _, answers = staged(hierarchy, exits, thresholds)
+        assert table[str(mask)] == {
+            **{tier: accuracy(scores, labels) for tier, scores in exits.items()},
+            "overall": np.mean(answers == labels),
+        }
+    for missing in (1, 2):
+        kept = [sum(1 << i for i in c) for c in combinations(range(3), 3 - missing)]
+        mean = np.mean([table[str(mask)]["overall"] for mask in kept])
+        assert missing_accuracy(hierarchy, table, missing) == pytest.approx(mean)
+    assert missing_accuracy(hierarchy, table, 0) == table["7"]["overall"]
+    assert missing_accuracy(hierarchy, table, 3) is None
+
+
+def measured_with(scores: np.ndarray, cloud: np.ndarray, labels: np.ndarray) -> Measured:
+    """Three devices with the same scores: MP of them is the same again."""
+    devices = np.repeat(scores[:, None], 3, axis=1)
+    return Measured(labels, devices, {7: {"local": scores, "cloud": cloud}})
+
+
+def test_the_cheapest_format_that_is_good_enough() -> None:
+    labels = np.arange(60, dtype=np.int32) % 3
+    sure = (np.eye(3, dtype=np.float32)[labels] * 9).astype(np.float32)
+    form, rows, chosen = choose_format(manifest_of("c", 3), measured_with(sure, sure, labels), 0.0)
+    assert form.type == "uint8"
+    assert len(rows) == 51
+    assert (chosen.accuracy, chosen.bytes_per_sample_per_device) == (1.0, 3.0)
+
+
+def test_a_format_that_blurs_the_answer_is_not_chosen() -> None:
+    """Differences under a step of the 8-bit grid and above one of float16."""
+    labels = np.arange(60, dtype=np.int32) % 3
+    fine = (np.eye(3, dtype=np.float32)[labels] * 0.02).astype(np.float32)
+    fine += np.linspace(-4, 4, 60, dtype=np.float32)[:, None]
+    wrong = np.roll(np.eye(3, dtype=np.float32)[labels], 1, axis=1)
+    cloud = wrong.copy()
+    cloud[:57] = np.eye(3, dtype=np.float32)[labels[:57]]  # 95 %
+    measured = measured_with(fine, cloud, labels)
+    manifest = manifest_of("c", 3, device_features=(8, 8, 8))  # dear: 64 bytes
+    form, _, chosen = choose_format(manifest, measured, 0.0)
+    assert form.type == "float16"
+    heard = exit_scores(manifest, "local", [fine[0]] * 3)
+    assert heard.argmax() == labels[0]
+    assert chosen.accuracy >= 0.95
+
+
+def test_the_candidates_are_cheapest_first_and_span_the_scores() -> None:
+    devices = np.linspace(-5, 5, 3000, dtype=np.float32).reshape(100, 10, 3)
+    formats = score_formats(devices)
+    assert [form.type for form in formats] == ["uint8", "float16", "float32"]
+    assert formats[0].low == pytest.approx(-5, abs=0.02)
+    assert formats[0].high == pytest.approx(5, abs=0.02)
+    same = score_formats(np.zeros((4, 2, 3), np.float32))[0]
+    assert same.high > same.low  # a grid needs a width

@@ -1,0 +1,164 @@
+"""At least one message of every kind, and a strategy for each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from ddnn.protocol.messages import (
+    MAX_COUNT,
+    Answer,
+    Backlog,
+    Escalate,
+    Features,
+    Message,
+    Scores,
+    Stats,
+    Status,
+    Stored,
+    Tensor,
+)
+from ddnn.protocol.topics import Kind
+
+COUNTS = st.integers(0, MAX_COUNT)
+IDS = st.from_regex(r"[a-z0-9-]{1,64}\Z", fullmatch=True)
+BUNDLES = st.text(max_size=16)
+TEXTS = st.text(max_size=40)
+SECONDS = st.floats(-1e12, 1e12)
+REALS = st.floats(allow_nan=False, allow_infinity=False)
+LABELS = st.integers(-1, 2**16 - 1)
+MASKS = st.integers(0, 2**62 - 1)
+SHAPES = st.lists(st.integers(0, 4), max_size=5).map(tuple)
+ROLES = st.sampled_from(["device", "edge", "cloud", "worker"])
+SPENT = st.tuples(COUNTS, COUNTS)
+FLOATS_32 = st.floats(width=32)
+
+
+@st.composite
+def tensors(draw: st.DrawFn) -> Tensor:
+    shape = draw(SHAPES)
+    kind = draw(st.sampled_from(["float32", "float16", "uint8", "bits"]))
+    seed = draw(st.integers(0, 2**32 - 1))
+    values = np.random.default_rng(seed).normal(0, 50, shape)
+    if kind == "bits":
+        return Tensor.of(values.astype(np.float32), bits=True)
+    if kind == "uint8":
+        return Tensor.of(np.abs(values).astype(np.uint8))
+    return Tensor.of(values.astype(kind))
+
+
+ANSWERS = st.builds(
+    Answer,
+    sample=COUNTS,
+    node=IDS,
+    exit=st.sampled_from(["device", "local", "edge", "cloud"]),
+    label=LABELS,
+    probabilities=st.lists(REALS, max_size=4),
+    eta=REALS,
+    members=st.lists(IDS, max_size=4),
+    missing=st.lists(IDS, max_size=4),
+    quality=st.sampled_from(["full", "degraded"]),
+    expected_accuracy=st.none() | REALS,
+    bundle=BUNDLES,
+    captured_at_s=SECONDS,
+    answered_at_s=SECONDS,
+    latency_s=SECONDS,
+    late=st.booleans(),
+    truth=st.none() | LABELS,
+    payload_bytes=COUNTS,
+    wire_bytes=COUNTS,
+)
+_FEATURES = st.builds(
+    Features,
+    v=st.just(1),
+    sample=COUNTS,
+    bundle=BUNDLES,
+    members=MASKS,
+    captured_at_s=SECONDS,
+    parts=st.lists(tensors(), max_size=3).map(tuple),
+    label=st.none() | LABELS,
+    spent=SPENT,
+)
+_SCORES = st.builds(
+    Scores,
+    v=st.just(1),
+    sample=COUNTS,
+    bundle=BUNDLES,
+    members=MASKS,
+    captured_at_s=SECONDS,
+    scores=tensors(),
+    label=st.none() | LABELS,
+    spent=SPENT,
+)
+STRATEGIES: dict[Kind, st.SearchStrategy[Any]] = {
+    Kind.STATUS: st.builds(
+        Status,
+        role=ROLES,
+        session=COUNTS,
+        state=st.sampled_from(["online", "stopped", "lost"]),
+        bundle=BUNDLES,
+        version=TEXTS,
+    ),
+    Kind.STATS: st.builds(
+        Stats,
+        role=ROLES,
+        uptime_s=SECONDS,
+        memory_bytes=COUNTS,
+        counts=st.dictionaries(TEXTS, COUNTS, max_size=3),
+        gauges=st.dictionaries(TEXTS, REALS, max_size=3),
+    ),
+    Kind.SCORES: _SCORES,
+    Kind.FEATURES: _FEATURES,
+    Kind.ESCALATE: st.builds(
+        Escalate,
+        v=st.just(1),
+        sample=COUNTS,
+        bundle=BUNDLES,
+        tier=st.sampled_from(["local", "edge"]),
+    ),
+    Kind.UPLINK: _FEATURES,
+    Kind.VERDICT: _SCORES,
+    Kind.RESULT: ANSWERS,
+    Kind.BACKLOG: st.lists(ANSWERS, max_size=3).map(Backlog),
+    Kind.STORED: st.lists(COUNTS, max_size=5).map(Stored),
+}
+
+
+def answer(sample: int = 5, **changes: Any) -> Answer:
+    fields: dict[str, Any] = {
+        "sample": sample,
+        "node": "edge",
+        "exit": "local",
+        "label": 1,
+        "probabilities": [0.25, 0.75],
+        "eta": 0.8,
+        "members": ["cam1"],
+        "missing": ["cam2"],
+        "quality": "degraded",
+        "expected_accuracy": 0.5,
+        "bundle": "b1",
+        "captured_at_s": 1.5,
+        "answered_at_s": 2.5,
+        "latency_s": 1.0,
+        "truth": -1,
+        **changes,
+    }
+    return Answer(**fields)
+
+
+_THREE = Tensor.of(np.array([1, -2, 0.5], np.float32))
+_BITS = Tensor.of(np.linspace(-1, 1, 20, dtype=np.float32).reshape(2, 2, 5), bits=True)
+SAMPLES: dict[Kind, Message] = {
+    Kind.STATUS: Status("edge", 7, "online", "b1", "0.1.0"),
+    Kind.STATS: Stats("cloud", 12.5, 1 << 20, {"answers": 3}, {"queue": 0.5}),
+    Kind.SCORES: Scores(1, 300, "b1", 3, 1.75e9, _THREE, 2, (12, 80)),
+    Kind.FEATURES: Features(1, 300, "b1", 3, 1.75e9, (_BITS, _BITS), None, (12, 80)),
+    Kind.ESCALATE: Escalate(1, 70000, "b1", "local"),
+    Kind.UPLINK: Features(1, 1 << 40, "b1", 2**62 - 1, -3.0, (_BITS,), -1),
+    Kind.VERDICT: Scores(1, 0, "", 0, 0.0, Tensor.of(np.array([1], np.float16))),
+    Kind.RESULT: answer(),
+    Kind.BACKLOG: Backlog([answer(1, late=True), answer(2, expected_accuracy=None)]),
+    Kind.STORED: Stored([1, 2, 1 << 50]),
+}
