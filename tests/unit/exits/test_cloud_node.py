@@ -1,0 +1,266 @@
+"""The cloud's machine: the deepest section for many sites, and everybody's answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from exit_builders import (
+    BUNDLE,
+    EDGE_FEATURES,
+    IMAGE,
+    SITE,
+    SURE,
+    TIMING,
+    at,
+    bits,
+    features_from,
+    manifest_of,
+    presence,
+    published,
+)
+
+from ddnn.exits import fusion_node
+from ddnn.exits.cloud_node import CONFIRM_BATCH, CloudNode
+from ddnn.protocol.codec import decode, encode
+from ddnn.protocol.machine import (
+    Compute,
+    Computed,
+    Connected,
+    Disconnected,
+    Effect,
+    Publish,
+    Received,
+    Save,
+    Saved,
+    Tick,
+)
+from ddnn.protocol.messages import MAX_COUNT, Answer, Backlog, Status, Stored, Tensor
+from ddnn.protocol.topics import Kind, Topic
+
+
+def cloud_of(letter: Any = "c", devices: int = 3) -> CloudNode:
+    node = CloudNode("+", "cloud", BUNDLE, manifest_of(letter, devices), TIMING)
+    node.handle(Connected(), at(0))
+    node.handle(presence("edge"), at(0))
+    return node
+
+
+def uplink(sample: int = 5, members: int = 0b111, node: str = "edge", **fields: Any) -> Received:
+    parts = fields.pop("parts", None) or (bits(),) * members.bit_count()
+    return features_from(
+        node, sample, members=members, parts=parts, kind=Kind.UPLINK, **fields
+    )  # fmt: skip
+
+
+def run(node: CloudNode, effects: list[Effect], scores: Any = SURE) -> list[Effect]:
+    (compute,) = effects
+    assert isinstance(compute, Compute)
+    return node.handle(Computed(compute.job, {"scores": np.array(scores, np.float32)}), at(1.05))
+
+
+def answer(sample: int = 5, node: str = "edge") -> Answer:
+    return Answer(
+        sample, node, "local", 0, [1.0], 0.0, [], [], "full", None, BUNDLE, 0.0, 0.0, 0.0
+    )  # fmt: skip
+
+
+def backlog(node: str, *answers: Answer) -> Received:
+    return Received(Topic(SITE, Kind.BACKLOG, node), Backlog(list(answers)))
+
+
+def test_features_go_in_and_a_verdict_comes_out() -> None:
+    node = cloud_of()
+    effects = node.handle(uplink(spent=(6, 180), label=2), at(1))
+    assert isinstance(effects[0], Compute)
+    assert effects[0].section == "cloud"
+    assert effects[0].inputs["features"].shape == (2, 2, 9)
+    (effect,) = run(node, effects)
+    assert isinstance(effect, Publish)
+    assert effect.topic == Topic(SITE, Kind.VERDICT, "edge")
+    message: Any = effect.message
+    assert (message.sample, message.members, message.spent) == (5, 0b111, (6, 180))
+    assert (message.label, message.bundle) == (2, BUNDLE)
+    assert message.scores == Tensor.of(np.array(SURE, np.float32))
+
+
+def test_absent_members_are_zeros() -> None:
+    (compute,) = cloud_of().handle(uplink(members=0b101), at(1))
+    assert isinstance(compute, Compute)
+    assert compute.inputs["features"][0, 0].tolist() == [1, 1, 1, 0, 0, 0, 1, 1, 1]
+
+
+def test_sites_do_not_mix() -> None:
+    node = cloud_of("f", 4)
+    parts = (bits(EDGE_FEATURES),)
+    for site in ("home", "barn"):
+        for edge in ("edge", "edge2"):
+            node.handle(
+                Received(Topic(site, Kind.STATUS, edge), Status("edge", 1, "online")), at(0)
+            )
+    one = uplink(members=0b0011, parts=parts, site="home")
+    two = uplink(members=0b1100, parts=parts, site="barn", node="edge2")
+    assert node.handle(one, at(1)) == node.handle(two, at(1)) == []
+    (effect,) = run(node, node.handle(uplink(members=0b0011, parts=parts, site="barn"), at(1.01)))
+    assert isinstance(effect, Publish)
+    assert effect.topic.site == "barn"
+
+
+def test_a_missing_edge_costs_a_window() -> None:
+    node = cloud_of("f", 4)
+    node.handle(presence("edge2"), at(0))
+    assert node.handle(uplink(members=0b11, parts=(bits(EDGE_FEATURES),)), at(1)) == []
+    (compute,) = node.handle(Tick(), at(1 + TIMING.window_s))
+    assert isinstance(compute, Compute)
+    assert compute.inputs["features"][..., 2:].max() == 0
+
+
+def test_a_replay_while_it_runs_or_after_changes_nothing() -> None:
+    node = cloud_of()
+    effects = node.handle(uplink(), at(1))
+    assert node.handle(uplink(), at(1.01)) == []
+    assert len(run(node, effects)) == 1
+    assert node.handle(uplink(), at(1.2)) == []
+    assert node.counts["features_late"] == 2
+
+
+def test_a_failed_section_says_nothing() -> None:
+    node = cloud_of()
+    for n, outputs in enumerate([None, {"scores": np.full(3, np.nan, np.float32)}]):
+        (compute,) = node.handle(uplink(n), at(1))
+        assert isinstance(compute, Compute)
+        assert node.handle(Computed(compute.job, outputs), at(1.1)) == []
+    assert node.counts["section_failed"] == 2
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"bundle": "b2"},
+        {"members": 0b11},
+        {"members": 0b1111},
+        {"members": 0b111, "parts": (bits(),) * 4},
+        {"members": 0b1000, "parts": (bits(),)},
+        {"parts": (bits(EDGE_FEATURES),) * 3},
+        {"parts": (Tensor.of(np.zeros((2, 2, 3), np.float32)),) * 3},
+        {"node": "edge9"},
+        {"node": "cam1"},
+    ],
+    ids=repr,
+)
+def test_features_that_do_not_fit_are_refused(fields: dict[str, Any]) -> None:
+    fields = {"members": 0b111, "parts": (bits(),) * 3, **fields}
+    node = cloud_of()
+    assert node.handle(uplink(**fields), at(1)) == []
+    assert node.handle(Tick(), at(5)) == []
+    assert node.counts["features_refused"] == 1
+
+
+def test_raw_images() -> None:
+    node = cloud_of("a", 2)
+    image = Tensor.of(np.full(IMAGE, 7, np.uint8))
+    (compute,) = node.handle(uplink(members=0b11, parts=(image, image)), at(1))
+    assert isinstance(compute, Compute)
+    assert compute.inputs["features"].shape == (4, 4, 6)
+    assert compute.inputs["features"].min() == 7
+
+
+def test_sums_of_bytes_can_be_sent_on() -> None:
+    node = cloud_of("f", 4)
+    node.handle(presence("edge2"), at(0))
+    spent = (MAX_COUNT, MAX_COUNT)
+    parts = (bits(EDGE_FEATURES),)
+    node.handle(uplink(members=0b0011, parts=parts, spent=spent), at(1))
+    effects = node.handle(uplink(members=0b1100, parts=parts, spent=spent, node="edge2"), at(1))
+    (message,) = published(run(node, effects), Kind.VERDICT)
+    assert decode(Kind.VERDICT, encode(message)).spent == spent  # type: ignore[union-attr]
+
+
+# --------------------------------------------------------------------- answers
+
+
+def test_answers_are_saved_and_then_confirmed_to_their_nodes() -> None:
+    node = cloud_of()
+    assert node.handle(Received(Topic(SITE, Kind.RESULT), answer()), at(1)) == [
+        Save([(SITE, answer())])
+    ]
+    (save,) = node.handle(backlog("cam1", answer(1, "cam1"), answer(2, "cam1")), at(1))
+    assert save == Save([(SITE, answer(1, "cam1")), (SITE, answer(2, "cam1"))])
+    effects = node.handle(Saved([(SITE, answer()), *save.answers]), at(1.1))
+    assert effects == [
+        Publish(Topic(SITE, Kind.STORED, "edge"), Stored([5])),
+        Publish(Topic(SITE, Kind.STORED, "cam1"), Stored([1, 2])),
+    ]
+    assert node.counts["answers"] == 3
+
+
+def test_confirmations_fit_into_their_messages() -> None:
+    node = cloud_of()
+    pairs = [(SITE, answer(n)) for n in range(2 * CONFIRM_BATCH + 1)]
+    messages = published(node.handle(Saved(pairs), at(1)), Kind.STORED)
+    assert [len(m.samples) for m in messages] == [CONFIRM_BATCH, CONFIRM_BATCH, 1]
+    for message in messages:
+        assert decode(Kind.STORED, encode(message)) == message
+
+
+def test_a_backlog_holds_only_its_own_nodes_answers() -> None:
+    node = cloud_of()
+    (save,) = node.handle(backlog("cam1", answer(1, "cam1"), answer(2, "edge")), at(1))
+    assert save == Save([(SITE, answer(1, "cam1"))])
+    assert node.handle(backlog("cam1", answer(2, "edge")), at(1)) == []
+    assert node.handle(backlog("cam1"), at(1)) == []
+
+
+@pytest.mark.parametrize("name", ["", "CAM", "a/b", "#", "cam1\n"])
+def test_a_node_that_could_not_be_told_is_not_saved(name: str) -> None:
+    bad = msgspec.structs.replace(answer(), node=name)
+    assert cloud_of().handle(Received(Topic(SITE, Kind.RESULT), bad), at(1)) == []
+
+
+def test_deadlines_come_due_whatever_the_events_are() -> None:
+    """A steady stream of answers must not keep a window open."""
+    node = cloud_of("f", 4)
+    node.handle(presence("edge2"), at(0))
+    node.handle(uplink(members=0b11, parts=(bits(EDGE_FEATURES),)), at(1))
+    effects = node.handle(Received(Topic(SITE, Kind.RESULT), answer()), at(2))
+    assert {type(effect) for effect in effects} == {Save, Compute}
+
+
+# ---------------------------------------------------------------------- floods
+
+
+def test_a_flood_of_sites_takes_bounded_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fusion_node, "MAX_SITES", 20)
+    node = cloud_of()
+    for n in range(100):
+        topic = Topic(f"site{n}", Kind.STATUS, "edge")
+        node.handle(Received(topic, Status("edge", n, "online")), at(1))
+        node.handle(uplink(n, site=f"other{n}"), at(1))
+    assert len(node.fusion._membership) == 20
+
+
+def test_strangers_presence_takes_no_room() -> None:
+    node = cloud_of()
+    before = len(node.fusion._membership)
+    for n in range(100):
+        topic = Topic(f"site{n}", Kind.STATUS, f"cam{n}")
+        node.handle(Received(topic, Status("edge", n, "online")), at(1))
+    assert len(node.fusion._membership) == before
+
+
+def test_a_flood_of_samples_takes_bounded_room() -> None:
+    node = cloud_of()
+    for n in range(3000):
+        node.handle(uplink(n), at(1))
+    assert len(node.fusion._jobs) <= 1024
+    assert node.counts["evicted"] == 3000 - 1024
+
+
+def test_after_a_reconnect_presence_is_learnt_anew() -> None:
+    node = cloud_of()
+    node.handle(Disconnected(), at(1))
+    assert len(node.fusion._membership) == 0
+    node.handle(Connected(), at(2))
+    assert len(node.handle(uplink(), at(3))) == 1
