@@ -34,7 +34,7 @@ from ddnn.adapters.litert import LiteRtSection
 from ddnn.cli.demo import Plan, Site, prepare
 from ddnn.protocol.codec import decode
 from ddnn.protocol.messages import Answer
-from ddnn.protocol.topics import Kind, parse
+from ddnn.protocol.topics import Kind, parse, topic_filter
 from ddnn.runtime.bundle import load_bundle, write_manifest
 from ddnn.runtime.fleet import Fleet
 
@@ -60,7 +60,6 @@ class Listener:
     def __init__(self, port: int, filters: list[str]) -> None:
         self.arrived_s: dict[int, float] = {}
         self.sizes: dict[str, int] = {}
-        self.answers: dict[int, Answer] = {}
         self._client = connect(f"listener-{time.time_ns()}", port, filters)
         self._client.on_message = self._on_message
         self._client.loop_start()
@@ -76,7 +75,6 @@ class Listener:
             answer = decode(topic.kind, message.payload)
             assert isinstance(answer, Answer)
             self.arrived_s[answer.sample] = now_s
-            self.answers[answer.sample] = answer
 
     def latencies_ms(self, first: int, last: int, rate_hz: float) -> list[float]:
         return [
@@ -123,13 +121,16 @@ def system_latency(plan: Plan, seconds: float) -> tuple[list[float], dict[str, i
         stack.callback(site.close)
         site.start()
         site.watcher.close()  # the listener below stands in its place
-        listener = Listener(site.port, ["ddnn/v1/demo/#"])
-        stack.callback(listener.close)
+        everything = Listener(site.port, ["ddnn/v1/demo/#"])
         time.sleep(1.5)
+        everything.close()
+        sizes = {k: everything.sizes[k] for k in SIZES if k in everything.sizes}
+        listener = Listener(site.port, [topic_filter(Kind.RESULT, "demo")])  # as the bare one
+        stack.callback(listener.close)
+        time.sleep(0.5)
         first = site.tick()
         time.sleep(seconds)
         last = site.tick() - 2
-        sizes = {k: listener.sizes[k] for k in SIZES if k in listener.sizes}
         return listener.latencies_ms(first, last, RATE_HZ), sizes
 
 

@@ -1,7 +1,9 @@
 """MQTT by paho: MQTT 5 where the broker speaks it, 3.1.1 otherwise, found out at connect.
 
-A fresh client per connection: each carries its own session number in its Last Will, and nothing
-half-sent of an old connection reaches a new one.
+paho is driven by the machine's own thread through its interface for external event loops: no
+hand-over between threads stands between a message and its answer. Only connecting, which may
+block, happens in a thread of its own. A fresh client per connection: each carries its own session
+number in its Last Will, and nothing half-sent of an old connection reaches a new one.
 """
 
 from __future__ import annotations
@@ -9,13 +11,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
+import select
 import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 
 from ddnn.errors import ConfigError
 from ddnn.runtime.settings import NodeSettings
@@ -27,12 +31,26 @@ KEEPALIVE_S = 5
 CONNECT_S = 5.0
 ANSWER_S = 2.0  # a broker that does not know MQTT 5 may say nothing at all
 FAREWELL_S = 2.0
+MISC_S = 0.5  # how often keep-alives are looked after
 BACKOFF_S = (0.2, 5.0)
+READ_AT_ONCE = 64  # messages read before others get their turn
 _VERSIONS = {
     "auto": (MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311),
     "5": (MQTTProtocolVersion.MQTTv5,),
     "3.1.1": (MQTTProtocolVersion.MQTTv311,),
 }
+
+
+class _Link:
+    """One connection: a paho client and what has become of it."""
+
+    def __init__(self, client: paho.Client, session: int) -> None:
+        self.client, self.session = client, session
+        self.deadline_s = time.monotonic() + ANSWER_S
+        self.up = False
+        self.reason = ""  # why it ended; empty while it has not
+        self.received = 0
+        self.confirmed: set[int] = set()
 
 
 class MqttTransport:
@@ -46,11 +64,18 @@ class MqttTransport:
             raise ConfigError(f"broker port {port}: expected 1 to 65535")
         self._client_id, self._host, self._port = client_id, host, port
         self._versions = _VERSIONS[version]
+        self._turn = 0  # which version is tried
         self._random = random.Random()  # noqa: S311  jitter and session numbers, not secrets
-        self._client: paho.Client | None = None
-        self._down = threading.Event()
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="mqtt-link", daemon=True)
+        self._link: _Link | None = None
+        self._connecting = False
+        self._offered: _Link | str | None = None  # by the connecting thread: a link, or why not
+        self._retry_at_s = 0.0
+        self._backoff_s = BACKOFF_S[0]
+        self._misc_at_s = 0.0
+        self._closed = False
+        self._wake_read, self._wake_write = socket.socketpair()
+        self._wake_read.setblocking(False)
+        self._wake_write.setblocking(False)
 
     @classmethod
     def of(cls, settings: NodeSettings) -> MqttTransport:
@@ -64,75 +89,162 @@ class MqttTransport:
         will: Callable[[int], tuple[str, bytes]],
     ) -> None:
         self._sink, self._will = sink, will
-        self._thread.start()
+        self._connect_soon()
 
     def subscribe(self, filters: Sequence[str]) -> None:
-        if self._client is not None and filters:
-            self._client.subscribe([(text, 1) for text in filters])
+        if self._link is not None and self._link.up and filters:
+            self._link.client.subscribe([(text, 1) for text in filters])
 
     def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> None:
-        if self._client is not None:
-            self._client.publish(topic, payload, qos, retain)
+        if self._link is not None and self._link.up:
+            self._link.client.publish(topic, payload, qos, retain)
+
+    def wake(self) -> None:
+        with contextlib.suppress(OSError):  # full: it is awake already; closed: nobody sleeps
+            self._wake_write.send(b"\0")
+
+    def wait(self, timeout_s: float) -> None:
+        now_s = time.monotonic()
+        self._advance(now_s)
+        link = self._link
+        until_s = now_s + timeout_s
+        if link is not None:
+            until_s = min(until_s, self._misc_at_s)
+            if not link.up:
+                until_s = min(until_s, link.deadline_s)
+        elif not self._connecting:
+            until_s = min(until_s, self._retry_at_s)
+        sock = link.client.socket() if link is not None else None
+        readable = [self._wake_read] if sock is None else [self._wake_read, sock]
+        writable = (
+            [sock] if link is not None and sock is not None and link.client.want_write() else []
+        )
+        try:
+            ready, free, _ = select.select(
+                readable, writable, [], max(0.0, until_s - time.monotonic())
+            )
+        except (OSError, ValueError):  # the socket was closed under us
+            ready, free = [], []
+        if self._wake_read in ready:
+            with contextlib.suppress(OSError):
+                self._wake_read.recv(4096)
+        if link is not None:
+            self._work(link, sock in ready, bool(free))
 
     def close(self, last_words: tuple[str, bytes] | None = None) -> None:
-        self._closed.set()
-        client = self._client
-        if client is not None:
+        self._closed = True
+        link = self._link
+        if link is not None and link.up:
             if last_words is not None:
-                with contextlib.suppress(ValueError, RuntimeError):
-                    client.publish(*last_words, 1, True).wait_for_publish(FAREWELL_S)
-            client.disconnect()
-        self._down.set()
-        if self._thread.is_alive():
-            self._thread.join(CONNECT_S + FAREWELL_S)
+                self._publish_confirmed(link, *last_words)
+            link.client.disconnect()
+        self._link = None
+        self._wake_read.close()
+        self._wake_write.close()
 
-    # ------------------------------------------------------- the link's thread
+    # --------------------------------------------------------------- one link
 
-    def _run(self) -> None:
-        turn = 0
-        wait_s = BACKOFF_S[0]
-        while not self._closed.is_set():
-            reason, connected = self._connection(self._versions[turn % len(self._versions)])
-            if connected:
-                wait_s = BACKOFF_S[0]
-            elif reason != "unreachable":
-                turn += 1  # refused, or silent: perhaps it speaks the other version
-            self._sink(LinkDown(f"{self._host}:{self._port} {reason}"))
-            self._closed.wait(wait_s * self._random.uniform(0.5, 1.0))
-            wait_s = min(2 * wait_s, BACKOFF_S[1])
+    def _work(self, link: _Link, readable: bool, writable: bool) -> None:
+        """Read and write what there is, and look after keep-alives."""
+        if writable:
+            link.client.loop_write()
+        if readable:
+            for _ in range(READ_AT_ONCE):
+                before = link.received
+                code = link.client.loop_read()
+                if code != MQTTErrorCode.MQTT_ERR_SUCCESS or link.received == before:
+                    break
+        now_s = time.monotonic()
+        if now_s >= self._misc_at_s:
+            self._misc_at_s = now_s + MISC_S
+            link.client.loop_misc()
+        if not link.up and not link.reason and now_s > link.deadline_s:
+            link.reason = "did not answer"
+        if link.client.socket() is None and not link.reason:
+            link.reason = "closed"
+        if link.reason:
+            self._drop(link)
 
-    def _connection(self, protocol: MQTTProtocolVersion) -> tuple[str, bool]:
-        """One connection from start to end: why it ended, and whether it ever was one."""
-        self._down.clear()
-        answered = threading.Event()
-        state: dict[str, Any] = {"reason": "closed", "connected": False}
+    def _drop(self, link: _Link) -> None:
+        """The link has ended: say so, and try again later."""
+        self._link = None
+        link.client.disconnect()
+        self._failed(link.reason, was_up=link.up)
+
+    def _failed(self, reason: str, *, was_up: bool) -> None:
+        if was_up:
+            self._backoff_s = BACKOFF_S[0]
+        elif not reason.startswith("cannot"):
+            self._turn += 1  # refused, or silent: perhaps it speaks the other version
+        self._retry_at_s = time.monotonic() + self._backoff_s * self._random.uniform(0.5, 1.0)
+        self._backoff_s = min(2 * self._backoff_s, BACKOFF_S[1])
+        self._sink(LinkDown(f"{self._host}:{self._port} {reason}"))
+
+    def _publish_confirmed(self, link: _Link, topic: str, payload: bytes) -> None:
+        """Publish retained, QoS 1, and wait for the receipt, briefly."""
+        sent = link.client.publish(topic, payload, 1, True)
+        until_s = time.monotonic() + FAREWELL_S
+        while sent.mid not in link.confirmed and time.monotonic() < until_s:
+            sock = link.client.socket()
+            if sock is None:
+                return
+            wanting = [sock] if link.client.want_write() else []
+            ready, free, _ = select.select([sock], wanting, [], 0.1)
+            if free:
+                link.client.loop_write()
+            if ready and link.client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                return
+
+    # -------------------------------------------------------------- connecting
+
+    def _advance(self, now_s: float) -> None:
+        """Take over what the connecting thread offers; start to connect when it is time."""
+        offered, self._offered = self._offered, None
+        if offered is not None:
+            self._connecting = False
+            if isinstance(offered, _Link):
+                self._link = offered
+                self._misc_at_s = now_s + MISC_S
+            else:
+                self._failed(offered, was_up=False)
+        if self._link is None and not self._connecting and now_s >= self._retry_at_s:
+            self._connect_soon()
+
+    def _connect_soon(self) -> None:
+        if not self._closed:
+            self._connecting = True
+            threading.Thread(target=self._connect, name="mqtt-connect", daemon=True).start()
+
+    def _connect(self) -> None:
+        """In a thread of its own, for names and sockets may take their time."""
         session = self._random.getrandbits(52)
         client = paho.Client(
             CallbackAPIVersion.VERSION2,
             client_id=self._client_id,
-            protocol=protocol,
+            protocol=self._versions[self._turn % len(self._versions)],
             reconnect_on_failure=False,
         )
+        link = _Link(client, session)
         client.will_set(*self._will(session), qos=1, retain=True)
 
         def on_connect(_c: object, _u: object, _f: object, code: Any, _p: object) -> None:
             if code.is_failure:
-                state["reason"] = f"refused: {code}"
-                self._down.set()
+                link.reason = f"refused: {code}"
             else:
-                state["connected"] = True
-                self._client = client
+                link.up = True
+                self._backoff_s = BACKOFF_S[0]
                 self._sink(LinkUp(session))
-            answered.set()
 
         def on_disconnect(_c: object, _u: object, _f: object, code: Any, _p: object) -> None:
-            if state["connected"]:
-                state["reason"] = str(code)
-            self._down.set()
-            answered.set()
+            link.reason = link.reason or str(code)
 
         def on_message(_c: object, _u: object, message: paho.MQTTMessage) -> None:
+            link.received += 1
             self._sink(Arrived(message.topic, bytes(message.payload)))
+
+        def on_publish(_c: object, _u: object, mid: int, _r: object, _p: object) -> None:
+            if self._closed:
+                link.confirmed.add(mid)
 
         def on_socket_open(_c: object, _u: object, sock: Any) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -140,20 +252,48 @@ class MqttTransport:
         client.on_connect = on_connect
         client.on_disconnect = on_disconnect
         client.on_message = on_message
+        client.on_publish = on_publish
         client.on_socket_open = on_socket_open
         client.connect_timeout = CONNECT_S
         try:
             client.connect(self._host, self._port, KEEPALIVE_S)
+            link.deadline_s = time.monotonic() + ANSWER_S
+            self._offered = link
         except OSError as error:
             log.debug("cannot connect: %s", error)
-            return "unreachable", False
-        client.loop_start()
-        try:
-            if not answered.wait(ANSWER_S):
-                return "did not answer", False
-            self._down.wait()
-            return state["reason"], state["connected"]
-        finally:
-            self._client = None
-            client.disconnect()
-            client.loop_stop()
+            self._offered = "cannot be reached"
+        self.wake()
+
+
+class DrivenTransport:
+    """A transport with a thread of its own to drive it, for programs that have no loop."""
+
+    def __init__(self, transport: MqttTransport) -> None:
+        self._transport = transport
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
+
+    def start(
+        self, sink: Callable[[LinkEvent], None], will: Callable[[int], tuple[str, bytes]]
+    ) -> None:
+        self._transport.start(sink, will)
+        self._thread.start()
+
+    def subscribe(self, filters: Sequence[str]) -> None:
+        """From the sink only."""
+        self._transport.subscribe(filters)
+
+    def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> None:
+        """From the sink only."""
+        self._transport.publish(topic, payload, qos, retain)
+
+    def close(self, last_words: tuple[str, bytes] | None = None) -> None:
+        self._closing.set()
+        if self._thread.is_alive():
+            self._transport.wake()
+            self._thread.join(FAREWELL_S)
+        self._transport.close(last_words)
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            self._transport.wait(1.0)

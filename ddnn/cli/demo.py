@@ -22,7 +22,7 @@ import numpy as np
 
 from ddnn.adapters import broker as brokers
 from ddnn.adapters.command import exit_codes
-from ddnn.adapters.mqtt import MqttTransport
+from ddnn.adapters.mqtt import DrivenTransport, MqttTransport
 from ddnn.core.ids import tick_of
 from ddnn.errors import ConfigError, DdnnError, LinkError, RemoteProtocolError
 from ddnn.exits.answers import better
@@ -289,7 +289,7 @@ class Watcher:
         self.first_s: dict[int, float] = {}  # when any answer to a sample was first given
         self.online: set[str] = set()
         self.stats: dict[str, Stats] = {}
-        self._transport = MqttTransport("demo-watcher", port=port, version=version)
+        self._transport = DrivenTransport(MqttTransport("demo-watcher", port=port, version=version))
 
     def start(self) -> None:
         self._transport.start(self._sink, lambda session: (f"ddnn/demo-watcher/{SITE}", b""))

@@ -1,13 +1,14 @@
 """Answers on disk until the store has confirmed them: an append-only file of JSON lines.
 
 Each answer is handed to the operating system before it is published, so that no SIGKILL of this
-process loses one. The file is emptied whenever nothing is pending, and rewritten when most of it
-is. What was confirmed just before a crash may be sent again: the store is idempotent.
+process loses one. The file is emptied whenever nothing is pending, and rewritten when it has grown.
+What was confirmed just before a crash may be sent again: the store is idempotent.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,7 +35,10 @@ def read_answers(path: Path) -> list[Answer]:
 
 
 class FileAnswerLog:
-    """See the module. Owned by one thread."""
+    """See the module. Owned by one thread.
+
+    `keep` and `forget` raise OSError where the disk fails or is full; the log stays usable.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -52,8 +56,14 @@ class FileAnswerLog:
     def keep(self, answer: Answer) -> None:
         line = _ENCODER.encode(answer) + b"\n"
         self._lines[answer.sample] = line
-        os.write(self._file, line)
-        self._bytes += len(line)
+        # After a line that a full disk has cut, a line break comes first.
+        data = b"\n" + line if self._cut else line
+        self._cut = True
+        written = os.write(self._file, data)
+        self._bytes += written
+        if written < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+        self._cut = False
 
     def forget(self, samples: Sequence[int]) -> None:
         for sample in samples:
@@ -69,8 +79,8 @@ class FileAnswerLog:
         fresh = self._path.with_suffix(".new")
         data = b"".join(self._lines.values())
         fresh.write_bytes(data)
+        file = os.open(fresh, os.O_WRONLY | os.O_APPEND)
+        fresh.replace(self._path)
         if self._file >= 0:
             os.close(self._file)
-        fresh.replace(self._path)
-        self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND)
-        self._bytes = len(data)
+        self._file, self._bytes, self._cut = file, len(data), False

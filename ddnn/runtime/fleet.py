@@ -76,14 +76,17 @@ class Fleet:
     def close(self) -> None:
         """End everything; the first started (the broker) last, so that it hears the farewells."""
         running = [p for p in self._running.values() if p.poll() is None]
-        for group in (running[1:], running[:1]):
-            for process in group:
-                process.send_signal(signal.SIGCONT)  # a stopped process hears no SIGTERM
-                process.terminate()
-            until_s = time.monotonic() + TERMINATE_S
-            for process in group:
-                try:
-                    process.wait(max(0.1, until_s - time.monotonic()))
-                except subprocess.TimeoutExpired:
+        try:
+            for group in (running[1:], running[:1]):
+                for process in group:
+                    process.terminate()
+                    process.send_signal(signal.SIGCONT)  # a stopped process hears no SIGTERM
+                until_s = time.monotonic() + TERMINATE_S
+                for process in group:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(max(0.1, until_s - time.monotonic()))
+        finally:  # an impatient Ctrl-C, too, leaves nothing behind
+            for process in running:
+                if process.poll() is None:
                     process.kill()
                     process.wait(TERMINATE_S)

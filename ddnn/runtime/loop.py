@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
 from collections import deque
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from ddnn.core.section import Arrays, Section
-from ddnn.errors import DdnnError, RemoteProtocolError
+from ddnn.errors import RemoteProtocolError
 from ddnn.protocol import topics
 from ddnn.protocol.codec import decode, encode, publish_bytes
 from ddnn.protocol.machine import (
@@ -44,6 +43,7 @@ log = logging.getLogger(__name__)
 QUEUE_LIMIT = 20_000  # messages waiting for the machine; newer ones are refused and counted
 INLINE_S = 0.002  # a section faster than this runs in the machine's thread: a hand-over costs more
 IDLE_S = 1.0  # the longest the loop sleeps
+AT_ONCE = 64  # events handled before the network is looked after again
 
 Role = Literal["device", "edge", "cloud", "worker"]
 
@@ -76,7 +76,8 @@ Inbox = LinkEvent | Captured | Computed | Saved | _Stop
 class Loop:
     """Runs a machine against a transport until `close`.
 
-    Everything that happens is put into one queue; the owner thread alone touches the machine.
+    The owner thread alone touches the machine and drives the transport; what other threads have
+    for it (frames, results of slow sections, what is stored) is put into its inbox.
     `save` takes the answers of a Save effect and a function to call once they are stored.
     """
 
@@ -98,7 +99,7 @@ class Loop:
         self._slow: set[str] = set()
         self._answer_log, self._save, self._observe = answer_log, save, observe
         self._stats_every_s = stats_every_s
-        self._inbox: queue.SimpleQueue[Inbox] = queue.SimpleQueue()
+        self._inbox: deque[Inbox] = deque()
         self._pool: ThreadPoolExecutor | None = None
         self._thread = threading.Thread(target=self._run, name="machine", daemon=True)
         self._started_s = time.monotonic()
@@ -109,15 +110,14 @@ class Loop:
 
     def start(self) -> None:
         self._thread.start()
-        self.transport.start(self._from_link, self._will)
 
     def captured(self, frame: Captured) -> None:
         """A frame of this node's camera."""
-        self._inbox.put(frame)
+        self._put(frame)
 
     def close(self, timeout_s: float = 3.0) -> None:
         """Stop the machine, say so to the others, disconnect."""
-        self._inbox.put(_Stop())
+        self._put(_Stop())
         self._thread.join(timeout_s)
         self.transport.close(self._status("stopped", self._session))
         if self._pool is not None:
@@ -129,10 +129,15 @@ class Loop:
         return not self._thread.is_alive()
 
     def _from_link(self, event: LinkEvent) -> None:
-        if isinstance(event, Arrived) and self._inbox.qsize() > QUEUE_LIMIT:
+        if isinstance(event, Arrived) and len(self._inbox) > QUEUE_LIMIT:
             self._count("queue_full")
             return
-        self._inbox.put(event)
+        self._inbox.append(event)
+
+    def _put(self, item: Inbox) -> None:
+        """From any thread."""
+        self._inbox.append(item)
+        self.transport.wake()
 
     _session = 0
 
@@ -150,6 +155,7 @@ class Loop:
 
     def _run(self) -> None:
         try:
+            self.transport.start(self._from_link, self._will)
             self._warm_up()
             self._serve()
         except BaseException as error:  # reported by the app, which ends the process
@@ -175,18 +181,18 @@ class Loop:
         while True:
             deadline_s = self.machine.deadline_s()
             until_s = stats_due_s if deadline_s is None else min(deadline_s, stats_due_s)
-            wait_s = min(max(until_s - time.monotonic(), 0.0), IDLE_S)
-            try:
-                item = self._inbox.get(timeout=wait_s)
-            except queue.Empty:
-                item = None
-            if isinstance(item, _Stop):
-                return
+            idle_s = 0.0 if self._inbox else min(max(until_s - time.monotonic(), 0.0), IDLE_S)
+            self.transport.wait(idle_s)
+            for _ in range(min(len(self._inbox), AT_ONCE)):
+                item = self._inbox.popleft()
+                if isinstance(item, _Stop):
+                    return
+                event = self._event(item)
+                if event is not None:
+                    self._handle(event)
             now_s = time.monotonic()
-            event = self._event(item)
-            if event is not None:
-                self._handle(event)
-            elif deadline_s is not None and deadline_s <= now_s:
+            deadline_s = self.machine.deadline_s()
+            if deadline_s is not None and deadline_s <= now_s:
                 self._handle(Tick())
             if now_s >= stats_due_s:
                 stats_due_s = now_s + self._stats_every_s
@@ -247,25 +253,34 @@ class Loop:
                 self._count("bytes_sent", publish_bytes(text, len(payload), rule.qos))
                 self.transport.publish(text, payload, rule.qos, rule.retain)
             case Compute() if effect.section in self._slow and self._pool is not None:
-                self._pool.submit(lambda: self._inbox.put(self._compute(effect)))
+                self._pool.submit(lambda: self._put(self._compute(effect)))
             case Compute():
                 return self._compute(effect)
-            case Keep(answer):
-                if self._answer_log is not None:
-                    self._answer_log.keep(answer)
-            case Forget(samples):
-                if self._answer_log is not None:
-                    self._answer_log.forget(samples)
+            case Keep() | Forget():
+                self._write_down(effect)
             case Save():
                 if self._save is not None:
-                    self._save(effect, self._inbox.put)
+                    self._save(effect, self._put)
         return None
+
+    def _write_down(self, effect: Keep | Forget) -> None:
+        """A full disk costs the answers' safety from crashes, not the answers."""
+        if self._answer_log is None:
+            return
+        try:
+            if isinstance(effect, Keep):
+                self._answer_log.keep(effect.answer)
+            else:
+                self._answer_log.forget(effect.samples)
+        except OSError as error:
+            self._count("answer_log_failed")
+            log.error("answers are not on disk: %s", error)
 
     def _compute(self, effect: Compute) -> Computed:
         try:
             return Computed(effect.job, self._sections[effect.section](effect.inputs))
-        except (DdnnError, ValueError, RuntimeError, KeyError) as error:
-            log.error("section %s failed: %s", effect.section, error)
+        except Exception as error:  # whatever a section raises: the machine must hear of it
+            log.error("section %s failed: %s: %s", effect.section, type(error).__name__, error)
             return Computed(effect.job, None)
 
     def _publish_stats(self) -> None:
@@ -276,7 +291,7 @@ class Loop:
             time.monotonic() - self._started_s,
             resident_bytes(),
             counts,
-            {"queue": float(self._inbox.qsize())},
+            {"queue": float(len(self._inbox))},
         )
         topic = str(Topic(me.site, Kind.STATS, me.node))
         self.transport.publish(topic, encode(stats), 0, False)

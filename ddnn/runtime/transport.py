@@ -31,7 +31,11 @@ LinkEvent = LinkUp | LinkDown | Arrived
 
 
 class Transport(Protocol):
-    """A connection that comes and goes. Events may be handed over from any thread."""
+    """A connection that comes and goes, driven by one thread: the one that calls `wait`.
+
+    That thread alone calls `subscribe` and `publish`, and hears the events, so that a message is
+    read, handled and answered without changing threads.
+    """
 
     def start(
         self,
@@ -41,6 +45,15 @@ class Transport(Protocol):
         """Begin to connect; `will(session)` gives topic and payload of the (retained) Last Will."""
         ...
 
+    def wait(self, timeout_s: float) -> None:
+        """Let the network work until something has happened, or for so long; events go to the
+        sink. Never longer, whatever the network does."""
+        ...
+
+    def wake(self) -> None:
+        """From any thread: make `wait` return."""
+        ...
+
     def subscribe(self, filters: Sequence[str]) -> None: ...
 
     def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> None:
@@ -48,5 +61,6 @@ class Transport(Protocol):
         ...
 
     def close(self, last_words: tuple[str, bytes] | None = None) -> None:
-        """Publish the retained `last_words`, wait for them briefly, disconnect."""
+        """Publish the retained `last_words`, wait for them briefly, disconnect. From any thread,
+        once nobody calls `wait` any more."""
         ...
