@@ -21,7 +21,7 @@ from ddnn.runtime.bundle import load_bundle, read_manifest
 from ddnn.runtime.loop import Identity, Loop
 from ddnn.runtime.service import ddnn_version, run_until_signal
 from ddnn.runtime.settings import NodeSettings
-from device_app.sources import open_source
+from device_app.sources import open_source, parse_uri
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +36,13 @@ class DeviceSettings(NodeSettings, frozen=True, kw_only=True):
     ]
     rate_hz: Annotated[float, msgspec.Meta(description="Samples per second.", gt=0, le=1000)] = 10.0
     view: Annotated[
-        int | None, msgspec.Meta(description="Which view of the source; by default the node's.")
+        Annotated[int, msgspec.Meta(ge=0)] | None,
+        msgspec.Meta(description="Which view of the source; by default the node's."),
     ] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        parse_uri(self.source)
 
 
 def run(settings: DeviceSettings) -> None:
@@ -75,20 +80,39 @@ def run(settings: DeviceSettings) -> None:
     run_until_signal(loop)
 
 
+class Clocked:
+    """A frame at every tick of the wall clock; ticks that were missed are passed over."""
+
+    def __init__(self, source: FrameSource, period_s: float) -> None:
+        self.source, self._period_s = source, period_s
+        self._tick = tick_of(time.time(), period_s) + 1
+
+    def due_s(self) -> float:
+        """Monotonic time of the next tick, by what the wall clock says now."""
+        return time.monotonic() + self._tick * self._period_s - time.time()
+
+    def take(self) -> Captured:
+        tick = max(self._tick, tick_of(time.time(), self._period_s))
+        self._tick = tick + 1
+        frame = self.source.frame(tick)
+        return Captured(tick, tick * self._period_s, {"image": frame.image}, frame.label)
+
+
 def _capture(loop: Loop, uri: str, view: int, shape: tuple[int, int, int], period_s: float) -> None:
     """One frame per tick. A source that fails is opened again, with back-off."""
     wait_s = REOPEN_S[0]
     while True:
         try:
-            source = open_source(uri, view, shape)
-            tick = tick_of(time.time(), period_s)
+            frames = Clocked(open_source(uri, view, shape), period_s)
+            if frames.source.at_hand:
+                loop.attach(frames)  # no thread stands between camera and section
+                return
             while True:
-                tick = max(tick + 1, tick_of(time.time(), period_s))
-                time.sleep(max(0.0, tick * period_s - time.time()))
-                frame = source.frame(tick)
-                loop.captured(Captured(tick, tick * period_s, {"image": frame.image}, frame.label))
+                time.sleep(max(0.0, frames.due_s() - time.monotonic()))
+                loop.captured(frames.take())
                 wait_s = REOPEN_S[0]
-        except (DdnnError, OSError) as error:
-            log.error("source %s: %s; trying again in %.0f s", uri, error, wait_s)
+        except Exception as error:  # drivers and decoders raise whatever they like
+            what = error if isinstance(error, (DdnnError, OSError)) else repr(error)
+            log.error("source %s: %s; trying again in %.0f s", uri, what, wait_s)
             time.sleep(wait_s)
             wait_s = min(2 * wait_s, REOPEN_S[1])

@@ -29,14 +29,24 @@ class Frame(NamedTuple):
 
 
 class FrameSource(Protocol):
+    """`at_hand`: a frame costs no waiting and no decoding."""
+
+    at_hand: bool
+
     def frame(self, tick: int) -> Frame: ...
+
+
+def parse_uri(uri: str) -> tuple[str, str]:
+    """Kind and path of a source; ConfigError where there is no such kind."""
+    kind, _, rest = uri.partition(":")
+    if kind not in KINDS or not rest:
+        raise ConfigError(f"--source {uri!r}: expected KIND:… with KIND one of {', '.join(KINDS)}")
+    return kind, rest
 
 
 def open_source(uri: str, view: int, shape: tuple[int, int, int]) -> FrameSource:
     """The source `uri` for camera number `view`, giving images of `shape`."""
-    kind, _, rest = uri.partition(":")
-    if kind not in KINDS or not rest:
-        raise ConfigError(f"--source {uri!r}: expected KIND:… with KIND one of {', '.join(KINDS)}")
+    kind, rest = parse_uri(uri)
     if kind == "dataset":
         return DatasetSource(rest, view, shape)
     if kind == "frames":
@@ -47,6 +57,8 @@ def open_source(uri: str, view: int, shape: tuple[int, int, int]) -> FrameSource
 
 class DatasetSource:
     """Sample number tick modulo the number of samples."""
+
+    at_hand = True
 
     def __init__(self, spec: str, view: int, shape: tuple[int, int, int]) -> None:
         from ddnn.data import load_samples  # only here: rendering costs memory
@@ -63,6 +75,8 @@ class DatasetSource:
 
 class FramesSource:
     """images.npy [samples, views, height, width, 3] and view_labels.npy, mapped, not loaded."""
+
+    at_hand = True
 
     def __init__(self, path: Path, view: int, shape: tuple[int, int, int]) -> None:
         try:
@@ -82,6 +96,8 @@ class FramesSource:
 
 class StreamSource:
     """Frames one after the other, scaled to the section's input; nothing is known of labels."""
+
+    at_hand = False
 
     def __init__(self, images: Iterator[Image], shape: tuple[int, int, int]) -> None:
         self._images, self._shape = images, shape

@@ -75,7 +75,7 @@ def read_config(
                 values.update(tomllib.load(handle))
         except OSError as error:
             raise ConfigError(f"--config {file}: {error.strerror}") from None
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"--config {file}: not TOML: {error}") from None
     names = [field.name for field in msgspec.structs.fields(schema)]
     values.update({n: environ[PREFIX + n.upper()] for n in names if PREFIX + n.upper() in environ})

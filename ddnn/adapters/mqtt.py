@@ -149,11 +149,10 @@ class MqttTransport:
         if writable:
             link.client.loop_write()
         if readable:
-            for _ in range(READ_AT_ONCE):
-                before = link.received
-                code = link.client.loop_read()
-                if code != MQTTErrorCode.MQTT_ERR_SUCCESS or link.received == before:
-                    break
+            try:
+                self._read(link)
+            except Exception as error:  # paho raises whatever its parsing comes upon
+                link.reason = f"sent what is no MQTT: {error!r}"
         now_s = time.monotonic()
         if now_s >= self._misc_at_s:
             self._misc_at_s = now_s + MISC_S
@@ -164,6 +163,14 @@ class MqttTransport:
             link.reason = "closed"
         if link.reason:
             self._drop(link)
+
+    @staticmethod
+    def _read(link: _Link) -> None:
+        for _ in range(READ_AT_ONCE):
+            before = link.received
+            code = link.client.loop_read()
+            if code != MQTTErrorCode.MQTT_ERR_SUCCESS or link.received == before:
+                break
 
     def _drop(self, link: _Link) -> None:
         """The link has ended: say so, and try again later."""
@@ -240,7 +247,11 @@ class MqttTransport:
 
         def on_message(_c: object, _u: object, message: paho.MQTTMessage) -> None:
             link.received += 1
-            self._sink(Arrived(message.topic, bytes(message.payload)))
+            try:
+                topic = message.topic
+            except UnicodeDecodeError:
+                topic = ""  # which is none of ours: counted and dropped like any other
+            self._sink(Arrived(topic, bytes(message.payload)))
 
         def on_publish(_c: object, _u: object, mid: int, _r: object, _p: object) -> None:
             if self._closed:
@@ -259,7 +270,7 @@ class MqttTransport:
             client.connect(self._host, self._port, KEEPALIVE_S)
             link.deadline_s = time.monotonic() + ANSWER_S
             self._offered = link
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: the name can be none of a host
             log.debug("cannot connect: %s", error)
             self._offered = "cannot be reached"
         self.wake()

@@ -80,7 +80,11 @@ class FileAnswerLog:
         data = b"".join(self._lines.values())
         fresh.write_bytes(data)
         file = os.open(fresh, os.O_WRONLY | os.O_APPEND)
-        fresh.replace(self._path)
+        try:
+            fresh.replace(self._path)
+        except OSError:
+            os.close(file)
+            raise
         if self._file >= 0:
             os.close(self._file)
         self._file, self._bytes, self._cut = file, len(data), False

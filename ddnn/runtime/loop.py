@@ -48,6 +48,16 @@ AT_ONCE = 64  # events handled before the network is looked after again
 Role = Literal["device", "edge", "cloud", "worker"]
 
 
+class Frames(Protocol):
+    """A camera that has its frame at hand when it is due: read in the machine's own thread."""
+
+    def due_s(self) -> float:
+        """Monotonic time of the next frame."""
+        ...
+
+    def take(self) -> Captured: ...
+
+
 class AnswerLog(Protocol):
     """Where answers are kept until they are confirmed."""
 
@@ -105,6 +115,7 @@ class Loop:
         self._started_s = time.monotonic()
         self._connected = False
         self.failed: BaseException | None = None
+        self._frames: Frames | None = None
 
     # ------------------------------------------------------------- any thread
 
@@ -114,6 +125,11 @@ class Loop:
     def captured(self, frame: Captured) -> None:
         """A frame of this node's camera."""
         self._put(frame)
+
+    def attach(self, frames: Frames) -> None:
+        """From any thread: take frames from here, each when it is due."""
+        self._frames = frames
+        self.transport.wake()
 
     def close(self, timeout_s: float = 3.0) -> None:
         """Stop the machine, say so to the others, disconnect."""
@@ -181,8 +197,12 @@ class Loop:
         while True:
             deadline_s = self.machine.deadline_s()
             until_s = stats_due_s if deadline_s is None else min(deadline_s, stats_due_s)
+            if self._frames is not None:
+                until_s = min(until_s, self._frames.due_s())
             idle_s = 0.0 if self._inbox else min(max(until_s - time.monotonic(), 0.0), IDLE_S)
             self.transport.wait(idle_s)
+            if self._frames is not None and self._frames.due_s() <= time.monotonic():
+                self._handle(self._frames.take())
             for _ in range(min(len(self._inbox), AT_ONCE)):
                 item = self._inbox.popleft()
                 if isinstance(item, _Stop):

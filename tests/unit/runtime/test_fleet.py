@@ -1,0 +1,141 @@
+"""A fleet ends what it started, all of it, and nothing else."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ddnn.errors import ConfigError, DdnnError
+from ddnn.runtime import fleet as module
+from ddnn.runtime.fleet import Fleet
+
+SLEEP = [sys.executable, "-S", "-c", "import time; print('up', flush=True); time.sleep(60)"]
+STUBBORN = [
+    sys.executable, "-S", "-c",
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+    "print('up', flush=True); time.sleep(60)",
+]  # fmt: skip
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    fleet = Fleet(tmp_path / "logs")
+    yield fleet
+    fleet.close()
+
+
+def until(true: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    until_s = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < until_s, "not in time"
+        time.sleep(0.01)
+
+
+def start(fleet: Fleet, node: str, command: list[str]) -> psutil.Process:
+    fleet.start(node, command)
+    until(lambda: fleet.tail(node) == "up")
+    return psutil.Process(fleet.pid(node))
+
+
+def gone(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def test_it_ends_only_its_own(fleet: Fleet) -> None:
+    with subprocess.Popen(SLEEP, stdout=subprocess.PIPE) as other:
+        mine = [start(fleet, name, SLEEP) for name in ("broker", "edge", "cam1")]
+        fleet.close()
+        assert all(gone(process) for process in mine)
+        assert other.poll() is None
+        other.kill()
+    assert fleet.nodes == ["broker", "edge", "cam1"]
+    assert not any(fleet.alive(node) for node in fleet.nodes)
+
+
+def test_a_stopped_process_ends_as_quickly(fleet: Fleet) -> None:
+    process = start(fleet, "cam1", SLEEP)
+    fleet.signal("cam1", signal.SIGSTOP)
+    until(lambda: process.status() == psutil.STATUS_STOPPED)
+    started_s = time.monotonic()
+    fleet.close()
+    assert time.monotonic() - started_s < module.TERMINATE_S / 2
+    assert gone(process)
+
+
+def test_who_does_not_hear_sigterm_is_killed(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TERMINATE_S", 0.2)
+    stubborn, willing = start(fleet, "edge", STUBBORN), start(fleet, "cam1", SLEEP)
+    fleet.close()
+    assert gone(stubborn)
+    assert gone(willing)
+
+
+def test_the_first_started_ends_last(fleet: Fleet, tmp_path: Path) -> None:
+    """The broker must still be there when the nodes say their farewells."""
+    order = tmp_path / "order"
+    script = (
+        "import signal, sys, time\n"
+        f"def end(*_): time.sleep(float(sys.argv[2])); open({str(order)!r}, 'a').write(sys.argv[1])"
+        "; sys.exit()\n"
+        "signal.signal(signal.SIGTERM, end); print('up', flush=True); time.sleep(60)"
+    )
+    for name, delay_s in (("b", "0"), ("c", "0.3"), ("d", "0.1")):
+        start(fleet, name, [sys.executable, "-S", "-c", script, name, delay_s])
+    fleet.close()
+    assert order.read_text() == "dcb"
+
+
+def test_an_interrupt_while_closing_leaves_nothing(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An impatient second Ctrl-C."""
+    processes = [start(fleet, name, STUBBORN) for name in ("edge", "cam1")]
+    waits = 0
+    wait = subprocess.Popen.wait
+
+    def interrupted(self: subprocess.Popen[bytes], timeout: float | None = None) -> int:
+        nonlocal waits
+        waits += 1
+        if waits == 1:
+            raise KeyboardInterrupt
+        return wait(self, timeout)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fleet.close()
+    assert all(gone(process) for process in processes)
+
+
+def test_killed_and_started_again(fleet: Fleet) -> None:
+    first = start(fleet, "cam1", SLEEP)
+    with pytest.raises(ConfigError, match="cam1 is running already"):
+        fleet.start("cam1")
+    fleet.signal("cam1", signal.SIGKILL)
+    assert gone(first)
+    assert not fleet.alive("cam1")
+    fleet.start("cam1")
+    assert fleet.alive("cam1")
+    assert fleet.pid("cam1") != first.pid
+
+
+def test_who_ended_by_itself_is_named_with_its_last_words(fleet: Fleet) -> None:
+    fleet.start("edge", [sys.executable, "-S", "-c", "import sys; print('one', flush=True); sys.exit('no bundle')"])
+    until(lambda: not fleet.alive("edge"))
+    with pytest.raises(DdnnError, match="edge ended: no bundle"):
+        fleet.check("edge")
+    assert fleet.tail("never") == "no log"
+
+
+def test_variables_are_added_to_the_environment(fleet: Fleet) -> None:
+    code = "import os; print(os.environ['DDNN_X'], 'PATH' in os.environ)"
+    fleet.start("cam1", [sys.executable, "-S", "-c", code], {"DDNN_X": "7"})
+    until(lambda: fleet.tail("cam1") == "7 True")
