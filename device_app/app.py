@@ -21,7 +21,7 @@ from ddnn.runtime.bundle import load_bundle, read_manifest
 from ddnn.runtime.loop import Identity, Loop
 from ddnn.runtime.service import ddnn_version, run_until_signal
 from ddnn.runtime.settings import NodeSettings
-from device_app.sources import open_source, parse_uri
+from device_app.sources import FrameSource, open_source, parse_uri
 
 log = logging.getLogger(__name__)
 

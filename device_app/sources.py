@@ -85,6 +85,11 @@ class FramesSource:
         except (OSError, ValueError) as error:
             raise ConfigError(f"frames {path}: {error}") from None
         _check_view(images.shape, view, shape, str(path))
+        if images.dtype != np.uint8 or labels.shape != images.shape[:2] or labels.dtype.kind != "i":
+            raise ConfigError(
+                f"frames {path}: images {images.dtype} {images.shape} and view labels "
+                f"{labels.dtype} {labels.shape} do not belong together"
+            )
         self._images, self._labels, self._view = images, labels, view
 
     def frame(self, tick: int) -> Frame:
@@ -176,7 +181,7 @@ def _video(path: Path) -> Iterator[Image]:
 
 
 def _check_view(images: tuple[int, ...], view: int, shape: tuple[int, int, int], what: str) -> None:
-    if len(images) != 5 or view >= images[1] or images[2:] != shape:
+    if len(images) != 5 or not images[0] or view >= images[1] or images[2:] != shape:
         raise ConfigError(
             f"{what}: images {images} do not give view {view} of shape {shape}; "
             "use the data set that the bundle was trained for"

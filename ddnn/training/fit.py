@@ -44,8 +44,9 @@ class Fit(msgspec.Struct, frozen=True, kw_only=True):
     weight_decay: float = 0.05
     average: float = 0.98  # momentum of the averaged weights
     label_smoothing: float = 0.1
-    device_weight: float = 0.5
-    exit_weight: float = 1.0
+    weights: dict[str, float] = msgspec.field(  # of the exits' losses
+        default_factory=lambda: {"device": 0.5, "local": 1.0, "edge": 1.0, "cloud": 1.0}
+    )
     drop_share: float = 0.35  # of samples that lose members
     drop_most: float = 0.67  # of the members, at most
     augmentation: Augmentation = Augmentation()
@@ -133,14 +134,16 @@ def joint_loss(exits: dict[Any, Any], labels: Any, view_labels: Any, classes: in
     target = tf.one_hot(labels, classes) * (1 - smooth) + smooth / classes
     total = 0.0
     for tier, scores in exits.items():
+        if tier not in how.weights:
+            continue
         if tier == "device":
             each = tf.one_hot(view_labels, classes) * (1 - smooth) + smooth / classes
             seen = tf.cast(view_labels >= 0, tf.float32)
             entropy = tf.nn.softmax_cross_entropy_with_logits(each, scores) * seen
-            total += how.device_weight * tf.reduce_sum(entropy) / (tf.reduce_sum(seen) + 1e-6)
+            mean = tf.reduce_sum(entropy) / (tf.reduce_sum(seen) + 1e-6)
         else:
-            entropy = tf.nn.softmax_cross_entropy_with_logits(target, scores)
-            total += how.exit_weight * tf.reduce_mean(entropy)
+            mean = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(target, scores))
+        total += how.weights[tier] * mean
     return total
 
 

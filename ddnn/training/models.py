@@ -36,7 +36,9 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
     edge_channels: int = 64
     edge_bits: int = 16
     cloud_channels: int = 64
-    dropout: float = 0.2
+    dropout: float = 0.2  # before the heads
+    feature_dropout: float = 0.0  # of the fused features, while training
+    pooled_heads: bool = False  # edge and cloud: global average instead of all positions
     sections: dict[str, str] = {}
 
 
@@ -53,6 +55,8 @@ def _device(architecture: Architecture, shape: tuple[int, ...], classes: int) ->
         x = conv(x, channels)
         if x.shape[1] > architecture.device_map_side:
             x = layers.MaxPooling2D(2)(x)
+    while x.shape[1] > architecture.device_map_side:  # larger images cost time, not bytes
+        x = layers.MaxPooling2D(2)(x)
     head = layers.Dropout(architecture.dropout)(layers.Flatten()(x))
     bits = layers.Conv2D(architecture.device_bits, 1, use_bias=False)(x)
     return keras.Model(image, [layers.Dense(classes)(head), batch_norm()(bits)])
@@ -64,8 +68,8 @@ def _edge(architecture: Architecture, shape: tuple[int, ...], classes: int) -> A
     if architecture.style == "binary":
         features = conv_p(fused, architecture.edge_bits, pool_stride=1)
         return keras.Model(fused, [fc(Sign()(features), classes), features])
-    x = conv(fused, architecture.edge_channels)
-    head = layers.Dropout(architecture.dropout)(layers.Flatten()(x))
+    x = conv(layers.Dropout(architecture.feature_dropout)(fused), architecture.edge_channels)
+    head = _head(architecture, x)
     bits = layers.Conv2D(architecture.edge_bits, 1, use_bias=False)(x)
     return keras.Model(fused, [layers.Dense(classes)(head), batch_norm()(bits)])
 
@@ -77,9 +81,13 @@ def _cloud(architecture: Architecture, shape: tuple[int, ...], classes: int) -> 
         x = Sign()(conv_p(fused, architecture.cloud_channels, pool_stride=1))
         x = Sign()(conv_p(x, architecture.cloud_channels, pool_stride=1))
         return keras.Model(fused, fc(x, classes))
-    x = conv(fused, architecture.cloud_channels)
-    head = layers.Dropout(architecture.dropout)(layers.Flatten()(x))
+    head = _head(architecture, conv(fused, architecture.cloud_channels))
     return keras.Model(fused, layers.Dense(classes)(head))
+
+
+def _head(architecture: Architecture, x: Any) -> Any:
+    flat = layers.GlobalAveragePooling2D() if architecture.pooled_heads else layers.Flatten()
+    return layers.Dropout(architecture.dropout)(flat(x))
 
 
 def _cloud_only(architecture: Architecture, shape: tuple[int, ...], classes: int) -> Any:
@@ -110,7 +118,9 @@ def _section(architecture: Architecture, place: Place, shape: tuple[int, ...], c
     module, _, name = hook.partition(":")
     try:
         function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+        if not callable(function):
+            raise TypeError(f"{name} is no function")
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ConfigError(
             f"--section {place}={hook}: {error}; expected package.module:function"
         ) from None

@@ -22,7 +22,18 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
 
 
 # Photographs of one object from many sides, few objects: one set of weights for all cameras.
-_PHOTOGRAPHS = Recipe(schemes=("AP", "AP"), architecture=Architecture(), fit=Fit())
+_PHOTOGRAPHS = Recipe(
+    schemes=("AP", "AP"),
+    architecture=Architecture(dropout=0.4, feature_dropout=0.3, pooled_heads=True),
+    fit=Fit(
+        steps=500,
+        weight_decay=0.1,
+        augmentation=Augmentation(
+            log_scale=0.15, log_aspect=0.2, brightness=0.15, hue_turns=0.02, saturation=0.2,
+            grey=0.05,
+        ),
+    ),
+)  # fmt: skip
 # Street scenes from fixed cameras: a thin device section suffices.
 _SCENES = Recipe(
     schemes=("AP", "CC"),

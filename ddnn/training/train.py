@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -17,7 +16,7 @@ from ddnn.errors import ConfigError
 from ddnn.exits.hierarchy import Hierarchy
 from ddnn.exits.manifest import Manifest
 from ddnn.training.bundle import MARGIN, draft, export_sections, finish
-from ddnn.training.fit import Fit, Images, Labels, fit
+from ddnn.training.fit import Batches, Fit, Images, Labels, fit
 from ddnn.training.models import Architecture, Network
 
 
@@ -58,23 +57,30 @@ class DatasetLike(Protocol):
 Progress = Callable[[str, int, int], None]
 
 
-def batches_of(dataset: DatasetLike, views: int) -> Callable[..., Any]:
-    """Draws training samples: random rigs where there is a pool of views, else recorded samples."""
+def batches_of(dataset: DatasetLike, views: int) -> Batches:
+    """Draws training samples: recorded ones, and where there is a pool of views half of the batch
+    from random rigs."""
     pool, train = dataset.augment_pool, dataset.train
 
-    def from_pool(
-        pool: PoolLike, generator: np.random.Generator, batch: int
-    ) -> tuple[Images, Labels, Labels]:
-        images, labels = pool.draw(generator, batch, views)
-        seen = images.any(axis=(2, 3, 4))
-        labels = labels.astype(np.int32)
-        return images, labels, np.where(seen, labels[:, None], -1).astype(np.int32)
-
-    def from_samples(generator: np.random.Generator, batch: int) -> tuple[Images, Labels, Labels]:
+    def recorded(generator: np.random.Generator, batch: int) -> tuple[Images, Labels, Labels]:
         rows = generator.integers(0, len(train.labels), batch)
         return train.images[rows, :views], train.labels[rows], train.view_labels[rows, :views]
 
-    return from_samples if pool is None else partial(from_pool, pool)
+    if pool is None:
+        return recorded
+
+    def mixed(generator: np.random.Generator, batch: int) -> tuple[Images, Labels, Labels]:
+        images, labels = pool.draw(generator, batch // 2, views)
+        seen = images.any(axis=(2, 3, 4))
+        view_labels = np.where(seen, labels[:, None], -1).astype(np.int32)
+        more = recorded(generator, batch - batch // 2)
+        return (
+            np.concatenate([images, more[0]]),
+            np.concatenate([labels.astype(np.int32), more[1]]),
+            np.concatenate([view_labels, more[2]]),
+        )
+
+    return mixed
 
 
 def train(

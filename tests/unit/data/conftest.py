@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from made_files import make_directory, make_eth80, make_mvmc, make_npz
 
-ROOT = Path(__file__).resolve().parents[3]
+from tests.parts import need_data
 
 
 @pytest.fixture(scope="session")
 def eth80_path() -> Path:
     """The real eth80.npz."""
-    parent = os.environ.get("DDNN_DATA")
-    path = Path(parent or ROOT.parent / "shared" / "data") / "eth80.npz"
-    if not path.is_file():
-        reason = f"{path} is not there; set DDNN_DATA to the directory that holds eth80.npz"
-        if os.environ.get("DDNN_REQUIRE_PARTS") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return path
+    return need_data("eth80.npz")
 
 
 @pytest.fixture(scope="session")

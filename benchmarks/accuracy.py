@@ -1,0 +1,235 @@
+"""Accuracy of the hierarchy on real photographs, over folds, beside undistributed networks.
+
+    python -m benchmarks.accuracy --data eth80:PATH --json
+
+Fold t tests object t of every class, validates on object t+1 and trains on the others. In every
+fold three networks are trained with the same images, augmentation and steps:
+    hierarchy      configuration (e), binary features between tiers, thresholds as below
+    undistributed  the same layers with float features and one exit, all six views together
+    undistributed, all exits' losses   the same with every exit's loss (deep supervision)
+Thresholds and score format of fold t are chosen on the validation data of all folds but the one
+that validates on object t: never on test data. Everything of the hierarchy is measured with its
+LiteRT sections.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from ddnn.exits import measure as m
+from ddnn.exits.hierarchy import Hierarchy, configuration
+from ddnn.exits.manifest import Manifest
+
+MARGIN = 0.005
+UNDISTRIBUTED = {
+    "undistributed": {"cloud": 1.0},
+    "undistributed_deep": {"device": 0.5, "local": 1.0, "edge": 1.0, "cloud": 1.0},
+}
+
+
+def train_fold(data: str, fold: int, seed: int, steps: int | None, out: Path) -> None:
+    """Train the networks of one fold; keep their scores on validation and test data."""
+    from ddnn.adapters.litert import LiteRtSection
+    from ddnn.data import jpeg_bytes, load
+    from ddnn.runtime.bundle import load_bundle
+    from ddnn.training.fit import fit
+    from ddnn.training.models import Network
+    from ddnn.training.recipes import recipe
+    from ddnn.training.train import batches_of, train
+
+    dataset = load(data, objects_test=fold, seed=seed)
+    chosen = recipe(data.partition(":")[0], steps=steps, seed=100 * seed + fold)
+    hierarchy = _hierarchy(chosen.schemes)
+    started_s = time.monotonic()
+    train(
+        dataset, hierarchy, out / f"bundle{fold}", LiteRtSection, name=f"fold{fold}",
+        data="eth80", architecture=chosen.architecture, how=chosen.fit,
+    )  # fmt: skip
+    seconds = time.monotonic() - started_s
+    bundle = load_bundle(out / f"bundle{fold}", LiteRtSection)
+    kept: dict[str, Any] = {
+        "seconds": seconds,
+        "jpeg": float(jpeg_bytes(dataset.test.images).mean()),
+        "manifest": msgspec.json.encode(bundle.manifest).decode(),
+    }
+    for split in (dataset.validation, dataset.test):
+        measured = m.measure(
+            bundle.manifest, bundle.sections, split.images, split.labels, m.member_masks(6)
+        )
+        kept[f"{split.name}_labels"] = measured.labels
+        kept[f"{split.name}_views"] = split.view_labels
+        kept[f"{split.name}_devices"] = measured.devices
+        for mask, exits in measured.exits.items():
+            for tier, scores in exits.items():
+                kept[f"{split.name}_{mask}_{tier}"] = scores
+    for name, weights in UNDISTRIBUTED.items():
+        network = Network(
+            hierarchy, chosen.architecture, dataset.image_shape, len(dataset.classes), binary=False
+        )
+        fit(network, batches_of(dataset, 6), msgspec.structs.replace(chosen.fit, weights=weights))
+        for split in (dataset.validation, dataset.test):
+            everyone = np.ones((len(split), 6), np.float32)
+            scores = network(split.images.astype(np.float32), everyone, training=False)["cloud"]
+            kept[f"{split.name}_{name}"] = np.asarray(scores)
+    np.savez(out / f"fold{fold}.npz", **kept)
+
+
+def _hierarchy(schemes: Any) -> Hierarchy:
+    return configuration("e", 6, exit_scheme=schemes[0], fusion_scheme=schemes[1])
+
+
+class Fold:
+    """What a fold's networks said."""
+
+    def __init__(self, path: Path) -> None:
+        with np.load(path, allow_pickle=False) as arrays:
+            self.arrays = {name: arrays[name] for name in arrays.files}
+        self.manifest = msgspec.json.decode(str(self.arrays["manifest"]), type=Manifest)
+
+    def measured(self, split: str) -> m.Measured:
+        masks = m.member_masks(6)
+        return m.Measured(
+            self.arrays[f"{split}_labels"],
+            self.arrays[f"{split}_devices"],
+            {
+                mask: {
+                    tier: self.arrays[f"{split}_{mask}_{tier}"]
+                    for tier in self.manifest.hierarchy.exits
+                }
+                for mask in masks
+            },
+        )
+
+    def accuracy(self, split: str, name: str) -> float:
+        return m.accuracy(self.arrays[f"{split}_{name}"], self.arrays[f"{split}_labels"])
+
+
+def pooled(folds: dict[int, Fold], without: int) -> m.Measured:
+    """The validation data of all folds but the one that validates on object `without`."""
+    order = sorted(folds)
+    chosen = [folds[t] for i, t in enumerate(order) if order[(i + 1) % len(order)] != without]
+    parts = [fold.measured("validation") for fold in chosen]
+    everyone = chosen[0].manifest.hierarchy.everyone
+    return m.Measured(
+        np.concatenate([p.labels for p in parts]),
+        np.concatenate([p.devices for p in parts]),
+        {
+            everyone: {
+                tier: np.concatenate([p.exits[everyone][tier] for p in parts])
+                for tier in chosen[0].manifest.hierarchy.exits
+            }
+        },
+    )
+
+
+def judge_fold(folds: dict[int, Fold], test: int) -> dict[str, Any]:
+    """A fold's figures on its test object."""
+    fold = folds[test]
+    manifest = fold.manifest
+    hierarchy = manifest.hierarchy
+    score_format, _, row = m.choose_format(manifest, pooled(folds, test), MARGIN)
+    measured = m.with_format(manifest, fold.measured("test"), score_format)
+    table = m.accuracy_table(hierarchy, measured, row.thresholds)
+    everyone = table[str(hierarchy.everyone)]
+    chosen, _ = m.staged(hierarchy, measured.exits[hierarchy.everyone], row.thresholds)
+    share = {tier: float(np.mean(chosen == i)) for i, tier in enumerate(hierarchy.exits)}
+    sent = m.bytes_per_device(manifest, score_format, share["local"])
+    jpeg = float(fold.arrays["jpeg"])
+    return {
+        "test_object": test,
+        **{key: 100 * everyone[key] for key in ("local", "edge", "cloud", "overall")},
+        **{name: 100 * fold.accuracy("test", name) for name in UNDISTRIBUTED},
+        "local_share": 100 * share["local"],
+        "bytes": sent,
+        "raw_reduction": manifest.raw_bytes / sent,
+        "jpeg_reduction": jpeg / sent,
+        **{f"missing_{k}": 100 * (m.missing_accuracy(hierarchy, table, k) or 0) for k in (1, 2, 3)},
+        "validation_local": 100 * fold.accuracy("validation", f"{hierarchy.everyone}_local"),
+        "validation_cloud": 100 * fold.accuracy("validation", f"{hierarchy.everyone}_cloud"),
+        "single_camera": 100
+        * float(np.mean([m.accuracy(measured.devices[:, i], measured.labels) for i in range(6)])),
+        "thresholds": row.thresholds,
+        "score_type": score_format.type,
+        "seconds": float(fold.arrays["seconds"]),
+    }
+
+
+def run(data: str, folds: list[int], seed: int, steps: int | None, jobs: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as directory:
+        out = Path(directory)
+
+        def one(fold: int) -> None:
+            command = [
+                sys.executable, "-m", "benchmarks.accuracy", "--data", data, "--fold", str(fold),
+                "--seed", str(seed), "--work", directory,
+            ]  # fmt: skip
+            threads = str(max(1, (os.cpu_count() or 1) // jobs))
+            environment = {
+                **os.environ, "TF_NUM_INTRAOP_THREADS": threads, "TF_NUM_INTEROP_THREADS": "1",
+            }  # fmt: skip
+            if steps:
+                command += ["--steps", str(steps)]
+            done = subprocess.run(
+                command, env=environment, capture_output=True, text=True, timeout=3600, check=False
+            )
+            if done.returncode:
+                raise RuntimeError(f"fold {fold}: {done.stderr[-2000:]}")
+            print(f"fold {fold} done", file=sys.stderr, flush=True)
+
+        with ThreadPoolExecutor(jobs) as pool:
+            list(pool.map(one, folds))
+        made = {fold: Fold(out / f"fold{fold}.npz") for fold in folds}
+        rows = [judge_fold(made, fold) for fold in folds]
+    mean = {
+        key: round(float(np.mean([row[key] for row in rows])), 2)
+        for key, value in rows[0].items()
+        if isinstance(value, float)
+    }
+    return {
+        "command": f"python -m benchmarks.accuracy --data {data.partition(':')[0]}:PATH "
+        f"--seed {seed}",
+        "date": time.strftime("%Y-%m-%d"),
+        "margin": MARGIN,
+        "mean": mean,
+        "loss_with_two_missing": round(mean["overall"] - mean["missing_2"], 2),
+        "ahead_of_undistributed": round(mean["overall"] - mean["undistributed"], 2),
+        "ahead_of_undistributed_deep": round(mean["overall"] - mean["undistributed_deep"], 2),
+        "folds": rows,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", required=True, help="eth80:PATH or eth80-field:PATH")
+    parser.add_argument("--folds", default="1,2,3,4,5,6,7,8,9", help="test objects")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=None, help="training steps [the recipe's]")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="folds at a time")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--fold", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.fold:
+        train_fold(arguments.data, arguments.fold, arguments.seed, arguments.steps, arguments.work)
+        return
+    folds = [int(text) for text in arguments.folds.split(",")]
+    report = run(arguments.data, folds, arguments.seed, arguments.steps, arguments.jobs)
+    print(json.dumps(report) if arguments.json else json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()

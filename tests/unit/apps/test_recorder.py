@@ -1,0 +1,218 @@
+"""The recorder: what is confirmed is stored, what is stored is confirmed, and nothing stops it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cloud_app import recorder as module
+from cloud_app.recorder import Recorder
+from cloud_app.store import Store
+from ddnn.errors import LinkError
+from ddnn.protocol.machine import Save, Saved
+from ddnn.protocol.messages import Answer
+
+IN_TIME_S = 5.0
+Pair = tuple[str, Answer]
+
+
+def pair(sample: int) -> Pair:
+    return "home", Answer(
+        sample=sample, node="edge", exit="local", label=1, probabilities=[0.2, 0.8], eta=0.7,
+        members=["cam1"], missing=[], quality="full", expected_accuracy=0.9, bundle="ab12cd34",
+        captured_at_s=1.0, answered_at_s=1.5, latency_s=0.5,
+    )  # fmt: skip
+
+
+class MadeStore:
+    """A store that fails as the test says."""
+
+    def __init__(self) -> None:
+        self.saved: list[list[int]] = []
+        self.events: list[str] = []
+        self.fail_save: Callable[[list[int]], Exception | None] = lambda samples: None
+        self.fail_event: Exception | None = None
+        self.fail_read: Exception | None = None
+        self.entered, self.go_on = threading.Event(), threading.Event()
+        self.go_on.set()
+
+    def save(self, answers: list[Pair]) -> None:
+        self.entered.set()
+        assert self.go_on.wait(IN_TIME_S)
+        samples = [answer.sample for _, answer in answers]
+        error = self.fail_save(samples)
+        if error is not None:
+            raise error
+        self.saved.append(samples)
+
+    def add_event(self, at_s: float, site: str, node: str, what: str) -> None:
+        if self.fail_event is not None:
+            raise self.fail_event
+        self.events.append(f"{site} {node} {what}")
+
+    def newest(self, n: int) -> list[object]:
+        if self.fail_read is not None:
+            raise self.fail_read
+        return []
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_S", (0.001, 0.002))
+    monkeypatch.setattr(module, "BATCH_S", 0.005)
+
+
+@pytest.fixture
+def store() -> MadeStore:
+    return MadeStore()
+
+
+@pytest.fixture
+def recorder(store: MadeStore) -> Iterator[Recorder]:
+    recorder = Recorder(store)  # type: ignore[arg-type]
+    yield recorder
+    store.go_on.set()
+    assert recorder.close(IN_TIME_S)
+
+
+def until(true: Callable[[], object]) -> None:
+    until_s = time.monotonic() + IN_TIME_S
+    while not true():
+        assert time.monotonic() < until_s, "not in time"
+        time.sleep(0.001)
+
+
+def test_what_comes_together_is_written_together(recorder: Recorder, store: MadeStore) -> None:
+    confirmed: list[Saved] = []
+    store.go_on.clear()
+    recorder.save(Save([pair(0)]), confirmed.append)
+    assert store.entered.wait(IN_TIME_S)  # the first is being written; the others wait
+    for sample in range(1, 6):
+        recorder.save(Save([pair(sample)]), confirmed.append)
+    recorder.event(1.0, "home", "cam1", "joined")
+    assert confirmed == []  # nothing is confirmed before it is stored
+    store.go_on.set()
+    until(lambda: len(confirmed) == 6)
+    assert store.saved == [[0], [1, 2, 3, 4, 5]]
+    assert confirmed == [Saved([pair(sample)]) for sample in range(6)]
+    assert store.events == ["home cam1 joined"]
+    assert (recorder.given_up, recorder.refused, recorder.away) == (0, 0, "")
+
+
+def test_a_store_that_is_away_is_tried_until_it_is_back(
+    recorder: Recorder, store: MadeStore
+) -> None:
+    """Reads may work meanwhile (a lock, a full disk): no answer is given up for that."""
+    confirmed: list[Saved] = []
+    away = LinkError("disk full")
+    tried: list[int] = []
+
+    def fail(samples: list[int]) -> Exception:
+        tried.append(len(samples))
+        return away
+
+    store.fail_save, store.fail_event = fail, away
+    recorder.save(Save([pair(1), pair(2), pair(3)]), confirmed.append)
+    until(lambda: len(tried) > 4 * module.ATTEMPTS)
+    assert recorder.away == "disk full"
+    assert (confirmed, recorder.given_up) == ([], 0)
+    store.fail_save, store.fail_event = lambda samples: None, None
+    until(lambda: confirmed)
+    assert sorted(sum(store.saved, [])) == [1, 2, 3]
+    assert confirmed == [Saved([pair(1), pair(2), pair(3)])]
+    assert (recorder.away, recorder.given_up, store.events) == ("", 0, [])
+
+
+@pytest.mark.parametrize("error", [LinkError("no such value"), OverflowError("too large"),
+                                   UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogate")])  # fmt: skip
+@pytest.mark.parametrize("poison", [{0}, {7}, {3, 4}, {0, 99}, {50}, set(range(100))])
+def test_an_answer_that_no_store_would_take_costs_only_itself(
+    recorder: Recorder, store: MadeStore, error: Exception, poison: set[int]
+) -> None:
+    store.fail_save = lambda samples: error if poison & set(samples) else None
+    confirmed: list[Saved] = []
+    recorder.save(Save([pair(sample) for sample in range(60)]), confirmed.append)
+    recorder.save(Save([pair(sample) for sample in range(60, 100)]), confirmed.append)
+    until(lambda: len(confirmed) == 2)
+    assert sum(store.saved, []) == [sample for sample in range(100) if sample not in poison]
+    assert recorder.given_up == len(poison)
+    assert recorder.away == ""
+    assert len(store.events) == len(poison)  # never silently
+    for sample, event in zip(sorted(poison), store.events, strict=True):
+        assert event.startswith(f"home edge answer to sample {sample} given up: ")
+    recorder.save(Save([pair(200)]), confirmed.append)  # and it goes on
+    until(lambda: len(confirmed) == 3)
+
+
+def test_nothing_is_given_up_while_the_store_cannot_be_read(
+    recorder: Recorder, store: MadeStore
+) -> None:
+    tried: list[list[int]] = []
+
+    def fail(samples: list[int]) -> Exception:
+        tried.append(samples)
+        return LinkError("away")
+
+    store.fail_save, store.fail_read = fail, LinkError("away")
+    recorder.save(Save([pair(1), pair(2)]), lambda saved: None)
+    until(lambda: len(tried) > 3 * module.ATTEMPTS)
+    assert {tuple(samples) for samples in tried} == {(1, 2)}
+    store.fail_save = lambda samples: None
+    until(lambda: store.saved == [[1, 2]])
+
+
+def test_close_writes_what_is_queued(store: MadeStore) -> None:
+    recorder = Recorder(store)  # type: ignore[arg-type]
+    store.go_on.clear()
+    recorder.save(Save([pair(0)]), lambda saved: None)
+    assert store.entered.wait(IN_TIME_S)
+    for sample in range(1, 50):
+        recorder.save(Save([pair(sample)]), lambda saved: None)
+    threading.Timer(0.05, store.go_on.set).start()
+    assert recorder.close(IN_TIME_S)
+    assert sorted(sum(store.saved, [])) == list(range(50))
+
+
+def test_close_of_an_idle_one_is_immediate(store: MadeStore) -> None:
+    recorder = Recorder(store)  # type: ignore[arg-type]
+    assert recorder.close(IN_TIME_S)
+    assert recorder.close(0.1)
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_close_with_a_full_queue_ends_the_thread(
+    store: MadeStore, monkeypatch: pytest.MonkeyPatch, works: bool
+) -> None:
+    monkeypatch.setattr(module, "QUEUE_LIMIT", 4)
+    recorder = Recorder(store)  # type: ignore[arg-type]
+    store.go_on.clear()
+    for sample in range(20):
+        recorder.save(Save([pair(sample)]), lambda saved: None)
+        if sample == 0:
+            assert store.entered.wait(IN_TIME_S)
+    assert recorder.refused == 15  # one is being written, four wait
+    if not works:
+        store.fail_save = lambda samples: LinkError("away")
+    threading.Timer(0.05, store.go_on.set).start()
+    assert recorder.close(IN_TIME_S)
+    assert sorted(sum(store.saved, [])) == ([0, 1, 2, 3, 4] if works else [])
+
+
+def test_with_a_real_database(tmp_path: Path) -> None:
+    """2**70 is a sample that SQLite cannot hold: its driver raises what is no database error."""
+    store = Store(f"sqlite:///{tmp_path}/cloud.db")
+    recorder = Recorder(store)
+    confirmed: list[Saved] = []
+    recorder.save(Save([pair(1), pair(2**70), pair(2)]), confirmed.append)
+    recorder.event(1.0, "home", "cam1", "joined")
+    until(lambda: confirmed)
+    assert recorder.close(IN_TIME_S)
+    assert [record.answer.sample for record in store.newest(9)] == [2, 1]
+    whats = [event.what for event in store.events(9)]
+    assert whats[0] == "joined"
+    assert whats[1].startswith(f"answer to sample {2**70} given up: ")
+    store.close()
