@@ -82,7 +82,7 @@ class FramesSource:
         try:
             images = np.load(path / "images.npy", mmap_mode="r", allow_pickle=False)
             labels = np.load(path / "view_labels.npy", mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise ConfigError(f"frames {path}: {error}") from None
         _check_view(images.shape, view, shape, str(path))
         if images.dtype != np.uint8 or labels.shape != images.shape[:2] or labels.dtype.kind != "i":

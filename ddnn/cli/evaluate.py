@@ -83,6 +83,11 @@ def judged_split(manifest: Manifest, data: str, objects: list[int] | None = None
             f"{data}: views {split.images.shape[1:]} do not fit the bundle, which has {members} "
             f"devices with images {manifest.image_shape}"
         )
+    if split.labels.max() >= len(manifest.classes):
+        raise ConfigError(
+            f"{data}: labels up to {split.labels.max()}, but the bundle knows the classes "
+            f"{', '.join(manifest.classes)}; use the data set that it was trained on"
+        )
     return split
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import numpy as np
 
 from ddnn.adapters.command import exit_codes
 from ddnn.errors import ConfigError
@@ -15,6 +16,7 @@ from ddnn.exits.hierarchy import CONFIGURATIONS, Configuration
 from ddnn.exits.hierarchy import configuration as describe
 
 if TYPE_CHECKING:
+    from ddnn.data import Dataset
     from ddnn.exits.manifest import Manifest
 
 EPILOG = """\b
@@ -49,6 +51,9 @@ JPEG_SAMPLES = 100
 @click.option("--margin", default=0.005, show_default=True,
               help="Validation accuracy that thresholds may cost.")  # fmt: skip
 @click.option("--objects-test", type=int, default=None, help="eth80: the object to test on.")
+@click.option("--folds", type=int, default=None,
+              help="eth80: networks trained beside, so that thresholds are chosen on more than "
+                   "one object [3]")  # fmt: skip
 @click.option("--steps", type=int, default=None, help="Training steps.")
 @click.option("--seed", default=0, show_default=True, help="Seed of everything random.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -81,6 +86,7 @@ def train_bundle(
     scores: str = "auto",
     margin: float = 0.005,
     objects_test: int | None = None,
+    folds: int | None = None,
     steps: int | None = None,
     seed: int = 0,
 ) -> Manifest:
@@ -88,6 +94,7 @@ def train_bundle(
     from ddnn.cli.progress import bars
 
     hooks = dict(_hook(text) for text in sections)
+    name = data.partition(":")[0]
     if (out / "manifest.json").exists():
         raise ConfigError(f"--out {out} holds a bundle already; remove it or choose another")
     with bars() as progress:
@@ -104,7 +111,7 @@ def train_bundle(
 
         progress("importing TensorFlow", 1, 1)
         chosen = recipe(
-            data.partition(":")[0], style=style, schemes=(exit_scheme, fusion_scheme),
+            name, style=style, schemes=(exit_scheme, fusion_scheme),
             share_devices=not own_weights, bits=bits, sections=hooks, steps=steps, seed=seed,
         )  # fmt: skip
         hierarchy = describe(
@@ -115,17 +122,27 @@ def train_bundle(
             fusion_scheme=chosen.schemes[1],
         )
         notes: dict[str, str | float | int] = {"configuration": configuration, "data_seed": seed}
-        if objects_test is None and data.startswith("eth80"):
-            objects_test = int(dataset.test.groups[0])
-        if objects_test is not None:
-            notes["objects_test"] = objects_test
+        beside: list[Dataset] = []
+        if name.startswith("eth80"):
+            notes["objects_test"] = test = int(dataset.test.groups[0])
+            count = chosen.folds if folds is None else folds
+            others = [*np.unique(dataset.train.groups), *np.unique(dataset.validation.groups)]
+            beside = [
+                load(data, seed=seed, objects_test=test, objects_validation=int(other))
+                for other in others[:count]
+            ]
+            if beside:  # nothing is chosen on the validation object: it is there to learn from
+                dataset = load(data, seed=seed, objects_test=test, train_all=True)
+        elif folds:
+            raise ConfigError(f"--folds goes with eth80, not with {name}")
         return train(
             dataset,
             hierarchy,
             out,
             LiteRtSection,
             name=out.name,
-            data=data.partition(":")[0],
+            data=name,
+            folds=beside,
             architecture=chosen.architecture,
             how=chosen.fit,
             margin=margin,

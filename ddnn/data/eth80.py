@@ -56,10 +56,14 @@ def eth80(
     seed: int = 0,
     size: int = SIZE_PX,
     objects_test: int | None = None,
+    objects_validation: int | None = None,
+    train_all: bool = False,
     presence: Sequence[float] | None = None,
 ) -> Dataset:
     """Fold `objects_test` (the largest object number if None) of the file at `path`.
 
+    objects_validation: the object to validate on, None: the next after the test's
+    train_all: train on the validation object too (thresholds having been chosen on other folds)
     presence: how often each camera sees its object (FIELD_PRESENCE); None: always.
     """
     photographs = _read(path, size)
@@ -72,8 +76,17 @@ def eth80(
             f"{path}: objects {numbers}; training, validation and test need three object numbers: "
             "a file with fewer can be evaluated, not trained on"
         )
-    validation = numbers[(numbers.index(test) + 1) % len(numbers)]
-    train = [number for number in numbers if number not in (test, validation)]
+    validation = (
+        numbers[(numbers.index(test) + 1) % len(numbers)]
+        if objects_validation is None
+        else objects_validation
+    )
+    if validation not in numbers or validation == test:
+        raise ConfigError(
+            f"{path}: object {validation} to validate on; expected one of {numbers}, not {test}"
+        )
+    kept_out = (test,) if train_all else (test, validation)
+    train = [number for number in numbers if number not in kept_out]
     train_split, validation_split, test_split = (
         _split(photographs, name, objects, child, presence, path)
         for name, objects, child in zip(

@@ -41,6 +41,8 @@ def load(
     seed: int = 0,
     views: int | None = None,
     objects_test: int | None = None,
+    objects_validation: int | None = None,
+    train_all: bool = False,
     presence: Sequence[float] | None = None,
     size: int = SIZE_PX,
     samples: tuple[int, int, int] | None = None,
@@ -49,6 +51,8 @@ def load(
 
     views:        only the first so many cameras; None: all (six, but for one's own data)
     objects_test: eth80: the object number to test on, None: the largest
+    objects_validation: eth80: the one to validate on, None: the next
+    train_all:    eth80: train on the validation object too
     presence:     eth80: how often each camera sees its object; eth80-field has its own rates
     size:         eth80: 32 or 64 pixels; directory: any up to 512
     samples:      scenes: how many in the training, validation and test split
@@ -61,6 +65,8 @@ def load(
     _refuse_options(
         name,
         objects_test=(objects_test, ("eth80", "eth80-field")),
+        objects_validation=(objects_validation, ("eth80", "eth80-field")),
+        train_all=(train_all or None, ("eth80", "eth80-field")),
         presence=(presence, ("eth80", "eth80-field")),
         size=(None if size == SIZE_PX else size, ("eth80", "eth80-field", "directory")),
         samples=(samples, ("scenes",)),
@@ -70,7 +76,10 @@ def load(
         case "scenes":
             dataset = scenes.scenes(seed=seed, samples=samples or scenes.SAMPLES)
         case "eth80" | "eth80-field":
-            dataset = eth80(path, seed=seed, size=size, objects_test=objects_test, presence=rates)
+            dataset = eth80(
+                path, seed=seed, size=size, objects_test=objects_test,
+                objects_validation=objects_validation, train_all=train_all, presence=rates,
+            )  # fmt: skip
         case "mvmc":
             dataset = mvmc(path)
         case "directory":

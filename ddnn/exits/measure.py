@@ -75,6 +75,22 @@ def measure(
     return Measured(labels, devices, exits)
 
 
+def pool(parts: Sequence[Measured]) -> Measured:
+    """Measurements of several folds as one: each sample by a network that has not seen it."""
+    masks = parts[0].exits.keys()
+    tiers = next(iter(parts[0].exits.values())).keys()
+    return Measured(
+        np.concatenate([part.labels for part in parts]),
+        np.concatenate([part.devices for part in parts]),
+        {
+            mask: {
+                tier: np.concatenate([part.exits[mask][tier] for part in parts]) for tier in tiers
+            }
+            for mask in masks
+        },
+    )
+
+
 def decoded(score_format: ScoreFormat, output: DeviceOutput) -> DeviceOutput:
     """The output with scores as a receiver decodes them."""
     if output.scores is None:

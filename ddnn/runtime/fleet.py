@@ -6,13 +6,33 @@ import contextlib
 import os
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ddnn.errors import ConfigError, DdnnError
 
 TERMINATE_S = 6.0
+
+
+@contextlib.contextmanager
+def _signals_later() -> Iterator[None]:
+    """Hold SIGINT and SIGTERM back: between the birth of a process and our note of it, they would
+    leave it behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals interrupt the main thread only
+        return
+    held: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda number, _: held.append(number)) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        for number in held:
+            signal.raise_signal(signal.Signals(number))
 
 
 class Fleet:
@@ -33,7 +53,7 @@ class Fleet:
         command, variables = self._commands[node]
         if self.alive(node):
             raise ConfigError(f"{node} is running already")
-        with (self._logs / f"{node}.log").open("ab") as log:
+        with (self._logs / f"{node}.log").open("ab") as log, _signals_later():
             self._running[node] = subprocess.Popen(
                 command,
                 stdout=log,

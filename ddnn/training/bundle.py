@@ -17,6 +17,7 @@ from ddnn.exits.manifest import BundleFile, Head, Manifest, fuse_features
 from ddnn.exits.scores import ScoreFormat
 from ddnn.runtime.bundle import file_entry, write_golden, write_manifest
 from ddnn.training.export import to_litert, write_section
+from ddnn.training.fit import SplitLike
 from ddnn.training.models import Network
 
 GOLDEN_SAMPLES = 4
@@ -74,37 +75,50 @@ def draft(
     )
 
 
+def measured_network(
+    manifest: Manifest,
+    directory: Path,
+    load_section: LoadSection,
+    split: SplitLike,
+    progress: Progress,
+) -> m.Measured:
+    """What the exported network says of a split, with every subset of members."""
+    sections = load_sections(manifest, directory, load_section)
+    members = len(manifest.hierarchy.devices)
+    return m.measure(
+        manifest, sections, split.images[:, :members], split.labels, m.member_masks(members),
+        lambda done, total: progress("measuring every subset of members", done, total),
+    )  # fmt: skip
+
+
+def load_sections(
+    manifest: Manifest, directory: Path, load_section: LoadSection
+) -> dict[str, Section]:
+    return {name: load_section(directory / e.file) for name, e in manifest.sections.items()}
+
+
 def finish(
     manifest: Manifest,
     directory: Path,
     load_section: LoadSection,
+    measured: m.Measured,
     images: NDArray[np.uint8],
-    labels: NDArray[np.int32],
     *,
     margin: float = MARGIN,
     score_type: str = "auto",
-    thresholds: Mapping[str, float] | None = None,
     jpeg_bytes: float | None = None,
     training: Mapping[str, str | float | int] | None = None,
-    progress: Progress = lambda what, done, total: None,
 ) -> Manifest:
-    """Measure on validation data, choose score type and thresholds, write golden and manifest.
+    """Choose score type and thresholds on what was measured, write golden vectors and manifest.
 
-    images: uint8 [samples, devices, h, w, 3]. `thresholds` given (chosen on pooled folds) are
-    taken as they are. Every figure is measured with the LiteRT files, as deployed.
+    images: uint8 [samples, devices, h, w, 3], for the golden vectors.
     """
-    sections = {
-        name: load_section(directory / entry.file) for name, entry in manifest.sections.items()
-    }
     hierarchy = manifest.hierarchy
-    measured = m.measure(
-        manifest, sections, images, labels, m.member_masks(len(hierarchy.devices)),
-        lambda done, total: progress("measuring every subset of members", done, total),
-    )  # fmt: skip
+    labels = measured.labels
     everyone = hierarchy.everyone
     sweep: list[Any] = []
     score_format = ScoreFormat()
-    chosen = dict(thresholds or {})
+    thresholds: dict[str, float] = {}
     if hierarchy.device_section:
         score_format, sweep, row = m.choose_format(manifest, measured, margin)
         if score_type != "auto" and score_type != score_format.type:
@@ -115,9 +129,9 @@ def finish(
             sweep = m.sweep(manifest, heard.exits[everyone], labels, score_format)
             deepest = m.accuracy(measured.exits[everyone]["cloud"], labels)
             row = m.choose(sweep, deepest, margin)
-        chosen = chosen or row.thresholds
+        thresholds = row.thresholds
         measured = m.with_format(manifest, measured, score_format)
-    table = m.accuracy_table(hierarchy, measured, chosen)
+    table = m.accuracy_table(hierarchy, measured, thresholds)
     devices = (
         {
             device: m.accuracy(measured.devices[:, i], labels)
@@ -129,12 +143,15 @@ def finish(
     manifest = msgspec.structs.replace(
         manifest,
         score_format=score_format,
-        thresholds=chosen,
+        thresholds=thresholds,
         accuracy=table,
         device_accuracy=devices,
         sweep=tuple(sweep),
         jpeg_bytes=jpeg_bytes,
-        golden=write_golden(directory, golden_vectors(manifest, sections, images)),
+        golden=write_golden(
+            directory,
+            golden_vectors(manifest, load_sections(manifest, directory, load_section), images),
+        ),
         training={"margin": margin, "validation_samples": len(labels), **(training or {})},
     )
     write_manifest(directory, manifest)

@@ -20,6 +20,17 @@ Images = NDArray[np.uint8]
 Labels = NDArray[np.int32]
 
 
+class SplitLike(Protocol):
+    """See ddnn.data.Split; training and data do not import each other."""
+
+    @property
+    def images(self) -> Images: ...
+    @property
+    def labels(self) -> Labels: ...
+    @property
+    def view_labels(self) -> Labels: ...
+
+
 class Batches(Protocol):
     """Where training samples come from: images uint8 [batch, views, h, w, 3], labels int32
     [batch], view labels int32 [batch, views] with -1 where a camera does not see the object."""

@@ -19,6 +19,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     schemes: tuple[Scheme, Scheme]
     architecture: Architecture
     fit: Fit
+    folds: int = 0  # networks trained beside, for thresholds; see ddnn.training.train
 
 
 # Photographs of one object from many sides, few objects: one set of weights for all cameras.
@@ -33,6 +34,7 @@ _PHOTOGRAPHS = Recipe(
             grey=0.05,
         ),
     ),
+    folds=3,
 )  # fmt: skip
 # Street scenes from fixed cameras: a thin device section suffices.
 _SCENES = Recipe(
@@ -76,4 +78,5 @@ def recipe(
         schemes=(schemes[0] or usual[0], schemes[1] or usual[1]),
         architecture=architecture,
         fit=msgspec.structs.replace(base.fit, steps=steps or base.fit.steps, seed=seed),
+        folds=base.folds if data.startswith("eth80") else 0,
     )

@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from ddnn.core.section import Section
 from ddnn.errors import ConfigError
 from ddnn.exits.hierarchy import Hierarchy
 from ddnn.exits.manifest import Manifest
-from ddnn.training.bundle import MARGIN, draft, export_sections, finish
-from ddnn.training.fit import Batches, Fit, Images, Labels, fit
+from ddnn.exits.measure import pool
+from ddnn.training.bundle import (
+    GOLDEN_SAMPLES,
+    MARGIN,
+    draft,
+    export_sections,
+    finish,
+    measured_network,
+)
+from ddnn.training.fit import Batches, Fit, Images, Labels, SplitLike, fit
 from ddnn.training.models import Architecture, Network
-
-
-class SplitLike(Protocol):
-    """See ddnn.data.Split; training and data do not import each other."""
-
-    @property
-    def images(self) -> Images: ...
-    @property
-    def labels(self) -> Labels: ...
-    @property
-    def view_labels(self) -> Labels: ...
 
 
 class PoolLike(Protocol):
@@ -93,15 +90,17 @@ def train(
     data: str,
     architecture: Architecture | None = None,
     how: Fit | None = None,
+    folds: Sequence[DatasetLike] = (),
     margin: float = MARGIN,
     score_type: str = "auto",
-    thresholds: dict[str, float] | None = None,
     jpeg_bytes: float | None = None,
     notes: dict[str, str | float | int] | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> Manifest:
     """Train, export, measure, and write the bundle `out`; its manifest.
 
+    folds: where a validation split is small, thresholds and accuracies are measured on the pooled
+    validation splits of these, each by a network of its own that has not seen it.
     progress(what, done, total) is called often.
     """
     architecture, how = architecture or Architecture(), how or Fit()
@@ -112,33 +111,43 @@ def train(
             f"{dataset.views} or fewer"
         )
     started_s = time.monotonic()
-    network = Network(hierarchy, architecture, dataset.image_shape, len(dataset.classes))
-    loss = fit(
-        network, batches_of(dataset, members), how,
-        lambda step, steps, loss: progress(f"training, loss {loss:.2f}", step, steps),
-    )  # fmt: skip
-    progress("exporting sections", 0, 1)
-    files = export_sections(network, out)
-    progress("exporting sections", 1, 1)
-    images: NDArray[np.uint8] = dataset.validation.images[:, :members]
+
+    def trained(part: DatasetLike, directory: Path, what: str) -> tuple[Manifest, float]:
+        network = Network(hierarchy, architecture, part.image_shape, len(part.classes))
+        loss = fit(
+            network, batches_of(part, members), how,
+            lambda step, steps, loss: progress(f"{what}, loss {loss:.2f}", step, steps),
+        )  # fmt: skip
+        files = export_sections(network, directory)
+        return draft(network, name, data, part.classes, files), loss
+
+    measured = []
+    for number, fold in enumerate(folds, 1):
+        with tempfile.TemporaryDirectory() as directory:
+            manifest, _ = trained(fold, Path(directory), f"training fold {number}")
+            measured.append(
+                measured_network(manifest, Path(directory), load_section, fold.validation, progress)
+            )
+    manifest, loss = trained(dataset, out, "training")
+    if not folds:
+        measured = [measured_network(manifest, out, load_section, dataset.validation, progress)]
     return finish(
-        draft(network, name, data, dataset.classes, files),
+        manifest,
         out,
         load_section,
-        images,
-        dataset.validation.labels,
+        pool(measured),
+        dataset.validation.images[:GOLDEN_SAMPLES, :members],
         margin=margin,
         score_type=score_type,
-        thresholds=thresholds,
         jpeg_bytes=jpeg_bytes,
         training={
             **(notes or {}),
             "steps": how.steps,
             "seed": how.seed,
+            "folds": len(folds),
             "loss": round(loss, 4),
             "style": architecture.style,
             "architecture": msgspec.json.encode(architecture).decode(),
             "seconds": round(time.monotonic() - started_s, 1),
         },
-        progress=progress,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import ddnn.data
 from ddnn.data import load_samples
 from ddnn.errors import ConfigError
 from device_app import app
@@ -51,8 +53,9 @@ def test_frames_are_the_samples_by_tick(tmp_path: Path) -> None:
         assert type(frame.label) is int
 
 
-def test_a_data_set_is_the_same_samples_for_every_camera() -> None:
-    split = load_samples("scenes")
+def test_a_data_set_is_the_same_samples_for_every_camera(monkeypatch: pytest.MonkeyPatch) -> None:
+    split = load_samples("scenes", samples=10)  # of a thousand
+    monkeypatch.setattr(ddnn.data, "load_samples", lambda spec: {"scenes": split}[spec])
     source = open_source("dataset:scenes", 2, SHAPE)
     np.testing.assert_array_equal(source.frame(1003).image, split.images[3, 2])
     assert source.frame(1003).label == split.view_labels[3, 2]
@@ -170,9 +173,12 @@ def test_a_source_that_fails_is_opened_again(
     captured: queue.SimpleQueue[Any] = queue.SimpleQueue()
     loop: Any = SimpleNamespace(captured=captured.put)
     with caplog.at_level(logging.ERROR):
-        thread = threading.Thread(
-            target=app._capture, args=(loop, "video:x", 0, SHAPE, 0.002), daemon=True
-        )
+
+        def capture() -> None:
+            with contextlib.suppress(SystemExit):
+                app._capture(loop, "video:x", 0, SHAPE, 0.002)
+
+        thread = threading.Thread(target=capture, daemon=True)
         thread.start()
         thread.join(10)
     assert not thread.is_alive()

@@ -115,6 +115,35 @@ def test_an_interrupt_while_closing_leaves_nothing(
     assert all(gone(process) for process in processes)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_process_is_born_does_not_leave_it_behind(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    born: list[psutil.Process] = []
+
+    class Popen(subprocess.Popen):  # type: ignore[type-arg]
+        def __init__(self, *arguments: object, **options: object) -> None:
+            super().__init__(*arguments, **options)  # type: ignore[call-overload]
+            born.append(psutil.Process(self.pid))
+            signal.raise_signal(number)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(number, interrupt)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(subprocess, "Popen", Popen)
+            with pytest.raises(KeyboardInterrupt):
+                fleet.start("cam1", SLEEP)
+        assert signal.getsignal(number) is interrupt
+    finally:
+        signal.signal(number, before)
+    assert not gone(born[0])
+    fleet.close()
+    assert gone(born[0])
+
+
 def test_killed_and_started_again(fleet: Fleet) -> None:
     first = start(fleet, "cam1", SLEEP)
     with pytest.raises(ConfigError, match="cam1 is running already"):
