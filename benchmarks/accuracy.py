@@ -7,6 +7,7 @@ fold three networks are trained with the same images, augmentation and steps:
     hierarchy      configuration (e), binary features between tiers, thresholds as below
     undistributed  the same layers with float features and one exit, all six views together
     undistributed, all exits' losses   the same with every exit's loss (deep supervision)
+Data with splits of their own (scenes) are trained once and judged on their test split.
 Thresholds and score format of fold t are chosen on the validation data of all folds but the one
 that validates on object t: never on test data. Everything of the hierarchy is measured with its
 LiteRT sections.
@@ -166,6 +167,27 @@ def judge_fold(folds: dict[int, Fold], test: int) -> dict[str, Any]:
     }
 
 
+def run_once(data: str, seed: int, steps: int | None, style: str) -> dict[str, Any]:
+    """Data with splits of their own (scenes): one training, judged on the test split."""
+    from ddnn.cli.evaluate import evaluate_bundle
+    from ddnn.cli.train import train_bundle
+
+    with tempfile.TemporaryDirectory() as directory:
+        out = Path(directory) / "bundle"
+        manifest = train_bundle(
+            data=data, out=out, configuration="e", devices=6, steps=steps, seed=seed, style=style
+        )
+        report = evaluate_bundle(out, data)
+    return {
+        "command": f"python -m benchmarks.accuracy --data {data} --seed {seed} --style {style}",
+        "date": time.strftime("%Y-%m-%d"),
+        **report,
+        "best_single_camera": max(report["device_accuracy"].values()),
+        "schemes": f"{manifest.hierarchy.exit_scheme}-{manifest.hierarchy.fusion_scheme}",
+        "seconds": manifest.training["seconds"],
+    }
+
+
 def run(data: str, folds: list[int], seed: int, steps: int | None, jobs: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory)
@@ -214,10 +236,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", required=True, help="eth80:PATH or eth80-field:PATH")
+    parser.add_argument("--data", required=True, help="eth80:PATH, eth80-field:PATH, scenes")
     parser.add_argument("--folds", default="1,2,3,4,5,6,7,8,9", help="test objects")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=None, help="training steps [the recipe's]")
+    parser.add_argument("--style", choices=["float", "binary"], default="float", help="scenes")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="folds at a time")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--fold", type=int, help=argparse.SUPPRESS)
@@ -225,6 +248,10 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.fold:
         train_fold(arguments.data, arguments.fold, arguments.seed, arguments.steps, arguments.work)
+        return
+    if not arguments.data.startswith("eth80"):
+        report = run_once(arguments.data, arguments.seed, arguments.steps, arguments.style)
+        print(json.dumps(report) if arguments.json else json.dumps(report, indent=1))
         return
     folds = [int(text) for text in arguments.folds.split(",")]
     report = run(arguments.data, folds, arguments.seed, arguments.steps, arguments.jobs)

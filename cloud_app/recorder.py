@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -52,10 +53,8 @@ class Recorder:
     def close(self, timeout_s: float = 3.0) -> bool:
         """Write what is queued, then end; True once the thread has ended."""
         self._closing.set()
-        try:
+        with contextlib.suppress(queue.Full):  # then it does not wait, and ends when all is written
             self._jobs.put_nowait(None)  # wakes a thread that waits for jobs
-        except queue.Full:
-            pass  # it does not wait, and ends when there is nothing left
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 

@@ -70,6 +70,7 @@ Examples:
               help="Start a killed node again after N samples.")  # fmt: skip
 @click.option("--deadline-s", default=1.0, show_default=True, help="Deadline of a sample.")
 @click.option("--window-s", default=0.12, show_default=True, help="Wait for members per stage.")
+@click.option("--broker-port", default=None, type=int, help="Port of the broker [a free one]")
 @click.option("--http-port", default=None, type=int, help="Port of the page [8080, or a free one]")
 @click.option("--seed", default=0, show_default=True, help="Seed of data and training.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
@@ -109,6 +110,7 @@ def run_demo(
     restarts: tuple[str, ...],
     deadline_s: float,
     window_s: float,
+    broker_port: int | None,
     http_port: int | None,
     seed: int,
     as_json: bool = False,
@@ -137,6 +139,7 @@ def run_demo(
         state = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ddnn-demo-")))
         site = Site(
             plan, kind, state, rate_hz=rate_hz, deadline_s=deadline_s, window_s=window_s,
+            broker_port=broker_port or brokers.free_port(),
             http_port=http_port or (8080 if _port_free(8080) else brokers.free_port()),
         )  # fmt: skip
         stack.callback(site.close)
@@ -199,11 +202,12 @@ class Site:
         rate_hz: float = 10.0,
         deadline_s: float = 1.0,
         window_s: float = 0.12,
+        broker_port: int | None = None,
         http_port: int,
     ) -> None:
         self.plan, self.kind, self.state = plan, kind, state
         self.rate_hz, self.deadline_s, self.window_s = rate_hz, deadline_s, window_s
-        self.port = brokers.free_port()
+        self.port = broker_port or brokers.free_port()
         self.http_port = http_port
         self.page = f"http://127.0.0.1:{http_port}/"
         self.fleet = Fleet(state / "logs")

@@ -43,6 +43,8 @@ class FileAnswerLog:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file = -1
+        self._bytes = 0
+        self._cut = False  # whether the last line may be incomplete
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self.pending = read_answers(path)

@@ -31,8 +31,8 @@ def _signals_later() -> Iterator[None]:
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        for number in held:
-            signal.raise_signal(signal.Signals(number))
+        for caught in held:
+            signal.raise_signal(signal.Signals(caught))
 
 
 class Fleet:

@@ -142,9 +142,7 @@ class Peer:
 
 
 @pytest.fixture
-def connect(
-    pair: tuple[str, str], broker: RunningBroker
-) -> Iterator[Callable[..., Peer]]:
+def connect(pair: tuple[str, str], broker: RunningBroker) -> Iterator[Callable[..., Peer]]:
     """connect(port) starts a transport of this pair; all are closed in the end."""
     peers: list[Peer] = []
 
@@ -336,7 +334,7 @@ def test_a_broker_that_is_killed_and_started_again(
     peer.pump(lambda: peer.of(LinkDown), 2.0)
     peer.transport.publish(f"{peer.topic}/in/x", b"while it was away", 1, False)
     peer.transport.subscribe([f"{peer.topic}/in/nobody-hears-this"])
-    away_s = time.monotonic() + 0.6
+    away_s = time.monotonic() + 0.3
     peer.pump(lambda: time.monotonic() > away_s)  # it keeps trying
     broker.start_again()
     assert peer.up(2) != first
@@ -424,7 +422,7 @@ def test_a_broker_that_talks_nonsense_raises_nothing(
     what: str, version: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The link ends, or goes on without that message; nothing escapes into the node's thread."""
-    monkeypatch.setattr(mqtt, "ANSWER_S", 0.2)
+    monkeypatch.setattr(mqtt, "ANSWER_S", 0.1)
     data = NONSENSE[what].replace(b"%s", CONNACK[version])
     server = socket.create_server(("127.0.0.1", 0))
 
@@ -439,7 +437,7 @@ def test_a_broker_that_talks_nonsense_raises_nothing(
 
     threading.Thread(target=serve, daemon=True).start()
     peer = Peer(server.getsockname()[1], version).start()
-    shortly_s = time.monotonic() + 0.3
+    shortly_s = time.monotonic() + 0.15
     peer.pump(lambda: time.monotonic() > shortly_s)
     said = len(peer.of(LinkUp)) > 0
     assert said == what.startswith(("a ", "QoS"))

@@ -40,6 +40,10 @@ class MadeStore:
         self.entered, self.go_on = threading.Event(), threading.Event()
         self.go_on.set()
 
+    @property
+    def samples(self) -> list[int]:
+        return [sample for batch in self.saved for sample in batch]
+
     def save(self, answers: list[Pair]) -> None:
         self.entered.set()
         assert self.go_on.wait(IN_TIME_S)
@@ -122,13 +126,20 @@ def test_a_store_that_is_away_is_tried_until_it_is_back(
     assert (confirmed, recorder.given_up) == ([], 0)
     store.fail_save, store.fail_event = lambda samples: None, None
     until(lambda: confirmed)
-    assert sorted(sum(store.saved, [])) == [1, 2, 3]
+    assert sorted(store.samples) == [1, 2, 3]
     assert confirmed == [Saved([pair(1), pair(2), pair(3)])]
     assert (recorder.away, recorder.given_up, store.events) == ("", 0, [])
 
 
-@pytest.mark.parametrize("error", [LinkError("no such value"), OverflowError("too large"),
-                                   UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogate")])  # fmt: skip
+@pytest.mark.parametrize(
+    "error",
+    [
+        LinkError("no such value"),
+        OverflowError("too large"),
+        UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogate"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
 @pytest.mark.parametrize("poison", [{0}, {7}, {3, 4}, {0, 99}, {50}, set(range(100))])
 def test_an_answer_that_no_store_would_take_costs_only_itself(
     recorder: Recorder, store: MadeStore, error: Exception, poison: set[int]
@@ -138,7 +149,7 @@ def test_an_answer_that_no_store_would_take_costs_only_itself(
     recorder.save(Save([pair(sample) for sample in range(60)]), confirmed.append)
     recorder.save(Save([pair(sample) for sample in range(60, 100)]), confirmed.append)
     until(lambda: len(confirmed) == 2)
-    assert sum(store.saved, []) == [sample for sample in range(100) if sample not in poison]
+    assert store.samples == [sample for sample in range(100) if sample not in poison]
     assert recorder.given_up == len(poison)
     assert recorder.away == ""
     assert len(store.events) == len(poison)  # never silently
@@ -174,7 +185,7 @@ def test_close_writes_what_is_queued(store: MadeStore) -> None:
         recorder.save(Save([pair(sample)]), lambda saved: None)
     threading.Timer(0.05, store.go_on.set).start()
     assert recorder.close(IN_TIME_S)
-    assert sorted(sum(store.saved, [])) == list(range(50))
+    assert sorted(store.samples) == list(range(50))
 
 
 def test_close_of_an_idle_one_is_immediate(store: MadeStore) -> None:
@@ -199,7 +210,7 @@ def test_close_with_a_full_queue_ends_the_thread(
         store.fail_save = lambda samples: LinkError("away")
     threading.Timer(0.05, store.go_on.set).start()
     assert recorder.close(IN_TIME_S)
-    assert sorted(sum(store.saved, [])) == ([0, 1, 2, 3, 4] if works else [])
+    assert sorted(store.samples) == ([0, 1, 2, 3, 4] if works else [])
 
 
 def test_with_a_real_database(tmp_path: Path) -> None:

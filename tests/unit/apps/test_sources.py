@@ -6,7 +6,6 @@ import contextlib
 import logging
 import queue
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -143,9 +142,8 @@ class Failing:
 
 
 @pytest.fixture
-def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app, "REOPEN_S", (0.001, 0.002))
-    yield
 
 
 @pytest.mark.usefixtures("_quick")

@@ -69,9 +69,7 @@ def test_a_stopped_process_ends_as_quickly(fleet: Fleet) -> None:
     assert gone(process)
 
 
-def test_who_does_not_hear_sigterm_is_killed(
-    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_does_not_hear_sigterm_is_killed(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TERMINATE_S", 0.2)
     stubborn, willing = start(fleet, "edge", STUBBORN), start(fleet, "cam1", SLEEP)
     fleet.close()
@@ -157,7 +155,8 @@ def test_killed_and_started_again(fleet: Fleet) -> None:
 
 
 def test_who_ended_by_itself_is_named_with_its_last_words(fleet: Fleet) -> None:
-    fleet.start("edge", [sys.executable, "-S", "-c", "import sys; print('one', flush=True); sys.exit('no bundle')"])
+    code = "import sys; print('one', flush=True); sys.exit('no bundle')"
+    fleet.start("edge", [sys.executable, "-S", "-c", code])
     until(lambda: not fleet.alive("edge"))
     with pytest.raises(DdnnError, match="edge ended: no bundle"):
         fleet.check("edge")

