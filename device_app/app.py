@@ -89,7 +89,10 @@ class Clocked:
 
     def due_s(self) -> float:
         """Monotonic time of the next tick, by what the wall clock says now."""
-        return time.monotonic() + self._tick * self._period_s - time.time()
+        now_s = time.time()
+        if self._tick * self._period_s - now_s > 2 * self._period_s:  # the clock was set back
+            self._tick = tick_of(now_s, self._period_s) + 1
+        return time.monotonic() + self._tick * self._period_s - now_s
 
     def take(self) -> Captured:
         tick = max(self._tick, tick_of(time.time(), self._period_s))

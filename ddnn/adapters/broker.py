@@ -27,6 +27,7 @@ allow_anonymous true
 persistence false
 set_tcp_nodelay true
 max_queued_messages 10000
+message_size_limit 4194304
 log_dest stderr
 log_type error
 log_type warning

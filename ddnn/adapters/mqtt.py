@@ -270,6 +270,8 @@ class MqttTransport:
             client.connect(self._host, self._port, KEEPALIVE_S)
             link.deadline_s = time.monotonic() + ANSWER_S
             self._offered = link
+            if self._closed:
+                client.disconnect()  # in good order, so that no Will follows the farewell
         except (OSError, ValueError) as error:  # ValueError: the name can be none of a host
             log.debug("cannot connect: %s", error)
             self._offered = "cannot be reached"

@@ -348,25 +348,18 @@ def watch(site: Site, samples: int | None, headless: bool) -> dict[str, Any]:
     from ddnn.cli.live import live_view
 
     first = site.tick(0.5) + 1
+    passed = 0
     actions = list(site.plan.actions)
-    with live_view(site, enabled=not headless) as refresh:
-        while True:
-            passed = site.tick() - first
-            while actions and passed >= actions[0][0]:
-                _, what, node = actions.pop(0)
-                _say(f"{what} {node} after {passed} samples")
-                if what == "kill":
-                    site.fleet.signal(node, signal.SIGKILL)
-                elif not site.fleet.alive(node):
-                    site.fleet.start(node)
-            if samples is not None and passed >= samples:
-                break
-            try:
+    try:
+        with live_view(site, enabled=not headless) as refresh:
+            while samples is None or passed < samples:
                 refresh()
                 time.sleep(min(0.05, 1 / site.rate_hz))
-            except KeyboardInterrupt:
-                samples = max(0, passed)
-                break
+                passed = max(0, site.tick() - first)
+                while actions and passed >= actions[0][0]:
+                    _act(site, *actions.pop(0))
+    except KeyboardInterrupt:
+        samples = passed
     wanted = range(first, first + (samples or 0))
     settle(site, wanted)
     stored = site.stored(wanted)
@@ -376,6 +369,14 @@ def watch(site: Site, samples: int | None, headless: bool) -> dict[str, Any]:
     for answer in site.spooled():
         site.watcher.add(answer)
     return report(site, wanted, delivered)
+
+
+def _act(site: Site, after: int, what: str, node: str) -> None:
+    _say(f"{what} {node} after {after} samples")
+    if what == "kill":
+        site.fleet.signal(node, signal.SIGKILL)
+    elif not site.fleet.alive(node):
+        site.fleet.start(node)
 
 
 def settle(site: Site, wanted: range) -> None:
@@ -474,18 +475,20 @@ def _port_free(port: int) -> bool:
 
 @contextmanager
 def _terminated_cleanly() -> Iterator[None]:
-    """SIGTERM ends the demo as Ctrl-C does, so that no process is left behind."""
+    """SIGTERM and a lost terminal end the demo as Ctrl-C does: no process is left behind."""
 
     def raise_interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, raise_interrupt)
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, raise_interrupt) for number in numbers]
     try:
         yield
     except KeyboardInterrupt:
         raise DdnnError("interrupted before all nodes were up") from None
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _say(text: str) -> None:

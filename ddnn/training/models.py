@@ -16,6 +16,7 @@ from ddnn.exits.hierarchy import Exit, Hierarchy
 from ddnn.training.blocks import Sign, batch_norm, conv, conv_p, fc, sign
 from ddnn.training.fusion import fuse
 
+UPPER_MAP_SIDE = 4  # of edge and cloud: convolutions pool down to it
 Place = Literal["device", "edge", "cloud"]
 
 
@@ -33,9 +34,9 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
     device_channels: tuple[int, ...] = (32, 48, 64, 96)
     device_map_side: int = 4  # features are maps of at most this side
     device_bits: int = 24  # binary maps (float style) or filters (binary style) of the last block
-    edge_channels: int = 64
+    edge_channels: tuple[int, ...] = (64,)
     edge_bits: int = 16
-    cloud_channels: int = 64
+    cloud_channels: tuple[int, ...] = (64,)
     dropout: float = 0.2  # before the heads
     feature_dropout: float = 0.0  # of the fused features, while training
     pooled_heads: bool = False  # edge and cloud: global average instead of all positions
@@ -68,7 +69,8 @@ def _edge(architecture: Architecture, shape: tuple[int, ...], classes: int) -> A
     if architecture.style == "binary":
         features = conv_p(fused, architecture.edge_bits, pool_stride=1)
         return keras.Model(fused, [fc(Sign()(features), classes), features])
-    x = conv(layers.Dropout(architecture.feature_dropout)(fused), architecture.edge_channels)
+    x = layers.Dropout(architecture.feature_dropout)(fused)
+    x = _convolutions(x, architecture.edge_channels)
     head = _head(architecture, x)
     bits = layers.Conv2D(architecture.edge_bits, 1, use_bias=False)(x)
     return keras.Model(fused, [layers.Dense(classes)(head), batch_norm()(bits)])
@@ -78,11 +80,21 @@ def _cloud(architecture: Architecture, shape: tuple[int, ...], classes: int) -> 
     """Fused features [h, w, c] -> scores [classes]."""
     fused = layers.Input(shape)
     if architecture.style == "binary":
-        x = Sign()(conv_p(fused, architecture.cloud_channels, pool_stride=1))
-        x = Sign()(conv_p(x, architecture.cloud_channels, pool_stride=1))
+        x = fused
+        for filters in architecture.cloud_channels:
+            x = Sign()(conv_p(x, filters, pool_stride=1))
         return keras.Model(fused, fc(x, classes))
-    head = _head(architecture, conv(fused, architecture.cloud_channels))
+    head = _head(architecture, _convolutions(fused, architecture.cloud_channels))
     return keras.Model(fused, layers.Dense(classes)(head))
+
+
+def _convolutions(x: Any, channels: tuple[int, ...]) -> Any:
+    """Convolutions, each followed by a pooling while the map is large."""
+    for count in channels:
+        x = conv(x, count)
+        if x.shape[1] > UPPER_MAP_SIDE:
+            x = layers.MaxPooling2D(2)(x)
+    return x
 
 
 def _head(architecture: Architecture, x: Any) -> Any:

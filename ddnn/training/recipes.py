@@ -47,7 +47,7 @@ _SCENES = Recipe(
     ),
 )
 # Sizes of the paper's threshold table (notes A3, A9): 4 device filters, 16 in edge and cloud.
-_BINARY = Architecture(style="binary", device_bits=4, edge_bits=16, cloud_channels=16)
+_BINARY = Architecture(style="binary", device_bits=4, edge_bits=16, cloud_channels=(16, 16))
 
 
 def recipe(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -142,10 +144,8 @@ def test_lossy_network_and_random_crashes(seed):
     for _ in range(8):
         name = f"home/{names[generator.integers(len(names))]}"
         at_s = 1.0 + generator.random() * 12
-        simulation.at(
-            at_s,
-            lambda name=name, n=int(generator.integers(1, 60)): simulation.crash_after(name, n),
-        )
+        events = int(generator.integers(1, 60))
+        simulation.at(at_s, partial(simulation.crash_after, name, events))
         simulation.at(
             at_s + 1 + generator.random() * 2, lambda name=name: restart(simulation, name)
         )
