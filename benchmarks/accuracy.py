@@ -50,7 +50,7 @@ def train_fold(data: str, fold: int, seed: int, steps: int | None, out: Path) ->
     from ddnn.training.recipes import recipe
     from ddnn.training.train import batches_of, train
 
-    dataset = load(data, objects_test=fold, seed=seed)
+    dataset = load(data, objects_test=fold, seed=seed, fine=True)
     chosen = recipe(data.partition(":")[0], steps=steps, seed=100 * seed + fold)
     hierarchy = _hierarchy(chosen.schemes)
     started_s = time.monotonic()

@@ -101,7 +101,8 @@ def train_bundle(
         progress("loading data", 0, 1)
         from ddnn.data import jpeg_bytes, load
 
-        dataset = load(data, seed=seed, objects_test=objects_test)
+        fine = name.startswith("eth80")  # photographs that augmentation scales down
+        dataset = load(data, seed=seed, objects_test=objects_test, fine=fine)
         jpeg = float(jpeg_bytes(dataset.validation.images[:JPEG_SAMPLES]).mean())
         progress("loading data", 1, 1)
         progress("importing TensorFlow", 0, 1)
@@ -128,11 +129,11 @@ def train_bundle(
             count = chosen.folds if folds is None else folds
             others = [*np.unique(dataset.train.groups), *np.unique(dataset.validation.groups)]
             beside = [
-                load(data, seed=seed, objects_test=test, objects_validation=int(other))
+                load(data, seed=seed, objects_test=test, objects_validation=int(other), fine=True)
                 for other in others[:count]
             ]
             if beside:  # nothing is chosen on the validation object: it is there to learn from
-                dataset = load(data, seed=seed, objects_test=test, train_all=True)
+                dataset = load(data, seed=seed, objects_test=test, train_all=True, fine=True)
         elif folds:
             raise ConfigError(f"--folds goes with eth80, not with {name}")
         return train(

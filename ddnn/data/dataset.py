@@ -110,8 +110,8 @@ class Dataset:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Height, width, 3."""
-        _, _, height, width, channels = self.train.images.shape
+        """Height, width, 3, as judged; training images may be finer (eth80)."""
+        _, _, height, width, channels = self.test.images.shape
         return int(height), int(width), int(channels)
 
 

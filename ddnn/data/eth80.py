@@ -58,15 +58,18 @@ def eth80(
     objects_test: int | None = None,
     objects_validation: int | None = None,
     train_all: bool = False,
+    fine: bool = False,
     presence: Sequence[float] | None = None,
 ) -> Dataset:
     """Fold `objects_test` (the largest object number if None) of the file at `path`.
 
     objects_validation: the object to validate on, None: the next after the test's
     train_all: train on the validation object too (thresholds having been chosen on other folds)
+    fine: training images at twice the size, for augmentation to scale down
     presence: how often each camera sees its object (FIELD_PRESENCE); None: always.
     """
     photographs = _read(path, size)
+    finer = _read(path, 2 * size) if fine else photographs
     numbers = photographs.object_numbers
     test = numbers[-1] if objects_test is None else objects_test
     if test not in numbers:
@@ -88,15 +91,16 @@ def eth80(
     kept_out = (test,) if train_all else (test, validation)
     train = [number for number in numbers if number not in kept_out]
     train_split, validation_split, test_split = (
-        _split(photographs, name, objects, child, presence, path)
-        for name, objects, child in zip(
+        _split(source, name, objects, child, presence, path)
+        for source, name, objects, child in zip(
+            (finer, photographs, photographs),
             ("train", "validation", "test"),
             (train, [validation], [test]),
             np.random.SeedSequence(seed).spawn(3),
             strict=True,
         )
     )
-    pool = _pool(photographs, train, None if presence is None else tuple(presence), path)
+    pool = _pool(finer, train, None if presence is None else tuple(presence), path)
     name = "eth80" if presence is None else "eth80-field"
     return Dataset(
         name, photographs.classes, train_split, validation_split, test_split, augment_pool=pool

@@ -43,6 +43,7 @@ def load(
     objects_test: int | None = None,
     objects_validation: int | None = None,
     train_all: bool = False,
+    fine: bool = False,
     presence: Sequence[float] | None = None,
     size: int = SIZE_PX,
     samples: tuple[int, int, int] | None = None,
@@ -53,6 +54,7 @@ def load(
     objects_test: eth80: the object number to test on, None: the largest
     objects_validation: eth80: the one to validate on, None: the next
     train_all:    eth80: train on the validation object too
+    fine:         eth80: training images at twice the size, for augmentation to scale down
     presence:     eth80: how often each camera sees its object; eth80-field has its own rates
     size:         eth80: 32 or 64 pixels; directory: any up to 512
     samples:      scenes: how many in the training, validation and test split
@@ -67,6 +69,7 @@ def load(
         objects_test=(objects_test, ("eth80", "eth80-field")),
         objects_validation=(objects_validation, ("eth80", "eth80-field")),
         train_all=(train_all or None, ("eth80", "eth80-field")),
+        fine=(fine or None, ("eth80", "eth80-field")),
         presence=(presence, ("eth80", "eth80-field")),
         size=(None if size == SIZE_PX else size, ("eth80", "eth80-field", "directory")),
         samples=(samples, ("scenes",)),
@@ -78,7 +81,8 @@ def load(
         case "eth80" | "eth80-field":
             dataset = eth80(
                 path, seed=seed, size=size, objects_test=objects_test,
-                objects_validation=objects_validation, train_all=train_all, presence=rates,
+                objects_validation=objects_validation, train_all=train_all, fine=fine,
+                presence=rates,
             )  # fmt: skip
         case "mvmc":
             dataset = mvmc(path)

@@ -43,9 +43,19 @@ class Draw(msgspec.Struct, frozen=True):
 
 
 def draw(
-    generator: np.random.Generator, how: Augmentation, batch: int, views: int, side: int
+    generator: np.random.Generator,
+    how: Augmentation,
+    batch: int,
+    views: int,
+    side: int,
+    source_side: int | None = None,
 ) -> Draw:
-    """All randomness of a batch from one generator."""
+    """All randomness of a batch from one generator.
+
+    side: of the images that come out; source_side: of those that go in, where they are larger.
+    Scaling down while warping keeps the pictures as sharp as those that are judged.
+    """
+    source = source_side or side
     each, rig = (batch, views), (batch, 1)
 
     def uniform(shape: tuple[int, ...], bound: float) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -54,15 +64,16 @@ def draw(
     angle = np.deg2rad(uniform(each, how.rotation_deg))
     scale, aspect = np.exp(uniform(each, how.log_scale)), np.exp(uniform(rig, how.log_aspect))
     flip = np.where((generator.random(each) < 0.5) & how.flip, -1.0, 1.0)
-    wide, high = aspect / scale, 1 / (aspect * scale)
+    finer = source / side
+    wide, high = finer * aspect / scale, finer / (aspect * scale)
     a, b = np.cos(angle) * wide * flip, -np.sin(angle) * high
     c, d = np.sin(angle) * wide * flip, np.cos(angle) * high
-    middle = (side - 1) / 2
-    right, down = uniform(each, how.shift) * side, uniform(each, how.shift) * side
+    middle, from_middle = (side - 1) / 2, (source - 1) / 2
+    right, down = uniform(each, how.shift) * source, uniform(each, how.shift) * source
     nought = np.zeros(each)
     warp = np.stack([
-        a, b, middle - (a + b) * middle + right,
-        c, d, middle - (c + d) * middle + down, nought, nought,
+        a, b, from_middle - (a + b) * middle + right,
+        c, d, from_middle - (c + d) * middle + down, nought, nought,
     ], -1)  # fmt: skip
 
     grey = np.full((3, 3), 1 / 3)
@@ -94,10 +105,14 @@ def draw(
     )
 
 
-def apply(images: Any, numbers: Draw, noise: float) -> Any:
-    """images: uint8 [batch, views, h, w, 3] -> float32 of 0..255. Blank views stay blank."""
-    batch, views, height, width, _ = images.shape
-    flat = tf.reshape(tf.cast(images, tf.float32), [-1, height, width, 3]) / 255.0
+def apply(images: Any, numbers: Draw, noise: float, shape: tuple[int, int, int]) -> Any:
+    """images: uint8 [batch, views, h, w, 3] -> float32 [batch, views, *shape] of 0..255.
+
+    Blank views stay blank.
+    """
+    batch, views, *source, _ = images.shape
+    height, width, _ = shape
+    flat = tf.reshape(tf.cast(images, tf.float32), [-1, *source, 3]) / 255.0
     seen = tf.reduce_max(flat, [1, 2, 3], keepdims=True) > 0
     x = tf.raw_ops.ImageProjectiveTransformV3(
         images=flat,

@@ -107,7 +107,9 @@ def fit(
     def step(
         images: Any, labels: Any, view_labels: Any, mask: Any, numbers: tuple[Any, ...], count: Any
     ) -> Any:
-        x = augment.apply(images, augment.Draw(*numbers), how.augmentation.noise)
+        x = augment.apply(
+            images, augment.Draw(*numbers), how.augmentation.noise, network.image_shape
+        )
         with tf.GradientTape() as tape:
             exits = network(x, mask, training=True)
             loss = joint_loss(exits, labels, view_labels, network.classes, how)
@@ -124,7 +126,9 @@ def fit(
         optimizer.learning_rate.assign(how.learning_rate * warm * cosine)
         images, labels, view_labels = batches(generator, how.batch)
         mask = member_mask(generator, how.batch, members, how)
-        numbers = augment.draw(generator, how.augmentation, how.batch, members, side)
+        numbers = augment.draw(
+            generator, how.augmentation, how.batch, members, side, images.shape[2]
+        )
         loss = step(
             tf.constant(images),
             tf.constant(labels),

@@ -141,14 +141,17 @@ def test_no_augmentation_leaves_images_as_they_are() -> None:
     images = np.random.default_rng(4).integers(1, 255, (2, 3, 16, 16, 3), np.uint8)
     images[0, 1] = 0
     numbers = draw(np.random.default_rng(5), NONE, 2, 3, 16)
-    np.testing.assert_allclose(apply(tf.constant(images), numbers, 0.0), images, atol=0.05)
+    unchanged = apply(tf.constant(images), numbers, 0.0, (16, 16, 3))
+    np.testing.assert_allclose(unchanged, images, atol=0.05)
 
 
 def test_blank_views_stay_blank_whatever_is_done_to_the_others() -> None:
     images = np.random.default_rng(4).integers(1, 255, (4, 3, 16, 16, 3), np.uint8)
     images[:, 1] = 0
     how = Fit().augmentation
-    changed = apply(tf.constant(images), draw(np.random.default_rng(5), how, 4, 3, 16), 0.02)
+    changed = apply(
+        tf.constant(images), draw(np.random.default_rng(5), how, 4, 3, 16), 0.02, (16, 16, 3)
+    )
     changed = changed.numpy()
     assert not changed[:, 1].any()
     assert changed[:, [0, 2]].any(axis=(2, 3, 4)).all()
@@ -223,3 +226,12 @@ def test_ones_own_section_takes_its_place() -> None:
 def test_a_hook_that_does_not_fit_is_refused(hook, words) -> None:
     with pytest.raises(ConfigError, match=words):
         network(device=hook)
+
+
+def test_finer_images_are_scaled_down_as_they_are_judged():
+    """Without any other change, a finer image comes out as its 2x2 means."""
+    generator = np.random.default_rng(8)
+    fine = generator.integers(0, 256, (2, 3, 32, 32, 3), np.uint8)
+    numbers = draw(np.random.default_rng(5), NONE, 2, 3, 16, 32)
+    means = fine.reshape(2, 3, 16, 2, 16, 2, 3).mean(axis=(3, 5))
+    np.testing.assert_allclose(apply(tf.constant(fine), numbers, 0.0, (16, 16, 3)), means, atol=0.1)
