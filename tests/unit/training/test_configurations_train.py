@@ -28,8 +28,8 @@ from ddnn.training.models import Architecture, Network
 from ddnn.training.train import batches_of, train
 
 TINY = Architecture(
-    device_channels=(4, 6), device_map_side=4, device_bits=3, edge_channels=6, edge_bits=5,
-    cloud_channels=6,
+    device_channels=(4, 6), device_map_side=4, device_bits=3, edge_channels=(6,), edge_bits=5,
+    cloud_channels=(6,),
 )  # fmt: skip
 BINARY = msgspec.structs.replace(TINY, style="binary")
 QUICK = Fit(steps=4, batch=8, learning_rate=0.01)
