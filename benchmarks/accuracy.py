@@ -62,6 +62,7 @@ def train_fold(data: str, fold: int, seed: int, steps: int | None, out: Path) ->
     bundle = load_bundle(out / f"bundle{fold}", LiteRtSection)
     kept: dict[str, Any] = {
         "seconds": seconds,
+        "validation_object": int(dataset.validation.groups[0]),
         "jpeg": float(jpeg_bytes(dataset.test.images).mean()),
         "manifest": msgspec.json.encode(bundle.manifest).decode(),
     }
@@ -119,20 +120,8 @@ class Fold:
 
 def pooled(folds: dict[int, Fold], without: int) -> m.Measured:
     """The validation data of all folds but the one that validates on object `without`."""
-    order = sorted(folds)
-    chosen = [folds[t] for i, t in enumerate(order) if order[(i + 1) % len(order)] != without]
-    parts = [fold.measured("validation") for fold in chosen]
-    everyone = chosen[0].manifest.hierarchy.everyone
-    return m.Measured(
-        np.concatenate([p.labels for p in parts]),
-        np.concatenate([p.devices for p in parts]),
-        {
-            everyone: {
-                tier: np.concatenate([p.exits[everyone][tier] for p in parts])
-                for tier in chosen[0].manifest.hierarchy.exits
-            }
-        },
-    )
+    chosen = [fold for fold in folds.values() if fold.arrays["validation_object"] != without]
+    return m.pool([fold.measured("validation") for fold in chosen])
 
 
 def judge_fold(folds: dict[int, Fold], test: int) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from ddnn.exits.hierarchy import EXITS
+from ddnn.exits.manifest import depth
 from ddnn.protocol.messages import Answer
 
 Rank = tuple[int, int, float, bool, float, bytes]
@@ -21,7 +21,7 @@ def rank(answer: Answer) -> Rank:
     sees the same answers in whatever order keeps the same one.
     """
     return (
-        EXITS.index(answer.exit),
+        depth(answer.exit),
         len(set(answer.members)),
         -answer.eta,
         not answer.late,
