@@ -1,7 +1,7 @@
 """All messages between nodes.
 
 Data plane (Scores, Features, Escalate): MessagePack, array-like, the schema version first.
-Control plane (Status, Stats, Answer, Backlog, Stored): JSON, readable with mosquitto_sub.
+Control plane (everything else): JSON, readable with mosquitto_sub.
 The sender is not in a data message: the topic names it.
 """
 
@@ -30,6 +30,9 @@ Text = Annotated[str, msgspec.Meta(max_length=500)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
 Mask = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
 Label = Annotated[int, msgspec.Meta(ge=-1, lt=2**16)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1.000001)]
+ExitName = Literal["device", "local", "edge", "cloud"]
+RoleName = Literal["device", "edge", "cloud", "store", "worker"]
 Spent = tuple[Count, Count]  # bytes: payload (arrays only), wire (with topics and headers)
 Seconds = Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)]
 _LITTLE_ENDIAN = {"float32": "<f4", "float16": "<f2", "uint8": "|u1"}
@@ -129,7 +132,7 @@ class Escalate(msgspec.Struct, frozen=True, array_like=True):
 class Status(msgspec.Struct, frozen=True):
     """Presence of a node; the same session stands in its Last Will."""
 
-    role: Literal["device", "edge", "cloud", "worker"]
+    role: RoleName
     session: Count
     state: Literal["online", "stopped", "lost"]
     bundle: BundleId = ""
@@ -139,7 +142,7 @@ class Status(msgspec.Struct, frozen=True):
 class Stats(msgspec.Struct, frozen=True):
     """What a node has counted since its start, every few seconds."""
 
-    role: Literal["device", "edge", "cloud", "worker"]
+    role: RoleName
     uptime_s: Seconds
     memory_bytes: Count = 0
     counts: dict[Annotated[str, msgspec.Meta(max_length=64)], Count] = {}
@@ -151,7 +154,7 @@ class Answer(msgspec.Struct, frozen=True):
 
     sample: Count
     node: Id  # who answered
-    exit: Literal["device", "local", "edge", "cloud"]
+    exit: ExitName
     label: Label
     probabilities: Annotated[list[float], msgspec.Meta(max_length=65536)]
     eta: float  # normalized entropy at that exit
@@ -167,6 +170,10 @@ class Answer(msgspec.Struct, frozen=True):
     truth: Label | None = None
     payload_bytes: Count = 0  # arrays that the devices sent for it
     wire_bytes: Count = 0  # the same with topics and headers
+    # Per member: what its camera alone says, and its probability.
+    votes: Annotated[dict[Id, tuple[Label, Share]], msgspec.Meta(max_length=64)] = {}
+    # The exits that judged it, in order: label and normalized entropy at each.
+    passed: Annotated[list[tuple[ExitName, Label, float]], msgspec.Meta(max_length=4)] = []
 
 
 class Backlog(msgspec.Struct, frozen=True):
@@ -175,10 +182,43 @@ class Backlog(msgspec.Struct, frozen=True):
     answers: Annotated[list[Answer], msgspec.Meta(max_length=MAX_BATCH)]
 
 
+class Thresholds(msgspec.Struct, frozen=True):
+    """A command: the exit thresholds to use from now on. None given: the bundle's own."""
+
+    bundle: BundleId  # of another bundle they would mean nothing
+    thresholds: Annotated[dict[ExitName, Share], msgspec.Meta(max_length=4)]
+    revision: Count  # grows with every change of the site's; an older one is passed over
+
+
+class ClockAsk(msgspec.Struct, frozen=True):
+    """A device asks the lead edge what time it is there."""
+
+    asked_at_s: Seconds  # by the asking clock, whatever it shows
+
+
+class ClockTell(msgspec.Struct, frozen=True):
+    """The lead edge's wall clock, and what it was asked with."""
+
+    echo_s: Seconds
+    told_at_s: Seconds
+
+
 class Stored(msgspec.Struct, frozen=True):
     """The store holds these samples' answers (or better ones): the node may forget its own."""
 
     samples: Annotated[list[Count], msgspec.Meta(max_length=4096)]
 
 
-Message = Scores | Features | Escalate | Status | Stats | Answer | Backlog | Stored
+Message = (
+    Scores
+    | Features
+    | Escalate
+    | Status
+    | Stats
+    | Answer
+    | Backlog
+    | Stored
+    | Thresholds
+    | ClockAsk
+    | ClockTell
+)

@@ -14,6 +14,8 @@ from ddnn.errors import RemoteProtocolError
 from ddnn.protocol.messages import (
     Answer,
     Backlog,
+    ClockAsk,
+    ClockTell,
     Escalate,
     Features,
     Message,
@@ -21,6 +23,7 @@ from ddnn.protocol.messages import (
     Stats,
     Status,
     Stored,
+    Thresholds,
 )
 
 ROOT = "ddnn/v1"
@@ -53,6 +56,9 @@ class Kind(Enum):
     RESULT = Rule("result", Answer, per_node=False)
     BACKLOG = Rule("backlog", Backlog, qos=1)  # <node>: what was not confirmed
     STORED = Rule("stored", Stored, qos=1)  # <node>: confirmed
+    THRESHOLDS = Rule("node", Thresholds, qos=1, retain=True, leaf="cmd/thresholds")
+    CLOCK_ASK = Rule("clock", ClockAsk)  # <device>
+    CLOCK_TELL = Rule("clock", ClockTell, leaf="reply")  # <device>
 
 
 class Topic(NamedTuple):
@@ -71,6 +77,11 @@ def topic_filter(kind: Kind, site: str = "+", node: str = "+") -> str:
     return _join(site, kind.value, node)
 
 
+def shared(filter_: str, group: str) -> str:
+    """The filter as a shared subscription: each message goes to one subscriber of the group."""
+    return f"$share/{group}/{filter_}" if group else filter_
+
+
 def presence_filters(site: str) -> list[str]:
     """Who is there: the nodes of the site, and those that serve every site."""
     return [topic_filter(Kind.STATUS, site), topic_filter(Kind.STATUS, EVERYWHERE)]
@@ -80,12 +91,11 @@ def parse(text: str) -> Topic:
     """Topic of a received message; RemoteProtocolError where it is none of ours."""
     parts = text.split("/") if len(text) <= MAX_TOPIC_CHARS else []
     if len(parts) >= 4 and parts[0] == "ddnn" and parts[1] == "v1" and is_id(parts[2]):
-        kind = _KINDS.get((parts[3], parts[5] if len(parts) == 6 else "", len(parts)))
-        if kind is not None:
-            if not kind.value.per_node:
-                return Topic(parts[2], kind)
-            if is_id(parts[4]):
-                return Topic(parts[2], kind, parts[4])
+        kind = _KINDS.get((parts[3], len(parts) > 4, "/".join(parts[5:])))
+        if kind is not None and not kind.value.per_node:
+            return Topic(parts[2], kind)
+        if kind is not None and is_id(parts[4]):
+            return Topic(parts[2], kind, parts[4])
     raise RemoteProtocolError(f"topic {text[:80]!r} is none of {ROOT}/<site>/…")
 
 
@@ -96,6 +106,4 @@ def _join(site: str, rule: Rule, node: str) -> str:
     return f"{text}/{rule.leaf}" if rule.leaf else text
 
 
-_KINDS = {
-    (k.value.branch, k.value.leaf, 4 + k.value.per_node + bool(k.value.leaf)): k for k in Kind
-}
+_KINDS = {(k.value.branch, k.value.per_node, k.value.leaf): k for k in Kind}

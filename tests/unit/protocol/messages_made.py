@@ -11,6 +11,8 @@ from ddnn.protocol.messages import (
     MAX_COUNT,
     Answer,
     Backlog,
+    ClockAsk,
+    ClockTell,
     Escalate,
     Features,
     Message,
@@ -19,6 +21,7 @@ from ddnn.protocol.messages import (
     Status,
     Stored,
     Tensor,
+    Thresholds,
 )
 from ddnn.protocol.topics import Kind
 
@@ -31,7 +34,9 @@ REALS = st.floats(allow_nan=False, allow_infinity=False)
 LABELS = st.integers(-1, 2**16 - 1)
 MASKS = st.integers(0, 2**62 - 1)
 SHAPES = st.lists(st.integers(0, 4), max_size=5).map(tuple)
-ROLES = st.sampled_from(["device", "edge", "cloud", "worker"])
+ROLES = st.sampled_from(["device", "edge", "cloud", "store", "worker"])
+EXITS = st.sampled_from(["device", "local", "edge", "cloud"])
+SHARES = st.floats(0, 1)
 SPENT = st.tuples(COUNTS, COUNTS)
 FLOATS_32 = st.floats(width=32)
 
@@ -53,7 +58,7 @@ ANSWERS = st.builds(
     Answer,
     sample=COUNTS,
     node=IDS,
-    exit=st.sampled_from(["device", "local", "edge", "cloud"]),
+    exit=EXITS,
     label=LABELS,
     probabilities=st.lists(REALS, max_size=4),
     eta=REALS,
@@ -69,6 +74,8 @@ ANSWERS = st.builds(
     truth=st.none() | LABELS,
     payload_bytes=COUNTS,
     wire_bytes=COUNTS,
+    votes=st.dictionaries(IDS, st.tuples(LABELS, SHARES), max_size=3),
+    passed=st.lists(st.tuples(EXITS, LABELS, REALS), max_size=3),
 )
 _FEATURES = st.builds(
     Features,
@@ -123,6 +130,14 @@ STRATEGIES: dict[Kind, st.SearchStrategy[Any]] = {
     Kind.RESULT: ANSWERS,
     Kind.BACKLOG: st.lists(ANSWERS, max_size=3).map(Backlog),
     Kind.STORED: st.lists(COUNTS, max_size=5).map(Stored),
+    Kind.THRESHOLDS: st.builds(
+        Thresholds,
+        bundle=BUNDLES,
+        thresholds=st.dictionaries(EXITS, SHARES, max_size=4),
+        revision=COUNTS,
+    ),
+    Kind.CLOCK_ASK: st.builds(ClockAsk, asked_at_s=SECONDS),
+    Kind.CLOCK_TELL: st.builds(ClockTell, echo_s=SECONDS, told_at_s=SECONDS),
 }
 
 
@@ -158,7 +173,10 @@ SAMPLES: dict[Kind, Message] = {
     Kind.ESCALATE: Escalate(1, 70000, "b1", "local"),
     Kind.UPLINK: Features(1, 1 << 40, "b1", 2**62 - 1, -3.0, (_BITS,), -1),
     Kind.VERDICT: Scores(1, 0, "", 0, 0.0, Tensor.of(np.array([1], np.float16))),
-    Kind.RESULT: answer(),
+    Kind.RESULT: answer(votes={"cam1": (1, 0.75)}, passed=[("local", 1, 0.8)]),
     Kind.BACKLOG: Backlog([answer(1, late=True), answer(2, expected_accuracy=None)]),
     Kind.STORED: Stored([1, 2, 1 << 50]),
+    Kind.THRESHOLDS: Thresholds("b1", {"local": 0.25, "edge": 1.0}, 7),
+    Kind.CLOCK_ASK: ClockAsk(1.75e9),
+    Kind.CLOCK_TELL: ClockTell(1.75e9, 1.75e9 + 0.5),
 }
