@@ -1,0 +1,115 @@
+"""What the page knows besides the store: nodes, link, bundle, and what it may do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddnn.exits.manifest import Manifest, SweepRow
+
+Act = Literal["kill", "start"]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """A node as its own messages tell it."""
+
+    site: str
+    id: str
+    role: str
+    state: Literal["online", "stopped", "lost"]
+    bundle: str = ""
+    version: str = ""
+    last_seen_age_s: float | None = None  # None: not seen since this program started
+    uptime_s: float = 0.0
+    memory_bytes: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    gauges: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LinkView:
+    """The connection to the broker. While it is away nothing is known of the nodes."""
+
+    connected: bool
+    broker: str  # host:port
+    for_s: float  # how long it has been so
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BundleView:
+    """The bundle in use, and what a sample of one device takes without ddnn."""
+
+    id: str
+    raw_bytes: int
+    jpeg_bytes: float | None = None
+    labels: tuple[str, ...] = ()  # class names; without them the numbers are shown
+    exits: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+    lead: str = ""  # the edge that decides
+    thresholds: Mapping[str, float] = field(default_factory=dict)  # the bundle's own
+    sweep: Sequence[SweepRow] = ()
+    accuracy: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, bundle: str, manifest: Manifest) -> BundleView:
+        hierarchy = manifest.hierarchy
+        return cls(
+            bundle,
+            manifest.raw_bytes,
+            manifest.jpeg_bytes,
+            manifest.classes,
+            tuple(hierarchy.exits),
+            tuple(hierarchy.devices),
+            hierarchy.lead,
+            manifest.thresholds,
+            manifest.sweep,
+            manifest.accuracy,
+        )
+
+    def expected(self, members: Sequence[str]) -> float | None:
+        """The overall accuracy measured with exactly these devices, by the bundle's thresholds."""
+        mask = sum(1 << self.devices.index(device) for device in members if device in self.devices)
+        return self.accuracy.get(str(mask), {}).get("overall")
+
+
+class Demo(Protocol):
+    """What only a demo offers: pictures, and processes to kill."""
+
+    def views(self, sample: int) -> NDArray[np.uint8]:
+        """uint8 [devices, height, width, 3]: what the cameras saw."""
+        ...
+
+    def nodes(self) -> dict[str, bool]:
+        """Whether each process runs."""
+        ...
+
+    def act(self, what: Act, node: str) -> None:
+        """DdnnError says why it cannot be done."""
+        ...
+
+
+class Live(Protocol):
+    def nodes(self) -> list[NodeView]: ...
+    def link(self) -> LinkView: ...
+
+    def database_away(self) -> str:
+        """Why answers cannot be written now; empty while they can."""
+        ...
+
+    def inference_age_s(self) -> float | None:
+        """Since the last real inference: of the own section, or one that answered a sample."""
+        ...
+
+    def bundle(self) -> BundleView: ...
+
+    def send_thresholds(self, site: str, thresholds: Mapping[str, float], revision: int) -> None:
+        """Command the lead edge of a site; LinkError while the broker is away."""
+        ...
+
+    def demo(self) -> Demo | None: ...
