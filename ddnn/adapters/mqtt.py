@@ -57,12 +57,19 @@ class MqttTransport:
     """See ddnn.runtime.transport.Transport."""
 
     def __init__(
-        self, client_id: str, host: str = "127.0.0.1", port: int = 1883, version: str = "auto"
+        self,
+        client_id: str,
+        host: str = "127.0.0.1",
+        port: int = 1883,
+        version: str = "auto",
+        credentials: Callable[[], tuple[str, str | None] | None] = lambda: None,
     ) -> None:
-        """`version`: auto (5, then 3.1.1), 5 or 3.1.1."""
+        """`version`: auto (5, then 3.1.1), 5 or 3.1.1. `credentials`: user and password, asked for
+        at every connect."""
         if not 0 < port < 65536:
             raise ConfigError(f"broker port {port}: expected 1 to 65535")
         self._client_id, self._host, self._port = client_id, host, port
+        self._credentials = credentials
         self._versions = _VERSIONS[version]
         self._turn = 0  # which version is tried
         self._random = random.Random()  # noqa: S311  jitter and session numbers, not secrets
@@ -81,7 +88,19 @@ class MqttTransport:
     def of(cls, settings: NodeSettings) -> MqttTransport:
         """The connection that a node's settings ask for."""
         client_id = f"{settings.site}-{settings.node}"
-        return cls(client_id, settings.broker_host, settings.broker_port, settings.mqtt)
+
+        def credentials() -> tuple[str, str | None] | None:
+            user = settings.broker_user
+            return (user, settings.broker_password) if user else None
+
+        return cls(
+            client_id, settings.broker_host, settings.broker_port, settings.mqtt, credentials
+        )
+
+    @property
+    def broker(self) -> str:
+        """host:port"""
+        return f"{self._host}:{self._port}"
 
     def start(
         self,
@@ -267,11 +286,16 @@ class MqttTransport:
         client.on_socket_open = on_socket_open
         client.connect_timeout = CONNECT_S
         try:
+            credentials = self._credentials()
+            if credentials is not None:
+                client.username_pw_set(*credentials)
             client.connect(self._host, self._port, KEEPALIVE_S)
             link.deadline_s = time.monotonic() + ANSWER_S
             self._offered = link
             if self._closed:
                 client.disconnect()  # in good order, so that no Will follows the farewell
+        except ConfigError as error:
+            self._offered = f"cannot be asked: {error}"
         except (OSError, ValueError) as error:  # ValueError: the name can be none of a host
             log.debug("cannot connect: %s", error)
             self._offered = "cannot be reached"

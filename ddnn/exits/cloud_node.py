@@ -1,4 +1,4 @@
-"""The cloud node: it runs the deepest section and has every answer stored."""
+"""The cloud: it has every answer stored, and runs the deepest section."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from ddnn.core.ids import is_id
 from ddnn.exits.fusion_node import FusionNode
 from ddnn.exits.manifest import Manifest
 from ddnn.exits.timing import Timing
+from ddnn.machines.parts import Parts
 from ddnn.protocol.machine import (
     Effect,
     Event,
@@ -16,42 +17,43 @@ from ddnn.protocol.machine import (
     Saved,
 )
 from ddnn.protocol.messages import Answer, Backlog, Stored
-from ddnn.protocol.topics import Kind, Topic, topic_filter
+from ddnn.protocol.topics import Kind, Topic, presence_filters, shared, topic_filter
 
 CONFIRM_BATCH = 1024
 
 
-class CloudNode:
-    """Fusion for the sites that match `site` ('+': all), and a recorder of their answers."""
+class StoreNode:
+    """A recorder of the answers of the sites that match `site` ('+': all).
 
-    def __init__(
-        self, site: str, node: str, bundle: str, manifest: Manifest, timing: Timing
-    ) -> None:
-        self.site = site
-        self.fusion = FusionNode(site, node, bundle, manifest, timing, cloud=True)
-        self.counts = self.fusion.counts
+    Recorders with the same `share` group divide the answers among them; the store is idempotent,
+    so that recorders of different groups, or of none, may write the same answer.
+    """
+
+    def __init__(self, site: str, share: str = "") -> None:
+        self.site, self._share = site, share
+        self.counts: dict[str, int] = {}
+        self.gauges: dict[str, float] = {}
 
     def subscriptions(self) -> list[str]:
         return [
-            *self.fusion.subscriptions(),
-            topic_filter(Kind.RESULT, self.site),
-            topic_filter(Kind.BACKLOG, self.site),
+            shared(topic_filter(Kind.RESULT, self.site), self._share),
+            shared(topic_filter(Kind.BACKLOG, self.site), self._share),
             topic_filter(Kind.STATS, self.site),
+            *presence_filters(self.site),
         ]
 
     def deadline_s(self) -> float | None:
-        return self.fusion.deadline_s()
+        return None
 
     def handle(self, event: Event, now: Now) -> list[Effect]:
-        effects = self.fusion.handle(event, now)  # whatever the event: its deadlines come due
         match event:
             case Received(Topic(site, Kind.RESULT), Answer() as answer):
-                effects += self._save(site, [answer])
+                return self._save(site, [answer])
             case Received(Topic(site, Kind.BACKLOG, node), Backlog() as backlog):
-                effects += self._save(site, [a for a in backlog.answers if a.node == node])
+                return self._save(site, [a for a in backlog.answers if a.node == node])
             case Saved():
-                effects += self._confirm(event)
-        return effects
+                return self._confirm(event)
+        return []
 
     def _save(self, site: str, answers: list[Answer]) -> list[Effect]:
         good = [answer for answer in answers if is_id(answer.node)]
@@ -68,3 +70,19 @@ class CloudNode:
             for (site, node), samples in by_node.items()
             for start in range(0, len(samples), CONFIRM_BATCH)
         ]
+
+
+class CloudNode(Parts):
+    """Fusion and a recorder in one process."""
+
+    def __init__(
+        self,
+        site: str,
+        node: str,
+        bundle: str,
+        manifest: Manifest,
+        timing: Timing,
+        share: str = "",
+    ) -> None:
+        self.fusion = FusionNode(site, node, bundle, manifest, timing, cloud=True, share=share)
+        super().__init__(self.fusion, StoreNode(site, share))

@@ -72,6 +72,10 @@ class DeviceNode:
         self._computing = False
         self._waiting: Captured | None = None  # newest frame wins while the section is busy
 
+    @property
+    def gauges(self) -> dict[str, float]:
+        return self.outbox.gauges
+
     def subscriptions(self) -> list[str]:
         return [
             topic_filter(Kind.ESCALATE, self.site),
@@ -216,6 +220,8 @@ class DeviceNode:
             answered_at_s=now.wall_s,
             latency_s=now.monotonic_s - kept.captured_s,
             truth=kept.label,
+            votes={self.node: (label, max(probabilities))} if probabilities else {},
+            passed=[("device", label, eta)],
         )
         return self.outbox.post(answer, now)
 

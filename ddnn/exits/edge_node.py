@@ -9,12 +9,13 @@ from ddnn.exits.fusion_node import FusionNode
 from ddnn.exits.manifest import Manifest
 from ddnn.exits.timing import Timing
 from ddnn.machines.outbox import Outbox
+from ddnn.machines.parts import Parts
 from ddnn.protocol.machine import Effect, Event, Now, Publish, Received
 from ddnn.protocol.messages import Answer
 from ddnn.protocol.topics import Kind
 
 
-class EdgeNode:
+class EdgeNode(Parts):
     """One machine of up to three; what they tell each other does not leave the process."""
 
     def __init__(
@@ -34,22 +35,7 @@ class EdgeNode:
             if node == manifest.hierarchy.lead
             else None
         )
-        self._parts = (*((self.exits,) if self.exits else ()), self.fusion, self.outbox)
-
-    @property
-    def counts(self) -> dict[str, int]:
-        merged: dict[str, int] = {}
-        for part in self._parts:
-            for name, count in part.counts.items():
-                merged[name] = merged.get(name, 0) + count
-        return merged
-
-    def subscriptions(self) -> list[str]:
-        return sorted({topic for part in self._parts for topic in part.subscriptions()})
-
-    def deadline_s(self) -> float | None:
-        times = (part.deadline_s() for part in self._parts)
-        return min((t for t in times if t is not None), default=None)
+        super().__init__(*((self.exits,) if self.exits else ()), self.fusion, self.outbox)
 
     def handle(self, event: Event, now: Now) -> list[Effect]:
         """Each part takes the event; what one part publishes for another is handed over here."""

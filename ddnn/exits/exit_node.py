@@ -10,15 +10,20 @@ at hand.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
 from ddnn.core.clock_offset import ClockOffset
+from ddnn.errors import ConfigError
+from ddnn.exits.entropy import softmax
 from ddnn.exits.hierarchy import CLOUD, Exit
 from ddnn.exits.manifest import Judgement, Manifest, exit_scores, judge
 from ddnn.exits.timing import Timing
 from ddnn.machines.jobs import Jobs
-from ddnn.machines.membership import Membership
+from ddnn.machines.membership import Membership, Standbys
 from ddnn.machines.outbox import Outbox
 from ddnn.protocol.machine import (
     Disconnected,
@@ -28,7 +33,18 @@ from ddnn.protocol.machine import (
     Publish,
     Received,
 )
-from ddnn.protocol.messages import Answer, Escalate, Features, Scores, Status, add_spent
+from ddnn.protocol.messages import (
+    Answer,
+    ClockAsk,
+    ClockTell,
+    Escalate,
+    ExitName,
+    Features,
+    Scores,
+    Status,
+    Thresholds,
+    add_spent,
+)
 from ddnn.protocol.topics import Kind, Topic, presence_filters, topic_filter
 
 MAX_SCORE = 1e9  # beyond it a sum of scores may overflow, and the answer would be no number
@@ -38,8 +54,8 @@ class _Sample:
     """A sample on its way through the exits."""
 
     __slots__ = (
-        "answer_by_s", "best", "captured_at_s", "captured_s", "label", "masks", "scores", "spent",
-        "spent_below", "stage",
+        "answer_by_s", "best", "captured_at_s", "captured_s", "label", "masks", "passed", "scores",
+        "spent", "spent_below", "stage",
     )  # fmt: skip
 
     def __init__(self, captured_at_s: float, captured_s: float, stage: Exit, by_s: float) -> None:
@@ -50,6 +66,7 @@ class _Sample:
         self.scores: dict[Exit, dict[str, NDArray[np.float32]]] = {"local": {}, "edge": {}}
         self.masks: dict[str, int] = {}  # edge -> the devices it fused
         self.best: Judgement | None = None
+        self.passed: list[tuple[ExitName, int, float]] = []
         self.label: int | None = None
         self.spent = (0, 0)  # payload, wire bytes that devices sent as scores
         self.spent_below = (0, 0)  # … as features, told by the tier that gathered them
@@ -69,10 +86,13 @@ class ExitNode:
     ) -> None:
         hierarchy = manifest.hierarchy
         self.site, self.node, self.bundle = site, node, bundle
-        self.manifest, self.timing, self.outbox = manifest, timing, outbox
+        self._own, self.timing, self.outbox = manifest, timing, outbox
+        self.manifest = manifest  # with the thresholds in use
+        self.revision = 0  # of the thresholds in use; 0: the bundle's own
         self.counts: dict[str, int] = {}
         self._devices = hierarchy.devices
         self._edges = tuple(group.id for group in hierarchy.edges)
+        self._clouds = Standbys()
         self._membership = Membership((*self._devices, *self._edges, CLOUD))
         self._membership.reported(node)
         self._offsets: dict[str, ClockOffset] = {d: ClockOffset() for d in self._devices}
@@ -85,6 +105,8 @@ class ExitNode:
             *(topic_filter(kind, self.site, device) for device in own[0]),
             *(topic_filter(Kind.SCORES, self.site, edge) for edge in own[1]),
             topic_filter(Kind.VERDICT, self.site, self.node),
+            topic_filter(Kind.THRESHOLDS, self.site, self.node),
+            topic_filter(Kind.CLOCK_ASK, self.site),
             *presence_filters(self.site),
         ]
 
@@ -107,14 +129,48 @@ class ExitNode:
             case Received(Topic(_, Kind.VERDICT, self.node), Scores() as message):
                 effects = self._verdict(message, now)
             case Received(Topic(_, Kind.STATUS, node), Status() as status):
-                if self._membership.status(node, status):
+                if self._present(node, status):
                     effects = self._membership_changed(now)
+            case Received(Topic(_, Kind.THRESHOLDS, self.node), Thresholds() as command):
+                self._command(command)
+            case Received(Topic(_, Kind.CLOCK_ASK, node), ClockAsk(asked_at_s)):
+                reply = ClockTell(asked_at_s, now.wall_s)
+                effects = [Publish(Topic(self.site, Kind.CLOCK_TELL, node), reply)]
             case Disconnected():
+                self._clouds.clear()
                 self._membership = Membership((*self._devices, *self._edges, CLOUD))
                 self._membership.reported(self.node)
         for sample in self._samples.due(now.monotonic_s):
             effects += self._due(sample, now)
         return effects
+
+    @property
+    def gauges(self) -> dict[str, float]:
+        """The thresholds in use, so that who commanded them sees them applied."""
+        thresholds = {f"threshold_{tier}": t for tier, t in self.manifest.thresholds.items()}
+        return {**thresholds, "threshold_revision": float(self.revision)}
+
+    def _present(self, node: str, status: Status) -> bool:
+        """Whether it changed who is live. Of the clouds any will do: CLOUD stands for all."""
+        if status.role != "cloud":
+            return node != CLOUD and self._membership.status(node, status)
+        self._clouds.status(node, status)
+        state: Literal["online", "lost"] = "online" if self._clouds else "lost"
+        return self._membership.status(CLOUD, Status("cloud", 0, state))
+
+    def _command(self, command: Thresholds) -> None:
+        """Use other thresholds, from the next decision on. Retained: it comes at every connect."""
+        if command.bundle != self.bundle or command.revision < self.revision:
+            self._count("thresholds_refused")
+            return
+        try:
+            self.manifest = self._own.with_thresholds(
+                {str(t): v for t, v in command.thresholds.items()}
+            )
+        except ConfigError:
+            self._count("thresholds_refused")
+            return
+        self.revision = command.revision
 
     # ------------------------------------------------------------ scores come in
 
@@ -203,7 +259,7 @@ class ExitNode:
             sample.spent_below = message.spent
         self._take_label(sample, message.label)
         mask = message.members & self.manifest.hierarchy.everyone
-        sample.best = judge(self.manifest, "cloud", vector, mask)
+        self._judge(sample, "cloud", vector, mask)
         return self._answer(message.sample, now)
 
     def _in_time(self, node: str, key: int, now: Now) -> None:
@@ -239,10 +295,17 @@ class ExitNode:
                 for edge in scores:
                     mask |= sample.masks[edge]
             fused = exit_scores(self.manifest, stage, [scores.get(node) for node in nodes])
-            sample.best = judge(self.manifest, stage, fused, mask)
-            if sample.best.sure:
+            if self._judge(sample, stage, fused, mask).sure:
                 return self._answer(key, now)
         return self._escalate(key, sample, now)
+
+    def _judge(
+        self, sample: _Sample, stage: Exit, scores: NDArray[np.float32], mask: int
+    ) -> Judgement:
+        best = judge(self.manifest, stage, scores, mask)
+        sample.best = best
+        sample.passed.append((stage, best.label, best.eta))
+        return best
 
     def _escalate(self, key: int, sample: _Sample, now: Now) -> list[Effect]:
         exits = self.manifest.hierarchy.exits
@@ -319,9 +382,23 @@ class ExitNode:
             truth=sample.label,
             payload_bytes=payload_bytes,
             wire_bytes=wire_bytes,
+            votes=votes(sample.scores["local"]),
+            passed=sample.passed,
         )
         self._count(f"exit_{best.exit}")
         return self.outbox.post(answer, now)
 
     def _count(self, name: str) -> None:
         self.counts[name] = self.counts.get(name, 0) + 1
+
+
+def votes(scores: Mapping[str, NDArray[np.float32]]) -> dict[str, tuple[int, float]]:
+    """What each device alone says, and how probable it finds it. scores: [classes] by device."""
+    if not scores:
+        return {}
+    probabilities = softmax(np.stack(list(scores.values())))
+    best = probabilities.argmax(axis=-1).tolist()
+    return {
+        device: (label, float(row[label]))
+        for device, label, row in zip(scores, best, probabilities, strict=True)
+    }

@@ -27,7 +27,7 @@ from ddnn.protocol.machine import (
     Received,
 )
 from ddnn.protocol.messages import Escalate, Features, Scores, Status, Tensor, add_spent
-from ddnn.protocol.topics import Kind, Topic, topic_filter
+from ddnn.protocol.topics import Kind, Topic, shared, topic_filter
 
 MAX_SITES = 4096  # whose presence is remembered; the oldest is forgotten beyond it
 
@@ -61,10 +61,14 @@ class FusionNode:
         timing: Timing,
         *,
         cloud: bool,
+        share: str = "",
     ) -> None:
+        """`share`: the group of cloud nodes that divide the samples among them. With several edges
+        the parts of one sample must meet, so that every node of the group computes all of them."""
         hierarchy = manifest.hierarchy
         self.site, self.node, self.bundle = site, node, bundle
         self.manifest, self.timing, self.cloud = manifest, timing, cloud
+        self._share = share if len(hierarchy.edges) == 1 else ""
         self.counts: dict[str, int] = {}
         self.has_section = cloud or hierarchy.edge_section
         self._children = (
@@ -76,12 +80,16 @@ class FusionNode:
         self._jobs: Jobs[Key, _Gathering] = Jobs()
 
     @property
+    def gauges(self) -> dict[str, float]:
+        return {}
+
+    @property
     def section(self) -> str:
         return "cloud" if self.cloud else self.node
 
     def subscriptions(self) -> list[str]:
         inputs = (
-            [topic_filter(self._input, self.site)]
+            [shared(topic_filter(self._input, self.site), self._share)]
             if self.cloud
             else [topic_filter(self._input, self.site, child) for child in self._children]
         )

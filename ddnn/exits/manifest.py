@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -74,6 +74,30 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def raw_bytes(self) -> int:
         """One image as it leaves the camera."""
         return int(np.prod(self.image_shape))
+
+    def with_thresholds(self, thresholds: Mapping[str, float]) -> Manifest:
+        """The manifest with other exit thresholds; those that are not named stay the bundle's own.
+
+        "Overall" accuracies were measured by the bundle's own thresholds. Of others only the
+        sweep knows them, with everyone present. ConfigError: no such exit, or not in [0, 1].
+        """
+        for tier, threshold in thresholds.items():
+            if tier not in self.thresholds or not 0 <= threshold <= 1:
+                expected = ", ".join(self.thresholds) or "no exit"
+                raise ConfigError(
+                    f"threshold {threshold} for exit {tier!r}: expected 0 to 1 for {expected}"
+                )
+        chosen = {**self.thresholds, **thresholds}
+        if chosen == self.thresholds:
+            return self
+        accuracy = {
+            mask: {tier: value for tier, value in row.items() if tier != "overall"}
+            for mask, row in self.accuracy.items()
+        }
+        for row in self.sweep:
+            if all(abs(row.thresholds.get(tier, -1) - t) < 1e-9 for tier, t in chosen.items()):
+                accuracy.setdefault(str(self.hierarchy.everyone), {})["overall"] = row.accuracy
+        return msgspec.structs.replace(self, thresholds=chosen, accuracy=accuracy)
 
     def expected_accuracy(self, mask: int, key: str) -> float | None:
         """The measured accuracy with exactly the members of `mask`; key: an exit or overall."""

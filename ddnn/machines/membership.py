@@ -80,3 +80,28 @@ class Membership:
         changed = live != self._live
         self._live = live
         return changed
+
+
+class Standbys:
+    """Nodes any of which will do, such as the clouds of a site: one is there while any is."""
+
+    LIMIT = 64
+
+    def __init__(self) -> None:
+        self._sessions: dict[str, int] = {}  # of those that are online
+
+    def __bool__(self) -> bool:
+        return bool(self._sessions)
+
+    def status(self, node: str, status: Status) -> bool:
+        """Take a birth, a stop or a Last Will; True for a birth."""
+        if status.state == "online":
+            if node in self._sessions or len(self._sessions) < self.LIMIT:
+                self._sessions[node] = status.session
+            return True
+        if self._sessions.get(node) == status.session:
+            del self._sessions[node]
+        return False
+
+    def clear(self) -> None:
+        self._sessions.clear()

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from ddnn.machines.membership import Standbys
 from ddnn.protocol.machine import (
     Connected,
     Disconnected,
@@ -21,7 +22,6 @@ from ddnn.protocol.messages import MAX_BATCH, Answer, Backlog, Status, Stored
 from ddnn.protocol.topics import Kind, Topic, presence_filters, topic_filter
 
 CONFIRM_WITHIN_S = 2.0  # a store that is there confirms well within this
-MAX_STORES = 64  # more are not remembered, whoever says they are stores
 LIMIT = 100_000  # about 40 MB; the oldest are given up beyond it, and counted
 
 
@@ -41,11 +41,15 @@ class Outbox:
             answer.sample: (answer, None) for answer in pending
         }
         self._connected = False
-        self._stores: dict[str, int] = {}  # cloud nodes that are online -> session
+        self._stores = Standbys()
         self._check_s: float | None = None
 
     def __len__(self) -> int:
         return len(self._pending)
+
+    @property
+    def gauges(self) -> dict[str, float]:
+        return {"outbox": float(len(self._pending))}
 
     def subscriptions(self) -> list[str]:
         return [
@@ -81,13 +85,9 @@ class Outbox:
                 known = [sample for sample in stored.samples if self._pending.pop(sample, None)]
                 more = self._deliver(now) if len(known) == MAX_BATCH else []
                 return [Forget(known), *more] if known else []
-            case Received(Topic(_, Kind.STATUS, node), Status(role="cloud") as status):
-                if status.state == "online":
-                    if node in self._stores or len(self._stores) < MAX_STORES:
-                        self._stores[node] = status.session
+            case Received(Topic(_, Kind.STATUS, node), Status(role="cloud" | "store") as status):
+                if self._stores.status(node, status):
                     return self._deliver(now)
-                if self._stores.get(node) == status.session:
-                    del self._stores[node]
         if self._check_s is not None and now.monotonic_s >= self._check_s:
             return self._deliver(now)
         return []

@@ -126,6 +126,11 @@ class Machine(Protocol):
         """What happened, by name: drops above all."""
         ...
 
+    @property
+    def gauges(self) -> Mapping[str, float]:
+        """What is so now, by name: settings in use, estimates."""
+        ...
+
     def handle(self, event: Event, now: Now) -> list[Effect]: ...
 
     def deadline_s(self) -> float | None:

@@ -91,7 +91,7 @@ def parse(text: str) -> Topic:
     """Topic of a received message; RemoteProtocolError where it is none of ours."""
     parts = text.split("/") if len(text) <= MAX_TOPIC_CHARS else []
     if len(parts) >= 4 and parts[0] == "ddnn" and parts[1] == "v1" and is_id(parts[2]):
-        kind = _KINDS.get((parts[3], len(parts) > 4, "/".join(parts[5:])))
+        kind = _KINDS.get((parts[3], len(parts) > 4, tuple(parts[5:])))
         if kind is not None and not kind.value.per_node:
             return Topic(parts[2], kind)
         if kind is not None and is_id(parts[4]):
@@ -106,4 +106,7 @@ def _join(site: str, rule: Rule, node: str) -> str:
     return f"{text}/{rule.leaf}" if rule.leaf else text
 
 
-_KINDS = {(k.value.branch, k.value.per_node, k.value.leaf): k for k in Kind}
+_KINDS = {
+    (k.value.branch, k.value.per_node, tuple(filter(None, k.value.leaf.split("/")))): k
+    for k in Kind
+}

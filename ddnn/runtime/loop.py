@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from ddnn.core.section import Arrays, Section
-from ddnn.errors import RemoteProtocolError
+from ddnn.errors import LinkError, RemoteProtocolError
 from ddnn.protocol import topics
 from ddnn.protocol.codec import decode, encode, publish_bytes
 from ddnn.protocol.machine import (
@@ -33,7 +33,7 @@ from ddnn.protocol.machine import (
     Saved,
     Tick,
 )
-from ddnn.protocol.messages import Answer, Stats, Status
+from ddnn.protocol.messages import Answer, RoleName, Stats, Status
 from ddnn.protocol.topics import Kind, Topic
 from ddnn.runtime.process import resident_bytes
 from ddnn.runtime.transport import Arrived, LinkDown, LinkEvent, LinkUp, Transport
@@ -43,9 +43,10 @@ log = logging.getLogger(__name__)
 QUEUE_LIMIT = 20_000  # messages waiting for the machine; newer ones are refused and counted
 INLINE_S = 0.002  # a section faster than this runs in the machine's thread: a hand-over costs more
 IDLE_S = 1.0  # the longest the loop sleeps
+PROVE_S = 10.0  # after so long without work a section runs on its example: does it still work?
 AT_ONCE = 64  # events handled before the network is looked after again
 
-Role = Literal["device", "edge", "cloud", "worker"]
+Role = RoleName
 
 
 class Frames(Protocol):
@@ -80,7 +81,16 @@ class _Stop:
     pass
 
 
-Inbox = LinkEvent | Captured | Computed | Saved | _Stop
+Inbox = LinkEvent | Captured | Computed | Saved | Publish | _Stop
+
+
+@dataclass(frozen=True, slots=True)
+class LinkState:
+    """Whether the broker is there, since when (monotonic), and why not."""
+
+    connected: bool
+    since_s: float
+    reason: str = ""
 
 
 class Loop:
@@ -89,6 +99,8 @@ class Loop:
     The owner thread alone touches the machine and drives the transport; what other threads have
     for it (frames, results of slow sections, what is stored) is put into its inbox.
     `save` takes the answers of a Save effect and a function to call once they are stored.
+    `report` gives counts and gauges of what else runs in this process, for its statistics;
+    `announce` retained messages that are published at every connect.
     """
 
     def __init__(
@@ -101,6 +113,8 @@ class Loop:
         answer_log: AnswerLog | None = None,
         save: Callable[[Save, Callable[[Saved], None]], None] | None = None,
         observe: Callable[[Event], None] | None = None,
+        report: Callable[[], tuple[Mapping[str, int], Mapping[str, float]]] | None = None,
+        announce: Sequence[tuple[str, bytes]] = (),
         stats_every_s: float = 5.0,
     ) -> None:
         self.identity, self.machine, self.transport = identity, machine, transport
@@ -108,12 +122,14 @@ class Loop:
         self._sections = dict(sections or {})
         self._slow: set[str] = set()
         self._answer_log, self._save, self._observe = answer_log, save, observe
+        self._report, self._announce = report, announce
         self._stats_every_s = stats_every_s
         self._inbox: deque[Inbox] = deque()
         self._pool: ThreadPoolExecutor | None = None
         self._thread = threading.Thread(target=self._run, name="machine", daemon=True)
         self._started_s = time.monotonic()
-        self._connected = False
+        self.link = LinkState(False, self._started_s, "not connected yet")
+        self.inferred_s: float | None = None  # monotonic time of the last inference that succeeded
         self.failed: BaseException | None = None
         self._frames: Frames | None = None
 
@@ -125,6 +141,12 @@ class Loop:
     def captured(self, frame: Captured) -> None:
         """A frame of this node's camera."""
         self._put(frame)
+
+    def publish(self, message: Publish) -> None:
+        """From any thread: send a message besides the machine's. LinkError without a broker."""
+        if not self.link.connected:
+            raise LinkError(f"no connection to the broker: {self.link.reason}; try again later")
+        self._put(message)
 
     def attach(self, frames: Frames) -> None:
         """From any thread: take frames from here, each when it is due."""
@@ -186,6 +208,7 @@ class Loop:
                 started_s = time.perf_counter()
                 if inputs:
                     section(inputs)
+                    self.inferred_s = time.monotonic()
                 took_s = time.perf_counter() - started_s
             if took_s > INLINE_S:
                 self._slow.add(name)
@@ -216,6 +239,7 @@ class Loop:
                 self._handle(Tick())
             if now_s >= stats_due_s:
                 stats_due_s = now_s + self._stats_every_s
+                self._prove(now_s)
                 self._publish_stats()
 
     def _event(self, item: Inbox | None) -> Event | None:
@@ -233,22 +257,29 @@ class Loop:
                 qos = parsed.kind.value.qos
                 return Received(parsed, message, publish_bytes(topic, len(payload), qos))
             case LinkUp(session):
-                self._session, self._connected = session, True
+                self._session = session
+                self.link = LinkState(True, time.monotonic())
                 self.transport.subscribe(self.machine.subscriptions())
                 self.transport.publish(*self._status("online", session), 1, True)
+                for topic, payload in self._announce:
+                    self.transport.publish(topic, payload, 1, True)
                 return Connected()
             case LinkDown(reason):
-                if self._connected:
+                if self.link.connected:
                     log.warning("disconnected: %s", reason)
-                self._connected = False
+                    self.link = LinkState(False, time.monotonic(), reason)
+                else:
+                    self.link = LinkState(False, self.link.since_s, reason)
                 return Disconnected()
+            case Publish():
+                self._perform(item)
             case Captured() | Computed() | Saved():
                 return item
         return None
 
     def _correct(self, seen: Status) -> None:
         """An old connection's Will came after our birth: the retained status must not lie."""
-        if self._connected and seen.state != "online" and seen.session != self._session:
+        if self.link.connected and seen.state != "online" and seen.session != self._session:
             self.transport.publish(*self._status("online", self._session), 1, True)
 
     def _handle(self, event: Event) -> None:
@@ -298,20 +329,36 @@ class Loop:
 
     def _compute(self, effect: Compute) -> Computed:
         try:
-            return Computed(effect.job, self._sections[effect.section](effect.inputs))
+            outputs = self._sections[effect.section](effect.inputs)
+            self.inferred_s = time.monotonic()
+            return Computed(effect.job, outputs)
         except Exception as error:  # whatever a section raises: the machine must hear of it
             log.error("section %s failed: %s: %s", effect.section, type(error).__name__, error)
             return Computed(effect.job, None)
 
+    def _prove(self, now_s: float) -> None:
+        """Run a section that had nothing to do for a while, so that its failure shows."""
+        if self.inferred_s is not None and now_s - self.inferred_s < PROVE_S:
+            return
+        for name, section in self._sections.items():
+            inputs: Arrays = getattr(section, "example", dict)()
+            if inputs:
+                prove = Compute(("prove", 0), name, inputs)
+                if name in self._slow and self._pool is not None:
+                    self._pool.submit(self._compute, prove)
+                else:
+                    self._compute(prove)
+
     def _publish_stats(self) -> None:
         me = self.identity
-        counts = {**self.machine.counts, **self.counts}
+        counts, gauges = self._report() if self._report is not None else ({}, {})
+        counts = {**counts, **self.machine.counts, **self.counts}
         stats = Stats(
             me.role,
             time.monotonic() - self._started_s,
             resident_bytes(),
             counts,
-            {"queue": float(len(self._inbox))},
+            {**gauges, **self.machine.gauges, "queue": float(len(self._inbox))},
         )
         topic = str(Topic(me.site, Kind.STATS, me.node))
         self.transport.publish(topic, encode(stats), 0, False)

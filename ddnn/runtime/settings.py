@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
@@ -10,6 +11,22 @@ from ddnn.core.ids import require_id
 from ddnn.errors import ConfigError
 from ddnn.exits.timing import Timing
 from ddnn.protocol.topics import EVERYWHERE
+
+MAX_SECRET_CHARS = 4096
+
+
+def read_secret(file: str) -> str:
+    """The first line of a file that holds a secret; a ConfigError never shows its content."""
+    try:
+        with Path(file).open(encoding="utf-8") as lines:
+            secret = lines.readline(MAX_SECRET_CHARS).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"secret file {file}: {error.__class__.__name__}; is it readable?"
+        ) from None
+    if not secret:
+        raise ConfigError(f"secret file {file} is empty")
+    return secret
 
 
 class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -22,6 +39,10 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     broker_port: Annotated[
         int, msgspec.Meta(description="Port of the MQTT broker.", gt=0, lt=65536)
     ] = 1883
+    broker_user: Annotated[str, msgspec.Meta(description="User name at the broker.")] = ""
+    broker_password_file: Annotated[
+        str, msgspec.Meta(description="File whose first line is the password at the broker.")
+    ] = ""
     mqtt: Annotated[
         Literal["auto", "5", "3.1.1"], msgspec.Meta(description="MQTT version; auto tries 5 first.")
     ] = "auto"
@@ -44,12 +65,19 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     def __post_init__(self) -> None:
         require_id(self.node, "node")
         require_id(self.site, "site")
+        if self.broker_password_file and not self.broker_user:
+            raise ConfigError("--broker-password-file needs --broker-user")
         _ = self.timing
         self._check_site()
 
     def _check_site(self) -> None:
         if self.site == EVERYWHERE:
             raise ConfigError(f"--site {EVERYWHERE} is for the cloud; name this node's own site")
+
+    @property
+    def broker_password(self) -> str | None:
+        """Read anew at every call, for it may be changed; None: no password."""
+        return read_secret(self.broker_password_file) if self.broker_password_file else None
 
     @property
     def timing(self) -> Timing:

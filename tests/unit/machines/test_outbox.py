@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddnn.machines import outbox as module
-from ddnn.machines.outbox import CONFIRM_WITHIN_S, MAX_STORES, Outbox
+from ddnn.machines.membership import Standbys
+from ddnn.machines.outbox import CONFIRM_WITHIN_S, Outbox
 from ddnn.protocol.codec import decode, encode
 from ddnn.protocol.machine import (
     Connected,
@@ -208,9 +209,9 @@ def test_beyond_the_limit_the_oldest_is_given_up(monkeypatch: pytest.MonkeyPatch
 def test_a_flood_of_stores_takes_no_room(outbox: Outbox) -> None:
     for n in range(1000):
         outbox.handle(presence(node=f"cloud{n}"), at(0))
-    assert len(outbox._stores) == MAX_STORES
+    assert len(outbox._stores._sessions) == Standbys.LIMIT
     outbox.handle(presence(session=9), at(0))
-    assert outbox._stores["cloud"] == 9  # who is known stays known
+    assert outbox._stores._sessions["cloud"] == 9  # who is known stays known
 
 
 _EVENTS = st.lists(

@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from messages_made import IDS
 
 from ddnn.errors import RemoteProtocolError
-from ddnn.protocol.topics import EVERYWHERE, Kind, Topic, parse, presence_filters, topic_filter
+from ddnn.protocol.topics import (
+    EVERYWHERE,
+    Kind,
+    Topic,
+    parse,
+    presence_filters,
+    shared,
+    topic_filter,
+)
 
 
 def matches(topic_filter: str, topic: str) -> bool:
@@ -68,9 +76,16 @@ def test_the_topics_as_documented() -> None:
     assert str(Topic("home", Kind.RESULT)) == "ddnn/v1/home/result"
 
 
-def test_only_presence_is_retained() -> None:
-    assert [kind for kind in Kind if kind.value.retain] == [Kind.STATUS]
-    assert {kind for kind in Kind if kind.value.qos} == {Kind.STATUS, Kind.BACKLOG, Kind.STORED}
+def test_only_presence_and_settings_are_retained() -> None:
+    retained = {kind for kind in Kind if kind.value.retain}
+    assert retained == {Kind.STATUS, Kind.THRESHOLDS}
+    confirmed = {kind for kind in Kind if kind.value.qos}
+    assert confirmed == {*retained, Kind.BACKLOG, Kind.STORED}
+
+
+def test_a_shared_subscription_names_its_group() -> None:
+    assert shared("ddnn/v1/+/result", "clouds") == "$share/clouds/ddnn/v1/+/result"
+    assert shared("ddnn/v1/+/result", "") == "ddnn/v1/+/result"
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,7 @@ class MadeMachine:
         self.react: Callable[[Event], list[Effect]] = lambda event: []
         self.deadline: float | None = None
         self.counts = {"machine_counts": 5}
+        self.gauges = {"machine_gauge": 0.5}
 
     def handle(self, event: Event, now: Now) -> list[Effect]:
         if isinstance(event, Tick):

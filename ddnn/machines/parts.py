@@ -1,0 +1,36 @@
+"""Several machines in one process, as one machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ddnn.protocol.machine import Effect, Event, Machine, Now
+
+
+class Parts:
+    """Every part takes every event; what they count and want adds up."""
+
+    def __init__(self, *parts: Machine) -> None:
+        self._parts = parts
+
+    @property
+    def counts(self) -> dict[str, int]:
+        merged: dict[str, int] = {}
+        for part in self._parts:
+            for name, count in part.counts.items():
+                merged[name] = merged.get(name, 0) + count
+        return merged
+
+    @property
+    def gauges(self) -> Mapping[str, float]:
+        return {name: value for part in self._parts for name, value in part.gauges.items()}
+
+    def subscriptions(self) -> list[str]:
+        return sorted({topic for part in self._parts for topic in part.subscriptions()})
+
+    def deadline_s(self) -> float | None:
+        times = (part.deadline_s() for part in self._parts)
+        return min((time_s for time_s in times if time_s is not None), default=None)
+
+    def handle(self, event: Event, now: Now) -> list[Effect]:
+        return [effect for part in self._parts for effect in part.handle(event, now)]
