@@ -1,60 +1,73 @@
-"""Which nodes there are, as their own messages tell it."""
+"""Which nodes there are and what becomes of them, as their own messages tell it."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
-from cloud_app.web import NodeView
-from ddnn.protocol.machine import Event, Received
-from ddnn.protocol.messages import Stats, Status
+from cloud_app.live import NodeView
+from ddnn.protocol.machine import Connected, Event, Received
+from ddnn.protocol.messages import Answer, Stats, Status, drops
 
 MAX_NODES = 10_000
+EVENT_EVERY_S = 60.0  # of what may happen again and again, once a node and minute
+ANNOUNCED_WITHIN_S = 8.0  # after a reconnect; the longest back-off of a node is 5 s
+_NOTHING = Stats("device", 0.0)
 _WORDS = {"online": "joined", "stopped": "stopped", "lost": "died"}
 
+# wall clock, site, node, what, key: of several clouds that see the same, one writes it down
+Report = Callable[[float, str, str, str, str], None]
 
-@dataclass(slots=True)
+
+@dataclass(frozen=True, slots=True)
 class _Seen:
     status: Status
     at_s: float
-    memory_bytes: int = 0
-    counts: dict[str, int] = field(default_factory=dict)
+    stats: Stats | None = None
 
 
 class Registry:
-    """Watches events of the cloud's machine; `nodes` may be called from any thread."""
+    """Watches events of the cloud's machine; `nodes` may be called from any thread.
 
-    def __init__(self, event: Callable[[float, str, str, str], None]) -> None:
-        self._event = event
-        self._lock = threading.Lock()
+    Written by the machine's thread alone. Each entry is replaced, never changed while it is read.
+    """
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
         self._nodes: dict[tuple[str, str], _Seen] = {}
+        self._connected_s = 0.0
+        self.answered_s: float | None = None  # monotonic: an answer of a section came
 
     def observe(self, event: Event) -> None:
-        if not isinstance(event, Received):
-            return
-        key = (event.topic.site, event.topic.node)
-        with self._lock:
-            seen = self._nodes.get(key)
-            if isinstance(event.message, Status):
-                self._status(key, event.message)
-            elif seen is not None:
-                seen.at_s = time.monotonic()
-                if isinstance(event.message, Stats):
-                    seen.memory_bytes = event.message.memory_bytes
-                    seen.counts = dict(event.message.counts)
+        match event:
+            case Connected():
+                self._connected_s = time.monotonic()
+            case Received(topic, Status() as status):
+                self._status((topic.site, topic.node), status)
+            case Received(topic, Stats() as stats):
+                self._stats((topic.site, topic.node), stats)
+            case Received(topic, Answer() as answer):
+                if answer.label >= 0:
+                    self.answered_s = time.monotonic()
+                if answer.exit == "device" and not answer.late:
+                    words = "fell back: it answers alone, from its own exit"
+                    self._say((topic.site, answer.node), words, "alone")
 
     def nodes(self) -> list[NodeView]:
         now_s = time.monotonic()
-        with self._lock:
-            return [
-                NodeView(
-                    site, node, seen.status.role, seen.status.state, seen.status.bundle,
-                    now_s - seen.at_s, seen.memory_bytes, dict(seen.counts),
-                )
-                for (site, node), seen in sorted(self._nodes.items())
-            ]  # fmt: skip
+        views = []
+        for (site, node), seen in sorted(self._nodes.copy().items()):
+            status, stats = seen.status, seen.stats or _NOTHING
+            # Everyone announces itself anew at a broker that comes back: who has not is not there.
+            silent = seen.at_s < self._connected_s < now_s - ANNOUNCED_WITHIN_S
+            state = "lost" if silent and status.state == "online" else status.state
+            view = NodeView(
+                site, node, status.role, state, status.bundle, status.version, now_s - seen.at_s,
+                stats.uptime_s, stats.memory_bytes, dict(stats.counts), dict(stats.gauges),
+            )  # fmt: skip
+            views.append(view)
+        return views
 
     def _status(self, key: tuple[str, str], status: Status) -> None:
         seen = self._nodes.get(key)
@@ -62,9 +75,27 @@ class Registry:
             return  # the Will of a connection that is long replaced
         if seen is None and len(self._nodes) >= MAX_NODES:
             return
-        if seen is None or (seen.status.session, seen.status.state) != (
-            status.session,
-            status.state,
-        ):
-            self._event(time.time(), *key, _WORDS[status.state])
-        self._nodes[key] = _Seen(status, time.monotonic())
+        now = (status.session, status.state)
+        if seen is None or (seen.status.session, seen.status.state) != now:
+            once = f"{status.session}-{status.state}"
+            self._report(time.time(), *key, _WORDS[status.state], once)
+        if seen is None or seen.status.session != status.session:
+            seen = _Seen(status, 0.0)
+        self._nodes[key] = replace(seen, status=status, at_s=time.monotonic())
+
+    def _stats(self, key: tuple[str, str], stats: Stats) -> None:
+        seen = self._nodes.get(key)
+        if seen is None:
+            return
+        dropped = drops(stats.counts)
+        before = dropped if seen.stats is None else drops(seen.stats.counts)  # no news at first
+        new = {name: n - before.get(name, 0) for name, n in dropped.items()}
+        lost = ", ".join(f"{n} {name}" for name, n in sorted(new.items()) if n > 0)
+        if lost:
+            self._say(key, f"dropped {lost}", "dropped")
+        self._nodes[key] = replace(seen, at_s=time.monotonic(), stats=stats)
+
+    def _say(self, key: tuple[str, str], what: str, kind: str) -> None:
+        """At most once a node and minute: the key is the same for a minute."""
+        now_s = time.time()
+        self._report(now_s, *key, what, f"{kind}-{now_s // EVENT_EVERY_S:.0f}")

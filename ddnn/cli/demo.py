@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,13 +23,14 @@ import numpy as np
 from ddnn.adapters import broker as brokers
 from ddnn.adapters.command import exit_codes
 from ddnn.adapters.mqtt import DrivenTransport, MqttTransport
+from ddnn.cli.control import Control
 from ddnn.core.ids import tick_of
 from ddnn.errors import ConfigError, DdnnError, LinkError, RemoteProtocolError
 from ddnn.exits.answers import better
 from ddnn.exits.hierarchy import CLOUD, CONFIGURATIONS
 from ddnn.protocol import topics
 from ddnn.protocol.codec import decode
-from ddnn.protocol.messages import Answer, Backlog, Stats, Status
+from ddnn.protocol.messages import Answer, Backlog, Stats, Status, drops
 from ddnn.protocol.topics import Kind, topic_filter
 from ddnn.runtime.answer_log import read_answers
 from ddnn.runtime.bundle import read_manifest
@@ -41,9 +42,9 @@ if TYPE_CHECKING:
 
 SITE = "demo"
 BROKER = "broker"
+DASHBOARD = "dashboard"  # shows and records, so that the page lives on when the cloud is killed
 READY_S = 30.0
 GRACE_S = 6.0  # after the last deadline: late deliveries of nodes that were away
-NOT_DROPS = ("exit_", "messages_", "bytes_", "answer", "unanswered")
 EPILOG = """\b
 Examples:
   ddnn demo                                   live, until Ctrl-C
@@ -128,7 +129,7 @@ def run_demo(
         [*(_action("kill", text) for text in kills), *(_action("start", t) for t in restarts)]
     )
     hierarchy = plan.manifest.hierarchy
-    nodes = [BROKER, CLOUD, *(group.id for group in hierarchy.edges), *hierarchy.devices]
+    nodes = [BROKER, DASHBOARD, CLOUD, *(group.id for group in hierarchy.edges), *hierarchy.devices]
     for _, _, node in plan.actions:
         if node not in nodes:
             raise ConfigError(
@@ -144,7 +145,7 @@ def run_demo(
         )  # fmt: skip
         stack.callback(site.close)
         site.start()
-        _say(f"all nodes are up; page on {site.page}")
+        _say(f"all nodes are up; page on {site.page} (loopback only, so it asks for no password)")
         return watch(site, samples, headless)
 
 
@@ -211,6 +212,7 @@ class Site:
         self.http_port = http_port
         self.page = f"http://127.0.0.1:{http_port}/"
         self.fleet = Fleet(state / "logs")
+        self.control = Control(self.fleet, frozenset({DASHBOARD}))
         self.watcher = Watcher(self.port, self._version)
 
     @property
@@ -226,7 +228,13 @@ class Site:
             raise LinkError(f"the broker did not start: {self.fleet.tail(BROKER)}") from None
         self.watcher.start()
         hierarchy = self.plan.manifest.hierarchy
-        self._app(CLOUD, "cloud_app", "--http-port", str(self.http_port))
+        database = ("--database", f"sqlite:///{self.state / 'site.db'}")
+        self._app(
+            DASHBOARD, "cloud_app", "--serve", "page", "--http-port", str(self.http_port),
+            "--sign-in", "off", "--demo-frames", str(self.plan.frames), *database,
+            env={"DDNN_DEMO_CONTROL": self.control.url},
+        )  # fmt: skip
+        self._app(CLOUD, "cloud_app", "--serve", "node", *database)
         for group in hierarchy.edges:
             self._app(group.id, "edge_app")
         frames = ("--source", f"frames:{self.plan.frames}", "--rate-hz", str(self.rate_hz))
@@ -234,7 +242,9 @@ class Site:
             self._app(device, "device_app", *frames)
         self.watcher.wait_for(self.fleet, self.fleet.nodes[1:], READY_S)
 
-    def _app(self, node: str, module: str, *more: str) -> None:
+    def _app(
+        self, node: str, module: str, *more: str, env: Mapping[str, str] | None = None
+    ) -> None:
         command = [
             sys.executable, "-m", module, "--node", node, "--site", SITE,
             "--bundle", str(self.plan.bundle), "--state", str(self.state),
@@ -242,7 +252,7 @@ class Site:
             "--deadline-s", str(self.deadline_s), "--window-s", str(self.window_s),
             "--stats-every-s", "1", *more,
         ]  # fmt: skip
-        self.fleet.start(node, command, {"OMP_NUM_THREADS": "1"})
+        self.fleet.start(node, command, {"OMP_NUM_THREADS": "1", **(env or {})})
 
     def tick(self, later_s: float = 0.0) -> int:
         """The sample that is being captured now, or in a while."""
@@ -271,6 +281,7 @@ class Site:
 
     def close(self) -> None:
         self.watcher.close()
+        self.control.close()
         self.fleet.close()
 
 
@@ -410,11 +421,10 @@ def report(site: Site, wanted: range, delivered: set[int]) -> dict[str, Any]:
     }
     payload = _mean([a.payload_bytes / members for a in answers if a.exit != "device"])
     wire = _mean([a.wire_bytes / members for a in answers if a.exit != "device"])
-    drops: dict[str, int] = {}
+    dropped: dict[str, int] = {}
     for stats in watcher.stats.values():
-        for name, count in stats.counts.items():
-            if not name.startswith(NOT_DROPS):
-                drops[name] = drops.get(name, 0) + count
+        for name, count in drops(stats.counts).items():
+            dropped[name] = dropped.get(name, 0) + count
     on_time = [watcher.first_s[a.sample] - a.captured_at_s <= site.deadline_s for a in answers]
     return {
         "samples": len(wanted),
@@ -442,7 +452,7 @@ def report(site: Site, wanted: range, delivered: set[int]) -> dict[str, Any]:
             "degraded": sum(a.quality == "degraded" for a in answers),
             "late": sum(a.late for a in answers),
         },
-        "drops": drops,
+        "drops": dropped,
         "bundle": manifest.name,
     }
 

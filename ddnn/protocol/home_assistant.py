@@ -77,7 +77,7 @@ def discovery(
             {
                 **answer,
                 "name": "Confidence",
-                "value_template": "{{ (value_json.probabilities | max * 100) | round(1) }}",
+                "value_template": "{{ (value_json.probabilities | max | default(0) * 100) | round(1) }}",
                 "unit_of_measurement": "%",
                 "state_class": "measurement",
             },

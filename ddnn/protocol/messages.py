@@ -7,6 +7,7 @@ The sender is not in a data message: the topic names it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, cast
 
 import msgspec
@@ -147,6 +148,19 @@ class Stats(msgspec.Struct, frozen=True):
     memory_bytes: Count = 0
     counts: dict[Annotated[str, msgspec.Meta(max_length=64)], Count] = {}
     gauges: dict[Annotated[str, msgspec.Meta(max_length=64)], float] = {}
+
+
+DROPS = frozenset({
+    "answer_log_failed", "answers_given_up", "evicted", "expired", "features_late",
+    "features_refused", "frames_skipped", "malformed", "queue_full", "scores_late",
+    "scores_refused", "section_failed", "thresholds_refused", "unanswered", "verdict_late",
+    "verdict_refused", "wrong_bundle",
+})  # fmt: skip
+"""Counts of what was lost or refused; every other count is of ordinary business."""
+
+
+def drops(counts: Mapping[str, int]) -> dict[str, int]:
+    return {name: count for name, count in counts.items() if name in DROPS and count}
 
 
 class Answer(msgspec.Struct, frozen=True):

@@ -82,6 +82,12 @@ def shared(filter_: str, group: str) -> str:
     return f"$share/{group}/{filter_}" if group else filter_
 
 
+def probe(site: str, node: str, name: str) -> str:
+    """A topic below a node's own that carries no message of ours: `parse` refuses it, and no
+    machine subscribes to it."""
+    return f"{ROOT}/{site}/node/{node}/probe/{name}"
+
+
 def presence_filters(site: str) -> list[str]:
     """Who is there: the nodes of the site, and those that serve every site."""
     return [topic_filter(Kind.STATUS, site), topic_filter(Kind.STATUS, EVERYWHERE)]

@@ -5,12 +5,29 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+import time
 from importlib.metadata import PackageNotFoundError, version
+from typing import Protocol
 
 from ddnn.errors import DdnnError
-from ddnn.runtime.loop import Loop
+from ddnn.runtime.loop import PROVE_S, Loop
 
 log = logging.getLogger(__name__)
+
+LOOK_S = 0.5
+INFERRED_WITHIN_S = 3 * PROVE_S  # a process without an inference for longer is of no use
+
+
+class Notifier(Protocol):
+    """Who supervises this process, such as systemd."""
+
+    def ready(self) -> None: ...
+
+    def watchdog(self) -> None:
+        """This process does what it is for; said as often as the supervisor wants it."""
+        ...
+
+    def stopping(self) -> None: ...
 
 
 def ddnn_version() -> str:
@@ -20,16 +37,32 @@ def ddnn_version() -> str:
         return "0"
 
 
-def run_until_signal(loop: Loop) -> None:
+def inferring(loop: Loop) -> bool:
+    """Whether the section has run lately, on a frame or to prove that it can."""
+    last_s = loop.inferred_s
+    return last_s is not None and time.monotonic() - last_s < INFERRED_WITHIN_S
+
+
+def run_until_signal(loop: Loop, notifier: Notifier | None = None) -> None:
     """Start the loop; SIGINT and SIGTERM end it cleanly. Raises what the machine failed with."""
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     loop.start()
     log.info("%s is up", loop.identity.node)
+    ready = False
     try:
-        while not stop.wait(0.5):
+        while not stop.wait(LOOK_S):
             if loop.failed is not None:
                 raise DdnnError(f"{loop.identity.node}: the machine failed: {loop.failed}")
+            if notifier is None:
+                continue
+            if not ready and loop.link.connected and inferring(loop):
+                ready = True
+                notifier.ready()
+            if ready and inferring(loop):
+                notifier.watchdog()
     finally:
+        if notifier is not None:
+            notifier.stopping()
         loop.close()

@@ -23,7 +23,7 @@ from exit_builders import (
 )
 
 from ddnn.exits import fusion_node
-from ddnn.exits.cloud_node import CONFIRM_BATCH, CloudNode
+from ddnn.exits.cloud_node import CONFIRM_BATCH, CloudNode, StoreNode
 from ddnn.protocol.codec import decode, encode
 from ddnn.protocol.machine import (
     Compute,
@@ -264,3 +264,38 @@ def test_after_a_reconnect_presence_is_learnt_anew() -> None:
     assert len(node.fusion._membership) == 0
     node.handle(Connected(), at(2))
     assert len(node.handle(uplink(), at(3))) == 1
+
+
+# ------------------------------------------------------------- several clouds
+
+
+def subscribed(letter: Any, devices: int, share: str) -> list[str]:
+    manifest = manifest_of(letter, devices)
+    return CloudNode("+", "cloud-1", BUNDLE, manifest, TIMING, share).subscriptions()
+
+
+def test_clouds_of_a_group_divide_samples_and_answers_but_all_hear_who_is_there() -> None:
+    filters = subscribed("e", 3, "clouds")
+    assert {text for text in filters if text.startswith("$share/clouds/")} == {
+        "$share/clouds/ddnn/v1/+/uplink/+",
+        "$share/clouds/ddnn/v1/+/result",
+        "$share/clouds/ddnn/v1/+/backlog/+",
+    }
+    assert {"ddnn/v1/+/node/+/status", "ddnn/v1/+/node/+/stats"} <= set(filters)
+    assert not any("$share" in text for text in subscribed("e", 3, ""))
+
+
+def test_with_several_edges_the_parts_of_a_sample_must_meet() -> None:
+    filters = subscribed("f", 6, "clouds")
+    assert "ddnn/v1/+/uplink/+" in filters
+    assert "$share/clouds/ddnn/v1/+/result" in filters
+
+
+def test_a_store_without_a_section_records_and_confirms() -> None:
+    node = StoreNode("+")
+    message = Received(Topic(SITE, Kind.RESULT), answer(7))
+    (save,) = node.handle(message, at(1))
+    assert isinstance(save, Save)
+    (confirmed,) = node.handle(Saved(save.answers), at(1))
+    assert confirmed == Publish(Topic(SITE, Kind.STORED, "edge"), Stored([7]))
+    assert node.deadline_s() is None

@@ -40,10 +40,11 @@ from ddnn.protocol.machine import (
     Effect,
     Event,
     Publish,
+    Received,
     Tick,
 )
-from ddnn.protocol.messages import MAX_COUNT, Tensor
-from ddnn.protocol.topics import Kind
+from ddnn.protocol.messages import MAX_COUNT, Status, Tensor
+from ddnn.protocol.topics import Kind, Topic
 
 ALL = 0b111
 
@@ -542,3 +543,30 @@ def test_subscriptions_name_only_what_the_node_hears() -> None:
     assert "ddnn/v1/home/escalate" in topics
     assert len(set(topics)) == len(topics)
     assert not any(topic.startswith("ddnn/v1/+") for topic in topics)
+
+
+def test_any_of_several_clouds_will_do() -> None:
+    def asked(edge: Driven, sample: int, time_s: float) -> bool:
+        """Whether the edge waits for a cloud's verdict."""
+        effects = edge.scores(time_s, sample, UNSURE, UNSURE, UNSURE)
+        assert published(effects, Kind.ESCALATE)
+        return not answers_in(effects)
+
+    def presence_of(node: str, state: str, session: int) -> Received:
+        status = Status("cloud", session, state, BUNDLE)
+        return Received(Topic(SITE, Kind.STATUS, node), status)
+
+    edge = Driven(manifest_of("c", 3), cloud=False)
+    edge.tell(0.5, presence_of("cloud-1", "online", 1), presence_of("cloud-2", "online", 2))
+    assert asked(edge, 1, 1.0)
+    edge.tell(1.1, presence_of("cloud-1", "lost", 1))
+    assert asked(edge, 2, 1.2)
+    effects = edge.tell(1.3, presence_of("cloud-2", "lost", 2))
+    assert {answer.sample for answer in answers_in(effects)} == {1, 2}  # nobody will say more
+
+
+def test_a_store_is_no_cloud() -> None:
+    edge = Driven(manifest_of("c", 3), cloud=False)
+    store = Status("store", 1, "online", BUNDLE)
+    edge.tell(0.5, Received(Topic(SITE, Kind.STATUS, "dashboard"), store))
+    assert answers_in(edge.scores(1.0, 1, UNSURE, UNSURE, UNSURE))

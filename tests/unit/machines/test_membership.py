@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddnn.machines.membership import MISSES_UNTIL_SUSPECT, PROBE_S, Membership
+from ddnn.machines.membership import MISSES_UNTIL_SUSPECT, PROBE_S, Membership, Standbys
 from ddnn.protocol.messages import Status
 
 
@@ -159,3 +159,22 @@ def test_as_by_hand(events: list[tuple[str, int]]) -> None:
             elif session in (None, number):
                 session, online = number, False
         assert membership.live == ({"cam1"} if online and misses < 2 else set())
+
+
+# ------------------------------------------------------------------ any of several
+
+
+def test_of_several_standbys_one_is_enough() -> None:
+    clouds = Standbys()
+    assert not clouds
+    assert clouds.status("cloud-1", Status("cloud", 1, "online"))
+    assert clouds.status("cloud-2", Status("cloud", 2, "online"))
+    assert not clouds.status("cloud-1", Status("cloud", 1, "lost"))
+    assert clouds
+    assert not clouds.status("cloud-2", Status("cloud", 1, "lost"))  # of an old session
+    assert clouds
+    assert not clouds.status("cloud-2", Status("cloud", 2, "stopped"))
+    assert not clouds
+    clouds.status("cloud-1", Status("cloud", 3, "online"))
+    clouds.clear()
+    assert not clouds

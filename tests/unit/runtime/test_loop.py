@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ddnn.errors import DdnnError, SectionError
+from ddnn.errors import DdnnError, LinkError, SectionError
 from ddnn.protocol import topics
 from ddnn.protocol.codec import decode, encode
 from ddnn.protocol.machine import (
@@ -36,7 +36,7 @@ from ddnn.protocol.machine import (
     Saved,
     Tick,
 )
-from ddnn.protocol.messages import Answer, Escalate, Scores, Stats, Status, Tensor
+from ddnn.protocol.messages import Answer, Escalate, Scores, Stats, Status, Tensor, Thresholds
 from ddnn.protocol.topics import Kind, Topic
 from ddnn.runtime import loop as module
 from ddnn.runtime.loop import Identity, Loop
@@ -528,3 +528,91 @@ def test_a_failed_machine_ends_the_program_with_an_error(make: Callable[..., Run
     node.transport.happen(LinkUp(1))
     with pytest.raises(DdnnError, match="cam1: the machine failed: a bug"):
         run_until_signal(node.loop)
+
+
+# ------------------------------------------------- besides the machine's messages
+
+
+def test_others_may_send_through_the_loop_but_not_without_a_broker(
+    make: Callable[..., Running],
+) -> None:
+    node = make().start()
+    command = Publish(Topic("home", Kind.THRESHOLDS, "edge"), Thresholds("b1", {"local": 0.5}, 1))
+    with pytest.raises(LinkError, match="not connected yet"):
+        node.loop.publish(command)
+    node.transport.happen(LinkUp(1))
+    node.settle()
+    assert node.loop.link.connected
+    node.loop.publish(command)
+    node.settle()
+    assert node.transport.published[-1] == (str(command.topic), encode(command.message), 1, True)
+    node.transport.happen(LinkDown("pulled"))
+    node.settle()
+    with pytest.raises(LinkError, match="pulled"):
+        node.loop.publish(command)
+    since_s = node.loop.link.since_s
+    node.transport.happen(LinkDown("still pulled"))  # an attempt that failed: it is no new outage
+    node.settle()
+    assert (node.loop.link.since_s, node.loop.link.reason) == (since_s, "still pulled")
+
+
+def test_announcements_are_retained_and_made_at_every_connect(make: Callable[..., Running]) -> None:
+    node = make(announce=[("homeassistant/x/config", b"{}")]).start()
+    for session in (1, 2):
+        node.transport.happen(LinkUp(session))
+        node.settle()
+        assert node.transport.published[-1] == ("homeassistant/x/config", b"{}", 1, True)
+    assert len([t for t, *_ in node.transport.published if t == "homeassistant/x/config"]) == 2
+
+
+def test_statistics_say_what_else_runs_in_the_process(make: Callable[..., Running]) -> None:
+    node = make(stats_every_s=0.02, report=lambda: ({"frames": 7}, {"camera_up": 1.0})).start()
+    topic = str(Topic("home", Kind.STATS, "cam1"))
+    until(lambda: any(t == topic for t, *_ in node.transport.published))
+    (payload, *_) = [p for t, p, *_ in node.transport.published if t == topic]
+    stats = decode(Kind.STATS, payload)
+    assert (stats.counts["frames"], stats.counts["machine_counts"]) == (7, 5)
+    assert (stats.gauges["camera_up"], stats.gauges["machine_gauge"]) == (1.0, 0.5)
+
+
+class Example:
+    """A section with an example input; may be slow, may fail."""
+
+    def __init__(self, *, fails: bool = False, slow: bool = False) -> None:
+        self.fails, self.slow, self.runs = fails, slow, 0
+
+    def example(self) -> dict[str, np.ndarray]:
+        return {"x": np.zeros(1, np.float32)}
+
+    def __call__(self, inputs: Any) -> dict[str, np.ndarray]:
+        self.runs += 1
+        if self.slow:
+            time.sleep(0.01)
+        if self.fails and self.runs > 3:
+            raise SectionError("broken")
+        return {}
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_a_section_without_work_proves_that_it_can(
+    make: Callable[..., Running], monkeypatch: pytest.MonkeyPatch, slow: bool
+) -> None:
+    monkeypatch.setattr("ddnn.runtime.loop.PROVE_S", 0.0)
+    section = Example(slow=slow)
+    node = make(sections={"cam1": section}, stats_every_s=0.02).start()
+    until(lambda: section.runs > 5)  # three of them to warm up
+    before_s = node.loop.inferred_s
+    until(lambda: node.loop.inferred_s > before_s)
+    assert node.machine.of(Computed) == []  # the machine has not asked for it
+
+
+def test_a_broken_section_is_not_taken_for_a_working_one(
+    make: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ddnn.runtime.loop.PROVE_S", 0.0)
+    section = Example(fails=True)
+    node = make(sections={"cam1": section}, stats_every_s=0.02).start()
+    until(lambda: section.runs > 3)
+    last_s = node.loop.inferred_s
+    until(lambda: section.runs > 6)
+    assert node.loop.inferred_s == last_s

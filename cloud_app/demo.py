@@ -1,0 +1,57 @@
+"""What only a demo offers the page: the pictures of its cameras, and its processes to kill."""
+
+from __future__ import annotations
+
+import http.client
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from cloud_app.live import Act
+from ddnn.errors import ConfigError, DdnnError, LinkError
+
+TIMEOUT_S = 2.0
+MAX_REPLY_BYTES = 1 << 16
+
+
+class _Refused(msgspec.Struct):
+    error: str
+
+
+class DemoSite:
+    """See cloud_app.live.Demo; `control` is the URL that the demo gave, with its token."""
+
+    def __init__(self, frames: Path, control: str) -> None:
+        try:
+            self._images = np.load(frames / "images.npy", mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise ConfigError(f"--demo-frames {frames}: {error}") from None
+        self._control = control
+
+    def views(self, sample: int) -> NDArray[np.uint8]:
+        # as device_app's FramesSource chooses them
+        return np.asarray(self._images[sample % len(self._images)], np.uint8)
+
+    def nodes(self) -> dict[str, bool]:
+        return self._ask("GET", "nodes")
+
+    def act(self, what: Act, node: str) -> None:
+        self._ask("POST", f"{what}/{node}")
+
+    def _ask(self, method: str, path: str) -> dict[str, bool]:
+        request = urllib.request.Request(f"{self._control}/{path}", method=method)  # noqa: S310
+        try:
+            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:  # noqa: S310
+                return msgspec.json.decode(reply.read(MAX_REPLY_BYTES), type=dict[str, bool])
+        except urllib.error.HTTPError as refused:
+            try:
+                why = msgspec.json.decode(refused.read(MAX_REPLY_BYTES), type=_Refused).error
+            except msgspec.MsgspecError:
+                why = f"the demo says {refused.code}"
+            raise DdnnError(why) from None
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise LinkError(f"the demo does not answer: {error}; was it ended?") from None

@@ -1,0 +1,60 @@
+"""What the page knows besides the store, from the machine's loop and what it heard."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from cloud_app.demo import DemoSite
+from cloud_app.live import BundleView, LinkView, NodeView
+from cloud_app.recorder import Recorder
+from cloud_app.registry import Registry
+from ddnn.protocol.machine import Publish
+from ddnn.protocol.messages import ExitName, Thresholds
+from ddnn.protocol.topics import Kind, Topic
+from ddnn.runtime.loop import Loop
+
+
+class LiveSite:
+    """See cloud_app.live.Live. Every method may be called from any thread."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        broker: str,
+        registry: Registry,
+        recorder: Recorder,
+        bundle: BundleView,
+        demo: DemoSite | None = None,
+    ) -> None:
+        self._loop, self._broker, self._registry = loop, broker, registry
+        self._recorder, self._bundle, self._demo = recorder, bundle, demo
+
+    def nodes(self) -> list[NodeView]:
+        return self._registry.nodes()
+
+    def link(self) -> LinkView:
+        link = self._loop.link
+        for_s = time.monotonic() - link.since_s
+        return LinkView(link.connected, self._broker, for_s, link.reason)
+
+    def database_away(self) -> str:
+        return self._recorder.away
+
+    def inference_age_s(self) -> float | None:
+        seen = [s for s in (self._loop.inferred_s, self._registry.answered_s) if s is not None]
+        return time.monotonic() - max(seen) if seen else None
+
+    def bundle(self) -> BundleView:
+        return self._bundle
+
+    def send_thresholds(self, site: str, thresholds: Mapping[str, float], revision: int) -> None:
+        chosen: dict[ExitName, float] = {}
+        for tier in ("local", "edge", "cloud"):
+            if tier in thresholds:
+                chosen[tier] = thresholds[tier]
+        command = Thresholds(self._bundle.id, chosen, revision)
+        self._loop.publish(Publish(Topic(site, Kind.THRESHOLDS, self._bundle.lead), command))
+
+    def demo(self) -> DemoSite | None:
+        return self._demo

@@ -1,0 +1,129 @@
+"""Thresholds by command: the lead edge uses them from the next sample on, and says so."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from exit_builders import (
+    BUNDLE,
+    EPOCH_S,
+    SITE,
+    SURE,
+    UNSURE,
+    answers_in,
+    manifest_of,
+    published,
+)
+from test_edge_node import ALL, Driven
+
+from ddnn.errors import ConfigError
+from ddnn.exits.entropy import softmax
+from ddnn.exits.manifest import Manifest, SweepRow
+from ddnn.protocol.machine import Received, Tick
+from ddnn.protocol.messages import ClockAsk, ClockTell, Thresholds
+from ddnn.protocol.topics import Kind, Topic
+
+COMMAND = Topic(SITE, Kind.THRESHOLDS, "edge")
+ACCURACY = {"7": {"local": 0.8, "edge": 0.85, "cloud": 0.9, "overall": 0.88},
+            "3": {"local": 0.7, "edge": 0.72, "cloud": 0.75, "overall": 0.74}}  # fmt: skip
+SWEEP = (SweepRow({"local": 1.0, "edge": 0.5}, 0.81, {"local": 1.0}, 12.0),)
+
+
+def manifest() -> Manifest:
+    return manifest_of("e", 3, accuracy=ACCURACY, sweep=SWEEP)
+
+
+def commanded(revision: int, bundle: str = BUNDLE, **thresholds: float) -> Received:
+    return Received(COMMAND, Thresholds(bundle, thresholds, revision))
+
+
+def test_a_threshold_moves_the_exit_and_back() -> None:
+    edge = Driven(manifest())
+    assert answers_in(edge.scores(1.0, 1, UNSURE, UNSURE, UNSURE)) == []
+    edge.tell(1.05, commanded(1, local=1.0))
+    (answer,) = answers_in(edge.scores(1.1, 2, UNSURE, UNSURE, UNSURE))
+    assert (answer.exit, answer.quality) == ("local", "full")
+    assert edge.machine.gauges["threshold_local"] == 1.0
+    assert edge.machine.gauges["threshold_edge"] == 0.5
+    assert edge.machine.gauges["threshold_revision"] == 1
+    edge.tell(1.12, commanded(2))  # none named: the bundle's own
+    assert answers_in(edge.scores(1.15, 3, UNSURE, UNSURE, UNSURE)) == []
+    assert edge.machine.gauges["threshold_local"] == 0.5
+
+
+def test_what_was_not_measured_is_not_expected() -> None:
+    edge = Driven(manifest())
+    (own,) = answers_in(edge.scores(1.0, 1, SURE, SURE, SURE))
+    assert own.expected_accuracy == 0.88
+    edge.tell(1.1, commanded(1, local=1.0))  # the sweep knows it, for all members
+    (swept,) = answers_in(edge.scores(1.2, 2, SURE, SURE, SURE))
+    assert swept.expected_accuracy == 0.81
+    edge.tell(1.3, commanded(2, local=0.9))
+    (unknown,) = answers_in(edge.scores(1.4, 3, SURE, SURE, SURE))
+    assert unknown.expected_accuracy is None
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        commanded(5, "other", local=1.0),
+        commanded(5, cloud=0.5),
+        commanded(5, device=0.5),
+        commanded(1, local=1.0),
+    ],
+    ids=["another bundle", "the deepest exit has none", "a device has none", "older"],
+)
+def test_a_command_that_does_not_fit_changes_nothing(command: Received) -> None:
+    edge = Driven(manifest())
+    edge.tell(1.0, commanded(2, local=0.25))
+    before = dict(edge.machine.gauges)
+    edge.tell(1.1, command)
+    assert edge.machine.gauges == before
+    assert edge.machine.counts["thresholds_refused"] == 1
+
+
+def test_the_same_command_again_is_no_error() -> None:
+    edge = Driven(manifest())
+    for time_s in (1.0, 2.0):
+        edge.tell(time_s, commanded(2, local=0.25))
+    assert "thresholds_refused" not in edge.machine.counts
+
+
+def test_bad_thresholds_are_refused_by_name() -> None:
+    for bad in ({"local": 1.5}, {"local": -0.1}, {"cloud": 0.5}, {"x": 0.5}):
+        with pytest.raises(ConfigError, match=next(iter(bad))):
+            manifest().with_thresholds(bad)
+    same = manifest()
+    assert same.with_thresholds({}) is same
+    assert same.with_thresholds({"local": 0.5}) is same
+
+
+def test_an_answer_says_what_each_camera_and_each_exit_said() -> None:
+    edge = Driven(manifest())
+    edge.scores(1.0, 1, UNSURE, (0.0, 2.0, 0.0), None)
+    edge.tell(1.2)  # the window closes without cam3
+    edge.tell(1.2, Tick())
+    edge.features(1.25, 1, 1, 2)
+    effects = edge.tell(1.9, Tick())
+    (answer,) = answers_in(effects)
+    assert answer.votes.keys() == {"cam1", "cam2"}
+    for device, scores in (("cam1", UNSURE), ("cam2", (0.0, 2.0, 0.0))):
+        label, probability = answer.votes[device]
+        assert label == int(np.argmax(scores))
+        assert probability == pytest.approx(softmax(np.array(scores, np.float32)).max())
+    assert [tier for tier, _, _ in answer.passed] == ["local"]
+    assert answer.passed[-1][1:] == (answer.label, answer.eta)
+
+
+def test_the_last_exit_passed_is_the_one_that_answered() -> None:
+    edge = Driven(manifest_of("c", 3))
+    edge.scores(1.0, 1, UNSURE, UNSURE, UNSURE)
+    (answer,) = answers_in(edge.verdict(1.1, 1, SURE, members=ALL))
+    assert [tier for tier, _, _ in answer.passed] == ["local", "cloud"]
+    assert answer.passed[-1] == (answer.exit, answer.label, answer.eta)
+
+
+def test_the_lead_tells_the_time_to_whoever_asks() -> None:
+    edge = Driven(manifest())
+    ask = Received(Topic(SITE, Kind.CLOCK_ASK, "cam2"), ClockAsk(123.5))
+    assert published(edge.tell(3.0, ask), Kind.CLOCK_TELL) == [ClockTell(123.5, EPOCH_S + 3.0)]

@@ -1,0 +1,118 @@
+"""The site's clock: a device with a wrong clock knows the lead edge's time, in virtual time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ddnn.machines.clock import ASK_S, KEEP_S, MOST_ROUND_TRIP_S, SiteClock
+from ddnn.protocol.machine import Connected, Disconnected, Now, Publish, Received, Tick
+from ddnn.protocol.messages import ClockAsk, ClockTell
+from ddnn.protocol.topics import Kind, Topic
+
+TOLD = Topic("home", Kind.CLOCK_TELL, "cam1")
+EPOCH_S = 1.78e9
+
+
+class World:
+    """True time runs; the device's wall clock is `skew_s` ahead, its monotonic starts at 0."""
+
+    def __init__(self, skew_s: float) -> None:
+        self.skew_s, self.now_s = skew_s, 0.0
+        self.clock = SiteClock("home", "cam1")
+
+    def now(self) -> Now:
+        return Now(self.now_s, EPOCH_S + self.now_s + self.skew_s)
+
+    def asked(self, event: object) -> list[ClockAsk]:
+        effects = self.clock.handle(event, self.now())
+        assert all(e.topic == Topic("home", Kind.CLOCK_ASK, "cam1") for e in effects)
+        return [e.message for e in effects if isinstance(e, Publish)]
+
+    def exchange(self, there_s: float, back_s: float) -> None:
+        """Ask when it is due, and hear the answer."""
+        self.now_s = max(self.now_s, self.clock.deadline_s() or 0.0)
+        (ask,) = self.asked(Tick())
+        told = ClockTell(ask.asked_at_s, EPOCH_S + self.now_s + there_s)
+        self.now_s += there_s + back_s
+        self.asked(Received(TOLD, told))
+
+    def error_s(self) -> float:
+        return self.clock.time_s(self.now()) - (EPOCH_S + self.now_s)
+
+
+def connected(skew_s: float) -> World:
+    world = World(skew_s)
+    world.asked(Connected())
+    return world
+
+
+@pytest.mark.parametrize("skew_s", [0.0, 0.4, -3.0, -EPOCH_S + 86400.0])
+def test_the_error_is_at_most_half_the_shortest_round_trip(skew_s: float) -> None:
+    world = connected(skew_s)
+    generator = np.random.default_rng(5)
+    shortest_s = np.inf
+    for _ in range(20):
+        there_s, back_s = generator.exponential(0.01, 2) + 0.0005
+        world.exchange(there_s, back_s)
+        shortest_s = min(shortest_s, there_s + back_s)
+        assert abs(world.error_s()) <= max(0.05, shortest_s / 2) + 1e-6
+    # of the exchanges that are remembered: the error is bounded by half the best of the last eight
+    assert abs(world.error_s()) < 0.01
+    assert world.clock.gauges["clock_skew_s"] == pytest.approx(skew_s, abs=0.01)
+
+
+def test_a_slow_exchange_does_not_spoil_a_fast_one() -> None:
+    world = connected(1.0)
+    world.exchange(0.001, 0.001)
+    world.exchange(0.001, 0.8)
+    assert abs(world.error_s()) < 1e-6
+
+
+def test_a_step_of_the_own_clock_moves_nothing() -> None:
+    world = connected(0.0)
+    world.exchange(0.001, 0.001)
+    world.skew_s = 3600.0
+    assert abs(world.error_s()) < 1e-6
+
+
+def test_before_the_first_word_and_long_after_the_last_it_is_the_own_clock() -> None:
+    world = connected(2.0)
+    assert world.error_s() == pytest.approx(2.0)
+    assert world.clock.gauges == {}
+    world.exchange(0.001, 0.001)
+    assert world.error_s() == pytest.approx(0.0, abs=1e-6)
+    world.now_s += KEEP_S + 1
+    assert world.error_s() == pytest.approx(2.0)
+
+
+def test_it_asks_often_at_first_then_seldom_and_not_without_a_broker() -> None:
+    world = World(0.0)
+    assert world.clock.deadline_s() is None
+    assert len(world.asked(Connected())) == 1
+    times = []
+    while world.now_s < 100:
+        world.now_s = world.clock.deadline_s()
+        times.append(world.now_s)
+        assert len(world.asked(Tick())) == 1
+    gaps = np.diff([0.0, *times])
+    assert gaps[0] == ASK_S[0]
+    assert gaps[-1] == ASK_S[1]
+    assert len(times) < 15
+    world.asked(Disconnected())
+    assert world.clock.deadline_s() is None
+
+
+@pytest.mark.parametrize("round_trip_s", [-1.0, MOST_ROUND_TRIP_S + 0.1, 1e11])
+def test_answers_to_nobodys_question_are_passed_over(round_trip_s: float) -> None:
+    world = connected(0.25)
+    world.now_s = 5.0
+    world.asked(Received(TOLD, ClockTell(world.now_s - round_trip_s, 1e12)))
+    assert world.error_s() == pytest.approx(0.25)
+
+
+def test_the_answer_to_another_device_is_not_ours() -> None:
+    world = connected(0.25)
+    other = Topic("home", Kind.CLOCK_TELL, "cam2")
+    world.asked(Received(other, ClockTell(0.0, EPOCH_S)))
+    assert world.error_s() == pytest.approx(0.25)
