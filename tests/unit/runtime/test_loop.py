@@ -616,3 +616,49 @@ def test_a_broken_section_is_not_taken_for_a_working_one(
     last_s = node.loop.inferred_s
     until(lambda: section.runs > 6)
     assert node.loop.inferred_s == last_s
+
+
+# ------------------------------------------------------------------ supervision
+
+
+class Supervisor:
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def ready(self) -> None:
+        self.heard.append("ready")
+
+    def watchdog(self) -> None:
+        self.heard.append("alive")
+
+    def stopping(self) -> None:
+        self.heard.append("stopping")
+
+
+@pytest.mark.usefixtures("_handlers")
+def test_the_supervisor_hears_of_inferences_only(
+    make: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ddnn.runtime.service.LOOK_S", 0.01)
+    monkeypatch.setattr("ddnn.runtime.service.INFERRED_WITHIN_S", 0.2)
+    node, supervisor = make(sections={"cam1": Example()}), Supervisor()
+
+    def watch() -> None:
+        node.transport.started.wait(IN_TIME_S)
+        until(lambda: node.loop.inferred_s is not None)
+        time.sleep(0.05)
+        before = list(supervisor.heard)
+        node.transport.happen(LinkUp(1))
+        until(lambda: "alive" in supervisor.heard)
+        time.sleep(0.4)  # the section has nothing to do, and proves nothing: too late
+        quiet = len(supervisor.heard)
+        time.sleep(0.1)
+        seen.extend([before, len(supervisor.heard) - quiet])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    seen: list[Any] = []
+    threading.Thread(target=watch, daemon=True).start()
+    run_until_signal(node.loop, supervisor)
+    assert seen == [[], 0]
+    assert supervisor.heard[:2] == ["ready", "alive"]
+    assert supervisor.heard[-1] == "stopping"

@@ -1,0 +1,98 @@
+"""The demo's control: real processes, killed and started over real HTTP."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+
+from cloud_app.demo import DemoSite
+from ddnn.cli.control import Control
+from ddnn.errors import ConfigError, DdnnError, LinkError
+from ddnn.runtime.fleet import Fleet
+
+SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    fleet = Fleet(tmp_path / "logs")
+    for node in ("broker", "cam1", "dashboard"):
+        fleet.start(node, SLEEPER)
+    yield fleet
+    fleet.close()
+
+
+@pytest.fixture
+def control(fleet: Fleet) -> Iterator[Control]:
+    control = Control(fleet, frozenset({"dashboard"}))
+    yield control
+    control.close()
+
+
+@pytest.fixture
+def site(control: Control, tmp_path: Path) -> DemoSite:
+    images = np.arange(5 * 2 * 2 * 2 * 3, dtype=np.uint8).reshape(5, 2, 2, 2, 3)
+    np.save(tmp_path / "images.npy", images)
+    return DemoSite(tmp_path, control.url)
+
+
+def test_a_node_is_killed_and_started_again(fleet: Fleet, site: DemoSite) -> None:
+    assert site.nodes() == {"broker": True, "cam1": True}
+    before = fleet.pid("cam1")
+    site.act("kill", "cam1")
+    assert not fleet.alive("cam1")
+    assert site.nodes() == {"broker": True, "cam1": False}
+    site.act("start", "cam1")
+    assert fleet.alive("cam1")
+    assert fleet.pid("cam1") != before
+    running = fleet.pid("cam1")
+    site.act("start", "cam1")  # twice does no harm
+    assert fleet.pid("cam1") == running
+
+
+@pytest.mark.parametrize("node", ["dashboard", "cam9", "../cam1", "cam1/x"])
+def test_other_nodes_are_not_to_be_had(fleet: Fleet, site: DemoSite, node: str) -> None:
+    with pytest.raises(DdnnError):
+        site.act("kill", node)
+    assert all(fleet.alive(name) for name in fleet.nodes)
+
+
+def test_without_the_token_there_is_nothing(control: Control, fleet: Fleet) -> None:
+    address = urlsplit(control.url)
+    for method, path in (
+        ("GET", "/nodes"),
+        ("GET", "/wrong/nodes"),
+        ("GET", address.path[:-1] + "/nodes"),
+        ("POST", "/wrong/kill/cam1"),
+        ("POST", "//kill/cam1"),
+        ("POST", address.path),
+        ("POST", address.path + "/wipe/cam1"),
+    ):
+        connection = http.client.HTTPConnection(address.hostname, address.port, timeout=5)
+        connection.request(method, path)
+        reply = connection.getresponse()
+        assert reply.status in (404, 409), path
+        assert "error" in json.loads(reply.read())
+    assert fleet.alive("cam1")
+
+
+def test_the_views_are_those_of_the_sample(site: DemoSite) -> None:
+    assert site.views(7).tolist() == site.views(2).tolist()
+    assert site.views(2).shape == (2, 2, 2, 3)
+
+
+def test_a_demo_that_ended_is_said_in_words(
+    control: Control, site: DemoSite, tmp_path: Path
+) -> None:
+    control.close()
+    with pytest.raises(LinkError, match="was it ended"):
+        site.nodes()
+    with pytest.raises(ConfigError, match=r"images\.npy"):
+        DemoSite(tmp_path / "nowhere", control.url)
