@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
 from collections.abc import Mapping
 
@@ -9,10 +11,14 @@ from cloud_app.demo import DemoSite
 from cloud_app.live import BundleView, LinkView, NodeView
 from cloud_app.recorder import Recorder
 from cloud_app.registry import Registry
+from cloud_app.store import Store
+from ddnn.errors import LinkError
 from ddnn.protocol.machine import Publish
 from ddnn.protocol.messages import ExitName, Thresholds
 from ddnn.protocol.topics import Kind, Topic
 from ddnn.runtime.loop import Loop
+
+log = logging.getLogger(__name__)
 
 
 class LiveSite:
@@ -24,11 +30,13 @@ class LiveSite:
         broker: str,
         registry: Registry,
         recorder: Recorder,
+        store: Store,
         bundle: BundleView,
         demo: DemoSite | None = None,
     ) -> None:
         self._loop, self._broker, self._registry = loop, broker, registry
-        self._recorder, self._bundle, self._demo = recorder, bundle, demo
+        self._recorder, self._store = recorder, store
+        self._bundle, self._demo = bundle, demo
 
     def nodes(self) -> list[NodeView]:
         return self._registry.nodes()
@@ -55,6 +63,22 @@ class LiveSite:
                 chosen[tier] = thresholds[tier]
         command = Thresholds(self._bundle.id, chosen, revision)
         self._loop.publish(Publish(Topic(site, Kind.THRESHOLDS, self._bundle.lead), command))
+
+    def remind(self) -> None:
+        """Command again what was last applied, for a broker or an edge that has forgotten it.
+
+        In a thread of its own, for a database may take its time.
+        """
+        threading.Thread(target=self._remind, name="remind", daemon=True).start()
+
+    def _remind(self) -> None:
+        try:
+            for site in self._store.sites():
+                for change in self._store.changes(site, 1):
+                    if change.bundle == self._bundle.id:
+                        self.send_thresholds(site, change.thresholds, change.revision)
+        except LinkError as error:  # broker or database: at the next connect, then
+            log.warning("thresholds not sent again: %s", error)
 
     def demo(self) -> DemoSite | None:
         return self._demo
