@@ -15,7 +15,8 @@ import time
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
-ROOT = "bare/v1/demo"
+SITE = "demo"
+ROOT = f"bare/v1/{SITE}"
 
 
 def connect(name: str, port: int, filters: list[str]) -> paho.Client:
@@ -43,56 +44,63 @@ def number(message: paho.MQTTMessage) -> int:
 
 def device(arguments: argparse.Namespace) -> None:
     """Publishes at every tick, and again when asked."""
-    client = connect(arguments.node, arguments.port, [f"{ROOT}/escalate", f"{ROOT}/result"])
+    root = f"bare/v1/{arguments.site}"
+    name = f"{arguments.site}-{arguments.node}-{time.monotonic_ns()}"
+    client = connect(name, arguments.port, [f"{root}/escalate", f"{root}/result"])
 
     def on_message(_c: object, _u: object, message: paho.MQTTMessage) -> None:
         if message.topic.endswith("escalate"):
             size = arguments.features_bytes
-            client.publish(f"{ROOT}/features/{arguments.node}", body(number(message), size))
+            client.publish(f"{root}/features/{arguments.node}", body(number(message), size))
 
     client.on_message = on_message
     client.loop_start()
     period_s = 1 / arguments.rate_hz
     tick = int(time.time() / period_s)
-    while True:
+    while not arguments.stop.is_set():
         tick = max(tick + 1, int(time.time() / period_s))
-        time.sleep(max(0.0, tick * period_s - time.time()))
-        client.publish(f"{ROOT}/scores/{arguments.node}", body(tick, arguments.scores_bytes))
+        time.sleep(max(0.0, tick * period_s + arguments.phase_s - time.time()))
+        client.publish(f"{root}/scores/{arguments.node}", body(tick, arguments.scores_bytes))
+    client.disconnect()
+    client.loop_stop()
 
 
 def edge(arguments: argparse.Namespace) -> None:
     """Answers once all devices have published; or asks them, sends up, and answers then."""
-    filters = [f"{ROOT}/scores/+", f"{ROOT}/features/+", f"{ROOT}/verdict/edge"]
-    client = connect("edge", arguments.port, filters)
+    root = f"bare/v1/{arguments.site}"
+    filters = [f"{root}/scores/+", f"{root}/features/+", f"{root}/verdict/edge"]
+    client = connect(f"{arguments.site}-edge", arguments.port, filters)
     heard: dict[tuple[str, int], int] = {}
 
     def on_message(_c: object, _u: object, message: paho.MQTTMessage) -> None:
         kind, sample = message.topic.split("/")[3], number(message)
         if kind == "verdict":
-            client.publish(f"{ROOT}/result", body(sample, arguments.result_bytes))
+            client.publish(f"{root}/result", body(sample, arguments.result_bytes))
             return
         count = heard[kind, sample] = heard.get((kind, sample), 0) + 1
         if count < arguments.devices:
             return
         del heard[kind, sample]
         if kind == "features":
-            client.publish(f"{ROOT}/uplink/edge", body(sample, arguments.uplink_bytes))
+            client.publish(f"{root}/uplink/edge", body(sample, arguments.uplink_bytes))
         elif arguments.exit == "cloud":
-            client.publish(f"{ROOT}/escalate", body(sample, arguments.escalate_bytes))
+            client.publish(f"{root}/escalate", body(sample, arguments.escalate_bytes))
         else:
-            client.publish(f"{ROOT}/result", body(sample, arguments.result_bytes))
+            client.publish(f"{root}/result", body(sample, arguments.result_bytes))
 
     client.on_message = on_message
     client.loop_forever()
 
 
 def cloud(arguments: argparse.Namespace) -> None:
-    """Sends back what comes up."""
-    client = connect("cloud", arguments.port, [f"{ROOT}/uplink/+", f"{ROOT}/result"])
+    """Sends back what comes up, of one site or of all ('+')."""
+    root = f"bare/v1/{arguments.site}"
+    client = connect("cloud", arguments.port, [f"{root}/uplink/+", f"{root}/result"])
 
     def on_message(_c: object, _u: object, message: paho.MQTTMessage) -> None:
-        if "/uplink/" in message.topic:
-            client.publish(f"{ROOT}/verdict/edge", body(number(message), arguments.scores_bytes))
+        sender, is_uplink, _ = message.topic.partition("/uplink/")
+        if is_uplink:
+            client.publish(f"{sender}/verdict/edge", body(number(message), arguments.scores_bytes))
 
     client.on_message = on_message
     client.loop_forever()
@@ -101,6 +109,7 @@ def cloud(arguments: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("role", choices=["device", "edge", "cloud"])
+    parser.add_argument("--site", default=SITE)
     parser.add_argument("--node", default="")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--exit", choices=["local", "cloud"], default="local")
@@ -110,7 +119,7 @@ def main() -> None:
         ("scores", 60), ("features", 80), ("escalate", 20), ("uplink", 80), ("result", 500),
     ):  # fmt: skip
         parser.add_argument(f"--{name}-bytes", type=int, default=size)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(namespace=argparse.Namespace(stop=threading.Event(), phase_s=0.0))
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.current_thread().name = arguments.role
     {"device": device, "edge": edge, "cloud": cloud}[arguments.role](arguments)

@@ -42,15 +42,16 @@ RATE_HZ = 100.0
 ALWAYS, NEVER = 1.0, 0.0
 
 
-def variant(bundle: Path, out: Path, threshold: float) -> Path:
-    """The bundle with every threshold the same: all samples exit at the first, or at the last."""
+def variant(bundle: Path, out: Path, threshold: float | dict[str, float]) -> Path:
+    """The bundle with other thresholds; one for all exits: samples exit at the first or last."""
     out.mkdir()
     for file in bundle.iterdir():
         if file.is_file():
             (out / file.name).write_bytes(file.read_bytes())
     manifest = load_bundle(bundle, LiteRtSection).manifest
-    thresholds = dict.fromkeys(manifest.thresholds, threshold)
-    write_manifest(out, msgspec.structs.replace(manifest, thresholds=thresholds))
+    if not isinstance(threshold, dict):
+        threshold = dict.fromkeys(manifest.thresholds, threshold)
+    write_manifest(out, msgspec.structs.replace(manifest, thresholds=threshold))
     return out
 
 

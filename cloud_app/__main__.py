@@ -1,6 +1,6 @@
 """python -m cloud_app"""
 
-from cloud_app.app import CloudSettings, run
+from cloud_app.app import CloudSettings, check, run
 from ddnn.adapters.command import app_command
 
 DESCRIPTION = """Run the cloud: the deepest section, the database and the page.
@@ -11,4 +11,4 @@ Example:
 """
 
 if __name__ == "__main__":
-    app_command(CloudSettings, run, name="cloud_app", description=DESCRIPTION)()
+    app_command(CloudSettings, run, name="cloud_app", description=DESCRIPTION, check=check)()

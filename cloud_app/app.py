@@ -3,71 +3,191 @@
 from __future__ import annotations
 
 import logging
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
+from cloud_app.demo import DemoSite
+from cloud_app.live import BundleView
 from cloud_app.recorder import Recorder
 from cloud_app.registry import Registry
+from cloud_app.site import LiveSite
 from cloud_app.store import Store
-from cloud_app.web import BundleView, create_app, serve
+from cloud_app.web import SignIn, create_app, serve
 from ddnn.adapters.litert import LiteRtSection
 from ddnn.adapters.mqtt import MqttTransport
-from ddnn.exits.cloud_node import CloudNode
+from ddnn.core.ids import is_id
+from ddnn.errors import ConfigError
+from ddnn.exits.cloud_node import CloudNode, StoreNode
+from ddnn.exits.hierarchy import CLOUD
+from ddnn.protocol.machine import Connected, Event, Machine
+from ddnn.protocol.messages import RoleName
 from ddnn.protocol.topics import EVERYWHERE
-from ddnn.runtime.bundle import load_bundle
+from ddnn.runtime.bundle import Bundle, load_bundle
+from ddnn.runtime.disk import require_writable
 from ddnn.runtime.loop import Identity, Loop
 from ddnn.runtime.service import ddnn_version, run_until_signal
-from ddnn.runtime.settings import NodeSettings
+from ddnn.runtime.settings import NodeSettings, read_secret
 
 log = logging.getLogger(__name__)
+
+DAY_S = 86_400.0
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class CloudSettings(NodeSettings, frozen=True, kw_only=True):
     """Keys of cloud_app."""
 
-    node: Annotated[str, msgspec.Meta(description="Id of this node.")] = "cloud"
+    node: Annotated[str, msgspec.Meta(description="Id of this node.")] = CLOUD
     site: Annotated[str, msgspec.Meta(description="Id of the site; all: every site.")] = "home"
+    serve: Annotated[
+        Literal["all", "node", "page"],
+        msgspec.Meta(
+            description="node: section, recorder; page: page, recorder, no section; all: both."
+        ),
+    ] = "all"
+    share: Annotated[
+        str,
+        msgspec.Meta(
+            description="Group of cloud nodes that divide samples and answers; empty: none."
+        ),
+    ] = ""
     database: Annotated[
         str, msgspec.Meta(description="SQLAlchemy URL; by default SQLite in --state.")
     ] = ""
+    keep_days: Annotated[
+        float, msgspec.Meta(description="How long answers and events are kept.", gt=0)
+    ] = 30.0
     http_host: Annotated[str, msgspec.Meta(description="Where the page listens.")] = "127.0.0.1"
     http_port: Annotated[
         int, msgspec.Meta(description="Port of the page; 0: any free one.", ge=0, lt=65536)
     ] = 8080
+    sign_in: Annotated[
+        Literal["on", "off"],
+        msgspec.Meta(description="Whether the page asks for a password; off on loopback only."),
+    ] = "on"
+    password_file: Annotated[
+        str,
+        msgspec.Meta(description="File with the page's password; by default one is made up, once."),
+    ] = ""
+    api_token_file: Annotated[
+        str,
+        msgspec.Meta(description="File with the token of machines that read /metrics and the API."),
+    ] = ""
+    demo_frames: Annotated[
+        str, msgspec.Meta(description="Pictures of a demo's cameras, shown with the samples.")
+    ] = ""
+    demo_control: Annotated[
+        str, msgspec.Meta(description="URL by which a demo lets the page kill and start nodes.")
+    ] = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.share and not is_id(self.share):
+            raise ConfigError(f"--share {self.share!r}: expected an id such as 'clouds'")
+        if self.sign_in == "off" and self.http_host not in LOOPBACK:
+            raise ConfigError(
+                f"--sign-in off would open the page on {self.http_host} to everyone there; "
+                "use --http-host 127.0.0.1, or leave the sign-in on"
+            )
+        if bool(self.demo_frames) != bool(self.demo_control):
+            raise ConfigError("--demo-frames and --demo-control belong together")
 
     def _check_site(self) -> None:
         """Every site is fine here."""
 
+    @property
+    def database_url(self) -> str:
+        return self.database or f"sqlite:///{Path(self.state) / (self.node + '.db')}"
+
+
+def load(settings: CloudSettings) -> Bundle:
+    """The bundle, with the cloud's section where this process runs it."""
+    sections = [] if settings.serve == "page" else [CLOUD]
+    return load_bundle(Path(settings.bundle), LiteRtSection, sections)
+
+
+def check(settings: CloudSettings) -> None:
+    """Raise a DdnnError where `run` could not start."""
+    load(settings)
+    require_writable(Path(settings.state))
+    for file in (settings.broker_password_file, settings.password_file, settings.api_token_file):
+        if file:
+            read_secret(file)
+    if settings.database:
+        Store(settings.database).close()
+
 
 def run(settings: CloudSettings) -> None:
     """Run the cloud until SIGINT or SIGTERM."""
-    bundle = load_bundle(Path(settings.bundle), LiteRtSection, ["cloud"])
-    manifest = bundle.manifest
+    bundle = load(settings)
     state = Path(settings.state)
     state.mkdir(parents=True, exist_ok=True)
-    store = Store(settings.database or f"sqlite:///{state / (settings.node + '.db')}")
-    recorder = Recorder(store)
-    registry = Registry(recorder.event)
-    view = BundleView(bundle.id, manifest.raw_bytes, manifest.jpeg_bytes, manifest.classes)
-    server = serve(
-        create_app(store, registry.nodes, lambda: view), settings.http_host, settings.http_port
-    )
-    log.info("page on http://%s:%d/", settings.http_host, server.port)
-    served = "+" if settings.site == EVERYWHERE else settings.site
-    loop = Loop(
-        Identity(settings.site, settings.node, "cloud", bundle.id, ddnn_version()),
-        CloudNode(served, settings.node, bundle.id, manifest, settings.timing),
-        MqttTransport.of(settings),
-        bundle.sections,
-        save=recorder.save,
-        observe=registry.observe,
-        stats_every_s=settings.stats_every_s,
-    )
-    try:
+    with ExitStack() as stack:
+        store = Store(settings.database_url)
+        stack.callback(store.close)
+        recorder = Recorder(store, keep_s=settings.keep_days * DAY_S)
+        stack.callback(recorder.close)
+        registry = Registry(recorder.event)
+        transport = MqttTransport.of(settings)
+
+        def observe(event: Event) -> None:
+            registry.observe(event)
+            if isinstance(event, Connected) and settings.serve != "node":
+                live.remind()
+
+        loop = Loop(
+            Identity(settings.site, settings.node, _role(settings), bundle.id, ddnn_version()),
+            _machine(settings, bundle),
+            transport,
+            bundle.sections,
+            save=recorder.save,
+            observe=observe,
+            stats_every_s=settings.stats_every_s,
+        )
+        live = LiveSite(
+            loop, transport.broker, registry, recorder, store,
+            BundleView.of(bundle.id, bundle.manifest), _demo(settings),
+        )  # fmt: skip
+        if settings.serve != "node":
+            sign_in = _sign_in(settings, store)
+            app = create_app(store, live, sign_in=sign_in)
+            server = serve(app, settings.http_host, settings.http_port)
+            stack.callback(server.close)
+            log.info("page on http://%s:%d/", settings.http_host, server.port)
         run_until_signal(loop)
-    finally:
-        server.close()
-        recorder.close()
-        store.close()
+
+
+def _role(settings: CloudSettings) -> RoleName:
+    return "store" if settings.serve == "page" else "cloud"
+
+
+def _machine(settings: CloudSettings, bundle: Bundle) -> Machine:
+    served = "+" if settings.site == EVERYWHERE else settings.site
+    if settings.serve == "page":
+        return StoreNode(served, settings.share)
+    return CloudNode(
+        served, settings.node, bundle.id, bundle.manifest, settings.timing, settings.share
+    )
+
+
+def _demo(settings: CloudSettings) -> DemoSite | None:
+    if not settings.demo_frames:
+        return None
+    return DemoSite(Path(settings.demo_frames), settings.demo_control)
+
+
+def _sign_in(settings: CloudSettings, store: Store) -> SignIn | None:
+    if settings.sign_in == "off":
+        return None
+    sign_in, made = SignIn.open(
+        store,
+        Path(settings.state),
+        password=read_secret(settings.password_file) if settings.password_file else "",
+        token=read_secret(settings.api_token_file) if settings.api_token_file else "",
+    )
+    if made:
+        print(f"the page's password is {made} (shown this once)", flush=True)
+    return sign_in

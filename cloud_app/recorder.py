@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import queue
 import threading
@@ -17,11 +16,15 @@ log = logging.getLogger(__name__)
 
 BATCH_S = 0.03  # answers that come within this are written together
 BATCH_ANSWERS = 1000
-QUEUE_LIMIT = 10_000  # saves waiting for the database; nodes keep and resend what is refused
+QUEUE_LIMIT = 10_000  # answers and events that wait; nodes keep and resend what is refused
+MANY_CLASSES = 100  # an answer of so many classes takes the place of two
 RETRY_S = (0.2, 5.0)
 ATTEMPTS = 4  # failures of a batch before its content is suspected
+PRUNE_EVERY_S = 60.0
+PRUNE_AT_MOST = 1000  # rows at once; answers wait meanwhile
+PRUNE_PAUSE_S = 0.2  # between two such batches: 5000 rows/s go, more than can come
 
-_Event = tuple[float, str, str, str]
+_Event = tuple[float, str, str, str, str]
 _Job = tuple[Save, Callable[[Saved], None]] | _Event
 _Answers = list[tuple[str, Answer]]
 
@@ -32,11 +35,17 @@ class Recorder:
     While the database is away the batch is retried. Answers beyond the queue's bound are not
     confirmed, so that their nodes keep them. An answer that a working database will not take for
     its content is given up: an event in the same database says so, and its node may forget it.
+
+    Answers and events that were stored more than `keep_s` ago are deleted between the batches.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, keep_s: float | None = None) -> None:
         self._store = store
-        self._jobs: queue.Queue[_Job | None] = queue.Queue(QUEUE_LIMIT)
+        self._keep_s = keep_s
+        self._prune_at_s = time.monotonic()
+        self._jobs: queue.Queue[_Job | None] = queue.Queue()
+        self._waiting = 0  # answers and events in the queue
+        self._lock = threading.Lock()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
@@ -47,39 +56,69 @@ class Recorder:
     def save(self, effect: Save, done: Callable[[Saved], None]) -> None:
         self._put((effect, done))
 
-    def event(self, at_s: float, site: str, node: str, what: str) -> None:
-        self._put((at_s, site, node, what))
+    def event(self, at_s: float, site: str, node: str, what: str, key: str = "") -> None:
+        self._put((at_s, site, node, what, key))
 
     def close(self, timeout_s: float = 3.0) -> bool:
         """Write what is queued, then end; True once the thread has ended."""
         self._closing.set()
-        with contextlib.suppress(queue.Full):  # then it does not wait, and ends when all is written
-            self._jobs.put_nowait(None)  # wakes a thread that waits for jobs
+        self._jobs.put(None)  # wakes a thread that waits for jobs
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     def _put(self, job: _Job) -> None:
-        try:
-            self._jobs.put_nowait(job)
-        except queue.Full:
-            self.refused += 1
+        size = _size(job)
+        with self._lock:
+            if self._waiting + size > QUEUE_LIMIT:
+                self.refused += 1
+                return
+            self._waiting += size
+        self._jobs.put(job)
+
+    def _get(self, timeout_s: float | None) -> _Job | None:
+        """The next job; None: wake up. queue.Empty: there is none in time."""
+        job = self._jobs.get(timeout=timeout_s)
+        if job is not None:
+            with self._lock:
+                self._waiting -= _size(job)
+        return job
 
     def _run(self) -> None:
         while not (self._closing.is_set() and self._jobs.empty()):
-            job = self._jobs.get()
-            batch: list[_Job] = []
-            size = 0
-            until_s = time.monotonic() + BATCH_S
-            while job is not None:
-                batch.append(job)
-                size += len(job[0].answers) if isinstance(job[0], Save) else 0
-                if size >= BATCH_ANSWERS:
-                    break
-                try:
-                    job = self._jobs.get(timeout=max(0.0, until_s - time.monotonic()))
-                except queue.Empty:
-                    break
-            self._write(batch)
+            batch = self._batch()
+            if batch:
+                self._write(batch)
+            if self._keep_s is not None and time.monotonic() >= self._prune_at_s:
+                self._prune(self._keep_s)
+
+    def _batch(self) -> list[_Job]:
+        """What has come in within BATCH_S after the first; nothing when it is time to prune."""
+        batch: list[_Job] = []
+        size = 0
+        wait_s = None if self._keep_s is None else self._prune_at_s - time.monotonic()
+        until_s = 0.0
+        while size < BATCH_ANSWERS:
+            try:
+                job = self._get(wait_s if wait_s is None else max(0.0, wait_s))
+            except queue.Empty:
+                break
+            if job is None:
+                break
+            if not batch:
+                until_s = time.monotonic() + BATCH_S
+            batch.append(job)
+            size += len(job[0].answers) if isinstance(job[0], Save) else 0
+            wait_s = until_s - time.monotonic()
+        return batch
+
+    def _prune(self, keep_s: float) -> None:
+        pause_s = PRUNE_EVERY_S
+        try:
+            if self._store.prune(time.time(), keep_s, PRUNE_AT_MOST) >= PRUNE_AT_MOST:
+                pause_s = PRUNE_PAUSE_S
+        except Exception as error:  # this thread must live on
+            log.error("old answers cannot be deleted: %s", error)
+        self._prune_at_s = time.monotonic() + pause_s
 
     def _write(self, batch: list[_Job]) -> None:
         """Return once all of it is stored and confirmed, or this recorder is closing."""
@@ -131,3 +170,10 @@ class Recorder:
         log.error("%s: %s", site, what)
         parts.pop(0)
         return True
+
+
+def _size(job: _Job) -> int:
+    """What a job counts in the queue's bound."""
+    if not isinstance(job[0], Save):
+        return 1
+    return sum(1 + len(answer.probabilities) // MANY_CLASSES for _, answer in job[0].answers)

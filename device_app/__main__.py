@@ -1,16 +1,29 @@
 """python -m device_app"""
 
-from ddnn.adapters.command import app_command
-from device_app.app import DeviceSettings, run
+import sys
+
+from device_app.platform import refusal
 
 DESCRIPTION = """Run a device: a camera and its section of the network.
 
 \b
 Examples:
   python -m device_app --node cam1 --bundle ./bundle --source dataset:scenes
-  python -m device_app --node cam2 --bundle ./bundle --source video:street.mp4 \\
+  python -m device_app --node cam2 --bundle ./bundle --source picamera://0 \\
       --broker-host 192.168.1.10
+  python -m device_app --node cam3 --bundle ./bundle --source-file camera.uri \\
+      --roi 0.25,0,0.5,1 --motion 0.02
+
+--check also opens the source and takes one frame.
 """
 
 if __name__ == "__main__":
-    app_command(DeviceSettings, run, name="device_app", description=DESCRIPTION)()
+    refused = refusal()  # before the imports: they would fail in worse words
+    if refused:
+        print(f"error: {refused}", file=sys.stderr)
+        sys.exit(2)  # as ddnn.errors.ConfigError
+
+    from ddnn.adapters.command import app_command
+    from device_app.app import DeviceSettings, check, run
+
+    app_command(DeviceSettings, run, name="device_app", description=DESCRIPTION, check=check)()

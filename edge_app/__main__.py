@@ -1,7 +1,7 @@
 """python -m edge_app"""
 
 from ddnn.adapters.command import app_command
-from edge_app.app import EdgeSettings, run
+from edge_app.app import EdgeSettings, check, run
 
 DESCRIPTION = """Run an edge: gather the devices' scores, fuse their features, answer.
 
@@ -11,4 +11,4 @@ Example:
 """
 
 if __name__ == "__main__":
-    app_command(EdgeSettings, run, name="edge_app", description=DESCRIPTION)()
+    app_command(EdgeSettings, run, name="edge_app", description=DESCRIPTION, check=check)()

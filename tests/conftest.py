@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.postgres import Postgres, running_postgres
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -14,6 +17,19 @@ ROOT = Path(__file__).resolve().parents[1]
 def ddnn() -> list[str]:
     """The command `ddnn` of this environment."""
     return [sys.executable, "-m", "ddnn.cli"]
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    """One PostgreSQL server for all tests that do not harm it."""
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres_server: Postgres) -> str:
+    """The URL of a PostgreSQL database that is new for each test."""
+    return postgres_server.database()
 
 
 def balance(bundle: Path, images) -> Path:

@@ -1,104 +1,103 @@
-"use strict";
-// Shows the server's newest view every second, and says how old what is shown is. Text is only
-// ever placed as text: nothing from the network becomes markup.
+// The page: shows the state that came with it at once, and then each fresher one.
 
-const EVERY_MS = 1000;
-const TIMEOUT_MS = 3000;
-const STALE_MS = 3500; // a missed poll or two
+import { send } from "./api.js";
+import { renderCharts, resetCharts, startCharts } from "./charts.js";
+import { h, morph } from "./dom.js";
+import { renderEvents } from "./events.js";
+import { Feed } from "./feed.js";
+import { clock } from "./format.js";
+import { renderBytes, renderExits, renderHeadline } from "./headline.js";
+import { History } from "./history.js";
+import { listenToNodes, renderNodes } from "./nodes.js";
+import { listenToSamples, renderSamples } from "./samples.js";
+import { listenToThresholds, renderThresholds } from "./thresholds.js";
+import { renderVerdict } from "./verdict.js";
 
-const age = document.getElementById("age");
-const alertBox = document.getElementById("alert");
-let shownAt = null; // when what is shown was asked for, by the clock that never jumps
-let asOf = age.dataset.asOf;
-let failure = "";
-let timer;
-let polling = false;
+const TICK_MS = 1000; // ages grow while nothing comes, too
+const SAID_MS = 8000;
 
-function child(parent, name, text) {
-  const element = document.createElement(name);
-  element.textContent = text;
-  parent.append(element);
+const page = {
+  history: new History(),
+  feed: null,
+  get state() {
+    return page.feed.state;
+  },
+  get site() {
+    return page.feed.site;
+  },
+
+  render() {
+    const { state, feed, history } = page;
+    const elapsedS = feed.ageS;
+    const nowS = state.at_s + elapsedS;
+    renderVerdict(state, feed, nowS);
+    renderHeader(state);
+    renderHeadline(state, nowS, history);
+    renderExits(state);
+    renderBytes(state, history);
+    renderNodes(state, elapsedS);
+    renderSamples(state, nowS, page.site);
+    renderEvents(state, nowS);
+    renderThresholds(state);
+  },
+
+  /** Tells what came of something that the reader did. */
+  say(text, tone = "good") {
+    const place = document.getElementById("said");
+    place.textContent = text;
+    place.className = `said ${tone}`;
+    clearTimeout(page.saidTimer);
+    page.saidTimer = setTimeout(() => {
+      place.textContent = "";
+      place.className = "said";
+    }, SAID_MS);
+  },
+};
+
+function renderHeader(state) {
+  document.getElementById("bundle").textContent = state.bundle.id ? `bundle ${state.bundle.id}` : "no bundle";
+  document.getElementById("as-of").textContent = `${state.version ? `ddnn ${state.version}, ` : ""}numbers of ${clock(state.at_s, Date.now() / 1000)}`;
+  const several = state.sites.length > 1;
+  document.getElementById("site-filter").hidden = !several;
+  const option = (value, text) => h("option", { value, selected: value === page.site }, text);
+  if (several) morph(document.getElementById("site"), option("", "all sites"), state.sites.map((site) => option(site, site)));
+  document.getElementById("sign-out").hidden = !state.signed_in;
+  document.getElementById("demo").hidden = !state.demo;
+  document.getElementById("open").hidden = state.signed_in;
 }
 
-function bar(width) {
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  const rect = document.createElementNS("http://www.w3.org/2000/svg", "rect");
-  svg.setAttribute("class", "bar");
-  svg.setAttribute("aria-hidden", "true");
-  rect.setAttribute("width", `${width * 100}%`);
-  rect.setAttribute("height", "100%");
-  svg.append(rect);
-  return svg;
-}
+document.getElementById("site").addEventListener("change", ({ target }) => {
+  page.history.clear();
+  page.feed.choose(target.value);
+  resetCharts();
+  page.render();
+});
 
-function row(cells) {
-  const tr = document.createElement("tr");
-  for (const cell of cells) {
-    const td = document.createElement("td");
-    if (cell.mark) td.className = cell.mark;
-    if (cell.bar !== null) td.append(bar(cell.bar));
-    if (cell.text) child(td, "b", cell.text);
-    if (cell.note) child(td, "small", cell.note);
-    tr.append(td);
-  }
-  return tr;
-}
-
-function show(view) {
-  for (const element of document.querySelectorAll("[data-text]")) {
-    const text = view.texts[element.dataset.text];
-    if (element.textContent !== text) element.textContent = text;
-  }
-  for (const body of document.querySelectorAll("[data-table]")) {
-    const rows = view.tables[body.dataset.table].map(row);
-    // Rows that did not change stay, so that a selection in them does.
-    rows.forEach((tr, i) => {
-      const old = body.rows[i];
-      if (!old) body.append(tr);
-      else if (!old.isEqualNode(tr)) old.replaceWith(tr);
-    });
-    while (body.rows.length > rows.length) body.lastElementChild.remove();
-  }
-}
-
-function showAge() {
-  const old = shownAt === null ? 0 : performance.now() - shownAt;
-  const stale = failure !== "" || old > STALE_MS;
-  document.body.classList.toggle("stale", stale);
-  alertBox.hidden = !stale;
-  if (stale) {
-    const text = `Not live: these are the numbers of ${asOf}. ${failure || "The poll is late."}`;
-    if (alertBox.textContent !== text) alertBox.textContent = text;
-  }
-  if (!stale && shownAt === null) return; // the page as it came
-  age.className = stale ? "stale" : "live";
-  age.textContent = shownAt === null ? "stale" : `${age.className}, ${Math.round(old / 1000)} s old`;
-}
-
-async function poll() {
-  if (polling) return;
-  polling = true;
-  clearTimeout(timer);
-  const asked = performance.now();
+document.getElementById("sign-out").addEventListener("click", async () => {
   try {
-    const response = await fetch(document.body.dataset.poll, {
-      cache: "no-store",
-      signal: AbortSignal.timeout(TIMEOUT_MS),
-    });
-    if (!response.ok) throw new Error(`The server says ${response.status}: ${await response.text()}`);
-    const { view } = await response.json();
-    show(view);
-    asOf = view.texts.as_of;
-    shownAt = asked;
-    failure = "";
+    await send("/logout", {}, page.state.csrf);
   } catch (error) {
-    failure = error.message.startsWith("The server") ? error.message : "The server does not answer.";
+    if (error.message === "The server does not answer.") return page.say(error.message, "bad");
   }
-  polling = false;
-  showAge();
-  timer = setTimeout(poll, EVERY_MS);
+  location.assign("/login");
+});
+
+/** While the database is away, what was last read of it stays, and `stored_at_s` tells of when. */
+function keep(state, before) {
+  if (state.summary || !before) return { ...state, stored_at_s: state.summary ? state.at_s : null };
+  const { summary, answers, events, stored_at_s } = before;
+  return { ...state, summary, answers, events, stored_at_s };
 }
 
-setInterval(showAge, 250);
-document.addEventListener("visibilitychange", () => document.hidden || poll());
-poll();
+page.feed = new Feed(JSON.parse(document.getElementById("state").textContent), keep, (state) => {
+  if (state.stored_at_s === state.at_s) page.history.push(state);
+  page.render();
+  renderCharts();
+});
+if (page.state.summary) page.history.push(page.state);
+listenToNodes(page);
+listenToSamples(page);
+listenToThresholds(page);
+page.render();
+startCharts(page);
+setInterval(() => page.feed.ageS * 1000 > TICK_MS && page.render(), TICK_MS / 4);

@@ -23,18 +23,27 @@ from ddnn.errors import ConfigError, DdnnError
 
 Schema = TypeVar("Schema", bound=msgspec.Struct)
 PREFIX = "DDNN_"
+KEYS_VALID = "the keys are valid"
 LOG_FORMAT = "%(asctime)s %(name)s %(levelname)s %(message)s"
 
 
 def app_command(
-    schema: type[Schema], run: Callable[[Schema], None], *, name: str, description: str
+    schema: type[Schema],
+    run: Callable[[Schema], None],
+    *,
+    name: str,
+    description: str,
+    check: Callable[[Schema], None] | None = None,
 ) -> click.Command:
-    """The command `name`: reads the configuration, checks it, calls `run`."""
+    """The command `name`: reads the configuration, checks it, calls `run`.
+
+    With --check it calls `check` instead, which raises a DdnnError where `run` could not start.
+    """
 
     def callback(**given: Any) -> None:
         with exit_codes():
             file = given.pop("config", None)
-            check = given.pop("check", False)
+            only_check = given.pop("check", False)
             flags = {key: value for key, value in given.items() if value is not None}
             config = read_config(schema, flags, os.environ, file)
             logging.basicConfig(
@@ -42,11 +51,21 @@ def app_command(
                 format=LOG_FORMAT,
                 stream=sys.stderr,
             )
-            if check:
+            if only_check:
+                click.echo(f"{name}: {KEYS_VALID}")
+                if check is not None:
+                    check(config)
                 click.echo(f"{name}: the configuration is valid")
             else:
                 run(config)
 
+    params = schema_options(schema)
+    params.append(click.Option(["--check"], is_flag=True, help="Check the configuration and exit."))
+    return click.Command(name, params=params, callback=callback, help=description)
+
+
+def schema_options(schema: type[msgspec.Struct]) -> list[click.Parameter]:
+    """A flag for each field of the schema, and --config."""
     params: list[click.Parameter] = [
         click.Option(
             ["--" + field.name.replace("_", "-")],
@@ -57,8 +76,7 @@ def app_command(
         for field in msgspec.structs.fields(schema)
     ]
     params.append(click.Option(["--config"], type=click.Path(), help="TOML file with these keys."))
-    params.append(click.Option(["--check"], is_flag=True, help="Check the configuration and exit."))
-    return click.Command(name, params=params, callback=callback, help=description)
+    return params
 
 
 def read_config(
@@ -66,8 +84,13 @@ def read_config(
     flags: Mapping[str, Any],
     environ: Mapping[str, str],
     file: str | Path | None = None,
+    *,
+    others: bool = False,
 ) -> Schema:
-    """Flags over environment over file over defaults; ConfigError names the key and the remedy."""
+    """Flags over environment over file over defaults; ConfigError names the key and the remedy.
+
+    `others`: the file may hold keys of other schemas, too.
+    """
     values: dict[str, Any] = {}
     if file is not None:
         try:
@@ -80,8 +103,10 @@ def read_config(
     names = [field.name for field in msgspec.structs.fields(schema)]
     values.update({n: environ[PREFIX + n.upper()] for n in names if PREFIX + n.upper() in environ})
     values.update(flags)
-    for key in values:
-        if key not in names:
+    for key in list(values):
+        if key not in names and others:
+            del values[key]
+        elif key not in names:
             raise ConfigError(f"unknown key {key!r}; known: {', '.join(sorted(names))}")
     try:
         return msgspec.convert(values, schema, strict=False)

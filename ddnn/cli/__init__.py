@@ -5,7 +5,11 @@ from __future__ import annotations
 import click
 
 from ddnn.cli.demo import demo
+from ddnn.cli.doctor import doctor
 from ddnn.cli.evaluate import evaluate
+from ddnn.cli.status import status
+from ddnn.cli.health import health
+from ddnn.cli.secrets import secrets
 from ddnn.cli.train import train
 
 
@@ -23,3 +27,7 @@ def main() -> None:
 main.add_command(train)
 main.add_command(evaluate)
 main.add_command(demo)
+main.add_command(doctor)
+main.add_command(status)
+main.add_command(secrets)
+main.add_command(health)

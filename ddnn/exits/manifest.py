@@ -115,12 +115,18 @@ class Judgement(msgspec.Struct, frozen=True):
     mask: int  # the devices that contributed
 
 
+def is_sure(
+    exits: Sequence[str], thresholds: Mapping[str, float], tier: str, eta: float
+) -> bool:
+    """The exit rule eta < T (strict; notes A5); the deepest of `exits` always answers."""
+    return tier in exits[-1:] or eta < thresholds.get(tier, 0.0)
+
+
 def judge(manifest: Manifest, tier: Exit, scores: NDArray[np.float32], mask: int) -> Judgement:
-    """Softmax, normalized entropy, and the exit rule eta < T (strict; notes A5)."""
+    """Softmax, normalized entropy, and the exit rule."""
     probabilities = softmax(scores)
     eta = float(normalized_entropy(probabilities))
-    deepest = manifest.hierarchy.exits[-1]
-    sure = tier == deepest or eta < manifest.thresholds.get(tier, 0.0)
+    sure = is_sure(manifest.hierarchy.exits, manifest.thresholds, tier, eta)
     return Judgement(
         tier, int(np.argmax(scores)), [float(p) for p in probabilities], eta, sure, mask
     )

@@ -65,6 +65,10 @@ class SiteClock:
         return now.wall_s if best is None else now.monotonic_s + best.offset_s
 
     @property
+    def counts(self) -> dict[str, int]:
+        return {}
+
+    @property
     def gauges(self) -> dict[str, float]:
         """How far the own wall clock was ahead of site time at the last exchange."""
         return {"clock_skew_s": self._skew_s} if self._exchanges else {}

@@ -16,6 +16,7 @@ from ddnn.protocol.topics import Kind, Topic
 
 MAX_STATE_CHARS = 255  # longer states Home Assistant refuses
 MAX_PREFIX_CHARS = 100
+_CONFIDENCE = "{{ (value_json.probabilities | max | default(0) * 100) | round(1) }}"
 _PRESENT = "{{ 'online' if value_json.state == 'online' else 'offline' }}"
 
 
@@ -27,8 +28,8 @@ def require_prefix(prefix: str) -> str:
         for level in levels
     ):
         raise ConfigError(
-            f"--home-assistant {prefix!r}: expected the discovery prefix that Home Assistant is set "
-            "to, of letters, digits, '-', '_' and '/', such as 'homeassistant'"
+            f"--home-assistant {prefix!r}: expected the discovery prefix that Home Assistant is "
+            "set to, of letters, digits, '-', '_' and '/', such as 'homeassistant'"
         )
     return prefix
 
@@ -77,7 +78,7 @@ def discovery(
             {
                 **answer,
                 "name": "Confidence",
-                "value_template": "{{ (value_json.probabilities | max | default(0) * 100) | round(1) }}",
+                "value_template": _CONFIDENCE,
                 "unit_of_measurement": "%",
                 "state_class": "measurement",
             },

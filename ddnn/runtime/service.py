@@ -55,13 +55,12 @@ def run_until_signal(loop: Loop, notifier: Notifier | None = None) -> None:
         while not stop.wait(LOOK_S):
             if loop.failed is not None:
                 raise DdnnError(f"{loop.identity.node}: the machine failed: {loop.failed}")
-            if notifier is None:
+            if notifier is None or not inferring(loop):
                 continue
-            if not ready and loop.link.connected and inferring(loop):
+            if not ready and loop.link.connected:
                 ready = True
                 notifier.ready()
-            if ready and inferring(loop):
-                notifier.watchdog()
+            notifier.watchdog()  # before it is ready, too: only the broker is missing
     finally:
         if notifier is not None:
             notifier.stopping()

@@ -53,7 +53,7 @@ class MadeStore:
             raise error
         self.saved.append(samples)
 
-    def add_event(self, at_s: float, site: str, node: str, what: str) -> None:
+    def add_event(self, at_s: float, site: str, node: str, what: str, key: str = "") -> None:
         if self.fail_event is not None:
             raise self.fail_event
         self.events.append(f"{site} {node} {what}")

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import queue
-import threading
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +11,8 @@ from PIL import Image
 import ddnn.data
 from ddnn.data import load_samples
 from ddnn.errors import ConfigError
-from device_app import app
-from device_app.sources import Frame, open_source, scaled
+from device_app.app import DeviceSettings
+from device_app.sources import masked, open_source, parse_uri, require_libraries
 
 SHAPE = (32, 32, 3)
 
@@ -114,73 +108,104 @@ def test_a_picture_that_is_none(pictures: Path) -> None:
             source.frame(0)
 
 
-def test_scaling_takes_the_middle_and_averages() -> None:
-    image = np.zeros((64, 128, 3), np.uint8)
-    image[:, 32:96] = (np.indices((64, 64)).sum(0) % 2 * 200)[..., None]  # a fine chess board
-    assert (scaled(image, SHAPE) == 100).all()
-    same = np.ones(SHAPE, np.uint8)
-    assert scaled(same, SHAPE) is same
-    assert scaled(np.ones((7, 5, 3), np.uint8), SHAPE).shape == SHAPE
+# ------------------------------------------------------------------------ URIs
 
 
-# ------------------------------------------------------------------- capturing
-
-
-class Failing:
-    """Gives two frames, then fails."""
-
-    at_hand = False
-
-    def __init__(self, error: Exception) -> None:
-        self.error, self.left = error, 2
-
-    def frame(self, tick: int) -> Frame:
-        self.left -= 1
-        if self.left < 0:
-            raise self.error
-        return Frame(np.zeros(SHAPE, np.uint8), None)
-
-
-@pytest.fixture
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "REOPEN_S", (0.001, 0.002))
-
-
-@pytest.mark.usefixtures("_quick")
 @pytest.mark.parametrize(
-    "error",
-    [ConfigError("x"), OSError("x"), ValueError("x"), StopIteration(), ImportError("x"),
-     Image.DecompressionBombError("x"), SyntaxError("broken PNG file")],
-    ids=lambda error: type(error).__name__,
+    ("uri", "kind", "path"),
+    [
+        ("picamera://0", "picamera", "0"),
+        ("v4l2:///dev/video0", "v4l2", "/dev/video0"),
+        ("v4l2:/dev/v4l/by-id/usb-x", "v4l2", "/dev/v4l/by-id/usb-x"),
+        ("rtsp://cam.lan/live", "rtsp", "rtsp://cam.lan/live"),
+        ("RTSPS://[fe80::1]:322/live?a=b", "rtsps", "RTSPS://[fe80::1]:322/live?a=b"),
+        ("video:a b.mp4", "video", "a b.mp4"),
+        ("directory:/x", "directory", "/x"),
+        ("dataset:eth80:/x.npz", "dataset", "eth80:/x.npz"),
+        ("frames:/x", "frames", "/x"),
+    ],
+)
+def test_a_uri_is_taken_apart(uri: str, kind: str, path: str) -> None:
+    parsed = parse_uri(uri)
+    assert (parsed.kind, parsed.path) == (kind, path)
+    assert parsed.live == (kind in ("picamera", "v4l2", "rtsp", "rtsps"))
+    assert not parsed.secret or "?" in uri
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["", "webcam", "video:", "http://x/y", "picamera://", "picamera://x", "picamera:0",
+     "picamera://0/..", "v4l2://video0", "v4l2:0", "rtsp:", "rtsp://", "rtsp:///live",
+     "rtsp://user:hush@/live", "rtsp://user:hush@host:0/", "rtsp://user:hush@host:99999/",
+     "rtsp://user:hush@[host/", "rtsp://user:hush@host/a b", "rtsp://user:hush@host/\n",
+     "rtps://user:hush@host/live", "http://user:hush@host/live"],
 )  # fmt: skip
-def test_a_source_that_fails_is_opened_again(
-    error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_what_is_no_source_is_refused_without_its_password(uri: str) -> None:
+    with pytest.raises(ConfigError, match=r"--source .*expected") as refused:
+        parse_uri(uri)
+    assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("rtsp://cam/live", "rtsp://cam/live"),
+        ("rtsp://me:hush@cam/live", "rtsp://me:***@cam/live"),
+        ("rtsp://me:hu@s/h@cam:1/live", "rtsp://me:***@cam:1/live"),
+        ("rtsp://hush@cam/live", "rtsp://***@cam/live"),
+        ("RTSPS://me:@cam/live", "RTSPS://me:***@cam/live"),
+        ("rtsp://cam/live?user=me&password=hush", "rtsp://cam/live?***"),
+        ("rtsp://cam/user=me_password=hush_channel=1", "rtsp://cam/user=me_password=***"),
+        ("rtsp://cam/?hush", "rtsp://cam/?***"),
+        ("video:a@b:c", "video:a@b:c"),
+    ],
+)
+def test_passwords_are_masked(uri: str, shown: str) -> None:
+    assert masked(uri) == shown
+    assert parse_uri(uri).shown == shown
+    assert parse_uri(uri).secret == (shown != uri)
+
+
+def settings(**keys: object) -> DeviceSettings:
+    return DeviceSettings(node="cam1", bundle="b", **keys)  # type: ignore[arg-type]
+
+
+def test_a_source_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "camera.uri"
+    file.write_text("rtsp://me:hush@cam/live\n")
+    from_file = settings(source_file=str(file))
+    assert from_file.uri == "rtsp://me:hush@cam/live"
+    given = settings(source="rtsp://me:hush@cam/live")
+    assert "hush" not in repr(given) + str(given)
+    for keys in ({}, {"source": "video:x", "source_file": str(file)}):
+        with pytest.raises(ConfigError, match="either --source or --source-file"):
+            settings(**keys)
+    file.write_text("hush\n")
+    with pytest.raises(ConfigError, match=r"--source-file .* is no source") as refused:
+        _ = settings(source_file=str(file)).uri
+    assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize("key", [{"roi": "0,0,1,1"}, {"motion": 0.1}])
+def test_prepared_images_have_no_region_and_no_motion(
+    key: dict[str, object], tmp_path: Path
 ) -> None:
-    opened = 0
+    with pytest.raises(ConfigError, match="what the section sees"):
+        settings(source="dataset:scenes", **key)
+    (tmp_path / "uri").write_text("frames:/x")
+    with pytest.raises(ConfigError, match="what the section sees"):
+        _ = settings(source_file=str(tmp_path / "uri"), **key).uri
 
-    def opens(uri: str, view: int, shape: tuple[int, int, int]) -> Failing:
-        nonlocal opened
-        opened += 1
-        if opened % 2:
-            raise error
-        if opened > 6:
-            raise SystemExit  # ends the thread: the test has seen enough
-        return Failing(error)
 
-    monkeypatch.setattr(app, "open_source", opens)
-    captured: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    loop: Any = SimpleNamespace(captured=captured.put)
-    with caplog.at_level(logging.ERROR):
-
-        def capture() -> None:
-            with contextlib.suppress(SystemExit):
-                app._capture(loop, "video:x", 0, SHAPE, 0.002)
-
-        thread = threading.Thread(target=capture, daemon=True)
-        thread.start()
-        thread.join(10)
-    assert not thread.is_alive()
-    samples = [captured.get().sample for _ in range(captured.qsize())]
-    assert len(samples) == 6
-    assert samples == sorted(set(samples))  # no tick twice
-    assert caplog.text.count("trying again") == 7  # never silently
+@pytest.mark.parametrize(
+    ("kind", "remedy"),
+    [("rtsp", r"'ddnn\[camera\]'"), ("directory", r"'ddnn\[camera\]'"),
+     ("picamera", "apt install python3-picamera2.*--system-site-packages")],
+)  # fmt: skip
+def test_a_library_that_is_missing_is_named_with_its_remedy(
+    kind: str, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=remedy):
+        require_libraries(kind)
+    require_libraries("frames")

@@ -240,13 +240,15 @@ def test_a_read_does_not_grow_with_the_table(store: Store, make: Make, site: str
     store.save([("home", make(i)) for i in range(50)])
     said: list[tuple[str, Any]] = []
     event.listen(
-        store._engine, "before_cursor_execute", lambda *args: said.append((args[2], args[3]))
+        store.database.engine,
+        "before_cursor_execute",
+        lambda *args: said.append((args[2], args[3])),
     )
     store.summary(site)
     store.newest(20, site)
     selects = [(query, values) for query, values in said if "FROM answers" in query]
     assert len(selects) == 2
-    with store._read() as link:
+    with store.database.read() as link:
         for query, values in selects:
             plan = link.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}", values).all()
             steps = [step[3] for step in plan]
@@ -264,7 +266,7 @@ def test_a_read_does_not_grow_with_the_table(store: Store, make: Make, site: str
 def test_a_locked_database_is_a_link_error_and_the_batch_may_come_again(
     tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cloud_app.store.BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("cloud_app.store.database.BUSY_TIMEOUT_S", 0.05)
     store = Store(f"sqlite:///{tmp_path}/cloud.db")
     other = sqlite3.connect(tmp_path / "cloud.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -280,12 +282,12 @@ def test_a_locked_database_is_a_link_error_and_the_batch_may_come_again(
 
 
 def test_a_failure_half_way_leaves_nothing(store: Store, make: Make) -> None:
-    with store._write() as link:
+    with store.database.write() as link:
         link.execute(text("ALTER TABLE totals RENAME TO away"))
     with pytest.raises(LinkError, match="totals"):
         store.save([("home", make())])
     assert store.newest(9) == []
-    with store._write() as link:
+    with store.database.write() as link:
         link.execute(text("ALTER TABLE away RENAME TO totals"))
     store.save([("home", make())])
     assert store.summary().answered == 1

@@ -659,6 +659,8 @@ def test_the_supervisor_hears_of_inferences_only(
     seen: list[Any] = []
     threading.Thread(target=watch, daemon=True).start()
     run_until_signal(node.loop, supervisor)
-    assert seen == [[], 0]
-    assert supervisor.heard[:2] == ["ready", "alive"]
+    before, after_its_last = seen
+    assert set(before) <= {"alive"}  # not ready: there is no broker
+    assert after_its_last == 0
+    assert supervisor.heard[supervisor.heard.index("ready") + 1] == "alive"
     assert supervisor.heard[-1] == "stopping"

@@ -1,0 +1,35 @@
+// The JSON API: reads and commands. An error is one sentence for the reader.
+
+const TIMEOUT_MS = 5000;
+
+export class SessionEnded extends Error {}
+
+async function reply(path, options) {
+  let response;
+  try {
+    response = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS), ...options });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Error("The server does not answer.");
+  }
+  if (response.status === 401) throw new SessionEnded("Your session has ended.");
+  const body = await response.json().catch(() => null);
+  if (response.ok) return body;
+  throw new Error(body?.error ?? `The server says ${response.status}.`);
+}
+
+/** path, and parameters that are left out where they are empty. */
+export function url(path, parameters = {}) {
+  const given = Object.entries(parameters).filter(([, value]) => value !== "" && value !== null);
+  return given.length ? `${path}?${new URLSearchParams(given)}` : path;
+}
+
+export const read = (path, parameters, signal) => reply(url(path, parameters), signal ? { signal } : {});
+
+export function send(path, body, csrf) {
+  return reply(path, {
+    method: "POST",
+    headers: { "Content-Type": "application/json", "X-CSRF-Token": csrf },
+    body: JSON.stringify(body),
+  });
+}

@@ -1,0 +1,23 @@
+// What happened to nodes, newest first.
+
+import { h, morph } from "./dom.js";
+import { ago, clock } from "./format.js";
+
+const TONES = [[/died|lost|gone|failed|fell back/, "bad"], [/dropped|stopped|late/, "warn"], [/joined|back|started/, "good"]];
+
+export function renderEvents(state, nowS) {
+  const several = state.sites.length > 1;
+  document.getElementById("events").classList.toggle("empty", state.events.length === 0);
+  morph(
+    document.getElementById("event-rows"),
+    state.events.map((event) =>
+      h(
+        "li",
+        { "data-key": `${event.at_s} ${event.site} ${event.node} ${event.what}` },
+        h("span", { class: `dot ${TONES.find(([words]) => words.test(event.what))?.[1] ?? "wait"}`, "aria-hidden": "true" }),
+        h("span", {}, h("b", {}, event.node), ` ${event.what}`, several && h("small", {}, event.site)),
+        h("time", { datetime: new Date(event.at_s * 1000).toISOString(), title: clock(event.at_s, nowS) }, ago(nowS - event.at_s)),
+      ),
+    ),
+  );
+}

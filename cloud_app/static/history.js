@@ -1,0 +1,118 @@
+// What this page has seen since it was opened, second by second: finer than the minutes that the
+// store keeps. Differences between the totals of two states, so that nothing is counted twice.
+
+const KEPT = 180;
+const STEP_S = 2;
+const RATE_S = 10;
+const LINK_S = 40; // nodes tell their counts every few seconds only
+
+export class History {
+  constructor() {
+    this.clear();
+  }
+
+  clear() {
+    this.ticks = [];
+  }
+
+  /** Called with each state that is brought. */
+  push(state) {
+    const { summary } = state;
+    const last = this.ticks.at(-1);
+    if (last && (summary.answered < last.answered || state.at_s < last.at_s)) this.clear();
+    if (last && state.at_s - last.at_s < 0.5) return;
+    this.ticks.push({
+      at_s: state.at_s,
+      answered: summary.answered,
+      degraded: summary.quality.degraded,
+      known: summary.known,
+      correct: Math.round((summary.accuracy ?? 0) * summary.known),
+      exits: Object.fromEntries(Object.entries(summary.exits).map(([name, of]) => [name, of.answered])),
+      expected: state.expected_now?.accuracy ?? null,
+      latencies: state.answers.map(({ answer }) => [answer.exit, answer.latency_s, answer.answered_at_s]),
+      nodes: state.nodes.filter((node) => node.state === "online"),
+    });
+    if (this.ticks.length > KEPT) this.ticks.shift();
+  }
+
+  /** Samples per second lately; null before two states. */
+  rate() {
+    const [first, last] = this.ends(RATE_S);
+    if (!first) return null;
+    return (last.answered - first.answered) / (last.at_s - first.at_s);
+  }
+
+  ends(seconds) {
+    const last = this.ticks.at(-1);
+    const first = last && this.ticks.find((tick) => last.at_s - tick.at_s <= seconds);
+    return first && first !== last ? [first, last] : [null, null];
+  }
+
+  /** What nodes send upward: the cameras together, and each node above them but the last. */
+  links() {
+    const [first, last] = this.ends(LINK_S);
+    const nodes = this.ticks.at(-1)?.nodes ?? [];
+    const above = nodes.some((node) => node.role === "edge") ? "edge" : "cloud";
+    const cameras = nodes.filter((node) => node.role === "device");
+    const groups = [
+      ...(cameras.length ? [{ key: "cameras", from: cameras.length === 1 ? cameras[0].id : `${cameras.length} cameras`, to: above, nodes: cameras }] : []),
+      ...nodes
+        .filter((node) => node.role === "edge")
+        .map((node) => ({ key: `${node.site}/${node.id}`, from: node.id, to: "cloud", nodes: [node] })),
+    ];
+    return groups.map(({ key, from, to, nodes: senders }) => ({
+      key,
+      from,
+      to,
+      cameras: cameras.length,
+      bytes_per_s: first ? sum(senders.map((node) => growth(first, node))) / (last.at_s - first.at_s) : null,
+    }));
+  }
+
+  /** The same shape as the store's buckets. */
+  buckets() {
+    const found = new Map();
+    for (let i = 1; i < this.ticks.length; i += 1) {
+      const [before, tick] = [this.ticks[i - 1], this.ticks[i]];
+      const start = Math.floor(before.at_s / STEP_S) * STEP_S;
+      const bucket = found.get(start) ?? empty(start);
+      found.set(start, bucket);
+      for (const [name, answered] of Object.entries(tick.exits)) {
+        const more = answered - (before.exits[name] ?? 0);
+        if (more > 0) bucket.exits[name] = (bucket.exits[name] ?? 0) + more;
+      }
+      bucket.degraded += tick.degraded - before.degraded;
+      bucket.known += tick.known - before.known;
+      bucket.correct += tick.correct - before.correct;
+      bucket.expected_accuracy = tick.expected;
+      for (const [exit, latency, at] of tick.latencies) {
+        if (at > before.at_s) (bucket.latencies[exit] ??= []).push(latency);
+      }
+    }
+    return [...found.values()].map((bucket) => ({
+      ...bucket,
+      p50_s: Object.fromEntries(Object.entries(bucket.latencies).map(([exit, all]) => [exit, median(all)])),
+      p99_s: {},
+    }));
+  }
+}
+
+export const LIVE_STEP_S = STEP_S;
+
+const empty = (start) => ({
+  start_s: start, exits: {}, degraded: 0, known: 0, correct: 0, expected_accuracy: null, latencies: {},
+});
+
+const sum = (values) => values.reduce((all, value) => all + value, 0);
+
+function median(values) {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.floor(sorted.length / 2)];
+}
+
+function growth(first, node) {
+  const before = first.nodes.find(({ id, site }) => id === node.id && site === node.site);
+  // A node that started anew counts from nought.
+  const more = (node.counts.bytes_sent ?? 0) - (before?.counts.bytes_sent ?? node.counts.bytes_sent ?? 0);
+  return Math.max(0, more);
+}

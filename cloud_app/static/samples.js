@@ -1,0 +1,196 @@
+// The newest samples: what each camera said, where the sample was answered, and what it really was.
+
+import { send } from "./api.js";
+import { h, morph, spoken } from "./dom.js";
+import { ago, className, count, duration, list, many, percent } from "./format.js";
+import { exitClass } from "./headline.js";
+
+const FEW = 6;
+const PACE_S = 2.5; // faster than this nobody reads
+const SAID_MS = 10_000;
+const DEBOUNCE_MS = 500; // arrow keys pass over labels that are not meant
+const keyOf = ({ site, answer }) => `${site}/${answer.sample}`;
+
+const saving = new Map(); // sample -> { text, tone } of its label, and the label until it is saved
+const timers = new Map();
+let held; // the answers that stand still while someone is at them
+let shown = { records: [], at_s: -Infinity, site: "" };
+let pressed = false;
+let all = false;
+
+/** While someone points at the list, or is in it by keyboard, it stands still. */
+function inUse() {
+  const list_ = document.getElementById("sample-rows");
+  return pressed || list_.matches(":hover") || list_.contains(document.activeElement);
+}
+
+export function renderSamples(state, nowS, site) {
+  const fresh = new Map(state.answers.map((record) => [keyOf(record), record]));
+  if (!inUse() || shown.site !== site) held = undefined;
+  // A better answer or another's label is shown at once; only the order stands still.
+  else held = renewed(held ?? shown.records, fresh);
+  const records = held ?? paced(state, fresh, site);
+  const section = document.getElementById("samples");
+  section.classList.toggle("empty", records.length === 0);
+  const keys = new Set(records.map(keyOf));
+  const newer = state.answers.filter((record) => !keys.has(keyOf(record))).length;
+  const hold = document.getElementById("hold");
+  hold.setAttribute("aria-pressed", String(pressed));
+  document.getElementById("held").textContent = held
+    ? newer === state.answers.length ? `Standing still, more than ${newer} newer.` : `Standing still, ${newer} newer.`
+    : "";
+  const more = document.getElementById("more-samples");
+  more.hidden = records.length <= FEW;
+  more.textContent = all ? `Show ${FEW}` : `Show all ${records.length}`;
+  more.setAttribute("aria-expanded", String(all));
+  morph(document.getElementById("sample-rows"), records.slice(0, all ? undefined : FEW).map((record) => row(record, state, nowS)));
+}
+
+const renewed = (records, fresh) => records.map((record) => fresh.get(keyOf(record)) ?? record);
+
+/** Many samples a second are shown a few seconds at a time. */
+function paced(state, fresh, site) {
+  const { answers, at_s } = state;
+  const due = at_s - shown.at_s >= PACE_S || at_s < shown.at_s || shown.records.length < FEW;
+  if (due || shown.site !== site || !answers.length) shown = { records: answers, at_s, site };
+  else shown.records = renewed(shown.records, fresh);
+  return shown.records;
+}
+
+function row(record, state, nowS) {
+  const { answer, site } = record;
+  const { labels, devices } = state.bundle;
+  const truth = record.labelled ?? answer.truth;
+  const right = truth === null || truth === undefined || truth < 0 ? null : truth === answer.label;
+  const verdict = right === null ? h("small", {}, "not labelled")
+    : right ? h("small", { class: "right" }, "✓ right")
+    : h("small", { class: "wrong" }, `✗ wrong: ${className(truth, labels)}`);
+  const sure = answer.probabilities[answer.label];
+  const cameras = devices.length ? devices : [...new Set([...answer.members, ...answer.missing])].sort();
+  return h(
+    "li",
+    { "data-key": keyOf(record) },
+    h("div", { class: "what" },
+      h("b", { class: "label" }, className(answer.label, labels)), verdict,
+      h("small", {}, `#${answer.sample}, `, h("span", { class: "nowrap" }, ago(nowS - answer.answered_at_s))),
+      state.sites.length > 1 && h("small", {}, site)),
+    h("div", { class: "seen" }, views(answer, state, cameras), votes(answer, labels, cameras)),
+    h("div", { class: "how" },
+      journey(answer, labels),
+      h("small", {}, `${sure === undefined ? "" : `${percent(sure, 0)} sure, `}${duration(answer.latency_s)}`),
+      notes(answer)),
+    labelling(record, labels),
+  );
+}
+
+/** Only a demo has pictures: elsewhere no image leaves a device. */
+function views(answer, state, cameras) {
+  if (!state.demo) return null;
+  return h("img", {
+    src: `/api/v1/demo/views/${answer.sample}.png`,
+    alt: `What ${many(cameras.length, "camera")} saw`, loading: "lazy", decoding: "async",
+  });
+}
+
+function votes(answer, labels, cameras) {
+  return h(
+    "ul",
+    { class: "votes" },
+    cameras.map((camera) => {
+      const vote = answer.votes?.[camera];
+      const here = answer.members.includes(camera);
+      if (!vote) {
+        const word = here ? "no vote" : "absent";
+        return h("li", { class: here ? "novote" : "absent", title: `${camera}: ${word}` },
+          spoken(`${camera} `), h("small", {}, word));
+      }
+      const [label, share] = vote;
+      const name = className(label, labels);
+      const agrees = label === answer.label;
+      return h("li", { class: agrees ? "agrees" : "differs", title: `${camera}: ${name}, ${percent(share, 0)}` },
+        spoken(`${camera} `),
+        h("svg", { class: "bar", "aria-hidden": "true" }, h("rect", { class: agrees ? "agrees" : "differs", width: `${share * 100}%`, height: "100%" })),
+        h("small", {}, name), spoken(` ${percent(share, 0)}`));
+    }),
+  );
+}
+
+/** The exits that judged it, in order; the last is the one that answered. */
+function journey(answer, labels) {
+  const passed = answer.passed?.length ? answer.passed : [[answer.exit, answer.label, answer.eta]];
+  return h(
+    "ol",
+    { class: "journey" },
+    passed.map(([exit, label, eta], i) => {
+      const last = i === passed.length - 1;
+      const words = `${last ? "answered" : "not sure"}: ${className(label, labels)}, entropy ${eta.toFixed(2)}`;
+      return h("li", { class: `${exitClass(exit)}${last ? " last" : ""}`, title: words }, exit, spoken(`, ${words}`));
+    }),
+  );
+}
+
+function notes(answer) {
+  const said = [];
+  if (answer.missing.length) said.push(`without ${answer.missing.length > 4 ? `${answer.missing.length} cameras` : list(answer.missing)}`);
+  else if (answer.quality === "degraded") said.push("degraded");
+  if (answer.late) said.push("delivered late");
+  return said.length ? h("small", { class: "degraded" }, said.join("; ")) : null;
+}
+
+function labelling(record, labels) {
+  const key = keyOf(record);
+  const status = saving.get(key);
+  const chosen = (status?.label === undefined ? record.labelled : status.label) ?? "";
+  const option = (value, text) => h("option", { value, selected: String(chosen) === String(value) }, text);
+  const source = record.answer.truth;
+  const unset = source === null || source === undefined || source < 0 ? "not labelled" : `${className(source, labels)} (source)`;
+  const known = labels.length > chosen || chosen === "" ? [] : [option(chosen, className(chosen, labels))];
+  return h(
+    "div",
+    { class: "labelling" },
+    h("label", {}, h("small", {}, "It was", spoken(` (sample ${record.answer.sample})`)),
+      h("select", { "data-sample": record.answer.sample, "data-site": record.site },
+        option("", unset), labels.map((name, i) => option(i, name)), known)),
+    h("small", { class: `status ${status?.tone ?? ""}` }, status?.text ?? (record.labelled === null || record.labelled === undefined ? "" : "by hand")),
+  );
+}
+
+export function listenToSamples(page) {
+  const rows = document.getElementById("sample-rows");
+  rows.addEventListener("change", ({ target }) => {
+    if (target.nodeName !== "SELECT") return;
+    const key = `${target.dataset.site}/${target.dataset.sample}`;
+    clearTimeout(timers.get(key));
+    const label = target.value === "" ? null : Number(target.value);
+    const { site, sample } = target.dataset;
+    saving.set(key, { text: "saving …", tone: "", label });
+    timers.set(key, setTimeout(() => save(key, { site, sample: Number(sample), label }), DEBOUNCE_MS));
+    page.render();
+  });
+  // Left by the pointer or the keyboard, the list moves on with the next state.
+  document.getElementById("hold").addEventListener("click", () => {
+    pressed = !pressed;
+    page.render();
+  });
+  document.getElementById("more-samples").addEventListener("click", () => {
+    all = !all;
+    page.render();
+  });
+
+  async function save(key, { site, sample, label }) {
+    const name = label === null ? "not labelled" : className(label, page.state.bundle.labels);
+    try {
+      await send("/api/v1/labels", { site, sample, label }, page.state.csrf);
+      saving.set(key, { text: "saved", tone: "right" });
+      page.say(`Sample ${sample}: ${name}, saved.`);
+      const told = (record) => (keyOf(record) === key ? { ...record, labelled: label } : record);
+      shown.records = shown.records.map(told);
+      held = held?.map(told);
+    } catch (error) {
+      saving.set(key, { text: `not saved: ${error.message}`, tone: "wrong" });
+      page.say(`Sample ${sample}: the label was not saved. ${error.message}`, "bad");
+    }
+    page.render();
+    timers.set(key, setTimeout(() => saving.delete(key), SAID_MS));
+  }
+}

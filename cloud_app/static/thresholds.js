@@ -1,0 +1,230 @@
+// What other thresholds would do, before they are applied.
+
+import { read, send } from "./api.js";
+import { bar, h, morph } from "./dom.js";
+import { bytes, clock, count, interval, NONE, percent } from "./format.js";
+import { EXITS, exitClass } from "./headline.js";
+
+const DEBOUNCE_MS = 150;
+const EVERY_MS = 10_000; // recorded samples become more
+const CHANGES = 5;
+
+let wanted = null; // what the sliders say, once someone moved one
+let answer = null; // of the what-if
+let asked = null; // the request under way
+let timer;
+let told = null; // { changes, … }
+let site = "";
+let page;
+let sent = null; // a revision that the edge does not use yet
+
+const words = (thresholds) =>
+  EXITS.filter((exit) => exit in thresholds).map((exit) => `${exit} ${thresholds[exit].toFixed(2)}`).join(", ");
+const same = (a, b) => Object.keys(a).every((exit) => Math.abs(a[exit] - (b?.[exit] ?? -1)) < 0.0005);
+
+function current() {
+  const { thresholds } = page.state;
+  return thresholds?.in_use ?? thresholds?.own ?? {};
+}
+
+export function renderThresholds(state) {
+  const section = document.getElementById("thresholds");
+  const own = state.thresholds?.own ?? {};
+  const exits = EXITS.filter((exit) => exit in own);
+  const choose = state.sites.length > 1 && !page.site;
+  section.classList.toggle("choose", choose);
+  section.classList.toggle("none", exits.length === 0);
+  if (choose || exits.length === 0) return;
+  const chosen = page.site || state.sites[0] || "home";
+  if (site !== chosen) {
+    site = chosen;
+    wanted = null;
+    answer = null;
+    told = null;
+    sent = null;
+    refresh();
+  }
+  const now = current();
+  if (sent && state.thresholds.in_use && state.thresholds.revision >= sent) sent = null;
+  const values = wanted ?? now;
+  morph(
+    document.getElementById("sliders"),
+    exits.map((exit) => slider(exit, values[exit] ?? 0, now[exit])),
+  );
+  for (const input of document.querySelectorAll("#sliders input")) {
+    const value = String(values[input.dataset.exit] ?? 0);
+    if (Number(input.value) !== Number(value)) input.value = value;
+  }
+  const changed = wanted !== null && !same(wanted, now);
+  disable("apply", !changed);
+  disable("reset", !changed);
+  disable("revert", !told?.changes?.length);
+  document.getElementById("threshold-state").textContent =
+    sent ? "Sent; the edge does not use it yet."
+    : state.thresholds.in_use ? `In use: ${words(now)}.`
+    : `The edge does not tell what it uses; the bundle says ${words(now)}.`;
+  renderComparison(changed);
+  renderChanges(state);
+}
+
+/** Disabled for everyone, and yet no button loses the focus by it. */
+function disable(id, disabled) {
+  const button = document.getElementById(id);
+  if (disabled) button.setAttribute("aria-disabled", "true");
+  else button.removeAttribute("aria-disabled");
+}
+
+function slider(exit, value, now) {
+  return h(
+    "div",
+    { "data-key": exit, class: `slider ${exitClass(exit)}` },
+    h("label", { for: `threshold-${exit}` }, h("span", { class: "dot", "aria-hidden": "true" }), `${exit} answers below an entropy of`),
+    h("output", { for: `threshold-${exit}` }, value.toFixed(2)),
+    h("input", { type: "range", id: `threshold-${exit}`, "data-exit": exit, min: 0, max: 1, step: 0.01, value, "aria-describedby": `now-${exit}` }),
+    h("small", { id: `now-${exit}` }, `now ${now === undefined ? NONE : now.toFixed(2)}; 0 never, 1 always`),
+  );
+}
+
+/** One column of the comparison: { accuracy, note, share, bytes }. */
+function column(name, kind, of) {
+  if (!of) return { name, kind, accuracy: NONE, note: "", share: {}, bytes: NONE };
+  const recorded = "samples" in of;
+  return {
+    name,
+    kind,
+    accuracy: percent(of.accuracy),
+    note: !recorded ? `at ${words(of.thresholds ?? {})}`
+      : of.known ? `${interval(of.interval)}, ${count(of.known)} labelled` : "none labelled",
+    share: of.exit_share ?? {},
+    bytes: bytes(of.bytes),
+  };
+}
+
+function renderComparison(changed) {
+  const heads = ["Thresholds", "Accuracy", "Exits", "Bytes"].map((head) => h("th", { scope: "col" }, head));
+  const heading = h("thead", { "data-key": "heads" }, h("tr", {}, heads));
+  const groups = [
+    ["Recorded samples", answer?.recorded?.samples ? `the newest ${count(answer.recorded.samples)}` : "none yet", "recorded"],
+    ["Validation data", "of the bundle, nearest row of its sweep", "sweep"],
+  ];
+  morph(
+    document.getElementById("comparison"),
+    heading,
+    groups.map(([name, note, kind]) => {
+      const columns = [
+        column("now", kind, answer?.now?.[kind]),
+        ...(changed ? [column("with these", kind, answer?.[kind])] : []),
+      ];
+      return h(
+        "tbody",
+        { "data-key": kind },
+        h("tr", { class: "group" }, h("th", { scope: "rowgroup", colspan: 4 }, name, h("small", {}, note))),
+        columns.map((shown) =>
+          h(
+            "tr",
+            { "data-key": shown.name },
+            h("th", { scope: "row" }, shown.name),
+            h("td", {}, h("b", {}, shown.accuracy), h("small", {}, shown.note)),
+            h("td", { class: "shares" }, shares(shown.share)),
+            h("td", {}, shown.bytes),
+          ),
+        ),
+      );
+    }),
+  );
+}
+
+function shares(share) {
+  const names = [...EXITS, "unknown"].filter((name) => share[name] > 0);
+  if (!names.length) return NONE;
+  return [
+    bar(...names.map((name) => [share[name], name === "unknown" ? "unknown" : exitClass(name)])),
+    h("small", {}, names.map((name) => `${name} ${percent(share[name], 0)}`).join(", ")),
+  ];
+}
+
+function renderChanges(state) {
+  const changes = (told?.changes ?? []).slice(0, CHANGES);
+  document.getElementById("changes-note").hidden = changes.length > 0;
+  morph(
+    document.getElementById("changes"),
+    changes.map((change) =>
+      h(
+        "li",
+        { "data-key": String(change.revision) },
+        h("span", {}, h("b", {}, change.what), `: ${words(change.thresholds)}`, h("small", {}, `before: ${words(change.before)}; by ${change.by || "someone"}`)),
+        h("time", { datetime: new Date(change.at_s * 1000).toISOString() }, clock(change.at_s, state.at_s)),
+      ),
+    ),
+  );
+}
+
+async function ask() {
+  asked?.abort();
+  asked = new AbortController();
+  const { signal } = asked;
+  const here = site;
+  try {
+    const found = await read("/api/v1/whatif", { site, ...(wanted ?? current()) }, AbortSignal.any([signal, AbortSignal.timeout(8000)]));
+    if (here !== site) return;
+    answer = found;
+    note("");
+  } catch (error) {
+    if (signal.aborted) return;
+    note(error.message);
+  }
+  page.render();
+}
+
+async function refresh() {
+  const here = site;
+  try {
+    const found = await read("/api/v1/thresholds", { site });
+    if (here === site) told = found;
+  } catch {
+    // The feed says what is wrong with the server; the history stays as it is.
+  }
+  await ask();
+}
+
+function note(text) {
+  const element = document.getElementById("whatif-note");
+  element.textContent = text;
+  element.hidden = !text;
+}
+
+async function command(path, body, done) {
+  try {
+    const change = await send(path, body, page.state.csrf);
+    sent = change?.revision ?? null;
+    wanted = null;
+    page.say(done);
+  } catch (error) {
+    page.say(error.message, "bad");
+  }
+  await refresh();
+}
+
+export function listenToThresholds(of) {
+  page = of;
+  const allowed = (event) => event.currentTarget.getAttribute("aria-disabled") !== "true";
+  document.getElementById("sliders").addEventListener("input", ({ target }) => {
+    wanted = { ...(wanted ?? current()), [target.dataset.exit]: Number(target.value) };
+    page.render();
+    clearTimeout(timer);
+    timer = setTimeout(ask, DEBOUNCE_MS);
+  });
+  document.getElementById("apply").addEventListener("click", (event) => {
+    if (allowed(event)) command("/api/v1/thresholds", { site, thresholds: wanted }, `Thresholds sent to the edge: ${words(wanted)}.`);
+  });
+  document.getElementById("revert").addEventListener("click", (event) => {
+    if (allowed(event)) command("/api/v1/thresholds/revert", { site }, "The thresholds of before were sent to the edge.");
+  });
+  document.getElementById("reset").addEventListener("click", (event) => {
+    if (!allowed(event)) return;
+    wanted = null;
+    page.render();
+    ask();
+  });
+  setInterval(() => document.hidden || page.feed.stale || !site || refresh(), EVERY_MS);
+}

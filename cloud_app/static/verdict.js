@@ -1,0 +1,137 @@
+// How things stand, in sentences: what is wrong, and otherwise what is right.
+
+import { h, morph } from "./dom.js";
+import { clock, list, many, percent, span } from "./format.js";
+
+const QUIET_S = 15; // without a sample; a gate that sees no motion takes none
+const REMEMBERED_S = 3;
+let awaySince = null;
+
+/** A beginning that is told as "for so long" wavers; the first telling is kept. */
+function since(atS, forS) {
+  const start = atS - forS;
+  if (awaySince === null || Math.abs(awaySince - start) > REMEMBERED_S) awaySince = start;
+  return awaySince;
+}
+
+/** What is wrong: [{ title, text, link }], the most important first. */
+export function problems(state, feed) {
+  const said = [];
+  const now = state.at_s;
+  const asOf = `What is shown is of ${clock(now, now)}.`;
+  if (feed.ended) {
+    said.push({ title: "Your session has ended.", text: asOf, link: ["/login", "Sign in again"] });
+  } else if (feed.stale) {
+    const why = feed.failure || "The server sends no fresh numbers.";
+    said.push({ title: "Not live.", text: `${why} ${asOf}` });
+  }
+  if (!state.link.connected) {
+    const { broker, for_s, reason } = state.link;
+    said.push({
+      title: `No connection to the broker ${broker} since ${clock(since(now, for_s), now)}.`,
+      text: `What is shown of nodes is of then. ${reason ? `Reason: ${reason}` : ""}`.trim(),
+    });
+  } else awaySince = null;
+  if (state.database) {
+    const of = state.stored_at_s;
+    const stored = of === now ? "" : of ? `What is shown of answers is of ${clock(of, now)}.` : "Nothing is known of answers.";
+    said.push({
+      title: "The database is away.",
+      text: `Answers are kept and written once it is back. ${stored} Reason: ${state.database}`,
+    });
+  }
+  return said;
+}
+
+/** Where nothing is wrong with what is shown: how the site does. { tone, title, text } */
+export function standing(state, nowS) {
+  const { summary, nodes, expected_now: expected, bundle } = state;
+  const gone = (role) => {
+    const of = nodes.filter((node) => node.role === role);
+    return of.length > 0 && of.every((node) => node.state !== "online");
+  };
+  const cameras = bundle.devices.length;
+  const missing = expected?.missing ?? [];
+  if (!summary?.answered) {
+    const online = nodes.filter((node) => node.role === "device" && node.state === "online").length;
+    return {
+      tone: "wait",
+      title: "No sample has been answered yet.",
+      text: online
+        ? `${many(online, "camera")} online; the first answer appears here by itself.`
+        : "No camera is online. Start device_app where the cameras are, or look at the nodes below.",
+    };
+  }
+  const newest = state.answers[0];
+  const quietS = newest ? nowS - newest.answer.answered_at_s : 0;
+  if (quietS > QUIET_S) {
+    return {
+      tone: missing.length ? "warn" : "wait",
+      title: `No sample since ${clock(newest.answer.answered_at_s, nowS)}.`,
+      text: missing.length
+        ? `Absent: ${list(missing)}.`
+        : "Every camera is there; perhaps nothing moves before them.",
+    };
+  }
+  if (gone("edge")) {
+    return {
+      tone: "warn",
+      title: "The edge is gone; answers go on.",
+      text: "Each camera answers from its own exit until the edge is back.",
+    };
+  }
+  const worth = expected?.accuracy === null || expected?.accuracy === undefined
+    ? ""
+    : ` They are expected to be right in ${percent(expected.accuracy)} of the samples.`;
+  if (missing.length) {
+    return {
+      tone: "warn",
+      title: `${list(missing)} ${missing.length === 1 ? "is" : "are"} absent; answers go on.`,
+      text: `${cameras - missing.length} of ${many(cameras, "camera")} answer together.${worth}`,
+    };
+  }
+  if (gone("cloud") && bundle.exits.includes("cloud")) {
+    return {
+      tone: "warn",
+      title: "The cloud is gone; answers go on.",
+      text: `The edge answers from the deepest exit it has.${worth}`,
+    };
+  }
+  return {
+    tone: "good",
+    title: "All is well.",
+    text: `${many(cameras, "camera")} answer${cameras === 1 ? "s" : ""} ${cameras > 1 ? "together" : ""}.${worth}`.replace(" .", "."),
+  };
+}
+
+const ICONS = {
+  good: "M4 10.5 8.5 15 16.5 5.5",
+  warn: "M10 4v8M10 15.5v.5",
+  bad: "M5 5l10 10M15 5 5 15",
+  wait: "M10 5v5.5l3.5 2",
+};
+
+function statement({ tone, title, text, link }) {
+  return h(
+    "div",
+    { class: `statement ${tone}`, "data-key": title },
+    h("svg", { viewBox: "0 0 20 20", "aria-hidden": "true" }, h("path", { d: ICONS[tone] })),
+    h("p", {}, h("strong", {}, title), " ", text, link && [" ", h("a", { href: link[0] }, link[1])]),
+  );
+}
+
+export function renderVerdict(state, feed, nowS) {
+  const wrong = problems(state, feed).map((problem) => ({ tone: "bad", ...problem }));
+  morph(document.getElementById("problems"), wrong.map(statement));
+  morph(document.getElementById("standing"), wrong.length ? [] : [statement(standing(state, nowS))]);
+  const age = document.getElementById("age");
+  const kind = feed.stale ? "stale" : "live";
+  age.className = `age ${kind}`;
+  const words = feed.stale ? `stale, ${span(feed.ageS)} old` : `live, ${feed.ageS.toFixed(0)} s old`;
+  if (age.textContent !== words) age.textContent = words;
+  age.title = feed.way === "stream" ? "" : "The live stream is refused or silent; the page asks each second.";
+  document.body.classList.toggle("stale", feed.stale);
+  document.body.classList.toggle("nodes-unknown", !state.link.connected);
+  const refused = feed.way === "poll" && !feed.stale;
+  document.getElementById("way").hidden = !refused;
+}

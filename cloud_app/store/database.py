@@ -1,0 +1,190 @@
+"""One database behind a URL: SQLite or PostgreSQL, opened, brought up to date, never hanging.
+
+SQLite waits for another writer at most BUSY_TIMEOUT_S. PostgreSQL ends a statement itself after
+STATEMENT_TIMEOUT_S; a server that says nothing at all (stopped, its network gone) is given up
+by this side after SILENCE_S.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+from cloud_app.store import migrations
+from ddnn.errors import ConfigError, LinkError
+
+BUSY_TIMEOUT_S = 5.0  # how long a call waits for another writer, or a free connection
+CONNECT_TIMEOUT_S = 3
+STATEMENT_TIMEOUT_S = 4.0
+SILENCE_S = 5.0
+IDLE_TIMEOUT_S = 10.0  # a client that stands still within a transaction loses its locks
+MIGRATION_S = 600.0  # another process that starts may wait as long for one that migrates
+_WAIT = "ddnn_wait_s"
+_WRITES = "ddnn_writes"
+_WRITER = 0x64646E6E  # the number of an advisory lock
+
+
+class Database:
+    """Transactions on a database; LinkError where it is locked, broken or away."""
+
+    def __init__(self, url: str) -> None:
+        """Open it and bring its tables up to date; ConfigError where the URL is wrong."""
+        self.engine, self.name = _engine(url)
+        self._writer = self.engine.execution_options(**{_WRITES: True})
+        try:
+            self.migrate()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One writer at a time, on PostgreSQL too: clouds that bring the same samples in other
+        orders would wait for each other in a circle, and the sums are rows that all of them need.
+        """
+        with self._reachable(), self._writer.begin() as link:
+            if link.dialect.name == "postgresql":
+                link.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITER})")
+            yield link
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        with self._reachable(), self.engine.begin() as link:
+            yield link
+
+    def migrate(self, to: str = migrations.HEAD) -> None:
+        """Bring the tables to a revision, up or down; one process at a time, all or nothing."""
+        with self.read() as link:
+            if migrations.current(link) == to:
+                return
+        patient = self._writer.execution_options(**{_WAIT: MIGRATION_S})
+        with self._reachable(), patient.begin() as link:
+            if link.dialect.name == "postgresql":
+                _be_patient(link)
+                link.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITER})")
+            migrations.run(link, to, self.name)
+
+    @contextmanager
+    def _reachable(self) -> Iterator[None]:
+        try:
+            yield
+        except SQLAlchemyError as error:
+            cause = getattr(error, "orig", None) or error
+            raise LinkError(
+                f"database {self.name}: {cause}; nothing was written, try again. If it stays: "
+                "is its disk full, its folder writable, another program holding it, its server up?"
+            ) from error
+
+
+def _engine(url: str) -> tuple[Engine, str]:
+    try:
+        parsed = make_url(url)
+        backend = parsed.get_backend_name()
+        if backend == "sqlite" and parsed.database in (None, "", ":memory:"):
+            raise ConfigError(
+                "a SQLite database in memory is another one in every thread; "
+                "name a file: sqlite:///cloud.db"
+            )
+        if backend in ("postgresql", "postgres"):
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        name = parsed.render_as_string(hide_password=True)
+        engine = create_engine(parsed, pool_pre_ping=True, pool_timeout=BUSY_TIMEOUT_S)
+    except (ArgumentError, NoSuchModuleError, ImportError) as error:
+        raise ConfigError(
+            f"the database URL cannot be used: {error}; expected for example "
+            "sqlite:///cloud.db or postgresql://user@host/ddnn"
+        ) from error
+    if backend == "sqlite":
+        event.listen(engine, "connect", _open_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    elif engine.dialect.name == "postgresql":
+        event.listen(engine, "do_connect", _connect_postgresql)
+    else:
+        raise ConfigError(
+            f"the database URL names {backend}; expected for example "
+            "sqlite:///cloud.db or postgresql://user@host/ddnn"
+        )
+    return engine, name
+
+
+# ------------------------------------------------------------------- SQLite
+
+
+def _open_sqlite(connection: Any, _record: object) -> None:
+    # The driver must not begin transactions by itself: it would do so too late, see below.
+    connection.isolation_level = None
+    connection.execute(f"PRAGMA busy_timeout = {round(BUSY_TIMEOUT_S * 1000)}")
+    connection.execute("PRAGMA journal_mode = WAL")  # readers never wait for the writer
+    # What is committed is confirmed, and what is confirmed its node forgets: sync every commit.
+    connection.execute("PRAGMA synchronous = FULL")
+
+
+def _begin_sqlite(link: Connection) -> None:
+    # A writer locks before its first read: to upgrade later fails at once if another wrote since.
+    options = link.get_execution_options()
+    wait_s = options.get(_WAIT, BUSY_TIMEOUT_S)
+    link.exec_driver_sql(f"PRAGMA busy_timeout = {round(wait_s * 1000)}")
+    link.exec_driver_sql("BEGIN IMMEDIATE" if options.get(_WRITES) else "BEGIN")
+
+
+# --------------------------------------------------------------- PostgreSQL
+
+
+def _connect_postgresql(_dialect: Any, _record: Any, args: list[Any], named: dict[str, Any]) -> Any:
+    import psycopg
+
+    class Impatient(psycopg.Connection[Any]):
+        """A connection that is closed where the server says nothing for `silence_s`."""
+
+        silence_s = SILENCE_S
+
+        def wait(self, gen: Any, *args: Any, **named: Any) -> Any:
+            try:
+                return super().wait(_heard(gen, self.silence_s), *args, **named)
+            except TimeoutError as error:
+                self.close()  # in the midst of a statement it is of no further use
+                raise psycopg.OperationalError(str(error)) from None
+
+    named.setdefault("connect_timeout", CONNECT_TIMEOUT_S)
+    named.setdefault("application_name", "ddnn")
+    # Statements of a thousand rows are not worth the server's memory for keeping them prepared.
+    named.setdefault("prepare_threshold", None)
+    limits = {
+        "statement_timeout": STATEMENT_TIMEOUT_S,
+        "idle_in_transaction_session_timeout": IDLE_TIMEOUT_S,
+    }
+    options = [f"-c {name}={round(limit_s * 1000)}" for name, limit_s in limits.items()]
+    named["options"] = " ".join([*options, named.get("options", "")]).strip()
+    return Impatient.connect(*args, **named)
+
+
+def _heard(gen: Generator[Any, Any, Any], silence_s: float) -> Generator[Any, Any, Any]:
+    """The driver's generator of one exchange; TimeoutError after a silence."""
+    until_s = time.monotonic() + silence_s
+    ready = None
+    while True:
+        try:
+            waits_for = gen.send(ready)
+        except StopIteration as end:
+            return end.value
+        ready = yield waits_for
+        if ready:
+            until_s = time.monotonic() + silence_s
+        elif time.monotonic() > until_s:
+            raise TimeoutError(f"the server has said nothing for {silence_s:g} s")
+
+
+def _be_patient(link: Connection) -> None:
+    """For this transaction; the connection is not used again."""
+    link.exec_driver_sql(f"SET LOCAL statement_timeout = {round(MIGRATION_S * 1000)}")
+    driver: Any = link.connection.driver_connection
+    driver.silence_s = MIGRATION_S
+    link.detach()

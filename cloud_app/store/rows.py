@@ -1,0 +1,116 @@
+"""Records as rows of ANSWERS, and back."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Row, Select, select
+
+from cloud_app.store.insert import inserting
+from cloud_app.store.records import Record, Replay
+from cloud_app.store.schema import ANSWERS
+from ddnn.protocol.messages import Answer
+
+Key = tuple[str, int]  # site, sample
+
+_KEYS_PER_QUERY = 500  # databases bound the parameters of one statement
+_JSON: dict[str, msgspec.json.Decoder[Any]] = {
+    "probabilities": msgspec.json.Decoder(list[float]),
+    "members": msgspec.json.Decoder(list[str]),
+    "missing": msgspec.json.Decoder(list[str]),
+    "votes": msgspec.json.Decoder(dict[str, tuple[int, float]]),
+    "passed": msgspec.json.Decoder(list[tuple[str, int, float]]),
+}
+_FIELDS = Answer.__struct_fields__
+_COLUMNS = [ANSWERS.c[name] for name in ("id", "site", "first_answered_at_s", "labelled", *_FIELDS)]
+
+
+def row_of(record: Record) -> dict[str, Any]:
+    answer = record.answer
+    row = {name: getattr(answer, name) for name in _FIELDS}
+    for name in _JSON:
+        row[name] = msgspec.json.encode(row[name]).decode()
+    row["site"] = record.site
+    row["first_answered_at_s"] = record.first_answered_at_s
+    row["members_count"] = len(answer.members)
+    row["correct"] = correct_of(record)
+    return row
+
+
+def correct_of(record: Record) -> int | None:
+    return None if record.correct is None else int(record.correct)
+
+
+def record_of(row: Row[Any]) -> Record:
+    fields = dict(row._mapping)
+    for name, decoder in _JSON.items():
+        fields[name] = decoder.decode(fields[name])
+    answer = Answer(**{name: fields[name] for name in _FIELDS})
+    return Record(fields["site"], answer, fields["first_answered_at_s"], fields["labelled"])
+
+
+def newest(site: str | None, n: int, *columns: str) -> Select[Any]:
+    picked = [ANSWERS.c[name] for name in columns] or _COLUMNS
+    query = select(*picked).limit(n)
+    if site is None:
+        return query.order_by(ANSWERS.c.id.desc())
+    # As a range, and ordered by the site too: only the index of both columns serves that. With
+    # equality a planner may walk the ids instead, and past all answers of the other sites where
+    # this one has fallen silent.
+    return query.where(ANSWERS.c.site.between(site, site)).order_by(
+        ANSWERS.c.site.desc(), ANSWERS.c.id.desc()
+    )
+
+
+def between(site: str, first: int, last: int, n: int) -> Select[Any]:
+    return (
+        select(*_COLUMNS)
+        .where(ANSWERS.c.site == site, ANSWERS.c.sample.between(first, last))
+        .order_by(ANSWERS.c.sample)
+        .limit(n)
+    )
+
+
+def insert(link: Connection, records: Iterable[Record], stored_at_s: float) -> list[Key]:
+    """Insert those whose sample has no row yet, and say which these were."""
+    rows = [{**row_of(record), "stored_at_s": stored_at_s} for record in records]
+    statement, values = inserting(link, ANSWERS, rows)
+    statement = statement.on_conflict_do_nothing()
+    done = link.execute(statement.returning(ANSWERS.c.site, ANSWERS.c.sample), values)
+    return [(site, sample) for site, sample in done]
+
+
+def find(link: Connection, keys: Iterable[Key]) -> dict[Key, tuple[int, Record]]:
+    """The rows that there are, with their ids."""
+    samples: dict[str, list[int]] = defaultdict(list)
+    for site, sample in sorted(keys):
+        samples[site].append(sample)
+    found = {}
+    for site, wanted in samples.items():
+        for start in range(0, len(wanted), _KEYS_PER_QUERY):
+            some = wanted[start : start + _KEYS_PER_QUERY]
+            query = select(*_COLUMNS).where(ANSWERS.c.site == site, ANSWERS.c.sample.in_(some))
+            for row in link.execute(query):
+                found[site, row.sample] = (row.id, record_of(row))
+    return found
+
+
+REPLAYED = (
+    *("sample", "exit", "label", "truth", "labelled", "passed"),
+    *("members_count", "payload_bytes", "bundle"),
+)
+
+
+def replay_of(row: Row[Any]) -> Replay:
+    return Replay(
+        row.sample,
+        row.exit,
+        row.label,
+        row.truth if row.labelled is None else row.labelled,
+        _JSON["passed"].decode(row.passed),
+        row.members_count,
+        row.payload_bytes,
+    )

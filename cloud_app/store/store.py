@@ -1,0 +1,348 @@
+"""The store: every method is one transaction."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from math import floor
+from typing import Any
+
+import msgspec
+import numpy as np
+from sqlalchemy import Double, Row, bindparam, case, delete, func, select, update
+
+from cloud_app.store import rows, tallies
+from cloud_app.store.database import Database
+from cloud_app.store.insert import inserting
+from cloud_app.store.records import (
+    Bucket,
+    Change,
+    ExitSummary,
+    Histogram,
+    NodeEvent,
+    NotFound,
+    Record,
+    Replay,
+    Summary,
+)
+from cloud_app.store.schema import (
+    ANSWERS,
+    CHANGES,
+    EVENTS,
+    ROLLUP_STEPS_S,
+    SETTINGS,
+    TOTALS,
+)
+from cloud_app.store.statistics import wilson_interval
+from ddnn.exits.hierarchy import EXITS
+from ddnn.protocol.messages import Answer
+
+LATENCY_WINDOW = 10_000  # the newest answers that percentiles are taken over
+
+
+class Store:
+    """Answers and events behind a URL: `sqlite:////var/lib/ddnn/cloud.db`, `postgresql://…`.
+
+    Every method may be called from any thread. They raise LinkError where the database is
+    locked, broken or away; nothing has then been written, and the same call may be repeated.
+    """
+
+    def __init__(self, url: str, clock: Callable[[], float] = time.time) -> None:
+        """Open the database and bring its tables up to date; ConfigError for a wrong URL.
+
+        `clock` tells the wall time at which an answer is stored, from which `prune` counts.
+        """
+        self.database = Database(url)
+        self._clock = clock
+
+    def close(self) -> None:
+        self.database.close()
+
+    # -------------------------------------------------------------- writing
+
+    def save(self, answers: Sequence[tuple[str, Answer]]) -> None:
+        """Merge (site, answer) pairs in one transaction: all of them, or none and LinkError."""
+        batch: dict[rows.Key, Record] = {}
+        for site, answer in answers:
+            record, key = Record(site, answer, answer.answered_at_s), (site, answer.sample)
+            batch[key] = batch[key].merge(record) if key in batch else record
+        if not batch:
+            return
+        tally = tallies.Tally()
+        with self.database.write() as link:
+            for key in rows.insert(link, batch.values(), self._clock()):
+                tally.add(batch.pop(key))
+            changed = []
+            for key, (row_id, old) in rows.find(link, batch).items():
+                record = old.merge(batch[key])
+                if record != old:
+                    tally.move(old, record)
+                    changed.append({**rows.row_of(record), "row_id": row_id})
+            if changed:
+                same = ANSWERS.c.id == bindparam("row_id")
+                link.execute(update(ANSWERS).where(same), changed)
+            tally.write(link)
+
+    def label(self, site: str, sample: int, label: int | None, by: str, at_s: float) -> Record:
+        """A person says what a sample is; None takes it back. NotFound: it is not stored."""
+        tally = tallies.Tally()
+        with self.database.write() as link:
+            found = rows.find(link, [(site, sample)])
+            if not found:
+                raise NotFound(f"site {site} has no sample {sample}: it is not there (any more)")
+            ((row_id, old),) = found.values()
+            record = msgspec.structs.replace(old, labelled=label)
+            values = {"labelled": label, "labelled_by": by, "labelled_at_s": at_s}
+            if label is None:
+                values = dict.fromkeys(values)
+            link.execute(
+                update(ANSWERS)
+                .where(ANSWERS.c.id == row_id)
+                .values(**values, correct=rows.correct_of(record))
+            )
+            tally.move(old, record)
+            tally.write(link)
+        return record
+
+    def add_event(self, at_s: float, site: str, node: str, what: str, key: str = "") -> None:
+        """With a key the event is stored once, whoever else saw it, too."""
+        row = {"at_s": at_s, "site": site, "node": node, "what": what, "key": key or None}
+        with self.database.write() as link:
+            statement, values = inserting(link, EVENTS, [row])
+            link.execute(statement.on_conflict_do_nothing(), values)
+
+    def add_change(self, change: Change) -> Change:
+        """Write a change of thresholds down; the revision is raised to be the site's greatest."""
+        with self.database.write() as link:
+            greatest = select(func.max(CHANGES.c.revision)).where(CHANGES.c.site == change.site)
+            revision = max(change.revision, (link.execute(greatest).scalar() or 0) + 1)
+            change = msgspec.structs.replace(change, revision=revision)
+            row = msgspec.structs.asdict(change)
+            for name in ("thresholds", "before"):
+                row[name] = msgspec.json.encode(row[name]).decode()
+            link.execute(CHANGES.insert(), row)
+        return change
+
+    def set_setting(self, key: str, value: str) -> None:
+        with self.database.write() as link:
+            statement, values = inserting(link, SETTINGS, [{"key": key, "value": value}])
+            link.execute(
+                statement.on_conflict_do_update(index_elements=["key"], set_={"value": value}),
+                values,
+            )
+
+    def prune(self, now_s: float, keep_s: float, at_most: int = 5000) -> int:
+        """Delete answers and events stored more than `keep_s` ago; how many were deleted.
+
+        The oldest `at_most` of each are looked at: call again while as many are deleted. Sums,
+        series and counters stay. Of each node the newest event stays, so that what a retained
+        message says again is not taken for new.
+        """
+        until_s = now_s - keep_s
+        with self.database.write() as link:
+            oldest = (
+                select(ANSWERS.c.id, ANSWERS.c.stored_at_s)
+                .order_by(ANSWERS.c.id)
+                .limit(at_most)
+                .subquery()
+            )
+            expired = select(oldest.c.id).where(oldest.c.stored_at_s < until_s)
+            answers = link.execute(delete(ANSWERS).where(ANSWERS.c.id.in_(expired)))
+            later = EVENTS.alias()
+            of_node = (later.c.site == EVENTS.c.site, later.c.node == EVENTS.c.node)
+            # A value, not EXISTS, which a planner may answer by reading all events.
+            newest = select(func.max(later.c.id)).where(*of_node).scalar_subquery()
+            past = (
+                select(EVENTS.c.id)
+                .where(EVENTS.c.at_s < until_s, EVENTS.c.id < newest)
+                .order_by(EVENTS.c.at_s)
+                .limit(at_most)
+            )
+            events = link.execute(delete(EVENTS).where(EVENTS.c.id.in_(past)))
+            return answers.rowcount + events.rowcount
+
+    # -------------------------------------------------------------- reading
+
+    def summary(self, site: str | None = None, last: int | None = None) -> Summary:
+        """Over everything, or one site, or the `last` samples that arrived.
+
+        Latencies are always over the newest 10,000 of these.
+        """
+        totals = tallies.counted(site) if last is None else _windowed_totals(site, last)
+        window = min(last or LATENCY_WINDOW, LATENCY_WINDOW)
+        with self.database.read() as link:
+            latencies = link.execute(rows.newest(site, window, "exit", "latency_s"))
+            return _summary(link.execute(totals).all(), latencies.all())
+
+    def sites(self) -> list[str]:
+        """The sites that have answered samples."""
+        with self.database.read() as link:
+            query = select(TOTALS.c.site).distinct().order_by(TOTALS.c.site)
+            return list(link.execute(query).scalars())
+
+    def newest(self, n: int, site: str | None = None) -> list[Record]:
+        """The n samples that arrived last, newest first."""
+        with self.database.read() as link:
+            return [rows.record_of(row) for row in link.execute(rows.newest(site, n))]
+
+    def answers(self, site: str, first: int, last: int, n: int) -> list[Record]:
+        """At most n samples of a site with first <= sample <= last, in order of the sample."""
+        with self.database.read() as link:
+            found = link.execute(rows.between(site, first, last, n))
+            return [rows.record_of(row) for row in found]
+
+    def recorded(self, n: int, site: str, bundle: str) -> list[Replay]:
+        """Of the n samples of a site that arrived last those that a bundle answered, newest first.
+
+        An empty `passed`: the answer does not say what the exits before it said.
+        """
+        with self.database.read() as link:
+            newest = link.execute(rows.newest(site, n, *rows.REPLAYED))
+            return [rows.replay_of(row) for row in newest if row.bundle == bundle]
+
+    def events(self, n: int) -> list[NodeEvent]:
+        """The n newest events, newest first."""
+        query = select(EVENTS.c.at_s, EVENTS.c.site, EVENTS.c.node, EVENTS.c.what)
+        with self.database.read() as link:
+            newest = link.execute(query.order_by(EVENTS.c.id.desc()).limit(n))
+            return [NodeEvent(*row) for row in newest]
+
+    def changes(self, site: str, n: int) -> list[Change]:
+        """The n newest changes of a site's thresholds, newest first."""
+        query = select(*(CHANGES.c[name] for name in Change.__struct_fields__))
+        query = query.where(CHANGES.c.site == site).order_by(CHANGES.c.revision.desc()).limit(n)
+        with self.database.read() as link:
+            return [_change(row) for row in link.execute(query)]
+
+    def setting(self, key: str) -> str | None:
+        with self.database.read() as link:
+            query = select(SETTINGS.c.value).where(SETTINGS.c.key == key)
+            return link.execute(query).scalar()
+
+    def series(
+        self, first_s: float, last_s: float, step_s: float, site: str | None = None
+    ) -> list[Bucket]:
+        """The samples by the time of their first answer: one bucket per step, empty ones too.
+
+        A step is made whole minutes, at least as long as asked for; buckets start at its
+        multiples, the first with or before `first_s`, the last at or before `last_s`. ValueError
+        for more than 10,000 of them.
+        """
+        minute_s = ROLLUP_STEPS_S[0]
+        step = max(1, -floor(-step_s / minute_s)) * minute_s
+        first, last = floor(first_s / step) * step, floor(last_s / step) * step
+        if (last - first) // step >= tallies.MOST_BUCKETS:
+            raise ValueError(f"a series has at most {tallies.MOST_BUCKETS} steps; take longer ones")
+        with self.database.read() as link:
+            # To the end of the last step: a node's clock may be ahead of ours.
+            query = tallies.series(first, last + step - 1, step, site)
+            found = sorted(link.execute(query), key=lambda row: row.bucket_s)
+        by_start = {
+            start: list(some) for start, some in groupby(found, key=lambda row: row.bucket_s)
+        }
+        return [
+            tallies.bucket(start, by_start.get(start, ())) for start in range(first, last + 1, step)
+        ]
+
+    def histogram(self, site: str | None = None) -> dict[str, Histogram]:
+        """Latencies by exit. Counters: they never fall, see `totals`."""
+        with self.database.read() as link:
+            return tallies.histograms(link.execute(tallies.counters(site)).all())
+
+    def totals(self, site: str | None = None) -> dict[tuple[str, str], int]:
+        """Samples by exit and quality. Counters: they never fall.
+
+        Each sample counts once, as its first answer to arrive had it: unlike in `summary` a
+        better answer does not move it, and what is pruned stays counted.
+        """
+        with self.database.read() as link:
+            found = link.execute(tallies.counters(site)).all()
+            return {(row.exit, row.quality): tallies.samples(row) for row in found}
+
+
+def _change(row: Row[Any]) -> Change:
+    fields = dict(row._mapping)
+    for name in ("thresholds", "before"):
+        fields[name] = msgspec.json.decode(fields[name], type=dict[str, float])
+    return Change(**fields)
+
+
+# ------------------------------------------------------------------ summary
+
+
+def _windowed_totals(site: str | None, last: int) -> Any:
+    """The sums of TOTALS, over the newest rows only."""
+    row = rows.newest(
+        site,
+        last,
+        *("exit", "quality", "correct", "labelled", "late", "expected_accuracy"),
+        *("members_count", "payload_bytes", "wire_bytes"),
+    ).subquery()
+    sums = {
+        "answered": func.count(),
+        "known": func.count(row.c.correct),
+        "correct": func.sum(row.c.correct),
+        "labelled": func.count(row.c.labelled),
+        "late": func.sum(case((row.c.late, 1), else_=0)),
+        "expected": func.count(row.c.expected_accuracy),
+        "expected_accuracy": func.sum(row.c.expected_accuracy),
+        "members": func.sum(row.c.members_count),
+        "payload_bytes": func.sum(row.c.payload_bytes.cast(Double)),
+        "wire_bytes": func.sum(row.c.wire_bytes.cast(Double)),
+    }
+    return select(
+        row.c.exit, row.c.quality, *(value.label(name) for name, value in sums.items())
+    ).group_by(row.c.exit, row.c.quality)
+
+
+def _summary(totals: Sequence[Row[Any]], latencies: Sequence[Row[Any]]) -> Summary:
+    def over(name: str, **where: str) -> float:
+        """The sum of a column over the rows that match; null is nothing."""
+        matching = (r for r in totals if all(getattr(r, key) == is_ for key, is_ in where.items()))
+        return sum(getattr(row, name) or 0.0 for row in matching)
+
+    answered = over("answered")
+    times: dict[str, list[float]] = defaultdict(list)
+    for row in latencies:
+        times[row.exit].append(row.latency_s)
+
+    def of_exit(exit_: str) -> ExitSummary:
+        p50_s, p99_s = _percentiles(times[exit_])
+        count, known = over("answered", exit=exit_), over("known", exit=exit_)
+        correct = over("correct", exit=exit_)
+        return ExitSummary(
+            answered=round(count),
+            share=count / answered if answered else 0.0,
+            known=round(known),
+            accuracy=_mean(correct, known),
+            accuracy_interval=wilson_interval(correct, known) if known else None,
+            latency_p50_s=p50_s,
+            latency_p99_s=p99_s,
+        )
+
+    known, correct = over("known"), over("correct")
+    return Summary(
+        answered=round(answered),
+        known=round(known),
+        labelled=round(over("labelled")),
+        accuracy=_mean(correct, known),
+        accuracy_interval=wilson_interval(correct, known) if known else None,
+        expected_accuracy=_mean(over("expected_accuracy"), over("expected")),
+        late=round(over("late")),
+        quality={q: round(over("answered", quality=q)) for q in ("full", "degraded")},
+        exits={exit_: of_exit(exit_) for exit_ in EXITS},
+        payload_bytes=_mean(over("payload_bytes"), over("members")),
+        wire_bytes=_mean(over("wire_bytes"), over("members")),
+    )
+
+
+def _mean(total: float, count: float) -> float | None:
+    return total / count if count else None
+
+
+def _percentiles(times_s: Sequence[float]) -> tuple[float | None, float | None]:
+    if not times_s:
+        return None, None
+    return float(np.percentile(times_s, 50)), float(np.percentile(times_s, 99))

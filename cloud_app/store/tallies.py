@@ -1,0 +1,233 @@
+"""What is counted beside the answers, changed in the transaction that changes them.
+
+A page over a million rows thereby costs what a page over a hundred does.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import groupby
+from math import floor
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, Table, func, select
+
+from cloud_app.store.insert import inserting
+from cloud_app.store.records import Bucket, Histogram, Record
+from cloud_app.store.schema import (
+    BUCKETS,
+    COUNTERS,
+    LATENCY_BOUNDS_S,
+    ROLLUP_STEPS_S,
+    ROLLUPS,
+    SUMS,
+    TOTALS,
+)
+from cloud_app.store.statistics import quantile
+
+MOST_BYTES = 1 << 31  # per sample; 62 devices with a message of the greatest size stay below
+MOST_LATENCY_S = 3600.0
+MOST_BUCKETS = 10_000
+
+_Key = tuple[str | int, ...]
+
+
+class Tally:
+    """The changes of one transaction to TOTALS, ROLLUPS and COUNTERS."""
+
+    def __init__(self) -> None:
+        self._totals: defaultdict[_Key, list[float]] = _zeros(len(SUMS))
+        self._rollups: defaultdict[_Key, list[float]] = _zeros(len(SUMS) + len(BUCKETS))
+        self._counters: defaultdict[_Key, list[float]] = _zeros(1 + len(BUCKETS))
+
+    def add(self, record: Record) -> None:
+        """Count a sample that was not stored before."""
+        self._count(record, 1.0)
+        answer = record.answer
+        counter = self._counters[record.site, answer.exit, answer.quality]
+        counter[0] += min(max(answer.latency_s, 0.0), MOST_LATENCY_S)
+        counter[1 + bucket_of(answer.latency_s)] += 1
+
+    def move(self, old: Record, new: Record) -> None:
+        """What counted as `old` counts as `new`; counters never take back."""
+        self._count(old, -1.0)
+        self._count(new, 1.0)
+
+    def write(self, link: Connection) -> None:
+        _add(link, TOTALS, self._totals)
+        _add(link, ROLLUPS, self._rollups)
+        _add(link, COUNTERS, self._counters)
+
+    def _count(self, record: Record, sign: float) -> None:
+        contributions = _contributions(record)
+        exit_, quality = record.answer.exit, record.answer.quality
+        sums = [self._totals[record.site, exit_, quality]]
+        for step_s in ROLLUP_STEPS_S:
+            start_s = floor(record.first_answered_at_s / step_s) * step_s
+            rollup = self._rollups[record.site, step_s, start_s, exit_, quality]
+            rollup[len(SUMS) + bucket_of(record.answer.latency_s)] += sign
+            sums.append(rollup)
+        for place in sums:
+            for i, contribution in enumerate(contributions):
+                place[i] += sign * contribution
+
+
+def bucket_of(latency_s: float) -> int:
+    """The place of a latency in the histogram."""
+    return bisect_left(LATENCY_BOUNDS_S, latency_s)
+
+
+def _contributions(record: Record) -> tuple[float, ...]:
+    """What a record adds to each of SUMS.
+
+    Clamped to what is possible: one absurd value must not ruin the sums for good.
+    """
+    answer, correct = record.answer, record.correct
+    expected = answer.expected_accuracy
+    return (
+        1,
+        correct is not None,
+        correct is True,
+        record.labelled is not None,
+        answer.late,
+        expected is not None,
+        min(max(expected or 0.0, 0.0), 1.0),
+        len(answer.members),
+        min(answer.payload_bytes, MOST_BYTES),
+        min(answer.wire_bytes, MOST_BYTES),
+    )
+
+
+def _zeros(length: int) -> defaultdict[_Key, list[float]]:
+    return defaultdict(lambda: [0.0] * length)
+
+
+def _add(link: Connection, table: Table, changes: dict[_Key, list[float]]) -> None:
+    """Add to the rows with these keys."""
+    rows = [
+        dict(zip(table.columns.keys(), (*key, *sums), strict=True))
+        for key, sums in changes.items()
+        if any(sums)
+    ]
+    if not rows:
+        return
+    statement, values = inserting(link, table, rows)
+    key = table.primary_key.columns
+    summed = {
+        column.name: column + statement.excluded[column.name]
+        for column in table.columns
+        if column.name not in key
+    }
+    link.execute(statement.on_conflict_do_update(index_elements=list(key), set_=summed), values)
+
+
+# ------------------------------------------------------------------ reading
+
+
+def counted(site: str | None) -> Select[Any]:
+    """TOTALS per exit and quality."""
+    return _of_site(
+        select(
+            TOTALS.c.exit,
+            TOTALS.c.quality,
+            *(func.sum(TOTALS.c[name]).label(name) for name in SUMS),
+        ).group_by(TOTALS.c.exit, TOTALS.c.quality),
+        TOTALS,
+        site,
+    )
+
+
+def counters(site: str | None) -> Select[Any]:
+    """COUNTERS per exit and quality."""
+    names = ("latency_s", *BUCKETS)
+    return _of_site(
+        select(
+            COUNTERS.c.exit,
+            COUNTERS.c.quality,
+            *(func.sum(COUNTERS.c[name]).label(name) for name in names),
+        ).group_by(COUNTERS.c.exit, COUNTERS.c.quality),
+        COUNTERS,
+        site,
+    )
+
+
+def samples(row: Row[Any]) -> int:
+    """How many samples a row of COUNTERS counts."""
+    return sum(_latencies(row))
+
+
+def histograms(rows: Sequence[Row[Any]]) -> dict[str, Histogram]:
+    """Rows of COUNTERS, by exit."""
+    result = {}
+    for exit_, some in groupby(sorted(rows, key=_exit), _exit):
+        own = list(some)
+        counts = tuple(sum(column) for column in zip(*map(_latencies, own), strict=True))
+        result[exit_] = Histogram(counts, sum(counts), sum(row.latency_s for row in own))
+    return result
+
+
+def series(first_s: float, last_s: float, step_s: int, site: str | None) -> Select[Any]:
+    """ROLLUPS from `first_s` (a multiple of `step_s`) on, per step, exit and quality."""
+    level_s = max(level_s for level_s in ROLLUP_STEPS_S if step_s % level_s == 0)
+    start_s = ROLLUPS.c.start_s - ROLLUPS.c.start_s % step_s
+    return _of_site(
+        select(
+            start_s.label("bucket_s"),
+            ROLLUPS.c.exit,
+            ROLLUPS.c.quality,
+            *(func.sum(ROLLUPS.c[name]).label(name) for name in (*SUMS, *BUCKETS)),
+        )
+        .where(
+            ROLLUPS.c.step_s == level_s,
+            ROLLUPS.c.start_s >= first_s,
+            ROLLUPS.c.start_s <= last_s,
+        )
+        .group_by(start_s, ROLLUPS.c.exit, ROLLUPS.c.quality),
+        ROLLUPS,
+        site,
+    )
+
+
+def bucket(start_s: int, rows: Sequence[Row[Any]]) -> Bucket:
+    """The rows of one step as one value."""
+
+    def over(name: str) -> float:
+        return float(sum(getattr(row, name) for row in rows))
+
+    exits: defaultdict[str, int] = defaultdict(int)
+    latencies: defaultdict[str, list[int]] = defaultdict(lambda: [0] * len(BUCKETS))
+    for row in rows:
+        exits[row.exit] += round(row.answered)
+        for i, count in enumerate(_latencies(row)):
+            latencies[row.exit][i] += count
+    expected = round(over("expected"))
+    answered = {exit_: count for exit_, count in exits.items() if count}
+    return Bucket(
+        start_s=start_s,
+        exits=answered,
+        degraded=round(sum(row.answered for row in rows if row.quality == "degraded")),
+        late=round(over("late")),
+        known=round(over("known")),
+        correct=round(over("correct")),
+        expected=expected,
+        expected_accuracy=over("expected_accuracy") / expected if expected else None,
+        members=round(over("members")),
+        payload_bytes=over("payload_bytes"),
+        wire_bytes=over("wire_bytes"),
+        p50_s={exit_: quantile(LATENCY_BOUNDS_S, latencies[exit_], 0.5) for exit_ in answered},
+        p99_s={exit_: quantile(LATENCY_BOUNDS_S, latencies[exit_], 0.99) for exit_ in answered},
+    )
+
+
+def _of_site(query: Select[Any], table: Table, site: str | None) -> Select[Any]:
+    return query if site is None else query.where(table.c.site == site)
+
+
+def _latencies(row: Row[Any]) -> list[int]:
+    return [round(getattr(row, name)) for name in BUCKETS]
+
+
+def _exit(row: Row[Any]) -> str:
+    return str(row.exit)

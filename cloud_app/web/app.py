@@ -1,0 +1,286 @@
+"""The WSGI app: the table of routes, who may use it, its headers and its errors."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import secrets
+import time
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+from flask import Flask, Response, g, redirect, render_template, request, session
+from flask_limiter import Limiter
+from flask_limiter.util import get_remote_address
+from flask_wtf.csrf import CSRFError, CSRFProtect, generate_csrf  # type: ignore[import-untyped]
+from werkzeug.exceptions import (
+    Forbidden,
+    HTTPException,
+    MethodNotAllowed,
+    TooManyRequests,
+    Unauthorized,
+    UnsupportedMediaType,
+)
+from werkzeug.wrappers import Response as AnyResponse
+
+from cloud_app.live import Live
+from cloud_app.store import NotFound, Store
+from cloud_app.web import openapi
+from cloud_app.web.board import Streams
+from cloud_app.web.messages import GivePassword, Nothing, OfSite, Problem
+from cloud_app.web.route import FORM, HTML, JSON, Route
+from cloud_app.web.routes import Api
+from cloud_app.web.sign_in import KEY_BYTES, SESSION_S, Sessions, SignIn
+from cloud_app.web.vendor import vendor
+from ddnn.errors import DdnnError, LinkError
+
+log = logging.getLogger(__name__)
+
+MAX_BODY_BYTES = 1 << 14
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+# Attempts to sign in. The second keeps many addresses from guessing together.
+PER_ADDRESS = "5 per minute; 30 per hour"
+OVERALL = "30 per minute; 300 per hour"
+
+_HEADERS = {
+    # Nothing but this server's own files: no inline script or style, no other host, no frame.
+    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; "
+    "frame-ancestors 'none'; object-src 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+_ASSETS = frozenset({"static", "vendor.file"})
+
+
+def create_app(store: Store, live: Live, *, sign_in: SignIn | None) -> Flask:
+    """The page and its API. Without `sign_in` only for those who call it by a loopback name.
+
+    `store` and `live` are used from the server's threads.
+    """
+    app = Flask("cloud_app")
+    app.jinja_options = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True}
+    key = sign_in.key if sign_in else secrets.token_bytes(KEY_BYTES)
+    app.session_interface = Sessions()
+    app.config.update(
+        SECRET_KEY=key,
+        # Cookies are shared by all ports of a host: each installation has its own.
+        SESSION_COOKIE_NAME=f"ddnn-{sha256(b'cookie' + key).hexdigest()[:8]}",
+        SESSION_COOKIE_HTTPONLY=True,
+        SESSION_COOKIE_SAMESITE="Strict",
+        SESSION_REFRESH_EACH_REQUEST=False,
+        PERMANENT_SESSION_LIFETIME=SESSION_S,
+        MAX_CONTENT_LENGTH=MAX_BODY_BYTES,
+        MAX_FORM_MEMORY_SIZE=MAX_BODY_BYTES,
+        PROVIDE_AUTOMATIC_OPTIONS=False,
+        WTF_CSRF_FIELD_NAME="csrf",
+        WTF_CSRF_HEADERS=["X-CSRF-Token"],
+        WTF_CSRF_TIME_LIMIT=None,  # as long as the session
+        WTF_CSRF_SSL_STRICT=False,  # it wants a Referer, which this page never sends
+    )
+    streams = app.extensions["streams"] = Streams()
+    api = Api(store, live, streams)
+    limiter = Limiter(
+        get_remote_address, app=app, strategy="moving-window", storage_uri="memory://"
+    )
+    routes = [*Pages(api, sign_in).routes(), *api.routes()]
+
+    def openapi_json(_ask: Nothing) -> Response:
+        return Response(described, mimetype=JSON)
+
+    routes.append(
+        Route("GET", "/api/v1/openapi.json", openapi_json, dict[str, Any], "This document.")
+    )
+    described = msgspec.json.encode(openapi.document(routes, app.config["SESSION_COOKIE_NAME"]))
+    guard(app, sign_in, {route.name for route in routes if route.open} | _ASSETS)
+    CSRFProtect(app)  # after the guard: who may not come in need not be told of tokens
+    app.register_blueprint(vendor)
+    for route in routes:
+        rule = route.path.replace("{", "<").replace("}", ">")
+        app.add_url_rule(rule, route.name, _view(route), methods=[route.method])
+    login: Any = limiter.limit(PER_ADDRESS)(app.view_functions["login"])
+    app.view_functions["login"] = limiter.limit(OVERALL, key_func=lambda: "everyone")(login)
+    _finish(app, limiter)
+    return app
+
+
+def _view(route: Route) -> Callable[..., AnyResponse]:
+    def view(**in_path: str) -> AnyResponse:
+        # What comes in a path or a query is text: numbers are read from it.
+        asked = {**request.args.to_dict(), **in_path}
+        message: Any = msgspec.convert(asked, route.asks, strict=False)
+        if route.takes is not None and route.takes_as == FORM:
+            message = msgspec.convert(request.form.to_dict(), route.takes)
+        elif route.takes is not None:
+            if request.mimetype != JSON:
+                raise UnsupportedMediaType(f"the body must be {JSON}")
+            message = msgspec.json.decode(request.get_data(), type=route.takes)
+        reply = route.answer(message)
+        if isinstance(reply, AnyResponse):
+            return reply
+        return Response(msgspec.json.encode(reply), route.code, mimetype=JSON)
+
+    view.__name__ = route.name
+    return view
+
+
+# ---------------------------------------------------------------------- pages
+
+
+class Pages:
+    """What is HTML: the page, and the way in and out."""
+
+    def __init__(self, api: Api, sign_in: SignIn | None) -> None:
+        self._api, self._sign_in = api, sign_in
+
+    def routes(self) -> tuple[Route, ...]:
+        return (
+            Route("GET", "/", self.page, HTML, "The page."),
+            Route("GET", "/login", self.login_form, HTML, "The form to sign in.", open=True),
+            Route(
+                "POST", "/login", self.login, None, "Sign in.", takes=GivePassword, takes_as=FORM,
+                code=303, refuses=HTML, open=True,
+            ),
+            Route("POST", "/logout", self.logout, None, "Sign out.", code=204),
+        )  # fmt: skip
+
+    def page(self, _ask: Nothing) -> Response:
+        # The state as it comes from the API, so that the page is painted with its numbers.
+        return Response(render_template("page.html", state=json.loads(self._api.now(OfSite()))))
+
+    def login_form(self, _ask: Nothing) -> AnyResponse:
+        if self._sign_in is None or self._sign_in.session_until_s():
+            return redirect("/", 303)
+        return _login_page("")
+
+    def login(self, form: GivePassword) -> AnyResponse:
+        if self._sign_in is None:
+            return redirect("/", 303)
+        if not self._sign_in.is_password(form.password):
+            log.warning("sign-in refused: wrong password from %s", request.remote_addr)
+            return _login_page("That is not the password.", 403)
+        self._sign_in.start_session()
+        return redirect("/", 303)
+
+    def logout(self, _ask: Nothing) -> Response:
+        session.clear()
+        return Response(status=204)
+
+
+def _login_page(error: str, code: int = 200) -> Response:
+    return Response(render_template("login.html", error=error, csrf=generate_csrf()), code)
+
+
+# ---------------------------------------------------------------------- guard
+
+
+def guard(app: Flask, sign_in: SignIn | None, open_to_all: set[str] | frozenset[str]) -> None:
+    """Before every request: by what name it came, and who asks.
+
+    `g.person`: signed in, until `g.until_s`; `g.machine`: by token.
+    """
+
+    def by_loopback_name() -> None:
+        # Another site's name that resolves to this machine must not get at the page (rebinding).
+        try:
+            name = urlsplit(f"//{request.environ.get('HTTP_HOST', '')}").hostname
+        except ValueError:
+            name = None
+        if name not in LOOPBACK:
+            raise Forbidden(
+                "a page without sign-in answers to localhost, 127.0.0.1 and [::1] only; "
+                "for other names start it with --sign-in on"
+            )
+
+    def who() -> None:
+        g.person = g.machine = False
+        g.until_s = math.inf
+        if sign_in is None:
+            return by_loopback_name()
+        if request.endpoint is None:
+            return None  # there is no such page, which anyone may know
+        until_s = sign_in.session_until_s()
+        if until_s is not None:
+            g.person, g.until_s = True, until_s
+        elif sign_in.is_machine(request):
+            if request.method not in ("GET", "HEAD"):
+                raise Forbidden("the API's token only reads; a person has to sign in for this")
+            g.machine = True
+        elif request.endpoint not in open_to_all:
+            raise Unauthorized(
+                "sign in at /login, or bring the API's token (Authorization: Bearer)"
+            )
+        return None
+
+    app.before_request(who)
+
+
+# ----------------------------------------------------------- headers, errors
+
+
+def _finish(app: Flask, limiter: Limiter) -> None:
+    @app.after_request
+    def protect(response: Response) -> Response:
+        response.headers.update(_HEADERS)
+        if request.endpoint not in _ASSETS or response.status_code >= 400:
+            # An old number must never come out of a cache.
+            response.headers["Cache-Control"] = "no-store"
+        return response
+
+    def problem(code: int, error: str, headers: dict[str, str] | None = None) -> AnyResponse:
+        if request.endpoint == "login":
+            response = _login_page(error, code)
+        else:
+            response = Response(msgspec.json.encode(Problem(error)), code, mimetype=JSON)
+        response.headers.update(headers or {})
+        return response
+
+    @app.errorhandler(HTTPException)
+    def refused(error: HTTPException) -> AnyResponse:
+        if error.code == 401 and request.endpoint == "page":
+            return redirect("/login", 303)
+        if isinstance(error, CSRFError):
+            return problem(
+                400, "this page is older than your session: load it again (X-CSRF-Token is wrong)"
+            )
+        if isinstance(error, TooManyRequests):
+            limit = limiter.current_limit
+            wait_s = max(1, math.ceil(limit.reset_at - time.time())) if limit else 60
+            words = f"too many attempts to sign in; try again in {wait_s} s"
+            return problem(429, words, {"Retry-After": str(wait_s)})
+        headers = {"WWW-Authenticate": "Bearer"} if error.code == 401 else {}
+        if isinstance(error, MethodNotAllowed) and error.valid_methods:
+            headers["Allow"] = ", ".join(error.valid_methods)
+        return problem(error.code or 500, error.description or error.name, headers)
+
+    @app.errorhandler(msgspec.MsgspecError)
+    def malformed(error: msgspec.MsgspecError) -> AnyResponse:
+        return problem(400, str(error))
+
+    @app.errorhandler(UnicodeDecodeError)
+    def not_text(_error: UnicodeDecodeError) -> AnyResponse:
+        return problem(400, "the body is not UTF-8")
+
+    @app.errorhandler(NotFound)
+    def not_found(error: NotFound) -> AnyResponse:
+        return problem(404, str(error))
+
+    @app.errorhandler(DdnnError)
+    def not_now(error: DdnnError) -> AnyResponse:
+        return problem(409, str(error))
+
+    @app.errorhandler(LinkError)
+    def away(error: LinkError) -> AnyResponse:
+        return problem(503, str(error))
+
+    @app.errorhandler(Exception)
+    def failed(error: Exception) -> AnyResponse:
+        log.error("%s %s failed", request.method, request.path, exc_info=error)
+        return problem(500, "this program failed at that; its log says where")

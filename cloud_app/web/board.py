@@ -1,0 +1,196 @@
+"""What the page shows, made once a second however many look, and given to them as a stream."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+import msgspec
+
+from cloud_app.live import BundleView, LinkView, Live, NodeView
+from cloud_app.store import NodeEvent, Record, Store, Summary
+from cloud_app.web.messages import Bundle, DemoState, ExpectedNow, InUse, Node, Now, Viewer
+from ddnn.errors import DdnnError, LinkError
+from ddnn.protocol.messages import MAX_COUNT
+from ddnn.protocol.topics import EVERYWHERE
+from ddnn.runtime.service import ddnn_version
+
+EVERY_S = 1.0
+FRESH_S = 0.9  # below EVERY_S: each round of the listeners finds a new one
+KEEP_S = 10.0  # how long one is kept of a site that nobody asks for any more
+PATIENCE_S = 1.5  # for the database; a page without its numbers is better than none
+NEWEST = 20  # answers and events shown
+EVENTS_LOOKED_AT = 200  # to find those of one site
+MOST_STREAMS = 32  # each holds a thread
+
+
+class Stored(NamedTuple):
+    """What comes from the store."""
+
+    summary: Summary
+    answers: list[Record]
+    events: list[NodeEvent]
+    sites: list[str]
+
+
+class Reader:
+    """Reads the store in a thread of its own: a database that hangs must not hang the page."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._pool = ThreadPoolExecutor(1, "page-store")
+        self._pending: dict[str | None, Future[Stored]] = {}
+
+    def read(self, site: str | None) -> Stored:
+        """LinkError where the database is away, or does not answer in time. One thread calls."""
+        late = self._pending.pop(site, None)
+        future = late or self._pool.submit(self._read, site)
+        try:
+            return future.result(0.0 if late else PATIENCE_S)
+        except TimeoutError:
+            self._pending[site] = future
+            raise LinkError(
+                f"the database has not answered within {PATIENCE_S:g} s; "
+                "is its server overloaded or its disk too slow?"
+            ) from None
+
+    def _read(self, site: str | None) -> Stored:
+        store = self._store
+        events = store.events(NEWEST if site is None else EVENTS_LOOKED_AT)
+        return Stored(
+            store.summary(site),
+            store.newest(NEWEST, site),
+            [event for event in events if site in (None, event.site)][:NEWEST],
+            store.sites(),
+        )
+
+
+class Board:
+    """The newest Now of each site that somebody looks at, as JSON; from any thread."""
+
+    def __init__(self, store: Store, live: Live) -> None:
+        self._reader, self._live = Reader(store), live
+        self._lock = threading.Lock()
+        self._made: dict[str | None, tuple[float, bytes]] = {}
+
+    def state(self, site: str | None, viewer: Viewer) -> bytes:
+        """State as JSON: what all see, at most a second old, and what is the viewer's own."""
+        return self._now(site)[:-1] + b"," + msgspec.json.encode(viewer)[1:]
+
+    def _now(self, site: str | None) -> bytes:
+        with self._lock:  # whoever comes first makes it, the others wait for it
+            at_s, body = self._made.get(site, (-KEEP_S, b""))
+            if not body or time.monotonic() - at_s > FRESH_S:
+                body = msgspec.json.encode(self._make(site))
+                at_s = time.monotonic()
+                self._made = {s: m for s, m in self._made.items() if at_s - m[0] < KEEP_S}
+                self._made[site] = at_s, body
+            return body
+
+    def _make(self, site: str | None) -> Now:
+        live = self._live
+        link, bundle, nodes, database = live.link(), live.bundle(), live.nodes(), ""
+        stored = None
+        try:
+            stored = self._reader.read(site)
+        except LinkError as error:
+            database = str(error)
+        sites = sites_of(nodes, stored.sites if stored else ())
+        shown = [node for node in nodes if site is None or node.site in (site, EVERYWHERE)]
+        one = site or (sites[0] if len(sites) == 1 else None)
+        return Now(
+            at_s=time.time(),
+            version=ddnn_version(),
+            bundle=Bundle.of(bundle),
+            link=link,
+            database=live.database_away() or database,
+            nodes=[Node.of(node, node.id in (*bundle.devices, bundle.lead)) for node in shown],
+            summary=stored.summary if stored else None,
+            expected_now=expected_now(nodes, bundle, link, one),
+            answers=stored.answers if stored else [],
+            events=stored.events if stored else [],
+            thresholds=in_use(nodes, bundle, link, one),
+            demo=_demo(live),
+            sites=sites,
+        )
+
+
+def sites_of(nodes: Sequence[NodeView], stored: Sequence[str]) -> list[str]:
+    return sorted({*stored, *(node.site for node in nodes)} - {EVERYWHERE})
+
+
+def expected_now(
+    nodes: Sequence[NodeView], bundle: BundleView, link: LinkView, site: str | None
+) -> ExpectedNow:
+    """Nothing is expected without a broker, for then nobody is known to be there."""
+    if site is None or not link.connected:
+        return ExpectedNow([], [], None)
+    there = {
+        node.id
+        for node in nodes
+        if node.site == site and node.state == "online" and node.bundle == bundle.id
+    }
+    members = [device for device in bundle.devices if device in there]
+    missing = [device for device in bundle.devices if device not in there]
+    return ExpectedNow(members, missing, bundle.expected(members))
+
+
+def in_use(
+    nodes: Sequence[NodeView], bundle: BundleView, link: LinkView, site: str | None
+) -> InUse:
+    """The thresholds that the lead edge of a site reports; unknown while it is not heard."""
+    own = dict(bundle.thresholds)
+    for node in nodes:
+        if (node.site, node.id, node.bundle) != (site, bundle.lead, bundle.id):
+            continue
+        gauges = node.gauges
+        revision = gauges.get("threshold_revision", -1.0)
+        if link.connected and node.state == "online" and 0 <= revision < MAX_COUNT:
+            used = {t: gauges[f"threshold_{t}"] for t in own if f"threshold_{t}" in gauges}
+            return InUse(used, own, int(revision))
+    return InUse(None, own, None)
+
+
+def _demo(live: Live) -> DemoState | None:
+    demo = live.demo()
+    if demo is None:
+        return None
+    try:
+        return DemoState(demo.nodes())
+    except DdnnError:  # the demo itself was ended
+        return DemoState({})
+
+
+class Streams:
+    """How many listeners there are, and the word that all of them shall end."""
+
+    def __init__(self, most: int = MOST_STREAMS) -> None:
+        self._free = threading.BoundedSemaphore(most)
+        self._closing = threading.Event()
+
+    def open(self) -> None:
+        """A server may be started anew with the same app."""
+        self._closing.clear()
+
+    def close(self) -> None:
+        self._closing.set()
+
+    def take(self) -> bool:
+        return self._free.acquire(blocking=False)
+
+    def give_back(self) -> None:
+        self._free.release()
+
+    def events(self, state: Callable[[], bytes], wanted: Callable[[], bool]) -> Iterator[bytes]:
+        """A server-sent event each second, in step with all other listeners, while `wanted`.
+
+        Each is a whole state, so that who connects again has missed nothing; it is the heartbeat,
+        too: writing it finds out that a listener is gone.
+        """
+        yield b"retry: 2000\n\n"
+        while not self._closing.is_set() and wanted():
+            yield b"event: state\ndata: " + state() + b"\n\n"
+            self._closing.wait(EVERY_S - time.monotonic() % EVERY_S)

@@ -1,0 +1,137 @@
+"""What Prometheus scrapes: totals that the store keeps, and the nodes as they are. No scan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.registry import Collector
+
+from cloud_app.live import Live, NodeView
+from cloud_app.store import LATENCY_BOUNDS_S, Store
+from ddnn.errors import LinkError
+from ddnn.runtime.service import ddnn_version
+
+METRICS_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+# Which of the nodes' counts are of something that was let go, and why.
+DROPPED = (
+    "answer_log_failed",
+    "answers_given_up",
+    "evicted",
+    "expired",
+    "features_late",
+    "features_refused",
+    "frames_skipped",
+    "malformed",
+    "queue_full",
+    "scores_late",
+    "scores_refused",
+    "section_failed",
+    "thresholds_refused",
+    "unanswered",
+    "verdict_late",
+    "verdict_refused",
+    "wrong_bundle",
+)
+
+
+class Metrics(Collector):
+    """Collects anew at every scrape."""
+
+    def __init__(self, store: Store, live: Live) -> None:
+        self._store, self._live = store, live
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    def exposition(self) -> bytes:
+        return generate_latest(self._registry)
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing beforehand: to register must not read the database."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        live = self._live
+        build = {"version": ddnn_version(), "bundle": live.bundle().id}
+        yield InfoMetricFamily("ddnn_build", "The program and the bundle in use.", build)
+        broker = "Whether the broker is connected."
+        yield GaugeMetricFamily("ddnn_broker_up", broker, float(live.link().connected))
+        up = not live.database_away()
+        try:
+            samples = list(_samples(self._store))
+        except LinkError:
+            up, samples = False, []
+        database = "Whether answers can be written and read."
+        yield GaugeMetricFamily("ddnn_database_up", database, float(up))
+        yield from samples
+        yield from _nodes(live.nodes(), live.link().connected)
+
+
+def _samples(store: Store) -> Iterator[Metric]:
+    answered = CounterMetricFamily(
+        "ddnn_samples", "Samples by the exit and quality of their first answer.",
+        labels=("site", "exit", "quality"),
+    )  # fmt: skip
+    durations = HistogramMetricFamily(
+        "ddnn_end_to_end_duration_seconds", "From capture to answer.", labels=("site", "exit")
+    )
+    labelled = CounterMetricFamily(
+        "ddnn_labelled_samples", "Samples whose truth is known; falls if a label is taken back.",
+        labels=("site",),
+    )  # fmt: skip
+    correct = CounterMetricFamily(
+        "ddnn_correct_samples", "Of the labelled samples, those answered rightly.",
+        labels=("site",),
+    )  # fmt: skip
+    for site in store.sites():
+        for (exit_, quality), count in sorted(store.totals(site).items()):
+            answered.add_metric((site, exit_, quality), count)
+        for exit_, histogram in sorted(store.histogram(site).items()):
+            bounds = [*(str(float(b)) for b in LATENCY_BOUNDS_S), "+Inf"]
+            buckets = list(zip(bounds, accumulate(map(float, histogram.buckets)), strict=True))
+            durations.add_metric((site, exit_), buckets, histogram.sum_s)
+        summary = store.summary(site)
+        labelled.add_metric((site,), summary.known)
+        correct.add_metric((site,), round((summary.accuracy or 0.0) * summary.known))
+    yield from (answered, durations, labelled, correct)
+
+
+def _nodes(nodes: Iterable[NodeView], connected: bool) -> Iterator[Metric]:
+    names = ("site", "node")
+    up = GaugeMetricFamily(
+        "ddnn_node_up", "Whether the node is online; 0 while there is no broker to tell.",
+        labels=(*names, "role"),
+    )  # fmt: skip
+    age = GaugeMetricFamily(
+        "ddnn_node_last_seen_age_seconds", "Since the node's last message.", labels=names
+    )
+    memory = GaugeMetricFamily("ddnn_node_memory_bytes", "Resident memory.", labels=names)
+    sent = CounterMetricFamily(
+        "ddnn_link_transmit_bytes", "What the node published, with topics and headers.",
+        labels=names,
+    )  # fmt: skip
+    dropped = CounterMetricFamily(
+        "ddnn_node_dropped", "What the node let go, by reason.", labels=(*names, "reason")
+    )
+    for node in nodes:
+        key = (node.site, node.id)
+        up.add_metric((*key, node.role), float(connected and node.state == "online"))
+        if node.last_seen_age_s is not None:
+            age.add_metric(key, node.last_seen_age_s)
+        if node.memory_bytes:
+            memory.add_metric(key, node.memory_bytes)
+        if "bytes_sent" in node.counts:
+            sent.add_metric(key, node.counts["bytes_sent"])
+        for reason in DROPPED:
+            if reason in node.counts:
+                dropped.add_metric((*key, reason), node.counts[reason])
+    yield from (up, age, memory, sent, dropped)

@@ -1,0 +1,97 @@
+"""The WSGI server: waitress, with bounds, and a close that ends everything at once."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from typing import Any
+
+import waitress.server  # type: ignore[import-untyped]
+from flask import Flask
+
+from cloud_app.web.board import MOST_STREAMS, Streams
+from ddnn.errors import ConfigError
+
+CLOSE_S = 5.0  # how long closing waits for requests under way
+THREADS = MOST_STREAMS + 8  # each stream holds one
+MOST_CONNECTIONS = 256
+MAX_BODY_BYTES = 1 << 16  # refused before it is read; the app has a lower bound of its own
+MAX_HEADER_BYTES = 1 << 15
+UNREAD_BYTES = 1 << 18  # what a slow reader may leave unread here before its thread waits
+SEND_BUFFER_BYTES = 1 << 16  # … and in the kernel
+# A listener that is gone without a word, or does not read, is given up after this.
+SILENCE_MS = 10_000
+
+
+class Server:
+    """A running web server; `port` is the one it got."""
+
+    def __init__(self, app: Flask, host: str, port: int, trusted_proxy: str = "") -> None:
+        self._channels: dict[int, Any] = {}
+        self._streams: Streams = app.extensions["streams"]
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            listener = socket.create_server((host, port), family=family)
+        except (OSError, OverflowError) as error:
+            raise ConfigError(
+                f"the page cannot listen on {host} port {port}: {error}; "
+                "choose another port, or 0 for any that is free"
+            ) from error
+        self.port: int = listener.getsockname()[1]
+        proxy: dict[str, Any] = {}
+        if trusted_proxy:
+            headers = {"x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"}
+            proxy = {"trusted_proxy": trusted_proxy, "trusted_proxy_headers": headers}
+        self._server = waitress.server.create_server(
+            app,
+            map=self._channels,
+            sockets=[listener],
+            ident=None,
+            threads=THREADS,
+            connection_limit=MOST_CONNECTIONS,
+            max_request_body_size=MAX_BODY_BYTES,
+            max_request_header_size=MAX_HEADER_BYTES,
+            outbuf_high_watermark=UNREAD_BYTES,
+            channel_request_lookahead=1,  # reads on during a stream, and so sees that it was left
+            clear_untrusted_proxy_headers=True,
+            **proxy,
+        )
+        self._server.adj.socket_options = _socket_options()
+        self._streams.open()
+        self._thread = threading.Thread(target=self._server.run, name="web", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop listening and end every connection; a second call does nothing."""
+        if not self._thread.is_alive():
+            return
+        self._streams.close()
+        # Channels belong to the server's thread: it ends once it has closed them all.
+        self._server.trigger.pull_trigger(self._close_channels)
+        self._thread.join(CLOSE_S)
+        self._server.task_dispatcher.shutdown(timeout=CLOSE_S)
+
+    def _close_channels(self) -> None:
+        for channel in list(self._channels.values()):
+            channel.close()
+
+
+def _socket_options() -> list[tuple[int, int, int]]:
+    options = [
+        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+        (socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES),
+    ]
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+        options.append((socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_MS))
+    return options
+
+
+def serve(
+    app: Flask, host: str = "127.0.0.1", port: int = 8080, *, trusted_proxy: str = ""
+) -> Server:
+    """Serve in a daemon thread; ConfigError where host and port cannot be had.
+
+    `trusted_proxy` is the address of a reverse proxy whose X-Forwarded headers are believed; it
+    has to set or clear all of them.
+    """
+    return Server(app, host, port, trusted_proxy)

@@ -1,0 +1,104 @@
+"""What other thresholds would have done with the samples that are recorded. Pure.
+
+The exit rule is DDNN's (Teerapittayanon et al., ICDCS 2017, Sec. III-D), see
+ddnn.exits.manifest.is_sure: the first exit, from shallow to deep, with eta < T answers; the
+deepest always does. A recorded sample tells eta and label of the exits that judged it. Where none
+of these would be sure, a deeper one would have been asked that never was: its answer is not known,
+and such samples are the share UNKNOWN instead of being guessed. (That also holds for a sample
+whose deeper exit was asked and did not answer in time.)
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import numpy as np
+
+from cloud_app.store import Replay
+from cloud_app.store.statistics import wilson_interval
+from ddnn.exits.manifest import SweepRow, is_sure
+
+UNKNOWN = "unknown"
+ALONE = "device"  # answered by a device for itself: no threshold of the edge has a say in it
+
+
+class WhatIf(msgspec.Struct, frozen=True):
+    """Recorded samples answered anew. `bytes` are per sample and device.
+
+    Shares are of all `samples`; `accuracy` is over the `known` ones, those that have an answer
+    and a truth. None: nothing to measure it on.
+    """
+
+    samples: int
+    exit_share: dict[str, float]
+    known: int
+    accuracy: float | None
+    interval: tuple[float, float] | None  # 95 %
+    bytes: float | None
+
+
+def answer_anew(
+    exits: Sequence[str], thresholds: Mapping[str, float], replay: Replay
+) -> tuple[str, int] | None:
+    """Exit and label of the answer; None where it is not known."""
+    if replay.exit == ALONE:
+        return replay.exit, replay.label
+    for tier, label, eta in replay.passed:
+        if is_sure(exits, thresholds, tier, eta):
+            return tier, label
+    return None
+
+
+def what_if(
+    exits: Sequence[str],
+    sweep: Sequence[SweepRow],
+    thresholds: Mapping[str, float],
+    replays: Sequence[Replay],
+) -> WhatIf:
+    """What `thresholds` would have done with `replays`, samples of the bundle with `exits`."""
+    shares: Counter[str] = Counter()
+    known = correct = 0
+    for replay in replays:
+        answer = answer_anew(exits, thresholds, replay)
+        shares[answer[0] if answer else UNKNOWN] += 1
+        if answer is not None and replay.truth is not None and replay.truth >= 0:
+            known += 1
+            correct += answer[1] == replay.truth
+    samples = len(replays)
+    exit_share = {
+        tier: shares[tier] / samples
+        for tier in (ALONE, *exits, UNKNOWN)
+        if samples and (tier in exits or tier == UNKNOWN or shares[tier])
+    }
+    return WhatIf(
+        samples=samples,
+        exit_share=exit_share,
+        known=known,
+        accuracy=correct / known if known else None,
+        interval=wilson_interval(correct, known) if known else None,
+        bytes=_bytes_at(sweep, exit_share),
+    )
+
+
+def _bytes_at(sweep: Sequence[SweepRow], exit_share: Mapping[str, float]) -> float | None:
+    """Bytes at the share of samples that sent no features: all that they depend on (notes A6).
+
+    The sweep's rows lie on that line. The share is known even where a deeper answer is not.
+    """
+    if not sweep or not exit_share:
+        return None
+    rows = sorted((r.exit_share.get("local", 0.0), r.bytes_per_sample_per_device) for r in sweep)
+    shares, sizes = zip(*rows, strict=True)
+    no_features = exit_share.get("local", 0.0) + exit_share.get(ALONE, 0.0)
+    return float(np.interp(no_features, shares, sizes))
+
+
+def nearest(sweep: Sequence[SweepRow], thresholds: Mapping[str, float]) -> SweepRow | None:
+    """The row of the sweep whose thresholds are nearest (least squares)."""
+
+    def distance(row: SweepRow) -> float:
+        return sum((row.thresholds.get(tier, 0.0) - t) ** 2 for tier, t in thresholds.items())
+
+    return min(sweep, key=distance, default=None)

@@ -1,0 +1,19 @@
+"""What this machine must be. Imports nothing that is not in Python itself."""
+
+from __future__ import annotations
+
+import platform
+import struct
+
+MACHINES_32_BIT = ("armv6l", "armv7l", "armv8l", "i386", "i486", "i586", "i686")
+
+
+def refusal() -> str:
+    """Why the device cannot run here; empty where it can."""
+    bits, machine = 8 * struct.calcsize("P"), platform.machine()
+    if bits == 64 and machine not in MACHINES_32_BIT:
+        return ""
+    return (
+        f"this is a 32-bit system ({machine}, Python of {bits} bits), for which there is no "
+        "LiteRT; install the 64-bit edition of Raspberry Pi OS"
+    )

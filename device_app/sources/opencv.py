@@ -1,0 +1,112 @@
+"""What OpenCV reads: USB cameras (V4L2), network cameras (RTSP, through FFmpeg), video files."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ddnn.core.clock_offset import ClockOffset
+from ddnn.errors import ConfigError, LinkError
+from device_app.picture import Image
+
+
+def _cv2() -> Any:
+    """OpenCV, quiet: what it prints may name a URI with its password; we report in our words."""
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    # TCP: no torn frames, one port. No reordering buffers between camera and decoder.
+    os.environ.setdefault(
+        "OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay"
+    )
+    import cv2
+
+    return cv2
+
+
+class OpenCvCamera:
+    """A frame's time is its arrival, less what the stream's own stamps say it was late: after a
+    stall the network delivers a burst of old frames, and those are not of now."""
+
+    bgr = True
+
+    def __init__(self, kind: str, path: str, timeout_s: float) -> None:
+        cv2 = _cv2()
+        wait_ms = round(timeout_s * 1000)
+        if kind == "v4l2":
+            _check_device(Path(path))
+            os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", str(max(1, int(timeout_s))))
+            self._capture = cv2.VideoCapture(path, cv2.CAP_V4L2)
+        else:
+            self._capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG, [
+                cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, wait_ms,
+                cv2.CAP_PROP_READ_TIMEOUT_MSEC, wait_ms,
+                cv2.CAP_PROP_N_THREADS, 1,  # a decoder with more keeps as many frames back
+            ])  # fmt: skip
+        if not self._capture.isOpened():
+            self._capture.release()
+            raise LinkError(
+                f"{path} is no camera that gives pictures"
+                if kind == "v4l2"
+                else "the stream cannot be opened; are address, path, user and password right?"
+            )
+        self._position = cv2.CAP_PROP_POS_MSEC
+        self._ages, self._stamp_s = ClockOffset(timeout_s), -1.0
+
+    def grab(self) -> float:
+        if not self._capture.grab():
+            raise LinkError("the stream has ended")
+        now_s = time.monotonic()
+        stamp_s, before_s = self._capture.get(self._position) / 1000, self._stamp_s
+        self._stamp_s = stamp_s
+        return now_s - (self._ages.age_s(stamp_s, now_s) if stamp_s > before_s else 0.0)
+
+    def image(self) -> Image:
+        there, image = self._capture.retrieve()
+        if not there:
+            raise LinkError("the stream's frame cannot be decoded")
+        return np.asarray(image, np.uint8)
+
+    def close(self) -> None:
+        self._capture.release()
+
+
+def _check_device(path: Path) -> None:
+    """What is wrong with a device node, in words: OpenCV says only that it did not open."""
+    try:
+        if not stat.S_ISCHR(path.stat().st_mode):
+            raise ConfigError(f"{path} is no device; `ls /dev/video*` lists the cameras")
+        if not os.access(path, os.R_OK | os.W_OK):
+            raise ConfigError(f"{path}: not permitted; add this user to the group `video`")
+    except OSError as error:
+        raise LinkError(f"{path}: {error.strerror}; is the camera plugged in?") from None
+
+
+def video(path: Path) -> Iterator[Image]:
+    """The frames (BGR) of a video file, over and over."""
+    cv2 = _cv2()
+    if not path.is_file():
+        raise ConfigError(f"video:{path}: no such file")
+
+    def read() -> Iterator[Image]:
+        while True:
+            capture = cv2.VideoCapture(str(path))
+            frames = 0
+            try:
+                while True:
+                    ok, image = capture.read()
+                    if not ok:
+                        break
+                    frames += 1
+                    yield image
+            finally:
+                capture.release()
+            if not frames:
+                raise ConfigError(f"video:{path}: no frame can be decoded from it")
+
+    return read()

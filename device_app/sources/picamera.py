@@ -1,0 +1,62 @@
+"""A Raspberry Pi's camera by picamera2."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from ddnn.errors import ConfigError, LinkError
+from device_app.picture import Image
+
+SIZE = (1280, 960)  # the sensors' whole field of view, binned where they can
+PLAUSIBLE_S = 10.0  # the clock of a stamp further away than this is not the one we think
+
+
+class PiCamera:
+    """Stamped by the sensor. `BGR888` is libcamera's name for bytes in the order R, G, B."""
+
+    bgr = False
+
+    def __init__(self, number: int) -> None:
+        from picamera2 import Picamera2
+
+        found = len(Picamera2.global_camera_info())
+        if number >= found:
+            raise LinkError(
+                f"picamera://{number}: {found} camera(s) found; is the cable in? "
+                "`rpicam-hello --list-cameras` lists them"
+            )
+        self._camera = Picamera2(number)
+        try:
+            # queue: no frame from before the question is handed out
+            self._camera.configure(
+                self._camera.create_video_configuration(
+                    main={"size": SIZE, "format": "BGR888"}, queue=False
+                )
+            )
+            self._camera.start()
+        except BaseException:
+            self._camera.close()
+            raise
+        self._image: Image | None = None
+
+    def grab(self) -> float:
+        request = self._camera.capture_request()
+        try:
+            now_s, now_ns = time.monotonic(), time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+            stamp_ns = request.get_metadata().get("SensorTimestamp")
+            self._image = request.make_array("main")
+        finally:
+            request.release()  # the camera needs its buffers back
+        age_s = (now_ns - stamp_ns) / 1e9 if stamp_ns is not None else 0.0
+        return now_s - (age_s if 0 <= age_s <= PLAUSIBLE_S else 0.0)
+
+    def image(self) -> Image:
+        if self._image is None:
+            raise ConfigError("no frame has been grabbed")
+        return np.asarray(self._image, np.uint8)
+
+    def close(self) -> None:
+        self._camera.stop()
+        self._camera.close()

@@ -1,0 +1,83 @@
+"""What crosses the bridge, against the one table of topics: neither can change alone."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from ddnn.protocol.messages import MAX_MESSAGE_BYTES
+from ddnn.protocol.topics import EVERYWHERE, ROOT, Kind, topic_filter
+from tests.deployment.composed import ROOT as REPOSITORY
+
+SITE = "home"
+UP = {Kind.UPLINK, Kind.RESULT, Kind.BACKLOG, Kind.STATUS, Kind.STATS}
+DOWN = {Kind.VERDICT, Kind.STORED, Kind.THRESHOLDS}
+LAN_ONLY = {Kind.SCORES, Kind.FEATURES, Kind.ESCALATE, Kind.CLOCK_ASK, Kind.CLOCK_TELL}
+CLOUDS = topic_filter(Kind.STATUS, EVERYWHERE)
+
+
+def conf(broker: str) -> list[list[str]]:
+    lines = (REPOSITORY / "mosquitto" / f"{broker}.conf").read_text().splitlines()
+    return [line.split() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def bridged() -> dict[tuple[str, str], int]:
+    """(filter, direction) -> QoS, of every topic line; both ends name the topic alike."""
+    lines: dict[tuple[str, str], int] = {}
+    for key, *words in conf("edge"):
+        if key == "topic":
+            pattern, direction, qos, here, there = words
+            assert here == there
+            lines[here + pattern, direction] = int(qos)
+    return lines
+
+
+def commands(kind: Kind) -> str:
+    """One line serves all commands, those of later kinds too."""
+    return re.sub(r"/cmd/.*", "/cmd/#", topic_filter(kind, SITE))
+
+
+def test_every_kind_has_its_place():
+    assert {*Kind} == UP | DOWN | LAN_ONLY
+    assert not (UP & DOWN or UP & LAN_ONLY or DOWN & LAN_ONLY)
+
+
+def test_the_bridge_is_the_table():
+    expected = {(topic_filter(kind, SITE), "out"): kind.value.qos for kind in UP}
+    expected |= {(commands(kind), "in"): kind.value.qos for kind in DOWN}
+    expected[CLOUDS, "in"] = Kind.STATUS.value.qos
+    assert bridged() == expected
+
+
+def fits(filter_: str, topic: str) -> bool:
+    pattern = re.escape(filter_).replace(r"\+", "[^/]+").replace(r"\#", ".+")
+    return re.fullmatch(pattern.replace("#", ".+"), topic) is not None
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_a_message_crosses_one_way_or_not_at_all(kind):
+    topic = topic_filter(kind, SITE).replace("+", "node-1")
+    ways = [direction for (filter_, direction), _ in bridged().items() if fits(filter_, topic)]
+    assert ways == (["out"] if kind in UP else ["in"] if kind in DOWN else [])
+    assert not any(fits(f, topic.replace(f"/{SITE}/", "/other/")) for f, _ in bridged())
+
+
+@pytest.mark.parametrize("broker", ["edge", "cloud"])
+def test_a_broker_takes_the_largest_message_from_users_only(broker):
+    lines = conf(broker)
+    assert ["message_size_limit", str(MAX_MESSAGE_BYTES)] in lines
+    assert ["allow_anonymous", "false"] in lines
+    assert ["password_file", "/tmp/users"] in lines
+    assert ["persistence", "true"] in lines
+    assert [words for words in lines if words[0] == "listener"] == [["listener", "1883"]]
+    limits = {words[0] for words in lines}
+    assert {"max_inflight_messages", "max_queued_messages", "max_queued_bytes"} <= limits
+
+
+def test_start_sh_names_the_site_everywhere():
+    """`home` stands in the bridge's lines alone, where start.sh puts the site's own name."""
+    places = [words for words in conf("edge") if any("home" in word for word in words)]
+    assert {words[0] for words in places} == {"connection", "remote_clientid", "topic"}
+    assert ROOT in str(places)
+    assert not any("home" in word for words in conf("cloud") for word in words)

@@ -1,0 +1,114 @@
+"""A Mosquitto of one's own, and a node that says what it is told to: for tests of commands."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+
+from ddnn.adapters.broker import free_port, wait_until_listening
+from ddnn.protocol import topics
+from ddnn.protocol.codec import decode, encode
+from ddnn.protocol.messages import ClockAsk, ClockTell, Message, Status
+from ddnn.protocol.topics import Kind, Topic
+from ddnn.runtime.fleet import Fleet
+from tests.parts import MOSQUITTO, need, need_mosquitto
+
+IN_TIME_S = 20.0
+USER, PASSWORD = "cam1", "correct horse 7f3a"
+
+
+@contextmanager
+def mosquitto(directory: Path, *lines: str) -> Iterator[int]:
+    """A Mosquitto with these lines of configuration; its port."""
+    need_mosquitto()
+    port = free_port()
+    conf = directory / "broker.conf"
+    conf.write_text("\n".join([f"listener {port} 127.0.0.1", "user root", *lines]) + "\n")
+    fleet = Fleet(directory / "broker-logs")
+    fleet.start("broker", [str(MOSQUITTO), "-c", str(conf)])
+    try:
+        wait_until_listening(port)
+        yield port
+    finally:
+        fleet.close()
+
+
+def with_password(directory: Path) -> tuple[str, ...]:
+    """Configuration lines that let in USER with PASSWORD, and nobody else."""
+    passwords = shutil.which("mosquitto_passwd")
+    need(passwords, "mosquitto_passwd is not installed (apt install mosquitto)")
+    file = directory / "passwords"
+    subprocess.run([str(passwords), "-b", "-c", str(file), USER, PASSWORD], check=True, timeout=30)
+    return "allow_anonymous false", f"password_file {file}"
+
+
+def run(command: Sequence[str], **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False,
+        env={**os.environ, **variables},
+    )  # fmt: skip
+
+
+def start_node(fleet: Fleet, app: str, node: str, port: int, bundle: Path, *flags: str) -> None:
+    fleet.start(node, [
+        sys.executable, "-m", f"{app}_app", "--node", node, "--bundle", str(bundle),
+        "--broker-port", str(port), "--stats-every-s", "0.3", *flags,
+    ], {"OMP_NUM_THREADS": "1"})  # fmt: skip
+
+
+class Voice:
+    """A client of the broker that hears all of it, and says what a test wants said."""
+
+    def __init__(self, port: int, site: str = "home") -> None:
+        self.site = site
+        self.heard: list[tuple[str, bytes, bool]] = []  # topic, payload, retained
+        self.clock_ahead_s: float | None = None  # None: it does not tell the time
+        self._client = paho.Client(CallbackAPIVersion.VERSION2)
+        self._client.on_message = self._take
+        self._client.connect("127.0.0.1", port)
+        self._client.subscribe("#", 1)
+        self._client.loop_start()
+
+    def _take(self, _client: object, _user: object, message: paho.MQTTMessage) -> None:
+        self.heard.append((message.topic, message.payload, message.retain))
+        if self.clock_ahead_s is None or "/clock/" not in message.topic:
+            return
+        topic = topics.parse(message.topic)
+        asked = decode(topic.kind, message.payload)
+        if isinstance(asked, ClockAsk):
+            told = ClockTell(asked.asked_at_s, time.time() + self.clock_ahead_s)
+            self.say(Kind.CLOCK_TELL, topic.node, told)
+
+    def say(self, kind: Kind, node: str, message: Message) -> None:
+        topic = str(Topic(self.site, kind, node))
+        rule = kind.value
+        sent = self._client.publish(topic, encode(message), rule.qos, rule.retain)
+        if rule.qos:
+            sent.wait_for_publish(IN_TIME_S)
+
+    def announce(self, node: str, role: Any, state: Any = "online", **more: Any) -> None:
+        self.say(Kind.STATUS, node, Status(role, more.pop("session", 7), state, **more))
+
+    def until(self, true: Callable[[], Any]) -> Any:
+        until_s = time.monotonic() + IN_TIME_S
+        while not (found := true()):
+            assert time.monotonic() < until_s, "not in time"
+            time.sleep(0.02)
+        return found
+
+    def payloads(self, topic: str) -> list[bytes]:
+        return [payload for heard, payload, _ in list(self.heard) if heard == topic]
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()

@@ -1,0 +1,201 @@
+"""The benchmarks of a running site: they measure real parts, and notice what does not hold."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import fan_in
+from benchmarks.made import answers
+from benchmarks.soak import BOUNDS, Life, faults, growth, judge, owed, resources, soak, spared
+from ddnn.cli.demo import Plan, Stored
+from ddnn.data import load
+from ddnn.runtime.bundle import read_manifest
+from tests.conftest import ROOT
+from tests.parts import need_mosquitto
+
+NODES = ["broker", "cloud", "edge", *(f"cam{i}" for i in range(1, 7))]
+RATE_HZ, DEADLINE_S = 10.0, 1.5
+
+
+@pytest.fixture(scope="module")
+def plan(scenes_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    split = load("scenes", samples=(50, 50, 50)).test
+    frames = tmp_path_factory.mktemp("benchmark") / "frames"
+    frames.mkdir()
+    np.save(frames / "images.npy", split.images)
+    np.save(frames / "view_labels.npy", split.view_labels)
+    return Plan(read_manifest(scenes_bundle)[0], scenes_bundle, frames, split.labels)
+
+
+# ------------------------------------------------------------- what is owed
+
+
+def test_a_sample_is_owed_if_one_device_lives_from_its_capture_to_its_deadline():
+    wanted = range(100, 200)  # 10.0 s to 19.9 s
+    seen, stayed = owed([(12.0, 15.0), (11.0, 13.0)], wanted, RATE_HZ, DEADLINE_S)
+    assert [s for s, yes in zip(wanted, seen, strict=True) if yes] == list(range(110, 150))
+    expected = [*range(110, 116), *range(120, 136)]
+    assert [s for s, yes in zip(wanted, stayed, strict=True) if yes] == expected
+
+
+def stored(samples: range, took_s: float = 0.1) -> list[Stored]:
+    made = answers(np.random.default_rng(0), ["demo"], 1, 1.0, 1.0)
+    (_, answer), records = next(made), []
+    for sample in samples:
+        at_s = sample / RATE_HZ
+        own = {"sample": sample, "captured_at_s": at_s, "label": 1}
+        records.append(
+            Stored(type(answer)(**{**_fields(answer), **own}), first_answered_at_s=at_s + took_s)
+        )
+    return records
+
+
+def _fields(answer) -> dict:
+    return {name: getattr(answer, name) for name in answer.__struct_fields__}
+
+
+UP, WANTED = [(0.0, 1000.0)], range(100, 200)
+
+
+def judged(records: list[Stored], up=UP) -> dict:
+    return judge(records, up, WANTED, RATE_HZ, DEADLINE_S)
+
+
+def test_nothing_is_wrong_where_every_sample_is_stored_in_time():
+    found = judged(stored(WANTED))
+    assert (found["samples"], found["owed"]) == (100, 100)
+    assert [found["unanswered"], found["late"], found["repeated"]] == [[], {}, []]
+
+
+def test_one_missing_late_or_repeated_answer_is_found():
+    assert judged(stored(range(101, 200)))["unanswered"] == [100]
+    late = stored(range(100, 199)) + stored(range(199, 200), took_s=DEADLINE_S + 0.01)
+    assert list(judged(late)["late"]) == [199]
+    assert judged(stored(WANTED) + stored(range(150, 151)))["repeated"] == [150]
+
+
+def test_an_answer_without_a_label_is_none():
+    records = stored(WANTED)
+    empty = type(records[0].answer)(**{**_fields(records[7].answer), "label": -1})
+    records[7] = Stored(empty, records[7].first_answered_at_s)
+    assert judged(records)["unanswered"] == [107]
+
+
+def test_what_nobody_saw_or_all_took_along_is_excused_and_counted():
+    found = judged([], up=[(10.0, 12.0)])
+    assert found["unanswered"] == list(range(100, 106))  # the device lived to their deadlines
+    assert (found["lost_with_all_that_saw_it"], found["unseen"]) == (14, 80)
+
+
+# ------------------------------------------------------------------- growth
+
+
+def life(mb_per_s: float = 0.0, handles_per_s: float = 0.0, seconds: int = 120) -> Life:
+    made = Life(process=None, started_s=0.0)  # type: ignore[arg-type]
+    made.rows = [
+        (float(s), 50 + mb_per_s * s, round(10 + handles_per_s * s), 2, 0.0)
+        for s in range(seconds + 1)
+    ]
+    return made
+
+
+def test_a_leak_is_found_and_a_steady_life_is_not():
+    assert resources({"edge": [life()]}, set(), judged=True)[1] == []
+    _, wrong = resources({"edge": [life(), life(mb_per_s=0.1)]}, set(), judged=True)
+    assert len(wrong) == 1
+    assert "memory_mb" in wrong[0]
+    _, wrong = resources({"edge": [life(handles_per_s=0.1)]}, set(), judged=True)
+    assert "handles" in wrong[0]
+
+
+def test_a_life_too_short_to_judge_does_not_pass_as_judged():
+    assert growth(life(seconds=30).rows) is None
+    figures, wrong = resources({"edge": [life(seconds=30)]}, set(), judged=True)
+    assert figures["edge"]["growth"] is None
+    assert "no life" in wrong[0]
+
+
+def test_a_queue_that_is_never_told_is_within_no_bound():
+    silent = life()
+    silent.rows = [(*row[:4], float("nan")) for row in silent.rows]
+    assert "queue" in resources({"edge": [silent]}, set(), judged=True)[1][0]
+    assert BOUNDS.queue > 0
+
+
+# ------------------------------------------------------------------- faults
+
+
+def test_the_faults_are_those_of_the_seed_and_hit_every_node():
+    def first(seed: int) -> list:
+        made = faults(np.random.default_rng(seed), NODES, NODES[3:], 3.0)
+        return [next(made) for _ in range(300)]
+
+    assert first(1) == first(1) != first(2)
+    assert {node for fault in first(1) for node, _ in fault.kills} == set(NODES)
+    assert {node for fault in first(1) for node, _ in fault.stops} == set(NODES)
+    assert any(len(fault.kills) + len(fault.stops) == 6 for fault in first(1))
+    assert 2.7 < np.mean([fault.after_s for fault in first(1)]) < 3.3
+
+
+def test_every_node_is_spared_once():
+    epochs = spared(np.random.default_rng(0), NODES)
+    assert sorted(node for epoch in epochs for node in epoch) == sorted(NODES)
+
+
+# ---------------------------------------------------------------- real runs
+
+
+@pytest.mark.timeout(240)
+def test_a_short_soak_kills_real_processes_and_every_sample_is_answered(plan: Plan):
+    need_mosquitto()
+    result = soak(plan, 12.0, 1, gap_s=1.0)
+    assert result["holds"], result["failures"]
+    assert sum(result["kills"].values()) >= 5
+    assert result["owed"] > 50
+    assert set(result["nodes"]) >= set(NODES)
+    assert all(of["peak"]["handles"] > 0 for of in result["nodes"].values())
+    assert not result["growth_judged"]  # 12 s cannot tell
+    json.dumps(result, allow_nan=False)
+
+
+@pytest.mark.timeout(240)
+def test_edges_are_counted_against_one_cloud_and_a_bare_exchange(plan: Plan):
+    need_mosquitto()
+    found = fan_in.measure(plan, 2, 6, 2.0, [3.0], exits=["cloud"])["cloud"]
+    (step,), (bare,) = found["steps"], found["bare_steps"]
+    assert step["sustained"], step
+    assert bare["sustained"], bare
+    assert step["stored"] == step["full"] == step["samples"] > 0
+    assert found["sustained_samples_per_s"] == 6.0
+    assert found["ratio_p99"] > 0
+    assert step["cores"]["cloud"] > 0
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_ingest_stores_and_confirms_every_answer(kind: str):
+    from tests.postgres import need_postgres
+
+    if kind == "postgresql":
+        need_postgres()
+    began_s = time.time()
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.cloud", "--only", "ingest", "--databases", kind,
+         "--answers", "2000", "--seconds", "1", "--json"],
+        cwd=ROOT, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    report = json.loads(done.stdout)
+    found = report["ingest"][kind]
+    assert done.returncode == (0 if found["holds"] else 1), done.stderr
+    assert found["stored"] == found["given"] == 6000
+    assert found["refused"] == 0
+    assert found["bare_inserts_per_s"] > 0
+    assert report["date"] >= time.strftime("%Y-%m-%d", time.localtime(began_s))
+    assert report["command"].startswith("python -m benchmarks.cloud --only ingest")

@@ -1,0 +1,469 @@
+"""`ddnn doctor` finds what is wrong, in words, and ends with its number."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from ddnn.adapters.broker import free_port
+from ddnn.protocol.codec import decode
+from ddnn.protocol.messages import Status
+from ddnn.protocol.topics import Kind, Topic
+from ddnn.runtime.bundle import read_manifest, write_manifest
+from ddnn.runtime.fleet import Fleet
+from tests.integration.site import (
+    PASSWORD,
+    USER,
+    Voice,
+    mosquitto,
+    run,
+    start_node,
+    with_password,
+)
+from tests.parts import need
+
+NETWORK = ("name", "tcp", "mqtt", "round trip", "clock")
+# What a base installation does not have. Asked for, each raises ImportError.
+SITECUSTOMIZE = """
+import sys
+
+MORE = "rich", "flask", "sqlalchemy", "tensorflow", "keras", "scipy"
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in MORE:
+            raise ImportError(name + " is no part of the base")
+
+sys.meta_path.insert(0, Blocked())
+"""
+
+
+class Report:
+    """The rows of `ddnn doctor --json`, and how it ended."""
+
+    def __init__(self, done: subprocess.CompletedProcess[str]) -> None:
+        assert "Traceback" not in done.stderr, done.stderr
+        self.rows = {row["check"]: row for row in json.loads(done.stdout)}
+        self.code = done.returncode
+        firsts = (row["exit_code"] for row in self.rows.values() if row["exit_code"])
+        assert self.code == next(firsts, 0)
+
+    def outcome(self, check: str) -> str:
+        return str(self.rows[check]["outcome"])
+
+    def fails(self, check: str, code: int, *words: str) -> None:
+        """`check` is the first that failed; all these words stand in what is said of it."""
+        failing = [name for name, row in self.rows.items() if row["outcome"] == "failed"]
+        assert failing[:1] == [check], self.rows
+        assert self.code == code, self.rows
+        self.says(check, *words)
+        assert self.rows[check]["remedy"]
+
+    def says(self, check: str, *words: str) -> None:
+        told = f"{self.rows[check]['says']} {self.rows[check]['remedy']}"
+        for word in words:
+            assert word in told, told
+
+
+Doctor = Callable[..., Report]
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The URI of a camera that sees one picture."""
+    from PIL import Image
+
+    path = tmp_path_factory.mktemp("pictures")
+    Image.new("RGB", (64, 48), (200, 60, 20)).save(path / "one.png")
+    return f"directory:{path}"
+
+
+@pytest.fixture
+def doctor(ddnn: list[str], scenes_bundle: Path, picture: str, tmp_path: Path) -> Doctor:
+    """doctor(*flags, port=…): the report on cam1, or on whom the flags name."""
+
+    def examine(*flags: str, port: int | None = None, **variables: str) -> Report:
+        usual = {
+            "--node": "cam1",
+            "--bundle": str(scenes_bundle),
+            "--state": str(tmp_path / "state"),
+        }
+        if port is not None:
+            usual["--broker-port"] = str(port)
+        if "edge" not in flags:
+            usual["--source"] = picture
+        given = [*flags, *(w for f, v in usual.items() if f not in flags for w in (f, v))]
+        return Report(run([*ddnn, "doctor", *given, "--json"], **variables))
+
+    return examine
+
+
+@pytest.fixture
+def port(tmp_path: Path) -> Iterator[int]:
+    with mosquitto(tmp_path, "allow_anonymous true") as number:
+        yield number
+
+
+@pytest.fixture
+def voice(port: int) -> Iterator[Voice]:
+    voice = Voice(port)
+    yield voice
+    voice.close()
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    fleet = Fleet(tmp_path / "logs")
+    yield fleet
+    fleet.close()
+
+
+# ------------------------------------------------------------------- all is well
+
+
+def test_a_site_in_order(
+    doctor: Doctor,
+    ddnn: list[str],
+    port: int,
+    voice: Voice,
+    fleet: Fleet,
+    scenes_bundle: Path,
+    tmp_path: Path,
+) -> None:
+    """Every hop against a real broker, edge and camera; the node that runs is not disturbed."""
+    start_node(fleet, "edge", "edge", port, scenes_bundle, "--state", str(tmp_path / "edge"))
+    status = str(Topic("home", Kind.STATUS, "edge"))
+    voice.until(lambda: voice.payloads(status))
+    report = doctor(port=port)
+    assert report.code == 0
+    assert list(report.rows) == [
+        "configuration", *NETWORK, "bundle", "disk", "camera", "versions",
+    ]  # fmt: skip
+    for check, row in report.rows.items():
+        # A test machine's clock need not be kept by NTP, nor its disk have a gigabyte free.
+        allowed = ("ok", "warning") if check in ("clock", "disk") else ("ok",)
+        assert row["outcome"] in allowed, row
+    report.says("mqtt", "MQTT 5", "anonymous")
+    report.says("round trip", "p50", "of 10 at QoS 1", "TCP connect", "online: edge")
+    report.says("clock", "within", "ms of the lead edge's")
+    report.says("bundle", read_manifest(scenes_bundle)[1], "(cam1)", "the same as of edge")
+    report.says("camera", "32x32")
+    assert not (tmp_path / "state").exists()  # who only asks makes no directory
+
+    report = doctor("--node", "edge", port=port)  # the node that runs: under its own name
+    assert report.code == 0, report.rows
+    assert list(report.rows)[-2] == "program"
+    report.says("bundle", "(edge)")
+    said = [decode(Kind.STATUS, payload) for payload in voice.payloads(status)]
+    assert {message.state for message in said} == {"online"}  # never lost its connection
+    assert len({message.session for message in said if isinstance(message, Status)}) == 1
+    leftover = [topic for topic, _, retained in voice.heard if retained and "probe" in topic]
+    assert leftover == []
+
+    done = run([*ddnn, "doctor", "--broker-port", str(port), "--state", str(tmp_path)])
+    assert done.returncode == 0
+    assert "tcp            127.0.0.1:" in done.stdout
+    assert done.stdout.count("remedy: ") >= 2  # no bundle and no app are named
+    assert done.stdout.splitlines()[-1].endswith("skipped")
+
+
+def test_it_needs_the_base_only(doctor: Doctor, port: int, tmp_path: Path) -> None:
+    blocked = tmp_path / "blocked"
+    blocked.mkdir()
+    (blocked / "sitecustomize.py").write_text(SITECUSTOMIZE)
+    missing = run([sys.executable, "-c", "import rich"], PYTHONPATH=str(blocked))
+    assert "is no part of the base" in missing.stderr  # the block blocks
+    report = doctor("--node", "edge", port=port, PYTHONPATH=str(blocked))
+    assert report.code == 0, report.rows
+    assert report.outcome("program") == "ok"
+
+
+def test_keys_come_from_file_and_environment(
+    doctor: Doctor, port: int, scenes_bundle: Path, tmp_path: Path
+) -> None:
+    """As the node reads them, its own keys included."""
+    file = tmp_path / "cam1.toml"
+    file.write_text(f'node = "cam1"\nbundle = "{scenes_bundle}"\nsite = "shop"\nrate_hz = 1e9\n')
+    flags = ("--config", str(file), "--node", "cam2")
+    report = doctor(*flags, "--bundle", str(scenes_bundle), DDNN_BROKER_PORT=str(port))
+    report.fails("configuration", 2, "rate_hz")
+    file.write_text(file.read_text().replace("1e9", "5"))
+    report = doctor(*flags, "--bundle", str(scenes_bundle), DDNN_BROKER_PORT=str(port))
+    report.says("configuration", "node cam2", "site shop", f"broker 127.0.0.1:{port}")
+    assert report.code == 0, report.rows
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--sorce", "dataset:scenes"), "--sorce"),
+        (("--rate-hz", "fast"), "rate_hz"),
+        (("--broker-port", "0"), "broker_port"),
+        (("--site", "Home!"), "Home!"),
+        (("--source", ""), "--source"),
+        (("--config", "/nowhere.toml"), "/nowhere.toml"),
+        (("--broker-user", "x", "--broker-password-file", "/nowhere"), "/nowhere"),
+        (("--node", "cam99"), "no app is known"),
+        (("--bundle", "/nowhere"), "/nowhere"),
+    ],
+)
+def test_wrong_keys(doctor: Doctor, flags: tuple[str, ...], words: str) -> None:
+    report = doctor(*flags)
+    report.fails("configuration", 2, words)
+    assert {report.outcome(check) for check in (*NETWORK, "bundle", "disk")} == {"skipped"}
+    assert report.outcome("versions") == "ok"
+
+
+# ----------------------------------------------------------------------- network
+
+
+def test_a_name_that_cannot_be_resolved(doctor: Doctor) -> None:
+    report = doctor("--broker-host", "broker.invalid")
+    report.fails("name", 8, "'broker.invalid' cannot be resolved", "--broker-host")
+    assert {report.outcome(check) for check in NETWORK[1:]} == {"skipped"}
+    assert report.outcome("camera") == "ok"  # what needs no broker is examined all the same
+
+
+def test_a_port_where_nothing_listens(doctor: Doctor) -> None:
+    report = doctor(port=free_port())
+    assert report.outcome("name") == "ok"
+    report.fails("tcp", 8, "connection refused", "start the broker")
+    assert {report.outcome(check) for check in NETWORK[2:]} == {"skipped"}
+
+
+@pytest.fixture
+def listener() -> Iterator[Callable[[bytes], int]]:
+    """listener(words): a port that takes connections and says `words`, then nothing more."""
+    opened: list[socket.socket] = []
+
+    def listen(words: bytes) -> int:
+        server = socket.create_server(("127.0.0.1", 0))
+        opened.append(server)
+
+        def serve() -> None:
+            try:
+                while True:
+                    client, _ = server.accept()
+                    opened.append(client)
+                    client.sendall(words)
+            except OSError:
+                return
+
+        threading.Thread(target=serve, daemon=True).start()
+        return int(server.getsockname()[1])
+
+    yield listen
+    for one in opened:
+        one.close()
+
+
+@pytest.mark.parametrize("words", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+def test_what_listens_is_no_broker(
+    doctor: Doctor, listener: Callable[[bytes], int], words: bytes
+) -> None:
+    """One that says nothing keeps nobody waiting."""
+    started_s = time.monotonic()
+    report = doctor(port=listener(words))
+    assert time.monotonic() - started_s < 20
+    assert report.outcome("tcp") == "ok"
+    report.fails("mqtt", 8, "no MQTT broker", "--broker-port")
+    assert report.rows["mqtt"]["took_s"] < 12
+
+
+def test_users_and_passwords(doctor: Doctor, tmp_path: Path) -> None:
+    right, wrong = tmp_path / "right", tmp_path / "wrong"
+    right.write_text(PASSWORD + "\n")
+    wrong.write_text("a wrong secret 91c\n")
+    with mosquitto(tmp_path, *with_password(tmp_path)) as port:
+        as_user = ("--broker-user", USER, "--broker-password-file")
+        report = doctor(*as_user, str(right), port=port)
+        assert report.code == 0, report.rows
+        report.says("mqtt", f"as user {USER}")
+        assert PASSWORD not in json.dumps(report.rows)
+        for version in ("5", "3.1.1"):
+            report = doctor(*as_user, str(wrong), "--mqtt", version, port=port)
+            report.fails("mqtt", 8, "Not authorized", "mosquitto_passwd")
+            assert "91c" not in json.dumps(report.rows)
+        report = doctor(port=port)
+        report.fails("mqtt", 8, "Not authorized", "it wants a user", "--broker-password-file")
+        assert report.outcome("round trip") == "skipped"
+
+
+def test_an_access_list_that_forbids(doctor: Doctor, tmp_path: Path) -> None:
+    acl = tmp_path / "acl"
+    acl.write_text("topic readwrite somewhere/else/#\n")
+    with mosquitto(tmp_path, "allow_anonymous true", f"acl_file {acl}") as port:
+        report = doctor(port=port)
+        report.fails("round trip", 8, "did not come back", "access list", "ddnn/v1/home/#")
+        acl.write_text("topic readwrite ddnn/v1/home/#\n")
+    with mosquitto(tmp_path, "allow_anonymous true", f"acl_file {acl}") as port:
+        assert doctor(port=port).outcome("round trip") == "ok"
+
+
+# ------------------------------------------------------------------------- clock
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "outcome", "words"),
+    [
+        (3600.0, "failed", "3600.0 s behind the lead edge's"),
+        (-7200.0, "failed", "7200.0 s ahead of the lead edge's"),
+        (-5.0, "warning", "5.0 s ahead of the lead edge's"),
+        (0.5, "warning", "ms behind the lead edge's"),
+        (None, "warning", "does not tell the time"),
+    ],
+)
+def test_clocks_that_disagree(
+    doctor: Doctor, port: int, voice: Voice, ahead_s: float | None, outcome: str, words: str
+) -> None:
+    voice.announce("edge", "edge")
+    voice.clock_ahead_s = ahead_s
+    report = doctor(port=port)
+    assert report.outcome("clock") == outcome
+    report.says("clock", words)
+    if outcome == "failed":
+        report.fails("clock", 1, "set the clock")
+    else:
+        assert report.code == 0
+
+
+def test_without_an_edge_there_is_no_clock_to_compare_with(
+    doctor: Doctor, port: int, voice: Voice
+) -> None:
+    voice.announce("edge", "edge", "lost")
+    report = doctor(port=port)
+    assert report.outcome("clock") == "skipped"
+    report.says("clock", "no edge is online")
+    assert report.code == 0
+
+
+# ------------------------------------------------------------------------ bundle
+
+
+@pytest.fixture
+def own_bundle(scenes_bundle: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(scenes_bundle, tmp_path / "own-bundle"))
+
+
+def test_a_broken_bundle(doctor: Doctor, port: int, own_bundle: Path) -> None:
+    name = read_manifest(own_bundle)[0].sections["cam1"].file
+    section = own_bundle / name
+    data = bytearray(section.read_bytes())
+    data[len(data) // 2] ^= 1
+    section.write_bytes(data)
+    report = doctor("--bundle", str(own_bundle), port=port)
+    report.fails("bundle", 2, "sha256", name, "copy the bundle again")
+    assert report.outcome("camera") == "skipped"
+    assert report.outcome("disk") in ("ok", "warning")
+
+
+def test_a_bundle_that_is_not_the_others(
+    doctor: Doctor, port: int, voice: Voice, own_bundle: Path, scenes_bundle: Path
+) -> None:
+    manifest, mine = read_manifest(own_bundle)
+    theirs = write_manifest(own_bundle, msgspec.structs.replace(manifest, name="another"))
+    assert mine != theirs
+    voice.announce("cam2", "device", bundle=theirs)
+    voice.announce("cam3", "device", "lost", bundle="long-gone")
+    report = doctor(port=port)
+    assert report.outcome("bundle") == "warning"
+    report.says("bundle", f"cam2 runs {theirs}", "copy one bundle")
+    assert "cam3" not in report.rows["bundle"]["says"]
+    voice.announce("edge", "edge", bundle=theirs)
+    report = doctor(port=port)
+    report.fails("bundle", 2, f"edge runs {theirs}", "never fused")
+    report = doctor("--bundle", str(own_bundle), port=port)
+    report.says("bundle", "the same as of cam2, edge")
+
+
+def test_another_version_of_ddnn(doctor: Doctor, port: int, voice: Voice) -> None:
+    voice.announce("edge", "edge", version="9.9.9")
+    report = doctor(port=port)
+    assert report.outcome("versions") == "warning"
+    report.says("versions", "edge has 9.9.9", "64-bit", "LiteRT")
+
+
+# ------------------------------------------------------------- disk and the program
+
+
+def test_a_state_directory_that_cannot_be(doctor: Doctor, port: int, tmp_path: Path) -> None:
+    file = tmp_path / "a-file"
+    file.write_text("")
+    report = doctor("--state", str(file / "state"), port=port)
+    report.fails("disk", 2, str(file), "--state")
+    assert report.outcome("camera") == "skipped"
+
+
+def test_disks_that_take_nothing_more(ddnn: list[str], tmp_path: Path) -> None:
+    """A file system of 64 KiB, filled up; one with little left; one that is read-only, where the
+    directory is there and where it is not."""
+    mount = "mount -t tmpfs -o size=64k,{} none " + str(tmp_path)
+    tried = run(["unshare", "-Urm", "sh", "-c", mount.format("rw")])
+    need(tried.returncode == 0, f"no mount namespaces here: {tried.stderr}")
+    fill = f"; dd if=/dev/zero of={tmp_path}/filler bs=4k 2>/dev/null"
+    for options, more, state, words in (
+        ("rw", fill, "", "No space left on device"),
+        ("rw", "", "", "0.0 GiB free"),
+        ("ro", "", "", "Read-only file system"),
+        ("ro", "", "/state", "cannot be made in"),
+    ):
+        doctor = " ".join([*ddnn, "doctor", "--json", "--state", f"{tmp_path}{state}"])
+        script = f"{mount.format(options)}{more}; {doctor}"
+        report = Report(run(["unshare", "-Urm", "sh", "-c", script]))
+        assert report.outcome("disk") == "failed", report.rows
+        report.says("disk", words, "make room")
+        assert report.rows["disk"]["exit_code"] == 2
+
+
+def test_a_camera_that_is_not_there(doctor: Doctor, port: int, voice: Voice) -> None:
+    missing = ("--source", "video:/nowhere.avi")
+    report = doctor(*missing, port=port)
+    report.fails("camera", 2, "/nowhere.avi")
+    voice.announce("cam1", "device")  # the node runs: perhaps it is the one that holds the camera
+    report = doctor(*missing, port=port)
+    assert (report.code, report.outcome("camera")) == (0, "warning")
+    report.says("camera", "/nowhere.avi", "cam1 is online", "stop the node")
+
+
+def test_the_edge_program_checks_itself(
+    scenes_bundle: Path, own_bundle: Path, tmp_path: Path
+) -> None:
+    """`python -m edge_app --check`: bundle, node, state directory."""
+
+    def check(**flags: str) -> subprocess.CompletedProcess[str]:
+        given = {"node": "edge", "bundle": str(scenes_bundle), "state": str(tmp_path), **flags}
+        words = [word for key, value in given.items() for word in (f"--{key}", value)]
+        return run([sys.executable, "-m", "edge_app", "--check", *words])
+
+    done = check()
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (
+        0, "edge_app: the configuration is valid",
+    )  # fmt: skip
+    (tmp_path / "file").write_text("")
+    (own_bundle / "golden.npz").write_bytes(b"nothing")
+    for flags, words in (
+        ({"node": "cam1"}, "edge 'cam1' is not in the bundle"),
+        ({"bundle": str(own_bundle)}, "golden.npz"),
+        ({"state": str(tmp_path / "file" / "x")}, "state directory"),
+        ({"home-assistant": "a b"}, "--home-assistant"),
+    ):
+        done = check(**flags)
+        assert done.returncode == 2, done
+        assert words in done.stderr
+        assert "the configuration is valid" not in done.stdout
+
+
+def test_help_names_the_exit_codes(ddnn: list[str]) -> None:
+    done = run([*ddnn, "doctor", "--help"])
+    assert "Ends with 0 where nothing failed" in done.stdout
+    assert "ddnn doctor --node cam1" in done.stdout

@@ -1,0 +1,100 @@
+"""What the page knows besides the store, made by hand: a Live whose parts a test may change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloud_app.live import Act, BundleView, Demo, LinkView, NodeView
+from ddnn.errors import DdnnError, LinkError
+from ddnn.exits.manifest import SweepRow
+
+GAUGES = {"threshold_local": 0.3, "threshold_edge": 0.5, "threshold_revision": 0.0}
+NODES = [
+    NodeView(
+        "home", "edge", "edge", "online", "b1", "1.2", 0.4, 60.0, 96_000_000,
+        {"bytes_sent": 12_345, "scores_late": 2, "messages_sent": 7}, GAUGES,
+    ),
+    NodeView("home", "cam1", "device", "online", "b1", "1.2", 0.5, 60.0, 50_000_000),
+    NodeView("home", "cam2", "device", "lost", "b1", "1.2", 75.0),
+    NodeView("home", "cam3", "device", "stopped"),
+]  # fmt: skip
+SWEEP = [
+    SweepRow({"local": 0.0, "edge": 0.5}, 0.95, {"local": 0.0, "edge": 0.5, "cloud": 0.5}, 112.0),
+    SweepRow({"local": 0.5, "edge": 0.5}, 0.93, {"local": 0.5, "edge": 0.25, "cloud": 0.25}, 62.0),
+    SweepRow({"local": 1.0, "edge": 0.5}, 0.80, {"local": 1.0, "edge": 0.0, "cloud": 0.0}, 12.0),
+]
+BUNDLE = BundleView(
+    "b1", 3072, 960.0, ("car", "bus", "person"), ("local", "edge", "cloud"),
+    ("cam1", "cam2", "cam3"), "edge", {"local": 0.3, "edge": 0.5}, SWEEP,
+    {"7": {"overall": 0.97}, "1": {"overall": 0.7}},
+)  # fmt: skip
+
+
+@dataclass
+class MadeDemo:
+    """Three cameras, and processes that only have names."""
+
+    alive: dict[str, bool] = field(default_factory=lambda: {"edge": True, "cam1": True})
+
+    def views(self, sample: int) -> NDArray[np.uint8]:
+        return np.full((3, 4, 5, 3), sample % 256, np.uint8)
+
+    def nodes(self) -> dict[str, bool]:
+        return dict(self.alive)
+
+    def act(self, what: Act, node: str) -> None:
+        if self.alive[node] == (what == "start"):
+            raise DdnnError(f"{node} is so already")
+        self.alive[node] = what == "start"
+
+
+@dataclass
+class MadeLive:
+    """See cloud_app.live.Live; `sent` is what it was to command."""
+
+    shown: list[NodeView] = field(default_factory=lambda: list(NODES))
+    broker: LinkView = field(default_factory=lambda: LinkView(True, "broker:1883", 60.0))
+    away: str = ""
+    inferred_s: float | None = 1.0
+    in_use: BundleView = BUNDLE
+    made_demo: MadeDemo | None = None
+    sent: list[tuple[str, dict[str, float], int]] = field(default_factory=list)
+    asked: int = 0  # how often for the nodes
+
+    def nodes(self) -> list[NodeView]:
+        self.asked += 1
+        return list(self.shown)
+
+    def link(self) -> LinkView:
+        return self.broker
+
+    def database_away(self) -> str:
+        return self.away
+
+    def inference_age_s(self) -> float | None:
+        return self.inferred_s
+
+    def bundle(self) -> BundleView:
+        return self.in_use
+
+    def demo(self) -> Demo | None:
+        return self.made_demo
+
+    def send_thresholds(self, site: str, thresholds: Mapping[str, float], revision: int) -> None:
+        if not self.broker.connected:
+            raise LinkError("no broker")
+        self.sent.append((site, dict(thresholds), revision))
+
+    def obey(self) -> None:
+        """The edge uses and reports what was sent last."""
+        _, thresholds, revision = self.sent[-1]
+        gauges = {f"threshold_{tier}": t for tier, t in thresholds.items()}
+        gauges["threshold_revision"] = float(revision)
+        self.shown[0] = replace(self.shown[0], gauges=gauges)
+
+    def lose_broker(self) -> None:
+        self.broker = LinkView(False, "broker:1883", 3.0, "connection refused")

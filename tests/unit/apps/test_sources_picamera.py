@@ -1,0 +1,61 @@
+"""The adapter to picamera2, against a module in its place: the real one needs a Raspberry Pi."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from ddnn.errors import LinkError
+from device_app.sources import open_camera, require_libraries
+from tests.unit.apps.picamera2_made import FRAME_S, Picamera2, install
+
+
+@pytest.fixture(autouse=True)
+def _module(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch)
+
+
+def test_frames_are_rgb_and_all_buffers_go_back() -> None:
+    require_libraries("picamera", imported=True)
+    camera = open_camera("picamera://0", 5.0)
+    for _ in range(10):
+        camera.grab()
+        image = camera.image()
+        assert image.shape == (960, 1280, 3)
+        assert image.dtype == np.uint8
+        assert image.flags.c_contiguous
+        red = image if not camera.bgr else image[..., ::-1]
+        assert red[0, 0].tolist() == [200, 0, 0]
+    (device,) = Picamera2.opened
+    assert device.held == 0
+    device.fails = True
+    with pytest.raises(RuntimeError, match="buffer lost"):
+        camera.grab()
+    assert device.held == 0
+    camera.close()
+    assert device.state == "closed"
+
+
+def test_a_frame_is_stamped_by_the_sensor() -> None:
+    camera = open_camera("picamera://0", 5.0)
+    (device,) = Picamera2.opened
+    boot_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    device.metadata = {"SensorTimestamp": boot_ns - 80_000_000}
+    now_s = time.monotonic()
+    assert camera.grab() == pytest.approx(now_s - 0.08, abs=0.005)
+    for odd in ({}, {"SensorTimestamp": 0}, {"SensorTimestamp": boot_ns + 10**12}):
+        device.metadata = odd  # of no clock that we know: its arrival counts
+        now_s = time.monotonic()
+        assert camera.grab() == pytest.approx(now_s + FRAME_S, abs=0.02)
+
+
+def test_a_camera_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(LinkError, match=r"picamera://1: 1 camera\(s\) found; is the cable in"):
+        open_camera("picamera://1", 5.0)
+    assert Picamera2.opened == []
+    monkeypatch.setattr(Picamera2, "start_fails", True)
+    with pytest.raises(RuntimeError, match="Camera in use"):
+        open_camera("picamera://0", 5.0)
+    assert Picamera2.opened[0].state == "closed"  # or nobody could open it again

@@ -1,0 +1,205 @@
+"""Which frame is which sample, in virtual time: the same instant on all cameras, no tick twice."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from device_app.capture import no_counts
+from device_app.sources import Frame
+from device_app.ticks import LATENCY_S, Clocked, Nearest
+
+P = 0.1
+EPOCH_S = 1_760_000_000.0
+FIRST = round(EPOCH_S / P)
+SLACK_S = 1e-4  # sums of floats of today's seconds
+
+
+class Shown:
+    """A source that shows the tick it is asked for."""
+
+    at_hand = True
+
+    def frame(self, tick: int) -> Frame:
+        return Frame(np.full((1, 1, 3), tick % 256, np.uint8), tick)
+
+
+class World:
+    """A monotonic clock, and the site's as it is estimated: with an offset that changes."""
+
+    def __init__(self) -> None:
+        self.now_s, self.offset_s = 50.0, EPOCH_S - 50.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def wall(self) -> float:
+        return self.now_s + self.offset_s
+
+    def ticks(self, frames: Clocked, seconds: float) -> list[int]:
+        until_s, taken = self.now_s + seconds, []
+        while (due_s := frames.due_s()) < until_s:
+            self.now_s = max(self.now_s, due_s)
+            taken.append(frames.take().sample)
+        self.now_s = until_s
+        return taken
+
+
+# -------------------------------------------------------------- stored frames
+
+
+def test_a_stored_frame_at_every_tick_of_the_site() -> None:
+    """Two devices whose own clocks differ by an hour take the same ticks at the same moments."""
+    taken = []
+    for start_s in (50.0, 3650.0):
+        world = World()
+        world.now_s, world.offset_s = start_s, EPOCH_S - start_s
+        frames = Clocked(Shown(), P, world.wall, world.monotonic)
+        taken.append(world.ticks(frames, 1.05))
+    assert taken[0] == taken[1] == list(range(FIRST + 1, FIRST + 11))
+
+
+@pytest.mark.parametrize("step_s", [0.03, -0.03, 0.07, -0.07, 0.099, -0.099, -0.15])
+def test_small_changes_of_the_offset_repeat_no_tick(step_s: float) -> None:
+    world = World()
+    frames = Clocked(Shown(), P, world.wall, world.monotonic)
+    before = world.ticks(frames, 1.05)
+    world.offset_s += step_s
+    after = world.ticks(frames, 1.05)
+    ticks = before + after
+    assert ticks == sorted(set(ticks))
+    # every tick that the site's time passes, and those only
+    assert ticks == list(range(FIRST + 1, FIRST + 1 + int((2.1 + step_s + SLACK_S) / P)))
+
+
+def test_many_small_changes_cost_nothing() -> None:
+    dice = np.random.default_rng(1)
+    world = World()
+    frames = Clocked(Shown(), P, world.wall, world.monotonic)
+    ticks = []
+    for _ in range(300):
+        world.offset_s += dice.uniform(-0.004, 0.004)
+        ticks += world.ticks(frames, dice.uniform(0, 0.3))
+    assert ticks == list(range(ticks[0], ticks[0] + len(ticks)))
+
+
+def test_a_clock_that_is_set_anew_is_followed() -> None:
+    world = World()
+    frames = Clocked(Shown(), P, world.wall, world.monotonic)
+    world.ticks(frames, 1.05)
+    world.offset_s += 1000.0
+    assert world.ticks(frames, 0.5)[1:] == list(range(FIRST + 10_011, FIRST + 10_015 + 1))
+    world.offset_s -= 5000.0  # back: its ticks are waited for no longer than two periods
+    assert len(world.ticks(frames, 1.0)) >= 8
+
+
+# ---------------------------------------------------------------- live frames
+
+
+class Camera:
+    """Frames every `gap_s`, from `start_s` of the site's time, as `Nearest` sees them."""
+
+    def __init__(self, gap_s: float, *, start_s: float = EPOCH_S, late_s: float = 0.03) -> None:
+        self.gap_s, self.taken_s, self.late_s = gap_s, start_s, late_s
+        self.counts = no_counts()
+        self.nearest = Nearest[float](P, self.counts)
+        self.samples: list[tuple[int, float]] = []
+        self.read: list[float] = []
+
+    def run(self, seconds: float, jitter: np.random.Generator | None = None) -> None:
+        until_s = self.taken_s + seconds
+        while self.taken_s < until_s:
+            self.offer(self.taken_s)
+            self.taken_s += self.gap_s * (1 if jitter is None else jitter.uniform(0.5, 1.5))
+
+    def offer(self, taken_s: float, late_s: float | None = None) -> None:
+        def read() -> float:
+            self.read.append(taken_s)
+            return taken_s
+
+        age_s = self.late_s if late_s is None else late_s
+        for sample in self.nearest.offer(taken_s, age_s, read):
+            assert sample.image == sample.taken_s
+            self.samples.append((sample.tick, sample.taken_s))
+
+    def check(self) -> None:
+        ticks = [tick for tick, _ in self.samples]
+        assert ticks == sorted(set(ticks))
+        for tick, taken_s in self.samples:
+            assert abs(taken_s - tick * P) <= P / 2 + SLACK_S
+
+
+@pytest.mark.parametrize("fps", [60, 30, 25, 24, 15, 12, 11])
+@pytest.mark.parametrize("phase", [0.0, 0.013, 0.049, 0.05, 0.08])
+def test_each_tick_has_the_frame_nearest_to_it(fps: float, phase: float) -> None:
+    camera = Camera(1 / fps, start_s=EPOCH_S + phase)
+    camera.run(10.0)
+    camera.check()
+    all_s = EPOCH_S + phase + np.arange(10 * fps) / fps
+    for tick, taken_s in camera.samples[1:]:  # at the first frame the rate is not known
+        assert abs(taken_s - tick * P) <= np.abs(all_s - tick * P).min() + SLACK_S
+    assert len(camera.samples) >= 98  # none is left out
+    assert len(camera.samples) + camera.counts["frames_dropped"] >= len(all_s) - 1
+    assert camera.counts["frames_stale"] == 0
+    assert len(camera.read) <= 2 * len(camera.samples) + 1  # the others are not even decoded
+
+
+def test_a_slow_camera_gives_each_frame_once() -> None:
+    camera = Camera(0.37)
+    camera.run(36.9)
+    camera.check()
+    assert len(camera.samples) == 100
+    assert camera.counts["frames_dropped"] == 0
+
+
+def test_two_cameras_show_the_same_instant() -> None:
+    """Of two cameras that are unlike in rate, phase and delay, a tick's frames were taken within
+    half a period of each other at most; at 30 frames a second within half a frame each."""
+    one = Camera(1 / 30, start_s=EPOCH_S + 0.011, late_s=0.02)
+    other = Camera(1 / 25, start_s=EPOCH_S + 0.027, late_s=0.15)
+    one.run(20.0)
+    other.run(20.0)
+    ones, others = dict(one.samples), dict(other.samples)
+    both = ones.keys() & others.keys()
+    assert len(both) >= 197
+    assert max(abs(ones[tick] - others[tick]) for tick in both) <= (1 / 30 + 1 / 25) / 2 + SLACK_S
+
+
+def test_irregular_frames_repeat_nothing_and_lose_little() -> None:
+    camera = Camera(1 / 30)
+    camera.run(60.0, np.random.default_rng(3))
+    camera.check()
+    assert len(camera.samples) >= 0.98 * 600
+
+
+@pytest.mark.parametrize("step_s", [0.03, -0.03, 0.09, -0.09, -0.19])
+def test_small_changes_of_the_offset_repeat_no_live_tick(step_s: float) -> None:
+    camera = Camera(1 / 30)
+    camera.run(3.0)
+    camera.taken_s += step_s
+    camera.run(3.0)
+    camera.check()
+    assert len(camera.samples) >= int((6.0 + min(step_s, 0)) / P) - 1
+
+
+def test_a_live_clock_that_is_set_back_is_followed() -> None:
+    camera = Camera(1 / 30)
+    camera.run(3.0)
+    count = len(camera.samples)
+    camera.taken_s -= 3600
+    camera.run(3.0)
+    assert len(camera.samples) >= count + 29
+
+
+def test_frames_that_come_too_late_are_no_samples() -> None:
+    camera = Camera(0.04)
+    camera.run(1.0)
+    count = len(camera.samples)
+    start_s = camera.taken_s
+    for i in range(50):  # a stall of two seconds, then all at once
+        camera.offer(start_s + i * 0.04, late_s=2.0 - i * 0.04)
+    fresh = [taken_s for _, taken_s in camera.samples[count:]]
+    assert len(fresh) >= 1
+    assert min(fresh) >= start_s + 2.0 - LATENCY_S - SLACK_S
+    assert camera.counts["frames_stale"] >= 44
+    camera.check()

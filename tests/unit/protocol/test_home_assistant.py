@@ -1,0 +1,145 @@
+"""What Home Assistant is told: valid in its format, on our topics, whatever classes are called."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from messages_made import answer
+
+from ddnn.errors import ConfigError
+from ddnn.protocol.codec import encode
+from ddnn.protocol.home_assistant import MAX_STATE_CHARS, discovery, require_prefix
+from ddnn.protocol.messages import Status
+from ddnn.protocol.topics import Kind, Topic
+
+HOSTILE = [
+    "car",
+    'a "quoted" b',
+    "it's",
+    "{{ 7 * 7 }}",
+    "}}{% for x in y %}",
+    "{# gone #}",
+    "back\\slash \\n \\u0041 \\",
+    "zwei\nlines",
+    "Grüße 😀",
+    "</script>",
+    "",
+]
+
+
+def told(**changes: Any) -> dict[str, dict[str, Any]]:
+    """Discovery payloads by topic, as they are read from the wire."""
+    given: dict[str, Any] = {
+        "model": "scenes-e",
+        "classes": ["car", "bus"],
+        "answering": ["edge", "cam1"],
+        "others": ["edge", "cloud"],
+        "version": "1.2.3",
+        **changes,
+    }
+    messages = discovery("homeassistant", "home", **given)
+    read = {topic: json.loads(msgspec.json.encode(payload)) for topic, payload in messages}
+    assert len(read) == len(messages)
+    return read
+
+
+def render(template: str, payload: bytes) -> str:
+    """As Home Assistant does: `value_json` is the message, and the result is stripped."""
+    environment = ImmutableSandboxedEnvironment()
+    return environment.from_string(template).render(value_json=json.loads(payload)).strip()
+
+
+def template(payloads: dict[str, dict[str, Any]], entity: str) -> str:
+    return str(payloads[f"homeassistant/sensor/ddnn-home/{entity}/config"]["value_template"])
+
+
+def test_every_entity_is_of_one_device_and_unique() -> None:
+    payloads = told()
+    assert set(payloads) == {
+        *(f"homeassistant/sensor/ddnn-home/{name}/config"
+          for name in ("label", "exit", "confidence")),
+        *(f"homeassistant/binary_sensor/ddnn-home/node-{node}/config"
+          for node in ("edge", "cam1", "cloud")),
+    }  # fmt: skip
+    for topic, payload in payloads.items():
+        assert re.fullmatch(r"\w+/\w+/[a-zA-Z0-9_-]+/[a-zA-Z0-9_-]+/config", topic)
+        assert payload["device"] == {
+            "identifiers": ["ddnn-home"], "name": "ddnn home", "manufacturer": "ddnn",
+            "model": "scenes-e", "sw_version": "1.2.3",
+        }  # fmt: skip
+    ids = [payload["unique_id"] for payload in payloads.values()]
+    assert len(set(ids)) == len(ids)
+    other = discovery(
+        "homeassistant", "shop", model="m", classes=["a", "b"], answering=["edge"], others=[],
+        version="1",
+    )  # fmt: skip
+    assert not set(ids) & {payload["unique_id"] for _, payload in other}
+
+
+@pytest.mark.parametrize("label", range(len(HOSTILE)))
+def test_a_class_is_shown_by_its_name_whatever_it_is(label: int) -> None:
+    shown = render(template(told(classes=HOSTILE), "label"), encode(answer(label=label)))
+    assert shown == HOSTILE[label].strip()
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=2, max_size=4))
+def test_any_name_stays_a_name(classes: list[str]) -> None:
+    shown = template(told(classes=classes), "label")
+    for label, name in enumerate(classes):
+        assert render(shown, encode(answer(label=label))) == name[:MAX_STATE_CHARS].strip()
+
+
+@pytest.mark.parametrize("label", [-1, 2, 65535])
+def test_a_class_that_the_bundle_does_not_know_is_a_number(label: int) -> None:
+    assert render(template(told(), "label"), encode(answer(label=label))) == str(label)
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "expected"), [([0.25, 0.7512], "75.1"), ([1.0], "100.0"), ([], "0")]
+)
+def test_the_confidence_is_the_greatest_probability(
+    probabilities: list[float], expected: str
+) -> None:
+    payload = encode(answer(probabilities=probabilities))
+    assert render(template(told(), "confidence"), payload) == expected
+
+
+@pytest.mark.parametrize(
+    ("state", "shown"), [("online", "online"), ("stopped", "offline"), ("lost", "offline")]
+)
+def test_presence_is_what_the_retained_status_says(state: Any, shown: str) -> None:
+    payloads = told()
+    for node in ("edge", "cam1", "cloud"):
+        entity = payloads[f"homeassistant/binary_sensor/ddnn-home/node-{node}/config"]
+        assert entity["state_topic"] == str(Topic("home", Kind.STATUS, node))
+        assert entity["device_class"] == "connectivity"
+        status = encode(Status("edge", 1, state))
+        assert render(entity["value_template"], status) == shown
+        assert shown in (entity["payload_on"], entity["payload_off"])
+        assert "availability" not in entity  # an absent node is off, not unknown
+
+
+def test_answers_are_available_while_anybody_answers() -> None:
+    label = told()["homeassistant/sensor/ddnn-home/label/config"]
+    assert label["availability_mode"] == "any"
+    assert [entry["topic"] for entry in label["availability"]] == [
+        str(Topic("home", Kind.STATUS, node)) for node in ("edge", "cam1")
+    ]
+
+
+@pytest.mark.parametrize("prefix", ["homeassistant", "ha/site-1", "Home_2"])
+def test_prefixes(prefix: str) -> None:
+    assert require_prefix(prefix) == prefix
+
+
+@pytest.mark.parametrize("prefix", ["a//b", "/a", "a/", "+", "a/#", "ä", "a b", "a\0", "x" * 101])
+def test_what_no_topic_can_begin_with(prefix: str) -> None:
+    with pytest.raises(ConfigError, match="--home-assistant"):
+        require_prefix(prefix)
