@@ -40,8 +40,13 @@ CHROMIUM_OPTIONS = [
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
-SHOWN = """wanted => (document.getElementById('headline')?.innerText ?? '')
-    .split('\\n').some(line => line.replace(/\\D/g, '') === wanted)"""
+SHOWN = """wanted => [...document.querySelectorAll('#headline dd')]
+    .some(part => part.textContent.replace(/\\s/g, ' ') === wanted)"""
+
+
+def as_shown(count: int) -> str:
+    """The number of answers in the page's words."""
+    return f"{count:,}" if count < 1_000_000 else f"{count / 1e6:.2f} M"
 
 
 def fill(url: str, count: int, bundle: str, progress: Callable[[int], None]) -> float:
@@ -115,7 +120,7 @@ def loads(port: int, count: int, times: int) -> dict[str, Any]:
             page.on("console", lambda said: errors.extend([said.text] * (said.type == "error")))
             began_s = time.perf_counter()
             page.goto(f"http://127.0.0.1:{port}/", wait_until="commit", timeout=1000 * LOAD_S)
-            page.wait_for_function(SHOWN, arg=str(count), polling="raf", timeout=1000 * LOAD_S)
+            page.wait_for_function(SHOWN, arg=as_shown(count), polling="raf", timeout=1000 * LOAD_S)
             took_s.append(time.perf_counter() - began_s)
             context.close()
         browser.close()

@@ -50,8 +50,11 @@ from benchmarks.bare import connect
 from benchmarks.hierarchy import variant
 from benchmarks.report import bar, header, parser, quantiles_ms, show
 from ddnn.adapters import broker as brokers
-from ddnn.cli.demo import BROKER, Plan, Site, Stored, prepare
+from ddnn.cli.demo import BROKER, SITE, Plan, Site, Stored, prepare
 from ddnn.exits.manifest import Manifest
+from ddnn.protocol.codec import decode
+from ddnn.protocol.messages import Stats
+from ddnn.protocol.topics import Kind, parse, topic_filter
 
 START_S = 5.0  # until a started device surely captures, others starting beside it
 RESUME_S = 0.5  # the same for a continued one
@@ -62,6 +65,7 @@ DOWN_S = (0.3, 6.0)
 STOP_SHARE = 0.2  # of faults that stop instead of kill
 CROWDS = ((1, 0.55), (2, 0.25), (3, 0.12))  # nodes at once, share; the rest: all devices, or all
 EPOCHS = 5
+SILENCE_S = 15.0  # what was told about a queue before that is not what it is now
 WARM_UP_S, MIN_LIFE_S = 30.0, 90.0
 
 
@@ -267,21 +271,31 @@ def beyond(text: str, figures: NDArray[np.float64], allowed: Sequence[float]) ->
     ]
 
 
-class BrokerQueue:
-    """How many messages Mosquitto holds, as it tells every ten seconds (retained ones included)."""
+class Queues:
+    """How many messages wait: for each machine by its own Stats, in Mosquitto by what it says it
+    holds every ten seconds (retained ones included)."""
 
     def __init__(self, port: int) -> None:
-        self._held: tuple[float, float] | None = None  # monotonic, messages
-        self._client = connect("soak", port, ["$SYS/broker/store/messages/count"])
+        self._told: dict[str, tuple[float, float]] = {}  # by node: when (monotonic), messages
+        filters = ["$SYS/broker/store/messages/count", topic_filter(Kind.STATS, SITE)]
+        self._client = connect("soak", port, filters)
+        self._client.reconnect_delay_set(1, 2)
         self._client.on_message = self._on_message
         self._client.loop_start()  # connects again by itself
 
     def _on_message(self, _c: object, _u: object, message: paho.MQTTMessage) -> None:
-        self._held = time.monotonic(), float(message.payload)
+        now_s = time.monotonic()
+        if message.topic.startswith("$SYS"):
+            self._told[BROKER] = now_s, float(message.payload)
+            return
+        stats = decode(Kind.STATS, bytes(message.payload))
+        if isinstance(stats, Stats):
+            self._told[parse(message.topic).node] = now_s, stats.gauges["queue"]
 
-    def since(self, from_s: float) -> float | None:
-        """None: it has not said since then."""
-        return self._held[1] if self._held is not None and self._held[0] > from_s else None
+    def since(self, node: str, from_s: float) -> float | None:
+        """What it said last; None: nothing since then."""
+        told = self._told.get(node)
+        return told[1] if told is not None and told[0] > from_s else None
 
     def close(self) -> None:
         self._client.disconnect()
@@ -310,13 +324,13 @@ class Soak:
         self._due: dict[str, tuple[float, bool]] = {}  # away: until when (monotonic), whether dead
         self._up_from_s = dict.fromkeys(self.devices, time.time())
         self._up: list[tuple[float, float]] = []
-        self._broker_queue = BrokerQueue(site.port)
+        self._queues = Queues(site.port)
         self._verified = 0  # the first sample that the checks on the way have not settled
         for node in self.nodes:
             self._born(node)
 
     def close(self) -> None:
-        self._broker_queue.close()
+        self._queues.close()
 
     def up(self) -> list[tuple[float, float]]:
         """When devices were up, those that still are without an end."""
@@ -392,20 +406,13 @@ class Soak:
                 self._due[node] = (now_s + 1.0, True)
 
     def _look(self) -> None:
+        now_s = time.monotonic()
         for node in self.nodes:
             if node in self._due:
                 continue
             life = self.lives[node][-1]
             with contextlib.suppress(psutil.Error):  # it has just ended: the next turn sees it
-                life.look(self._queue(node, life.started_s))
-
-    def _queue(self, node: str, from_s: float) -> float | None:
-        """What this life has said, and not the one before."""
-        if node == BROKER:
-            return self._broker_queue.since(from_s)
-        stats = self.site.watcher.stats.get(node)
-        spoke = stats is not None and stats.uptime_s < time.monotonic() - from_s
-        return stats.gauges.get("queue") if spoke else None
+                life.look(self._queues.since(node, max(life.started_s, now_s - SILENCE_S)))
 
     # ----------------------------------------------------------------- samples
 
@@ -489,7 +496,7 @@ def soak(
         kept = run.kept()
         stores = {node for node in run.nodes if node not in (BROKER, *run.devices)}
         stores -= {group.id for group in plan.manifest.hierarchy.edges}
-        judged = seconds / EPOCHS >= MIN_LIFE_S
+        judged = seconds / EPOCHS >= MIN_LIFE_S + DOWN_S[1] + START_S  # who is spared may be away
         figures, failures = resources(run.lives, stores, judged=judged)
         for name in ("unanswered", "late", "repeated"):
             if samples[name]:

@@ -4,13 +4,13 @@ set -eu
 
 usage() {
     cat <<'END'
-Usage: device_app/arm64.sh ROOT [--share DIR]... [COMMAND [ARGUMENT]...]
+Usage: device_app/arm64.sh ROOT [--share=DIR]... [COMMAND [ARGUMENT]...]
 
 Runs COMMAND in ROOT, an arm64 Debian in which device_app/install.sh has been run: Python is
 /opt/ddnn/bin/python there. ROOT is made if it is not there, and device_app installed again if the
 sources have changed. Without COMMAND that is all.
 
-  --share DIR   DIR of this machine is seen in ROOT under the same path
+  --share=DIR   DIR of this machine is seen in ROOT under the same path
 
 It needs Debian's qemu-user-static and debootstrap, and no root: it runs in a user namespace. COMMAND
 has the process id of this script, and the mounts end with it. The network is this machine's.
@@ -20,7 +20,7 @@ Nothing outside ROOT is written; `rm -rf ROOT` removes all.
   DDNN_MIRROR   mirror to install from [the one this machine's apt uses for that release]
 
 Example:
-  device_app/arm64.sh ~/.cache/ddnn/arm64 --share "$PWD/bundle" /opt/ddnn/bin/python \
+  device_app/arm64.sh ~/.cache/ddnn/arm64 --share="$PWD/bundle" /opt/ddnn/bin/python \
       -m device_app --node cam1 --bundle "$PWD/bundle" --source dataset:scenes --state /tmp
 END
 }
@@ -87,6 +87,17 @@ if ! chroot "$root" /usr/bin/true 2>/dev/null; then
     chroot "$root" /usr/bin/true || fail "QEMU does not run in $root"
 fi
 
+# A Raspberry Pi 4. This QEMU shows the /proc/cpuinfo of the real processor, on which XNNPACK's
+# reader of it crashes (in QEMU 7.2 and LiteRT 2.3).
+export QEMU_CPU="${QEMU_CPU:-cortex-a72}"
+for core in $(seq 0 $(($(nproc --all) - 1))); do
+    printf '%s: %s\n' processor "$core" Features "fp asimd evtstrm crc32 cpuid" \
+        "CPU implementer" 0x41 "CPU architecture" 8 "CPU variant" 0x0 "CPU part" 0xd08 \
+        "CPU revision" 3
+    echo
+done >"$root/.cpuinfo"
+mount --bind "$root/.cpuinfo" "$root/proc/cpuinfo"
+
 changed() {
     [ ! -e "$root/.installed" ] || find "$repository/pyproject.toml" "$repository/ddnn" \
         "$repository/device_app" -newer "$root/.installed" -type f ! -name '*.pyc' | grep -q .
@@ -100,12 +111,12 @@ if changed; then
     mv "$root/.installing" "$root/.installed"
 fi
 
-while [ "${1:-}" = --share ]; do
-    [ $# -ge 2 ] || fail "--share needs a directory"
-    shared=$(readlink -f "$2")
+while :; do
+    case ${1:-} in --share=*) ;; *) break ;; esac
+    shared=$(readlink -f "${1#--share=}") && [ -d "$shared" ] || fail "no directory: ${1#--share=}"
     mkdir -p "$root$shared"
     mount --rbind "$shared" "$root$shared"
-    shift 2
+    shift
 done
 [ $# -gt 0 ] || exit 0
 exec chroot "$root" "$@"

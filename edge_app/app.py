@@ -10,7 +10,6 @@ import msgspec
 from ddnn.adapters.litert import LiteRtSection
 from ddnn.adapters.mqtt import MqttTransport
 from ddnn.exits.edge_node import EdgeNode
-from ddnn.exits.hierarchy import CLOUD
 from ddnn.exits.manifest import Manifest
 from ddnn.protocol.home_assistant import discovery, require_prefix
 from ddnn.runtime.answer_log import FileAnswerLog
@@ -61,8 +60,8 @@ def announcements(settings: EdgeSettings, manifest: Manifest) -> list[tuple[str,
         settings.site,
         model=manifest.name,
         classes=manifest.classes,
-        answering=[hierarchy.lead, *hierarchy.devices],
-        others=[*(group.id for group in hierarchy.edges), CLOUD],
+        edges=[group.id for group in hierarchy.edges],
+        devices=hierarchy.devices,
         version=ddnn_version(),
     )
     return [(topic, msgspec.json.encode(payload)) for topic, payload in entities]

@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -106,12 +106,10 @@ class Postgres:
 
     def freeze(self) -> None:
         """From now on it says nothing, and does not go away either."""
-        for process in self._processes():
-            process.suspend()
+        self._each(psutil.Process.suspend)
 
     def thaw(self) -> None:
-        for process in self._processes():
-            process.resume()
+        self._each(psutil.Process.resume)
 
     def database(self) -> str:
         """The URL of a new, empty database."""
@@ -131,19 +129,28 @@ class Postgres:
             return False
         return True
 
-    def _processes(self) -> list[psutil.Process]:
+    def _each(self, act: Callable[[psutil.Process], object]) -> list[psutil.Process]:
+        """Do it to the server, then to each process that it has; which these were."""
         if self._process is None or self._process.poll() is not None:
             return []
         server = psutil.Process(self._process.pid)
-        return [server, *server.children(recursive=True)]
+        act(server)
+        processes = server.children(recursive=True)
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                act(process)
+        return [server, *processes]
 
     def _end(self, number: signal.Signals) -> None:
-        processes = self._processes()
-        with contextlib.suppress(psutil.NoSuchProcess):
-            for process in processes[: None if number == signal.SIGKILL else 1]:
-                process.send_signal(number)
-        if self._process is not None:
-            self._process.wait(STOP_S)
+        if self._process is None:
+            return
+        processes = self._each(psutil.Process.suspend)  # none is born any more
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if number == signal.SIGKILL or process.pid == self._process.pid:
+                    process.send_signal(number)
+                process.resume()
+        self._process.wait(STOP_S)
         # Its memory is free for the next one only once all of them have ended.
         _, alive = psutil.wait_procs(processes, STOP_S)
         if alive:
@@ -161,5 +168,4 @@ def running_postgres(*, fsync: bool = False) -> Iterator[Postgres]:
             server.start()
             yield server
         finally:
-            server.thaw()
             server.kill()

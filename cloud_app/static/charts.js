@@ -87,9 +87,10 @@ const CHARTS = {
       expected: { stroke: colors.text, width: 1.5, dash: [5, 4], points: { show: false } },
       measured: { stroke: colors.accuracy, width: 2, points: { size: 5, fill: colors.accuracy } },
     })[name],
-    /** As low as the lines go; the interval of a few samples would squeeze all else. */
+    /** As low as the lines go, but for those of few samples, which would squeeze all else. */
     range: (list) => {
-      const low = Math.min(...list.flatMap(({ known, correct, expected_accuracy: expected }) => [known ? correct / known : 1, expected ?? 1]));
+      const most = Math.max(...list.map((bucket) => bucket.known));
+      const low = Math.min(...list.flatMap(({ known, correct, expected_accuracy: expected }) => [known > most / 4 ? correct / known : 1, expected ?? 1]));
       return [Math.max(0, Math.min(0.9, Math.floor(low * 20 - 0.5) / 20)), 1];
     },
     axis: (value) => `${Math.round(value * 100)}%`,
@@ -216,7 +217,7 @@ function options(name, chart, names, bands, holder, figure) {
     series: [{}, ...names.map((series) => ({ label: series, ...chart.style(series) }))],
     axes: [
       { ...axis, space: 70, size: 26, values: (_, at) => at.map((s) => (range > 1440 ? clock(s).slice(5, 10) : clock(s, s).slice(0, range ? 5 : 8))) },
-      { ...axis, size: 46, ...(!chart.logarithmic && { incrs: [0.01, 0.02, 0.05, 0.1, 0.25] }), values: (_, at) => at.map((value) => (value === null ? null : chart.axis(value))) },
+      { ...axis, size: 46, ...(chart.logarithmic && { filter: (_, at) => at.map((value) => (/^[125](\.0+)?e/.test(value.toExponential(3)) ? value : null)) }), ...(!chart.logarithmic && { incrs: [0.01, 0.02, 0.05, 0.1, 0.25] }), values: (_, at) => at.map((value) => (value === null ? null : chart.axis(value))) },
     ],
     hooks: {
       setCursor: [
@@ -283,6 +284,6 @@ export async function startCharts(of) {
   // An hour, where the store knows enough of it to look at; otherwise what happens from now on.
   range = 60;
   await load();
-  if (range === 60 && buckets.length < RIPE) await choose(0);
+  if (range === 60 && buckets.filter(total).length < RIPE) await choose(0);
 }
 

@@ -2,6 +2,7 @@
 // attribute, never as markup.
 
 const SVG = "http://www.w3.org/2000/svg";
+const NARROW = 0.18; // a part that has no room for words on a phone
 const DRAWN = new Set(["svg", "rect", "path", "text"]);
 
 /** h("p", { class: "note" }, "text", element, null, [more]) */
@@ -27,7 +28,7 @@ export function bar(...parts) {
   for (const [share, name, words] of parts) {
     const width = Math.max(0, Math.min(1 - at, share || 0));
     rects.push(h("rect", { class: name, x: `${at * 100}%`, width: `${width * 100}%`, height: "100%" }));
-    if (words) texts.push(h("text", { x: `${(at + width / 2) * 100}%`, y: "50%" }, words));
+    if (words) texts.push(h("text", { class: width < NARROW && "narrow", x: `${(at + width / 2) * 100}%`, y: "50%" }, words));
     at += width;
   }
   return h("svg", { class: "bar", "aria-hidden": "true" }, rects, texts);

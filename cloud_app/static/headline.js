@@ -123,7 +123,7 @@ export function renderBytes(state, history) {
       h(
         "tr",
         { "data-key": name + note, class: kind },
-        h("th", { scope: "row" }, name, h("small", {}, note)),
+        h("th", { scope: "row" }, name, " ", h("small", {}, note)),
         h("td", {}, bar([size / most, kind])),
         h("td", {}, bytes(size)),
       ),

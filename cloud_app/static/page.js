@@ -36,7 +36,7 @@ const page = {
     renderExits(state);
     renderBytes(state, history);
     renderNodes(state, elapsedS);
-    renderSamples(state, nowS, page.site);
+    renderSamples(state, nowS, feed.shownRound);
     renderEvents(state, nowS);
     renderThresholds(state);
   },

@@ -14,7 +14,7 @@ const keyOf = ({ site, answer }) => `${site}/${answer.sample}`;
 const saving = new Map(); // sample -> { text, tone } of its label, and the label until it is saved
 const timers = new Map();
 let held; // the answers that stand still while someone is at them
-let shown = { records: [], at_s: -Infinity, site: "" };
+let shown = { records: [], at_s: -Infinity, round: 0 };
 let pressed = false;
 let all = false;
 
@@ -24,12 +24,13 @@ function inUse() {
   return pressed || list_.matches(":hover") || list_.contains(document.activeElement);
 }
 
-export function renderSamples(state, nowS, site) {
+/** `round` differs where the answers are of another choice of sites. */
+export function renderSamples(state, nowS, round) {
   const fresh = new Map(state.answers.map((record) => [keyOf(record), record]));
-  if (!inUse() || shown.site !== site) held = undefined;
+  if (!inUse() || shown.round !== round) held = undefined;
   // A better answer or another's label is shown at once; only the order stands still.
   else held = renewed(held ?? shown.records, fresh);
-  const records = held ?? paced(state, fresh, site);
+  const records = held ?? paced(state, fresh, round);
   const section = document.getElementById("samples");
   section.classList.toggle("empty", records.length === 0);
   const keys = new Set(records.map(keyOf));
@@ -49,10 +50,10 @@ export function renderSamples(state, nowS, site) {
 const renewed = (records, fresh) => records.map((record) => fresh.get(keyOf(record)) ?? record);
 
 /** Many samples a second are shown a few seconds at a time. */
-function paced(state, fresh, site) {
+function paced(state, fresh, round) {
   const { answers, at_s } = state;
   const due = at_s - shown.at_s >= PACE_S || at_s < shown.at_s || shown.records.length < FEW;
-  if (due || shown.site !== site || !answers.length) shown = { records: answers, at_s, site };
+  if (due || shown.round !== round || !answers.length) shown = { records: answers, at_s, round };
   else shown.records = renewed(shown.records, fresh);
   return shown.records;
 }
@@ -60,7 +61,10 @@ function paced(state, fresh, site) {
 function row(record, state, nowS) {
   const { answer, site } = record;
   const { labels, devices } = state.bundle;
-  const truth = record.labelled ?? answer.truth;
+  const status = saving.get(keyOf(record));
+  // What was saved just now need not be in the state yet.
+  const labelled = status?.tone === "right" ? status.label : record.labelled;
+  const truth = labelled ?? answer.truth;
   const right = truth === null || truth === undefined || truth < 0 ? null : truth === answer.label;
   const verdict = right === null ? h("small", {}, "not labelled")
     : right ? h("small", { class: "right" }, "✓ right")
@@ -181,8 +185,9 @@ export function listenToSamples(page) {
     const name = label === null ? "not labelled" : className(label, page.state.bundle.labels);
     try {
       await send("/api/v1/labels", { site, sample, label }, page.state.csrf);
-      saving.set(key, { text: "saved", tone: "right" });
+      saving.set(key, { text: "saved", tone: "right", label });
       page.say(`Sample ${sample}: ${name}, saved.`);
+      // It may stand still here and be no longer among the newest.
       const told = (record) => (keyOf(record) === key ? { ...record, labelled: label } : record);
       shown.records = shown.records.map(told);
       held = held?.map(told);

@@ -77,7 +77,7 @@ class Database:
         try:
             yield
         except SQLAlchemyError as error:
-            cause = getattr(error, "orig", None) or error
+            cause = " ".join(str(getattr(error, "orig", None) or error).split())
             raise LinkError(
                 f"database {self.name}: {cause}; nothing was written, try again. If it stays: "
                 "is its disk full, its folder writable, another program holding it, its server up?"

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Row, Select, select
 
-from cloud_app.store.insert import inserting
+from cloud_app.store.insert import insert_new
 from cloud_app.store.records import Record, Replay
 from cloud_app.store.schema import ANSWERS
 from ddnn.protocol.messages import Answer
@@ -77,10 +77,7 @@ def between(site: str, first: int, last: int, n: int) -> Select[Any]:
 def insert(link: Connection, records: Iterable[Record], stored_at_s: float) -> list[Key]:
     """Insert those whose sample has no row yet, and say which these were."""
     rows = [{**row_of(record), "stored_at_s": stored_at_s} for record in records]
-    statement, values = inserting(link, ANSWERS, rows)
-    statement = statement.on_conflict_do_nothing()
-    done = link.execute(statement.returning(ANSWERS.c.site, ANSWERS.c.sample), values)
-    return [(site, sample) for site, sample in done]
+    return [(row.site, row.sample) for row in insert_new(link, ANSWERS, rows, ("site", "sample"))]
 
 
 def find(link: Connection, keys: Iterable[Key]) -> dict[Key, tuple[int, Record]]:

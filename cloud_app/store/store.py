@@ -15,7 +15,7 @@ from sqlalchemy import Double, Row, bindparam, case, delete, func, select, updat
 
 from cloud_app.store import rows, tallies
 from cloud_app.store.database import Database
-from cloud_app.store.insert import inserting
+from cloud_app.store.insert import insert_new, insert_or_replace
 from cloud_app.store.records import (
     Bucket,
     Change,
@@ -110,8 +110,7 @@ class Store:
         """With a key the event is stored once, whoever else saw it, too."""
         row = {"at_s": at_s, "site": site, "node": node, "what": what, "key": key or None}
         with self.database.write() as link:
-            statement, values = inserting(link, EVENTS, [row])
-            link.execute(statement.on_conflict_do_nothing(), values)
+            insert_new(link, EVENTS, [row], ("id",))
 
     def add_change(self, change: Change) -> Change:
         """Write a change of thresholds down; the revision is raised to be the site's greatest."""
@@ -127,11 +126,7 @@ class Store:
 
     def set_setting(self, key: str, value: str) -> None:
         with self.database.write() as link:
-            statement, values = inserting(link, SETTINGS, [{"key": key, "value": value}])
-            link.execute(
-                statement.on_conflict_do_update(index_elements=["key"], set_={"value": value}),
-                values,
-            )
+            insert_or_replace(link, SETTINGS, [{"key": key, "value": value}])
 
     def prune(self, now_s: float, keep_s: float, at_most: int = 5000) -> int:
         """Delete answers and events stored more than `keep_s` ago; how many were deleted.
@@ -181,6 +176,13 @@ class Store:
         with self.database.read() as link:
             query = select(TOTALS.c.site).distinct().order_by(TOTALS.c.site)
             return list(link.execute(query).scalars())
+
+    def truths(self) -> dict[str, tuple[int, int]]:
+        """By site: the samples whose truth is known, and those of them answered rightly."""
+        sums = [func.sum(TOTALS.c[name]) for name in ("known", "correct")]
+        with self.database.read() as link:
+            found = link.execute(select(TOTALS.c.site, *sums).group_by(TOTALS.c.site))
+            return {site: (round(known), round(correct)) for site, known, correct in found}
 
     def newest(self, n: int, site: str | None = None) -> list[Record]:
         """The n samples that arrived last, newest first."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, Table, func, select
 
-from cloud_app.store.insert import inserting
+from cloud_app.store.insert import insert_or_add
 from cloud_app.store.records import Bucket, Histogram, Record
 from cloud_app.store.schema import (
     BUCKETS,
@@ -111,16 +111,8 @@ def _add(link: Connection, table: Table, changes: dict[_Key, list[float]]) -> No
         for key, sums in changes.items()
         if any(sums)
     ]
-    if not rows:
-        return
-    statement, values = inserting(link, table, rows)
-    key = table.primary_key.columns
-    summed = {
-        column.name: column + statement.excluded[column.name]
-        for column in table.columns
-        if column.name not in key
-    }
-    link.execute(statement.on_conflict_do_update(index_elements=list(key), set_=summed), values)
+    if rows:
+        insert_or_add(link, table, rows)
 
 
 # ------------------------------------------------------------------ reading

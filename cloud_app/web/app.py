@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 import secrets
 import time
 from collections.abc import Callable
 from hashlib import sha256
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 from flask import Flask, Response, g, redirect, render_template, request, session
@@ -41,7 +41,7 @@ from ddnn.errors import DdnnError, LinkError
 log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 1 << 14
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+LOOPBACK = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?", re.ASCII | re.IGNORECASE)
 # Attempts to sign in. The second keeps many addresses from guessing together.
 PER_ADDRESS = "5 per minute; 30 per hour"
 OVERALL = "30 per minute; 300 per hour"
@@ -143,7 +143,10 @@ class Pages:
     def routes(self) -> tuple[Route, ...]:
         return (
             Route("GET", "/", self.page, HTML, "The page."),
-            Route("GET", "/login", self.login_form, HTML, "The form to sign in.", open=True),
+            Route(
+                "GET", "/login", self.login_form, HTML, "The form to sign in.", refuses=HTML,
+                open=True,
+            ),
             Route(
                 "POST", "/login", self.login, None, "Sign in.", takes=GivePassword, takes_as=FORM,
                 code=303, refuses=HTML, open=True,
@@ -189,11 +192,7 @@ def guard(app: Flask, sign_in: SignIn | None, open_to_all: set[str] | frozenset[
 
     def by_loopback_name() -> None:
         # Another site's name that resolves to this machine must not get at the page (rebinding).
-        try:
-            name = urlsplit(f"//{request.environ.get('HTTP_HOST', '')}").hostname
-        except ValueError:
-            name = None
-        if name not in LOOPBACK:
+        if not LOOPBACK.fullmatch(request.environ.get("HTTP_HOST", "")):
             raise Forbidden(
                 "a page without sign-in answers to localhost, 127.0.0.1 and [::1] only; "
                 "for other names start it with --sign-in on"

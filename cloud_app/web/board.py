@@ -19,8 +19,6 @@ from ddnn.protocol.topics import EVERYWHERE
 from ddnn.runtime.service import ddnn_version
 
 EVERY_S = 1.0
-FRESH_S = 0.9  # below EVERY_S: each round of the listeners finds a new one
-KEEP_S = 10.0  # how long one is kept of a site that nobody asks for any more
 PATIENCE_S = 1.5  # for the database; a page without its numbers is better than none
 NEWEST = 20  # answers and events shown
 EVENTS_LOOKED_AT = 200  # to find those of one site
@@ -82,12 +80,13 @@ class Board:
 
     def _now(self, site: str | None) -> bytes:
         with self._lock:  # whoever comes first makes it, the others wait for it
-            at_s, body = self._made.get(site, (-KEEP_S, b""))
-            if not body or time.monotonic() - at_s > FRESH_S:
+            tick = time.monotonic() // EVERY_S  # listeners come together when it is new
+            made, body = self._made.get(site, (-1.0, b""))
+            if made != tick:
                 body = msgspec.json.encode(self._make(site))
-                at_s = time.monotonic()
-                self._made = {s: m for s, m in self._made.items() if at_s - m[0] < KEEP_S}
-                self._made[site] = at_s, body
+                # Those of sites that nobody looks at any more are not kept.
+                self._made = {of: m for of, m in self._made.items() if m[0] >= tick - 1}
+                self._made[site] = tick, body
             return body
 
     def _make(self, site: str | None) -> Now:

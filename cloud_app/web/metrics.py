@@ -92,16 +92,15 @@ def _samples(store: Store) -> Iterator[Metric]:
         "ddnn_correct_samples", "Of the labelled samples, those answered rightly.",
         labels=("site",),
     )  # fmt: skip
-    for site in store.sites():
+    for site, (known, right) in sorted(store.truths().items()):
         for (exit_, quality), count in sorted(store.totals(site).items()):
             answered.add_metric((site, exit_, quality), count)
         for exit_, histogram in sorted(store.histogram(site).items()):
             bounds = [*(str(float(b)) for b in LATENCY_BOUNDS_S), "+Inf"]
             buckets = list(zip(bounds, accumulate(map(float, histogram.buckets)), strict=True))
             durations.add_metric((site, exit_), buckets, histogram.sum_s)
-        summary = store.summary(site)
-        labelled.add_metric((site,), summary.known)
-        correct.add_metric((site,), round((summary.accuracy or 0.0) * summary.known))
+        labelled.add_metric((site,), known)
+        correct.add_metric((site,), right)
     yield from (answered, durations, labelled, correct)
 
 

@@ -196,12 +196,18 @@ class Api:
 
     def revert(self, command: RevertThresholds) -> Change:
         with self._changing:
-            newest = self._store.changes(self._site(command.site), 1)
-            if not newest:
-                raise Conflict(f"the thresholds of site {command.site} have never been changed")
-            if newest[0].bundle != self._live.bundle().id:
-                raise Conflict("the newest change was of another bundle's thresholds")
-            return self._change(command.site, newest[0].before, "reverted")
+            newest = self._newest_change(self._site(command.site))
+            if newest is None:
+                raise Conflict(
+                    f"site {command.site}: the thresholds of bundle {self._live.bundle().id} "
+                    "have never been changed"
+                )
+            return self._change(command.site, newest.before, "reverted")
+
+    def _newest_change(self, site: str) -> Change | None:
+        """None where it was of another bundle, whose thresholds mean nothing here."""
+        changes = self._store.changes(site, 1)
+        return changes[0] if changes and changes[0].bundle == self._live.bundle().id else None
 
     def _change(self, site: str, thresholds: Mapping[str, float], what: Any) -> Change:
         """Write it down, then send it. What was not sent can be seen by what the edge reports."""
@@ -212,10 +218,10 @@ class Api:
             raise BadRequest(f"thresholds for exits {got}; bundle {bundle.id} has {wanted}")
         if not link.connected:
             raise LinkError(f"nothing changed: the broker {link.broker} is away; try again later")
-        used, newest = self._in_use(site), self._store.changes(site, 1)
+        used, newest = self._in_use(site), self._newest_change(site)
         before = used.in_use or used.own
-        if newest and (used.revision is None or used.revision < newest[0].revision):
-            before = newest[0].thresholds  # sent, and not yet reported
+        if newest and (used.revision is None or used.revision < newest.revision):
+            before = newest.thresholds  # sent, and not yet reported
         after = (used.revision or 0) + 1  # the store may have been made anew; the edge remembers
         asked = Change(
             time.time(), site, _by(), {t: min(v, 1.0) for t, v in thresholds.items()},

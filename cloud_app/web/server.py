@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from typing import Any
 
 import waitress.server  # type: ignore[import-untyped]
 from flask import Flask
+from waitress.channel import HTTPChannel  # type: ignore[import-untyped]
 
 from cloud_app.web.board import MOST_STREAMS, Streams
 from ddnn.errors import ConfigError
@@ -67,13 +69,18 @@ class Server:
             return
         self._streams.close()
         # Channels belong to the server's thread: it ends once it has closed them all.
-        self._server.trigger.pull_trigger(self._close_channels)
+        # A stream that ends just now wakes it, too: then it may be gone before it is called again.
+        with contextlib.suppress(OSError):
+            self._server.trigger.pull_trigger(self._close_channels)
         self._thread.join(CLOSE_S)
         self._server.task_dispatcher.shutdown(timeout=CLOSE_S)
 
     def _close_channels(self) -> None:
         for channel in list(self._channels.values()):
-            channel.close()
+            if isinstance(channel, HTTPChannel):
+                channel.handle_close()  # unlike close() it wakes a thread that waits for a reader
+            else:
+                channel.close()
 
 
 def _socket_options() -> list[tuple[int, int, int]]:

@@ -23,7 +23,6 @@ from ddnn.errors import ConfigError, DdnnError
 
 Schema = TypeVar("Schema", bound=msgspec.Struct)
 PREFIX = "DDNN_"
-KEYS_VALID = "the keys are valid"
 LOG_FORMAT = "%(asctime)s %(name)s %(levelname)s %(message)s"
 
 
@@ -38,6 +37,7 @@ def app_command(
     """The command `name`: reads the configuration, checks it, calls `run`.
 
     With --check it calls `check` instead, which raises a DdnnError where `run` could not start.
+    Standard output then begins as soon as the keys are found to be valid: `ddnn doctor` reads it.
     """
 
     def callback(**given: Any) -> None:
@@ -52,8 +52,8 @@ def app_command(
                 stream=sys.stderr,
             )
             if only_check:
-                click.echo(f"{name}: {KEYS_VALID}")
                 if check is not None:
+                    click.echo(f"{name}: the keys are valid")
                     check(config)
                 click.echo(f"{name}: the configuration is valid")
             else:

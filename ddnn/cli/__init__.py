@@ -7,9 +7,9 @@ import click
 from ddnn.cli.demo import demo
 from ddnn.cli.doctor import doctor
 from ddnn.cli.evaluate import evaluate
-from ddnn.cli.status import status
 from ddnn.cli.health import health
 from ddnn.cli.secrets import secrets
+from ddnn.cli.status import status
 from ddnn.cli.train import train
 
 

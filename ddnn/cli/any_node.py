@@ -17,6 +17,7 @@ from ddnn.runtime.settings import NodeSettings
 from ddnn.runtime.transport import LinkEvent
 
 NOBODY = "nobody"
+SHOWN_CHARS = 24
 
 
 class AnyNode(NodeSettings, frozen=True, kw_only=True):
@@ -37,6 +38,11 @@ def read_any_node(flags: Mapping[str, Any], file: str | Path | None) -> AnyNode:
     """The common keys of a node's flags, environment and file; ConfigError as the node's own."""
     given = {key: value for key, value in flags.items() if value is not None}
     return read_config(AnyNode, given, os.environ, file, others=True)
+
+
+def shown(text: str) -> str:
+    """What a peer says of itself, fit for a terminal: short, and no control sequences."""
+    return "".join(c if c.isprintable() else "?" for c in text[:SHOWN_CHARS])
 
 
 def visitor(

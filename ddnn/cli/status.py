@@ -14,7 +14,7 @@ import click
 import numpy as np
 
 from ddnn.adapters.command import exit_codes, schema_options
-from ddnn.cli.any_node import AnyNode, read_any_node, visitor
+from ddnn.cli.any_node import AnyNode, read_any_node, shown, visitor
 from ddnn.errors import ConfigError, LinkError, RemoteProtocolError
 from ddnn.exits.hierarchy import EXITS
 from ddnn.machines.membership import Membership
@@ -24,7 +24,8 @@ from ddnn.protocol.messages import Answer, Stats, Status
 from ddnn.protocol.topics import EVERYWHERE, Kind, presence_filters, topic_filter
 from ddnn.runtime.transport import Arrived, LinkDown, LinkEvent, LinkUp
 
-CONNECT_S = 6.0  # MQTT 5, then 3.1.1
+CONNECT_S = 6.0
+TRIES = 2  # MQTT 5, then 3.1.1
 SETTLE_S = 2.0  # results are listened to for at least so long
 SILENT_S = 20.0  # three rounds of statistics missed, and then some
 REDRAW_S = 1.0
@@ -90,9 +91,11 @@ class Watched:
     answers: deque[tuple[float, Answer]] = field(
         default_factory=lambda: deque[tuple[float, Answer]](maxlen=KEEP_ANSWERS)
     )
+    silent_s: float = SILENT_S
     connected: bool = False
     reason: str = ""
     changed_s: float = 0.0
+    tries: int = 0
     started_s: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
@@ -103,7 +106,7 @@ class Watched:
     def connect(self) -> None:
         """LinkError where the broker cannot be reached."""
         until_s = time.monotonic() + CONNECT_S
-        while not self.connected and time.monotonic() < until_s:
+        while not self.connected and self.tries < TRIES and time.monotonic() < until_s:
             self._transport.wait(0.2)
         if not self.connected:
             raise LinkError(
@@ -141,6 +144,7 @@ class Watched:
                 if self.connected:
                     self.changed_s = time.monotonic()
                 self.connected, self.reason = False, reason
+                self.tries += 1
             case Arrived(topic, payload):
                 self._arrived(topic, payload)
 
@@ -181,7 +185,7 @@ class Watched:
         if not self._online(seen):
             return seen.status.state
         since_s = seen.heard_s if seen.heard_s is not None else self.changed_s
-        return "silent" if time.monotonic() - since_s > SILENT_S else "online"
+        return "silent" if time.monotonic() - since_s > self.silent_s else "online"
 
     def report(self) -> dict[str, Any]:
         now_s = time.monotonic()
@@ -261,13 +265,13 @@ def _rows(watched: Watched) -> list[tuple[str, ...]]:
             f"{row['site']}/{row['node']}" if everywhere else row["node"],
             row["role"],
             row["presence"],
-            row["version"] or "-",
-            row["bundle"] or "-",
+            shown(row["version"]) or "-",
+            shown(row["bundle"]) or "-",
             "-" if row["heard_age_s"] is None else f"{row['heard_age_s']:.1f} s",
             "-" if row["uptime_s"] is None else _duration(row["uptime_s"]),
             "-" if row["memory_bytes"] is None else f"{row['memory_bytes'] / 2**20:.0f} MiB",
             " ".join(
-                f"{name} {count}"
+                f"{shown(name)} {count}"
                 for name, count in sorted(row["counts"].items())
                 if count and not name.startswith(NOT_NOTEWORTHY)
             ),

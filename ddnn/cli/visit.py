@@ -19,9 +19,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any, Literal, cast
 
-from ddnn.adapters.command import KEYS_VALID
 from ddnn.adapters.mqtt import MqttTransport
-from ddnn.cli.any_node import NOBODY, read_any_node, visitor
+from ddnn.cli.any_node import NOBODY, read_any_node, shown, visitor
 from ddnn.cli.examination import Check, Finding, failed, ok, parted, skipped, warning
 from ddnn.errors import ConfigError, DdnnError, LinkError, RemoteProtocolError
 from ddnn.exits.device_node import own_section
@@ -354,7 +353,7 @@ class Visit:
         others = {node: other for node, other in announced.items() if other != bundle.id}
         if not others:
             return ok(f"{says}; the same as of {', '.join(announced)}" if announced else says)
-        listed = ", ".join(f"{node} runs {other}" for node, other in others.items())
+        listed = ", ".join(f"{node} runs {shown(other)}" for node, other in others.items())
         remedy = "copy one bundle to every node and restart it"
         if manifest.hierarchy.lead in others:
             return failed(f"{bundle.id} here, but {listed}: the two are never fused", remedy)
@@ -392,16 +391,16 @@ class Visit:
 
     def versions(self) -> Finding:
         python = ".".join(str(part) for part in sys.version_info[:3])
-        bits = 64 if sys.maxsize > 2**32 else 32
+        if sys.maxsize <= 2**32:
+            says = f"Python {python} is 32-bit, and LiteRT needs 64"
+            return failed(says, "install a 64-bit system, such as Raspberry Pi OS 64-bit")
         try:
             litert = version("ai-edge-litert")
         except PackageNotFoundError:
             return failed("LiteRT is not installed", "pip install ddnn, in the node's environment")
-        says = f"ddnn {ddnn_version()}, Python {python}, {bits}-bit, LiteRT {litert}"
-        if bits != 64:
-            return failed(says, "LiteRT needs a 64-bit system: install Raspberry Pi OS 64-bit")
+        says = f"ddnn {ddnn_version()}, Python {python}, 64-bit, LiteRT {litert}"
         others = [
-            f"{node} has {status.version}"
+            f"{node} has {shown(status.version)}"
             for node, status in self._online().items()
             if status.version not in ("", ddnn_version())
         ]
@@ -422,9 +421,10 @@ class Program:
         )
 
     def refused_keys(self) -> str:
-        """What the app says of its keys; empty where it takes them."""
+        """What the app says of its keys; empty where it takes them: then it says so at once, on
+        standard output."""
         out = cast(IO[bytes], self._process.stdout)
-        return "" if KEYS_VALID.encode() in out.readline() else self.result()[1]
+        return "" if out.readline() else self.result()[1]
 
     def result(self) -> tuple[int, str]:
         """Its exit code, and what it said."""

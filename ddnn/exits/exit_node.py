@@ -146,9 +146,11 @@ class ExitNode:
 
     @property
     def gauges(self) -> dict[str, float]:
-        """The thresholds in use, so that who commanded them sees them applied."""
+        """The thresholds in use, so that who commanded them sees them applied, and whether a cloud
+        is there: of several, whatever their names, any will do."""
         thresholds = {f"threshold_{tier}": t for tier, t in self.manifest.thresholds.items()}
-        return {**thresholds, "threshold_revision": float(self.revision)}
+        revision, cloud_up = float(self.revision), float(bool(self._clouds))
+        return {**thresholds, "threshold_revision": revision, "cloud_up": cloud_up}
 
     def _present(self, node: str, status: Status) -> bool:
         """Whether it changed who is live. Of the clouds any will do: CLOUD stands for all."""

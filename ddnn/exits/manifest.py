@@ -115,9 +115,7 @@ class Judgement(msgspec.Struct, frozen=True):
     mask: int  # the devices that contributed
 
 
-def is_sure(
-    exits: Sequence[str], thresholds: Mapping[str, float], tier: str, eta: float
-) -> bool:
+def is_sure(exits: Sequence[str], thresholds: Mapping[str, float], tier: str, eta: float) -> bool:
     """The exit rule eta < T (strict; notes A5); the deepest of `exits` always answers."""
     return tier in exits[-1:] or eta < thresholds.get(tier, 0.0)
 

@@ -8,7 +8,7 @@ is sent twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ddnn.errors import ConfigError
@@ -17,6 +17,7 @@ from ddnn.protocol.topics import Kind, Topic
 MAX_STATE_CHARS = 255  # longer states Home Assistant refuses
 MAX_PREFIX_CHARS = 100
 _CONFIDENCE = "{{ (value_json.probabilities | max | default(0) * 100) | round(1) }}"
+_CLOUD = "{{ 'online' if value_json.gauges.cloud_up | default(0) > 0 else 'offline' }}"
 _PRESENT = "{{ 'online' if value_json.state == 'online' else 'offline' }}"
 
 
@@ -40,15 +41,16 @@ def discovery(
     *,
     model: str,
     classes: Sequence[str],
-    answering: Sequence[str],
-    others: Iterable[str],
+    edges: Sequence[str],
+    devices: Sequence[str],
     version: str,
 ) -> list[tuple[str, dict[str, Any]]]:
     """(topic, payload) of each entity: the last label, exit and confidence, and who is present.
 
-    `model`: the bundle's name. `answering`: nodes any of which gives answers (the lead edge, and
-    the devices without it). `others`: further nodes whose presence is shown.
+    `model`: the bundle's name. The first of `edges` leads: it answers (without it the devices do),
+    and it says whether a cloud is there, which has no name of its own where there are several.
     """
+    lead = edges[0]
     owner = f"ddnn-{site}"
     shared: dict[str, Any] = {
         "device": {
@@ -63,10 +65,7 @@ def discovery(
     answer: dict[str, Any] = {
         **shared,
         "state_topic": str(Topic(site, Kind.RESULT)),
-        "availability": [
-            {"topic": str(Topic(site, Kind.STATUS, node)), "value_template": _PRESENT}
-            for node in answering
-        ],
+        "availability": [_available(site, node) for node in (lead, *devices)],
         "availability_mode": "any",
     }
     entities: list[tuple[str, str, dict[str, Any]]] = [
@@ -83,20 +82,36 @@ def discovery(
                 "state_class": "measurement",
             },
         ),
-        *(("binary_sensor", f"node-{node}", _presence(site, node, shared))
-          for node in dict.fromkeys((*answering, *others))),
-    ]  # fmt: skip
+        *(
+            ("binary_sensor", f"node-{node}", {**_presence(site, node, Kind.STATUS), **shared})
+            for node in (*edges, *devices)
+        ),
+        (
+            "binary_sensor",
+            "cloud",
+            {
+                **_presence(site, lead, Kind.STATS),
+                **shared,
+                "name": "cloud",
+                "value_template": _CLOUD,
+                "availability": [_available(site, lead)],
+            },
+        ),
+    ]
     return [
         (f"{prefix}/{component}/{owner}/{name}/config", {**payload, "unique_id": f"{owner}-{name}"})
         for component, name, payload in entities
     ]
 
 
-def _presence(site: str, node: str, shared: dict[str, Any]) -> dict[str, Any]:
+def _available(site: str, node: str) -> dict[str, str]:
+    return {"topic": str(Topic(site, Kind.STATUS, node)), "value_template": _PRESENT}
+
+
+def _presence(site: str, node: str, kind: Kind) -> dict[str, Any]:
     return {
-        **shared,
         "name": node,
-        "state_topic": str(Topic(site, Kind.STATUS, node)),
+        "state_topic": str(Topic(site, kind, node)),
         "value_template": _PRESENT,
         "payload_on": "online",
         "payload_off": "offline",

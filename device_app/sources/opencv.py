@@ -15,15 +15,16 @@ from ddnn.core.clock_offset import ClockOffset
 from ddnn.errors import ConfigError, LinkError
 from device_app.picture import Image
 
+LEAST_GAP_S = 0.004  # no camera is faster; for streams whose stamps stand still
+CALM = 0.75  # of the time between two frames' stamps has passed between them: they come as taken
+
 
 def _cv2() -> Any:
     """OpenCV, quiet: what it prints may name a URI with its password; we report in our words."""
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    # TCP: no torn frames, one port. No reordering buffers between camera and decoder.
-    os.environ.setdefault(
-        "OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay"
-    )
+    # TCP: no torn frames, one port
+    os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
     import cv2
 
     return cv2
@@ -57,6 +58,19 @@ class OpenCvCamera:
             )
         self._position = cv2.CAP_PROP_POS_MSEC
         self._ages, self._stamp_s = ClockOffset(timeout_s), -1.0
+        self._catch_up(timeout_s)
+
+    def _catch_up(self, limit_s: float) -> None:
+        """Pass over what was kept while the stream was opened: what comes faster than it was taken
+        is not of now, and nothing has come yet to show how late it is."""
+        first_s = arrived_s = time.monotonic()
+        while arrived_s - first_s < limit_s:
+            before_s, before_stamp_s = arrived_s, self._stamp_s
+            self.grab()
+            arrived_s = time.monotonic()
+            gap_s = max(self._stamp_s - before_stamp_s, LEAST_GAP_S)
+            if before_stamp_s >= 0 and arrived_s - before_s >= CALM * gap_s:
+                return
 
     def grab(self) -> float:
         if not self._capture.grab():

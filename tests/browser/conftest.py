@@ -102,6 +102,8 @@ def opened(browser: Browser, problems: Problems) -> Iterator[Open]:
 
     yield opened
     for context in contexts:
+        for page in context.pages:
+            page.unroute_all(behavior="ignoreErrors")
         context.close()
     assert problems == []
 
@@ -118,3 +120,7 @@ def wait_for(page: Page, selector: str, content: str | re.Pattern[str] = "") -> 
 def tile(name: str) -> str:
     """The selector of a number at the top."""
     return f"#headline [data-key='{name}']"
+
+
+def answered(page: Page, samples: int) -> None:
+    wait_for(page, tile("Samples answered") + " .number", re.compile(rf"^{samples}$"))

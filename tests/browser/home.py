@@ -2,120 +2,68 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from cloud_app.live import Act, BundleView, Demo, LinkView, NodeView
+from cloud_app.live import Act, LinkView, NodeView
 from cloud_app.store import Store
 from cloud_app.web import Server, SignIn, create_app, serve
-from ddnn.errors import ConfigError, LinkError
-from ddnn.exits.manifest import SweepRow
+from ddnn.errors import ConfigError
 from tests.answers_made import make_answer
+from tests.live_made import BUNDLE, GAUGES, MadeDemo, MadeLive
 
 SITE = "home"
-CAMERAS = ("cam1", "cam2", "cam3")
-CLASSES = ("car", "bus", "person")
+CAMERAS = BUNDLE.devices
 BROKER = "127.0.0.1:1883"
-BUNDLE = BundleView(
-    id="b1",
-    raw_bytes=3072,
-    jpeg_bytes=960.0,
-    labels=CLASSES,
-    exits=("local", "edge", "cloud"),
-    devices=CAMERAS,
-    lead="edge",
-    thresholds={"local": 0.3, "edge": 0.5},
-    sweep=[
-        SweepRow(
-            {"local": local, "edge": edge},
-            0.95 - local / 10,
-            {"local": local, "edge": (1 - local) * edge, "cloud": (1 - local) * (1 - edge)},
-            40 - 30 * local,
-        )
-        for local, edge in itertools.product(np.linspace(0, 1, 11), np.linspace(0, 1, 11))
-    ],
-    accuracy={"7": {"overall": 0.97}, "5": {"overall": 0.91}},
-)
 
 
 def node(name: str, role: str, **fields: Any) -> NodeView:
-    known = {"bundle": "b1", "version": "0.1.0", "last_seen_age_s": 0.5, "memory_bytes": 57_000_000}
-    return NodeView(**{"site": SITE, "id": name, "role": role, "state": "online", **known, **fields})
+    known = {"bundle": "b1", "version": "1.2", "last_seen_age_s": 0.5, "memory_bytes": 57_000_000}
+    return NodeView(
+        **{"site": SITE, "id": name, "role": role, "state": "online", **known, **fields}
+    )
 
 
-class MadeDemo:
-    """Processes that live and die at once, and pictures of noise."""
+class HomeLive(MadeLive):
+    """All are there, the edge does as it is told, and time goes by."""
 
-    def __init__(self, live: MadeLive) -> None:
+    def __init__(self) -> None:
+        cameras = [node(name, "device") for name in CAMERAS]
+        counts = {"bytes_sent": 12_345}
+        super().__init__([node("edge", "edge", counts=counts, gauges=GAUGES), *cameras])
+        self.in_use = replace(BUNDLE, accuracy={"7": {"overall": 0.97}, "5": {"overall": 0.91}})
+        self.connect(True)
+
+    def change(self, name: str, **fields: Any) -> None:
+        self.shown = [replace(n, **fields) if n.id == name else n for n in self.shown]
+
+    def connect(self, connected: bool) -> None:
+        self.broker = LinkView(connected, BROKER, 0.0, "" if connected else "Connection refused")
+        self._since_s = time.monotonic()
+
+    def link(self) -> LinkView:
+        return replace(self.broker, for_s=time.monotonic() - self._since_s)
+
+    def send_thresholds(self, site: str, thresholds: Mapping[str, float], revision: int) -> None:
+        super().send_thresholds(site, thresholds, revision)
+        self.obey()
+
+
+class HomeDemo(MadeDemo):
+    """Processes that live and die at once; the broker is not one of the demo's."""
+
+    def __init__(self, live: HomeLive) -> None:
+        super().__init__({"broker": True, **{n.id: True for n in live.shown}})
         self._live = live
-        self.alive = {"broker": True, **{node.id: True for node in live.known}}
-
-    def views(self, sample: int) -> NDArray[np.uint8]:
-        shape = (len(CAMERAS), 32, 32, 3)
-        return np.random.default_rng(sample).integers(0, 256, shape, np.uint8)
-
-    def nodes(self) -> dict[str, bool]:
-        return dict(self.alive)
 
     def act(self, what: Act, node: str) -> None:
         if node == "broker":
             raise ConfigError("the broker was not started by this demo; stop it where it runs")
-        self.alive[node] = what == "start"
+        super().act(what, node)
         self._live.change(node, state="online" if what == "start" else "lost")
-
-
-class MadeLive:
-    def __init__(self) -> None:
-        self.known = [node("cloud", "cloud"), node("edge", "edge", counts={"bytes_sent": 12_345})]
-        self.known += [node(name, "device") for name in CAMERAS]
-        self.connected = True
-        self.away = ""
-        self.view = BUNDLE
-        self.made_demo: MadeDemo | None = None
-        self._since_s = time.monotonic()
-        self.use({"local": 0.3, "edge": 0.5}, 0)
-
-    def change(self, name: str, **fields: Any) -> None:
-        self.known = [replace(n, **fields) if n.id == name else n for n in self.known]
-
-    def use(self, thresholds: Mapping[str, float], revision: int) -> None:
-        """The edge tells which thresholds it uses."""
-        gauges = {f"threshold_{exit_}": value for exit_, value in thresholds.items()}
-        self.change("edge", gauges={**gauges, "threshold_revision": float(revision)})
-
-    def connect(self, connected: bool) -> None:
-        self.connected, self._since_s = connected, time.monotonic()
-
-    def nodes(self) -> list[NodeView]:
-        return self.known
-
-    def link(self) -> LinkView:
-        reason = "" if self.connected else "Connection refused"
-        return LinkView(self.connected, BROKER, time.monotonic() - self._since_s, reason)
-
-    def database_away(self) -> str:
-        return self.away
-
-    def inference_age_s(self) -> float | None:
-        return 0.1
-
-    def bundle(self) -> BundleView:
-        return self.view
-
-    def send_thresholds(self, site: str, thresholds: Mapping[str, float], revision: int) -> None:
-        if not self.connected:
-            raise LinkError(f"no connection to the broker {BROKER}")
-        self.use(thresholds, revision)
-
-    def demo(self) -> Demo | None:
-        return self.made_demo
 
 
 class Home:
@@ -123,7 +71,7 @@ class Home:
 
     def __init__(self, folder: Path, password: str = "") -> None:
         self.store = Store(f"sqlite:///{folder}/cloud.db")
-        self.live = MadeLive()
+        self.live = HomeLive()
         sign_in = None
         if password:
             sign_in, _ = SignIn.open(self.store, folder, password=password)
@@ -131,11 +79,13 @@ class Home:
         self.server: Server = serve(self._app, port=0)
         self.url = f"http://127.0.0.1:{self.server.port}/"
 
-    def demo(self) -> MadeDemo:
-        self.live.made_demo = MadeDemo(self.live)
-        return self.live.made_demo
+    def demo(self) -> HomeDemo:
+        demo = self.live.made_demo = HomeDemo(self.live)
+        return demo
 
-    def answer(self, samples: range, *, ago_s: float = 0.0, site: str = SITE, **fields: Any) -> None:
+    def answer(
+        self, samples: range, *, ago_s: float = 0.0, site: str = SITE, **fields: Any
+    ) -> None:
         """Samples are answered now; right, and by all cameras, unless it is said otherwise."""
         at_s = time.time() - ago_s
         known: dict[str, Any] = {

@@ -1,298 +1,238 @@
-"""The page in a real Chromium: its numbers, live updates, staleness, widths, no console error."""
+"""What is to be read on the page, and that it follows what happens."""
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import re
-import shutil
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-import pytest
-
-from cloud_app.store import Store
-from cloud_app.web import BundleView, NodeView, Server, create_app, serve
-from ddnn.errors import LinkError
-from ddnn.protocol.messages import Answer
+from tests.browser.conftest import Open, Problems, answered, text, tile, wait_for
+from tests.browser.home import CAMERAS, Home
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--no-first-run",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-quic",
-]
-WAIT_MS = 10_000
-HOSTILE = "<img src=x onerror=document.title='owned'>"
-ANSWER = Answer(
-    sample=1,
-    node="edge",
-    exit="local",
-    label=1,
-    probabilities=[0.1, 0.9],
-    eta=0.3,
-    members=["cam1", "cam2"],
-    missing=[],
-    quality="full",
-    expected_accuracy=0.97,
-    bundle="b1",
-    captured_at_s=10.0,
-    answered_at_s=10.1,
-    latency_s=0.012,
-    truth=1,
-    payload_bytes=80,
-    wire_bytes=300,
-)
+    from playwright.sync_api import Page
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    missing = []
-    if importlib.util.find_spec("playwright") is None:
-        missing.append("playwright (pip install playwright)")
-    if CHROMIUM is None:
-        missing.append("chromium (apt install chromium)")
-    if missing:
-        reason = f"the browser tests need {' and '.join(missing)}"
-        if os.environ.get("DDNN_REQUIRE_PARTS") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    from playwright.sync_api import sync_playwright
+def live(page: Page) -> None:
+    wait_for(page, "#age.live")
 
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=ARGUMENTS, timeout=60_000
+
+def test_the_first_picture_has_the_numbers(home: Home, opened: Open) -> None:
+    """They come with the page, and are painted in under a second, best of three."""
+    home.answer(range(3))
+    painted_ms = []
+    for _ in range(3):
+        page = opened("about:blank")
+        page.route("**/api/v1/**", lambda route: None)  # nothing else is ever heard
+        page.goto(home.url)
+        assert "Samples answered 3" in text(page, tile("Samples answered"))
+        assert page.locator("#sample-rows > li").count() == 3
+        painted_ms.append(
+            page.evaluate(
+                "new Promise(resolve => new PerformanceObserver(list => resolve("
+                "list.getEntriesByName('first-contentful-paint')[0].startTime))"
+                ".observe({type: 'paint', buffered: true}))"
+            )
         )
-        yield browser
-        browser.close()
+        page.close()
+    assert min(painted_ms) < 1000
 
 
-class Site:
-    """A store, nodes that a test may change, and a server that it may close and start again."""
+def test_the_numbers_are_there_and_change_as_answers_come(home: Home, opened: Open) -> None:
+    home.answer(range(3))
+    page = opened(home.url)
+    live(page)
+    assert text(page, tile("Samples answered")).startswith("Samples answered 3")
+    accuracy = text(page, tile("Accuracy"))
+    assert accuracy.startswith("Accuracy 100.0 % 43.9 to 100.0 % (95 %) of 3 known")
+    assert "expected now 97.0 %" in accuracy
+    sent = text(page, tile("Sent per sample and camera"))
+    assert "40.0 B 77× less than raw 24× less than JPEG" in sent
+    assert "All is well. 3 cameras answer together." in text(page, "#standing")
+    assert text(page, "#exit-rows .local").startswith("local scores of all cameras 100.0 % 3")
+    assert page.locator("#exit-bar rect").first.get_attribute("width") == "100%"
 
-    def __init__(self, folder: Path) -> None:
-        self.store = Store(f"sqlite:///{folder}/cloud.db")
-        self.nodes = [
-            NodeView("home", "edge", "edge", "online", "b1", 0.4, 96_000_000, {"answered": 3}),
-            NodeView("home", "cam1", "device", "online", "b1", 1.0, 80_000_000),
-            NodeView("home", "cam2", "device", "lost", "b1", 30.0, 80_000_000),
-        ]
-        self.bundle = BundleView("b1", 3072, 960.0, ("car", "bus", "person"))
-        self._app = create_app(self.store, lambda: self.nodes, lambda: self.bundle)
-        self.server: Server = serve(self._app, port=0)
-        self.url = f"http://127.0.0.1:{self.server.port}/"
-
-    def save(self, samples: range, **changes: object) -> None:
-        answer = msgspec.structs.replace(ANSWER, answered_at_s=time.time(), **changes)
-        self.store.save([("home", msgspec.structs.replace(answer, sample=i)) for i in samples])
-
-    def restart(self) -> None:
-        self.server = serve(self._app, port=self.server.port)
-
-    def close(self) -> None:
-        self.server.close()
-        self.store.close()
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    site = Site(tmp_path)
-    yield site
-    site.close()
+    lost = {"missing": ["cam2"], "members": ["cam1", "cam3"], "quality": "degraded"}
+    passed = [("local", 1, 0.8), ("edge", 0, 0.7), ("cloud", 2, 0.1)]
+    home.answer(range(3, 6), exit="cloud", label=2, passed=passed, late=True, **lost)
+    home.live.change("cam2", state="lost", last_seen_age_s=30.0)
+    home.store.add_event(time.time(), "home", "cam2", "died")
+    answered(page, 6)
+    assert "Accuracy 50.0 %" in text(page, tile("Accuracy"))
+    assert "3 50.0 %: someone was missing 3 delivered late" in text(page, tile("Degraded answers"))
+    assert "3 of 4 absent: cam2" in text(page, tile("Nodes online"))
+    assert "cam2 is absent; answers go on. 2 of 3 cameras" in text(page, "#standing")
+    assert "expected to be right in 91.0 %" in text(page, "#standing")
+    widths = [rect.get_attribute("width") for rect in page.locator("#exit-bar rect").all()]
+    assert widths == ["50%", "0%", "50%"]
+    row = text(page, "#node-rows .lost")
+    assert row.startswith("cam2 counts device lost 30 s ago 57.0 MB 1.2")
+    assert text(page, "#event-rows").startswith("cam2 died")
 
 
-Open = Callable[..., "Page"]
+def test_a_sample_tells_what_each_camera_said(home: Home, opened: Open) -> None:
+    passed = [("local", 0, 0.8), ("edge", 1, 0.2)]
+    fields = {"exit": "edge", "passed": passed, "truth": 2, "missing": ["cam3"]}
+    votes = {"cam1": (1, 0.9), "cam2": (0, 0.6)}
+    home.answer(range(7, 8), **fields, votes=votes, members=["cam1", "cam2"])
+    page = opened(home.url)
+    row = page.locator("#sample-rows li[data-key='home/7']")
+    said = text(page, "#sample-rows > li")
+    assert "bus ✗ wrong: person #7" in said
+    assert "local , not sure: car, entropy 0.80 edge , answered: bus, entropy 0.20" in said
+    assert "90 % sure, 12.0 ms without cam3" in said
+    cameras = [" ".join(vote.inner_text().split()) for vote in row.locator(".votes li").all()]
+    assert cameras == ["cam1 bus 90 %", "cam2 car 60 %", "cam3 absent"]
+    bars = [rect.get_attribute("width") for rect in row.locator(".votes rect").all()]
+    assert bars == ["90%", "60%"]
+    assert row.locator(".votes .differs").count() == 2  # the bar and its camera
+    assert page.locator("#sample-rows img").count() == 0  # no demo: no image leaves a device
 
 
-@pytest.fixture
-def problems() -> list[str]:
-    """What the console and the page complained of; empty at the end, or the test fails."""
-    return []
+def test_an_empty_page_says_so_and_fills_itself(home: Home, opened: Open) -> None:
+    page = opened(home.url)
+    live(page)
+    assert "No sample has been answered yet. 3 cameras online" in text(page, "#standing")
+    assert page.locator("#samples .if-empty").is_visible()
+    assert page.locator("#exits table").is_hidden()
+    assert "Drawn as samples are answered." in text(page, "#charts-note")
+    home.answer(range(30))
+    answered(page, 30)
+    assert page.locator("#samples .if-empty").is_hidden()
+    assert page.locator("#sample-rows > li").count() == 6
+    page.get_by_role("button", name="Show all 20").click()
+    assert page.locator("#sample-rows > li").count() == 20
 
 
-@pytest.fixture
-def opened(browser: Browser, site: Site, problems: list[str]) -> Iterator[Open]:
-    contexts = []
-
-    def opened(width: int = 1280, scheme: str = "light", javascript: bool = True) -> Page:
-        context = browser.new_context(
-            viewport={"width": width, "height": 844},
-            color_scheme=scheme,  # type: ignore[arg-type]
-            java_script_enabled=javascript,
+def test_the_charts_are_pictures_sentences_and_tables(home: Home, opened: Open) -> None:
+    for minute in range(1, 6):
+        home.answer(range(minute * 10, minute * 10 + 4), ago_s=minute * 60.0)
+        cloud = {"exit": "cloud", "label": 2, "latency_s": 0.5}
+        home.answer(range(minute * 10 + 4, minute * 10 + 5), ago_s=minute * 60.0, **cloud)
+    page = opened(home.url)
+    wait_for(page, "#chart-shares .readout", "local 80 %, cloud 20 %")
+    wait_for(page, "#chart-accuracy .readout", "measured 80.0 % of 5, expected 97.0 %")
+    assert "cloud" in text(page, "#chart-latency .readout")
+    for name in ("shares", "accuracy", "latency"):
+        drawn = page.evaluate(
+            "name => { const canvas = document.querySelector(`#chart-${name} canvas`);"
+            " const { data } = canvas.getContext('2d')"
+            "   .getImageData(0, 0, canvas.width, canvas.height);"
+            " return new Set(new Uint32Array(data.buffer)).size }",
+            name,
         )
-        contexts.append(context)
-        context.set_default_timeout(WAIT_MS)
-        page = context.new_page()
-        page.on(
-            "console",
-            lambda message: (
-                problems.append(message.text) if message.type in ("error", "warning") else None
-            ),
-        )
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("requestfailed", lambda request: problems.append(f"failed: {request.url}"))
-        page.goto(site.url)
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert problems == []
-
-
-def text(page: Page, selector: str) -> str:
-    return " ".join(page.locator(selector).inner_text().split())
-
-
-def wait_for(page: Page, selector: str, content: str | re.Pattern[str]) -> None:
-    page.locator(selector).filter(has_text=content).first.wait_for()
-
-
-def test_the_numbers_are_there_and_change_as_answers_come(site: Site, opened: Open) -> None:
-    site.save(range(3))
-    page = opened()
-    wait_for(page, "#age.live", "live")
-    assert text(page, "[data-text=answered]") == "3"
-    assert text(page, "[data-text=accuracy]") == "100.0 %"
-    assert text(page, "[data-text=bytes]") == "40.0 B"
-    assert "77× less than raw" in text(page, "[data-text=reduction]")
-    assert "cam2 device lost 30 s ago" in text(page, ".nodes")
-    assert page.locator(".exits tbody tr").count() == 1
-
-    site.save(range(3, 6), exit="cloud", label=2, missing=["cam9"], quality="degraded")
-    site.store.add_event(time.time(), "home", "cam2", "joined")
-    site.nodes[2] = NodeView("home", "cam2", "device", "online", "b1", 0.1)
-    wait_for(page, "[data-text=answered]", "6")
-    assert text(page, "[data-text=accuracy]") == "50.0 %"
-    assert page.locator(".exits tbody tr").count() == 2
-    bar = page.locator(".exits .local .bar rect")
-    assert bar.get_attribute("width") == "50%"
-    first = text(page, ".answers tbody tr:first-child")
-    assert first.startswith("5 ")
-    assert "person wrong: bus cloud 12.0 ms degraded without cam9" in first
-    assert text(page, ".events tbody").startswith("cam2 joined")
-    assert text(page, "[data-text=online]") == "3 of 3"
-
-
-def test_an_empty_page_fills_itself(site: Site, opened: Open) -> None:
-    page = opened()
-    wait_for(page, "#age.live", "live")
-    assert page.locator(".answers .empty").is_visible()
-    site.save(range(30))
-    wait_for(page, "[data-text=answered]", "30")
-    assert page.locator(".answers .empty").is_hidden()
-    assert page.locator(".answers tbody tr").count() == 20
-
-
-def test_it_says_stale_when_the_server_is_gone_and_live_when_it_is_back(
-    site: Site, opened: Open, problems: list[str]
-) -> None:
-    site.save(range(3))
-    page = opened()
-    wait_for(page, "#age.live", "live")
-    assert page.locator("#alert").is_hidden()
-    site.server.close()
-    wait_for(page, "#age.stale", "stale")
-    assert "Not live: these are the numbers of 20" in text(page, "#alert")
-    assert "The server does not answer." in text(page, "#alert")
-    wait_for(page, "#age.stale", re.compile(r"stale, (?:[3-9]|\d\d) s old"))  # it keeps counting
-    assert page.locator("body.stale").count() == 1
-    # The browser itself reports every refused poll; of the page's own there is nothing.
-    assert all("api/v1/summary" in said or "ERR_CONNECTION_REFUSED" in said for said in problems)
-    site.save(range(3, 9))
-    site.restart()
-    wait_for(page, "#age.live", "live")
-    assert text(page, "[data-text=answered]") == "9"
-    assert page.locator("#alert").is_hidden()
-    problems.clear()
-
-
-def test_it_says_stale_while_the_database_is_away(
-    site: Site, opened: Open, problems: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    page = opened()
-    wait_for(page, "#age.live", "live")
-
-    def away() -> None:
-        raise LinkError(f"database x: {HOSTILE}; try again")
-
-    monkeypatch.setattr(site.store, "summary", away)
-    wait_for(page, "#alert", "The server says 503: database x")
-    assert "<img" in text(page, "#alert")  # as text
-    monkeypatch.undo()
-    wait_for(page, "#age.live", "live")
-    assert all("503" in said for said in problems)
-    problems.clear()
-
-
-def test_a_server_that_hangs_is_stale_too(site: Site, opened: Open, problems: list[str]) -> None:
-    page = opened()
-    wait_for(page, "#age.live", "live")
-    page.route("**/api/v1/summary", lambda route: None)  # asked, and never answered
-    wait_for(page, "#age.stale", "stale")
-    page.unroute("**/api/v1/summary")
-    wait_for(page, "#age.live", "live")
-    assert all(said.startswith("failed: ") for said in problems)
-    problems.clear()
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
-def test_nothing_is_wider_than_the_screen(
-    site: Site, opened: Open, width: int, scheme: str
-) -> None:
-    long = "a-very-long-name-" * 3 + "camera-thirteen"  # ids have up to 64 characters
-    site.save(range(2**53 - 20, 2**53), missing=[long, long + "2"], quality="degraded", late=True)
-    site.save(range(5), exit="device", latency_s=12345.6)
-    site.store.add_event(1.0, "home", long, "lost")
-    site.nodes += [
-        NodeView("home", long, "device", "stopped", "0123456789abcdef", 9e9, 10**12, {long: 2**53})
-    ]
-    site.bundle = BundleView("0123456789abcdef", 3072, 960.0, (long, long))
-    page = opened(width, scheme)
-    wait_for(page, "#age.live", "live")
-    inner, scrolled = page.evaluate("[innerWidth, document.documentElement.scrollWidth]")
-    assert (inner, scrolled) == (width, width)
-    too_wide = page.evaluate(
-        "[...document.querySelectorAll('section, section *')].filter(e =>"
-        " e.getBoundingClientRect().right > e.closest('section').getBoundingClientRect().right - 8)"
-        ".filter(e => e.tagName !== 'SECTION')"
-        ".map(e => e.outerHTML.slice(0, 200))"
+        assert drawn > 10, name  # lines, letters and areas
+        page.locator(f"#chart-{name} summary").click()
+    rows = page.locator("#chart-shares tbody tr")
+    rows.nth(4).wait_for()
+    assert rows.count() == 5
+    assert text(page, "#chart-shares thead") == "From Samples local cloud"
+    assert text(page, "#chart-shares tbody tr:first-child").endswith("5 80 % 20 %")
+    assert text(page, "#chart-accuracy tbody tr:first-child").endswith(
+        "80.0 % 37.6 to 96.4 % 5 97.0 %"
     )
-    assert too_wide == []
-    dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(18, 22, 27)"
-    assert dark == (scheme == "dark")
+    # In another size and another colour they are drawn anew.
+    before = page.locator("#chart-shares canvas").bounding_box()
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_function(
+        "width => document.querySelector('#chart-shares .u-wrap').clientWidth < width",
+        arg=before["width"] if before else 0,
+    )
+    fits = "document.querySelector('#chart-shares .plot').scrollWidth <= innerWidth"
+    assert page.evaluate(fits)
+    page.get_by_text("24 h", exact=True).click()
+    wait_for(page, "#chart-shares .readout", "local 80 %")
 
 
-def test_hostile_names_are_shown_and_do_nothing(site: Site, opened: Open) -> None:
-    site.bundle = BundleView(HOSTILE, 3072, 960.0, (HOSTILE, HOSTILE))
-    site.nodes.append(NodeView("home", HOSTILE, HOSTILE, "online", HOSTILE, 1.0, 0, {HOSTILE: 1}))
-    site.save(range(3), missing=[HOSTILE])
-    site.store.add_event(1.0, "home", HOSTILE, HOSTILE)
-    page = opened()
-    wait_for(page, "#age.live", "live")
-    site.save(range(3, 5), missing=[HOSTILE])
-    wait_for(page, "[data-text=answered]", "5")
-    assert page.locator("img").count() == 0
-    assert HOSTILE in text(page, ".nodes")
-    assert page.title() == "ddnn"
+def test_what_happens_now_is_drawn_by_the_second(home: Home, opened: Open) -> None:
+    home.answer(range(2))
+    page = opened(home.url)
+    wait_for(page, "#ranges label:has(:checked)", "3 min")  # the store knows of one minute only
+    home.answer(range(2, 6))
+    wait_for(page, "#chart-shares .readout", "local 100 %")
+    assert page.locator("#chart-shares canvas").count() == 1
+
+
+def test_the_bytes_of_links_stand_beside_what_images_would_take(home: Home, opened: Open) -> None:
+    home.answer(range(2))
+    page = opened(home.url)
+    bars = page.locator("#byte-rows rect")
+    assert [bar.get_attribute("class") for bar in bars.all()] == ["sent", "sent", "image", "image"]
+    assert bars.last.get_attribute("width") == "100%"
+    assert text(page, "#byte-rows tr:nth-child(3)") == "JPEG of each image 960 B"
+    wait_for(page, "#link-rows tr:first-child", "3 cameras →")
+    home.live.change("edge", counts={"bytes_sent": 22_345})
+    wait_for(page, "#link-rows tr:last-child", "kB/s")
+
+
+def test_counts_of_a_node_are_shown_when_asked_for(home: Home, opened: Open) -> None:
+    page = opened(home.url)
+    assert page.locator("#node-rows .counts").count() == 0
+    button = page.get_by_role("button", name="edge counts")
+    button.click()
+    wait_for(page, "#node-rows .counts", "bytes sent")
+    assert button.get_attribute("aria-expanded") == "true"
+    assert "bytes sent 12,345" in text(page, "#node-rows .counts")
+    home.live.change("edge", counts={"bytes_sent": 99})
+    wait_for(page, "#node-rows .counts", "99")  # open as it is, it goes on
+    button.click()
+    page.locator("#node-rows .counts").wait_for(state="detached")
+
+
+def test_the_list_stands_still_under_the_pointer(home: Home, opened: Open) -> None:
+    home.answer(range(20))
+    page = opened(home.url)
+    page.locator("#sample-rows > li").first.hover()
+    first = "#sample-rows > li:first-child .what"
+    assert "#19" in text(page, first)
+    home.answer(range(20, 25))
+    wait_for(page, "#held", "Standing still, 5 newer.")
+    assert "#19" in text(page, first)
+    page.locator("h1").hover()
+    wait_for(page, first, "#24")
+    page.get_by_role("button", name="Stand still").click()
+    home.answer(range(25, 30))
+    wait_for(page, "#held", "Standing still, 5 newer.")
+    assert "#24" in text(page, first)
+
+
+def test_several_sites_can_be_seen_one_by_one(home: Home, opened: Open) -> None:
+    home.answer(range(3))
+    home.answer(range(5), site="barn", exit="cloud")
+    page = opened(home.url)
+    answered(page, 8)
+    assert "Choose one site" in text(page, "#thresholds")
+    assert page.locator("#sliders").is_hidden()
+    page.get_by_label("Site").select_option("home")
+    answered(page, 3)
+    assert page.locator("#sample-rows > li").count() == 3
+    page.locator("#sliders input").first.wait_for()
+    page.get_by_label("Site").select_option("barn")
+    answered(page, 5)
+    page.get_by_label("Site").select_option("")
+    answered(page, 8)
+
+
+def test_the_views_are_shown_in_a_demo_only(home: Home, opened: Open) -> None:
+    home.demo()
+    home.answer(range(2))
+    page = opened(home.url)
+    page.locator("#sample-rows img").first.scroll_into_view_if_needed()
+    page.wait_for_function(
+        "[...document.querySelectorAll('#sample-rows img')].every(i => i.naturalWidth > 0)"
+    )
+    image = page.locator("#sample-rows img").first
+    assert image.get_attribute("alt") == f"What {len(CAMERAS)} cameras saw"
 
 
 def test_without_javascript_the_numbers_are_there_and_nothing_says_live(
-    site: Site, opened: Open
+    home: Home, opened: Open, problems: Problems
 ) -> None:
-    site.save(range(3))
-    page = opened(javascript=False)
-    assert text(page, "[data-text=answered]") == "3"
-    assert text(page, "#age").startswith("as of 20")
-    assert "does not update" in text(page, "noscript")
+    home.answer(range(3))
+    page = opened(home.url, java_script_enabled=False)
+    said = text(page, "noscript")
+    assert "does not update" in said
+    assert "3 samples are answered, 100.0 % of 3 known rightly." in said
+    assert "cam1, cam2, cam3" in said
+    assert "live" not in text(page, "header")
+    problems.expect(r"\.js \(csp\)")  # Chromium's word for scripts that are switched off

@@ -3,7 +3,9 @@
 A service's command, environment, health check and configuration files are taken as they stand. A
 container's paths become directories here, its host names 127.0.0.1, its ports free ones; nothing
 else is changed. Secrets are hard links to the files of `ddnn secrets`, with their owner and mode,
-as a container's bind mounts are; where the tests run as root, brokers run as the service's user.
+as a container's bind mounts are. Where the tests may do so (as root), a service sees all files
+read-only but its own directory, has no capabilities and gains none, as its options want it; and
+programs of others' images run as the service's user.
 """
 
 from __future__ import annotations
@@ -20,15 +22,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
+import psycopg
 import pytest
 
 from ddnn.adapters.broker import free_port
 from tests.deployment.composed import ROOT, compose, dockerfile
 from tests.parts import MOSQUITTO
 
-ROOT_HERE = os.geteuid() == 0
+UNSHARE = ["unshare", "--mount", "--propagation", "private"]
+CONFINES = os.geteuid() == 0 and subprocess.run(
+    [*UNSHARE, "mount", "-o", "remount,ro,bind", "/"], capture_output=True, timeout=10
+).returncode == 0  # fmt: skip
+CONFIGURATION = {
+    "mosquitto-edge": "mosquitto",
+    "mosquitto-cloud": "mosquitto",
+    "prometheus": "cloud_app/observability/prometheus",
+}
 
 
 class Native:
@@ -38,7 +48,7 @@ class Native:
         self.directory, self.secrets, self.bundle, self.frames = directory, secrets, bundle, frames
         self.services = compose()["services"]
         self.ports = {name: free_port() for name in ("mosquitto-edge", "mosquitto-cloud")}
-        self.ports |= {"dashboard": free_port(), "database": pg_port}
+        self.ports |= {"dashboard": free_port(), "prometheus": free_port(), "database": pg_port}
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self._stages = dockerfile()
 
@@ -56,10 +66,12 @@ class Native:
                 (home / inside).chmod(0o755 if inside == "secrets" else 0o1777)
             for secret in service.get("secrets", []):
                 os.link(self.secrets / secret, home / "secrets" / secret)
-            shutil.copytree(ROOT / "mosquitto", home / "config")
-            for file in (home / "config").iterdir():
-                file.write_text(self.here(name, file.read_text()))
-                file.chmod(0o644)
+            mounted = CONFIGURATION.get(name)
+            if mounted:
+                shutil.copytree(ROOT / mounted, home / "config")
+                for file in (home / "config").iterdir():
+                    file.write_text(self.here(name, file.read_text()))
+                    file.chmod(0o644)
         return home
 
     def here(self, name: str, text: str) -> str:
@@ -70,7 +82,9 @@ class Native:
             "/run/secrets": str(home / "secrets"),
             "/mosquitto/config": str(home / "config"),
             "/mosquitto/data": str(home / "data"),
-            "/tmp": str(home / "tmp"),
+            "/etc/prometheus/": f"{home}/config/",
+            "=/prometheus": f"={home}/data",
+            "/tmp": str(home / "tmp"),  # noqa: S108
             "/state": str(home / "state"),
             "/bundle": str(self.bundle),
             "dataset:scenes": f"frames:{self.frames}",
@@ -78,6 +92,9 @@ class Native:
             "mosquitto-cloud:1883": f"127.0.0.1:{self.ports['mosquitto-cloud']}",
             "@database/": f"@127.0.0.1:{self.ports['database']}/",
             "127.0.0.1:8080": f"127.0.0.1:{self.ports['dashboard']}",
+            "dashboard:8080": f"127.0.0.1:{self.ports['dashboard']}",
+            "127.0.0.1:9090": f"127.0.0.1:{self.ports['prometheus']}",
+            "_interval: 15s": "_interval: 1s",  # a test's patience
             "exec mosquitto ": f"exec {MOSQUITTO} ",
         }
         whole = r"(?![\w-])"  # not the beginning of a longer word
@@ -90,10 +107,11 @@ class Native:
         given = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "LANG": "C.UTF-8"}
         given["PYTHONPATH"] = str(ROOT)
         given["OMP_NUM_THREADS"] = "1"
+        given["TMPDIR"] = str(self.directory / name / "tmp")
         given["HOSTNAME"] = sha256(name.encode()).hexdigest()[:12]  # as an engine does
         if "build" in service:
             image = dict(self._stages["base"])["ENV"]
-            given |= {k: v for k, v in re.findall(r"(DDNN_\w+|PYTHON\w+)=(\S+)", image)}
+            given |= dict(re.findall(r"(DDNN_\w+|PYTHON\w+)=(\S+)", image))
         given |= {key: str(value) for key, value in (service.get("environment") or {}).items()}
         broker = given.get("DDNN_BROKER_HOST")
         if broker in self.ports:
@@ -105,16 +123,26 @@ class Native:
     def command(self, name: str) -> list[str]:
         service = self.services[name.split("#")[0]]
         entrypoint = service.get("entrypoint")
-        if entrypoint is None:
+        if name == "prometheus":  # the image's own
+            entrypoint = ["prometheus", f"--web.listen-address=127.0.0.1:{self.ports[name]}"]
+        elif entrypoint is None:
             stage = dict(self._stages[service["build"]["target"]])
             entrypoint = json.loads(stage["ENTRYPOINT"])
         return [self.here(name, word) for word in [*entrypoint, *service.get("command", [])]]
 
-    def _as_user(self, name: str) -> dict[str, Any]:
-        if ROOT_HERE and name.startswith("mosquitto"):
-            user, group = self.services[name]["user"].split(":")
-            return {"user": int(user), "group": int(group), "extra_groups": []}
-        return {}
+    def _confined(self, name: str, command: list[str]) -> list[str]:
+        """The command with a read-only root, without capabilities, as the service's user."""
+        if not CONFINES:
+            return command
+        # Our programs stay root: the interpreter of the tests may lie in root's own directory.
+        user = self.services[name]["user"] if name in CONFIGURATION else "0:0"
+        uid, gid = user.split(":")
+        script = (
+            'mount --bind "$0" "$0" && mount -o remount,ro,bind / && cd "$0/state" && exec '
+            "setpriv --no-new-privs --bounding-set=-all --inh-caps=-all "
+            f'--reuid={uid} --regid={gid} --clear-groups "$@"'
+        )
+        return [*UNSHARE, "/bin/sh", "-c", script, str(self.directory / name), *command]
 
     # ------------------------------------------------------------------- processes
 
@@ -123,8 +151,8 @@ class Native:
         home = self.home(name)
         with (home / "log").open("ab") as log:
             self.running[name] = subprocess.Popen(
-                self.command(name), stdout=log, stderr=log, stdin=subprocess.DEVNULL,
-                env=self.environment(name), cwd=home / "state", **self._as_user(name),
+                self._confined(name, self.command(name)), stdout=log, stderr=log,
+                stdin=subprocess.DEVNULL, env=self.environment(name), cwd=home / "state",
             )  # fmt: skip
 
     def kill(self, name: str) -> None:
@@ -153,10 +181,14 @@ class Native:
             command += ["-h", "127.0.0.1", "-p", str(self.ports[name])]
         if name == "database":
             command += ["-p", str(self.ports[name])]
-        return subprocess.run(
-            command, capture_output=True, text=True, env=self.environment(name),
-            timeout=float(check["timeout"].removesuffix("s")), **self._as_user(name),
-        )  # fmt: skip
+            self.home(name)
+        try:
+            return subprocess.run(
+                self._confined(name, command), capture_output=True, text=True,
+                env=self.environment(name), timeout=float(check["timeout"].removesuffix("s")),
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            return subprocess.CompletedProcess(command, -1, "", "timed out")
 
     def log(self, name: str) -> str:
         return (self.directory / name / "log").read_text()[-3000:]
@@ -197,3 +229,15 @@ def open_directory() -> Iterator[Path]:
         directory = Path(name)
         directory.chmod(0o755)
         yield directory
+
+
+def make_database(url: str, password: str) -> int:
+    """User, database and password rule as the container's image makes them; the server's port."""
+    with psycopg.connect(url, autocommit=True) as link:
+        link.execute(f"CREATE ROLE ddnn LOGIN PASSWORD '{password}'")
+        link.execute("CREATE DATABASE ddnn OWNER ddnn")
+        (rules,) = link.execute("SHOW hba_file").fetchone() or ("",)
+        rule = "host all all 127.0.0.1/32 scram-sha-256"
+        link.execute(f"COPY (VALUES ('{rule}')) TO '{rules}'")
+        link.execute("SELECT pg_reload_conf()")
+        return link.info.port

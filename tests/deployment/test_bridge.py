@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +15,7 @@ from ddnn.protocol.topics import EVERYWHERE, ROOT, Kind, topic_filter
 from tests.deployment.composed import ROOT as REPOSITORY
 
 SITE = "home"
+USERS = "/tmp/users"  # noqa: S108  of a container: memory of its own
 UP = {Kind.UPLINK, Kind.RESULT, Kind.BACKLOG, Kind.STATUS, Kind.STATS}
 DOWN = {Kind.VERDICT, Kind.STORED, Kind.THRESHOLDS}
 LAN_ONLY = {Kind.SCORES, Kind.FEATURES, Kind.ESCALATE, Kind.CLOCK_ASK, Kind.CLOCK_TELL}
@@ -40,7 +45,7 @@ def commands(kind: Kind) -> str:
 
 def test_every_kind_has_its_place():
     assert {*Kind} == UP | DOWN | LAN_ONLY
-    assert not (UP & DOWN or UP & LAN_ONLY or DOWN & LAN_ONLY)
+    assert len(UP) + len(DOWN) + len(LAN_ONLY) == len(Kind)
 
 
 def test_the_bridge_is_the_table():
@@ -68,15 +73,35 @@ def test_a_broker_takes_the_largest_message_from_users_only(broker):
     lines = conf(broker)
     assert ["message_size_limit", str(MAX_MESSAGE_BYTES)] in lines
     assert ["allow_anonymous", "false"] in lines
-    assert ["password_file", "/tmp/users"] in lines
+    assert [words[1] for words in lines if words[0] == "password_file"] == [USERS]
     assert ["persistence", "true"] in lines
     assert [words for words in lines if words[0] == "listener"] == [["listener", "1883"]]
     limits = {words[0] for words in lines}
     assert {"max_inflight_messages", "max_queued_messages", "max_queued_bytes"} <= limits
 
 
-def test_start_sh_names_the_site_everywhere():
-    """`home` stands in the bridge's lines alone, where start.sh puts the site's own name."""
+def test_start_sh_puts_in_site_broker_and_password(tmp_path: Path):
+    script = (REPOSITORY / "mosquitto" / "start.sh").read_text()
+    script = script.replace("/mosquitto/config/", f"{REPOSITORY}/mosquitto/")
+    script = script.replace("/run/secrets/", f"{tmp_path}/").replace(">/tmp/", f">{tmp_path}/")
+    script = script.replace("exec mosquitto -c /tmp/", f"exec cat {tmp_path}/")
+    for secret in ("mqtt_edge_users", "mqtt_health", "mqtt_bridge"):
+        (tmp_path / secret).write_text(f"{secret}-content\n")
+    given = {"DDNN_SITE": "garden", "DDNN_CLOUD_BROKER": "10.0.0.1:1884", "PATH": os.defpath}
+    done = subprocess.run(
+        ["/bin/sh", "-c", script, "start.sh", "edge"], env=given, capture_output=True, text=True,
+        timeout=10, check=True,
+    )  # fmt: skip
+    lines = done.stdout.splitlines()
+    plain = (REPOSITORY / "mosquitto" / "edge.conf").read_text().replace("home", "garden")
+    assert lines[:-1] == plain.replace("mosquitto-cloud:1883", "10.0.0.1:1884").splitlines()
+    assert lines[-1] == "remote_password mqtt_bridge-content"
+    for file in ("users", "mosquitto_sub", "mosquitto.conf"):
+        assert stat.S_IMODE((tmp_path / file).stat().st_mode) == 0o600
+
+
+def test_the_sites_name_stands_in_the_bridge_alone():
+    """Where start.sh puts another site's name."""
     places = [words for words in conf("edge") if any("home" in word for word in words)]
     assert {words[0] for words in places} == {"connection", "remote_clientid", "topic"}
     assert ROOT in str(places)

@@ -125,15 +125,20 @@ def test_no_password_stands_in_the_environment():
             assert not re.search(r"://[^/]*:[^/]*@", str(value)), key
 
 
-def test_only_three_ports_are_published_and_none_beyond_loopback_unasked():
+def test_no_port_is_published_beyond_loopback_unasked():
     published = {name: s["ports"] for name, s in SERVICES.items() if "ports" in s}
     assert published == {
         "mosquitto-edge": ["127.0.0.1:1883:1883"],
+        "mosquitto-cloud": ["127.0.0.1:1884:1883"],
         "dashboard": ["127.0.0.1:8080:8080"],
         "grafana": ["127.0.0.1:3000:3000"],
     }
-    asked = compose({"DDNN_LAN": "192.168.1.10"})["services"]
+    asked = compose({"DDNN_LAN": "192.168.1.10", "DDNN_CLOUD_LISTEN": "10.0.0.1"})["services"]
     assert asked["mosquitto-edge"]["ports"] == ["192.168.1.10:1883:1883"]
+    assert asked["mosquitto-cloud"]["ports"] == ["10.0.0.1:1884:1883"]
+    internal = {n for n, how in compose()["networks"].items() if how.get("internal")}
+    for name in published:  # an internal network publishes nothing
+        assert {*SERVICES[name]["networks"]} - internal, name
 
 
 def test_who_meets_whom():

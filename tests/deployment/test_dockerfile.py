@@ -10,10 +10,12 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 
+from ddnn.cli import main
 from tests.deployment.composed import APPS, ROOT, compose, dockerfile, inherited
 
 STAGES = dockerfile()
@@ -55,7 +57,13 @@ def test_it_copies_only_what_exists_and_is_not_ignored():
 
 
 def test_nothing_of_the_site_enters_an_image():
-    for path in ("secrets/api_token", ".git/config", ".env", ".venv/bin/python", "ddnn/__pycache__/x"):
+    for path in (
+        "secrets/api_token",
+        ".git/config",
+        ".env",
+        ".venv/bin/python",
+        "ddnn/__pycache__/x",
+    ):
         assert ignored(path), path
     assert not ignored("cloud_app/templates/page.html")
 
@@ -76,7 +84,9 @@ def test_an_image_runs_as_nobody_in_particular_and_hears_sigterm(target):
     assert last["STOPSIGNAL"] == "SIGTERM"
     assert "PYTHONUNBUFFERED=1" in last["ENV"]
     assert "CMD" not in last
-    services = [s for s in compose()["services"].values() if s.get("build", {}).get("target") == target]
+    services = [
+        s for s in compose()["services"].values() if s.get("build", {}).get("target") == target
+    ]
     assert all(service["user"] == last["USER"] for service in services)
     version = dict(STAGES[""])["ARG"]
     assert re.fullmatch(r"PYTHON=python:3\.11\.\d+-slim-bookworm", version)
@@ -84,7 +94,9 @@ def test_an_image_runs_as_nobody_in_particular_and_hears_sigterm(target):
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_only_training_brings_tensorflow(target):
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
     source = dict(STAGES[target])["COPY"].split()[0].removeprefix("--from=")
     installed = " ".join(r for i, r in inherited(STAGES, source) if i == "RUN" and "install" in r)
     chosen = set(re.findall(r"\[(\w+)\]", installed))
@@ -99,8 +111,33 @@ def test_entrypoints_are_the_programs():
         assert (ROOT / package / "__main__.py").exists()
 
 
+def test_a_health_check_needs_no_more_than_every_image_has():
+    """`ddnn health` starts with the packages of every extra blocked."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+    def names(lines: list[str]) -> set[str]:
+        return {re.split(r"[^\w.-]", line)[0].lower() for line in lines}
+
+    extras = {n for lines in project["optional-dependencies"].values() for n in names(lines)}
+    absent = extras - names(project["dependencies"]) - {"ddnn"}
+    blocked = {"tensorflow"} | {  # whose modules no metadata name
+        module
+        for module, packages in packages_distributions().items()
+        if absent & {package.lower() for package in packages}
+    }
+    assert {"flask", "keras", "rich", "sqlalchemy"} <= blocked
+    start = (
+        f"import sys, runpy; sys.modules.update(dict.fromkeys({sorted(blocked)}));"
+        "sys.argv[0] = 'ddnn'; runpy.run_module('ddnn.cli', run_name='__main__')"
+    )
+    command = [sys.executable, "-c", start, "health", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "whether a node lives" in done.stdout
+
+
 def test_what_is_copied_builds_a_package_with_every_file_of_the_programs(tmp_path: Path):
-    """What `pip install .` packs, from the copied files alone: also templates, migrations, styles."""
+    """What `pip install .` packs from the copied files: also templates, migrations, styles."""
     context = tmp_path / "src"
     context.mkdir()
     for source in copied_from_context():
@@ -125,3 +162,17 @@ def test_what_is_copied_builds_a_package_with_every_file_of_the_programs(tmp_pat
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as packed:
         assert wanted <= {*packed.namelist()}, sorted(wanted - {*packed.namelist()})
+
+
+def test_train_makes_a_bundle_where_there_is_none_and_leaves_one_that_is_there(tmp_path: Path):
+    (script,) = compose()["services"]["train"]["command"]
+    condition, _, command = script.partition(" || exec ")
+    here = condition.replace("/bundle", str(tmp_path))
+    assert subprocess.run(["/bin/sh", "-c", here], timeout=5).returncode != 0
+    (tmp_path / "manifest.json").write_text("{}")
+    whole = f"{here} || exec false"
+    assert subprocess.run(["/bin/sh", "-c", whole], timeout=5).returncode == 0
+    module, subcommand, *flags = shlex.split(command)[2:]
+    assert module == "ddnn.cli"
+    taken = main.commands[subcommand].make_context(subcommand, flags).params
+    assert (taken["data"], str(taken["out"])) == ("scenes", "/bundle")

@@ -8,13 +8,16 @@ environment and health check that stand in docker-compose.yml.
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import signal
-import socket
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +32,10 @@ from ddnn.protocol import topics
 from ddnn.protocol.codec import decode
 from ddnn.protocol.messages import Answer
 from ddnn.protocol.topics import EVERYWHERE, Kind, topic_filter
-from tests.deployment.native import Native, open_directory
+from tests.deployment.native import CONFINES, Native, make_database, open_directory
+from tests.deployment.observed import expressions, metrics_named
 from tests.e2e.conftest import export_frames
-from tests.parts import need_mosquitto
+from tests.parts import need, need_mosquitto
 from tests.postgres import running_postgres
 
 SITE = "home"
@@ -49,9 +53,7 @@ class Listener:
         self.heard: list[tuple[float, str, bytes, bool]] = []  # when, topic, payload, retained
         self._lock = threading.Lock()
         self._port = native.ports[broker]
-        self.client = paho.Client(
-            CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5
-        )
+        self.client = paho.Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
         self.client.username_pw_set(user, (native.secrets / f"mqtt_{user}").read_text().strip())
         self.client.on_connect = lambda client, *_: client.subscribe("#")
         self.client.on_message = self._hear
@@ -96,6 +98,14 @@ class Listener:
         self.client.loop_stop()
 
 
+def fetch(url: str, token: str = "") -> bytes:
+    request = urllib.request.Request(url)  # noqa: S310  of loopback
+    if token:
+        request.add_header("Authorization", f"Bearer {token}")
+    with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310
+        return response.read()
+
+
 class Deployment:
     """The running services, a listener at each broker, and the dashboard's API."""
 
@@ -105,11 +115,11 @@ class Deployment:
         self.cloud = Listener(native, "mosquitto-cloud")
 
     def get(self, path: str) -> Any:
-        request = urllib.request.Request(f"http://127.0.0.1:{self.native.ports['dashboard']}{path}")
+        return json.loads(self.page(path))
+
+    def page(self, path: str) -> bytes:
         token = (self.native.secrets / "api_token").read_text().strip()
-        request.add_header("Authorization", f"Bearer {token}")
-        with urllib.request.urlopen(request, timeout=5) as response:
-            return json.load(response)
+        return fetch(f"http://127.0.0.1:{self.native.ports['dashboard']}{path}", token)
 
     def stored(self, first: int, last: int) -> set[int]:
         """The samples from `first` to `last` that the database has an answer to."""
@@ -122,23 +132,10 @@ class Deployment:
             first = page[-1]["answer"]["sample"] + 1
 
 
-def make_database(url: str, password: str) -> int:
-    """User, database and password rule as the container's image makes them; the server's port."""
-    with psycopg.connect(url, autocommit=True) as link:
-        link.execute(f"CREATE ROLE ddnn LOGIN PASSWORD '{password}'")
-        link.execute("CREATE DATABASE ddnn OWNER ddnn")
-        (rules,) = link.execute("SHOW hba_file").fetchone() or ("",)
-        rule = "host all all 127.0.0.1/32 scram-sha-256"
-        link.execute(f"COPY (VALUES ('{rule}')) TO '{rules}'")
-        link.execute("SELECT pg_reload_conf()")
-        return link.info.port
-
-
 @pytest.fixture(scope="module")
-def site(
-    scenes_bundle: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Deployment]:
+def site(scenes_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     need_mosquitto()
+    need(shutil.which("mosquitto_sub"), "mosquitto_sub is not installed")
     frames = export_frames(load_samples("scenes"), tmp_path_factory.mktemp("scenes") / "frames")
     with running_postgres() as server, open_directory() as directory:
         files = generate()
@@ -165,8 +162,25 @@ def site(
 
 
 def test_every_service_is_healthy_by_its_own_check(site):
-    for name in ("mosquitto-edge", "mosquitto-cloud", "database", *PROGRAMS):
-        site.native.wait_until_healthy(name)
+    names = ("mosquitto-edge", "mosquitto-cloud", "database", *PROGRAMS)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(site.native.wait_until_healthy, names))
+
+
+def test_services_are_confined_as_their_options_want(site):
+    """Where the tests may confine them: read-only root, no capabilities, the service's user."""
+    for name, process in site.native.running.items():
+        about = Path(f"/proc/{process.pid}")
+        root = next(line for line in (about / "mounts").read_text().splitlines() if " / " in line)
+        state = dict(line.split(":\t", 1) for line in (about / "status").open() if ":\t" in line)
+        confined = (
+            "ro" in root.split()[3].split(","),
+            int(state["CapEff"], 16) | int(state["CapBnd"], 16) == 0,
+            int(state["NoNewPrivs"]) == 1,
+        )
+        assert confined == (CONFINES,) * 3 or not CONFINES, name
+        if CONFINES and name.startswith("mosquitto"):
+            assert state["Uid"].split()[0] == "1883"
 
 
 def test_samples_are_answered_at_every_exit_and_stored(site):
@@ -188,9 +202,9 @@ def test_samples_are_answered_at_every_exit_and_stored(site):
 def test_both_clouds_work(site):
     """Escalated samples go to one cloud each: `--share` divides them."""
     since_s = time.time()
-    uplinks = [t for t, _ in site.cloud.all() if t.kind is Kind.UPLINK]
-    verdicts = [t for t, _ in site.cloud.all() if t.kind is Kind.VERDICT]
-    assert len(verdicts) <= len(uplinks)
+    judged = [decode(t.kind, p).sample for t, p in site.cloud.all() if t.kind is Kind.VERDICT]
+    assert judged
+    assert len(judged) == len({*judged})
     ids = {t.node for t, _ in site.cloud.all() if (t.site, t.kind) == (EVERYWHERE, Kind.STATUS)}
     clouds = {node for node in ids if node.startswith("cloud-")}
     assert len(clouds) == 2
@@ -267,10 +281,46 @@ def test_strangers_are_refused(site, broker):
 def test_the_dashboard_asks_who_is_there(site):
     port = site.native.ports["dashboard"]
     with pytest.raises(urllib.error.HTTPError, match="401"):
-        urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/nodes", timeout=5)
-    assert "postgresql" not in site.native.log("dashboard").lower() or "passfile" in str(
-        site.native.environment("dashboard")
-    )
+        fetch(f"http://127.0.0.1:{port}/api/v1/nodes")
+
+
+def test_no_secret_shows_in_logs_command_lines_or_environments(site):
+    secrets = {file.read_text().strip() for file in site.native.secrets.iterdir()}
+    for name, process in site.native.running.items():
+        shown = site.native.log(name).encode()
+        for what in ("cmdline", "environ"):
+            shown += Path(f"/proc/{process.pid}/{what}").read_bytes()
+        assert not [secret for secret in secrets if secret.encode() in shown], name
+
+
+def test_prometheus_finds_every_metric_that_panels_and_alerts_name(site):
+    """With its own configuration and the token; every expression is asked, and has an answer."""
+    for part in ("prometheus", "wget"):
+        need(shutil.which(part), f"{part} is not installed")
+    site.native.start("prometheus")
+    site.native.wait_until_healthy("prometheus")
+    base = f"http://127.0.0.1:{site.native.ports['prometheus']}/api/v1"
+
+    def ask(expression: str) -> list[Any]:
+        query = urllib.parse.urlencode({"query": expression})
+        return json.loads(fetch(f"{base}/query?{query}"))["data"]["result"]
+
+    def rated() -> bool:
+        (value,) = ask("sum(rate(ddnn_samples_total[1m]))") or [{"value": (0, "nan")}]
+        return float(value["value"][1]) > 1
+
+    site.native.wait(rated, 20, "rates in Prometheus")
+    described = set(re.findall(r"^# TYPE (\w+)", site.page("/metrics").decode(), re.M))
+    assert metrics_named() <= described
+    for expression in expressions():
+        found = ask(expression)
+        quiet = re.search(r"(== 0|> [\d.]+|== 1)$", expression)  # an alert, or drops: none now
+        assert found or quiet, expression
+    assert [series["value"][1] for series in ask("up")] == ["1"]
+    alerts = json.loads(fetch(f"{base}/alerts"))["data"]["alerts"]
+    at_start = {"DdnnAnswersDegraded", "DdnnAnswersSlow"}  # pending, while it all comes up
+    assert {alert["labels"]["alertname"] for alert in alerts} <= at_start
+    assert site.native.stop("prometheus") == 0
 
 
 def test_the_database_wants_the_password(site):
@@ -307,17 +357,17 @@ def test_a_cut_link_leaves_the_site_answering_and_loses_no_answer(site):
 
 
 def test_a_health_check_fails_where_the_machine_stands_still(site):
-    for name, seen in (("edge", "edge"), ("cloud#2", "cloud")):
-        process = site.native.running[name]
-        process.send_signal(signal.SIGSTOP)
-        try:
-            time.sleep(0.5)
-            assert site.native.healthy(name).returncode == 8, seen
-        finally:
-            process.send_signal(signal.SIGCONT)
-    dead = site.native.ports["dashboard"]
-    with socket.socket() as probe:
-        assert probe.connect_ex(("127.0.0.1", dead)) == 0
+    names = ("edge", "cloud#2", "cam3")
+    for name in names:
+        site.native.running[name].send_signal(signal.SIGSTOP)
+    try:
+        time.sleep(0.5)
+        with ThreadPoolExecutor(len(names)) as pool:
+            codes = [done.returncode for done in pool.map(site.native.healthy, names)]
+    finally:
+        for name in names:
+            site.native.running[name].send_signal(signal.SIGCONT)
+    assert codes == [8, 8, 8]
 
 
 def test_every_program_ends_well_on_sigterm(site):

@@ -1,6 +1,6 @@
 """A camera of the network: an RTSP server that encodes a live H.264 stream, run by Debian's Python.
 
-    /usr/bin/python3 rtsp_server.py PORT [USER PASSWORD]
+    /usr/bin/python3 rtsp_server.py PORT USER PASSWORD      without arguments: says if it could
 
 640x480 at 25 frames a second, all of one colour: red, then blue, by turns of a second, by the wall
 clock. Needs python3-gi, gir1.2-gst-rtsp-server-1.0 and gstreamer1.0-plugins-{base,good,ugly}.
@@ -39,8 +39,7 @@ def paint(_factory: object, media: GstRtspServer.RTSPMedia) -> None:
     scene.get_static_pad("src").add_probe(Gst.PadProbeType.BUFFER, before)
 
 
-def main(port: str, user: str = "", password: str = "") -> None:
-    Gst.init(None)
+def main(port: str, user: str, password: str) -> None:
     server = GstRtspServer.RTSPServer()
     server.set_address("127.0.0.1")
     server.set_service(port)
@@ -48,17 +47,16 @@ def main(port: str, user: str = "", password: str = "") -> None:
     factory.set_launch(PIPELINE)
     factory.set_shared(True)
     factory.connect("media-configure", paint)
-    if user:
-        role = GstRtspServer.RTSPToken()
-        role.set_string("media.factory.role", "viewer")
-        auth = GstRtspServer.RTSPAuth()
-        auth.add_basic(GstRtspServer.RTSPAuth.make_basic(user, password), role)
-        server.set_auth(auth)
-        factory.add_role_from_structure(
-            Gst.Structure.new_from_string(
-                "viewer,media.factory.access=true,media.factory.construct=true"
-            )
+    role = GstRtspServer.RTSPToken()
+    role.set_string("media.factory.role", "viewer")
+    auth = GstRtspServer.RTSPAuth()
+    auth.add_basic(GstRtspServer.RTSPAuth.make_basic(user, password), role)
+    server.set_auth(auth)
+    factory.add_role_from_structure(
+        Gst.Structure.new_from_string(
+            "viewer,media.factory.access=true,media.factory.construct=true"
         )
+    )
     server.get_mount_points().add_factory("/cam", factory)
     server.attach(None)
     print("listening", flush=True)
@@ -66,4 +64,7 @@ def main(port: str, user: str = "", password: str = "") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    Gst.init(None)
+    if len(sys.argv) > 1:
+        main(*sys.argv[1:])
+    sys.exit(not all(map(Gst.ElementFactory.find, ("videotestsrc", "x264enc", "rtph264pay"))))

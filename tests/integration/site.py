@@ -28,10 +28,10 @@ USER, PASSWORD = "cam1", "correct horse 7f3a"
 
 
 @contextmanager
-def mosquitto(directory: Path, *lines: str) -> Iterator[int]:
+def mosquitto(directory: Path, *lines: str, port: int | None = None) -> Iterator[int]:
     """A Mosquitto with these lines of configuration; its port."""
     need_mosquitto()
-    port = free_port()
+    port = port or free_port()
     conf = directory / "broker.conf"
     conf.write_text("\n".join([f"listener {port} 127.0.0.1", "user root", *lines]) + "\n")
     fleet = Fleet(directory / "broker-logs")
@@ -57,6 +57,14 @@ def run(command: Sequence[str], **variables: str) -> subprocess.CompletedProcess
         command, capture_output=True, text=True, timeout=60, check=False,
         env={**os.environ, **variables},
     )  # fmt: skip
+
+
+def one_picture(directory: Path) -> str:
+    """The URI of a camera that sees one picture."""
+    from PIL import Image
+
+    Image.new("RGB", (64, 48), (200, 60, 20)).save(directory / "one.png")
+    return f"directory:{directory}"
 
 
 def start_node(fleet: Fleet, app: str, node: str, port: int, bundle: Path, *flags: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -11,14 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import fan_in
+from benchmarks import fan_in, page
 from benchmarks.made import answers
 from benchmarks.soak import BOUNDS, Life, faults, growth, judge, owed, resources, soak, spared
+from cloud_app.store import Store
 from ddnn.cli.demo import Plan, Stored
 from ddnn.data import load
 from ddnn.runtime.bundle import read_manifest
 from tests.conftest import ROOT
-from tests.parts import need_mosquitto
+from tests.parts import need, need_mosquitto
 
 NODES = ["broker", "cloud", "edge", *(f"cam{i}" for i in range(1, 7))]
 RATE_HZ, DEADLINE_S = 10.0, 1.5
@@ -199,3 +202,21 @@ def test_ingest_stores_and_confirms_every_answer(kind: str):
     assert found["bare_inserts_per_s"] > 0
     assert report["date"] >= time.strftime("%Y-%m-%d", time.localtime(began_s))
     assert report["command"].startswith("python -m benchmarks.cloud --only ingest")
+
+
+@pytest.mark.timeout(240)
+def test_the_page_is_timed_in_a_real_browser_over_what_is_stored(plan: Plan, tmp_path: Path):
+    need_mosquitto()
+    need(importlib.util.find_spec("playwright"), "playwright is not installed")
+    need(shutil.which("chromium") or shutil.which("chromium-browser"), "chromium is not installed")
+    few, many = (f"sqlite:///{tmp_path / name}.db" for name in ("few", "many"))
+    found = page.measure(many, few, 2000, plan.bundle, 5, lambda _: None)
+    assert found["answers"] == 2000
+    assert found["load"]["console_errors"] == []
+    assert 0 < found["load"]["median_s"] < 10
+    assert set(found["replies"]) == set(found["ratio"]) - {"load"}
+    assert all(reply["bytes"] > 300 for reply in found["replies"].values())
+    store = Store(many)
+    assert store.summary().answered == 2000
+    assert sum(sum(b.exits.values()) for b in store.series(0, time.time(), 864_000)) == 2000
+    store.close()

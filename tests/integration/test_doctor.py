@@ -26,11 +26,11 @@ from tests.integration.site import (
     USER,
     Voice,
     mosquitto,
+    one_picture,
     run,
     start_node,
     with_password,
 )
-from tests.parts import need
 
 NETWORK = ("name", "tcp", "mqtt", "round trip", "clock")
 # What a base installation does not have. Asked for, each raises ImportError.
@@ -80,12 +80,7 @@ Doctor = Callable[..., Report]
 
 @pytest.fixture(scope="module")
 def picture(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The URI of a camera that sees one picture."""
-    from PIL import Image
-
-    path = tmp_path_factory.mktemp("pictures")
-    Image.new("RGB", (64, 48), (200, 60, 20)).save(path / "one.png")
-    return f"directory:{path}"
+    return one_picture(tmp_path_factory.mktemp("pictures"))
 
 
 @pytest.fixture
@@ -405,24 +400,25 @@ def test_a_state_directory_that_cannot_be(doctor: Doctor, port: int, tmp_path: P
 
 
 def test_disks_that_take_nothing_more(ddnn: list[str], tmp_path: Path) -> None:
-    """A file system of 64 KiB, filled up; one with little left; one that is read-only, where the
-    directory is there and where it is not."""
-    mount = "mount -t tmpfs -o size=64k,{} none " + str(tmp_path)
-    tried = run(["unshare", "-Urm", "sh", "-c", mount.format("rw")])
-    need(tried.returncode == 0, f"no mount namespaces here: {tried.stderr}")
-    fill = f"; dd if=/dev/zero of={tmp_path}/filler bs=4k 2>/dev/null"
-    for options, more, state, words in (
-        ("rw", fill, "", "No space left on device"),
-        ("rw", "", "", "0.0 GiB free"),
-        ("ro", "", "", "Read-only file system"),
-        ("ro", "", "/state", "cannot be made in"),
-    ):
+    """A limit that stops every write; and, where namespaces are allowed, a file system of 64 KiB:
+    filled up, with little left, and read-only with and without the directory."""
+
+    def check(before: str, state: str, words: str, *, around: tuple[str, ...] = ()) -> None:
         doctor = " ".join([*ddnn, "doctor", "--json", "--state", f"{tmp_path}{state}"])
-        script = f"{mount.format(options)}{more}; {doctor}"
-        report = Report(run(["unshare", "-Urm", "sh", "-c", script]))
+        report = Report(run([*around, "sh", "-c", f"{before}; {doctor}"]))
         assert report.outcome("disk") == "failed", report.rows
         report.says("disk", words, "make room")
         assert report.rows["disk"]["exit_code"] == 2
+
+    check("ulimit -f 0", "", "File too large")
+    own = ("unshare", "-Urm")
+    mount = f"mount -t tmpfs -o size=64k,{{}} none {tmp_path}"
+    if run([*own, "sh", "-c", mount.format("rw")]).returncode == 0:
+        fill = f"dd if=/dev/zero of={tmp_path}/filler bs=4k 2>/dev/null"
+        check(f"{mount.format('rw')}; {fill}", "", "No space left on device", around=own)
+        check(mount.format("rw"), "", "0.0 GiB free", around=own)
+        check(mount.format("ro"), "", "Read-only file system", around=own)
+        check(mount.format("ro"), "/state", "cannot be made in", around=own)
 
 
 def test_a_camera_that_is_not_there(doctor: Doctor, port: int, voice: Voice) -> None:

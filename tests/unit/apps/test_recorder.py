@@ -37,6 +37,9 @@ class MadeStore:
         self.fail_save: Callable[[list[int]], Exception | None] = lambda samples: None
         self.fail_event: Exception | None = None
         self.fail_read: Exception | None = None
+        self.old = 0  # rows that are too old
+        self.pruned: list[int] = []
+        self.fail_prune: Exception | None = None
         self.entered, self.go_on = threading.Event(), threading.Event()
         self.go_on.set()
 
@@ -56,7 +59,16 @@ class MadeStore:
     def add_event(self, at_s: float, site: str, node: str, what: str, key: str = "") -> None:
         if self.fail_event is not None:
             raise self.fail_event
-        self.events.append(f"{site} {node} {what}")
+        self.events.append(f"{site} {node} {what} {key}".strip())
+
+    def prune(self, now_s: float, keep_s: float, at_most: int) -> int:
+        if self.fail_prune is not None:
+            raise self.fail_prune
+        assert abs(now_s - time.time()) < IN_TIME_S
+        assert keep_s == 60.0
+        self.pruned.append(min(self.old, at_most))
+        self.old -= self.pruned[-1]
+        return self.pruned[-1]
 
     def newest(self, n: int) -> list[object]:
         if self.fail_read is not None:
@@ -211,6 +223,63 @@ def test_close_with_a_full_queue_ends_the_thread(
     threading.Timer(0.05, store.go_on.set).start()
     assert recorder.close(IN_TIME_S)
     assert sorted(store.samples) == ([0, 1, 2, 3, 4] if works else [])
+
+
+def test_the_bound_counts_answers_not_messages(
+    recorder: Recorder, store: MadeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backlog brings hundreds in one message: memory must not grow with them in an outage."""
+    monkeypatch.setattr(module, "QUEUE_LIMIT", 10)
+    store.go_on.clear()
+    recorder.save(Save([pair(0)]), lambda saved: None)
+    assert store.entered.wait(IN_TIME_S)
+    confirmed: list[Saved] = []
+    for first, last in ((1, 9), (9, 17), (17, 19), (19, 20)):
+        recorder.save(Save([pair(i) for i in range(first, last)]), confirmed.append)
+    recorder.event(1.0, "home", "cam1", "died")
+    assert recorder.refused == 3  # 8 wait, 8 more do not fit, 2 do, then it is full
+    store.go_on.set()
+    until(lambda: len(confirmed) == 2)
+    assert store.samples == [0, *range(1, 9), 17, 18]
+    recorder.event(1.0, "home", "cam1", "died", "7")  # there is room again
+    until(lambda: store.events == ["home cam1 died 7"])
+
+
+def test_old_rows_are_deleted_between_the_batches(
+    store: MadeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In small parts: a year's answers that are too old do not keep a new one waiting."""
+    monkeypatch.setattr(module, "PRUNE_PAUSE_S", 0.001)
+    monkeypatch.setattr(module, "PRUNE_EVERY_S", 0.05)
+    store.old = 10 * module.PRUNE_AT_MOST + 1
+    store.fail_prune = LinkError("away")
+    recorder = Recorder(store, keep_s=60.0)  # type: ignore[arg-type]
+    confirmed: list[Saved] = []
+    recorder.save(Save([pair(0)]), confirmed.append)
+    until(lambda: confirmed)  # that old ones cannot be deleted stops nothing
+    assert recorder.away == ""
+    store.fail_prune = None
+    sample = 1
+    while store.old:
+        recorder.save(Save([pair(sample)]), confirmed.append)
+        until(lambda: len(confirmed) > sample)  # noqa: B023 - called at once
+        sample += 1
+    assert max(store.pruned) == module.PRUNE_AT_MOST
+    pruned = len(store.pruned)
+    store.old = 5
+    until(lambda: not store.old)  # without any answer coming, too
+    assert len(store.pruned) > pruned
+    assert recorder.close(IN_TIME_S)
+
+
+def test_nothing_is_deleted_unless_asked(recorder: Recorder, store: MadeStore) -> None:
+    confirmed: list[Saved] = []
+    store.old = 5
+    recorder.save(Save([pair(0)]), confirmed.append)
+    until(lambda: confirmed)
+    recorder.save(Save([pair(1)]), confirmed.append)
+    until(lambda: len(confirmed) == 2)
+    assert store.pruned == []
 
 
 def test_with_a_real_database(tmp_path: Path) -> None:

@@ -72,6 +72,16 @@ def test_small_changes_of_the_offset_repeat_no_tick(step_s: float) -> None:
     assert ticks == list(range(FIRST + 1, FIRST + 1 + int((2.1 + step_s + SLACK_S) / P)))
 
 
+def test_a_change_between_due_and_take_repeats_no_tick() -> None:
+    world = World()
+    frames = Clocked(Shown(), P, world.wall, world.monotonic)
+    world.now_s = frames.due_s()
+    first = frames.take().sample
+    world.now_s = frames.due_s()
+    world.offset_s -= 0.002
+    assert frames.take().sample == first + 1
+
+
 def test_many_small_changes_cost_nothing() -> None:
     dice = np.random.default_rng(1)
     world = World()

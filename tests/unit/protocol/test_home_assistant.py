@@ -16,7 +16,7 @@ from messages_made import answer
 from ddnn.errors import ConfigError
 from ddnn.protocol.codec import encode
 from ddnn.protocol.home_assistant import MAX_STATE_CHARS, discovery, require_prefix
-from ddnn.protocol.messages import Status
+from ddnn.protocol.messages import Stats, Status
 from ddnn.protocol.topics import Kind, Topic
 
 HOSTILE = [
@@ -39,8 +39,8 @@ def told(**changes: Any) -> dict[str, dict[str, Any]]:
     given: dict[str, Any] = {
         "model": "scenes-e",
         "classes": ["car", "bus"],
-        "answering": ["edge", "cam1"],
-        "others": ["edge", "cloud"],
+        "edges": ["edge", "edge2"],
+        "devices": ["cam1"],
         "version": "1.2.3",
         **changes,
     }
@@ -66,7 +66,8 @@ def test_every_entity_is_of_one_device_and_unique() -> None:
         *(f"homeassistant/sensor/ddnn-home/{name}/config"
           for name in ("label", "exit", "confidence")),
         *(f"homeassistant/binary_sensor/ddnn-home/node-{node}/config"
-          for node in ("edge", "cam1", "cloud")),
+          for node in ("edge", "edge2", "cam1")),
+        "homeassistant/binary_sensor/ddnn-home/cloud/config",
     }  # fmt: skip
     for topic, payload in payloads.items():
         assert re.fullmatch(r"\w+/\w+/[a-zA-Z0-9_-]+/[a-zA-Z0-9_-]+/config", topic)
@@ -77,7 +78,7 @@ def test_every_entity_is_of_one_device_and_unique() -> None:
     ids = [payload["unique_id"] for payload in payloads.values()]
     assert len(set(ids)) == len(ids)
     other = discovery(
-        "homeassistant", "shop", model="m", classes=["a", "b"], answering=["edge"], others=[],
+        "homeassistant", "shop", model="m", classes=["a", "b"], edges=["edge"], devices=[],
         version="1",
     )  # fmt: skip
     assert not set(ids) & {payload["unique_id"] for _, payload in other}
@@ -116,7 +117,7 @@ def test_the_confidence_is_the_greatest_probability(
 )
 def test_presence_is_what_the_retained_status_says(state: Any, shown: str) -> None:
     payloads = told()
-    for node in ("edge", "cam1", "cloud"):
+    for node in ("edge", "edge2", "cam1"):
         entity = payloads[f"homeassistant/binary_sensor/ddnn-home/node-{node}/config"]
         assert entity["state_topic"] == str(Topic("home", Kind.STATUS, node))
         assert entity["device_class"] == "connectivity"
@@ -132,6 +133,20 @@ def test_answers_are_available_while_anybody_answers() -> None:
     assert [entry["topic"] for entry in label["availability"]] == [
         str(Topic("home", Kind.STATUS, node)) for node in ("edge", "cam1")
     ]
+
+
+@pytest.mark.parametrize(
+    ("gauges", "shown"),
+    [({"cloud_up": 1.0}, "online"), ({"cloud_up": 0}, "offline"), ({}, "offline")],
+)
+def test_the_lead_edge_says_whether_a_cloud_is_there(gauges: Any, shown: str) -> None:
+    """Whatever clouds are called and however many there are; without the edge nobody knows."""
+    entity = told()["homeassistant/binary_sensor/ddnn-home/cloud/config"]
+    assert entity["state_topic"] == str(Topic("home", Kind.STATS, "edge"))
+    assert render(entity["value_template"], encode(Stats("edge", 1.0, gauges=gauges))) == shown
+    (available,) = entity["availability"]
+    assert available["topic"] == str(Topic("home", Kind.STATUS, "edge"))
+    assert render(available["value_template"], encode(Status("edge", 1, "lost"))) == "offline"
 
 
 @pytest.mark.parametrize("prefix", ["homeassistant", "ha/site-1", "Home_2"])

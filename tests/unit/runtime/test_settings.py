@@ -34,7 +34,7 @@ def test_flag_over_environment_over_file_over_default(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b'nodes = "cam1"', "unknown key 'nodes'; known: broker_host, broker_port"),
+        (b'nodes = "cam1"', "unknown key 'nodes'; known: broker_host, broker_password_file"),
         (b"[broker]\nport = 1", "unknown key 'broker'"),
         (b"node = ", "not TOML"),
         (b"\xff\xfe", "not TOML"),

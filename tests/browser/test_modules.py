@@ -1,0 +1,150 @@
+"""The page's own modules, run where they run: how numbers are told, and how elements are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.browser.home import Home
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+NB = "\N{NO-BREAK SPACE}"
+
+
+@pytest.fixture(scope="module")
+def page(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    home = Home(tmp_path_factory.mktemp("home"))
+    page = browser.new_page()
+    page.goto(f"{home.url}healthz")
+    yield page
+    page.close()
+    home.close()
+
+
+@pytest.fixture(scope="module")
+def told(page: Page) -> Callable[..., Any]:
+    def told(name: str, *values: Any) -> Any:
+        script = "async ([name, values]) => (await import('/static/format.js'))[name](...values)"
+        return page.evaluate(script, [name, list(values)])
+
+    return told
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "words"),
+    [
+        ("count", [0], "0"),
+        ("count", [999_999], "999,999"),
+        ("count", [1_234_567], f"1.23{NB}M"),
+        ("count", [2**53], f"9,007.20{NB}T"),
+        ("percent", [0], f"0.0{NB}%"),
+        ("percent", [1], f"100.0{NB}%"),
+        ("percent", [0.9996], f">99.9{NB}%"),
+        ("percent", [0.0001], f"<0.1{NB}%"),
+        ("percent", [0.934], f"93.4{NB}%"),
+        ("percent", [0.9999, 0], f">99{NB}%"),
+        ("interval", [[0.91, 0.952]], f"91.0 to 95.2{NB}%"),
+        ("bytes", [0], f"0{NB}B"),
+        ("bytes", [10.94], f"10.9{NB}B"),
+        ("bytes", [962.4], f"962{NB}B"),
+        ("bytes", [999.6], f"1.0{NB}kB"),
+        ("bytes", [3072], f"3.1{NB}kB"),
+        ("bytes", [57_000_000], f"57.0{NB}MB"),
+        ("bytes", [2.5e15], f"2,500{NB}TB"),
+        ("times", [3072, 10.9], "282×"),
+        ("times", [30, 10], "3.0×"),
+        ("times", [3072, 0], "–"),
+        ("duration", [0.0041], f"4.1{NB}ms"),
+        ("duration", [0.1234], f"123{NB}ms"),
+        ("duration", [-0.02], f"-20.0{NB}ms"),
+        ("duration", [0.9996], f"1.0{NB}s"),
+        ("duration", [12345.6], f"12,346{NB}s"),
+        ("ago", [0.9], "now"),
+        ("ago", [-3], "now"),
+        ("ago", [5.9], f"5{NB}s{NB}ago"),
+        ("ago", [119], f"119{NB}s{NB}ago"),
+        ("ago", [120], f"2{NB}min{NB}ago"),
+        ("ago", [7200], f"2{NB}h{NB}ago"),
+        ("ago", [900_000], f"10{NB}d{NB}ago"),
+        ("className", [1, ["car", "bus"]], "bus"),
+        ("className", [7, ["car", "bus"]], "class 7"),
+        ("className", [-1, ["car", "bus"]], "nothing"),
+        ("list", [[]], ""),
+        ("list", [["a"]], "a"),
+        ("list", [["a", "b", "c"]], "a, b and c"),
+        ("many", [1, "camera"], "1 camera"),
+        ("many", [6, "camera"], "6 cameras"),
+    ],
+)
+def test_numbers_are_told_as_people_read_them(
+    told: Callable[..., Any], name: str, values: list[Any], words: str
+) -> None:
+    assert told(name, *values) == words
+
+
+@pytest.mark.parametrize(
+    "name", ["count", "percent", "interval", "bytes", "times", "duration", "className", "clock"]
+)
+def test_nothing_to_measure_is_a_dash(told: Callable[..., Any], name: str) -> None:
+    assert told(name, None) == "–"
+
+
+def test_an_instant_has_its_date_unless_it_is_today(told: Callable[..., Any]) -> None:
+    at_s = 1_700_000_000
+    assert len(told("clock", at_s, at_s + 1)) == len("12:34:56")
+    assert told("clock", at_s, at_s + 3 * 86400).startswith("2023-11-1")
+
+
+def test_wilson_as_the_store_has_it(told: Callable[..., Any]) -> None:
+    from cloud_app.store.statistics import wilson_interval
+
+    for hits, known in ((0, 5), (3, 5), (5, 5), (931, 1000)):
+        assert told("wilson", hits, known) == pytest.approx(wilson_interval(hits, known), abs=1e-6)
+    assert told("wilson", 0, 0) is None
+
+
+def test_morph_keeps_elements_focus_and_choices(page: Page) -> None:
+    kept = page.evaluate(
+        """async () => {
+          const { h, morph } = await import("/static/dom.js");
+          const place = document.body.appendChild(h("div"));
+          const rows = (...keys) => keys.map((key) =>
+            h("p", { "data-key": key }, h("input", { id: key }), key,
+              h("details", {}, h("summary", {}, "more"))));
+          morph(place, rows("a", "b", "c"));
+          const b = place.querySelector("#b");
+          b.focus();
+          place.querySelectorAll("details")[1].open = true;
+          morph(place, rows("x", "a2", "b", "d"));
+          return {
+            order: [...place.children].map((p) => p.dataset.key).join(" "),
+            same: place.querySelector("#b") === b,
+            focus: document.activeElement === b,
+            open: b.parentElement.querySelector("details").open,
+            text: place.textContent,
+          };
+        }"""
+    )
+    assert kept == {
+        "order": "x a2 b d",
+        "same": True,
+        "focus": True,
+        "open": True,
+        "text": "xmorea2morebmoredmore",
+    }
+
+
+def test_what_is_placed_is_text(page: Page) -> None:
+    markup = page.evaluate(
+        """async () => {
+          const { h } = await import("/static/dom.js");
+          const hostile = '<img src=x onerror=alert(1)>"\\'';
+          const made = h("p", { title: hostile, class: null, hidden: false }, hostile, null, "");
+          return [made.children.length, made.title === hostile, made.textContent === hostile];
+        }"""
+    )
+    assert markup == [0, True, True]

@@ -1,0 +1,77 @@
+"""The way in and out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cloud_app.web import sign_in
+from tests.browser.conftest import Open, Problems, answered, text, wait_for
+from tests.browser.home import Home
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+PASSWORD = "correct horse"
+
+
+@pytest.fixture
+def locked(tmp_path: Path) -> Iterator[Home]:
+    home = Home(tmp_path, PASSWORD)
+    home.answer(range(3))
+    yield home
+    home.close()
+
+
+def enter(page: Page, password: str) -> None:
+    page.keyboard.type(password)  # the field has the focus already
+    page.keyboard.press("Enter")
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_wrong_password_and_the_right_one(
+    locked: Home, opened: Open, problems: Problems, width: int
+) -> None:
+    page = opened(locked.url, width)
+    assert page.url.endswith("/login")
+    assert page.get_by_label("Password of this page").is_visible()
+    enter(page, "wrong horse")
+    wait_for(page, "[role=alert]", "That is not the password.")
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    problems.expect("403.*login")
+    enter(page, PASSWORD)
+    answered(page, 3)
+    wait_for(page, "#age.live")
+    page.get_by_role("button", name="Sign out").click()
+    page.wait_for_url("**/login")
+    page.goto(locked.url)
+    assert page.url.endswith("/login")
+
+
+def test_a_session_that_ends_is_said_and_links_to_sign_in(
+    locked: Home, opened: Open, problems: Problems, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sign_in, "SESSION_S", 3.0)
+    page = opened(locked.url)
+    enter(page, PASSWORD)
+    wait_for(page, "#age.live")
+    wait_for(page, "#problems", "Your session has ended.")
+    assert page.locator("#age.stale").count() == 1
+    assert re.search(r"What is shown is of \d\d:\d\d:\d\d\.", text(page, "#problems"))
+    problems.expect("401")
+    monkeypatch.undo()
+    page.get_by_role("link", name="Sign in again").click()
+    page.wait_for_url("**/login")
+    enter(page, PASSWORD)
+    wait_for(page, "#age.live")
+    problems.clear()
+
+
+def test_a_page_without_sign_in_says_so(home: Home, opened: Open) -> None:
+    page = opened(home.url)
+    assert page.get_by_role("button", name="Sign out").count() == 0
+    assert "Sign-in is off" in text(page, "#open")

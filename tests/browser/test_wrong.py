@@ -1,0 +1,153 @@
+"""When things are wrong: it is said in words, nothing old is shown as live, and all recovers."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from cloud_app.live import NodeView
+from cloud_app.web.board import Streams
+from ddnn.errors import LinkError
+from tests.browser.conftest import Open, Problems, answered, text, tile, wait_for
+from tests.browser.home import BROKER, Home
+
+HOSTILE = "<img src=x onerror=document.title='owned'>"
+REFUSED = "ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED_ENCODING|ERR_EMPTY_RESPONSE"
+
+
+def test_a_server_that_is_gone_and_comes_back(home: Home, opened: Open, problems: Problems) -> None:
+    home.answer(range(3))
+    page = opened(home.url)
+    wait_for(page, "#age.live")
+    assert page.locator("#problems > *").count() == 0
+    home.server.close()
+    wait_for(page, "#age.stale", re.compile(r"stale, \d+\ss old"))
+    wait_for(page, "#problems", "The server does not answer.")
+    assert "Not live." in text(page, "#problems")
+    assert re.search(r"What is shown is of \d\d:\d\d:\d\d\.", text(page, "#problems"))
+    assert page.locator("body.stale").count() == 1
+    assert page.locator("#standing > *").count() == 0  # nothing says that all is well
+    age_s = int(re.sub(r"\D", "", text(page, "#age")))
+    wait_for(page, "#age.stale", re.compile(rf"stale, {age_s + 2}\s"))  # it goes on growing
+    problems.expect(REFUSED)  # the browser itself reports these
+    home.answer(range(3, 9))
+    home.restart()
+    wait_for(page, "#age.live")
+    answered(page, 9)
+    assert page.locator("#problems > *").count() == 0
+    problems.clear()
+
+
+def test_without_the_broker_nothing_new_is_known_of_nodes(home: Home, opened: Open) -> None:
+    home.answer(range(3))
+    page = opened(home.url)
+    wait_for(page, "#standing", "All is well.")
+    home.live.connect(False)
+    before_s = time.monotonic()
+    wait_for(page, "#problems", f"No connection to the broker {BROKER} since")
+    assert time.monotonic() - before_s < 5
+    said = text(page, "#problems")
+    assert "What is shown of nodes is of then. Reason: Connection refused" in said
+    assert "As of" in text(page, "#nodes-note")
+    assert page.locator("#standing > *").count() == 0
+    page.wait_for_timeout(2500)
+    assert text(page, "#problems") == said  # said once, not anew each second
+    home.live.connect(True)
+    wait_for(page, "#standing", "All is well.")
+    assert page.locator("#nodes-note").is_hidden()
+
+
+def test_without_the_database_the_numbers_of_before_stay_and_say_so(
+    home: Home, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.answer(range(3))
+    page = opened(home.url)
+    wait_for(page, "#age.live")
+
+    def away(*_: Any) -> None:
+        raise LinkError(f"database x: {HOSTILE}; try again")
+
+    monkeypatch.setattr(home.store, "summary", away)
+    wait_for(page, "#problems", "The database is away.")
+    said = text(page, "#problems")
+    assert re.search(r"What is shown of answers is of \d\d:\d\d:\d\d\.", said)
+    assert HOSTILE in said  # as text
+    assert "3" in text(page, tile("Samples answered"))
+    assert page.locator("#sample-rows > li").count() == 3
+    again = opened(home.url)  # one who comes now has no numbers of before
+    assert "Nothing is known of answers." in text(again, "#problems")
+    assert "–" in text(again, tile("Samples answered"))
+    monkeypatch.undo()
+    for each in (page, again):
+        wait_for(each, "#standing", "All is well.")
+        answered(each, 3)
+
+
+def test_answers_that_cannot_be_written_are_said(home: Home, opened: Open) -> None:
+    home.answer(range(3))
+    home.live.away = "the disk is full"
+    page = opened(home.url)
+    wait_for(page, "#problems", "Reason: the disk is full")
+    home.live.away = ""
+    wait_for(page, "#standing", "All is well.")
+
+
+def test_where_the_stream_is_refused_the_page_asks(
+    home: Home, opened: Open, problems: Problems, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Streams, "take", lambda _: False)
+    home.answer(range(3))
+    page = opened(home.url)
+    page.locator("#way").wait_for()
+    assert "asked for each second" in text(page, "#way")
+    home.answer(range(3, 6))
+    answered(page, 6)
+    assert "live" in text(page, "#age")
+    problems.expect("503.*stream")
+
+
+def test_where_the_stream_is_silent_the_page_asks(home: Home, opened: Open) -> None:
+    home.answer(range(3))
+    page = opened("about:blank")
+    page.route("**/api/v1/stream", lambda route: None)  # connected, and never a word
+    page.goto(home.url)
+    page.locator("#way").wait_for()
+    home.answer(range(3, 6))
+    answered(page, 6)
+    assert page.locator("#age.live").count() == 1
+
+
+def test_a_server_that_hangs_is_stale_too(
+    home: Home, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = opened("about:blank")
+    page.route(re.compile("/api/v1/(stream|state)"), lambda route: None)
+    page.goto(home.url)
+    wait_for(page, "#age.stale", re.compile(r"stale, [3-9]"))
+    assert "Not live." in text(page, "#problems")
+
+
+def test_hostile_names_are_shown_and_do_nothing(home: Home, opened: Open) -> None:
+    """Ids on the wire are checked; what is in the store or in a bundle must not need to be."""
+    home.live.in_use = replace(
+        home.live.in_use, id=HOSTILE, labels=(HOSTILE, HOSTILE), devices=(HOSTILE, "</script>")
+    )
+    home.live.shown.append(
+        NodeView(HOSTILE, HOSTILE, HOSTILE, "online", HOSTILE, HOSTILE, 1.0, counts={HOSTILE: 1})
+    )
+    home.answer(range(3), missing=[HOSTILE], votes={HOSTILE: (0, 0.5)}, exit=HOSTILE)
+    home.answer(range(3), site=HOSTILE)
+    home.store.add_event(1.0, "home", HOSTILE, HOSTILE)
+    page = opened(home.url)
+    wait_for(page, "#age.live")
+    home.answer(range(3, 5), missing=[HOSTILE])
+    answered(page, 8)
+    assert page.locator("img[src='x']").count() == 0
+    assert page.locator("[onerror]").count() == 0
+    for section in ("#nodes", "#samples", "#events", "#bundle"):
+        assert HOSTILE in text(page, section), section
+    assert page.title() == "ddnn"

@@ -1,0 +1,165 @@
+"""A real edge tells Home Assistant of its site; what real nodes say is shown by those templates."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from ddnn.protocol.codec import decode
+from ddnn.protocol.messages import Answer
+from ddnn.protocol.topics import Kind, Topic, parse
+from ddnn.runtime.bundle import read_manifest
+from ddnn.runtime.fleet import Fleet
+from tests.integration.site import Voice, mosquitto, start_node
+
+PREFIX = "homeassistant"
+# The keys that Home Assistant knows of these components, as its documentation names them.
+COMMON = {
+    "availability", "availability_mode", "device", "entity_category", "name", "origin",
+    "state_topic", "unique_id", "value_template",
+}  # fmt: skip
+KNOWN = {
+    "sensor": COMMON | {"unit_of_measurement", "state_class"},
+    "binary_sensor": COMMON | {"device_class", "payload_on", "payload_off"},
+}
+NEEDED = {"state_topic", "unique_id", "device", "name", "value_template"}
+
+
+@pytest.fixture
+def port(tmp_path: Path) -> Iterator[int]:
+    with mosquitto(tmp_path, "allow_anonymous true") as number:
+        yield number
+
+
+@pytest.fixture
+def voice(port: int) -> Iterator[Voice]:
+    voice = Voice(port)
+    yield voice
+    voice.close()
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    fleet = Fleet(tmp_path / "logs")
+    yield fleet
+    fleet.close()
+
+
+def retained(port: int) -> dict[str, dict[str, Any]]:
+    """The discovery messages that a Home Assistant started now would find."""
+    late = Voice(port)
+    try:
+        late.announce("mark", "device")  # comes after what is retained
+        late.until(lambda: late.payloads(str(Topic("home", Kind.STATUS, "mark"))))
+        return {t: json.loads(p) for t, p, r in late.heard if r and t.startswith(PREFIX)}
+    finally:
+        late.close()
+
+
+def all_told(port: int) -> dict[str, dict[str, Any]]:
+    """The same, once the last of them is there."""
+    found = retained(port)
+    return found if any("/cloud/" in topic for topic in found) else {}
+
+
+def render(template: str, payload: bytes) -> str:
+    environment = ImmutableSandboxedEnvironment()
+    return environment.from_string(template).render(value_json=json.loads(payload)).strip()
+
+
+def test_a_site_in_home_assistant(
+    port: int, voice: Voice, fleet: Fleet, scenes_bundle: Path, tmp_path: Path
+) -> None:
+    manifest, _ = read_manifest(scenes_bundle)
+    start_node(
+        fleet, "edge", "edge", port, scenes_bundle, "--home-assistant", PREFIX,
+        "--state", str(tmp_path / "edge"),
+    )  # fmt: skip
+    start_node(
+        fleet, "device", "cam1", port, scenes_bundle, "--source", "dataset:scenes",
+        "--state", str(tmp_path / "cam1"),
+    )  # fmt: skip
+    expected = 3 + len(manifest.hierarchy.devices) + 2  # of the last answer; nodes, edge, cloud
+    configs = voice.until(lambda: all_told(port))
+    assert len(configs) == expected
+
+    for topic, config in configs.items():
+        prefix, component, owner, _, last = topic.split("/")
+        assert (prefix, owner, last) == (PREFIX, "ddnn-home", "config")
+        assert NEEDED <= set(config) <= KNOWN[component], config
+        assert set(config["device"]) == {
+            "identifiers", "name", "manufacturer", "model", "sw_version",
+        }  # fmt: skip
+        parse(config["state_topic"])  # one of the table's
+        for entry in config.get("availability", []):
+            assert parse(entry["topic"]).kind is Kind.STATUS
+            assert set(entry) == {"topic", "value_template"}
+    assert len({config["unique_id"] for config in configs.values()}) == expected
+    assert len({json.dumps(config["device"]) for config in configs.values()}) == 1
+
+    result = str(Topic("home", Kind.RESULT))
+    voice.until(lambda: len(voice.payloads(result)) > 5)
+    sensor = {
+        name: configs[f"{PREFIX}/sensor/ddnn-home/{name}/config"]
+        for name in ("label", "exit", "confidence")
+    }
+    for payload in voice.payloads(result):
+        answer = decode(Kind.RESULT, payload)
+        assert isinstance(answer, Answer)
+        shown = {name: render(config["value_template"], payload) for name, config in sensor.items()}
+        assert shown["label"] == manifest.classes[answer.label]
+        assert shown["exit"] == answer.exit
+        assert float(shown["confidence"]) == pytest.approx(100 * max(answer.probabilities), abs=0.1)
+    assert {config["state_topic"] for config in sensor.values()} == {result}
+
+    presence = configs[f"{PREFIX}/binary_sensor/ddnn-home/node-cam1/config"]
+    says = presence["value_template"]
+    topic = presence["state_topic"]
+    assert render(says, voice.payloads(topic)[-1]) == presence["payload_on"]
+    cloud = configs[f"{PREFIX}/binary_sensor/ddnn-home/cloud/config"]
+
+    def cloud_shown() -> str:
+        said = voice.payloads(cloud["state_topic"])
+        return render(cloud["value_template"], said[-1]) if said else ""
+
+    voice.until(lambda: cloud_shown() == cloud["payload_off"])
+    voice.announce("cloud-7f3a", "cloud")
+    voice.until(lambda: cloud_shown() == cloud["payload_on"])
+    fleet.signal("cam1", signal.SIGKILL)
+    voice.until(lambda: b"lost" in voice.payloads(topic)[-1])  # its Last Will
+    assert render(says, voice.payloads(topic)[-1]) == presence["payload_off"]
+
+
+def test_it_is_off_unless_asked_for(
+    port: int, voice: Voice, fleet: Fleet, scenes_bundle: Path, tmp_path: Path
+) -> None:
+    start_node(fleet, "edge", "edge", port, scenes_bundle, "--state", str(tmp_path / "edge"))
+    stats = str(Topic("home", Kind.STATS, "edge"))
+    voice.until(lambda: voice.payloads(stats))  # well after it connected
+    assert retained(port) == {}
+
+
+def test_it_is_told_again_to_a_broker_that_has_forgotten(
+    fleet: Fleet, scenes_bundle: Path, tmp_path: Path
+) -> None:
+    def told(port: int) -> dict[str, dict[str, Any]]:
+        voice = Voice(port)
+        try:
+            return dict(voice.until(lambda: all_told(port)))
+        finally:
+            voice.close()
+
+    with mosquitto(tmp_path, "allow_anonymous true") as port:
+        start_node(
+            fleet, "edge", "edge", port, scenes_bundle, "--home-assistant", PREFIX,
+            "--state", str(tmp_path / "edge"),
+        )  # fmt: skip
+        before = told(port)
+    with mosquitto(tmp_path, "allow_anonymous true", port=port):
+        assert told(port) == before

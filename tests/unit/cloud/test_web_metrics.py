@@ -1,0 +1,140 @@
+"""What Prometheus scrapes: it parses, keeps the conventions, and says what the store says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from flask.testing import FlaskClient
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from cloud_app.live import NodeView
+from cloud_app.store import LATENCY_BOUNDS_S, Store
+from cloud_app.web import create_app
+from cloud_app.web.metrics import DROPPED
+from ddnn.errors import LinkError
+from ddnn.protocol.messages import Answer
+from tests.live_made import MadeLive
+
+Make = Callable[..., Answer]
+
+
+@pytest.fixture
+def live() -> MadeLive:
+    return MadeLive()
+
+
+@pytest.fixture
+def client(store: Store, live: MadeLive) -> FlaskClient:
+    return create_app(store, live, sign_in=None).test_client()
+
+
+def scrape(client: FlaskClient) -> dict[str, Metric]:
+    response = client.get("/metrics")
+    assert response.status_code == 200
+    assert response.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    return {family.name: family for family in text_string_to_metric_families(response.text)}
+
+
+def value(families: dict[str, Metric], name: str, **labels: str) -> float:
+    (found,) = [
+        sample.value
+        for family in families.values()
+        for sample in family.samples
+        if (sample.name, sample.labels) == (name, labels)
+    ]
+    return found
+
+
+def test_samples_and_their_truth(store: Store, client: FlaskClient, make: Make) -> None:
+    store.save([("home", make(i)) for i in range(3)])
+    store.save([("home", make(9, exit="cloud", quality="degraded", label=2))])
+    store.save([("shop", make(1, truth=None))])
+    store.label("shop", 1, 1, "me", 1.0)
+    found = scrape(client)
+    home = {"site": "home"}
+    assert value(found, "ddnn_samples_total", **home, exit="local", quality="full") == 3
+    assert value(found, "ddnn_samples_total", **home, exit="cloud", quality="degraded") == 1
+    assert value(found, "ddnn_labelled_samples_total", **home) == 4
+    assert value(found, "ddnn_correct_samples_total", **home) == 3
+    assert value(found, "ddnn_correct_samples_total", site="shop") == 1
+
+
+def test_durations_are_a_histogram(store: Store, client: FlaskClient, make: Make) -> None:
+    """Cumulated buckets, as Prometheus has them; the last holds all."""
+    for i, latency_s in enumerate((0.0005, 0.05, 0.05, 100.0)):
+        store.save([("home", make(i, latency_s=latency_s))])
+    found, of = scrape(client), {"site": "home", "exit": "local"}
+    name = "ddnn_end_to_end_duration_seconds"
+    buckets = [s for s in found[name].samples if s.name == f"{name}_bucket"]
+    assert [float(s.labels["le"]) for s in buckets] == [*LATENCY_BOUNDS_S, float("inf")]
+    assert value(found, f"{name}_bucket", **of, le="0.001") == 1
+    assert value(found, f"{name}_bucket", **of, le="0.05") == 3
+    assert value(found, f"{name}_bucket", **of, le="30.0") == 3
+    assert value(found, f"{name}_bucket", **of, le="+Inf") == 4
+    assert value(found, f"{name}_count", **of) == 4
+    assert value(found, f"{name}_sum", **of) == pytest.approx(100.1005)
+
+
+def test_nodes(live: MadeLive, client: FlaskClient) -> None:
+    found = scrape(client)
+    edge, lost = {"site": "home", "node": "edge"}, {"site": "home", "node": "cam2"}
+    assert value(found, "ddnn_node_up", **edge, role="edge") == 1
+    assert value(found, "ddnn_node_up", **lost, role="device") == 0
+    assert value(found, "ddnn_node_last_seen_age_seconds", **lost) == 75.0
+    assert value(found, "ddnn_node_memory_bytes", **edge) == 96_000_000
+    assert value(found, "ddnn_link_transmit_bytes_total", **edge) == 12_345
+    assert value(found, "ddnn_node_dropped_total", **edge, reason="scores_late") == 2
+    # A count of something else is no drop.
+    assert {s.labels["reason"] for s in found["ddnn_node_dropped"].samples} <= set(DROPPED)
+    live.lose_broker()
+    found = scrape(client)
+    assert value(found, "ddnn_node_up", **edge, role="edge") == 0  # nobody tells
+    assert value(found, "ddnn_broker_up") == 0
+
+
+def test_the_database_away_is_a_value_not_a_failure(
+    store: Store, live: MadeLive, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert value(scrape(client), "ddnn_database_up") == 1
+    live.away = "disk full"
+    assert value(scrape(client), "ddnn_database_up") == 0
+    live.away = ""
+
+    def away(*_: object) -> None:
+        raise LinkError("gone")
+
+    monkeypatch.setattr(store.database, "read", away)
+    found = scrape(client)
+    assert value(found, "ddnn_database_up") == 0
+    assert value(found, "ddnn_node_up", site="home", node="edge", role="edge") == 1
+
+
+def test_names_keep_the_conventions(store: Store, client: FlaskClient, make: Make) -> None:
+    store.save([("home", make())])
+    families = scrape(client)
+    for family in families.values():
+        assert family.documentation.endswith("."), family.name
+        for sample in family.samples:
+            assert sample.name.startswith("ddnn_")
+            assert sample.name.endswith("_total") == (family.type == "counter"), sample.name
+    build = families["ddnn_build_info"].samples[0]
+    assert build.value == 1
+    assert build.labels.keys() == {"version", "bundle"}
+
+
+def test_hostile_names_do_not_break_the_text(live: MadeLive, client: FlaskClient) -> None:
+    odd = 'a"b\\c\nddnn_broker_up 7'
+    live.shown.append(NodeView("home", odd, odd, "online", counts={"bytes_sent": 1, odd: 5}))
+    found = scrape(client)
+    assert value(found, "ddnn_broker_up") == 1
+    assert value(found, "ddnn_link_transmit_bytes_total", site="home", node=odd) == 1
+
+
+def test_two_nodes_of_one_name_at_two_sites(live: MadeLive, client: FlaskClient) -> None:
+    live.shown.append(replace(live.shown[0], site="shop", state="lost"))
+    found = scrape(client)
+    assert value(found, "ddnn_node_up", site="shop", node="edge", role="edge") == 0
+    assert value(found, "ddnn_node_up", site="home", node="edge", role="edge") == 1

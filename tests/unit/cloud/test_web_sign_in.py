@@ -1,0 +1,289 @@
+"""Who may look: the password, sessions and their end, the token of machines, attempts."""
+
+from __future__ import annotations
+
+import re
+import stat
+import time
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from cloud_app.store import Store
+from cloud_app.web import SignIn, create_app, sign_in
+from ddnn.errors import ConfigError
+from tests.live_made import MadeLive
+
+PASSWORD = "correct horse"
+TOKEN = "a-token-of-machines"
+COMMAND = {"site": "home", "thresholds": {"local": 0.1, "edge": 0.1}}
+
+
+def app_of(store: Store, state: Path, password: str = PASSWORD) -> Flask:
+    known, _ = SignIn.open(store, state, password=password, token=TOKEN)
+    return create_app(store, MadeLive(), sign_in=known)
+
+
+@pytest.fixture
+def app(store: Store, tmp_path: Path) -> Flask:
+    return app_of(store, tmp_path)
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+def enter(client: FlaskClient, password: str = PASSWORD, **more: object) -> TestResponse:
+    form = client.get("/login", **more).text  # type: ignore[arg-type]
+    (csrf,) = re.findall(r'name="csrf" value="([^"]+)"', form)
+    return client.post("/login", data={"password": password, "csrf": csrf}, **more)  # type: ignore[arg-type]
+
+
+def signed_in(client: FlaskClient) -> bool:
+    return client.get("/api/v1/state").status_code == 200
+
+
+# -------------------------------------------------------------------- password
+
+
+def test_a_password_is_made_once_and_kept_as_a_hash(store: Store, tmp_path: Path) -> None:
+    first, made = SignIn.open(store, tmp_path)
+    assert len(made) >= 20
+    assert first.is_password(made)
+    kept = store.setting(sign_in.PASSWORD_KEY) or ""
+    assert kept.startswith("scrypt:")
+    assert made not in kept
+    second, nothing = SignIn.open(store, tmp_path)
+    assert nothing == ""
+    assert second.is_password(made)
+    assert not second.is_password(made + "x")
+    assert (second.key, len(second.key)) == (first.key, 32)
+
+
+def test_a_password_that_is_given_replaces_it(store: Store, tmp_path: Path) -> None:
+    _, made = SignIn.open(store, tmp_path)
+    given, nothing = SignIn.open(store, tmp_path, password=PASSWORD)
+    assert (nothing, given.is_password(PASSWORD), given.is_password(made)) == ("", True, False)
+    kept = store.setting(sign_in.PASSWORD_KEY)
+    SignIn.open(store, tmp_path, password=PASSWORD)
+    assert store.setting(sign_in.PASSWORD_KEY) == kept  # the same: sessions go on
+
+
+def test_short_secrets_are_refused_and_not_shown(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="at least 8") as refused:
+        SignIn.open(store, tmp_path, password="sesame")
+    assert "sesame" not in str(refused.value)
+    with pytest.raises(ConfigError, match="at least 16"):
+        SignIn.open(store, tmp_path, token="sesame")
+
+
+def test_the_session_key_is_for_this_user_only(tmp_path: Path) -> None:
+    file = tmp_path / "session.key"
+    key = sign_in.session_key(file)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert sign_in.session_key(file) == key
+    file.chmod(0o644)  # others may have read it
+    assert sign_in.session_key(file) != key
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    file.write_bytes(b"short")
+    assert len(sign_in.session_key(file)) == 32
+    with pytest.raises(ConfigError, match="cannot be written"):
+        sign_in.session_key(tmp_path / "nowhere" / "session.key")
+
+
+# -------------------------------------------------------------------- sessions
+
+
+def test_without_signing_in_there_is_nothing_to_see(client: FlaskClient) -> None:
+    page = client.get("/")
+    assert (page.status_code, page.headers["Location"]) == (303, "/login")
+    for path in ("state", "stream", "answers", "openapi.json", "demo/views/1.png"):
+        response = client.get(f"/api/v1/{path}")
+        assert response.status_code == 401
+        assert "sign in at /login" in response.json["error"]
+        assert response.headers["WWW-Authenticate"] == "Bearer"
+    assert client.get("/metrics").status_code == 401
+    assert client.post("/api/v1/thresholds", json=COMMAND).status_code == 401
+    assert client.post("/logout").status_code == 401
+    for path in ("/healthz", "/readyz", "/static/page.css", "/login"):
+        assert client.get(path).status_code == 200
+
+
+def test_the_password_opens_a_session_and_signing_out_ends_it(client: FlaskClient) -> None:
+    entered = enter(client)
+    assert (entered.status_code, entered.headers["Location"]) == (303, "/")
+    assert client.get("/").status_code == 200
+    state = client.get("/api/v1/state").json
+    assert state["signed_in"] is True
+    assert client.get("/login").headers["Location"] == "/"
+    headers = {"X-CSRF-Token": state["csrf"]}
+    assert client.post("/api/v1/thresholds", json=COMMAND, headers=headers).status_code == 200
+    assert client.post("/logout").status_code == 400  # not without the token
+    assert client.post("/logout", headers=headers).status_code == 204
+    assert not signed_in(client)
+
+
+def test_a_wrong_password_says_so(client: FlaskClient) -> None:
+    for password in ("wrong", "", PASSWORD.upper(), "\0", "ü" * 100):
+        response = enter(client, password)
+        assert response.status_code == 403
+        assert "That is not the password." in response.text
+    assert not signed_in(client)
+
+
+def test_the_cookie_cannot_be_read_by_scripts_or_sent_from_elsewhere(client: FlaskClient) -> None:
+    cookie = enter(client).headers["Set-Cookie"]
+    assert re.match(r"ddnn-[0-9a-f]{8}=", cookie)
+    assert "HttpOnly" in cookie
+    assert "SameSite=Strict" in cookie
+    assert "Path=/" in cookie
+    assert "Secure" not in cookie
+    again = enter(client.application.test_client(), base_url="https://site.example")
+    assert "Secure" in again.headers["Set-Cookie"]
+
+
+def test_what_the_cookie_says_must_be_signed(client: FlaskClient, app: Flask) -> None:
+    name = app.config["SESSION_COOKIE_NAME"]
+    enter(client)
+    value = client.get_cookie(name).value  # type: ignore[union-attr]
+    body, rest = value.split(".", 1)
+    for forged in (value[:-1] + ("A" if value[-1] != "A" else "B"), f"{body}x.{rest}", "x", ""):
+        other = app.test_client()
+        other.set_cookie(name, forged)
+        assert not signed_in(other)
+    other.set_cookie(name, value)
+    assert signed_in(other)
+
+
+def test_a_session_ends_after_twelve_hours(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enter(client)
+    now_s = time.time()
+    monkeypatch.setattr(time, "time", lambda: now_s + 12 * 3600 - 60)
+    assert signed_in(client)
+    monkeypatch.setattr(time, "time", lambda: now_s + 12 * 3600 + 60)
+    assert not signed_in(client)
+
+
+def test_another_password_ends_all_sessions(
+    store: Store, tmp_path: Path, client: FlaskClient, app: Flask
+) -> None:
+    enter(client)
+    name = app.config["SESSION_COOKIE_NAME"]
+    cookie = client.get_cookie(name).value  # type: ignore[union-attr]
+
+    def lets_in(password: str) -> bool:
+        again = app_of(store, tmp_path, password).test_client()
+        again.set_cookie(name, cookie)
+        return signed_in(again)
+
+    assert lets_in(PASSWORD)  # a restart does not
+    assert not lets_in("battery staple")
+    assert not lets_in(PASSWORD)  # the same words are another hash
+
+
+def test_a_form_that_is_too_old_says_so(client: FlaskClient) -> None:
+    client.get("/login")
+    response = client.post("/login", data={"password": PASSWORD, "csrf": "old"})
+    assert response.status_code == 400
+    assert "load it again" in response.text
+    assert '<form method="post"' in response.text
+    response = client.post("/login", data={"password": PASSWORD})
+    assert response.status_code == 400
+    assert not signed_in(client)
+
+
+def test_signing_in_makes_another_token(client: FlaskClient) -> None:
+    """What was planted before must not be good afterwards."""
+    (before,) = re.findall(r'name="csrf" value="([^"]+)"', client.get("/login").text)
+    client.post("/login", data={"password": PASSWORD, "csrf": before})
+    client.get("/api/v1/state")
+    headers = {"X-CSRF-Token": before}
+    assert client.post("/api/v1/thresholds", json=COMMAND, headers=headers).status_code == 400
+
+
+def test_without_sign_in_there_is_no_form(store: Store) -> None:
+    client = create_app(store, MadeLive(), sign_in=None).test_client()
+    assert client.get("/login").headers["Location"] == "/"
+    assert client.get("/api/v1/state").json["signed_in"] is False
+
+
+def test_with_sign_in_any_name_of_the_machine_will_do(client: FlaskClient) -> None:
+    assert client.get("/login", headers={"Host": "site.example"}).status_code == 200
+
+
+# -------------------------------------------------------------------- machines
+
+
+def test_the_token_reads_and_does_nothing_else(client: FlaskClient) -> None:
+    bearer = {"Authorization": f"Bearer {TOKEN}"}
+    assert client.get("/metrics", headers=bearer).status_code == 200
+    state = client.get("/api/v1/state", headers=bearer)
+    assert state.status_code == 200
+    assert (state.json["signed_in"], state.json["csrf"]) == (False, "")
+    assert "Set-Cookie" not in state.headers
+    response = client.post("/api/v1/thresholds", json=COMMAND, headers=bearer)
+    assert response.status_code == 403
+    assert "only reads" in response.json["error"]
+
+
+@pytest.mark.parametrize(
+    "given", ["Bearer", "Bearer ", "Bearer x", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer é"]
+)
+def test_what_is_not_the_token_is_refused(client: FlaskClient, given: str) -> None:
+    assert client.get("/metrics", headers={"Authorization": given}).status_code == 401
+
+
+def test_without_a_token_no_token_will_do(store: Store, tmp_path: Path) -> None:
+    known, _ = SignIn.open(store, tmp_path, password=PASSWORD)
+    client = create_app(store, MadeLive(), sign_in=known).test_client()
+    for given in ("Bearer", "Bearer ", "Bearer None"):
+        assert client.get("/metrics", headers={"Authorization": given}).status_code == 401
+
+
+# -------------------------------------------------------------------- attempts
+
+
+def test_guessing_is_slowed_down_per_address(app: Flask) -> None:
+    def attempt(address: str, password: str) -> TestResponse:
+        return enter(app.test_client(), password, environ_base={"REMOTE_ADDR": address})
+
+    assert [attempt("10.0.0.1", "wrong").status_code for _ in range(5)] == [403] * 5
+    refused = attempt("10.0.0.1", PASSWORD)  # also the right one: it must not be found out
+    assert refused.status_code == 429
+    wait_s = int(refused.headers["Retry-After"])
+    assert 1 <= wait_s <= 61
+    assert re.search(rf"try again in {wait_s} s", refused.text)
+    assert attempt("10.0.0.2", PASSWORD).status_code == 303  # who is elsewhere may go on
+
+
+def test_guessing_from_many_addresses_is_slowed_down_too(app: Flask) -> None:
+    codes = []
+    for i in range(31):
+        client = app.test_client()
+        codes.append(
+            enter(client, "wrong", environ_base={"REMOTE_ADDR": f"10.0.0.{i}"}).status_code
+        )
+    assert codes == [403] * 30 + [429]
+
+
+def test_attempts_are_forgiven_in_time(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(5):
+        enter(app.test_client(), "wrong")
+    assert enter(app.test_client()).status_code == 429
+    now_s = time.time()
+    monkeypatch.setattr(time, "time", lambda: now_s + 61)
+    assert enter(app.test_client()).status_code == 303
+
+
+def test_wrong_passwords_are_in_the_log_without_being_shown(
+    client: FlaskClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    enter(client, "my-other-password")
+    assert "wrong password from 127.0.0.1" in caplog.text
+    assert "my-other-password" not in caplog.text
