@@ -65,7 +65,7 @@ DOWN_S = (0.3, 6.0)
 STOP_SHARE = 0.2  # of faults that stop instead of kill
 CROWDS = ((1, 0.55), (2, 0.25), (3, 0.12))  # nodes at once, share; the rest: all devices, or all
 EPOCHS = 5
-SILENCE_S = 15.0  # what was told about a queue before that is not what it is now
+SILENCE_S = 15.0  # what a machine said of its queue before that is not what it is now
 WARM_UP_S, MIN_LIFE_S = 30.0, 90.0
 
 
@@ -272,8 +272,8 @@ def beyond(text: str, figures: NDArray[np.float64], allowed: Sequence[float]) ->
 
 
 class Queues:
-    """How many messages wait: for each machine by its own Stats, in Mosquitto by what it says it
-    holds every ten seconds (retained ones included)."""
+    """How many messages wait: for each machine by its Stats, in Mosquitto by what it says it holds
+    (retained ones included), which it says only when that has changed."""
 
     def __init__(self, port: int) -> None:
         self._told: dict[str, tuple[float, float]] = {}  # by node: when (monotonic), messages
@@ -293,9 +293,11 @@ class Queues:
             self._told[parse(message.topic).node] = now_s, stats.gauges["queue"]
 
     def since(self, node: str, from_s: float) -> float | None:
-        """What it said last; None: nothing since then."""
-        told = self._told.get(node)
-        return told[1] if told is not None and told[0] > from_s else None
+        """What a node said last; None: nothing since then, or, by a machine, for SILENCE_S."""
+        at_s, queue = self._told.get(node, (-math.inf, math.nan))
+        if node != BROKER:
+            from_s = max(from_s, time.monotonic() - SILENCE_S)
+        return queue if at_s > from_s else None
 
     def close(self) -> None:
         self._client.disconnect()
@@ -406,13 +408,12 @@ class Soak:
                 self._due[node] = (now_s + 1.0, True)
 
     def _look(self) -> None:
-        now_s = time.monotonic()
         for node in self.nodes:
             if node in self._due:
                 continue
             life = self.lives[node][-1]
             with contextlib.suppress(psutil.Error):  # it has just ended: the next turn sees it
-                life.look(self._queues.since(node, max(life.started_s, now_s - SILENCE_S)))
+                life.look(self._queues.since(node, life.started_s))
 
     # ----------------------------------------------------------------- samples
 

@@ -49,7 +49,9 @@ shift
 # Debian's packages, unpacked and not configured: enough for Python. NumPy stands for what comes
 # with picamera2, whose packages are not Debian's.
 debian() {
-    mirror=${DDNN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' "Codename: $suite" | head -n 1)}
+    # shellcheck disable=SC2016
+    known=$(apt-get indextargets --format '$(REPO_URI)' "Codename: $suite" | head -n 1)
+    mirror=${DDNN_MIRROR:-$known}
     [ -n "$mirror" ] || fail "apt knows no mirror of $suite: set DDNN_MIRROR"
     debootstrap --download-only --arch=arm64 --variant=minbase \
         --include=python3,python3-venv,python3-numpy "$suite" "$root" "$mirror"
@@ -69,6 +71,7 @@ debian() {
 }
 [ -e "$root/.unpacked" ] || debian >&2
 
+unset PYTHONPATH PYTHONHOME
 export HOME=/root PATH=/usr/bin:/usr/sbin TMPDIR=/tmp LC_ALL=C.UTF-8
 
 # What the root sees of this machine. The kernel is to start arm64 programs by QEMU: Debian has
@@ -81,14 +84,14 @@ authorities=/etc/ssl/certs/ca-certificates.crt
 touch "$root$authorities"
 [ ! -e "$authorities" ] || mount --bind "$authorities" "$root$authorities"
 if ! chroot "$root" /usr/bin/true 2>/dev/null; then
-    mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc &&
-        cat /usr/lib/binfmt.d/qemu-aarch64.conf >/proc/sys/fs/binfmt_misc/register ||
-        fail "this kernel does not start arm64 programs: apt install binfmt-support"
+    mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc ||
+        fail "this kernel starts no arm64 programs; as root: systemctl restart systemd-binfmt"
+    cat /usr/lib/binfmt.d/qemu-aarch64.conf >/proc/sys/fs/binfmt_misc/register
     chroot "$root" /usr/bin/true || fail "QEMU does not run in $root"
 fi
 
-# A Raspberry Pi 4. This QEMU shows the /proc/cpuinfo of the real processor, on which XNNPACK's
-# reader of it crashes (in QEMU 7.2 and LiteRT 2.3).
+# A Raspberry Pi 4, in /proc/cpuinfo, too: QEMU 7.2 leaves the real processor's there, and LiteRT
+# (2.3), which looks there for what an ARM processor can do, crashes on it.
 export QEMU_CPU="${QEMU_CPU:-cortex-a72}"
 for core in $(seq 0 $(($(nproc --all) - 1))); do
     printf '%s: %s\n' processor "$core" Features "fp asimd evtstrm crc32 cpuid" \
@@ -113,7 +116,8 @@ fi
 
 while :; do
     case ${1:-} in --share=*) ;; *) break ;; esac
-    shared=$(readlink -f "${1#--share=}") && [ -d "$shared" ] || fail "no directory: ${1#--share=}"
+    shared=$(readlink -f "${1#--share=}")
+    [ -d "$shared" ] || fail "$1: no such directory"
     mkdir -p "$root$shared"
     mount --rbind "$shared" "$root$shared"
     shift

@@ -8,9 +8,9 @@ prefix=/opt/ddnn
 
 fail() { echo "install.sh: $1" >&2; exit 1; }
 
-[ "$(id -u)" -eq 0 ] || fail "run it as root: sudo $0"
 [ "$(getconf LONG_BIT)" -eq 64 ] ||
     fail "this system is 32-bit, and LiteRT has no build for it: install the 64-bit image"
+[ "$(id -u)" -eq 0 ] || fail "run it as root: sudo $0"
 
 # Python's venv module; and Raspberry Pi OS's camera library, where the system offers it
 packages=""
@@ -29,7 +29,7 @@ trap 'rm -rf "$source"' EXIT
 # this one, and OpenCV the last that goes with it.
 old="from importlib.metadata import version as v; raise SystemExit(v('numpy') >= '2')"
 if python3 -c "$old" 2>/dev/null; then set -- "numpy<2" "opencv-python-headless<4.12"; else set --; fi
-"$prefix/bin/python" -m pip install "$source[camera]" "$@"
+"$prefix/bin/python" -m pip install "${source}[camera]" "$@"
 
 install -d /etc/ddnn /etc/systemd/system
 [ -e /etc/ddnn/device.toml ] || install -m 600 "$here/device.toml" /etc/ddnn/device.toml
