@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import fan_in, ingest, page
-from benchmarks.report import bar, header, parser, show
+from benchmarks.report import bar, ended_cleanly, header, parser, show
 from ddnn.cli.demo import Plan, prepare
 from tests.postgres import running_postgres
 
@@ -59,7 +58,7 @@ def main() -> None:
     parse.add_argument("--data", default="scenes", help="data set of the demo's bundle [scenes]")
     parse.add_argument("--bundle", type=Path, default=None, help="another bundle")
     arguments = parse.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    ended_cleanly()
     report = {**header("cloud"), **measure(arguments)}
     show(report, one_line=arguments.json)
     parts = [part for name in ("ingest", "page") for part in report.get(name, {}).values()]

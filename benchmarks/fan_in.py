@@ -59,13 +59,13 @@ class Ear:
         self._client.loop_start()
 
     def _on_message(self, _c: object, _u: object, message: paho.MQTTMessage) -> None:
-        now_s, topic = time.time(), message.topic
+        now_s, topic, payload = time.time(), message.topic, bytes(message.payload)
         if topic.endswith("/result"):
-            self.results.append((topic.split("/")[2], message.payload, now_s))
+            self.results.append((topic.split("/")[2], payload, now_s))
         elif topic.startswith(READY):
             self.ready.add(topic.rpartition("/")[2])
         else:
-            status = decode(Kind.STATUS, message.payload)
+            status = decode(Kind.STATUS, payload)
             if isinstance(status, Status) and status.state == "online":
                 self.ready.add(parse(topic).node)
 

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +34,16 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     )
     made.add_argument("--json", action="store_true", help="print one JSON object on one line")
     return made
+
+
+def ended_cleanly() -> None:
+    """SIGTERM ends as Ctrl-C does, wherever it was started: no process is left behind."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
 
 
 def show(report: dict[str, Any], *, one_line: bool) -> None:

@@ -48,7 +48,7 @@ from numpy.typing import NDArray
 
 from benchmarks.bare import connect
 from benchmarks.hierarchy import variant
-from benchmarks.report import bar, header, parser, quantiles_ms, show
+from benchmarks.report import bar, ended_cleanly, header, parser, quantiles_ms, show
 from ddnn.adapters import broker as brokers
 from ddnn.cli.demo import BROKER, SITE, Plan, Site, Stored, prepare
 from ddnn.exits.manifest import Manifest
@@ -187,14 +187,18 @@ def judge(
 # ------------------------------------------------------------------- growth
 
 
+NAMES = ("memory_mb", "handles", "threads", "queue")
+Row = tuple[float, float, float, float, float]  # age_s, and what NAMES says
+
+
 @dataclass(slots=True)
 class Life:
     """One process from start to end, looked at every second."""
 
     process: psutil.Process
     started_s: float  # monotonic
-    # age, MB not backed by a file, handles, threads, queue (NaN: it has not said)
-    rows: list[tuple[float, float, int, int, float]] = field(default_factory=list)
+    # memory not backed by a file; a queue that has not been told is NaN
+    rows: list[Row] = field(default_factory=list)
 
     def look(self, queue: float | None) -> None:
         with self.process.oneshot():
@@ -208,7 +212,7 @@ class Life:
             ))  # fmt: skip
 
 
-def growth(rows: Sequence[tuple[float, float, int, int, float]]) -> NDArray[np.float64] | None:
+def growth(rows: Sequence[Row]) -> NDArray[np.float64] | None:
     """By how much memory, handles, threads and queue grew in a life; None: too short to tell.
 
     NaN where a life has never said it, which is within no bound.
@@ -221,10 +225,7 @@ def growth(rows: Sequence[tuple[float, float, int, int, float]]) -> NDArray[np.f
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # all NaN
         first, last = (np.nanmedian(some, axis=0) for some in (table[:quarter], table[-quarter:]))
-    return last - first
-
-
-NAMES = ("memory_mb", "handles", "threads", "queue")
+    return np.asarray(last - first)
 
 
 def resources(
@@ -235,7 +236,7 @@ def resources(
     wrong: list[str] = []
     for node, of_node in lives.items():
         grown = [g for life in of_node if (g := growth(life.rows)) is not None]
-        rows = [row for life in of_node for row in life.rows] or [(0.0,) * 5]
+        rows = [row for life in of_node for row in life.rows] or [(0.0, 0.0, 0.0, 0.0, 0.0)]
         most = np.max(grown, axis=0) if grown else None
         peak = np.max(np.nan_to_num(np.array(rows, float)), axis=0)
         report[node] = {
@@ -532,8 +533,7 @@ def main() -> None:
     parse.add_argument("--data", default="scenes", help="data set of the demo's bundle [scenes]")
     parse.add_argument("--bundle", type=Path, default=None, help="another bundle")
     arguments = parse.parse_args()
-    # SIGTERM ends like Ctrl-C: no process is left behind.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    ended_cleanly()
     plan = prepare(arguments.data, 6, "e", arguments.bundle, 0)
     result = soak(
         plan, 60 * arguments.minutes, arguments.seed, rate_hz=arguments.rate_hz,

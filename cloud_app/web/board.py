@@ -45,9 +45,11 @@ class Reader:
     def read(self, site: str | None) -> Stored:
         """LinkError where the database is away, or does not answer in time. One thread calls."""
         late = self._pending.pop(site, None)
+        self._pending = {of: f for of, f in self._pending.items() if not f.done()}
         future = late or self._pool.submit(self._read, site)
         try:
-            return future.result(0.0 if late else PATIENCE_S)
+            # While it hangs it is waited for once, not once for each site and second.
+            return future.result(0.0 if late or self._pending else PATIENCE_S)
         except TimeoutError:
             self._pending[site] = future
             raise LinkError(

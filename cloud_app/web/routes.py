@@ -140,13 +140,12 @@ class Api:
 
     def stream(self, ask: OfSite) -> Response:
         who, until_s = viewer(), g.until_s
-        left = request.environ.get("waitress.client_disconnected", lambda: False)
         if not self._streams.take():
             raise ServiceUnavailable("too many listen already; ask for /api/v1/state instead")
         response = Response(
             self._streams.events(
                 lambda: self._board.state(ask.site, who),
-                lambda: not left() and time.time() < until_s,
+                lambda: time.time() < until_s,
             ),
             mimetype=EVENT_STREAM,
             headers={"X-Accel-Buffering": "no"},

@@ -54,7 +54,6 @@ class Server:
             max_request_body_size=MAX_BODY_BYTES,
             max_request_header_size=MAX_HEADER_BYTES,
             outbuf_high_watermark=UNREAD_BYTES,
-            channel_request_lookahead=1,  # reads on during a stream, and so sees that it was left
             clear_untrusted_proxy_headers=True,
             **proxy,
         )

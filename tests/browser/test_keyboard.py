@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ddnn.errors import LinkError
 from tests.browser.conftest import Open, Problems, text, wait_for
@@ -12,6 +12,8 @@ from tests.browser.home import Home
 if TYPE_CHECKING:
     import pytest
     from playwright.sync_api import Page
+
+    from cloud_app.store import Record
 
 STOPS = 80
 
@@ -22,8 +24,8 @@ def tab_to(page: Page, selector: str) -> None:
     for _ in range(STOPS):
         page.keyboard.press("Tab")
         if page.evaluate("s => document.activeElement.matches(s)", selector):
-            outline = "getComputedStyle(document.activeElement).outlineStyle"
-            assert page.evaluate(outline) != "none", selector
+            outline = "getComputedStyle(document.activeElement).outline"
+            assert re.search(r"solid [1-9]", page.evaluate(outline)), selector
             return
     raise AssertionError(f"{selector} is not reached by Tab")
 
@@ -36,7 +38,15 @@ def test_the_first_stop_skips_to_the_numbers(home: Home, opened: Open) -> None:
     assert page.evaluate("location.hash") == "#main"
 
 
-def test_label_a_sample(home: Home, opened: Open) -> None:
+def test_label_a_sample(home: Home, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+    keep = home.store.label
+
+    def label(site: str, sample: int, label: int | None, *by: Any) -> Record:
+        given.append(label)
+        return keep(site, sample, label, *by)
+
+    monkeypatch.setattr(home.store, "label", label)
     home.answer(range(1, 4), truth=None)
     page = opened(home.url)
     select = "select[data-sample='2']"
@@ -44,11 +54,12 @@ def test_label_a_sample(home: Home, opened: Open) -> None:
     tab_to(page, select)
     home.answer(range(4, 9), truth=None)  # newer ones do not take the sample away
     page.keyboard.press("ArrowDown")
+    page.wait_for_timeout(150)  # as fingers do
     page.keyboard.press("ArrowDown")
     wait_for(page, "#said", "Sample 2: bus, saved.")
     assert page.evaluate("document.activeElement.dataset.sample") == "2"
     [record] = home.store.answers("home", 2, 2, 1)
-    assert record.labelled == 1  # the car passed over on the way was never meant
+    assert record.labelled == 1
     row = "#sample-rows li[data-key='home/2']"
     assert "✓ right" in text(page, row)
     wait_for(page, "#headline", "of 1 known, 1 by hand")
@@ -57,6 +68,7 @@ def test_label_a_sample(home: Home, opened: Open) -> None:
     wait_for(page, "#said", "Sample 2: not labelled, saved.")
     [record] = home.store.answers("home", 2, 2, 1)
     assert record.labelled is None
+    assert given == [1, None]  # the car passed over on the way was never meant
 
 
 def test_a_label_that_cannot_be_saved(

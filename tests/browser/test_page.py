@@ -5,11 +5,26 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.browser.conftest import Open, Problems, answered, text, tile, wait_for
 from tests.browser.home import CAMERAS, Home
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
+
+
+# Pixels of the chart of shares that have the colour of an exit.
+AREA = """(name) => {
+  const canvas = document.querySelector("#chart-shares canvas");
+  const hex = getComputedStyle(document.body).getPropertyValue(`--${name}`).trim();
+  const [r, g, b] = [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
+  const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d");
+  copy.drawImage(canvas, 0, 0);
+  const { data } = copy.getImageData(0, 0, canvas.width, canvas.height);
+  return data.filter((_, i) =>
+    i % 4 === 0 && data[i] === r && data[i + 1] === g && data[i + 2] === b).length;
+}"""
 
 
 def live(page: Page) -> None:
@@ -130,6 +145,9 @@ def test_the_charts_are_pictures_sentences_and_tables(home: Home, opened: Open) 
     assert text(page, "#chart-accuracy tbody tr:first-child").endswith(
         "80.0 % 37.6 to 96.4 % 5 97.0 %"
     )
+    # The areas are as large as the shares.
+    local, cloud = (page.evaluate(AREA, name) for name in ("local", "cloud"))
+    assert local / cloud == pytest.approx(4, rel=0.1)
     # In another size and another colour they are drawn anew.
     before = page.locator("#chart-shares canvas").bounding_box()
     page.set_viewport_size({"width": 390, "height": 844})

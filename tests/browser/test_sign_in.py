@@ -55,7 +55,7 @@ def test_a_wrong_password_and_the_right_one(
 def test_a_session_that_ends_is_said_and_links_to_sign_in(
     locked: Home, opened: Open, problems: Problems, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sign_in, "SESSION_S", 3.0)
+    monkeypatch.setattr(sign_in, "SESSION_S", 1.5)
     page = opened(locked.url)
     enter(page, PASSWORD)
     wait_for(page, "#age.live")
