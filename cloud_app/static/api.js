@@ -7,7 +7,9 @@ export class SessionEnded extends Error {}
 async function reply(path, options) {
   let response;
   try {
-    response = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS), ...options });
+    const given = options.signal ? [options.signal] : [];
+    const signal = AbortSignal.any([AbortSignal.timeout(TIMEOUT_MS), ...given]);
+    response = await fetch(path, { cache: "no-store", ...options, signal });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Error("The server does not answer.");

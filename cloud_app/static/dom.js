@@ -27,8 +27,10 @@ export function bar(...parts) {
   const texts = [];
   for (const [share, name, words] of parts) {
     const width = Math.max(0, Math.min(1 - at, share || 0));
-    rects.push(h("rect", { class: name, x: `${at * 100}%`, width: `${width * 100}%`, height: "100%" }));
-    if (words) texts.push(h("text", { class: width < NARROW && "narrow", x: `${(at + width / 2) * 100}%`, y: "50%" }, words));
+    const place = { x: `${at * 100}%`, width: `${width * 100}%`, height: "100%" };
+    rects.push(h("rect", { class: name, ...place }));
+    const middle = { x: `${(at + width / 2) * 100}%`, y: "50%" };
+    if (words) texts.push(h("text", { class: width < NARROW && "narrow", ...middle }, words));
     at += width;
   }
   return h("svg", { class: "bar", "aria-hidden": "true" }, rects, texts);

@@ -3,7 +3,12 @@
 import { h, morph } from "./dom.js";
 import { ago, clock } from "./format.js";
 
-const TONES = [[/died|lost|gone|failed|fell back/, "bad"], [/dropped|stopped|late/, "warn"], [/joined|back|started/, "good"]];
+const TONES = [
+  [/died|lost|gone|failed|fell back/, "bad"],
+  [/dropped|stopped|late/, "warn"],
+  [/joined|back|started/, "good"],
+];
+const toneOf = ({ what }) => TONES.find(([words]) => words.test(what))?.[1] ?? "wait";
 
 export function renderEvents(state, nowS) {
   const several = state.sites.length > 1;
@@ -14,9 +19,9 @@ export function renderEvents(state, nowS) {
       h(
         "li",
         { "data-key": `${event.at_s} ${event.site} ${event.node} ${event.what}` },
-        h("span", { class: `dot ${TONES.find(([words]) => words.test(event.what))?.[1] ?? "wait"}`, "aria-hidden": "true" }),
+        h("span", { class: `dot ${toneOf(event)}`, "aria-hidden": "true" }),
         h("span", {}, h("b", {}, event.node), ` ${event.what}`, several && h("small", {}, event.site)),
-        h("time", { datetime: new Date(event.at_s * 1000).toISOString(), title: clock(event.at_s, nowS) }, ago(nowS - event.at_s)),
+        h("time", { title: clock(event.at_s, nowS) }, ago(nowS - event.at_s)),
       ),
     ),
   );

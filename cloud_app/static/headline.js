@@ -4,7 +4,7 @@ import { bar, h, morph, spoken } from "./dom.js";
 import { ago, bytes, count, duration, interval, list, many, NONE, percent, times } from "./format.js";
 
 export const EXITS = ["device", "local", "edge", "cloud"];
-const WORDY = 0.1; // a part of the bar that has room for its name
+const WORDY = 0.08; // a part of the bar that has room for its name
 const MEANING = {
   device: "a camera alone",
   local: "scores of all cameras",
@@ -16,11 +16,18 @@ const MEANING = {
 export const exitClass = (exit) => (EXITS.includes(exit) ? exit : "other");
 
 const tile = (name, value, ...notes) =>
-  h("div", { "data-key": name }, h("dt", {}, name), h("dd", { class: "number" }, value), notes.map((note) => h("dd", {}, note)));
+  h(
+    "div",
+    { "data-key": name },
+    h("dt", {}, name),
+    h("dd", { class: "number" }, value),
+    notes.map((note) => h("dd", {}, note)),
+  );
 
 export function renderHeadline(state, nowS, history) {
   const { summary, bundle, nodes, expected_now: expected } = state;
   const newest = state.answers[0];
+  const sent = summary?.payload_bytes;
   const rate = history.rate();
   const answered = tile(
     "Samples answered",
@@ -34,9 +41,9 @@ export function renderHeadline(state, nowS, history) {
     accuracy(summary, expected),
     tile(
       "Sent per sample and camera",
-      bytes(summary?.payload_bytes),
-      summary?.payload_bytes ? `${times(bundle.raw_bytes, summary.payload_bytes)} less than raw` : "nothing sent yet",
-      summary?.payload_bytes && bundle.jpeg_bytes ? `${times(bundle.jpeg_bytes, summary.payload_bytes)} less than JPEG` : "",
+      bytes(sent),
+      sent ? `${times(bundle.raw_bytes, sent)} less than raw` : "nothing sent yet",
+      sent && bundle.jpeg_bytes ? `${times(bundle.jpeg_bytes, sent)} less than JPEG` : "",
     ),
     tile(
       "Degraded answers",
@@ -78,6 +85,9 @@ function online(nodes) {
   );
 }
 
+const dot = () => h("span", { class: "dot", "aria-hidden": "true" });
+const known = (of) => (of.accuracy === null ? "no labels" : interval(of.accuracy_interval));
+
 export function renderExits(state) {
   const rows = exitRows(state);
   const parts = rows.map(([name, of]) => [of.share, exitClass(name), of.share > WORDY ? name : ""]);
@@ -88,9 +98,9 @@ export function renderExits(state) {
       h(
         "tr",
         { "data-key": name, class: exitClass(name) },
-        h("th", { scope: "row" }, h("span", { class: "dot", "aria-hidden": "true" }), name, h("small", {}, MEANING[name] ?? "")),
+        h("th", { scope: "row" }, dot(), name, h("small", {}, MEANING[name] ?? "")),
         h("td", { class: "big" }, percent(of.share), h("small", {}, count(of.answered))),
-        h("td", {}, percent(of.accuracy), h("small", {}, of.accuracy === null ? "no labels" : interval(of.accuracy_interval))),
+        h("td", {}, percent(of.accuracy), h("small", {}, known(of))),
         h("td", {}, duration(of.latency_p50_s), h("small", {}, `p99 ${duration(of.latency_p99_s)}`)),
       ),
     ),

@@ -2,7 +2,7 @@
 // store keeps. Differences between the totals of two states, so that nothing is counted twice.
 
 const KEPT = 180;
-const STEP_S = 2;
+const STEP_S = 5;
 const RATE_S = 10;
 const LINK_S = 40; // nodes tell their counts every few seconds only
 
@@ -54,8 +54,9 @@ export class History {
     const nodes = this.ticks.at(-1)?.nodes ?? [];
     const above = nodes.some((node) => node.role === "edge") ? "edge" : "cloud";
     const cameras = nodes.filter((node) => node.role === "device");
+    const together = cameras.length === 1 ? cameras[0].id : `${cameras.length} cameras`;
     const groups = [
-      ...(cameras.length ? [{ key: "cameras", from: cameras.length === 1 ? cameras[0].id : `${cameras.length} cameras`, to: above, nodes: cameras }] : []),
+      ...(cameras.length ? [{ key: "cameras", from: together, to: above, nodes: cameras }] : []),
       ...nodes
         .filter((node) => node.role === "edge")
         .map((node) => ({ key: `${node.site}/${node.id}`, from: node.id, to: "cloud", nodes: [node] })),

@@ -38,20 +38,24 @@ export function renderNodes(state, elapsedS) {
 }
 
 function row(node, state, elapsedS, several) {
-  const seenS = node.last_seen_age_s === null || node.last_seen_age_s === undefined ? null : node.last_seen_age_s + elapsedS;
+  const seen = Number.isFinite(node.last_seen_age_s) ? ago(node.last_seen_age_s + elapsedS) : "never seen";
   const where = several && node.site ? `${node.role}, ${node.site}` : node.role;
   const key = `${node.site}/${node.id}`;
   const presence = WORDS.includes(node.state) ? node.state : "lost";
   const dot = h("span", { class: "dot", "aria-hidden": "true" });
   const name = node.process ? node.id
-    : h("button", { type: "button", class: "disclose", "data-key": "name", "data-open": key, "aria-expanded": String(open.has(key)) },
-      node.id, spoken(" counts"));
+    : h(
+      "button",
+      { type: "button", class: "disclose", "data-key": "name", "data-open": key, "aria-expanded": String(open.has(key)) },
+      node.id,
+      spoken(" counts"),
+    );
   return [
     h(
       "tr",
       { "data-key": key, class: presence },
       h("th", { scope: "row" }, dot, name, h("small", {}, where)),
-      h("td", {}, h("b", {}, node.state), h("small", {}, node.process ? "" : seenS === null ? "never seen" : ago(seenS))),
+      h("td", {}, h("b", {}, node.state), h("small", {}, node.process ? "" : seen)),
       h("td", {}, node.memory_bytes ? bytes(node.memory_bytes) : NONE, h("small", {}, node.version || "")),
       h("td", {}, action(node, state)),
     ),
@@ -71,7 +75,9 @@ function facts(node) {
 }
 
 const pairs = (values, shown) =>
-  Object.entries(values ?? {}).sort(([a], [b]) => (a < b ? -1 : 1)).map(([name, value]) => [name.replaceAll("_", " "), shown(value)]);
+  Object.entries(values ?? {})
+    .sort(([a], [b]) => (a < b ? -1 : 1))
+    .map(([name, value]) => [name.replaceAll("_", " "), shown(value)]);
 
 function action(node, state) {
   const alive = state.demo?.nodes?.[node.id];

@@ -56,11 +56,13 @@ const page = {
 
 function renderHeader(state) {
   document.getElementById("bundle").textContent = state.bundle.id ? `bundle ${state.bundle.id}` : "no bundle";
-  document.getElementById("as-of").textContent = `${state.version ? `ddnn ${state.version}, ` : ""}numbers of ${clock(state.at_s, Date.now() / 1000)}`;
+  const asOf = clock(state.at_s, Date.now() / 1000);
+  document.getElementById("as-of").textContent = `ddnn ${state.version}, numbers of ${asOf}`;
   const several = state.sites.length > 1;
   document.getElementById("site-filter").hidden = !several;
   const option = (value, text) => h("option", { value, selected: value === page.site }, text);
-  if (several) morph(document.getElementById("site"), option("", "all sites"), state.sites.map((site) => option(site, site)));
+  const sites = state.sites.map((site) => option(site, site));
+  if (several) morph(document.getElementById("site"), option("", "all sites"), sites);
   document.getElementById("sign-out").hidden = !state.signed_in;
   document.getElementById("demo").hidden = !state.demo;
   document.getElementById("open").hidden = state.signed_in;

@@ -1,11 +1,12 @@
 // The newest samples: what each camera said, where the sample was answered, and what it really was.
 
 import { send } from "./api.js";
-import { h, morph, spoken } from "./dom.js";
+import { bar, h, morph, spoken } from "./dom.js";
 import { ago, className, count, duration, list, many, percent } from "./format.js";
 import { exitClass } from "./headline.js";
 
 const FEW = 6;
+const NAMED = 4; // missing cameras; more are counted
 const PACE_S = 2.5; // faster than this nobody reads
 const SAID_MS = 10_000;
 const DEBOUNCE_MS = 500; // arrow keys pass over labels that are not meant
@@ -44,7 +45,8 @@ export function renderSamples(state, nowS, round) {
   more.hidden = records.length <= FEW;
   more.textContent = all ? `Show ${FEW}` : `Show all ${records.length}`;
   more.setAttribute("aria-expanded", String(all));
-  morph(document.getElementById("sample-rows"), records.slice(0, all ? undefined : FEW).map((record) => row(record, state, nowS)));
+  const rows = records.slice(0, all ? undefined : FEW).map((record) => row(record, state, nowS));
+  morph(document.getElementById("sample-rows"), rows);
 }
 
 const renewed = (records, fresh) => records.map((record) => fresh.get(keyOf(record)) ?? record);
@@ -113,7 +115,7 @@ function votes(answer, labels, cameras) {
       const agrees = label === answer.label;
       return h("li", { class: agrees ? "agrees" : "differs", title: `${camera}: ${name}, ${percent(share, 0)}` },
         spoken(`${camera} `),
-        h("svg", { class: "bar", "aria-hidden": "true" }, h("rect", { class: agrees ? "agrees" : "differs", width: `${share * 100}%`, height: "100%" })),
+        bar([share, agrees ? "agrees" : "differs"]),
         h("small", {}, name), spoken(` ${percent(share, 0)}`));
     }),
   );
@@ -135,7 +137,8 @@ function journey(answer, labels) {
 
 function notes(answer) {
   const said = [];
-  if (answer.missing.length) said.push(`without ${answer.missing.length > 4 ? `${answer.missing.length} cameras` : list(answer.missing)}`);
+  const { missing } = answer;
+  if (missing.length) said.push(`without ${missing.length > NAMED ? `${missing.length} cameras` : list(missing)}`);
   else if (answer.quality === "degraded") said.push("degraded");
   if (answer.late) said.push("delivered late");
   return said.length ? h("small", { class: "degraded" }, said.join("; ")) : null;
@@ -145,9 +148,10 @@ function labelling(record, labels) {
   const key = keyOf(record);
   const status = saving.get(key);
   const chosen = (status?.label === undefined ? record.labelled : status.label) ?? "";
-  const option = (value, text) => h("option", { value, selected: String(chosen) === String(value) }, text);
+  const option = (value, text) =>
+    h("option", { value, selected: String(chosen) === String(value) }, text);
   const source = record.answer.truth;
-  const unset = source === null || source === undefined || source < 0 ? "not labelled" : `${className(source, labels)} (source)`;
+  const unset = source === null || source < 0 ? "not labelled" : `${className(source, labels)} (source)`;
   const known = labels.length > chosen || chosen === "" ? [] : [option(chosen, className(chosen, labels))];
   return h(
     "div",
@@ -155,7 +159,7 @@ function labelling(record, labels) {
     h("label", {}, h("small", {}, "It was", spoken(` (sample ${record.answer.sample})`)),
       h("select", { "data-sample": record.answer.sample, "data-site": record.site },
         option("", unset), labels.map((name, i) => option(i, name)), known)),
-    h("small", { class: `status ${status?.tone ?? ""}` }, status?.text ?? (record.labelled === null || record.labelled === undefined ? "" : "by hand")),
+    h("small", { class: `status ${status?.tone ?? ""}` }, status?.text ?? (record.labelled === null ? "" : "by hand")),
   );
 }
 

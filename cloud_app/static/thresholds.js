@@ -75,12 +75,13 @@ function disable(id, disabled) {
 }
 
 function slider(exit, value, now) {
+  const id = `threshold-${exit}`;
   return h(
     "div",
     { "data-key": exit, class: `slider ${exitClass(exit)}` },
-    h("label", { for: `threshold-${exit}` }, h("span", { class: "dot", "aria-hidden": "true" }), `${exit} answers below an entropy of`),
-    h("output", { for: `threshold-${exit}` }, value.toFixed(2)),
-    h("input", { type: "range", id: `threshold-${exit}`, "data-exit": exit, min: 0, max: 1, step: 0.01, value, "aria-describedby": `now-${exit}` }),
+    h("label", { for: id }, h("span", { class: "dot", "aria-hidden": "true" }), `${exit} answers below an entropy of`),
+    h("output", { for: id }, value.toFixed(2)),
+    h("input", { type: "range", id, "data-exit": exit, min: 0, max: 1, step: 0.01, value, "aria-describedby": `now-${exit}` }),
     h("small", { id: `now-${exit}` }, `now ${now === undefined ? NONE : now.toFixed(2)}; 0 never, 1 always`),
   );
 }
@@ -152,8 +153,14 @@ function renderChanges(state) {
       h(
         "li",
         { "data-key": String(change.revision) },
-        h("span", {}, h("b", {}, change.what), `: ${words(change.thresholds)}`, h("small", {}, `before: ${words(change.before)}; by ${change.by || "someone"}`)),
-        h("time", { datetime: new Date(change.at_s * 1000).toISOString() }, clock(change.at_s, state.at_s)),
+        h(
+          "span",
+          {},
+          h("b", {}, change.what),
+          `: ${words(change.thresholds)}`,
+          h("small", {}, `before: ${words(change.before)}; by ${change.by || "someone"}`),
+        ),
+        h("time", {}, clock(change.at_s, state.at_s)),
       ),
     ),
   );
@@ -165,7 +172,7 @@ async function ask() {
   const { signal } = asked;
   const here = site;
   try {
-    const found = await read("/api/v1/whatif", { site, ...(wanted ?? current()) }, AbortSignal.any([signal, AbortSignal.timeout(8000)]));
+    const found = await read("/api/v1/whatif", { site, ...(wanted ?? current()) }, signal);
     if (here !== site) return;
     answer = found;
     note("");
@@ -215,10 +222,12 @@ export function listenToThresholds(of) {
     timer = setTimeout(ask, DEBOUNCE_MS);
   });
   document.getElementById("apply").addEventListener("click", (event) => {
-    if (allowed(event)) command("/api/v1/thresholds", { site, thresholds: wanted }, `Thresholds sent to the edge: ${words(wanted)}.`);
+    const done = () => `Thresholds sent to the edge: ${words(wanted)}.`;
+    if (allowed(event)) command("/api/v1/thresholds", { site, thresholds: wanted }, done());
   });
   document.getElementById("revert").addEventListener("click", (event) => {
-    if (allowed(event)) command("/api/v1/thresholds/revert", { site }, "The thresholds of before were sent to the edge.");
+    const done = "The thresholds of before were sent to the edge.";
+    if (allowed(event)) command("/api/v1/thresholds/revert", { site }, done);
   });
   document.getElementById("reset").addEventListener("click", (event) => {
     if (!allowed(event)) return;

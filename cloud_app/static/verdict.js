@@ -100,7 +100,7 @@ export function standing(state, nowS) {
   return {
     tone: "good",
     title: "All is well.",
-    text: `${many(cameras, "camera")} answer${cameras === 1 ? "s" : ""} ${cameras > 1 ? "together" : ""}.${worth}`.replace(" .", "."),
+    text: `${cameras === 1 ? "The camera answers" : `${cameras} cameras answer together`}.${worth}`,
   };
 }
 

@@ -28,7 +28,8 @@ def locked(tmp_path: Path) -> Iterator[Home]:
 
 
 def enter(page: Page, password: str) -> None:
-    page.keyboard.type(password)  # the field has the focus already
+    page.wait_for_selector("#password:focus")  # without being asked to
+    page.keyboard.type(password)
     page.keyboard.press("Enter")
 
 
