@@ -64,6 +64,12 @@ class CloudSettings(NodeSettings, frozen=True, kw_only=True):
     http_port: Annotated[
         int, msgspec.Meta(description="Port of the page; 0: any free one.", ge=0, lt=65536)
     ] = 8080
+    trusted_proxy: Annotated[
+        str,
+        msgspec.Meta(
+            description="Address of a reverse proxy (TLS) whose X-Forwarded headers are believed."
+        ),
+    ] = ""
     sign_in: Annotated[
         Literal["on", "off"],
         msgspec.Meta(description="Whether the page asks for a password; off on loopback only."),
@@ -154,7 +160,9 @@ def run(settings: CloudSettings) -> None:
         if settings.serve != "node":
             sign_in = _sign_in(settings, store)
             app = create_app(store, live, sign_in=sign_in)
-            server = serve(app, settings.http_host, settings.http_port)
+            server = serve(
+                app, settings.http_host, settings.http_port, trusted_proxy=settings.trusted_proxy
+            )
             stack.callback(server.close)
             log.info("page on http://%s:%d/", settings.http_host, server.port)
         run_until_signal(loop)

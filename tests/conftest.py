@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser.chromium import browser, opened, problems  # noqa: F401  fixtures
 from tests.postgres import Postgres, running_postgres
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -48,7 +48,9 @@ export function renderHeadline(state, nowS, history) {
     tile(
       "Degraded answers",
       count(summary?.quality.degraded),
-      summary?.answered ? `${percent(summary.quality.degraded / summary.answered)}: someone was missing` : "someone was missing",
+      summary?.answered
+        ? `${percent(summary.quality.degraded / summary.answered)}: someone was missing`
+        : "someone was missing",
       `${count(summary?.late)} delivered late`,
     ),
     online(nodes),

@@ -81,7 +81,10 @@ function slider(exit, value, now) {
     { "data-key": exit, class: `slider ${exitClass(exit)}` },
     h("label", { for: id }, h("span", { class: "dot", "aria-hidden": "true" }), `${exit} answers below an entropy of`),
     h("output", { for: id }, value.toFixed(2)),
-    h("input", { type: "range", id, "data-exit": exit, min: 0, max: 1, step: 0.01, value, "aria-describedby": `now-${exit}` }),
+    h("input", {
+      type: "range", id, min: 0, max: 1, step: 0.01, value,
+      "data-exit": exit, "aria-describedby": `now-${exit}`,
+    }),
     h("small", { id: `now-${exit}` }, `now ${now === undefined ? NONE : now.toFixed(2)}; 0 never, 1 always`),
   );
 }
@@ -104,8 +107,9 @@ function column(name, kind, of) {
 function renderComparison(changed) {
   const heads = ["Thresholds", "Accuracy", "Exits", "Bytes"].map((head) => h("th", { scope: "col" }, head));
   const heading = h("thead", { "data-key": "heads" }, h("tr", {}, heads));
+  const samples = answer?.recorded?.samples;
   const groups = [
-    ["Recorded samples", answer?.recorded?.samples ? `the newest ${count(answer.recorded.samples)}` : "none yet", "recorded"],
+    ["Recorded samples", samples ? `the newest ${count(samples)}` : "none yet", "recorded"],
     ["Validation data", "of the bundle, nearest row of its sweep", "sweep"],
   ];
   morph(

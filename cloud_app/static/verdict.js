@@ -34,7 +34,8 @@ export function problems(state, feed) {
   } else awaySince = null;
   if (state.database) {
     const of = state.stored_at_s;
-    const stored = of === now ? "" : of ? `What is shown of answers is of ${clock(of, now)}.` : "Nothing is known of answers.";
+    const before = of ? `What is shown of answers is of ${clock(of, now)}.` : "Nothing is known of answers.";
+    const stored = of === now ? "" : before;
     said.push({
       title: "The database is away.",
       text: `Answers are kept and written once it is back. ${stored} Reason: ${state.database}`,

@@ -1,49 +1,20 @@
-"""A real Chromium. Any console message, page error or failed request fails the test."""
+"""What the page's tests share: a site of its own for each, that speaks often."""
 
 from __future__ import annotations
 
-import importlib.util
-import re
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
+from cloud_app.web import board
 from tests.browser.home import Home
-from tests.parts import need
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, ConsoleMessage, Page
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--no-first-run",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-quic",
-]
-WAIT_MS = 10_000
-
-Open = Callable[..., "Page"]
 
 
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    need(importlib.util.find_spec("playwright"), "needs playwright (pip install playwright)")
-    need(CHROMIUM, "needs chromium (apt install chromium)")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=ARGUMENTS, timeout=60_000
-        )
-        yield browser
-        browser.close()
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that speaks more often than each second: tests wait less for what it says next."""
+    monkeypatch.setattr(board, "EVERY_S", 0.4)
 
 
 @pytest.fixture
@@ -51,76 +22,3 @@ def home(tmp_path: Path) -> Iterator[Home]:
     home = Home(tmp_path)
     yield home
     home.close()
-
-
-class Problems(list[str]):
-    """What the console and the page complained of; empty at the end, or the test fails."""
-
-    def expect(self, pattern: str) -> None:
-        """What a test brought about itself, and nothing else."""
-        assert self, f"nothing was reported; expected {pattern}"
-        assert [said for said in self if not re.search(pattern, said)] == []
-        self.clear()
-
-
-@pytest.fixture
-def problems() -> Problems:
-    return Problems()
-
-
-@pytest.fixture
-def opened(browser: Browser, problems: Problems) -> Iterator[Open]:
-    contexts = []
-
-    def opened(url: str, width: int = 1280, scheme: str = "light", **options: object) -> Page:
-        context = browser.new_context(
-            viewport={"width": width, "height": 844},
-            color_scheme=scheme,  # type: ignore[arg-type]
-            **options,  # type: ignore[arg-type]
-        )
-        contexts.append(context)
-        context.set_default_timeout(WAIT_MS)
-        page = context.new_page()
-
-        def console(message: ConsoleMessage) -> None:
-            if message.type in ("error", "warning"):
-                problems.append(f"{message.text} ({message.location['url']})")
-
-        page.on("console", console)
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on(
-            "requestfailed",
-            # A stream or a view that is left with its page is no failure.
-            lambda request: (
-                problems.append(f"failed: {request.url} ({request.failure})")
-                if request.failure != "net::ERR_ABORTED"
-                else None
-            ),
-        )
-        page.goto(url)
-        return page
-
-    yield opened
-    for context in contexts:
-        for page in context.pages:
-            page.unroute_all(behavior="ignoreErrors")
-        context.close()
-    assert problems == []
-
-
-def text(page: Page, selector: str) -> str:
-    """What is to be read there, in one line."""
-    return " ".join(page.locator(selector).inner_text().split())
-
-
-def wait_for(page: Page, selector: str, content: str | re.Pattern[str] = "") -> None:
-    page.locator(selector).filter(has_text=content).first.wait_for()
-
-
-def tile(name: str) -> str:
-    """The selector of a number at the top."""
-    return f"#headline [data-key='{name}']"
-
-
-def answered(page: Page, samples: int) -> None:
-    wait_for(page, tile("Samples answered") + " .number", re.compile(rf"^{samples}$"))

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from ddnn.errors import LinkError
-from tests.browser.conftest import Open, Problems, text, wait_for
+from tests.browser.chromium import Open, Problems, text, wait_for
 from tests.browser.home import Home
 
 if TYPE_CHECKING:

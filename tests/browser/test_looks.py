@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.conftest import Open, wait_for
+from tests.browser.chromium import Open, wait_for
 from tests.browser.home import Home, node
 
 if TYPE_CHECKING:
@@ -103,8 +103,10 @@ def open_all(page: Page) -> None:
     page.wait_for_timeout(300)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 768, 1280])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [(390, "light"), (390, "dark"), (768, "light"), (1280, "light"), (1280, "dark")],
+)
 def test_all_can_be_read_and_nothing_sticks_out(
     home: Home, opened: Open, width: int, scheme: str
 ) -> None:

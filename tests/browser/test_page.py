@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.conftest import Open, Problems, answered, text, tile, wait_for
+from tests.browser.chromium import Open, Problems, answered, text, tile, wait_for
 from tests.browser.home import CAMERAS, Home
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cloud_app.web import sign_in
-from tests.browser.conftest import Open, Problems, answered, text, wait_for
+from tests.browser.chromium import Open, Problems, answered, text, wait_for
 from tests.browser.home import Home
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import pytest
 from cloud_app.live import NodeView
 from cloud_app.web.board import Streams
 from ddnn.errors import LinkError
-from tests.browser.conftest import Open, Problems, answered, text, tile, wait_for
+from tests.browser.chromium import Open, Problems, answered, text, tile, wait_for
 from tests.browser.home import BROKER, Home
 
 HOSTILE = "<img src=x onerror=document.title='owned'>"

@@ -7,21 +7,14 @@ import time
 
 import pytest
 
-from tests.browser.conftest import (  # noqa: F401  fixtures
-    browser,
-    opened,
-    problems,
-    text,
-    tile,
-    wait_for,
-)
+from tests.browser.chromium import text, tile, wait_for
 
 BROKER_SAID_S = 5.0
 RATE_HZ = 10.0
 
 
 @pytest.fixture
-def page(open_site, opened, scenes_bundle, scenes_frames, scenes_split):  # noqa: F811
+def page(open_site, opened, scenes_bundle, scenes_frames, scenes_split):
     site = open_site(
         scenes_bundle, scenes_frames, scenes_split.labels, rate_hz=RATE_HZ, deadline_s=1.5
     )
