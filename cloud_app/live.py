@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ddnn.exits.manifest import Manifest, SweepRow
+from ddnn.exits.manifest import Manifest, SweepRow, swept_accuracy
 
 Act = Literal["kill", "start"]
 
@@ -72,8 +72,16 @@ class BundleView:
             manifest.accuracy,
         )
 
-    def expected(self, members: Sequence[str]) -> float | None:
-        """The overall accuracy measured with exactly these devices, by the bundle's thresholds."""
+    def expected(
+        self, members: Sequence[str], thresholds: Mapping[str, float] | None = None
+    ) -> float | None:
+        """The overall accuracy measured with exactly these devices and thresholds [the bundle's].
+
+        With other thresholds than the bundle's it was measured for all devices only.
+        """
+        if thresholds is not None and dict(thresholds) != dict(self.thresholds):
+            everyone = len(members) == len(self.devices)
+            return swept_accuracy(self.sweep, thresholds) if everyone else None
         mask = sum(1 << self.devices.index(device) for device in members if device in self.devices)
         return self.accuracy.get(str(mask), {}).get("overall")
 

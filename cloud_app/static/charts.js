@@ -140,12 +140,12 @@ function fit() {
 
 // ------------------------------------------------------------------- choosing
 
-async function load() {
-  const [asked, site] = [range, page.site];
+async function load(asked = range) {
+  const [before, { site }] = [range, page];
   if (!asked) return;
   try {
     const found = await read("/api/v1/series", { site, minutes: asked });
-    if (asked !== range || site !== page.site) return;
+    if (before !== range || site !== page.site) return;
     stored = found;
     failure = "";
   } catch (error) {
@@ -182,6 +182,6 @@ export async function startCharts(of) {
   document.getElementById("ranges").addEventListener("change", ({ target }) => choose(Number(target.value)));
   setInterval(() => document.hidden || page.feed.stale || load(), EVERY_MS);
   // An hour, where the store knows enough of it to look at; otherwise what happens from now on.
-  await choose(60);
-  if (range === 60 && stored.buckets.filter(total).length < RIPE) await choose(0);
+  await load(60);
+  if (range === null) await choose(stored.buckets.filter(total).length < RIPE ? 0 : 60);
 }

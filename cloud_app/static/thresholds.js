@@ -82,7 +82,7 @@ function slider(exit, value, now) {
     h("label", { for: id }, h("span", { class: "dot", "aria-hidden": "true" }), `${exit} answers below an entropy of`),
     h("output", { for: id }, value.toFixed(2)),
     h("input", {
-      type: "range", id, min: 0, max: 1, step: 0.01, value,
+      type: "range", id, min: 0, max: 1, step: 0.02, value, // as the sweep's rows
       "data-exit": exit, "aria-describedby": `now-${exit}`,
     }),
     h("small", { id: `now-${exit}` }, `now ${now === undefined ? NONE : now.toFixed(2)}; 0 never, 1 always`),

@@ -136,7 +136,8 @@ def expected_now(
     }
     members = [device for device in bundle.devices if device in there]
     missing = [device for device in bundle.devices if device not in there]
-    return ExpectedNow(members, missing, bundle.expected(members))
+    used = in_use(nodes, bundle, link, site).in_use
+    return ExpectedNow(members, missing, bundle.expected(members, used))
 
 
 def in_use(

@@ -94,14 +94,22 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             mask: {tier: value for tier, value in row.items() if tier != "overall"}
             for mask, row in self.accuracy.items()
         }
-        for row in self.sweep:
-            if all(abs(row.thresholds.get(tier, -1) - t) < 1e-9 for tier, t in chosen.items()):
-                accuracy.setdefault(str(self.hierarchy.everyone), {})["overall"] = row.accuracy
+        swept = swept_accuracy(self.sweep, chosen)
+        if swept is not None:
+            accuracy.setdefault(str(self.hierarchy.everyone), {})["overall"] = swept
         return msgspec.structs.replace(self, thresholds=chosen, accuracy=accuracy)
 
     def expected_accuracy(self, mask: int, key: str) -> float | None:
         """The measured accuracy with exactly the members of `mask`; key: an exit or overall."""
         return self.accuracy.get(str(mask), {}).get(key)
+
+
+def swept_accuracy(sweep: Sequence[SweepRow], thresholds: Mapping[str, float]) -> float | None:
+    """The accuracy that the sweep measured at exactly these thresholds, everyone present."""
+    for row in sweep:
+        if all(abs(row.thresholds.get(tier, -1) - t) < 1e-9 for tier, t in thresholds.items()):
+            return row.accuracy
+    return None
 
 
 class Judgement(msgspec.Struct, frozen=True):

@@ -99,7 +99,7 @@ def test_look_at_a_threshold_apply_it_and_take_it_back(home: Home, opened: Open)
     wait_for(page, "#comparison", "local 50 %, edge 50 %")
     assert page.locator("#apply").get_attribute("aria-disabled") == "true"
     tab_to(page, "#threshold-local")
-    for _ in range(20):
+    for _ in range(10):
         page.keyboard.press("ArrowLeft")
     assert text(page, ".slider.local output") == "0.10"
     recorded = "#comparison tbody[data-key=recorded]"

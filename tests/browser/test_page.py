@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -109,10 +110,11 @@ def test_an_empty_page_says_so_and_fills_itself(home: Home, opened: Open) -> Non
     assert "No sample has been answered yet. 3 cameras online" in text(page, "#standing")
     assert page.locator("#samples .if-empty").is_visible()
     assert page.locator("#exits table").is_hidden()
-    assert "Drawn as samples are answered." in text(page, "#charts-note")
+    wait_for(page, "#charts-note", "Drawn as samples are answered.")
     home.answer(range(30))
     answered(page, 30)
-    assert page.locator("#samples .if-empty").is_hidden()
+    page.locator("#samples .if-empty").wait_for(state="hidden")
+    page.locator("#sample-rows > li").nth(5).wait_for()
     assert page.locator("#sample-rows > li").count() == 6
     page.get_by_role("button", name="Show all 20").click()
     assert page.locator("#sample-rows > li").count() == 20
@@ -198,8 +200,10 @@ def test_counts_of_a_node_are_shown_when_asked_for(home: Home, opened: Open) -> 
 
 
 def test_the_list_stands_still_under_the_pointer(home: Home, opened: Open) -> None:
-    home.answer(range(20))
+    for minute in range(5):
+        home.answer(range(4 * minute, 4 * minute + 4), ago_s=(5 - minute) * 60.0)
     page = opened(home.url)
+    wait_for(page, "#chart-shares .readout", re.compile(r"\S"))  # the charts move what is below
     page.locator("#sample-rows > li").first.hover()
     first = "#sample-rows > li:first-child .what"
     assert "#19" in text(page, first)
