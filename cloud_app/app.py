@@ -26,7 +26,6 @@ from ddnn.protocol.machine import Connected, Event, Machine
 from ddnn.protocol.messages import RoleName
 from ddnn.protocol.topics import EVERYWHERE
 from ddnn.runtime.bundle import Bundle, load_bundle
-from ddnn.runtime.disk import require_writable
 from ddnn.runtime.loop import Identity, Loop
 from ddnn.runtime.service import ddnn_version, run_until_signal
 from ddnn.runtime.settings import NodeSettings, read_secret
@@ -51,7 +50,7 @@ class CloudSettings(NodeSettings, frozen=True, kw_only=True):
     share: Annotated[
         str,
         msgspec.Meta(
-            description="Group of cloud nodes that divide samples and answers; empty: none."
+            description="Group of cloud nodes that divide samples (with one edge) and answers."
         ),
     ] = ""
     database: Annotated[
@@ -98,6 +97,11 @@ class CloudSettings(NodeSettings, frozen=True, kw_only=True):
                 f"--sign-in off would open the page on {self.http_host} to everyone there; "
                 "use --http-host 127.0.0.1, or leave the sign-in on"
             )
+        if self.share and not self.database:
+            raise ConfigError(
+                "--share divides the answers among several processes, which must write into one "
+                "--database"
+            )
         if bool(self.demo_frames) != bool(self.demo_control):
             raise ConfigError("--demo-frames and --demo-control belong together")
 
@@ -118,8 +122,8 @@ def load(settings: CloudSettings) -> Bundle:
 def check(settings: CloudSettings) -> None:
     """Raise a DdnnError where `run` could not start."""
     load(settings)
-    require_writable(Path(settings.state))
-    for file in (settings.broker_password_file, settings.password_file, settings.api_token_file):
+    settings.check_files()
+    for file in (settings.password_file, settings.api_token_file):
         if file:
             read_secret(file)
     if settings.database:
@@ -151,6 +155,7 @@ def run(settings: CloudSettings) -> None:
             bundle.sections,
             save=recorder.save,
             observe=observe,
+            report=lambda: (recorder.counts(), {}),
             stats_every_s=settings.stats_every_s,
         )
         live = LiveSite(

@@ -16,6 +16,7 @@ from ddnn.errors import ConfigError, DdnnError, LinkError
 
 TIMEOUT_S = 2.0
 MAX_REPLY_BYTES = 1 << 16
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # it is on this machine
 
 
 class _Refused(msgspec.Struct):
@@ -45,7 +46,7 @@ class DemoSite:
     def _ask(self, method: str, path: str) -> dict[str, bool]:
         request = urllib.request.Request(f"{self._control}/{path}", method=method)  # noqa: S310
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:  # noqa: S310
+            with _DIRECT.open(request, timeout=TIMEOUT_S) as reply:
                 return msgspec.json.decode(reply.read(MAX_REPLY_BYTES), type=dict[str, bool])
         except urllib.error.HTTPError as refused:
             try:

@@ -59,6 +59,10 @@ class Recorder:
     def event(self, at_s: float, site: str, node: str, what: str, key: str = "") -> None:
         self._put((at_s, site, node, what, key))
 
+    def counts(self) -> dict[str, int]:
+        """For the node's statistics."""
+        return {"answers_refused": self.refused, "answers_given_up": self.given_up}
+
     def close(self, timeout_s: float = 3.0) -> bool:
         """Write what is queued, then end; True once the thread has ended."""
         self._closing.set()
@@ -69,7 +73,7 @@ class Recorder:
     def _put(self, job: _Job) -> None:
         size = _size(job)
         with self._lock:
-            if self._waiting + size > QUEUE_LIMIT:
+            if self._waiting and self._waiting + size > QUEUE_LIMIT:
                 self.refused += 1
                 return
             self._waiting += size

@@ -12,6 +12,8 @@ from ddnn.protocol.messages import Answer, Stats, Status, drops
 
 MAX_NODES = 10_000
 EVENT_EVERY_S = 60.0  # of what may happen again and again, once a node and minute
+SILENT_S = 30.0  # an online node that says nothing for longer is not there
+MOST_EVERY_S = 3600.0
 ANNOUNCED_WITHIN_S = 8.0  # after a reconnect; the longest back-off of a node is 5 s
 _NOTHING = Stats("device", 0.0)
 _WORDS = {"online": "joined", "stopped": "stopped", "lost": "died"}
@@ -25,6 +27,7 @@ class _Seen:
     status: Status
     at_s: float
     stats: Stats | None = None
+    every_s: float = 0.0  # how often its statistics come
 
 
 class Registry:
@@ -37,7 +40,7 @@ class Registry:
         self._report = report
         self._nodes: dict[tuple[str, str], _Seen] = {}
         self._connected_s = 0.0
-        self.answered_s: float | None = None  # monotonic: an answer of a section came
+        self.inferred_s: float | None = None  # monotonic: some section of the site ran
 
     def observe(self, event: Event) -> None:
         match event:
@@ -49,7 +52,7 @@ class Registry:
                 self._stats((topic.site, topic.node), stats)
             case Received(topic, Answer() as answer):
                 if answer.label >= 0:
-                    self.answered_s = time.monotonic()
+                    self.inferred_s = time.monotonic()
                 if answer.exit == "device" and not answer.late:
                     words = "fell back: it answers alone, from its own exit"
                     self._say((topic.site, answer.node), words, "alone")
@@ -60,14 +63,24 @@ class Registry:
         for (site, node), seen in sorted(self._nodes.copy().items()):
             status, stats = seen.status, seen.stats or _NOTHING
             # Everyone announces itself anew at a broker that comes back: who has not is not there.
-            silent = seen.at_s < self._connected_s < now_s - ANNOUNCED_WITHIN_S
+            # Nor is who says nothing any more: no Will tells that a bridge between brokers broke.
+            unannounced = seen.at_s < self._connected_s < now_s - ANNOUNCED_WITHIN_S
+            silent = unannounced or now_s - seen.at_s > max(SILENT_S, 4 * seen.every_s)
             state = "lost" if silent and status.state == "online" else status.state
             view = NodeView(
                 site, node, status.role, state, status.bundle, status.version, now_s - seen.at_s,
                 stats.uptime_s, stats.memory_bytes, dict(stats.counts), dict(stats.gauges),
             )  # fmt: skip
             views.append(view)
-        return views
+        # Of clouds any will do: one that was replaced by another is not missing.
+        served = {(view.site, view.role) for view in views if view.state == "online"}
+        return [
+            view
+            for view in views
+            if view.state == "online"
+            or view.role not in ("cloud", "store")
+            or (view.site, view.role) not in served
+        ]
 
     def _status(self, key: tuple[str, str], status: Status) -> None:
         seen = self._nodes.get(key)
@@ -92,8 +105,26 @@ class Registry:
         new = {name: n - before.get(name, 0) for name, n in dropped.items()}
         lost = ", ".join(f"{n} {name}" for name, n in sorted(new.items()) if n > 0)
         if lost:
-            self._say(key, f"dropped {lost}", "dropped")
-        self._nodes[key] = replace(seen, at_s=time.monotonic(), stats=stats)
+            self._say(key, f"dropped at least {lost}", "dropped")
+        self._camera(key, seen.stats, stats)
+        every_s = 0.0
+        if seen.stats is not None:
+            every_s = min(max(0.0, stats.uptime_s - seen.stats.uptime_s), MOST_EVERY_S)
+        inference_age_s = stats.gauges.get("inference_age_s")
+        if inference_age_s is not None and inference_age_s >= 0:
+            inferred_s = time.monotonic() - inference_age_s
+            self.inferred_s = max(self.inferred_s or inferred_s, inferred_s)
+        self._nodes[key] = replace(
+            seen, at_s=time.monotonic(), stats=stats, every_s=max(seen.every_s, every_s)
+        )
+
+    def _camera(self, key: tuple[str, str], before: Stats | None, now: Stats) -> None:
+        """A camera that went away, or came back."""
+        was = 1.0 if before is None else before.gauges.get("camera_up", 1.0)
+        is_up = now.gauges.get("camera_up", 1.0)
+        if (was > 0) != (is_up > 0):
+            what = "camera is back" if is_up > 0 else "camera is away: it is opened again and again"
+            self._report(time.time(), *key, what, f"camera-{now.uptime_s:.3f}")
 
     def _say(self, key: tuple[str, str], what: str, kind: str) -> None:
         """At most once a node and minute: the key is the same for a minute."""

@@ -37,6 +37,8 @@ class LiveSite:
         self._loop, self._broker, self._registry = loop, broker, registry
         self._recorder, self._store = recorder, store
         self._bundle, self._demo = bundle, demo
+        self._sending = threading.Lock()
+        self._sent: dict[str, int] = {}  # by site, the newest revision that was commanded
 
     def nodes(self) -> list[NodeView]:
         return self._registry.nodes()
@@ -50,7 +52,7 @@ class LiveSite:
         return self._recorder.away
 
     def inference_age_s(self) -> float | None:
-        seen = [s for s in (self._loop.inferred_s, self._registry.answered_s) if s is not None]
+        seen = [s for s in (self._loop.inferred_s, self._registry.inferred_s) if s is not None]
         return time.monotonic() - max(seen) if seen else None
 
     def bundle(self) -> BundleView:
@@ -62,7 +64,12 @@ class LiveSite:
             if tier in thresholds:
                 chosen[tier] = thresholds[tier]
         command = Thresholds(self._bundle.id, chosen, revision)
-        self._loop.publish(Publish(Topic(site, Kind.THRESHOLDS, self._bundle.lead), command))
+        with self._sending:
+            # Retained: an older one that comes last would be what an edge finds when it starts.
+            if revision >= self._sent.get(site, 0):
+                topic = Topic(site, Kind.THRESHOLDS, self._bundle.lead)
+                self._loop.publish(Publish(topic, command))
+                self._sent[site] = revision
 
     def remind(self) -> None:
         """Command again what was last applied, for a broker or an edge that has forgotten it.

@@ -7,7 +7,7 @@
     ├── NotDecodableError     5   too few answers to decode
     ├── InfeasiblePlanError   6   no plan meets the constraints
     ├── SectionError          7   a section failed or returned nonsense
-    └── LinkError             8   the broker or a node cannot be reached
+    └── LinkError             8   the broker, a node or the database cannot be reached
 
 A message says what was received, what was expected, and how to mend it.
 """

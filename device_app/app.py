@@ -21,12 +21,11 @@ from ddnn.adapters.mqtt import MqttTransport
 from ddnn.adapters.systemd import Notifier
 from ddnn.errors import ConfigError, DdnnError, LinkError
 from ddnn.exits.device_node import DeviceNode, own_section
-from ddnn.machines.clock import SiteClock
+from ddnn.machines.clock import OnSiteTime, SiteClock
 from ddnn.machines.parts import Parts
 from ddnn.protocol.machine import Now
 from ddnn.runtime.answer_log import FileAnswerLog
 from ddnn.runtime.bundle import Bundle, load_bundle, read_manifest
-from ddnn.runtime.disk import require_writable
 from ddnn.runtime.loop import Identity, Loop
 from ddnn.runtime.service import ddnn_version, run_until_signal
 from ddnn.runtime.settings import NodeSettings, read_secret
@@ -123,7 +122,7 @@ def check(settings: DeviceSettings) -> None:
     """Raise a DdnnError where `run` could not start, or the source gives no frame now."""
     bundle = load(settings)
     require_libraries(parse_uri(settings.uri).kind, imported=True)
-    require_writable(Path(settings.state))
+    settings.check_files()
     click.echo(first_frame(settings, bundle.manifest.image_shape, view_of(settings, bundle)))
 
 
@@ -139,7 +138,7 @@ def run(settings: DeviceSettings) -> None:
     counts = no_counts()
     loop = Loop(
         Identity(settings.site, settings.node, "device", bundle.id, ddnn_version()),
-        Parts(device, clock),
+        Parts(OnSiteTime(device, clock), clock),
         MqttTransport.of(settings),
         bundle.sections,
         answer_log=answers,

@@ -14,7 +14,6 @@ from ddnn.exits.manifest import Manifest
 from ddnn.protocol.home_assistant import discovery, require_prefix
 from ddnn.runtime.answer_log import FileAnswerLog
 from ddnn.runtime.bundle import Bundle, load_bundle, read_manifest
-from ddnn.runtime.disk import require_writable
 from ddnn.runtime.loop import Identity, Loop
 from ddnn.runtime.service import ddnn_version, run_until_signal
 from ddnn.runtime.settings import NodeSettings
@@ -47,7 +46,7 @@ def load(settings: EdgeSettings) -> Bundle:
 def check(settings: EdgeSettings) -> None:
     """Raise a DdnnError where `run` could not start."""
     load(settings)
-    require_writable(Path(settings.state))
+    settings.check_files()
 
 
 def announcements(settings: EdgeSettings, manifest: Manifest) -> list[tuple[str, bytes]]:

@@ -33,7 +33,7 @@ export function renderHeadline(state, nowS, history) {
     "Samples answered",
     count(summary?.answered),
     rate === null ? "counted since the first" : `${rate < 10 ? rate.toFixed(1) : count(rate)} per second now`,
-    newest ? `newest ${ago(nowS - newest.answer.answered_at_s)}` : "none yet",
+    newest ? `newest ${ago((state.quiet_s ?? 0) + (nowS - state.at_s))}` : "none yet",
   );
   morph(
     document.getElementById("headline"),

@@ -63,12 +63,11 @@ export function standing(state, nowS) {
         : "No camera is online. Start device_app where the cameras are, or look at the nodes below.",
     };
   }
-  const newest = state.answers[0];
-  const quietS = newest ? nowS - newest.answer.answered_at_s : 0;
+  const quietS = (state.quiet_s ?? 0) + (nowS - state.at_s);
   if (quietS > QUIET_S) {
     return {
       tone: missing.length ? "warn" : "wait",
-      title: `No sample since ${clock(newest.answer.answered_at_s, nowS)}.`,
+      title: `No sample since ${clock(nowS - quietS, nowS)}.`,
       text: missing.length
         ? `Absent: ${list(missing)}.`
         : "Every camera is there; perhaps nothing moves before them.",

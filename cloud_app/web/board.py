@@ -75,6 +75,8 @@ class Board:
         self._reader, self._live = Reader(store), live
         self._lock = threading.Lock()
         self._made: dict[str | None, tuple[float, bytes]] = {}
+        # by site: how many answers there were, and when (monotonic) there was last one more
+        self._grew: dict[str | None, tuple[int, float]] = {}
 
     def state(self, site: str | None, viewer: Viewer) -> bytes:
         """State as JSON: what all see, at most a second old, and what is the viewer's own."""
@@ -110,6 +112,7 @@ class Board:
             database=live.database_away() or database,
             nodes=[Node.of(node, node.id in (*bundle.devices, bundle.lead)) for node in shown],
             summary=stored.summary if stored else None,
+            quiet_s=self._quiet_s(site, stored) if stored else None,
             expected_now=expected_now(nodes, bundle, link, one),
             answers=stored.answers if stored else [],
             events=stored.events if stored else [],
@@ -117,6 +120,19 @@ class Board:
             demo=_demo(live),
             sites=sites,
         )
+
+    def _quiet_s(self, site: str | None, stored: Stored) -> float | None:
+        """Nodes' clocks may be wrong: what counts is when there was an answer more."""
+        if not stored.answers:
+            return None
+        now_s, answered = time.monotonic(), stored.summary.answered
+        before = self._grew[site][0] if site in self._grew else -1
+        if before < 0:  # not seen growing yet
+            age_s = time.time() - stored.answers[0].answer.answered_at_s
+            self._grew[site] = answered, now_s - max(0.0, age_s)
+        elif answered > before:
+            self._grew[site] = answered, now_s
+        return now_s - self._grew[site][1]
 
 
 def sites_of(nodes: Sequence[NodeView], stored: Sequence[str]) -> list[str]:
@@ -132,7 +148,10 @@ def expected_now(
     there = {
         node.id
         for node in nodes
-        if node.site == site and node.state == "online" and node.bundle == bundle.id
+        if node.site == site
+        and node.state == "online"
+        and node.bundle == bundle.id
+        and node.gauges.get("camera_up", 1.0) > 0
     }
     members = [device for device in bundle.devices if device in there]
     missing = [device for device in bundle.devices if device not in there]

@@ -187,6 +187,7 @@ class Now(msgspec.Struct, frozen=True):
     database: str  # why it is away, empty while it is there
     nodes: list[Node]
     summary: Summary | None
+    quiet_s: float | None  # since the last answer came, by this clock; null: there is none
     expected_now: ExpectedNow
     answers: list[Record]
     events: list[NodeEvent]

@@ -19,29 +19,10 @@ from prometheus_client.registry import Collector
 from cloud_app.live import Live, NodeView
 from cloud_app.store import LATENCY_BOUNDS_S, Store
 from ddnn.errors import LinkError
+from ddnn.protocol.messages import DROPS
 from ddnn.runtime.service import ddnn_version
 
 METRICS_TYPE = CONTENT_TYPE_PLAIN_0_0_4
-# Which of the nodes' counts are of something that was let go, and why.
-DROPPED = (
-    "answer_log_failed",
-    "answers_given_up",
-    "evicted",
-    "expired",
-    "features_late",
-    "features_refused",
-    "frames_skipped",
-    "malformed",
-    "queue_full",
-    "scores_late",
-    "scores_refused",
-    "section_failed",
-    "thresholds_refused",
-    "unanswered",
-    "verdict_late",
-    "verdict_refused",
-    "wrong_bundle",
-)
 
 
 class Metrics(Collector):
@@ -84,11 +65,11 @@ def _samples(store: Store) -> Iterator[Metric]:
     durations = HistogramMetricFamily(
         "ddnn_end_to_end_duration_seconds", "From capture to answer.", labels=("site", "exit")
     )
-    labelled = CounterMetricFamily(
-        "ddnn_labelled_samples", "Samples whose truth is known; falls if a label is taken back.",
-        labels=("site",),
-    )  # fmt: skip
-    correct = CounterMetricFamily(
+    # Gauges: they fall where a label is taken back.
+    labelled = GaugeMetricFamily(
+        "ddnn_labelled_samples", "Samples whose truth is known.", labels=("site",)
+    )
+    correct = GaugeMetricFamily(
         "ddnn_correct_samples", "Of the labelled samples, those answered rightly.",
         labels=("site",),
     )  # fmt: skip
@@ -118,6 +99,7 @@ def _nodes(nodes: Iterable[NodeView], connected: bool) -> Iterator[Metric]:
         "ddnn_link_transmit_bytes", "What the node published, with topics and headers.",
         labels=names,
     )  # fmt: skip
+    camera = GaugeMetricFamily("ddnn_camera_up", "Whether the camera gives frames.", labels=names)
     dropped = CounterMetricFamily(
         "ddnn_node_dropped", "What the node let go, by reason.", labels=(*names, "reason")
     )
@@ -126,11 +108,13 @@ def _nodes(nodes: Iterable[NodeView], connected: bool) -> Iterator[Metric]:
         up.add_metric((*key, node.role), float(connected and node.state == "online"))
         if node.last_seen_age_s is not None:
             age.add_metric(key, node.last_seen_age_s)
+        if "camera_up" in node.gauges:
+            camera.add_metric(key, node.gauges["camera_up"])
         if node.memory_bytes:
             memory.add_metric(key, node.memory_bytes)
         if "bytes_sent" in node.counts:
             sent.add_metric(key, node.counts["bytes_sent"])
-        for reason in DROPPED:
+        for reason in sorted(DROPS):
             if reason in node.counts:
                 dropped.add_metric((*key, reason), node.counts[reason])
     yield from (up, age, memory, sent, dropped)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import threading
@@ -227,7 +228,9 @@ class Api:
             dict(before), after, what, bundle.id,
         )  # fmt: skip
         change = self._store.add_change(asked)
-        self._live.send_thresholds(site, change.thresholds, change.revision)
+        # It is written down, and sent again at every connect: that it was not sent now is no error.
+        with contextlib.suppress(LinkError):
+            self._live.send_thresholds(site, change.thresholds, change.revision)
         return change
 
     def whatif(self, ask: OfWhatIf) -> WhatIfNow:

@@ -20,7 +20,7 @@ def main() -> None:
 
     \b
     Exit codes: 0 done, 1 failed, 2 wrong option, file, data set or bundle, 3 bug in a message,
-    4 nonsense from a peer, 5 not decodable, 6 no plan, 7 a section failed, 8 no broker.
+    4 nonsense from a peer, 5 not decodable, 6 no plan, 7 a section failed, 8 unreachable.
     """
 
 

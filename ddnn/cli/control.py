@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import secrets
 import signal
+import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -29,6 +30,7 @@ class Control:
         self._fleet, self._fixed = fleet, fixed
         self._token = secrets.token_urlsafe(16)
         self._lock = threading.Lock()
+        self._closed = False
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}/{self._token}"
@@ -36,6 +38,8 @@ class Control:
         self._thread.start()
 
     def close(self) -> None:
+        with self._lock:
+            self._closed = True  # nothing is started behind the back of who ends the processes
         self._server.shutdown()
         self._server.server_close()
 
@@ -46,6 +50,8 @@ class Control:
     def act(self, what: str, node: str) -> None:
         """DdnnError says why it cannot be done."""
         with self._lock:
+            if self._closed:
+                raise DdnnError("the demo is ending")
             alive = self.nodes().get(node)
             if alive is None:
                 raise DdnnError(f"there is no node {node!r} to {what}")
@@ -78,6 +84,8 @@ class Control:
                     control.act(*parts)
                 except DdnnError as error:
                     self._reply(409, {"error": str(error)})
+                except (OSError, subprocess.SubprocessError) as error:
+                    self._reply(500, {"error": f"{' '.join(parts)}: {error}"})
                 else:
                     self._reply(200, control.nodes())
 

@@ -44,6 +44,7 @@ SITE = "demo"
 BROKER = "broker"
 DASHBOARD = "dashboard"  # shows and records, so that the page lives on when the cloud is killed
 READY_S = 30.0
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # it is on this machine
 GRACE_S = 6.0  # after the last deadline: late deliveries of nodes that were away
 EPILOG = """\b
 Examples:
@@ -265,7 +266,7 @@ class Site:
         while first < wanted.stop:
             query = f"api/v1/answers?site={SITE}&first={first}&last={wanted.stop - 1}"
             try:
-                with urllib.request.urlopen(self.page + query, timeout=5) as response:  # noqa: S310
+                with _DIRECT.open(self.page + query, timeout=5) as response:
                     page = msgspec.json.decode(response.read(), type=list[Stored])
             except OSError:
                 break

@@ -47,6 +47,7 @@ from ddnn.protocol.messages import (
 )
 from ddnn.protocol.topics import Kind, Topic, presence_filters, topic_filter
 
+MOST_REVISIONS = 1 << 40  # a greater one is nonsense, and would refuse all that come after it
 MAX_SCORE = 1e9  # beyond it a sum of scores may overflow, and the answer would be no number
 
 
@@ -128,8 +129,8 @@ class ExitNode:
                     self._sample(node, message, now)  # nothing is asked: only keep the deadline
             case Received(Topic(_, Kind.VERDICT, self.node), Scores() as message):
                 effects = self._verdict(message, now)
-            case Received(Topic(_, Kind.STATUS, node), Status() as status):
-                if self._present(node, status):
+            case Received(Topic(site, Kind.STATUS, node), Status() as status):
+                if self._present(site, node, status):
                     effects = self._membership_changed(now)
             case Received(Topic(_, Kind.THRESHOLDS, self.node), Thresholds() as command):
                 self._command(command)
@@ -149,20 +150,21 @@ class ExitNode:
         """The thresholds in use, so that who commanded them sees them applied, and whether a cloud
         is there: of several, whatever their names, any will do."""
         thresholds = {f"threshold_{tier}": t for tier, t in self.manifest.thresholds.items()}
-        revision, cloud_up = float(self.revision), float(bool(self._clouds))
+        revision, cloud_up = float(self.revision), float(CLOUD in self._membership.live)
         return {**thresholds, "threshold_revision": revision, "cloud_up": cloud_up}
 
-    def _present(self, node: str, status: Status) -> bool:
+    def _present(self, site: str, node: str, status: Status) -> bool:
         """Whether it changed who is live. Of the clouds any will do: CLOUD stands for all."""
         if status.role != "cloud":
             return node != CLOUD and self._membership.status(node, status)
-        self._clouds.status(node, status)
+        self._clouds.status(f"{site}/{node}", status)
         state: Literal["online", "lost"] = "online" if self._clouds else "lost"
         return self._membership.status(CLOUD, Status("cloud", 0, state))
 
     def _command(self, command: Thresholds) -> None:
         """Use other thresholds, from the next decision on. Retained: it comes at every connect."""
-        if command.bundle != self.bundle or command.revision < self.revision:
+        fits = self.revision <= command.revision <= MOST_REVISIONS
+        if command.bundle != self.bundle or not fits:
             self._count("thresholds_refused")
             return
         try:

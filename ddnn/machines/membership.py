@@ -88,7 +88,7 @@ class Standbys:
     LIMIT = 64
 
     def __init__(self) -> None:
-        self._sessions: dict[str, int] = {}  # of those that are online
+        self._sessions: dict[str, int] = {}  # of those that are online, by site and node
 
     def __bool__(self) -> bool:
         return bool(self._sessions)

@@ -85,8 +85,8 @@ class Outbox:
                 known = [sample for sample in stored.samples if self._pending.pop(sample, None)]
                 more = self._deliver(now) if len(known) == MAX_BATCH else []
                 return [Forget(known), *more] if known else []
-            case Received(Topic(_, Kind.STATUS, node), Status(role="cloud" | "store") as status):
-                if self._stores.status(node, status):
+            case Received(Topic(site, Kind.STATUS, node), Status(role="cloud" | "store") as status):
+                if self._stores.status(f"{site}/{node}", status):
                     return self._deliver(now)
         if self._check_s is not None and now.monotonic_s >= self._check_s:
             return self._deliver(now)

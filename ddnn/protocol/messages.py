@@ -27,6 +27,7 @@ MAX_COUNT = 2**53  # what JSON readers hold exactly
 ItemType = Literal["float32", "float16", "uint8", "bits"]
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[a-z0-9-]+\Z")]
 BundleId = Annotated[str, msgspec.Meta(max_length=16)]
+Name = Annotated[str, msgspec.Meta(max_length=64)]
 Text = Annotated[str, msgspec.Meta(max_length=500)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
 Mask = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
@@ -99,7 +100,7 @@ class Scores(msgspec.Struct, frozen=True, array_like=True):
     sample: Count
     bundle: BundleId
     members: Mask  # the devices that contributed
-    captured_at_s: Seconds  # the capturing device's wall clock
+    captured_at_s: Seconds  # site time, as the capturing device knows it
     scores: Tensor
     label: Label | None = None  # of the object, where the source knows it (-1: this view is blank)
     spent: Spent = (0, 0)  # by devices, on features below this node
@@ -146,13 +147,13 @@ class Stats(msgspec.Struct, frozen=True):
     role: RoleName
     uptime_s: Seconds
     memory_bytes: Count = 0
-    counts: dict[Annotated[str, msgspec.Meta(max_length=64)], Count] = {}
-    gauges: dict[Annotated[str, msgspec.Meta(max_length=64)], float] = {}
+    counts: Annotated[dict[Name, Count], msgspec.Meta(max_length=256)] = {}
+    gauges: Annotated[dict[Name, float], msgspec.Meta(max_length=256)] = {}
 
 
 DROPS = frozenset({
-    "answer_log_failed", "answers_given_up", "evicted", "expired", "features_late",
-    "features_refused", "frames_skipped", "malformed", "queue_full", "scores_late",
+    "answer_log_failed", "answers_given_up", "answers_refused", "evicted", "expired",
+    "features_late", "features_refused", "frames_skipped", "malformed", "queue_full", "scores_late",
     "scores_refused", "section_failed", "thresholds_refused", "unanswered", "verdict_late",
     "verdict_refused", "wrong_bundle",
 })  # fmt: skip

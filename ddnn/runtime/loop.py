@@ -358,10 +358,16 @@ class Loop:
             time.monotonic() - self._started_s,
             resident_bytes(),
             counts,
-            {**gauges, **self.machine.gauges, "queue": float(len(self._inbox))},
+            {**gauges, **self.machine.gauges, **self._own_gauges()},
         )
         topic = str(Topic(me.site, Kind.STATS, me.node))
         self.transport.publish(topic, encode(stats), 0, False)
+
+    def _own_gauges(self) -> dict[str, float]:
+        gauges = {"queue": float(len(self._inbox))}
+        if self.inferred_s is not None:
+            gauges["inference_age_s"] = time.monotonic() - self.inferred_s
+        return gauges
 
     def _count(self, name: str, amount: int = 1) -> None:
         self.counts[name] = self.counts.get(name, 0) + amount

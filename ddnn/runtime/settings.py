@@ -11,6 +11,7 @@ from ddnn.core.ids import require_id
 from ddnn.errors import ConfigError
 from ddnn.exits.timing import Timing
 from ddnn.protocol.topics import EVERYWHERE
+from ddnn.runtime.disk import require_writable
 
 MAX_SECRET_CHARS = 4096
 
@@ -46,9 +47,12 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     mqtt: Annotated[
         Literal["auto", "5", "3.1.1"], msgspec.Meta(description="MQTT version; auto tries 5 first.")
     ] = "auto"
-    state: Annotated[str, msgspec.Meta(description="Directory for answers not yet confirmed.")] = (
-        ".ddnn-state"
-    )
+    state: Annotated[
+        str,
+        msgspec.Meta(
+            description="Directory of unconfirmed answers; of the cloud its SQLite file and key."
+        ),
+    ] = ".ddnn-state"
     deadline_s: Annotated[
         float, msgspec.Meta(description="A sample is answered within this.", gt=0)
     ] = 1.0
@@ -78,6 +82,11 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     def broker_password(self) -> str | None:
         """Read anew at every call, for it may be changed; None: no password."""
         return read_secret(self.broker_password_file) if self.broker_password_file else None
+
+    def check_files(self) -> None:
+        """Raise ConfigError where a node could not start for the files that its keys name."""
+        _ = self.broker_password
+        require_writable(Path(self.state))
 
     @property
     def timing(self) -> Timing:

@@ -13,9 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from cloud_app.live import NodeView
 from cloud_app.store import LATENCY_BOUNDS_S, Store
 from cloud_app.web import create_app
-from cloud_app.web.metrics import DROPPED
 from ddnn.errors import LinkError
-from ddnn.protocol.messages import Answer
+from ddnn.protocol.messages import DROPS, Answer
 from tests.live_made import MadeLive
 
 Make = Callable[..., Answer]
@@ -57,9 +56,9 @@ def test_samples_and_their_truth(store: Store, client: FlaskClient, make: Make) 
     home = {"site": "home"}
     assert value(found, "ddnn_samples_total", **home, exit="local", quality="full") == 3
     assert value(found, "ddnn_samples_total", **home, exit="cloud", quality="degraded") == 1
-    assert value(found, "ddnn_labelled_samples_total", **home) == 4
-    assert value(found, "ddnn_correct_samples_total", **home) == 3
-    assert value(found, "ddnn_correct_samples_total", site="shop") == 1
+    assert value(found, "ddnn_labelled_samples", **home) == 4
+    assert value(found, "ddnn_correct_samples", **home) == 3
+    assert value(found, "ddnn_correct_samples", site="shop") == 1
 
 
 def test_durations_are_a_histogram(store: Store, client: FlaskClient, make: Make) -> None:
@@ -88,7 +87,7 @@ def test_nodes(live: MadeLive, client: FlaskClient) -> None:
     assert value(found, "ddnn_link_transmit_bytes_total", **edge) == 12_345
     assert value(found, "ddnn_node_dropped_total", **edge, reason="scores_late") == 2
     # A count of something else is no drop.
-    assert {s.labels["reason"] for s in found["ddnn_node_dropped"].samples} <= set(DROPPED)
+    assert {s.labels["reason"] for s in found["ddnn_node_dropped"].samples} <= DROPS
     live.lose_broker()
     found = scrape(client)
     assert value(found, "ddnn_node_up", **edge, role="edge") == 0  # nobody tells

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddnn.core.clock_offset import RESOLUTION, ClockOffset
+from ddnn.core.clock_offset import RESOLUTION, STEPS, ClockOffset
 
 
 @pytest.mark.parametrize("offset_s", [0.0, 1.75e9, -1.75e9, 0.25])
@@ -78,3 +79,30 @@ def test_drift_at_a_high_rate_is_followed() -> None:
     ages = [offset.age_s(n * 0.005 * (1 - 1e-4), n * 0.005) for n in range(20_000)]
     assert max(ages) <= 10.0 * 1e-4 + 1e-9
     assert min(ages) >= 0
+
+
+@pytest.mark.parametrize("rate_hz", [1.0, 10.0, 100.0])
+def test_a_clock_that_was_set_back_is_believed_within_seconds(rate_hz: float) -> None:
+    offset = ClockOffset()
+    generator = np.random.default_rng(3)
+    ages = []
+    for i in range(int(20 * rate_hz)):
+        time_s = i / rate_hz
+        ahead_s = 5.0 if time_s < 10 else 0.0  # the capturing clock, put right after 10 s
+        transit_s = 0.002 + generator.exponential(0.003)
+        ages.append(offset.age_s(time_s + ahead_s, time_s + transit_s))
+    settled = int((10 + max(1.5, STEPS / rate_hz)) * rate_hz) + 1
+    assert max(ages[: int(10 * rate_hz)]) < 0.1
+    assert max(ages[settled:]) < 0.1
+    assert ages[int(10 * rate_hz)] > 4  # nothing is believed at once
+
+
+def test_a_queue_that_is_drained_is_old_and_stays_so() -> None:
+    offset = ClockOffset()
+    for i in range(100):
+        offset.age_s(i * 0.1, i * 0.1 + 0.002)
+    # three seconds stood still, and come at once
+    for i in range(100, 130):
+        captured_s = i * 0.1
+        age_s = offset.age_s(captured_s, 13.0 + (i - 100) * 0.001)
+        assert age_s == pytest.approx(13.0 + (i - 100) * 0.001 - captured_s - 0.002, abs=1e-6)

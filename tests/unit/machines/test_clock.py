@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 
-from ddnn.machines.clock import ASK_S, KEEP_S, MOST_ROUND_TRIP_S, SiteClock
+from ddnn.machines.clock import ASK_S, KEEP_S, MOST_ROUND_TRIP_S, OnSiteTime, SiteClock
 from ddnn.protocol.machine import Connected, Disconnected, Now, Publish, Received, Tick
-from ddnn.protocol.messages import ClockAsk, ClockTell
+from ddnn.protocol.messages import ClockAsk, ClockTell, Status
 from ddnn.protocol.topics import Kind, Topic
 
 TOLD = Topic("home", Kind.CLOCK_TELL, "cam1")
@@ -116,3 +118,50 @@ def test_the_answer_to_another_device_is_not_ours() -> None:
     other = Topic("home", Kind.CLOCK_TELL, "cam2")
     world.asked(Received(other, ClockTell(0.0, EPOCH_S)))
     assert world.error_s() == pytest.approx(0.25)
+
+
+def test_a_lead_whose_clock_was_set_is_followed_at_the_next_exchange() -> None:
+    world = connected(0.0)
+    for _ in range(6):
+        world.exchange(0.001, 0.001)
+    lead_s = 3600.0
+
+    def exchange() -> None:
+        world.now_s = max(world.now_s, world.clock.deadline_s() or 0.0)
+        (ask,) = world.asked(Tick())
+        told = ClockTell(ask.asked_at_s, EPOCH_S + lead_s + world.now_s + 0.004)
+        world.now_s += 0.008  # slower than those before: the contradiction counts, not the speed
+        world.asked(Received(TOLD, told))
+
+    exchange()
+    assert world.error_s() == pytest.approx(lead_s, abs=0.01)
+    before_s = world.now_s
+    exchange()
+    assert world.now_s - before_s < 2 * ASK_S[0]  # and it makes sure soon
+
+
+def test_a_lead_that_is_born_is_asked_at_once() -> None:
+    world = connected(0.0)
+    for _ in range(8):
+        world.exchange(0.001, 0.001)
+    world.now_s += 1.0
+    birth = Status("edge", 5, "online")
+    assert len(world.asked(Received(Topic("home", Kind.STATUS, "edge"), birth))) == 1
+    assert (
+        world.asked(Received(Topic("home", Kind.STATUS, "cam2"), Status("device", 5, "online")))
+        == []
+    )
+
+
+def test_a_machine_on_site_time_stamps_what_others_understand() -> None:
+    class Stamps:
+        counts: ClassVar = {}
+        gauges: ClassVar = {}
+
+        def handle(self, event: object, now: Now) -> list[float]:
+            return [now.wall_s]
+
+    world = connected(1000.0)
+    world.exchange(0.001, 0.001)
+    (stamp,) = OnSiteTime(Stamps(), world.clock).handle(Tick(), world.now())
+    assert stamp == pytest.approx(EPOCH_S + world.now_s, abs=0.01)

@@ -211,7 +211,7 @@ def test_a_flood_of_stores_takes_no_room(outbox: Outbox) -> None:
         outbox.handle(presence(node=f"cloud{n}"), at(0))
     assert len(outbox._stores._sessions) == Standbys.LIMIT
     outbox.handle(presence(session=9), at(0))
-    assert outbox._stores._sessions["cloud"] == 9  # who is known stays known
+    assert outbox._stores._sessions["home/cloud"] == 9  # who is known stays known
 
 
 _EVENTS = st.lists(
