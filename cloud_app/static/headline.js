@@ -151,8 +151,8 @@ export function renderBytes(state, history) {
         { "data-key": key },
         h("th", { scope: "row" }, from, h("span", { "aria-hidden": "true" }, " → "), spoken(" to "), to),
         h("td", {}, rate === null ? "measuring" : `${bytes(rate)}/s`),
-        h("td", {}, samples && bundle.jpeg_bytes ? `${bytes(samples * cameras * bundle.jpeg_bytes)}/s` : NONE),
-        h("td", {}, samples ? `${bytes(samples * cameras * bundle.raw_bytes)}/s` : NONE),
+        h("td", {}, samples && cameras && bundle.jpeg_bytes ? `${bytes(samples * cameras * bundle.jpeg_bytes)}/s` : NONE),
+        h("td", {}, samples && cameras ? `${bytes(samples * cameras * bundle.raw_bytes)}/s` : NONE),
       ),
     ),
   );

@@ -59,13 +59,15 @@ export class History {
       ...(cameras.length ? [{ key: "cameras", from: together, to: above, nodes: cameras }] : []),
       ...nodes
         .filter((node) => node.role === "edge")
-        .map((node) => ({ key: `${node.site}/${node.id}`, from: node.id, to: "cloud", nodes: [node] })),
+        .map((node) => ({ key: `${node.site}/${node.id}`, from: node.id, to: "all others", nodes: [node] })),
     ];
+    // Images of the same samples: to be told where all cameras are of one edge.
+    const one = groups.length <= 2 && new Set(cameras.map((node) => node.site)).size <= 1;
     return groups.map(({ key, from, to, nodes: senders }) => ({
       key,
       from,
       to,
-      cameras: cameras.length,
+      cameras: one ? cameras.length : null,
       bytes_per_s: first ? sum(senders.map((node) => growth(first, node))) / (last.at_s - first.at_s) : null,
     }));
   }

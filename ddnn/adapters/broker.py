@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import random
 import shutil
 import signal
 import socket
@@ -19,6 +20,7 @@ from typing import Literal
 from ddnn.errors import ConfigError, LinkError
 
 Kind = Literal["mosquitto", "embedded"]
+_PORTS = (20_000, 32_768)  # below those that systems give to outgoing connections
 
 MOSQUITTO_CONF = """\
 # written by ddnn: a broker for one machine, reachable from it alone
@@ -57,10 +59,17 @@ def command(kind: Kind, port: int, directory: Path) -> list[str]:
 
 
 def free_port() -> int:
-    """A port of loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of loopback that was free a moment ago, and that no outgoing connection is given."""
+    for _ in range(1000):
+        port = random.randrange(*_PORTS)  # noqa: S311  no secret
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise LinkError(f"no free port in {_PORTS[0]} to {_PORTS[1] - 1}")
 
 
 def wait_until_listening(port: int, timeout_s: float = 15.0) -> None:

@@ -73,6 +73,7 @@ def test_the_numbers_are_there_and_change_as_answers_come(home: Home, opened: Op
     home.live.change("cam2", state="lost", last_seen_age_s=30.0)
     home.store.add_event(time.time(), "home", "cam2", "died")
     answered(page, 6)
+    wait_for(page, tile("Nodes online"), "3 of 4")
     assert "Accuracy 50.0 %" in text(page, tile("Accuracy"))
     assert "3 50.0 %: someone was missing 3 delivered late" in text(page, tile("Degraded answers"))
     assert "3 of 4 absent: cam2" in text(page, tile("Nodes online"))

@@ -227,7 +227,7 @@ def started(tmp_path: Path, scenes_bundle: Path) -> Iterator[tuple[Broker, Servi
     images = np.random.default_rng(0).integers(0, 256, (10, 6, 32, 32, 3), np.uint8)
     np.save(frames / "images.npy", images)
     np.save(frames / "view_labels.npy", np.zeros((10, 6), np.int32))
-    broker = Broker(tmp_path, "cam1", "correct horse")
+    broker = Broker(tmp_path, "device", "correct horse")
     service = Service(tmp_path, broker.port, scenes_bundle, frames)
     yield broker, service
     service.close()
