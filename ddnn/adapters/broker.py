@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import random
+import secrets
 import shutil
 import signal
 import socket
@@ -20,7 +20,7 @@ from typing import Literal
 from ddnn.errors import ConfigError, LinkError
 
 Kind = Literal["mosquitto", "embedded"]
-_PORTS = (20_000, 32_768)  # below those that systems give to outgoing connections
+_PORTS = range(20_000, 32_768)  # below those that systems give to outgoing connections
 
 MOSQUITTO_CONF = """\
 # written by ddnn: a broker for one machine, reachable from it alone
@@ -61,7 +61,7 @@ def command(kind: Kind, port: int, directory: Path) -> list[str]:
 def free_port() -> int:
     """A port of loopback that was free a moment ago, and that no outgoing connection is given."""
     for _ in range(1000):
-        port = random.randrange(*_PORTS)  # noqa: S311  no secret
+        port = _PORTS.start + secrets.randbelow(len(_PORTS))  # no seed makes two choose alike
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -69,7 +69,7 @@ def free_port() -> int:
             except OSError:
                 continue
             return port
-    raise LinkError(f"no free port in {_PORTS[0]} to {_PORTS[1] - 1}")
+    raise LinkError(f"no free port from {_PORTS.start} to {_PORTS.stop - 1}")
 
 
 def wait_until_listening(port: int, timeout_s: float = 15.0) -> None:
