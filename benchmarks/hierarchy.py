@@ -230,7 +230,7 @@ def main() -> None:
     arguments = parser.parse_args()
     plan = prepare(arguments.data, 6, "e", arguments.bundle, 0)
     report: dict[str, Any] = {
-        "command": "python -m benchmarks.hierarchy",
+        "command": " ".join(["python -m benchmarks.hierarchy", *sys.argv[1:]]),
         "date": time.strftime("%Y-%m-%d"),
         "cores": os.cpu_count(),
         "machine": f"{platform.machine()} Python {platform.python_version()}",
