@@ -30,7 +30,7 @@ WAIT_MS = 10_000
 Open = Callable[..., "Page"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not longer: Playwright can be started once at a time
 def browser() -> Iterator[Browser]:
     need(importlib.util.find_spec("playwright"), "needs playwright (pip install playwright)")
     need(CHROMIUM, "needs chromium (apt install chromium)")
