@@ -120,29 +120,12 @@ def _add(link: Connection, table: Table, changes: dict[_Key, list[float]]) -> No
 
 def counted(site: str | None) -> Select[Any]:
     """TOTALS per exit and quality."""
-    return _of_site(
-        select(
-            TOTALS.c.exit,
-            TOTALS.c.quality,
-            *(func.sum(TOTALS.c[name]).label(name) for name in SUMS),
-        ).group_by(TOTALS.c.exit, TOTALS.c.quality),
-        TOTALS,
-        site,
-    )
+    return _summed(TOTALS, SUMS, site)
 
 
 def counters(site: str | None) -> Select[Any]:
     """COUNTERS per exit and quality."""
-    names = ("latency_s", *BUCKETS)
-    return _of_site(
-        select(
-            COUNTERS.c.exit,
-            COUNTERS.c.quality,
-            *(func.sum(COUNTERS.c[name]).label(name) for name in names),
-        ).group_by(COUNTERS.c.exit, COUNTERS.c.quality),
-        COUNTERS,
-        site,
-    )
+    return _summed(COUNTERS, ("latency_s", *BUCKETS), site)
 
 
 def samples(row: Row[Any]) -> int:
@@ -211,6 +194,13 @@ def bucket(start_s: int, rows: Sequence[Row[Any]]) -> Bucket:
         p50_s={exit_: quantile(LATENCY_BOUNDS_S, latencies[exit_], 0.5) for exit_ in answered},
         p99_s={exit_: quantile(LATENCY_BOUNDS_S, latencies[exit_], 0.99) for exit_ in answered},
     )
+
+
+def _summed(table: Table, names: Sequence[str], site: str | None) -> Select[Any]:
+    """The sums of these columns per exit and quality."""
+    sums = (func.sum(table.c[name]).label(name) for name in names)
+    query = select(table.c.exit, table.c.quality, *sums)
+    return _of_site(query.group_by(table.c.exit, table.c.quality), table, site)
 
 
 def _of_site(query: Select[Any], table: Table, site: str | None) -> Select[Any]:

@@ -110,7 +110,7 @@ class Board:
             bundle=Bundle.of(bundle),
             link=link,
             database=live.database_away() or database,
-            nodes=[Node.of(node, node.id in (*bundle.devices, bundle.lead)) for node in shown],
+            nodes=[Node.of(node, bundle) for node in shown],
             summary=stored.summary if stored else None,
             quiet_s=self._quiet_s(site, stored) if stored else None,
             expected_now=expected_now(nodes, bundle, link, one),

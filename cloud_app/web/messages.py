@@ -151,7 +151,8 @@ class Node(msgspec.Struct, frozen=True):
     wanted: bool
 
     @classmethod
-    def of(cls, view: NodeView, wanted: bool) -> Node:
+    def of(cls, view: NodeView, bundle: BundleView) -> Node:
+        wanted = view.id in (*bundle.devices, bundle.lead)
         return cls(**dataclasses.asdict(view), wanted=wanted)
 
 

@@ -173,11 +173,8 @@ class Api:
 
     def nodes(self, ask: OfSite) -> list[Node]:
         bundle = self._live.bundle()
-        wanted = (*bundle.devices, bundle.lead)
         return [
-            Node.of(node, node.id in wanted)
-            for node in self._live.nodes()
-            if ask.site in (None, node.site)
+            Node.of(node, bundle) for node in self._live.nodes() if ask.site in (None, node.site)
         ]
 
     # ------------------------------------------------------------ thresholds

@@ -85,17 +85,19 @@ class MqttTransport:
         self._wake_write.setblocking(False)
 
     @classmethod
-    def of(cls, settings: NodeSettings) -> MqttTransport:
-        """The connection that a node's settings ask for."""
-        client_id = f"{settings.site}-{settings.node}"
+    def of(cls, settings: NodeSettings, name: str = "", version: str = "") -> MqttTransport:
+        """The connection that a node's settings ask for; under another `name` for who only visits
+        with the node's rights, so that the node keeps its own."""
+        client_id = f"{settings.site}-{name or settings.node}"
 
         def credentials() -> tuple[str, str | None] | None:
             user = settings.broker_user
             return (user, settings.broker_password) if user else None
 
         return cls(
-            client_id, settings.broker_host, settings.broker_port, settings.mqtt, credentials
-        )
+            client_id, settings.broker_host, settings.broker_port, version or settings.mqtt,
+            credentials,
+        )  # fmt: skip
 
     @property
     def broker(self) -> str:

@@ -51,14 +51,6 @@ def visitor(
     """A connection with the node's rights and a name of its own, so that the node, which may be
     running, keeps its connection. Nobody hears its Last Will."""
     name = f"visitor-{secrets.token_hex(4)}"
-
-    def credentials() -> tuple[str, str | None] | None:
-        user = settings.broker_user
-        return (user, settings.broker_password) if user else None
-
-    transport = MqttTransport(
-        f"{settings.site}-{name}", settings.broker_host, settings.broker_port,
-        version or settings.mqtt, credentials,
-    )  # fmt: skip
+    transport = MqttTransport.of(settings, name, version or "")
     transport.start(sink, lambda session: (probe(settings.site, settings.node, name), b""))
     return transport

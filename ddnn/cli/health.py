@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 
 import click
-import msgspec
 
 from ddnn.adapters.command import app_command
 from ddnn.adapters.mqtt import DrivenTransport, MqttTransport
@@ -58,8 +57,7 @@ def check(settings: HealthSettings) -> None:
             if Stats in seen and isinstance(status, Status) and status.state == "online":
                 told.set()
 
-    asking = msgspec.structs.replace(settings, node=f"{node[:57]}-health")  # a client of its own
-    transport = DrivenTransport(MqttTransport.of(asking))
+    transport = DrivenTransport(MqttTransport.of(settings, f"{node[:57]}-health"))
     wait_s = MISSED_STATS * settings.stats_every_s
     transport.start(sink, lambda _session: (topics.probe(site, node, "health"), b""))
     try:

@@ -103,26 +103,6 @@ def doctor(ddnn: list[str], scenes_bundle: Path, picture: str, tmp_path: Path) -
     return examine
 
 
-@pytest.fixture
-def port(tmp_path: Path) -> Iterator[int]:
-    with mosquitto(tmp_path, "allow_anonymous true") as number:
-        yield number
-
-
-@pytest.fixture
-def voice(port: int) -> Iterator[Voice]:
-    voice = Voice(port)
-    yield voice
-    voice.close()
-
-
-@pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    fleet = Fleet(tmp_path / "logs")
-    yield fleet
-    fleet.close()
-
-
 # ------------------------------------------------------------------- all is well
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,26 +28,6 @@ KNOWN = {
     "binary_sensor": COMMON | {"device_class", "payload_on", "payload_off"},
 }
 NEEDED = {"state_topic", "unique_id", "device", "name", "value_template"}
-
-
-@pytest.fixture
-def port(tmp_path: Path) -> Iterator[int]:
-    with mosquitto(tmp_path, "allow_anonymous true") as number:
-        yield number
-
-
-@pytest.fixture
-def voice(port: int) -> Iterator[Voice]:
-    voice = Voice(port)
-    yield voice
-    voice.close()
-
-
-@pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    fleet = Fleet(tmp_path / "logs")
-    yield fleet
-    fleet.close()
 
 
 def retained(port: int) -> dict[str, dict[str, Any]]:

@@ -8,7 +8,7 @@ import pty
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,19 +33,6 @@ from tests.integration.site import (
     with_password,
 )
 from tests.parts import MOSQUITTO, need_mosquitto
-
-
-@pytest.fixture
-def port(tmp_path: Path) -> Iterator[int]:
-    with mosquitto(tmp_path, "allow_anonymous true") as number:
-        yield number
-
-
-@pytest.fixture
-def voice(port: int) -> Iterator[Voice]:
-    voice = Voice(port)
-    yield voice
-    voice.close()
 
 
 def report(ddnn: list[str], port: int, *flags: str) -> dict[str, Any]:
