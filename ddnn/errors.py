@@ -5,6 +5,7 @@
     ├── LocalProtocolError    3   this program tried to send what the protocol forbids
     ├── RemoteProtocolError   4   a peer sent what the protocol forbids (counted, dropped)
     ├── NotDecodableError     5   too few answers to decode
+    │   └── InconsistentAnswersError  5   answers that contradict each other
     ├── InfeasiblePlanError   6   no plan meets the constraints
     ├── SectionError          7   a section failed or returned nonsense
     └── LinkError             8   the broker, a node or the database cannot be reached
@@ -43,6 +44,14 @@ class NotDecodableError(DdnnError):
     """Too few answers to decode: never a wrong answer instead."""
 
     exit_code = 5
+
+
+class InconsistentAnswersError(NotDecodableError):
+    """Answers contradict each other; `workers` are those at fault, empty where that is unknown."""
+
+    def __init__(self, message: str, workers: tuple[int, ...] = ()) -> None:
+        super().__init__(message)
+        self.workers = workers
 
 
 class InfeasiblePlanError(DdnnError):

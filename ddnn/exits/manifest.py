@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from ddnn.core.files import BundleFile
 from ddnn.errors import ConfigError
 from ddnn.exits.aggregate import aggregate
 from ddnn.exits.entropy import normalized_entropy, softmax
@@ -16,13 +17,6 @@ from ddnn.exits.hierarchy import EXITS, Exit, Hierarchy
 from ddnn.exits.scores import ScoreFormat
 
 FORMAT = 1
-
-
-class BundleFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A file of the bundle and its checksum."""
-
-    file: str
-    sha256: str
 
 
 class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -13,9 +13,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from ddnn.core.files import BundleFile
 from ddnn.core.section import Section
 from ddnn.errors import ConfigError, SectionError
-from ddnn.exits.manifest import BundleFile, Manifest
+from ddnn.exits.manifest import Manifest
 
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"

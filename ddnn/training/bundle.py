@@ -10,10 +10,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from ddnn.core.files import BundleFile
 from ddnn.core.section import Section
 from ddnn.exits import measure as m
 from ddnn.exits.inference import run_devices, signs
-from ddnn.exits.manifest import BundleFile, Head, Manifest, fuse_features
+from ddnn.exits.manifest import Head, Manifest, fuse_features
 from ddnn.exits.scores import ScoreFormat
 from ddnn.runtime.bundle import file_entry, write_golden, write_manifest
 from ddnn.training.export import to_litert, write_section

@@ -5,9 +5,10 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
+from ddnn.core.files import BundleFile
 from ddnn.exits.hierarchy import Hierarchy, configuration
 from ddnn.exits.inference import first_sure, run_devices, run_exits
-from ddnn.exits.manifest import BundleFile, Head, Manifest, judge
+from ddnn.exits.manifest import Head, Manifest, judge
 from ddnn.exits.scores import ScoreFormat
 
 CLASSES = ("car", "bus", "person", "tree")

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from ddnn.core.files import BundleFile
 from ddnn.core.section import Arrays
 from ddnn.exits.hierarchy import Configuration, Hierarchy, configuration
-from ddnn.exits.manifest import BundleFile, Head, Manifest
+from ddnn.exits.manifest import Head, Manifest
 from ddnn.exits.scores import ScoreFormat
 from ddnn.exits.timing import Timing
 from ddnn.protocol.machine import Captured, Effect, Now, Publish, Received
