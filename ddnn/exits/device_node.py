@@ -92,7 +92,7 @@ class DeviceNode:
         match event:
             case Captured():
                 effects += self._capture(event, now)
-            case Computed():
+            case Computed((self.node, _)):
                 effects += self._computed(event, now)
             case Received(Topic(_, Kind.ESCALATE), Escalate() as escalate):
                 effects += self._escalated(escalate)

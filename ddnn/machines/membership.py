@@ -18,8 +18,8 @@ class Membership:
     it reports in time again. Who only speaks when asked is asked now and then: see `probe`.
     """
 
-    def __init__(self, members: Iterable[str]) -> None:
-        self._members = frozenset(members)
+    def __init__(self, members: Iterable[str] = ()) -> None:
+        self._members = set(members)
         self._session: dict[str, int] = {}
         self._online: set[str] = set()
         self._misses: dict[str, int] = {}
@@ -30,6 +30,15 @@ class Membership:
     def live(self) -> frozenset[str]:
         """Members that are present and worth waiting for."""
         return self._live
+
+    @property
+    def online(self) -> frozenset[str]:
+        """Members that are present, whether worth waiting for or not."""
+        return frozenset(self._online)
+
+    def admit(self, node: str) -> None:
+        """One more member: where they are not known beforehand."""
+        self._members.add(node)
 
     def status(self, node: str, status: Status) -> bool:
         """Take a birth, a stop or a Last Will; True where it changed who is live.

@@ -7,16 +7,18 @@ import msgspec
 from ddnn.errors import RemoteProtocolError
 from ddnn.protocol.messages import (
     MAX_MESSAGE_BYTES,
+    Done,
     Escalate,
     Features,
     Message,
     Scores,
+    Task,
 )
 from ddnn.protocol.topics import Kind
 
 _PACK = msgspec.msgpack.Encoder()
 _JSON = msgspec.json.Encoder()
-_DATA_PLANE = (Scores, Features, Escalate)
+_DATA_PLANE = (Scores, Features, Escalate, Task, Done)
 _DECODERS: dict[type, msgspec.msgpack.Decoder[Message] | msgspec.json.Decoder[Message]] = {
     message: (
         msgspec.msgpack.Decoder(message)
@@ -47,6 +49,10 @@ def decode(kind: Kind, data: bytes) -> Message:
     elif isinstance(message, Features):
         for part in message.parts:
             part.check()
+    elif isinstance(message, Task):
+        message.x.check()
+    elif isinstance(message, Done):
+        message.z.check()
     return message
 
 

@@ -53,6 +53,14 @@ class Computed:
 
 
 @dataclass(frozen=True, slots=True)
+class Loaded:
+    """A Load effect ended; `ok` False where the section's file is missing or wrong."""
+
+    section: str
+    ok: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Connected:
     """The broker took us; everything must be announced again."""
 
@@ -74,7 +82,7 @@ class Tick:
     """The machine's deadline has come."""
 
 
-Event = Received | Captured | Computed | Connected | Disconnected | Saved | Tick
+Event = Received | Captured | Computed | Loaded | Connected | Disconnected | Saved | Tick
 
 # ------------------------------------------------------------------ effects
 
@@ -92,6 +100,21 @@ class Compute:
     job: tuple[str, int]
     section: str
     inputs: Arrays
+    lent: bool = False  # for others: a node's own work never waits for it
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Make a section ready; a Loaded event follows."""
+
+    section: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unload:
+    """The section is not needed any more."""
+
+    section: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +138,7 @@ class Save:
     answers: Sequence[tuple[str, Answer]]  # with their sites
 
 
-Effect = Publish | Compute | Keep | Forget | Save
+Effect = Publish | Compute | Load | Unload | Keep | Forget | Save
 
 
 class Machine(Protocol):

@@ -1,6 +1,7 @@
 """All messages between nodes.
 
-Data plane (Scores, Features, Escalate): MessagePack, array-like, the schema version first.
+Data plane (Scores, Features, Escalate, Task, Done): MessagePack, array-like, the schema version
+first.
 Control plane (everything else): JSON, readable with mosquitto_sub.
 The sender is not in a data message: the topic names it.
 """
@@ -22,6 +23,7 @@ MAX_RANK = 5
 MAX_ELEMENTS = 1 << 24
 MAX_MESSAGE_BYTES = 16 << 20
 MAX_BATCH = 256
+MAX_PIECES = 1024  # of a shared layer
 MAX_COUNT = 2**53  # what JSON readers hold exactly
 
 ItemType = Literal["float32", "float16", "uint8", "bits"]
@@ -31,6 +33,7 @@ Name = Annotated[str, msgspec.Meta(max_length=64)]
 Text = Annotated[str, msgspec.Meta(max_length=500)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
 Mask = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
+Piece = Annotated[int, msgspec.Meta(ge=0, lt=MAX_PIECES)]
 Label = Annotated[int, msgspec.Meta(ge=-1, lt=2**16)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1.000001)]
 ExitName = Literal["device", "local", "edge", "cloud"]
@@ -128,6 +131,25 @@ class Escalate(msgspec.Struct, frozen=True, array_like=True):
     tier: Literal["local", "edge"]
 
 
+class Task(msgspec.Struct, frozen=True, array_like=True):
+    """The input of a shared layer, the same for every worker of the group."""
+
+    v: Literal[1]
+    plan: BundleId
+    job: Count
+    x: Tensor
+
+
+class Done(msgspec.Struct, frozen=True, array_like=True):
+    """What one piece of the layer gives for a task."""
+
+    v: Literal[1]
+    plan: BundleId
+    job: Count
+    piece: Piece
+    z: Tensor
+
+
 # ------------------------------------------------------------- control plane
 
 
@@ -152,10 +174,11 @@ class Stats(msgspec.Struct, frozen=True):
 
 
 DROPS = frozenset({
-    "answer_log_failed", "answers_given_up", "answers_refused", "evicted", "expired",
-    "features_late", "features_refused", "frames_skipped", "malformed", "queue_full", "scores_late",
-    "scores_refused", "section_failed", "thresholds_refused", "unanswered", "verdict_late",
-    "verdict_refused", "wrong_bundle",
+    "answer_log_failed", "answers_given_up", "answers_refused", "done_refused", "evicted",
+    "expired", "features_late", "features_refused", "frames_skipped", "given_up", "malformed",
+    "queue_full", "scores_late", "scores_refused", "section_failed", "shards_failed",
+    "tasks_refused", "tasks_skipped", "thresholds_refused", "unanswered", "verdict_late", "verdict_refused", "workers_faulty",
+    "wrong_bundle", "wrong_plan",
 })  # fmt: skip
 """Counts of what was lost or refused; every other count is of ordinary business."""
 
@@ -218,6 +241,59 @@ class ClockTell(msgspec.Struct, frozen=True):
     told_at_s: Seconds
 
 
+class Lend(msgspec.Struct, frozen=True):
+    """A node lends computing power; `holds` are the pieces of `plan` that it can compute now."""
+
+    plan: BundleId
+    holds: Annotated[list[Piece], msgspec.Meta(max_length=MAX_PIECES)]
+    flops_per_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0  # measured at its start
+    memory_bytes: Count = 0  # free at its start
+
+
+class Assign(msgspec.Struct, frozen=True):
+    """Which worker shall hold which pieces of `plan`."""
+
+    plan: BundleId
+    pieces: Annotated[
+        dict[Id, Annotated[list[Piece], msgspec.Meta(max_length=MAX_PIECES)]],
+        msgspec.Meta(max_length=MAX_PIECES),
+    ]
+
+
+class WorkerState(msgspec.Struct, frozen=True):
+    """How a worker does, as the node that shares its layer sees it."""
+
+    state: Literal["live", "loading", "stalled", "lost", "faulty"]
+    pieces: Annotated[list[Piece], msgspec.Meta(max_length=MAX_PIECES)]  # that it shall hold
+    planned: bool = True  # False: a spare that has joined
+    answered: Count = 0  # pieces in time
+    used: Count = 0  # of them, what was decoded from
+    late: Count = 0  # of them, after the others were enough
+    missed: Count = 0  # tasks that ended without it
+    latency_ms: float = 0.0  # task to answer, smoothed
+
+
+class Sharing(msgspec.Struct, frozen=True):
+    """A layer that is shared among workers: the plan, who does what, and how it goes."""
+
+    plan: BundleId
+    layer: Name
+    redundancy: Name
+    code: Name
+    n: Count
+    k: Count
+    tolerate: Count
+    decodable: bool  # from those that are live
+    live_pieces: Count
+    workers: Annotated[dict[Id, WorkerState], msgspec.Meta(max_length=MAX_PIECES)]
+    decoded: Count = 0  # samples
+    computed_here: Count = 0  # samples whose layer the edge computed itself
+    given_up: Count = 0  # samples without the layer: a shallower exit answered
+    missing: Annotated[list[Id], msgspec.Meta(max_length=MAX_PIECES)] = []  # in the last decoding
+    gather_ms: float = 0.0  # task to enough answers, smoothed
+    decode_ms: float = 0.0  # smoothed
+
+
 class Stored(msgspec.Struct, frozen=True):
     """The store holds these samples' answers (or better ones): the node may forget its own."""
 
@@ -236,4 +312,9 @@ Message = (
     | Thresholds
     | ClockAsk
     | ClockTell
+    | Task
+    | Done
+    | Lend
+    | Assign
+    | Sharing
 )

@@ -13,16 +13,21 @@ from ddnn.core.ids import is_id
 from ddnn.errors import RemoteProtocolError
 from ddnn.protocol.messages import (
     Answer,
+    Assign,
     Backlog,
     ClockAsk,
     ClockTell,
+    Done,
     Escalate,
     Features,
+    Lend,
     Message,
     Scores,
+    Sharing,
     Stats,
     Status,
     Stored,
+    Task,
     Thresholds,
 )
 
@@ -57,6 +62,11 @@ class Kind(Enum):
     BACKLOG = Rule("backlog", Backlog, qos=1)  # <node>: what was not confirmed
     STORED = Rule("stored", Stored, qos=1)  # <node>: confirmed
     THRESHOLDS = Rule("node", Thresholds, qos=1, retain=True, leaf="cmd/thresholds")
+    TASK = Rule("task", Task)  # <group>: for all of its workers; the group is the sharing edge
+    DONE = Rule("done", Done)  # <worker>
+    LEND = Rule("node", Lend, qos=1, retain=True, leaf="lend")
+    ASSIGN = Rule("assign", Assign, qos=1, retain=True)  # <group>
+    SHARING = Rule("sharing", Sharing)  # <group>
     CLOCK_ASK = Rule("clock", ClockAsk)  # <device>
     CLOCK_TELL = Rule("clock", ClockTell, leaf="reply")  # <device>
 

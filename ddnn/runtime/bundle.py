@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -26,6 +27,7 @@ MAX_FILE_BYTES = 1 << 30
 MAX_GOLDEN_BYTES = 64 << 20
 # Kernels differ between processors in the last bits; a wrong file differs in the first.
 GOLDEN_TOLERANCE = 2e-3
+Document = TypeVar("Document", bound=msgspec.Struct)
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,100}")
 
 
@@ -41,21 +43,31 @@ class Bundle:
 
 def read_manifest(path: Path) -> tuple[Manifest, str]:
     """The manifest of a bundle directory and the bundle's id."""
-    file = path / MANIFEST
+    return read_document(path / MANIFEST, Manifest, "a bundle", "ddnn train --out")
+
+
+def read_document(
+    file: Path, kind: type[Document], what: str, made_by: str
+) -> tuple[Document, str]:
+    """A JSON document at the root of a directory, checked whole, and its id."""
     try:
         if file.stat().st_size > MAX_MANIFEST_BYTES:
-            raise ConfigError(f"{file}: larger than {MAX_MANIFEST_BYTES} bytes, not a manifest")
+            raise ConfigError(f"{file}: larger than {MAX_MANIFEST_BYTES} bytes, not {what}'s")
         data = file.read_bytes()
     except OSError as error:
         raise ConfigError(
-            f"{path} is not a bundle: {error.strerror or error}; "
-            "expected a directory made by `ddnn train --out`"
+            f"{file.parent} is not {what}: {error.strerror or error}; "
+            f"expected a directory made by `{made_by}`"
         ) from None
     try:
-        manifest = msgspec.json.decode(data, type=Manifest)
+        document = msgspec.json.decode(data, type=kind)
     except msgspec.MsgspecError as error:
-        raise ConfigError(f"{file}: {error}; train or copy the bundle again") from None
-    return manifest, hashlib.sha256(data).hexdigest()[:ID_CHARS]
+        raise ConfigError(f"{file}: {error}; make or copy it again") from None
+    return document, document_id(data)
+
+
+def document_id(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:ID_CHARS]
 
 
 def load_bundle(
@@ -66,22 +78,33 @@ def load_bundle(
     """Load and check the sections `names` (default: all): checksums first, then golden outputs."""
     manifest, bundle_id = read_manifest(path)
     wanted = sorted(manifest.sections) if names is None else list(names)
-    for name in wanted:
-        if name not in manifest.sections:
-            raise ConfigError(
-                f"bundle {path} has no section {name!r}; it has {', '.join(manifest.sections)}"
-            )
-    golden = _read_golden(checked_file(path, manifest.golden))
+    sections = load_sections(path, manifest.sections, manifest.golden, load_section, wanted)
+    return Bundle(path, bundle_id, manifest, sections)
+
+
+def load_sections(
+    path: Path,
+    files: Mapping[str, BundleFile],
+    golden_file: BundleFile,
+    load_section: Callable[[Path], Section],
+    names: Iterable[str],
+) -> dict[str, Section]:
+    """The sections `names` of a directory, each checked against its golden outputs."""
+    names = list(names)
+    for name in names:
+        if name not in files:
+            raise ConfigError(f"bundle {path} has no section {name!r}; it has {', '.join(files)}")
+    golden = _read_golden(checked_file(path, golden_file))
     sections: dict[str, Section] = {}
-    for name in wanted:
-        file = checked_file(path, manifest.sections[name])
+    for name in names:
+        file = checked_file(path, files[name])
         try:
             section = load_section(file)
             _check_golden(path, name, section, golden)
         except SectionError as error:
             raise ConfigError(f"bundle {path}: section {name}: {error}") from None
         sections[name] = section
-    return Bundle(path, bundle_id, manifest, sections)
+    return sections
 
 
 def checked_file(path: Path, entry: BundleFile) -> Path:
@@ -162,8 +185,13 @@ def file_entry(file: Path) -> BundleFile:
 
 def write_manifest(path: Path, manifest: Manifest) -> str:
     """Write the manifest last, so that a bundle without one is known as unfinished; its id."""
-    data = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
-    fresh = path / (MANIFEST + ".new")
+    return write_document(path / MANIFEST, manifest)
+
+
+def write_document(file: Path, document: msgspec.Struct) -> str:
+    """Write a JSON document whole or not at all; its id."""
+    data = msgspec.json.format(msgspec.json.encode(document), indent=1)
+    fresh = file.with_name(file.name + ".new")
     fresh.write_bytes(data)
-    fresh.replace(path / MANIFEST)
-    return hashlib.sha256(data).hexdigest()[:ID_CHARS]
+    fresh.replace(file)
+    return document_id(data)

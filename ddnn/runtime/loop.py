@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import threading
 import time
 from collections import deque
@@ -25,6 +27,8 @@ from ddnn.protocol.machine import (
     Event,
     Forget,
     Keep,
+    Load,
+    Loaded,
     Machine,
     Now,
     Publish,
@@ -32,6 +36,7 @@ from ddnn.protocol.machine import (
     Save,
     Saved,
     Tick,
+    Unload,
 )
 from ddnn.protocol.messages import Answer, RoleName, Stats, Status
 from ddnn.protocol.topics import Kind, Topic
@@ -81,7 +86,22 @@ class _Stop:
     pass
 
 
-Inbox = LinkEvent | Captured | Computed | Saved | Publish | _Stop
+def be_nice() -> None:
+    """This thread gives way to the others of the machine (Linux counts niceness by thread)."""
+    with contextlib.suppress(OSError, AttributeError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A section that was loaded in another thread; None where that failed."""
+
+    name: str
+    section: Section | None
+    slow: bool = False
+
+
+Inbox = LinkEvent | Captured | Computed | Saved | Publish | _Ready | _Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +119,7 @@ class Loop:
     The owner thread alone touches the machine and drives the transport; what other threads have
     for it (frames, results of slow sections, what is stored) is put into its inbox.
     `save` takes the answers of a Save effect and a function to call once they are stored.
+    `load` makes the section of a Load effect, in another thread.
     `report` gives counts and gauges of what else runs in this process, for its statistics;
     `announce` retained messages that are published at every connect.
     """
@@ -110,6 +131,7 @@ class Loop:
         transport: Transport,
         sections: Mapping[str, Section] | None = None,
         *,
+        load: Callable[[str], Section] | None = None,
         answer_log: AnswerLog | None = None,
         save: Callable[[Save, Callable[[Saved], None]], None] | None = None,
         observe: Callable[[Event], None] | None = None,
@@ -121,11 +143,14 @@ class Loop:
         self.counts: dict[str, int] = {}
         self._sections = dict(sections or {})
         self._slow: set[str] = set()
+        self._lent: set[str] = set()  # those loaded for others
+        self._load = load
         self._answer_log, self._save, self._observe = answer_log, save, observe
         self._report, self._announce = report, announce
         self._stats_every_s = stats_every_s
         self._inbox: deque[Inbox] = deque()
-        self._pool: ThreadPoolExecutor | None = None
+        # A thread for slow sections of one's own, one for what is lent to others.
+        self._pools: dict[bool, ThreadPoolExecutor] = {}
         self._thread = threading.Thread(target=self._run, name="machine", daemon=True)
         self._started_s = time.monotonic()
         self.link = LinkState(False, self._started_s, "not connected yet")
@@ -158,8 +183,8 @@ class Loop:
         self._put(_Stop())
         self._thread.join(timeout_s)
         self.transport.close(self._status("stopped", self._session))
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in self._pools.values():
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def join(self, timeout_s: float) -> bool:
         """Wait for the machine's thread; True once it has ended."""
@@ -201,19 +226,26 @@ class Loop:
             log.exception("the machine failed")
 
     def _warm_up(self) -> None:
-        """Measure each section once warm: the fast ones run inline."""
         for name, section in self._sections.items():
-            inputs: Arrays = getattr(section, "example", dict)()
-            for _ in range(3):
-                started_s = time.perf_counter()
-                if inputs:
-                    section(inputs)
-                    self.inferred_s = time.monotonic()
-                took_s = time.perf_counter() - started_s
-            if took_s > INLINE_S:
+            if self._is_slow(section):
                 self._slow.add(name)
-        if self._slow:
-            self._pool = ThreadPoolExecutor(1, thread_name_prefix="section")
+
+    def _is_slow(self, section: Section) -> bool:
+        """Measured once warm: fast sections run inline."""
+        inputs: Arrays = getattr(section, "example", dict)()
+        took_s = 0.0
+        for _ in range(3 if inputs else 0):
+            started_s = time.perf_counter()
+            section(inputs)
+            self.inferred_s = time.monotonic()
+            took_s = time.perf_counter() - started_s
+        return took_s > INLINE_S
+
+    def _pool(self, lent: bool = False) -> ThreadPoolExecutor:
+        if lent not in self._pools:
+            name = "lent" if lent else "section"
+            self._pools[lent] = ThreadPoolExecutor(1, name, be_nice if lent else None)
+        return self._pools[lent]
 
     def _serve(self) -> None:
         stats_due_s = time.monotonic() + self._stats_every_s
@@ -275,6 +307,12 @@ class Loop:
                 self._perform(item)
             case Captured() | Computed() | Saved():
                 return item
+            case _Ready(name, section, slow):
+                if section is not None:
+                    self._sections[name] = section
+                    self._lent.add(name)
+                    (self._slow.add if slow else self._slow.discard)(name)
+                return Loaded(name, section is not None)
         return None
 
     def _correct(self, seen: Status) -> None:
@@ -303,10 +341,14 @@ class Loop:
                 self._count("messages_sent")
                 self._count("bytes_sent", publish_bytes(text, len(payload), rule.qos))
                 self.transport.publish(text, payload, rule.qos, rule.retain)
-            case Compute() if effect.section in self._slow and self._pool is not None:
-                self._pool.submit(lambda: self._put(self._compute(effect)))
+            case Compute() if effect.section in self._slow:
+                self._pool(effect.lent).submit(lambda: self._put(self._compute(effect)))
             case Compute():
                 return self._compute(effect)
+            case Load(name):
+                self._pool(lent=True).submit(lambda: self._put(self._ready(name)))
+            case Unload(name):
+                self._sections.pop(name, None)
             case Keep() | Forget():
                 self._write_down(effect)
             case Save():
@@ -327,6 +369,16 @@ class Loop:
             self._count("answer_log_failed")
             log.error("answers are not on disk: %s", error)
 
+    def _ready(self, name: str) -> _Ready:
+        if self._load is None:
+            return _Ready(name, None)
+        try:
+            section = self._load(name)
+            return _Ready(name, section, self._is_slow(section))
+        except Exception as error:  # a wrong file, or whatever else: the machine must hear of it
+            log.error("section %s not loaded: %s", name, error)
+            return _Ready(name, None)
+
     def _compute(self, effect: Compute) -> Computed:
         try:
             outputs = self._sections[effect.section](effect.inputs)
@@ -344,8 +396,8 @@ class Loop:
             inputs: Arrays = getattr(section, "example", dict)()
             if inputs:
                 prove = Compute(("prove", 0), name, inputs)
-                if name in self._slow and self._pool is not None:
-                    self._pool.submit(self._compute, prove)
+                if name in self._slow:
+                    self._pool(name in self._lent).submit(self._compute, prove)
                 else:
                     self._compute(prove)
 

@@ -30,6 +30,8 @@ from ddnn.protocol.machine import (
     Event,
     Forget,
     Keep,
+    Load,
+    Loaded,
     Machine,
     Now,
     Publish,
@@ -340,6 +342,8 @@ class Simulation:
                         self._handle(name, Computed(effect.job, outputs))
 
                 self.at(self.now_s + node.compute_s, computed)
+            case Load(section):
+                self.at(self.now_s + node.compute_s, lambda: self._loaded(name, machine, section))
             case Keep(answer):
                 if not node.connected:
                     self.answers.append((self.now_s, node.identity.site, answer))
@@ -352,6 +356,11 @@ class Simulation:
                     old = self.store.get((site, answer.sample))
                     self.store[site, answer.sample] = better(old, answer) if old else answer
                 self._later(lambda: self._handle(name, Saved(answers)))
+
+    def _loaded(self, name: str, machine: Machine | None, section: str) -> None:
+        node = self._nodes[name]
+        if node.machine is machine:
+            self._handle(name, Loaded(section, section in node.sections))
 
 
 def _matches(text: list[str], topic: list[str]) -> bool:

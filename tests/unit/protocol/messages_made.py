@@ -9,19 +9,26 @@ from hypothesis import strategies as st
 
 from ddnn.protocol.messages import (
     MAX_COUNT,
+    MAX_PIECES,
     Answer,
+    Assign,
     Backlog,
     ClockAsk,
     ClockTell,
+    Done,
     Escalate,
     Features,
+    Lend,
     Message,
     Scores,
+    Sharing,
     Stats,
     Status,
     Stored,
+    Task,
     Tensor,
     Thresholds,
+    WorkerState,
 )
 from ddnn.protocol.topics import Kind
 
@@ -38,6 +45,7 @@ ROLES = st.sampled_from(["device", "edge", "cloud", "store", "worker"])
 EXITS = st.sampled_from(["device", "local", "edge", "cloud"])
 SHARES = st.floats(0, 1)
 SPENT = st.tuples(COUNTS, COUNTS)
+PIECES = st.integers(0, MAX_PIECES - 1)
 FLOATS_32 = st.floats(width=32)
 
 
@@ -138,6 +146,53 @@ STRATEGIES: dict[Kind, st.SearchStrategy[Any]] = {
     ),
     Kind.CLOCK_ASK: st.builds(ClockAsk, asked_at_s=SECONDS),
     Kind.CLOCK_TELL: st.builds(ClockTell, echo_s=SECONDS, told_at_s=SECONDS),
+    Kind.TASK: st.builds(Task, v=st.just(1), plan=BUNDLES, job=COUNTS, x=tensors()),
+    Kind.DONE: st.builds(Done, v=st.just(1), plan=BUNDLES, job=COUNTS, piece=PIECES, z=tensors()),
+    Kind.LEND: st.builds(
+        Lend,
+        plan=BUNDLES,
+        holds=st.lists(PIECES, max_size=4),
+        flops_per_s=st.floats(0, 1e15),
+        memory_bytes=COUNTS,
+    ),
+    Kind.ASSIGN: st.builds(
+        Assign,
+        plan=BUNDLES,
+        pieces=st.dictionaries(IDS, st.lists(PIECES, max_size=4), max_size=3),
+    ),
+    Kind.SHARING: st.builds(
+        Sharing,
+        plan=BUNDLES,
+        layer=BUNDLES,
+        redundancy=BUNDLES,
+        code=BUNDLES,
+        n=COUNTS,
+        k=COUNTS,
+        tolerate=COUNTS,
+        decodable=st.booleans(),
+        live_pieces=COUNTS,
+        workers=st.dictionaries(
+            IDS,
+            st.builds(
+                WorkerState,
+                state=st.sampled_from(["live", "loading", "stalled", "lost", "faulty"]),
+                pieces=st.lists(PIECES, max_size=4),
+                planned=st.booleans(),
+                answered=COUNTS,
+                used=COUNTS,
+                late=COUNTS,
+                missed=COUNTS,
+                latency_ms=st.floats(0, 1e9),
+            ),
+            max_size=3,
+        ),
+        decoded=COUNTS,
+        computed_here=COUNTS,
+        given_up=COUNTS,
+        missing=st.lists(IDS, max_size=3),
+        gather_ms=st.floats(0, 1e9),
+        decode_ms=st.floats(0, 1e9),
+    ),
 }
 
 
@@ -179,4 +234,26 @@ SAMPLES: dict[Kind, Message] = {
     Kind.THRESHOLDS: Thresholds("b1", {"local": 0.25, "edge": 1.0}, 7),
     Kind.CLOCK_ASK: ClockAsk(1.75e9),
     Kind.CLOCK_TELL: ClockTell(1.75e9, 1.75e9 + 0.5),
+    Kind.TASK: Task(1, "p1", 1 << 42, _THREE),
+    Kind.DONE: Done(1, "p1", 1 << 42, 5, _THREE),
+    Kind.LEND: Lend("p1", [0, 3], 2.5e9, 1 << 30),
+    Kind.ASSIGN: Assign("p1", {"worker1": [0], "worker2": [1, 2]}),
+    Kind.SHARING: Sharing(
+        "p1",
+        "conv1",
+        "coded",
+        "mds",
+        3,
+        2,
+        1,
+        True,
+        3,
+        {"worker1": WorkerState("live", [0], True, 9, 8, 1, 0, 0.75)},
+        9,
+        1,
+        0,
+        ["worker2"],
+        0.5,
+        0.02,
+    ),
 }

@@ -28,7 +28,9 @@ from ddnn.protocol.messages import (
 from ddnn.protocol.topics import Kind, Topic
 
 KINDS = pytest.mark.parametrize("kind", list(Kind), ids=lambda kind: kind.name)
-MSGPACK = (Kind.SCORES, Kind.FEATURES, Kind.ESCALATE, Kind.UPLINK, Kind.VERDICT)
+MSGPACK = (
+    Kind.SCORES, Kind.FEATURES, Kind.ESCALATE, Kind.UPLINK, Kind.VERDICT, Kind.TASK, Kind.DONE,
+)  # fmt: skip
 
 
 def refused(kind: Kind, data: bytes) -> None:

@@ -78,7 +78,7 @@ def test_the_topics_as_documented() -> None:
 
 def test_only_presence_and_settings_are_retained() -> None:
     retained = {kind for kind in Kind if kind.value.retain}
-    assert retained == {Kind.STATUS, Kind.THRESHOLDS}
+    assert retained == {Kind.STATUS, Kind.THRESHOLDS, Kind.LEND, Kind.ASSIGN}
     confirmed = {kind for kind in Kind if kind.value.qos}
     assert confirmed == {*retained, Kind.BACKLOG, Kind.STORED}
 

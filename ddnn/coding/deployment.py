@@ -1,0 +1,83 @@
+"""What `ddnn plan` decides: where a layer is cut, how it is coded, and who holds which shards."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ddnn.coding.code import Code
+from ddnn.coding.coverage import Cost, Redundancy
+from ddnn.core.files import BundleFile
+from ddnn.core.ids import require_id
+from ddnn.errors import ConfigError
+
+HEAD, TAIL = "head", "tail"
+FORMAT = 1
+
+
+def shard_name(piece: int) -> str:
+    """The name of a shard's section."""
+    return f"shard{piece}"
+
+
+class Checked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the code's certificate says (see ddnn.coding.code.Certificate)."""
+
+    worst_condition: float
+    worst_set: tuple[int, ...]
+    exhaustive: bool
+    checked: int
+
+
+class Deployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A plan. The edge's section is head, then the coded layer, then tail.
+
+    Arrays: head "features" -> "x", "carry0", …; shard "x" -> "z"; tail "z", "carry0", … ->
+    "scores", "features".
+    """
+
+    format: Literal[1]
+    bundle: str  # id of the bundle whose section is cut
+    section: str  # the edge that shares its layer; also the workers' group
+    layer: str
+    kind: Literal["dense", "conv2d"]
+    redundancy: Redundancy
+    tolerate: int  # workers that may vanish
+    code: str  # name
+    s: int  # shards that may vanish
+    generator: list[list[float]]  # [n, k]
+    units: int  # outputs of the layer
+    input_shape: tuple[int, ...]  # of x
+    shard_shape: tuple[int, ...]  # of a shard's z
+    workers: dict[str, tuple[int, ...]]  # the shards of each
+    sections: dict[str, BundleFile]  # head, tail, shard0 …
+    golden: BundleFile
+    cost: Cost
+    certificate: Checked
+
+    def __post_init__(self) -> None:
+        generator = self.matrix
+        if generator.ndim != 2 or not np.isfinite(generator).all():
+            raise ConfigError("plan: the generator is no matrix of numbers; plan again")
+        held = [piece for pieces in self.workers.values() for piece in pieces]
+        if sorted(held) != list(range(len(self.generator))):
+            raise ConfigError("plan: every shard must have exactly one worker; plan again")
+        for worker in self.workers:
+            require_id(worker, "worker")
+        names = {HEAD, TAIL, *map(shard_name, held)}
+        if names != set(self.sections):
+            raise ConfigError(f"plan: sections {sorted(self.sections)}; expected {sorted(names)}")
+
+    @property
+    def matrix(self) -> NDArray[np.float64]:
+        try:
+            return np.asarray(self.generator, np.float64)
+        except ValueError:
+            raise ConfigError("plan: the generator's rows differ in length; plan again") from None
+
+    def make_code(self) -> Code:
+        """The code, to decode with."""
+        return Code(self.matrix, self.s, name=self.code)

@@ -1,0 +1,249 @@
+"""An edge that shares the heavy layer of its section among workers.
+
+    inner machine: Compute(edge) ─► head ─► task to all workers ─► first decodable set ─► decode
+                                     │                                                      │
+    inner machine: Computed  ◄─ undivided section here, where                      tail ◄───┘
+                   ▲             the live workers are not enough,                   │
+                   │             or not in time                                     │
+                   └────────────────────────────────────────────────────────────────┘
+The inner machine does not know: what it asks to compute is computed, here or elsewhere. Hadidi et
+al., EDGE 2023, section V (any N of N+1 answers), with codes that bear the loss of any s workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddnn.coding.deployment import HEAD, TAIL, Deployment
+from ddnn.core.partition import join
+from ddnn.core.section import Arrays
+from ddnn.errors import InconsistentAnswersError, NotDecodableError
+from ddnn.machines.gather import Ended, Enough, Failed, Gather, Outcome, smoothed
+from ddnn.protocol.machine import (
+    Compute,
+    Computed,
+    Effect,
+    Event,
+    Machine,
+    Now,
+    Publish,
+)
+from ddnn.protocol.messages import Sharing
+from ddnn.protocol.topics import Kind, Topic
+
+CHECK_S = 0.5  # how often surplus answers are looked at: do they agree?
+TELL_S = 1.0  # how often the state is published
+LIMIT = 256  # samples at a time
+
+
+@dataclass(slots=True)
+class _Job:
+    asked: Compute  # what the inner machine wants
+    carries: dict[str, NDArray[Any]] = field(default_factory=dict)  # from head to tail
+    x: NDArray[Any] | None = None
+
+
+class SharingNode:
+    """Wraps a machine: its section `deployment.section` runs on workers. Sans-IO."""
+
+    def __init__(
+        self,
+        inner: Machine,
+        site: str,
+        plan: str,
+        deployment: Deployment,
+        *,
+        threshold_s: float = 0.0,
+        timeout_s: float = 0.12,
+        here: bool = True,
+        stopwatch: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        """plan: its id. here: whether this node can compute the undivided section itself; if not,
+        the inner machine is told that the section failed. See Gather for the times.
+        stopwatch: seconds, only to tell how long decoding takes."""
+        self._inner, self._deployment = inner, deployment
+        self.site, self.plan, self._here = site, plan, here
+        self._stopwatch = stopwatch
+        self._code = deployment.make_code()
+        self._gather = Gather(
+            site,
+            deployment.section,
+            plan,
+            deployment.workers,
+            self._code.decodable,
+            deployment.shard_shape,
+            threshold_s=threshold_s,
+            timeout_s=timeout_s,
+        )
+        self._own: dict[str, int] = {"decoded": 0, "computed_here": 0, "given_up": 0}
+        self._jobs: dict[int, _Job] = {}  # by our own number
+        self._number = 0
+        self._tasks: dict[int, int] = {}  # the gatherer's number -> ours
+        self._gather_s = self._decode_s = 0.0
+        self._missing: tuple[str, ...] = ()
+        self._check_s = self._tell_s = 0.0
+
+    # --------------------------------------------------------------- as a machine
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return {**self._inner.counts, **self._gather.counts, **self._own}
+
+    @property
+    def gauges(self) -> dict[str, float]:
+        shared = {
+            "live_pieces": float(len(self._gather.live_pieces)),
+            "decodable": float(self._gather.possible),
+            "gather_ms": 1e3 * self._gather_s,
+        }
+        return {**self._inner.gauges, **shared}
+
+    def subscriptions(self) -> list[str]:
+        return sorted({*self._inner.subscriptions(), *self._gather.subscriptions()})
+
+    def deadline_s(self) -> float | None:
+        times = (self._inner.deadline_s(), self._gather.deadline_s(), self._tell_s)
+        return min(time_s for time_s in times if time_s is not None)
+
+    def handle(self, event: Event, now: Now) -> list[Effect]:
+        match event:
+            case Computed((name, number)) if name == HEAD:
+                effects = self._headed(number, event.outputs, now)
+            case Computed((name, number)) if name == TAIL:
+                effects = self._tailed(number, event.outputs, now)
+            case _:
+                effects, outcomes = self._gather.handle(event, now)
+                effects += self._ask(self._inner.handle(event, now), now)
+                effects += self._outcomes(outcomes, now)
+        if now.monotonic_s >= self._tell_s:
+            self._tell_s = now.monotonic_s + TELL_S
+            effects.append(Publish(self._topic(), self._state()))
+        return effects
+
+    # ------------------------------------------------------------------ a sample
+
+    def _ask(self, effects: list[Effect], now: Now) -> list[Effect]:
+        """The inner machine's effects; of its section, head first if there are workers."""
+        result: list[Effect] = []
+        for effect in effects:
+            if isinstance(effect, Compute) and effect.section == self._deployment.section:
+                result += self._begin(effect, now)
+            else:
+                result.append(effect)
+        return result
+
+    def _begin(self, asked: Compute, now: Now) -> list[Effect]:
+        probe = False
+        if not self._gather.possible:
+            probe = self._gather.probe_due(now)
+            if not probe:
+                return self._alone(asked, now)
+        self._number += 1
+        self._jobs[self._number] = _Job(asked)
+        if len(self._jobs) > LIMIT:
+            return self._give_up(next(iter(self._jobs)), now)
+        return [Compute((HEAD, self._number), HEAD, asked.inputs)]
+
+    def _headed(self, number: int, outputs: Arrays | None, now: Now) -> list[Effect]:
+        job = self._jobs.get(number)
+        if job is None:
+            return []
+        if outputs is None:
+            return self._give_up(number, now)
+        carries = {name: array for name, array in outputs.items() if name != "x"}
+        job.carries = carries
+        if not self._gather.possible:  # only to learn whether those who stalled are back
+            _, effects = self._gather.scatter(outputs["x"], now, probe=True)
+            return [*effects, *self._give_up(number, now)]
+        task, effects = self._gather.scatter(outputs["x"], now)
+        self._tasks[task] = number
+        return effects
+
+    def _outcomes(self, outcomes: list[Outcome], now: Now) -> list[Effect]:
+        effects: list[Effect] = []
+        for outcome in outcomes:
+            match outcome:
+                case Enough(task) if (number := self._tasks.pop(task, None)) is not None:
+                    effects += self._decode(number, outcome, now)
+                case Failed(task) if (number := self._tasks.pop(task, None)) is not None:
+                    effects += self._give_up(number, now)
+                case Ended(_, pieces):
+                    effects += self._check(pieces, now)
+        return effects
+
+    def _decode(self, number: int, enough: Enough, now: Now) -> list[Effect]:
+        started_s = self._stopwatch()
+        try:
+            z = join(self._code.decode(enough.pieces), self._deployment.units)
+        except InconsistentAnswersError as error:
+            return [*self._gather.distrust(error.workers), *self._give_up(number, now)]
+        except NotDecodableError:
+            return self._give_up(number, now)
+        self._gather_s = smoothed(self._gather_s, enough.after_s)
+        self._decode_s = smoothed(self._decode_s, self._stopwatch() - started_s)
+        self._missing = enough.missing
+        inputs = {"z": z.astype(np.float32, copy=False), **self._jobs[number].carries}
+        return [Compute((TAIL, number), TAIL, inputs)]
+
+    def _tailed(self, number: int, outputs: Arrays | None, now: Now) -> list[Effect]:
+        if outputs is None:
+            return self._give_up(number, now)
+        job = self._jobs.pop(number, None)
+        if job is None:
+            return []
+        self._own["decoded"] += 1
+        return self._ask(self._inner.handle(Computed(job.asked.job, outputs), now), now)
+
+    def _give_up(self, number: int, now: Now) -> list[Effect]:
+        job = self._jobs.pop(number, None)
+        return self._alone(job.asked, now) if job else []
+
+    def _alone(self, asked: Compute, now: Now) -> list[Effect]:
+        """Without the workers: the undivided section here, if this node can."""
+        if self._here:
+            self._own["computed_here"] += 1
+            return [asked]
+        self._own["given_up"] += 1
+        return self._ask(self._inner.handle(Computed(asked.job, None), now), now)
+
+    def _check(self, pieces: Any, now: Now) -> list[Effect]:
+        """Whether all answers to a task agree; if not, whoever is at fault is left out."""
+        if now.monotonic_s < self._check_s or len(pieces) <= self._code.k:
+            return []
+        self._check_s = now.monotonic_s + CHECK_S
+        try:
+            self._code.decode(pieces)
+        except InconsistentAnswersError as error:
+            return self._gather.distrust(error.workers)
+        except NotDecodableError:
+            pass
+        return []
+
+    # -------------------------------------------------------------------- tell
+
+    def _topic(self) -> Topic:
+        return Topic(self.site, Kind.SHARING, self._deployment.section)
+
+    def _state(self) -> Sharing:
+        deployment = self._deployment
+        return Sharing(
+            self.plan,
+            deployment.layer,
+            deployment.redundancy,
+            deployment.code,
+            self._code.n,
+            self._code.k,
+            deployment.tolerate,
+            self._gather.possible,
+            len(self._gather.live_pieces),
+            self._gather.states(),
+            **self._own,
+            missing=list(self._missing),
+            gather_ms=1e3 * self._gather_s,
+            decode_ms=1e3 * self._decode_s,
+        )

@@ -1,0 +1,45 @@
+"""A plan on disk: plan.json, head, tail and shards, golden vectors. Checked before use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ddnn.coding.deployment import Deployment
+from ddnn.core.section import Section
+from ddnn.errors import ConfigError
+from ddnn.runtime.bundle import load_sections, read_document, write_document
+
+PLAN = "plan.json"
+DIRECTORY = "deployment"  # in the bundle, unless another is named
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A plan that was read. `id` is the first 8 hex digits of its file's sha256."""
+
+    path: Path
+    id: str
+    deployment: Deployment
+
+    def load(self, load_section: Callable[[Path], Section], *names: str) -> dict[str, Section]:
+        """Some of its sections, each checked against its golden outputs; ConfigError."""
+        of = self.deployment
+        return load_sections(self.path, of.sections, of.golden, load_section, names)
+
+
+def read_plan(path: Path, bundle: str) -> Plan:
+    """The plan in a directory; ConfigError where it was made for another bundle."""
+    deployment, plan = read_document(path / PLAN, Deployment, "a plan", "ddnn plan")
+    if deployment.bundle != bundle:
+        raise ConfigError(
+            f"the plan in {path} is for bundle {deployment.bundle}, this is {bundle}; "
+            "plan again with `ddnn plan`"
+        )
+    return Plan(path, plan, deployment)
+
+
+def write_plan(path: Path, deployment: Deployment) -> str:
+    """Write plan.json, after all that it names; its id."""
+    return write_document(path / PLAN, deployment)
