@@ -1,4 +1,4 @@
-"""Wires a camera, a section and a broker connection into a device node."""
+"""Wires a camera, a section and a broker connection into a device node; or lends to others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import threading
 import time
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import click
 import msgspec
@@ -21,6 +21,7 @@ from ddnn.adapters.mqtt import MqttTransport
 from ddnn.adapters.systemd import Notifier
 from ddnn.errors import ConfigError, DdnnError, LinkError
 from ddnn.exits.device_node import DeviceNode, own_section
+from ddnn.exits.hierarchy import CLOUD
 from ddnn.machines.clock import OnSiteTime, SiteClock
 from ddnn.machines.parts import Parts
 from ddnn.protocol.machine import Now
@@ -33,6 +34,9 @@ from device_app.capture import Capture, Samples, Sink, live, no_counts, stored
 from device_app.picture import Image, MotionGate, parse_roi, scaled
 from device_app.sources import PREPARED, Uri, open_camera, open_source, parse_uri, require_libraries
 from device_app.ticks import Clock
+
+if TYPE_CHECKING:
+    from device_app.lend import Lending
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +55,16 @@ class DeviceSettings(NodeSettings, frozen=True, kw_only=True):
     source_file: Annotated[
         str,
         msgspec.Meta(description="File whose first line is the source: for URIs with a password."),
+    ] = ""
+    lend: Annotated[
+        Literal["off", "on"],
+        msgspec.Meta(
+            description="Lend computing power to the layer that an edge shares; without a source "
+            "this node does nothing else."
+        ),
+    ] = "off"
+    plan: Annotated[
+        str, msgspec.Meta(description="Directory that `ddnn plan` wrote [BUNDLE/deployment].")
     ] = ""
     rate_hz: Annotated[float, msgspec.Meta(description="Samples per second.", gt=0, le=1000)] = 10.0
     view: Annotated[
@@ -86,14 +100,22 @@ class DeviceSettings(NodeSettings, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if bool(self.source) == bool(self.source_file):
-            raise ConfigError(f"give either --source or --source-file; a source is one of {KINDS}")
+        if (self.source and self.source_file) or not (self.has_source or self.lend == "on"):
+            raise ConfigError(
+                f"give either --source or --source-file, or --lend on; a source is one of {KINDS}"
+            )
+        if self.plan and self.lend == "off":
+            raise ConfigError("--plan is for --lend on")
         parse_roi(self.roi)
         if self.source:
             self._check_source(parse_uri(self.source))
 
     def __repr__(self) -> str:
         return f"DeviceSettings({self.site}/{self.node})"  # its source may hold a password
+
+    @property
+    def has_source(self) -> bool:
+        return bool(self.source or self.source_file)
 
     def _check_source(self, source: Uri) -> None:
         if source.kind in PREPARED and (self.roi or self.motion):
@@ -120,14 +142,22 @@ class DeviceSettings(NodeSettings, frozen=True, kw_only=True):
 
 def check(settings: DeviceSettings) -> None:
     """Raise a DdnnError where `run` could not start, or the source gives no frame now."""
-    bundle = load(settings)
-    require_libraries(parse_uri(settings.uri).kind, imported=True)
     settings.check_files()
+    if not settings.has_source:
+        lending_of(settings, load_worker(settings))
+        return
+    bundle = load(settings)
+    if settings.lend == "on":
+        lending_of(settings, bundle.id)
+    require_libraries(parse_uri(settings.uri).kind, imported=True)
     click.echo(first_frame(settings, bundle.manifest.image_shape, view_of(settings, bundle)))
 
 
 def run(settings: DeviceSettings) -> None:
     """Run the device until SIGINT or SIGTERM."""
+    if not settings.has_source:
+        run_worker(settings)
+        return
     bundle = load(settings)
     manifest = bundle.manifest
     answers = FileAnswerLog(Path(settings.state) / f"{settings.node}.answers")
@@ -136,11 +166,13 @@ def run(settings: DeviceSettings) -> None:
     )
     clock = SiteClock(settings.site, settings.node)
     counts = no_counts()
+    lending = lending_of(settings, bundle.id) if settings.lend == "on" else None
     loop = Loop(
         Identity(settings.site, settings.node, "device", bundle.id, ddnn_version()),
-        Parts(OnSiteTime(device, clock), clock),
+        Parts(OnSiteTime(device, clock), clock, *([lending.machine] if lending else [])),
         MqttTransport.of(settings),
         bundle.sections,
+        load=lending.load if lending else None,
         answer_log=answers,
         report=lambda: (counts, capture.gauges()),
         stats_every_s=settings.stats_every_s,
@@ -153,6 +185,40 @@ def run(settings: DeviceSettings) -> None:
         run_until_signal(loop, Notifier())
     finally:
         capture.close()
+
+
+def run_worker(settings: DeviceSettings) -> None:
+    """A node without a camera, that only lends."""
+    bundle = load_worker(settings)
+    lending = lending_of(settings, bundle)
+    loop = Loop(
+        Identity(settings.site, settings.node, "worker", bundle, ddnn_version()),
+        lending.machine,
+        MqttTransport.of(settings),
+        load=lending.load,
+        stats_every_s=settings.stats_every_s,
+    )
+    run_until_signal(loop, Notifier())
+
+
+def load_worker(settings: DeviceSettings) -> str:
+    """The id of the bundle. ConfigError where the node has work of its own in it."""
+    manifest, bundle = read_manifest(Path(settings.bundle))
+    hierarchy = manifest.hierarchy
+    if settings.node in (*hierarchy.devices, *(group.id for group in hierarchy.edges), CLOUD):
+        raise ConfigError(
+            f"--node {settings.node!r} has a place of its own in the bundle: give it a --source, "
+            "or the worker another name, such as worker1"
+        )
+    return bundle
+
+
+def lending_of(settings: DeviceSettings, bundle: str) -> Lending:
+    try:
+        from device_app.lend import open_lending  # needs scipy, which only lenders install
+    except ImportError as error:
+        raise ConfigError(f"--lend on needs scipy ({error}): pip install 'ddnn[coding]'") from None
+    return open_lending(settings, settings.plan, bundle)
 
 
 def load(settings: DeviceSettings) -> Bundle:

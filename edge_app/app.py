@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
 from ddnn.adapters.litert import LiteRtSection
 from ddnn.adapters.mqtt import MqttTransport
+from ddnn.core.section import Section
+from ddnn.errors import ConfigError
 from ddnn.exits.edge_node import EdgeNode
 from ddnn.exits.manifest import Manifest
 from ddnn.protocol.home_assistant import discovery, require_prefix
+from ddnn.protocol.machine import Machine
+from ddnn.protocol.messages import Answer
 from ddnn.runtime.answer_log import FileAnswerLog
 from ddnn.runtime.bundle import Bundle, load_bundle, read_manifest
 from ddnn.runtime.loop import Identity, Loop
@@ -29,8 +35,40 @@ class EdgeSettings(NodeSettings, frozen=True, kw_only=True):
         ),
     ] = ""
 
+    redundancy: Annotated[
+        Literal["off", "on"],
+        msgspec.Meta(description="Share a layer among workers, as `ddnn plan` planned it."),
+    ] = "off"
+    plan: Annotated[
+        str, msgspec.Meta(description="Directory that `ddnn plan` wrote [BUNDLE/deployment].")
+    ] = ""
+    straggler_threshold_s: Annotated[
+        float,
+        msgspec.Meta(
+            description="All live workers are waited for so long; then, or at once with 0, any "
+            "answers that suffice are decoded.",
+            ge=0,
+        ),
+    ] = 0.0
+    layer_timeout_s: Annotated[
+        float,
+        msgspec.Meta(description="A layer that workers have not computed within this fails.", gt=0),
+    ] = 0.06
+    layer_here: Annotated[
+        Literal["on", "off"],
+        msgspec.Meta(
+            description="Compute the layer on this node where the workers do not suffice; off: "
+            "such samples are answered by a shallower exit."
+        ),
+    ] = "on"
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.redundancy == "on" and self.layer_timeout_s >= 2 * self.window_s:
+            raise ConfigError(
+                f"--layer-timeout-s {self.layer_timeout_s:g}: the exit waits {2 * self.window_s:g} "
+                "s for the section (twice --window-s); use less"
+            )
         if self.home_assistant:
             require_prefix(self.home_assistant)
 
@@ -40,13 +78,57 @@ def load(settings: EdgeSettings) -> Bundle:
     path = Path(settings.bundle)
     hierarchy = read_manifest(path)[0].hierarchy
     hierarchy.group(settings.node)
-    return load_bundle(path, LiteRtSection, [settings.node] if hierarchy.edge_section else [])
+    whole = hierarchy.edge_section and (settings.redundancy == "off" or settings.layer_here == "on")
+    return load_bundle(path, LiteRtSection, [settings.node] if whole else [])
+
+
+def share(settings: EdgeSettings, bundle: str, edge: Machine) -> tuple[Machine, dict[str, Section]]:
+    """The machine that shares its layer, and the sections it needs beside the bundle's."""
+    try:
+        # These need scipy, which only edges that share a layer install.
+        from ddnn.coding.deployment import HEAD, TAIL
+        from ddnn.coding.sharing_node import SharingNode
+        from ddnn.runtime.deployment import DIRECTORY, read_plan
+    except ImportError as error:
+        raise ConfigError(
+            f"--redundancy on needs scipy ({error}): pip install 'ddnn[coding]'"
+        ) from None
+    plan = read_plan(Path(settings.plan or Path(settings.bundle) / DIRECTORY), bundle)
+    if plan.deployment.section != settings.node:
+        raise ConfigError(
+            f"the plan in {plan.path} is for {plan.deployment.section}, not for {settings.node}"
+        )
+    machine = SharingNode(
+        edge,
+        settings.site,
+        plan.id,
+        plan.deployment,
+        threshold_s=settings.straggler_threshold_s,
+        timeout_s=settings.layer_timeout_s,
+        here=settings.layer_here == "on",
+        stopwatch=time.perf_counter,
+    )
+    return machine, plan.load(LiteRtSection, HEAD, TAIL)
 
 
 def check(settings: EdgeSettings) -> None:
     """Raise a DdnnError where `run` could not start."""
-    load(settings)
+    open_edge(settings)
     settings.check_files()
+
+
+def open_edge(
+    settings: EdgeSettings, pending: Iterable[Answer] = ()
+) -> tuple[Bundle, Machine, dict[str, Section]]:
+    """The bundle, the machine, and all sections that it runs."""
+    bundle = load(settings)
+    edge = EdgeNode(
+        settings.site, settings.node, bundle.id, bundle.manifest, settings.timing, pending
+    )
+    if settings.redundancy == "off":
+        return bundle, edge, bundle.sections
+    machine, more = share(settings, bundle.id, edge)
+    return bundle, machine, {**bundle.sections, **more}
 
 
 def announcements(settings: EdgeSettings, manifest: Manifest) -> list[tuple[str, bytes]]:
@@ -68,19 +150,15 @@ def announcements(settings: EdgeSettings, manifest: Manifest) -> list[tuple[str,
 
 def run(settings: EdgeSettings) -> None:
     """Run the edge until SIGINT or SIGTERM."""
-    bundle = load(settings)
-    manifest, bundle_id = bundle.manifest, bundle.id
     answers = FileAnswerLog(Path(settings.state) / f"{settings.node}.answers")
-    machine = EdgeNode(
-        settings.site, settings.node, bundle_id, manifest, settings.timing, answers.pending
-    )
+    bundle, machine, sections = open_edge(settings, answers.pending)
     loop = Loop(
-        Identity(settings.site, settings.node, "edge", bundle_id, ddnn_version()),
+        Identity(settings.site, settings.node, "edge", bundle.id, ddnn_version()),
         machine,
         MqttTransport.of(settings),
-        bundle.sections,
+        sections,
         answer_log=answers,
-        announce=announcements(settings, manifest),
+        announce=announcements(settings, bundle.manifest),
         stats_every_s=settings.stats_every_s,
     )
     run_until_signal(loop)

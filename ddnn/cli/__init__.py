@@ -8,6 +8,7 @@ from ddnn.cli.demo import demo
 from ddnn.cli.doctor import doctor
 from ddnn.cli.evaluate import evaluate
 from ddnn.cli.health import health
+from ddnn.cli.plan import plan
 from ddnn.cli.secrets import secrets
 from ddnn.cli.status import status
 from ddnn.cli.train import train
@@ -26,6 +27,7 @@ def main() -> None:
 
 main.add_command(train)
 main.add_command(evaluate)
+main.add_command(plan)
 main.add_command(demo)
 main.add_command(doctor)
 main.add_command(status)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -24,13 +25,14 @@ from ddnn.adapters import broker as brokers
 from ddnn.adapters.command import exit_codes
 from ddnn.adapters.mqtt import DrivenTransport, MqttTransport
 from ddnn.cli.control import Control
+from ddnn.cli.plan import REDUNDANCIES
 from ddnn.core.ids import tick_of
 from ddnn.errors import ConfigError, DdnnError, LinkError, RemoteProtocolError
 from ddnn.exits.answers import better
 from ddnn.exits.hierarchy import CLOUD, CONFIGURATIONS
 from ddnn.protocol import topics
 from ddnn.protocol.codec import decode
-from ddnn.protocol.messages import Answer, Backlog, Stats, Status, drops
+from ddnn.protocol.messages import Answer, Backlog, Sharing, Stats, Status, drops
 from ddnn.protocol.topics import Kind, topic_filter
 from ddnn.runtime.answer_log import read_answers
 from ddnn.runtime.bundle import read_manifest
@@ -51,6 +53,7 @@ Examples:
   ddnn demo                                   live, until Ctrl-C
   ddnn demo --headless --samples 200 --json   one JSON object
   ddnn demo --headless --samples 200 --kill cam3@100 --restart cam3@150
+  ddnn demo --redundancy coded --workers 6 --tolerate 2 --kill worker1@40
 """
 
 
@@ -70,6 +73,14 @@ Examples:
               help="SIGKILL a node (cam1 …, edge, cloud, broker) after N samples.")  # fmt: skip
 @click.option("--restart", "restarts", multiple=True, metavar="NODE@N",
               help="Start a killed node again after N samples.")  # fmt: skip
+@click.option("--redundancy", type=click.Choice(["off", *REDUNDANCIES]), default="off",
+              show_default=True,
+              help="Share the edge's heavy layer among workers; see `ddnn plan`.")  # fmt: skip
+@click.option("--workers", default=None, type=int,
+              help="How many workers share the layer: worker1 … [6 with --redundancy]")  # fmt: skip
+@click.option("--tolerate", default=None, type=int,
+              help="So many of them may vanish [1, of none 0]")  # fmt: skip
+@click.option("--layer", default="", help="Layer to share [the heaviest]")
 @click.option("--deadline-s", default=1.0, show_default=True, help="Deadline of a sample.")
 @click.option("--window-s", default=0.12, show_default=True, help="Wait for members per stage.")
 @click.option("--broker-port", default=None, type=int, help="Port of the broker [a free one]")
@@ -95,6 +106,9 @@ class Plan:
     bundle: Path
     frames: Path
     labels: Any
+    sharing: Path | None = None  # the plan by which the edge shares its layer
+    section: str = ""  # of that edge
+    workers: list[str] = field(default_factory=list)
     actions: list[tuple[int, str, str]] = field(default_factory=list)  # after N, what, node
 
 
@@ -115,6 +129,10 @@ def run_demo(
     broker_port: int | None,
     http_port: int | None,
     seed: int,
+    redundancy: str = "off",
+    workers: int | None = None,
+    tolerate: int | None = None,
+    layer: str = "",
     as_json: bool = False,
 ) -> dict[str, Any]:
     """See `demo`; the report that --json prints."""
@@ -125,12 +143,17 @@ def run_demo(
         raise ConfigError(f"--samples {samples}: expected 1 or more")
     if not 0 < rate_hz <= 1000:
         raise ConfigError(f"--rate {rate_hz}: expected above 0, up to 1000 per second")
-    plan = prepare(data, devices, configuration, bundle, seed)
+    if redundancy == "off" and (workers, tolerate, layer) != (None, None, ""):
+        raise ConfigError("--workers, --tolerate and --layer need --redundancy, such as coded")
+    plan = prepare(data, devices, configuration, bundle, seed, cut=redundancy != "off")
+    if redundancy != "off":
+        share(plan, redundancy, workers or 6, tolerate, layer)
     plan.actions = sorted(
         [*(_action("kill", text) for text in kills), *(_action("start", t) for t in restarts)]
     )
     hierarchy = plan.manifest.hierarchy
-    nodes = [BROKER, DASHBOARD, CLOUD, *(group.id for group in hierarchy.edges), *hierarchy.devices]
+    edges = [group.id for group in hierarchy.edges]
+    nodes = [BROKER, DASHBOARD, CLOUD, *edges, *hierarchy.devices, *plan.workers]
     for _, _, node in plan.actions:
         if node not in nodes:
             raise ConfigError(
@@ -162,8 +185,13 @@ def home() -> Path:
     return Path(data) / "ddnn"
 
 
-def prepare(data: str, devices: int, configuration: Any, bundle: Path | None, seed: int) -> Plan:
-    """The bundle (trained if there is none yet) and the test frames for the cameras."""
+def prepare(
+    data: str, devices: int, configuration: Any, bundle: Path | None, seed: int, cut: bool = False
+) -> Plan:
+    """The bundle (trained if there is none yet) and the test frames for the cameras.
+
+    cut: its edge section shall be cut, for which a bundle of an earlier version is trained anew.
+    """
     from ddnn.cli.evaluate import judged_split
     from ddnn.cli.train import train_bundle
 
@@ -171,6 +199,9 @@ def prepare(data: str, devices: int, configuration: Any, bundle: Path | None, se
     if bundle is None:
         members = 1 if configuration in "bd" else devices
         bundle = home() / "bundles" / f"{name}-{configuration}-{members}-seed{seed}"
+        if cut and (bundle / "manifest.json").exists() and not read_manifest(bundle)[0].sources:
+            _say("the bundle is of an earlier version, which kept nothing to cut")
+            shutil.rmtree(bundle)
         if not (bundle / "manifest.json").exists():
             _say(f"no bundle yet: training one into {bundle}")
             bundle.mkdir(parents=True, exist_ok=True)
@@ -190,6 +221,25 @@ def prepare(data: str, devices: int, configuration: Any, bundle: Path | None, se
         np.save(fresh, split.labels)
         fresh.replace(labels)
     return Plan(manifest, bundle, frames, np.load(labels, allow_pickle=False))
+
+
+def share(plan: Plan, redundancy: str, workers: int, tolerate: int | None, layer: str) -> None:
+    """Plan how the edge shares its layer; kept beside the bundles, for it takes some seconds."""
+    from ddnn.cli.plan import named, plan_bundle
+    from ddnn.runtime.deployment import PLAN, read_plan
+
+    tolerate = (0 if redundancy == "none" else 1) if tolerate is None else tolerate
+    bundle_id = read_manifest(plan.bundle)[1]
+    name = f"{bundle_id}-{redundancy}-{workers}-{tolerate}-{layer or 'heaviest'}"
+    plan.sharing = home() / "plans" / name
+    if not (plan.sharing / PLAN).exists():
+        _say(f"planning {redundancy} redundancy on {workers} workers")
+        plan_bundle(
+            plan.bundle, plan.sharing, redundancy=redundancy, power=named(str(workers)),
+            tolerate=tolerate, layer=layer,
+        )  # fmt: skip
+    deployment = read_plan(plan.sharing, bundle_id).deployment
+    plan.section, plan.workers = deployment.section, list(deployment.workers)
 
 
 class Site:
@@ -236,12 +286,18 @@ class Site:
             env={"DDNN_DEMO_CONTROL": self.control.url},
         )  # fmt: skip
         self._app(CLOUD, "cloud_app", "--serve", "node", *database)
+        sharing = ("--plan", str(self.plan.sharing))
         for group in hierarchy.edges:
-            self._app(group.id, "edge_app")
+            shares = group.id == self.plan.section
+            self._app(group.id, "edge_app", *(("--redundancy", "on", *sharing) if shares else ()))
+        for worker in self.plan.workers:
+            self._app(worker, "device_app", "--lend", "on", *sharing)
         frames = ("--source", f"frames:{self.plan.frames}", "--rate-hz", str(self.rate_hz))
         for device in hierarchy.devices:
             self._app(device, "device_app", *frames)
         self.watcher.wait_for(self.fleet, self.fleet.nodes[1:], READY_S)
+        if self.plan.workers:
+            self.watcher.wait_for_shards(READY_S)
 
     def _app(
         self, node: str, module: str, *more: str, env: Mapping[str, str] | None = None
@@ -305,6 +361,7 @@ class Watcher:
         self.first_s: dict[int, float] = {}  # when any answer to a sample was first given
         self.online: set[str] = set()
         self.stats: dict[str, Stats] = {}
+        self.sharing: Sharing | None = None
         self._transport = DrivenTransport(MqttTransport("demo-watcher", port=port, version=version))
 
     def start(self) -> None:
@@ -312,7 +369,7 @@ class Watcher:
 
     def _sink(self, event: LinkEvent) -> None:
         if isinstance(event, LinkUp):
-            kinds = (Kind.RESULT, Kind.BACKLOG, Kind.STATUS, Kind.STATS)
+            kinds = (Kind.RESULT, Kind.BACKLOG, Kind.STATUS, Kind.STATS, Kind.SHARING)
             self._transport.subscribe([topic_filter(kind, SITE) for kind in kinds])
         elif isinstance(event, Arrived):
             try:
@@ -334,6 +391,8 @@ class Watcher:
                 (self.online.add if state == "online" else self.online.discard)(node)
             case Stats():
                 self.stats[node] = message
+            case Sharing():
+                self.sharing = message
 
     def add(self, answer: Answer, first_s: float | None = None) -> None:
         old = self.answers.get(answer.sample)
@@ -349,6 +408,14 @@ class Watcher:
                 fleet.check(node)
             if time.monotonic() > until_s:
                 raise DdnnError(f"{missing[0]} is not up: {fleet.tail(missing[0])}")
+            time.sleep(0.02)
+
+    def wait_for_shards(self, timeout_s: float) -> None:
+        """Until every worker has loaded its shards."""
+        until_s = time.monotonic() + timeout_s
+        while self.sharing is None or self.sharing.live_pieces < self.sharing.n:
+            if time.monotonic() > until_s:
+                raise DdnnError(f"the workers have not loaded their shards: {self.sharing}")
             time.sleep(0.02)
 
     def close(self) -> None:
@@ -455,6 +522,26 @@ def report(site: Site, wanted: range, delivered: set[int]) -> dict[str, Any]:
         },
         "drops": dropped,
         "bundle": manifest.name,
+        **({"sharing": shared(watcher.sharing)} if watcher.sharing else {}),
+    }
+
+
+def shared(sharing: Sharing) -> dict[str, Any]:
+    """How the shared layer was computed, by the edge's last word."""
+    return {
+        "layer": sharing.layer,
+        "code": sharing.code,
+        "shards": sharing.n,
+        "enough": sharing.k,
+        "decoded": sharing.decoded,
+        "computed_here": sharing.computed_here,
+        "given_up": sharing.given_up,
+        "gather_ms": round(sharing.gather_ms, 3),
+        "decode_ms": round(sharing.decode_ms, 4),
+        "workers": {
+            name: {"state": worker.state, "used": worker.used, "late": worker.late}
+            for name, worker in sharing.workers.items()
+        },
     }
 
 

@@ -20,7 +20,7 @@ from ddnn.exits.hierarchy import EXITS
 from ddnn.machines.membership import Membership
 from ddnn.protocol import topics
 from ddnn.protocol.codec import decode
-from ddnn.protocol.messages import Answer, Stats, Status
+from ddnn.protocol.messages import Answer, Lend, Stats, Status
 from ddnn.protocol.topics import EVERYWHERE, Kind, presence_filters, topic_filter
 from ddnn.runtime.transport import Arrived, LinkDown, LinkEvent, LinkUp
 
@@ -88,6 +88,7 @@ class Watched:
 
     settings: AnyNode
     nodes: dict[tuple[str, str], Seen] = field(default_factory=dict)  # (site, node)
+    lends: dict[tuple[str, str], Lend] = field(default_factory=dict)
     answers: deque[tuple[float, Answer]] = field(
         default_factory=lambda: deque[tuple[float, Answer]](maxlen=KEEP_ANSWERS)
     )
@@ -136,9 +137,11 @@ class Watched:
                 heard = "+" if site == EVERYWHERE else site
                 stats = [topic_filter(Kind.STATS, s) for s in {heard, EVERYWHERE}]
                 self._transport.subscribe(
-                    [topic_filter(Kind.RESULT, heard), *presence_filters(heard), *stats]
+                    [*presence_filters(heard), *stats]
+                    + [topic_filter(kind, heard) for kind in (Kind.RESULT, Kind.LEND)]
                 )
                 self.nodes.clear()  # who is there now is said again
+                self.lends.clear()
                 self.connected, self.changed_s = True, time.monotonic()
             case LinkDown(reason):
                 if self.connected:
@@ -167,6 +170,8 @@ class Watched:
             case Stats() if (topic.site, topic.node) in self.nodes:
                 seen = self.nodes[topic.site, topic.node]
                 seen.stats, seen.heard_s = message, now_s
+            case Lend() if len(self.lends) < MOST_NODES:
+                self.lends[topic.site, topic.node] = message  # may come before its Status
             case Answer():
                 self.answers.append((now_s, message))
                 answering = self.nodes.get((topic.site, message.node))
@@ -186,6 +191,14 @@ class Watched:
             return seen.status.state
         since_s = seen.heard_s if seen.heard_s is not None else self.changed_s
         return "silent" if time.monotonic() - since_s > self.silent_s else "online"
+
+    def lenders(self) -> dict[str, Lend]:
+        """The site's nodes that are there and lend computing power."""
+        return {
+            node: lend
+            for (site, node), lend in self.lends.items()
+            if (site, node) in self.nodes and self._online(self.nodes[site, node])
+        }
 
     def report(self) -> dict[str, Any]:
         now_s = time.monotonic()

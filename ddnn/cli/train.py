@@ -14,6 +14,7 @@ from ddnn.errors import ConfigError
 from ddnn.exits.aggregate import SCHEMES
 from ddnn.exits.hierarchy import CONFIGURATIONS, Configuration
 from ddnn.exits.hierarchy import configuration as describe
+from ddnn.exits.manifest import SPARSITY
 
 if TYPE_CHECKING:
     from ddnn.data import Dataset
@@ -24,6 +25,7 @@ Examples:
   ddnn train --data scenes --out bundle
   ddnn train --data eth80:eth80.npz --objects-test 9 --out bundle
   ddnn train --data directory:./photos --devices 3 --configuration c --out bundle
+  ddnn train --edge-dense 2048 --sparsity 0.98 --out bundle
 """
 JPEG_SAMPLES = 100
 
@@ -46,6 +48,16 @@ JPEG_SAMPLES = 100
 @click.option("--bits", type=int, default=None, help="Binary maps (filters) of a device.")
 @click.option("--section", "sections", multiple=True, metavar="PLACE=MODULE:FUNCTION",
               help="One's own Keras section for device, edge or cloud.")  # fmt: skip
+@click.option("--edge-dense", type=click.IntRange(1), multiple=True, metavar="UNITS",
+              help="A wide dense layer before the edge's scores, a heavy one that redundant "
+                   "workers can share (ddnn plan); several times for several.")  # fmt: skip
+@click.option("--sparsity", type=float, default=None,
+              help="Set this share of a dense layer's weights to zero, more and more of them while "
+                   "training, such as 0.98. What it costs: train without it, too, with the same "
+                   "--seed, and compare validation_accuracy.")  # fmt: skip
+@click.option("--prune", multiple=True, metavar="EDGE/LAYER",
+              help="Layer for --sparsity, such as edge/dense1, several times for several [all "
+                   "dense layers of the edges' sections but those of the scores]")  # fmt: skip
 @click.option("--scores", type=click.Choice(["auto", "float32", "float16", "uint8"]),
               default="auto", show_default=True, help="How scores travel.")  # fmt: skip
 @click.option("--margin", default=0.005, show_default=True,
@@ -83,6 +95,9 @@ def train_bundle(
     own_weights: bool = False,
     bits: int | None = None,
     sections: tuple[str, ...] = (),
+    edge_dense: tuple[int, ...] = (),
+    sparsity: float | None = None,
+    prune: tuple[str, ...] = (),
     scores: str = "auto",
     margin: float = 0.005,
     objects_test: int | None = None,
@@ -95,6 +110,8 @@ def train_bundle(
 
     hooks = dict(_hook(text) for text in sections)
     name = data.partition(":")[0]
+    if prune and sparsity is None:
+        raise ConfigError(f"--prune {prune[0]} goes with --sparsity, such as --sparsity 0.98")
     if (out / "manifest.json").exists():
         raise ConfigError(f"--out {out} holds a bundle already; remove it or choose another")
     with bars() as progress:
@@ -107,6 +124,7 @@ def train_bundle(
         progress("loading data", 1, 1)
         progress("importing TensorFlow", 0, 1)
         from ddnn.adapters.litert import LiteRtSection
+        from ddnn.training.prune import Pruning
         from ddnn.training.recipes import recipe
         from ddnn.training.train import train
 
@@ -114,6 +132,8 @@ def train_bundle(
         chosen = recipe(
             name, style=style, schemes=(exit_scheme, fusion_scheme),
             share_devices=not own_weights, bits=bits, sections=hooks, steps=steps, seed=seed,
+            edge_dense=edge_dense,
+            pruning=None if sparsity is None else Pruning(sparsity=sparsity, layers=prune),
         )  # fmt: skip
         hierarchy = describe(
             configuration,
@@ -166,6 +186,7 @@ def summary(manifest: Manifest) -> dict[str, Any]:
         "scores": manifest.score_format.type,
         "exit_share": chosen.exit_share if chosen else None,
         "bytes_per_sample_per_device": chosen.bytes_per_sample_per_device if chosen else None,
+        **{key: value for key, value in manifest.training.items() if key.startswith(SPARSITY)},
         "seconds": manifest.training.get("seconds"),
     }
 

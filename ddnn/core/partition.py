@@ -1,4 +1,4 @@
-"""A length cut into nearly equal parts, and arrays cut, zero-padded and joined by it."""
+"""A length cut into nearly equal parts, and padded blocks of such parts joined again."""
 
 from __future__ import annotations
 
@@ -27,21 +27,8 @@ def slices(total: int, parts: int) -> tuple[slice, ...]:
     return tuple(slice(start, end) for start, end in zip([0, *ends], ends, strict=False))
 
 
-def padded(array: Array, size: int) -> Array:
-    """The array with zeros at the end of its last axis, `size` long there."""
-    missing = size - array.shape[-1]
-    return np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, missing)]) if missing else array
-
-
-def cut(array: Array, parts: int) -> list[Array]:
-    """Blocks of the last axis, each zero-padded to the longest."""
-    total = array.shape[-1]
-    longest = sizes(total, parts)[0]
-    return [padded(array[..., where], longest) for where in slices(total, parts)]
-
-
 def join(blocks: Sequence[Array], total: int) -> Array:
-    """The inverse of `cut`: the blocks end to end without their padding, `total` long."""
+    """Blocks of the last axis, each padded to the longest, end to end without the padding."""
     lengths = sizes(total, len(blocks))
     return np.concatenate(
         [block[..., :length] for block, length in zip(blocks, lengths, strict=True)], axis=-1

@@ -39,6 +39,7 @@ class StoreNode:
             shared(topic_filter(Kind.RESULT, self.site), self._share),
             shared(topic_filter(Kind.BACKLOG, self.site), self._share),
             topic_filter(Kind.STATS, self.site),
+            topic_filter(Kind.SHARING, self.site),
             *presence_filters(self.site),
         ]
 

@@ -17,6 +17,7 @@ from ddnn.exits.hierarchy import EXITS, Exit, Hierarchy
 from ddnn.exits.scores import ScoreFormat
 
 FORMAT = 1
+SPARSITY = "sparsity "  # a note of the training: + layer -> share of its weights that are zero
 
 
 class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -50,6 +51,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     edge_features: tuple[int, ...]  # of one edge's; empty without an edge section
     sections: dict[str, BundleFile]
     golden: BundleFile
+    sources: dict[str, BundleFile] = {}  # by edge: the Keras model, whose layers can be cut out
     heads: dict[str, Head] = {}  # by exit, where the exit scheme is CC
     accuracy: dict[str, dict[str, float]] = {}  # member mask -> exit or "overall" -> accuracy
     device_accuracy: dict[str, float] = {}  # each device answering alone

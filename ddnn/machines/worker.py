@@ -43,7 +43,6 @@ class WorkerNode:
         node: str,
         plan: str,
         group: str,
-        *,
         pieces: int,
         input_shape: Sequence[int],
         flops_per_s: float = 0.0,

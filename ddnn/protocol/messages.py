@@ -177,8 +177,8 @@ DROPS = frozenset({
     "answer_log_failed", "answers_given_up", "answers_refused", "done_refused", "evicted",
     "expired", "features_late", "features_refused", "frames_skipped", "given_up", "malformed",
     "queue_full", "scores_late", "scores_refused", "section_failed", "shards_failed",
-    "tasks_refused", "tasks_skipped", "thresholds_refused", "unanswered", "verdict_late", "verdict_refused", "workers_faulty",
-    "wrong_bundle", "wrong_plan",
+    "tasks_refused", "tasks_skipped", "thresholds_refused", "unanswered", "verdict_late",
+    "verdict_refused", "workers_faulty", "wrong_bundle", "wrong_plan",
 })  # fmt: skip
 """Counts of what was lost or refused; every other count is of ordinary business."""
 

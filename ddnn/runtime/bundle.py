@@ -94,7 +94,7 @@ def load_sections(
     for name in names:
         if name not in files:
             raise ConfigError(f"bundle {path} has no section {name!r}; it has {', '.join(files)}")
-    golden = _read_golden(checked_file(path, golden_file))
+    golden = read_golden(checked_file(path, golden_file))
     sections: dict[str, Section] = {}
     for name in names:
         file = checked_file(path, files[name])
@@ -126,7 +126,7 @@ def checked_file(path: Path, entry: BundleFile) -> Path:
     return file
 
 
-def _read_golden(file: Path) -> dict[str, NDArray[np.generic]]:
+def read_golden(file: Path) -> dict[str, NDArray[np.generic]]:
     """Arrays named <section>/in/<name> and <section>/out/<name>."""
     try:
         with zipfile.ZipFile(file) as archive:
@@ -173,7 +173,7 @@ def _close(got: NDArray[np.generic] | None, expected: NDArray[np.generic]) -> bo
 
 
 def write_golden(path: Path, vectors: dict[str, NDArray[np.generic]]) -> BundleFile:
-    """Write golden vectors; see `_read_golden` for the names."""
+    """Write golden vectors; see `read_golden` for the names."""
     with (path / GOLDEN).open("wb") as file:
         np.savez_compressed(file, **vectors)  # type: ignore[arg-type]
     return file_entry(path / GOLDEN)

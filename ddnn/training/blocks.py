@@ -16,6 +16,10 @@ def sign(x: Any) -> tuple[Any, Any]:
     return y, lambda gradient: gradient * tf.cast(tf.abs(x) <= 1, x.dtype)
 
 
+_kept = keras.saving.register_keras_serializable(package="ddnn")  # loads from a .keras file
+
+
+@_kept
 class Sign(layers.Layer):  # type: ignore[misc]
     """Binary activation."""
 
@@ -23,6 +27,7 @@ class Sign(layers.Layer):  # type: ignore[misc]
         return sign(x)
 
 
+@_kept
 class ClipToOne(keras.constraints.Constraint):  # type: ignore[misc]
     """Shadow weights stay in [-1, 1], where the straight-through gradient lives."""
 
@@ -30,12 +35,16 @@ class ClipToOne(keras.constraints.Constraint):  # type: ignore[misc]
         return keras.ops.clip(weights, -1.0, 1.0)
 
 
+@_kept
 class BinaryConv2D(layers.Layer):  # type: ignore[misc]
     """3x3 convolution, stride 1, padding 1, weights sign(shadow weights), no bias."""
 
     def __init__(self, filters: int, **options: Any) -> None:
         super().__init__(**options)
         self.filters = filters
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "filters": self.filters}
 
     def build(self, shape: Any) -> None:
         self.kernel = self.add_weight(
@@ -48,12 +57,16 @@ class BinaryConv2D(layers.Layer):  # type: ignore[misc]
         return tf.nn.conv2d(x, sign(tf.convert_to_tensor(self.kernel)), 1, "SAME")
 
 
+@_kept
 class BinaryDense(layers.Layer):  # type: ignore[misc]
     """Fully connected, weights sign(shadow weights), no bias."""
 
     def __init__(self, units: int, **options: Any) -> None:
         super().__init__(**options)
         self.units = units
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "units": self.units}
 
     def build(self, shape: Any) -> None:
         self.kernel = self.add_weight(
@@ -64,8 +77,8 @@ class BinaryDense(layers.Layer):  # type: ignore[misc]
         return tf.matmul(x, sign(tf.convert_to_tensor(self.kernel)))
 
 
-def batch_norm() -> Any:
-    return layers.BatchNormalization(momentum=0.95, epsilon=1e-3)
+def batch_norm(name: str | None = None) -> Any:
+    return layers.BatchNormalization(momentum=0.95, epsilon=1e-3, name=name)
 
 
 def conv_p(x: Any, filters: int, pool_stride: int = 2) -> Any:
@@ -80,9 +93,9 @@ def fc(x: Any, units: int) -> Any:
     return batch_norm()(BinaryDense(units)(layers.Flatten()(x)))
 
 
-def conv(x: Any, filters: int, kernel: int = 3, stride: int = 1) -> Any:
-    """The float variant's block: conv, batch norm, ReLU."""
+def conv(x: Any, filters: int, kernel: int = 3, stride: int = 1, name: str | None = None) -> Any:
+    """The float variant's block: conv, batch norm, ReLU. `name` is the convolution's."""
     x = layers.Conv2D(
-        filters, kernel, stride, "same", use_bias=False, kernel_initializer="he_normal"
+        filters, kernel, stride, "same", use_bias=False, kernel_initializer="he_normal", name=name
     )(x)
-    return layers.ReLU()(batch_norm()(x))
+    return layers.ReLU()(batch_norm(name and f"{name}_norm")(x))

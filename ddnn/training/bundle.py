@@ -17,7 +17,7 @@ from ddnn.exits.inference import run_devices, signs
 from ddnn.exits.manifest import Head, Manifest, fuse_features
 from ddnn.exits.scores import ScoreFormat
 from ddnn.runtime.bundle import file_entry, write_golden, write_manifest
-from ddnn.training.export import to_litert, write_section
+from ddnn.training.export import to_litert, write_section, write_source
 from ddnn.training.fit import SplitLike
 from ddnn.training.models import Network
 
@@ -26,6 +26,15 @@ MARGIN = 0.005  # accuracy that thresholds may cost, against the deepest exit
 
 Progress = Callable[[str, int, int], None]
 LoadSection = Callable[[Path], Section]
+
+
+def export_sources(network: Network, directory: Path) -> dict[str, BundleFile]:
+    """The Keras model of each edge's section that can be saved and loaded again, by edge."""
+    return {
+        edge: file_entry(file)
+        for edge, model in network.edges.items()
+        if (file := write_source(directory, edge, model))
+    }
 
 
 def export_sections(network: Network, directory: Path) -> dict[str, BundleFile]:
@@ -48,7 +57,12 @@ def export_sections(network: Network, directory: Path) -> dict[str, BundleFile]:
 
 
 def draft(
-    network: Network, name: str, data: str, classes: tuple[str, ...], files: dict[str, BundleFile]
+    network: Network,
+    name: str,
+    data: str,
+    classes: tuple[str, ...],
+    files: dict[str, BundleFile],
+    sources: dict[str, BundleFile] | None = None,
 ) -> Manifest:
     """The manifest before anything is measured: every threshold 0, so everything escalates."""
     heads = {
@@ -72,6 +86,7 @@ def draft(
         edge_features=network.edge_features,
         sections=files,
         golden=BundleFile("", ""),
+        sources=sources or {},
         heads=heads,
     )
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ddnn.training import augment
 from ddnn.training.augment import Augmentation
 from ddnn.training.models import Network
+from ddnn.training.prune import Pruner, Pruning
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int32]
@@ -61,6 +62,7 @@ class Fit(msgspec.Struct, frozen=True, kw_only=True):
     drop_share: float = 0.35  # of samples that lose members
     drop_most: float = 0.67  # of the members, at most
     augmentation: Augmentation = Augmentation()
+    pruning: Pruning | None = None
     seed: int = 0
 
 
@@ -102,6 +104,7 @@ def fit(
     variables = network.trainable_variables
     optimizer.build(variables)
     averages = _Averages(network, how.average)
+    pruner = Pruner(network, how.pruning, how.steps) if how.pruning else None
 
     @tf.function  # type: ignore[untyped-decorator]
     def step(
@@ -116,6 +119,8 @@ def fit(
         gradients = tape.gradient(loss, variables)
         pairs = [(g, v) for g, v in zip(gradients, variables, strict=True) if g is not None]
         optimizer.apply_gradients(pairs)
+        if pruner:
+            pruner.apply()
         averages.update(count)
         return loss
 
@@ -137,9 +142,13 @@ def fit(
             msgspec.structs.astuple(numbers),
             tf.constant(float(number + 1)),
         )
+        if pruner:
+            pruner.after(number + 1)
         losses.append(float(loss))
         progress(number + 1, how.steps, losses[-1])
     averages.apply()
+    if pruner:
+        pruner.apply()  # an average remembers what a pruned weight was
     return float(np.mean(losses[-max(1, how.steps // 10) :]))
 
 

@@ -36,10 +36,13 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
     device_bits: int = 24  # binary maps (float style) or filters (binary style) of the last block
     edge_channels: tuple[int, ...] = (64,)
     edge_bits: int = 16
+    edge_dense: tuple[int, ...] = ()  # wide layers before the edge's scores; coding pays for them
     cloud_channels: tuple[int, ...] = (64,)
     dropout: float = 0.2  # before the heads
     feature_dropout: float = 0.0  # of the fused features, while training
-    pooled_heads: bool = False  # edge and cloud: global average instead of all positions
+    pooled_heads: bool = (
+        False  # edge and cloud: global average, not all positions (edge_dense: all)
+    )
     sections: dict[str, str] = {}
 
 
@@ -64,16 +67,20 @@ def _device(architecture: Architecture, shape: tuple[int, ...], classes: int) ->
 
 
 def _edge(architecture: Architecture, shape: tuple[int, ...], classes: int) -> Any:
-    """Fused features [h, w, c] -> scores [classes], features for the cloud before their sign."""
+    """Fused features [h, w, c] -> scores [classes], features for the cloud before their sign.
+
+    The float style's layers that can be cut out bear names that stay: conv1, dense1, scores, bits.
+    """
     fused = layers.Input(shape)
     if architecture.style == "binary":
         features = conv_p(fused, architecture.edge_bits, pool_stride=1)
         return keras.Model(fused, [fc(Sign()(features), classes), features])
     x = layers.Dropout(architecture.feature_dropout)(fused)
     x = _convolutions(x, architecture.edge_channels)
-    head = _head(architecture, x)
-    bits = layers.Conv2D(architecture.edge_bits, 1, use_bias=False)(x)
-    return keras.Model(fused, [layers.Dense(classes)(head), batch_norm()(bits)])
+    head = _head(architecture, x, architecture.edge_dense)
+    bits = layers.Conv2D(architecture.edge_bits, 1, use_bias=False, name="bits")(x)
+    scores = layers.Dense(classes, name="scores")(head)
+    return keras.Model(fused, [scores, batch_norm("bits_norm")(bits)])
 
 
 def _cloud(architecture: Architecture, shape: tuple[int, ...], classes: int) -> Any:
@@ -90,16 +97,23 @@ def _cloud(architecture: Architecture, shape: tuple[int, ...], classes: int) -> 
 
 def _convolutions(x: Any, channels: tuple[int, ...]) -> Any:
     """Convolutions, each followed by a pooling while the map is large."""
-    for count in channels:
-        x = conv(x, count)
+    for number, count in enumerate(channels, 1):
+        x = conv(x, count, name=f"conv{number}")
         if x.shape[1] > UPPER_MAP_SIDE:
             x = layers.MaxPooling2D(2)(x)
     return x
 
 
-def _head(architecture: Architecture, x: Any) -> Any:
-    flat = layers.GlobalAveragePooling2D() if architecture.pooled_heads else layers.Flatten()
-    return layers.Dropout(architecture.dropout)(flat(x))
+def _head(architecture: Architecture, x: Any, dense: tuple[int, ...] = ()) -> Any:
+    pooled = architecture.pooled_heads and not dense
+    flat = layers.GlobalAveragePooling2D() if pooled else layers.Flatten()
+    x = layers.Dropout(architecture.dropout)(flat(x))
+    for number, units in enumerate(dense, 1):
+        x = layers.Dense(
+            units, activation="relu", kernel_initializer="he_normal", name=f"dense{number}"
+        )(x)
+        x = layers.Dropout(architecture.dropout)(x)
+    return x
 
 
 def _cloud_only(architecture: Architecture, shape: tuple[int, ...], classes: int) -> Any:
@@ -165,6 +179,15 @@ class Network:
     ) -> None:
         self.hierarchy, self.architecture = hierarchy, architecture
         self.image_shape, self.classes, self.binary = image_shape, classes, binary
+        if architecture.edge_dense and (
+            not hierarchy.edge_section
+            or architecture.style == "binary"
+            or "edge" in architecture.sections
+        ):
+            raise ConfigError(
+                f"--edge-dense {architecture.edge_dense}: expected a configuration with an edge "
+                "(d, e or f), --style float and no section of one's own for the edge"
+            )
         members = len(hierarchy.devices)
         self.devices: dict[str, Any] = {}
         if hierarchy.device_section:

@@ -11,6 +11,7 @@ from ddnn.exits.aggregate import Scheme
 from ddnn.training.augment import Augmentation
 from ddnn.training.fit import Fit
 from ddnn.training.models import Architecture
+from ddnn.training.prune import Pruning
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +61,8 @@ def recipe(
     sections: dict[str, str] | None = None,
     steps: int | None = None,
     seed: int = 0,
+    edge_dense: tuple[int, ...] = (),
+    pruning: Pruning | None = None,
 ) -> Recipe:
     """The recipe for data set `data` (its name); what is given overrides.
 
@@ -71,12 +74,15 @@ def recipe(
         _BINARY if style == "binary" else base.architecture,
         share_devices=share_devices,
         sections=sections or {},
+        edge_dense=edge_dense,
     )
     if bits is not None:
         architecture = msgspec.structs.replace(architecture, device_bits=bits)
     return Recipe(
         schemes=(schemes[0] or usual[0], schemes[1] or usual[1]),
         architecture=architecture,
-        fit=msgspec.structs.replace(base.fit, steps=steps or base.fit.steps, seed=seed),
+        fit=msgspec.structs.replace(
+            base.fit, steps=steps or base.fit.steps, seed=seed, pruning=pruning
+        ),
         folds=base.folds if data.startswith("eth80") else 0,
     )

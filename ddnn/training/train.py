@@ -14,18 +14,20 @@ import numpy as np
 from ddnn.core.section import Section
 from ddnn.errors import ConfigError
 from ddnn.exits.hierarchy import Hierarchy
-from ddnn.exits.manifest import Manifest
+from ddnn.exits.manifest import SPARSITY, Manifest
 from ddnn.exits.measure import pool
 from ddnn.training.bundle import (
     GOLDEN_SAMPLES,
     MARGIN,
     draft,
     export_sections,
+    export_sources,
     finish,
     measured_network,
 )
 from ddnn.training.fit import Batches, Fit, Images, Labels, SplitLike, fit
 from ddnn.training.models import Architecture, Network
+from ddnn.training.prune import sparsities
 
 
 class PoolLike(Protocol):
@@ -112,23 +114,27 @@ def train(
         )
     started_s = time.monotonic()
 
-    def trained(part: DatasetLike, directory: Path, what: str) -> tuple[Manifest, float]:
+    def fitted(part: DatasetLike, what: str) -> tuple[Network, float]:
         network = Network(hierarchy, architecture, part.image_shape, len(part.classes))
         loss = fit(
             network, batches_of(part, members), how,
             lambda step, steps, loss: progress(f"{what}, loss {loss:.2f}", step, steps),
         )  # fmt: skip
-        files = export_sections(network, directory)
-        return draft(network, name, data, part.classes, files), loss
+        return network, loss
 
     measured = []
     for number, fold in enumerate(folds, 1):
         with tempfile.TemporaryDirectory() as directory:
-            manifest, _ = trained(fold, Path(directory), f"training fold {number}")
+            network, _ = fitted(fold, f"training fold {number}")
+            files = export_sections(network, Path(directory))
+            manifest = draft(network, name, data, fold.classes, files)
             measured.append(
                 measured_network(manifest, Path(directory), load_section, fold.validation, progress)
             )
-    manifest, loss = trained(dataset, out, "training")
+    network, loss = fitted(dataset, "training")
+    files, sources = export_sections(network, out), export_sources(network, out)
+    manifest = draft(network, name, data, dataset.classes, files, sources)
+    reached = sparsities(network, how.pruning) if how.pruning else {}
     if not folds:
         measured = [measured_network(manifest, out, load_section, dataset.validation, progress)]
     return finish(
@@ -146,6 +152,7 @@ def train(
             "seed": how.seed,
             "folds": len(folds),
             "loss": round(loss, 4),
+            **{f"{SPARSITY}{layer}": round(value, 6) for layer, value in reached.items()},
             "style": architecture.style,
             "architecture": msgspec.json.encode(architecture).decode(),
             "seconds": round(time.monotonic() - started_s, 1),

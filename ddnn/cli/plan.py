@@ -1,0 +1,229 @@
+"""`ddnn plan`: share a heavy layer of the edge among workers, with redundancy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ddnn.adapters.command import exit_codes, schema_options
+from ddnn.cli.any_node import AnyNode, read_any_node
+from ddnn.core.ids import require_id
+from ddnn.errors import ConfigError, InfeasiblePlanError
+
+if TYPE_CHECKING:
+    from ddnn.coding.deployment import Deployment
+    from ddnn.protocol.messages import Lend
+
+REDUNDANCIES = ("none", "replicate", "coded", "coded-sparse")
+MOST_TIMES = 4.0  # a worker gets at most so many times the shards of the weakest
+KEYS = ("site", "broker_host", "broker_port", "broker_user", "broker_password_file", "mqtt")
+EPILOG = """\b
+Examples:
+  ddnn plan --bundle bundle --redundancy coded --workers 6 --tolerate 2
+  ddnn plan --bundle bundle --workers pi3,pi4=2,pi5=4 --tolerate 1
+  ddnn plan --bundle bundle --workers announced --broker-host edge.lan
+  ddnn plan --bundle bundle --redundancy coded-sparse --layer dense1 --workers 12 --tolerate 2
+
+\b
+Then, with the bundle on every node:
+  python -m edge_app --node edge --bundle bundle --redundancy on
+  python -m device_app --node worker1 --bundle bundle --lend on
+"""
+
+
+@click.command(
+    epilog=EPILOG,
+    params=[option for option in schema_options(AnyNode) if option.name in (*KEYS, "config")],
+)
+@click.option("--bundle", required=True, type=click.Path(path_type=Path),
+              help="Bundle whose edge section is shared.")  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), default=None,
+              help="Directory to write [BUNDLE/deployment].")  # fmt: skip
+@click.option("--redundancy", type=click.Choice(REDUNDANCIES), default="coded", show_default=True,
+              help="none: any loss is computed again; replicate: every block several times; "
+                   "coded: parity shards; coded-sparse: for pruned layers.")  # fmt: skip
+@click.option("--workers", required=True, metavar="N|NAMES|announced",
+              help="6: worker1 to worker6; or names, with =POWER where they differ; or all nodes "
+                   "that announce to the broker that they lend.")  # fmt: skip
+@click.option("--tolerate", default=1, show_default=True,
+              help="So many workers may vanish, whichever they are.")  # fmt: skip
+@click.option("--edge", default="", help="Edge whose section is shared [the lead].")
+@click.option("--layer", default="", help="Layer to share [the heaviest].")
+@click.option("--seed", default=0, show_default=True, help="Seed of the code's coefficients.")
+@click.option("--for-s", default=3.0, show_default=True, help="Listen so long for announcements.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def plan(
+    bundle: Path,
+    out: Path | None,
+    redundancy: Any,
+    workers: str,
+    tolerate: int,
+    edge: str,
+    layer: str,
+    seed: int,
+    for_s: float,
+    as_json: bool,
+    **keys: Any,
+) -> None:
+    """Plan which workers compute which shards of a layer, and write the shards."""
+    with exit_codes():
+        file = keys.pop("config")
+        lends: dict[str, Lend] = {}
+        if workers == "announced":
+            lends = announced(read_any_node(keys, file), for_s)
+            power = powers(lends)
+        else:
+            power = named(workers)
+        deployment, plan_id = plan_bundle(
+            bundle, out, redundancy=redundancy, power=power, tolerate=tolerate, edge=edge,
+            layer=layer, seed=seed,
+        )  # fmt: skip
+        check_memory(deployment, lends)
+        report = {"plan": plan_id, **summary(deployment)}
+        if as_json:
+            click.echo(json.dumps(report))
+        else:
+            click.echo(text(report))
+
+
+def plan_bundle(
+    bundle: Path,
+    out: Path | None,
+    *,
+    redundancy: Any,
+    power: dict[str, float],
+    tolerate: int,
+    edge: str = "",
+    layer: str = "",
+    seed: int = 0,
+) -> tuple[Deployment, str]:
+    """Plan with progress bars; the plan and its id."""
+    from ddnn.cli.progress import bars
+
+    if tolerate < 0:
+        raise ConfigError(f"--tolerate {tolerate}: expected 0 or more")
+    with bars() as progress:
+        progress("importing TensorFlow", 0, 1)
+        from ddnn.adapters.shards import load_section, write_matrix
+        from ddnn.runtime.deployment import DIRECTORY
+        from ddnn.training.plan import Wanted, make_plan
+
+        progress("importing TensorFlow", 1, 1)
+        wanted = Wanted(redundancy, power, tolerate, edge, layer, seed)
+        return make_plan(
+            bundle, out or bundle / DIRECTORY, wanted, load_section, write_matrix, progress
+        )
+
+
+def named(text: str) -> dict[str, float]:
+    """The workers of --workers and their powers: "6", or "pi3,pi4=2"."""
+    if text.isdecimal():
+        return {f"worker{i + 1}": 1.0 for i in range(int(text))}
+    power: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, value = part.strip().partition("=")
+        require_id(name, "--workers: worker")
+        if name in power:
+            raise ConfigError(f"--workers: {name} is named twice")
+        try:
+            power[name] = float(value or 1)
+        except ValueError:
+            raise ConfigError(f"--workers {part!r}: expected NAME=POWER, such as pi4=2") from None
+        if not 0 < power[name] < 1e6:
+            raise ConfigError(f"--workers {part!r}: the power must be above 0")
+    return power
+
+
+def announced(settings: AnyNode, for_s: float) -> dict[str, Lend]:
+    """The nodes of the site that are there and lend; LinkError without a broker."""
+    from ddnn.cli.status import listening
+
+    with listening(settings) as watched:
+        watched.listen(for_s)
+        lends = watched.lenders()
+    if not lends:
+        raise InfeasiblePlanError(
+            f"nobody lends at {settings.broker}, site {settings.site}; start workers with "
+            "`python -m device_app --lend on`, or name them with --workers"
+        )
+    return lends
+
+
+def powers(lends: dict[str, Lend]) -> dict[str, float]:
+    """Workers' powers from what they measured, the weakest 1, bounded."""
+    speeds = {name: max(lend.flops_per_s, 1.0) for name, lend in lends.items()}
+    weakest = min(speeds.values())
+    return {name: min(speed / weakest, MOST_TIMES) for name, speed in sorted(speeds.items())}
+
+
+def check_memory(deployment: Deployment, lends: dict[str, Lend]) -> None:
+    for name, lend in lends.items():
+        need_bytes = len(deployment.workers[name]) * deployment.cost.worker.memory_bytes
+        if 0 < lend.memory_bytes < need_bytes:
+            raise InfeasiblePlanError(
+                f"{name} has {lend.memory_bytes:,} bytes free, its shards need {need_bytes:,}; "
+                "use more workers"
+            )
+
+
+def summary(deployment: Deployment) -> dict[str, Any]:
+    """What the plan costs and what it covers."""
+    from ddnn.coding.coverage import ModelPlan, cost_factor, coverage
+
+    n, k = len(deployment.generator), len(deployment.generator[0])
+    cost, certificate = deployment.cost, deployment.certificate
+    layer = ModelPlan(deployment.layer, k, (k,))
+    extra = n - k
+    return {
+        "section": deployment.section,
+        "layer": deployment.layer,
+        "redundancy": deployment.redundancy,
+        "code": deployment.code,
+        "shards": n,
+        "enough": k,
+        "tolerate": deployment.tolerate,
+        "workers": {name: list(held) for name, held in deployment.workers.items()},
+        "hardware": n / k,
+        "hardware_by_replication": cost_factor(k, deployment.s, "replicate"),
+        "coverage_percent": {
+            "2MR": coverage(layer, "2MR", extra),
+            "CDC+2MR": coverage(layer, "CDC+2MR", extra),
+        },
+        "per_shard": {
+            "memory_bytes": cost.worker.memory_bytes,
+            "input_bytes": cost.worker.input_bytes,
+            "output_bytes": cost.worker.output_bytes,
+            "flops": cost.worker.flops,
+        },
+        "undivided": {"memory_bytes": cost.whole.memory_bytes, "flops": cost.whole.flops},
+        "condition": certificate.worst_condition,
+        "sets_checked": certificate.checked,
+        "exhaustive": certificate.exhaustive,
+    }
+
+
+def text(report: dict[str, Any]) -> str:
+    """The plan for people."""
+    per, whole = report["per_shard"], report["undivided"]
+    covers = report["coverage_percent"]
+    sets = "all" if report["exhaustive"] else "a sample"
+    lines = [
+        f"plan {report['plan']}: layer {report['layer']} of {report['section']}, "
+        f"{report['redundancy']} ({report['code']})",
+        f"  {report['shards']} shards on {len(report['workers'])} workers; any "
+        f"{report['tolerate']} workers may vanish",
+        *(f"    {name:16} {', '.join(map(str, held))}" for name, held in report["workers"].items()),
+        f"  hardware         {report['hardware']:.2f}x  (by replication "
+        f"{report['hardware_by_replication']:.2f}x)",
+        f"  coverage         {covers['CDC+2MR']:.0f} % of single failures (by doubling as many "
+        f"devices {covers['2MR']:.0f} %)",
+        f"  per shard        {per['memory_bytes']:,} bytes of memory, {per['flops']:,} flops, "
+        f"{per['input_bytes']:,} bytes in, {per['output_bytes']:,} bytes out",
+        f"  undivided layer  {whole['memory_bytes']:,} bytes of memory, {whole['flops']:,} flops",
+        f"  condition        {report['condition']:.3g} at worst, {sets} of "
+        f"{report['sets_checked']:,} losses tried",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,103 @@
+"""Encoding: each worker's combination of the blocks, dense or CSR as the blocks are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from ddnn.coding.conditioning import unit_blocks
+from ddnn.errors import ConfigError
+
+DENSE_FROM = 0.25  # density of the coefficients from which on BLAS beats a sparse product
+
+
+def encode(coefficients: NDArray[np.float64], blocks: Sequence[Any]) -> list[Any]:
+    """The n combinations of the k blocks; a bare block is that very block, not a copy.
+
+    blocks: k arrays, or k sparse matrices (out: CSR). They may differ along one axis: shorter
+    ones count as padded with zeros up to the longest. float32 stays float32; integers become
+    float64.
+    """
+    if len(blocks) != coefficients.shape[1]:
+        raise ConfigError(f"got {len(blocks)} blocks, the code takes {coefficients.shape[1]}")
+    of_sparse = [sparse.issparse(block) for block in blocks]
+    if any(of_sparse) != all(of_sparse):
+        raise ConfigError("blocks are partly sparse, partly dense: convert them to one kind")
+    if all(of_sparse):
+        return _encode_sparse(coefficients, blocks)
+    return _encode_dense(coefficients, [np.asarray(block) for block in blocks])
+
+
+def working_dtype(dtypes: Sequence[np.dtype[Any]]) -> np.dtype[Any]:
+    """What mixed arrays are computed in: float32 only if nothing needs more."""
+    for dtype in set(dtypes):
+        if dtype.kind not in "fiu":
+            raise ConfigError(f"arrays of {dtype} cannot be coded: real numbers are needed")
+    widest = np.result_type(*dtypes)
+    if widest.kind != "f":
+        return np.dtype(np.float64)
+    return np.result_type(widest, np.float32)  # float16 would lose what decoding needs
+
+
+def _common_shape(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """The shape that all blocks are padded to."""
+    if len({len(shape) for shape in shapes}) > 1:
+        raise ConfigError(f"blocks of different rank: {sorted(set(shapes))}")
+    largest = tuple(max(sizes) for sizes in zip(*shapes, strict=True))
+    uneven = {axis for shape in shapes for axis, size in enumerate(shape) if size < largest[axis]}
+    if len(uneven) > 1:
+        raise ConfigError(f"blocks may differ along one axis only: {sorted(set(shapes))}")
+    return largest
+
+
+def _encode_dense(coefficients: NDArray[np.float64], blocks: list[NDArray[Any]]) -> list[Any]:
+    dtype = working_dtype([block.dtype for block in blocks])
+    shape = _common_shape([block.shape for block in blocks])
+    stacked = np.zeros((len(blocks), *shape), dtype)
+    for row, block in zip(stacked, blocks, strict=True):
+        row[tuple(slice(size) for size in block.shape)] = block
+    bare = unit_blocks(coefficients)
+    mixed = np.flatnonzero(bare < 0)
+    part = coefficients[mixed].astype(dtype)
+    flat = stacked.reshape(len(blocks), int(np.prod(shape)))
+    sparse_enough = np.count_nonzero(part) < DENSE_FROM * part.size
+    combined = (sparse.csr_array(part) if sparse_enough else part) @ flat
+    encoded = [stacked[block] for block in bare]
+    for worker, row in zip(mixed, combined, strict=True):
+        encoded[worker] = row.reshape(shape)
+    return encoded
+
+
+def _encode_sparse(coefficients: NDArray[np.float64], blocks: Sequence[Any]) -> list[Any]:
+    dtype = working_dtype([block.dtype for block in blocks])
+    rows, columns = _common_shape([block.shape for block in blocks])
+    padded = [_padded(block.tocsr().astype(dtype, copy=False), (rows, columns)) for block in blocks]
+    kind = sparse.csr_array if isinstance(blocks[0], sparse.sparray) else sparse.csr_matrix
+    bare = unit_blocks(coefficients)
+    encoded = []
+    for worker, block in enumerate(bare):
+        if block >= 0:
+            encoded.append(kind(padded[block]))
+            continue
+        held = np.flatnonzero(coefficients[worker])
+        if not held.size:
+            encoded.append(kind((rows, columns), dtype=dtype))
+            continue
+        terms = [padded[b] * dtype.type(coefficients[worker, b]) for b in held]
+        while len(terms) > 1:  # in pairs: linear in the non-zeros times log(weight)
+            pairs = [a + b for a, b in zip(terms[::2], terms[1::2], strict=False)]
+            terms = pairs + terms[len(terms) // 2 * 2 :]
+        encoded.append(kind(terms[0]))
+    return encoded
+
+
+def _padded(block: Any, shape: tuple[int, int]) -> Any:
+    """The same non-zeros in a larger shape; they are shared, not copied."""
+    if block.shape == shape:
+        return sparse.csr_array(block)
+    pointers = np.pad(block.indptr, (0, shape[0] - block.shape[0]), mode="edge")
+    return sparse.csr_array((block.data, block.indices, pointers), shape=shape)

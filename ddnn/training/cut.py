@@ -1,0 +1,191 @@
+"""Cutting a Keras model at one linear layer: head -> layer -> tail, for `ddnn plan`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import keras
+import numpy as np
+from keras import layers
+
+from ddnn.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class CutLayer:
+    """A layer that can be cut out. flops: of one sample; density: share of weights not zero."""
+
+    name: str
+    kind: Literal["dense", "conv2d"]
+    flops: int
+    parameters: int
+    density: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A model in three parts; they share the model's weights, the layer has a copy.
+
+    head: the model's inputs -> [x, carry0, …]; layer: x -> z, the pre-activation;
+    tail: [z, carry0, …] -> the model's outputs, as a list. Carries are what the rest needs and
+    does not depend on the layer, outputs of the model among them.
+    """
+
+    head: Any
+    layer: Any
+    tail: Any
+
+    @property
+    def head_arrays(self) -> tuple[str, ...]:
+        """Names of the head's outputs."""
+        return ("x", *(f"carry{i}" for i in range(len(self.head.outputs) - 1)))
+
+    @property
+    def tail_arrays(self) -> tuple[str, ...]:
+        """Names of the tail's inputs."""
+        return ("z", *self.head_arrays[1:])
+
+
+def cuttable(model: Any) -> tuple[CutLayer, ...]:
+    """The layers that can be cut out, heaviest first.
+
+    Plain Dense and Conv2D layers (groups 1, channels last, float32 weights, fixed shapes) that
+    the model calls once. ConfigError: the model is not made of layers in Keras's functional way.
+    """
+    calls: dict[str, list[tuple[Any, Any]]] = {}
+    _replay(model, lambda layer, _, __, out: calls.setdefault(layer.name, []).append((layer, out)))
+    found = []
+    for name, called in calls.items():
+        layer, out = called[0]
+        kind = _kind(layer)
+        if len(called) > 1 or kind is None or None in out.shape[1:]:
+            continue
+        kernel = np.asarray(layer.kernel)
+        positions = int(np.prod(out.shape[1:-1]))
+        found.append(
+            CutLayer(
+                name,
+                kind,
+                flops=2 * int(kernel.size) * positions,
+                parameters=sum(int(np.prod(weight.shape)) for weight in layer.weights),
+                density=float(np.mean(kernel != 0)),
+            )
+        )
+    return tuple(sorted(found, key=lambda layer: -layer.flops))
+
+
+def cut(model: Any, name: str) -> Cut:
+    """Cut the model at the layer `name`. ConfigError names the layers that can be cut out."""
+    known = cuttable(model)
+    if name not in (layer.name for layer in known):
+        those = ", ".join(f"{layer.name} ({layer.flops:,} flops)" for layer in known)
+        raise ConfigError(
+            f"no layer {name!r} that can be cut out; "
+            + (
+                f"those that can, heaviest first: {those}"
+                if known
+                else "this section has none: a Dense or Conv2D layer with float weights"
+            )
+        )
+    whole: list[tuple[Any, Any]] = []  # the layer and its input
+    late: dict[int, Any] = {}  # tensors that depend on the layer -> the same in the tail
+    carried: dict[int, tuple[Any, Any]] = {}  # tensors that the tail needs -> themselves, its input
+
+    def in_tail(tensor: Any) -> Any:
+        if not isinstance(tensor, keras.KerasTensor):
+            return tensor
+        if id(tensor) in late:
+            return late[id(tensor)]
+        if id(tensor) not in carried:
+            mirror = keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype)
+            carried[id(tensor)] = (tensor, mirror)
+        return carried[id(tensor)][1]
+
+    def visit(layer: Any, args: Any, kwargs: Any, out: Any) -> None:
+        tensors = _tensors((args, kwargs))
+        if layer.name == name:
+            whole.append((layer, tensors[0]))
+            z = keras.Input(batch_shape=out.shape, dtype=out.dtype)
+            late[id(out)] = _activated(layer, z)
+            inputs.append(z)
+        elif any(id(tensor) in late for tensor in tensors):
+            args, kwargs = keras.tree.map_structure(in_tail, (args, kwargs))
+            again = _tensors(layer(*args, **kwargs))
+            late.update(zip(map(id, _tensors(out)), again, strict=True))
+
+    inputs: list[Any] = []
+    clone = _replay(model, visit)
+    outputs = [in_tail(tensor) for tensor in clone.outputs]
+    layer, x = whole[0]
+    carries = list(carried.values())
+    head = keras.Model(clone.inputs, [x, *(tensor for tensor, _ in carries)])
+    tail = keras.Model([*inputs, *(mirror for _, mirror in carries)], outputs)
+    return Cut(head, _linear(layer, x), tail)
+
+
+def _replay(model: Any, visit: Callable[[Any, Any, Any, Any], object]) -> Any:
+    """Call every operation of the model once more, on new inputs; the model so made.
+
+    visit(operation, args, kwargs, outputs) sees each call. Weights are shared.
+    """
+
+    def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
+        out = operation(*args, **kwargs)
+        visit(operation, args, kwargs, out)
+        return out
+
+    try:
+        functional = keras.Model(model.inputs, model.outputs)  # also of a Sequential
+        return keras.models.clone_model(
+            functional, clone_function=lambda layer: layer, call_function=call
+        )
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"the section {getattr(model, 'name', model)!r} cannot be cut: it is not made of "
+            f"layers in Keras's functional way ({error})"
+        ) from None
+
+
+def _tensors(structure: Any) -> list[Any]:
+    return [t for t in keras.tree.flatten(structure) if isinstance(t, keras.KerasTensor)]
+
+
+def _kind(layer: Any) -> Literal["dense", "conv2d"] | None:
+    """What sort of linear layer this is; subclasses may compute something else."""
+    if type(layer) not in (layers.Dense, layers.Conv2D):
+        return None
+    if layer.compute_dtype != "float32" or layer.kernel.dtype != "float32":
+        return None
+    if type(layer) is layers.Dense:
+        return "dense"
+    return "conv2d" if layer.groups == 1 and layer.data_format == "channels_last" else None
+
+
+def _activated(layer: Any, z: Any) -> Any:
+    if layer.activation is keras.activations.linear:
+        return z
+    return layers.Activation(layer.activation)(z)
+
+
+def _linear(layer: Any, x: Any) -> Any:
+    """The layer without its activation."""
+    if type(layer) is layers.Dense:
+        plain = layers.Dense(layer.units, use_bias=layer.use_bias, name=layer.name)
+    else:
+        plain = layers.Conv2D(
+            layer.filters,
+            layer.kernel_size,
+            layer.strides,
+            layer.padding,
+            dilation_rate=layer.dilation_rate,
+            data_format="channels_last",
+            use_bias=layer.use_bias,
+            name=layer.name,
+        )
+    plain.build(x.shape)
+    plain.set_weights(
+        [np.asarray(layer.kernel), *([np.asarray(layer.bias)] if layer.use_bias else [])]
+    )
+    return plain

@@ -1,0 +1,90 @@
+"""Lending this node's computing power to the layer that an edge shares."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ddnn.adapters.shards import load_section
+from ddnn.coding.deployment import shard_name
+from ddnn.core.section import Section
+from ddnn.errors import ConfigError
+from ddnn.machines.worker import WorkerNode, piece_of
+from ddnn.runtime.deployment import DIRECTORY, PLAN, read_plan
+from ddnn.runtime.settings import NodeSettings
+
+log = logging.getLogger(__name__)
+
+MEASURED_SIDE = 384  # of the matrices by which the speed is measured: 0.1 GFLOP
+MEASURED_TIMES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Lending:
+    """The machine, and what loads the shards that it is given."""
+
+    machine: WorkerNode
+    load: Callable[[str], Section]
+
+
+def open_lending(settings: NodeSettings, plan: str, bundle: str) -> Lending:
+    """plan: its directory, by default in the bundle. ConfigError where it is for another bundle.
+
+    Without a plan the node announces what it can lend, for `ddnn plan` to hear.
+    """
+    path = Path(plan) if plan else Path(settings.bundle) / DIRECTORY
+    speed, free = flops_per_s(), free_bytes()
+    if not (path / PLAN).exists():
+        log.warning("no plan in %s: run `ddnn plan`, copy the plan here, start again", path)
+        return Lending(
+            WorkerNode(settings.site, settings.node, "", settings.node, 0, (), speed, free),
+            _no_plan,
+        )
+    planned = read_plan(path, bundle)
+    deployment = planned.deployment
+    machine = WorkerNode(
+        settings.site,
+        settings.node,
+        planned.id,
+        deployment.section,
+        len(deployment.generator),
+        deployment.input_shape,
+        speed,
+        free,
+    )
+
+    def load(section: str) -> Section:
+        piece = piece_of(section)
+        name = section if piece is None else shard_name(piece)
+        return planned.load(load_section, name)[name]
+
+    return Lending(machine, load)
+
+
+def _no_plan(section: str) -> Section:
+    raise ConfigError(f"no plan, so no section {section}")
+
+
+def flops_per_s() -> float:
+    """Floating-point operations per second of one matrix product, measured."""
+    matrix = np.ones((MEASURED_SIDE, MEASURED_SIDE), np.float32)
+    best_s = float("inf")
+    for _ in range(MEASURED_TIMES):
+        started_s = time.perf_counter()
+        matrix @ matrix
+        best_s = min(best_s, time.perf_counter() - started_s)
+    return 2 * MEASURED_SIDE**3 / max(best_s, 1e-9)
+
+
+def free_bytes() -> int:
+    """Memory that is free now; 0 where the system does not tell."""
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return 0
