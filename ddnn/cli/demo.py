@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 import msgspec
@@ -31,9 +31,18 @@ from ddnn.errors import ConfigError, DdnnError, LinkError, RemoteProtocolError
 from ddnn.exits.answers import better
 from ddnn.exits.hierarchy import CLOUD, CONFIGURATIONS
 from ddnn.protocol import topics
-from ddnn.protocol.codec import decode
-from ddnn.protocol.messages import Answer, Backlog, Sharing, Stats, Status, drops
-from ddnn.protocol.topics import Kind, topic_filter
+from ddnn.protocol.codec import decode, encode
+from ddnn.protocol.messages import (
+    Answer,
+    Backlog,
+    ExitName,
+    Sharing,
+    Stats,
+    Status,
+    Thresholds,
+    drops,
+)
+from ddnn.protocol.topics import Kind, Topic, topic_filter
 from ddnn.runtime.answer_log import read_answers
 from ddnn.runtime.bundle import read_manifest
 from ddnn.runtime.fleet import Fleet
@@ -53,7 +62,7 @@ Examples:
   ddnn demo                                   live, until Ctrl-C
   ddnn demo --headless --samples 200 --json   one JSON object
   ddnn demo --headless --samples 200 --kill cam3@100 --restart cam3@150
-  ddnn demo --redundancy coded --workers 6 --tolerate 2 --kill worker1@40
+  ddnn demo --redundancy coded --workers 6 --tolerate 2 --threshold local=0 --kill worker1@40
 """
 
 
@@ -81,6 +90,9 @@ Examples:
 @click.option("--tolerate", default=None, type=int,
               help="So many of them may vanish [1, of none 0]")  # fmt: skip
 @click.option("--layer", default="", help="Layer to share [the heaviest]")
+@click.option("--threshold", "thresholds", multiple=True, metavar="EXIT=T",
+              help="Another threshold than the bundle's: local=0 sends every sample to the "
+                   "edge.")  # fmt: skip
 @click.option("--deadline-s", default=1.0, show_default=True, help="Deadline of a sample.")
 @click.option("--window-s", default=0.12, show_default=True, help="Wait for members per stage.")
 @click.option("--broker-port", default=None, type=int, help="Port of the broker [a free one]")
@@ -109,6 +121,7 @@ class Plan:
     sharing: Path | None = None  # the plan by which the edge shares its layer
     section: str = ""  # of that edge
     workers: list[str] = field(default_factory=list)
+    command: Thresholds | None = None
     actions: list[tuple[int, str, str]] = field(default_factory=list)  # after N, what, node
 
 
@@ -133,6 +146,7 @@ def run_demo(
     workers: int | None = None,
     tolerate: int | None = None,
     layer: str = "",
+    thresholds: tuple[str, ...] = (),
     as_json: bool = False,
 ) -> dict[str, Any]:
     """See `demo`; the report that --json prints."""
@@ -148,6 +162,7 @@ def run_demo(
     plan = prepare(data, devices, configuration, bundle, seed, cut=redundancy != "off")
     if redundancy != "off":
         share(plan, redundancy, workers or 6, tolerate, layer)
+    plan.command = command_of(plan, thresholds)
     plan.actions = sorted(
         [*(_action("kill", text) for text in kills), *(_action("start", t) for t in restarts)]
     )
@@ -242,6 +257,22 @@ def share(plan: Plan, redundancy: str, workers: int, tolerate: int | None, layer
     plan.section, plan.workers = deployment.section, list(deployment.workers)
 
 
+def command_of(plan: Plan, thresholds: tuple[str, ...]) -> Thresholds | None:
+    """The command that --threshold stands for, checked."""
+    chosen: dict[str, float] = {}
+    for text in thresholds:
+        tier, _, value = text.partition("=")
+        try:
+            chosen[tier] = float(value)
+        except ValueError:
+            raise ConfigError(f"--threshold {text!r}: expected EXIT=T, such as local=0") from None
+    if not chosen:
+        return None
+    plan.manifest.with_thresholds(chosen)  # refuses what does not fit
+    bundle = read_manifest(plan.bundle)[1]
+    return Thresholds(bundle, cast(dict[ExitName, float], chosen), revision=1)
+
+
 class Site:
     """Broker, cloud, edges and devices as processes of this machine."""
 
@@ -264,7 +295,7 @@ class Site:
         self.page = f"http://127.0.0.1:{http_port}/"
         self.fleet = Fleet(state / "logs")
         self.control = Control(self.fleet, frozenset({DASHBOARD}))
-        self.watcher = Watcher(self.port, self._version)
+        self.watcher = Watcher(self.port, self._version, plan.command, plan.manifest.hierarchy.lead)
 
     @property
     def _version(self) -> str:
@@ -355,7 +386,11 @@ class Stored(msgspec.Struct, frozen=True):
 class Watcher:
     """Listens to everything that is said; keeps the best answer per sample, as the store does."""
 
-    def __init__(self, port: int, version: str) -> None:
+    def __init__(
+        self, port: int, version: str, command: Thresholds | None = None, lead: str = ""
+    ) -> None:
+        """command: for the lead edge, retained."""
+        self._command = (lead, command)
         self.lock = threading.Lock()
         self.answers: dict[int, Answer] = {}
         self.first_s: dict[int, float] = {}  # when any answer to a sample was first given
@@ -371,6 +406,10 @@ class Watcher:
         if isinstance(event, LinkUp):
             kinds = (Kind.RESULT, Kind.BACKLOG, Kind.STATUS, Kind.STATS, Kind.SHARING)
             self._transport.subscribe([topic_filter(kind, SITE) for kind in kinds])
+            lead, command = self._command
+            if command is not None:
+                to_lead = str(Topic(SITE, Kind.THRESHOLDS, lead))
+                self._transport.publish(to_lead, encode(command), 1, True)
         elif isinstance(event, Arrived):
             try:
                 topic = topics.parse(event.topic)
