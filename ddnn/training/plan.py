@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import keras
 import msgspec
 import numpy as np
 
@@ -20,6 +19,7 @@ from ddnn.runtime.bundle import checked_file, read_golden, read_manifest, write_
 from ddnn.runtime.deployment import write_plan
 from ddnn.training.cut import CutLayer, cut, cuttable
 from ddnn.training.deployment import WriteMatrix, golden, write_sections
+from ddnn.training.export import load_source
 
 EXAMPLES = 4  # samples of golden vectors
 
@@ -96,8 +96,7 @@ def make_plan(
     code = make_code(wanted, shares)
     certificate = certified(code)
     progress("cutting the section", 0, 1)
-    source = checked_file(bundle, manifest.sources[edge])
-    model = keras.saving.load_model(source, compile=False, safe_mode=True)
+    model = load_source(checked_file(bundle, manifest.sources[edge]))
     layer = chosen(cuttable(model), wanted.layer, edge)
     parts = cut(model, layer.name)
     whole = Linear.of(parts.layer)

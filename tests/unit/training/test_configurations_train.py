@@ -20,9 +20,9 @@ from ddnn.exits.hierarchy import configuration
 from ddnn.exits.inference import infer, payload_bytes, run_devices, run_exits
 from ddnn.exits.manifest import Manifest
 from ddnn.exits.measure import member_masks
-from ddnn.runtime.bundle import load_bundle
+from ddnn.runtime.bundle import checked_file, load_bundle
 from ddnn.training.augment import NONE
-from ddnn.training.export import to_litert
+from ddnn.training.export import load_source, to_litert
 from ddnn.training.fit import Fit, fit
 from ddnn.training.models import Architecture, Network
 from ddnn.training.train import batches_of, train
@@ -108,7 +108,10 @@ def test_the_bundle_is_whole(trained: Trained) -> None:
     own = not case.architecture.share_devices
     assert len(files) == (0 if case.letter == "a" else len(hierarchy.devices) if own else 1)
     on_disk = {file.name for file in path.iterdir()}
-    used = {entry.file for entry in manifest.sections.values()}
+    assert set(manifest.sources) == (
+        {g.id for g in hierarchy.edges} if case.letter in "def" else set()
+    )
+    used = {entry.file for entry in [*manifest.sections.values(), *manifest.sources.values()]}
     assert on_disk == used | {"manifest.json", "golden.npz"}
     # every set of members has its accuracy, and each answer can say what it is worth
     assert set(manifest.accuracy) == {str(m) for m in member_masks(len(hierarchy.devices))}
@@ -141,6 +144,16 @@ def test_the_bundle_computes_what_the_network_computes(trained: Trained, dataset
         if "device" in exits:
             heard = np.array([[output.scores for output in sample] for sample in outputs])
             np.testing.assert_allclose(heard, exits["device"], rtol=1e-3, atol=1e-3)
+
+
+def test_the_models_of_the_edges_are_kept(trained: Trained) -> None:
+    """As they are trained, to the last bit: layers of theirs can be cut out later."""
+    manifest = load_bundle(trained.path, LiteRtSection).manifest
+    for edge, entry in manifest.sources.items():
+        kept, model = load_source(checked_file(trained.path, entry)), trained.network.edges[edge]
+        for one, other in zip(kept.weights, model.weights, strict=True):
+            np.testing.assert_array_equal(one, other)
+        assert [layer.name for layer in kept.layers] == [layer.name for layer in model.layers]
 
 
 def test_it_answers(trained: Trained, dataset: Dataset) -> None:
