@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddnn.exits.manifest import Manifest, SweepRow, swept_accuracy
+from ddnn.protocol.messages import Sharing
 
 Act = Literal["kill", "start"]
 
@@ -29,6 +31,45 @@ class NodeView:
     memory_bytes: int = 0
     counts: dict[str, int] = field(default_factory=dict)
     gauges: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SharingView:
+    """A layer that `node` shares among workers, as it told `age_s` ago."""
+
+    site: str
+    node: str
+    age_s: float
+    sharing: Sharing
+
+    @property
+    def planned(self) -> int:
+        """Workers of the plan; the others are spares that have joined."""
+        return sum(worker.planned for worker in self.sharing.workers.values())
+
+    @property
+    def states(self) -> dict[str, int]:
+        """How many workers are in each state."""
+        return dict(Counter(worker.state for worker in self.sharing.workers.values()))
+
+    @property
+    def to_spare(self) -> int:
+        """How many live workers may vanish, whichever they are, and the layer is still decoded.
+
+        A code of n shards from k blocks stands any n - k losses; with replicas only as many as
+        a block has copies besides one. Those who hold most vanish first.
+        """
+        told = self.sharing
+        stands = told.n // told.k - 1 if told.redundancy == "replicate" else told.n - told.k
+        left = stands - (told.n - told.live_pieces)
+        if not told.decodable or left < 0:
+            return 0
+        held = [len(w.pieces) for w in told.workers.values() if w.state == "live"]
+        for vanished, pieces in enumerate(sorted(held, reverse=True)):
+            left -= pieces
+            if left < 0:
+                return vanished
+        return len(held)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +146,10 @@ class Demo(Protocol):
 class Live(Protocol):
     def nodes(self) -> list[NodeView]: ...
     def link(self) -> LinkView: ...
+
+    def sharing(self) -> list[SharingView]:
+        """Layers that are shared now; none while the broker is away."""
+        ...
 
     def database_away(self) -> str:
         """Why answers cannot be written now; empty while they can."""

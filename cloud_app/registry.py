@@ -1,4 +1,4 @@
-"""Which nodes there are and what becomes of them, as their own messages tell it."""
+"""Which nodes there are, what becomes of them and what they share, as their messages tell it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from cloud_app.live import NodeView
-from ddnn.protocol.machine import Connected, Event, Received
-from ddnn.protocol.messages import Answer, Stats, Status, drops
+from cloud_app.live import NodeView, SharingView
+from ddnn.protocol.machine import Connected, Disconnected, Event, Received
+from ddnn.protocol.messages import MAX_PIECES, Answer, Sharing, Stats, Status, drops
 
 MAX_NODES = 10_000
 EVENT_EVERY_S = 60.0  # of what may happen again and again, once a node and minute
 SILENT_S = 30.0  # an online node that says nothing for longer is not there
 MOST_EVERY_S = 3600.0
+SHARED_S = 10.0  # a shared layer is told of each second; so old, it is shared no more
+MAX_SHARED = 64  # layers
+MAX_HELD = 4 * MAX_PIECES  # shards of one layer, over all workers
 ANNOUNCED_WITHIN_S = 8.0  # after a reconnect; the longest back-off of a node is 5 s
 _NOTHING = Stats("device", 0.0)
 _WORDS = {"online": "joined", "stopped": "stopped", "lost": "died"}
@@ -31,7 +34,7 @@ class _Seen:
 
 
 class Registry:
-    """Watches events of the cloud's machine; `nodes` may be called from any thread.
+    """Watches events of the cloud's machine; `nodes`, `sharing` may be called from any thread.
 
     Written by the machine's thread alone. Each entry is replaced, never changed while it is read.
     """
@@ -39,6 +42,7 @@ class Registry:
     def __init__(self, report: Report) -> None:
         self._report = report
         self._nodes: dict[tuple[str, str], _Seen] = {}
+        self._sharing: dict[tuple[str, str], tuple[float, Sharing]] = {}
         self._connected_s = 0.0
         self.inferred_s: float | None = None  # monotonic: some section of the site ran
 
@@ -46,10 +50,14 @@ class Registry:
         match event:
             case Connected():
                 self._connected_s = time.monotonic()
+            case Disconnected():
+                self._sharing.clear()
             case Received(topic, Status() as status):
                 self._status((topic.site, topic.node), status)
             case Received(topic, Stats() as stats):
                 self._stats((topic.site, topic.node), stats)
+            case Received(topic, Sharing() as sharing):
+                self._share((topic.site, topic.node), sharing)
             case Received(topic, Answer() as answer):
                 if answer.label >= 0:
                     self.inferred_s = time.monotonic()
@@ -82,12 +90,35 @@ class Registry:
             or (view.site, view.role) not in served
         ]
 
+    def sharing(self) -> list[SharingView]:
+        now_s = time.monotonic()
+        return [
+            SharingView(site, node, now_s - at_s, sharing)
+            for (site, node), (at_s, sharing) in sorted(self._sharing.copy().items())
+            if now_s - at_s <= SHARED_S
+        ]
+
+    def _share(self, key: tuple[str, str], sharing: Sharing) -> None:
+        if key not in self._nodes:
+            return
+        if not _is_sound(sharing):
+            self._say(key, "told nonsense of its shared layer: it is not shown", "sharing")
+            return
+        now_s = time.monotonic()
+        for other, (at_s, _) in list(self._sharing.items()):
+            if now_s - at_s > SHARED_S:
+                del self._sharing[other]
+        if key in self._sharing or len(self._sharing) < MAX_SHARED:
+            self._sharing[key] = now_s, sharing
+
     def _status(self, key: tuple[str, str], status: Status) -> None:
         seen = self._nodes.get(key)
         if seen is not None and status.state != "online" and status.session != seen.status.session:
             return  # the Will of a connection that is long replaced
         if seen is None and len(self._nodes) >= MAX_NODES:
             return
+        if status.state != "online":
+            self._sharing.pop(key, None)  # what it shared is shared no more
         now = (status.session, status.state)
         if seen is None or (seen.status.session, seen.status.state) != now:
             once = f"{status.session}-{status.state}"
@@ -130,3 +161,14 @@ class Registry:
         """At most once a node and minute: the key is the same for a minute."""
         now_s = time.time()
         self._report(now_s, *key, what, f"{kind}-{now_s // EVENT_EVERY_S:.0f}")
+
+
+def _is_sound(sharing: Sharing) -> bool:
+    """Whether the numbers fit together, and are few enough to be shown."""
+    held = [piece for worker in sharing.workers.values() for piece in worker.pieces]
+    return (
+        1 <= sharing.k <= sharing.n <= MAX_PIECES
+        and sharing.live_pieces <= sharing.n
+        and len(held) <= MAX_HELD
+        and max(held, default=0) < sharing.n
+    )

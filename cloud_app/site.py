@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 
 from cloud_app.demo import DemoSite
-from cloud_app.live import BundleView, LinkView, NodeView
+from cloud_app.live import BundleView, LinkView, NodeView, SharingView
 from cloud_app.recorder import Recorder
 from cloud_app.registry import Registry
 from cloud_app.store import Store
@@ -47,6 +47,9 @@ class LiveSite:
         link = self._loop.link
         for_s = time.monotonic() - link.since_s
         return LinkView(link.connected, self._broker, for_s, link.reason)
+
+    def sharing(self) -> list[SharingView]:
+        return self._registry.sharing() if self._loop.link.connected else []
 
     def database_away(self) -> str:
         return self._recorder.away

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cloud_app.live import Act, BundleView, Demo, LinkView, NodeView
+from cloud_app.live import Act, BundleView, Demo, LinkView, NodeView, SharingView
 from ddnn.errors import DdnnError, LinkError
 from ddnn.exits.manifest import SweepRow
+from ddnn.protocol.messages import Sharing, WorkerState
 
 GAUGES = {"threshold_local": 0.3, "threshold_edge": 0.5, "threshold_revision": 0.0}
 NODES = [
@@ -32,6 +34,22 @@ BUNDLE = BundleView(
     ("cam1", "cam2", "cam3"), "edge", {"local": 0.3, "edge": 0.5}, SWEEP,
     {"7": {"overall": 0.97}, "1": {"overall": 0.7}},
 )  # fmt: skip
+
+
+def shared_among(*states: Any, **fields: Any) -> Sharing:
+    """A layer of four blocks in six shards, one for each worker, in these states."""
+    counts: dict[str, Any] = {"answered": 100, "used": 90, "late": 10, "latency_ms": 4.0}
+    workers = {
+        f"worker{i + 1}": WorkerState(state, [i], missed=i, **counts)
+        for i, state in enumerate(states or ["live"] * 6)
+    }
+    live = sum(worker.state == "live" for worker in workers.values())
+    known: dict[str, Any] = {
+        "plan": "p1", "layer": "edge_dense", "redundancy": "coded", "code": "mds", "n": 6, "k": 4,
+        "tolerate": 2, "decodable": live >= 4, "live_pieces": live, "workers": workers,
+        "decoded": 1234, "computed_here": 5, "given_up": 1, "gather_ms": 6.25, "decode_ms": 0.125,
+    }  # fmt: skip
+    return Sharing(**{**known, **fields})
 
 
 @dataclass
@@ -57,6 +75,7 @@ class MadeLive:
     """See cloud_app.live.Live; `sent` is what it was to command."""
 
     shown: list[NodeView] = field(default_factory=lambda: list(NODES))
+    shared: list[SharingView] = field(default_factory=list)
     broker: LinkView = field(default_factory=lambda: LinkView(True, "broker:1883", 60.0))
     away: str = ""
     inferred_s: float | None = 1.0
@@ -71,6 +90,9 @@ class MadeLive:
 
     def link(self) -> LinkView:
         return self.broker
+
+    def sharing(self) -> list[SharingView]:
+        return list(self.shared) if self.link().connected else []
 
     def database_away(self) -> str:
         return self.away

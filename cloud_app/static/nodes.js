@@ -57,7 +57,7 @@ function row(node, state, elapsedS, several) {
       h("th", { scope: "row" }, dot, name, h("small", {}, where)),
       h("td", {}, h("b", {}, node.state), h("small", {}, node.process ? "" : seen)),
       h("td", {}, node.memory_bytes ? bytes(node.memory_bytes) : NONE, h("small", {}, node.version || "")),
-      h("td", {}, action(node, state)),
+      h("td", {}, action(node.id, state)),
     ),
     open.has(key) && h("tr", { "data-key": `${key}/counts`, class: "counts" }, h("td", { colspan: 4 }, facts(node))),
   ];
@@ -79,28 +79,30 @@ const pairs = (values, shown) =>
     .sort(([a], [b]) => (a < b ? -1 : 1))
     .map(([name, value]) => [name.replaceAll("_", " "), shown(value)]);
 
-function action(node, state) {
-  const alive = state.demo?.nodes?.[node.id];
+/** In a demo: the button that kills this process, or starts it. */
+export function action(id, state) {
+  const alive = state.demo?.nodes?.[id];
   if (alive === undefined) return null;
   const what = alive ? "kill" : "start";
-  const doing = busy.get(node.id);
+  const doing = busy.get(id);
   const word = doing ? { kill: "Killing …", start: "Starting …" }[doing] : { kill: "Kill", start: "Start" }[what];
   return h(
     "button",
-    { type: "button", class: what, "data-node": node.id, "data-what": what, "aria-disabled": Boolean(doing) && "true" },
-    word, spoken(` ${node.id}`),
+    { type: "button", class: what, "data-node": id, "data-what": what, "aria-disabled": Boolean(doing) && "true" },
+    word, spoken(` ${id}`),
   );
 }
 
 export function listenToNodes(page) {
-  document.getElementById("node-rows").addEventListener("click", async (event) => {
-    const disclose = event.target.closest("button[data-open]");
-    if (disclose) {
-      const { open: key } = disclose.dataset;
-      if (!open.delete(key)) open.add(key);
-      return page.render();
-    }
-    const button = event.target.closest("button[data-node]");
+  document.getElementById("node-rows").addEventListener("click", ({ target }) => {
+    const key = target.closest("button[data-open]")?.dataset.open;
+    if (key === undefined) return;
+    if (!open.delete(key)) open.add(key);
+    page.render();
+  });
+  // Wherever such a button stands.
+  document.getElementById("main").addEventListener("click", async ({ target }) => {
+    const button = target.closest("button[data-node]");
     if (!button || busy.has(button.dataset.node)) return;
     const { node, what } = button.dataset;
     busy.set(node, what);

@@ -10,6 +10,7 @@ import { renderBytes, renderExits, renderHeadline } from "./headline.js";
 import { History } from "./history.js";
 import { listenToNodes, renderNodes } from "./nodes.js";
 import { listenToSamples, renderSamples } from "./samples.js";
+import { renderSharing } from "./sharing.js";
 import { listenToThresholds, renderThresholds } from "./thresholds.js";
 import { renderVerdict } from "./verdict.js";
 
@@ -36,6 +37,7 @@ const page = {
     renderExits(state);
     renderBytes(state, history);
     renderNodes(state, elapsedS);
+    renderSharing(state, elapsedS);
     renderSamples(state, nowS, feed.shownRound);
     renderEvents(state, nowS);
     renderThresholds(state);

@@ -12,7 +12,16 @@ import msgspec
 
 from cloud_app.live import BundleView, LinkView, Live, NodeView
 from cloud_app.store import NodeEvent, Record, Store, Summary
-from cloud_app.web.messages import Bundle, DemoState, ExpectedNow, InUse, Node, Now, Viewer
+from cloud_app.web.messages import (
+    Bundle,
+    DemoState,
+    ExpectedNow,
+    InUse,
+    Node,
+    Now,
+    Shared,
+    Viewer,
+)
 from ddnn.errors import DdnnError, LinkError
 from ddnn.protocol.messages import MAX_COUNT
 from ddnn.protocol.topics import EVERYWHERE
@@ -21,6 +30,8 @@ from ddnn.runtime.service import ddnn_version
 EVERY_S = 1.0
 PATIENCE_S = 1.5  # for the database; a page without its numbers is better than none
 NEWEST = 20  # answers and events shown
+MOST_SHARED = 16  # layers shown
+MOST_WORKERS = 128  # shown of each
 EVENTS_LOOKED_AT = 200  # to find those of one site
 MOST_STREAMS = 32  # each holds a thread
 
@@ -103,6 +114,7 @@ class Board:
             database = str(error)
         sites = sites_of(nodes, stored.sites if stored else ())
         shown = [node for node in nodes if site is None or node.site in (site, EVERYWHERE)]
+        shared = [view for view in live.sharing() if site in (None, view.site)]
         one = site or (sites[0] if len(sites) == 1 else None)
         return Now(
             at_s=time.time(),
@@ -111,6 +123,7 @@ class Board:
             link=link,
             database=live.database_away() or database,
             nodes=[Node.of(node, bundle) for node in shown],
+            sharing=[Shared.of(view, MOST_WORKERS) for view in shared[:MOST_SHARED]],
             summary=stored.summary if stored else None,
             quiet_s=self._quiet_s(site, stored) if stored else None,
             expected_now=expected_now(nodes, bundle, link, one),

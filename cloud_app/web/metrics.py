@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
+from typing import get_args, get_type_hints
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
@@ -16,13 +17,14 @@ from prometheus_client.core import (
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
-from cloud_app.live import Live, NodeView
+from cloud_app.live import Live, NodeView, SharingView
 from cloud_app.store import LATENCY_BOUNDS_S, Store
 from ddnn.errors import LinkError
-from ddnn.protocol.messages import DROPS
+from ddnn.protocol.messages import DROPS, WorkerState
 from ddnn.runtime.service import ddnn_version
 
 METRICS_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+WORKER_STATES: tuple[str, ...] = get_args(get_type_hints(WorkerState)["state"])
 
 
 class Metrics(Collector):
@@ -55,6 +57,7 @@ class Metrics(Collector):
         yield GaugeMetricFamily("ddnn_database_up", database, float(up))
         yield from samples
         yield from _nodes(live.nodes(), live.link().connected)
+        yield from _sharing(live.sharing())
 
 
 def _samples(store: Store) -> Iterator[Metric]:
@@ -118,3 +121,44 @@ def _nodes(nodes: Iterable[NodeView], connected: bool) -> Iterator[Metric]:
             if reason in node.counts:
                 dropped.add_metric((*key, reason), node.counts[reason])
     yield from (up, age, memory, sent, dropped)
+
+
+def _sharing(shared: Iterable[SharingView]) -> Iterator[Metric]:
+    names = ("site", "node")
+    workers = GaugeMetricFamily(
+        "ddnn_workers", "Workers of the layer that the node shares, by their state.",
+        labels=(*names, "state"),
+    )  # fmt: skip
+    decodable = GaugeMetricFamily(
+        "ddnn_shared_decodable", "Whether the live workers suffice.", labels=names
+    )
+    to_spare = GaugeMetricFamily(
+        "ddnn_shared_workers_to_spare", "Live workers that may vanish, whichever they are.",
+        labels=names,
+    )  # fmt: skip
+    gather = GaugeMetricFamily(
+        "ddnn_shared_gather_seconds", "From task to enough answers, smoothed.", labels=names
+    )
+    decode = GaugeMetricFamily("ddnn_shared_decode_seconds", "Decoding, smoothed.", labels=names)
+    decoded = CounterMetricFamily(
+        "ddnn_shared_decoded", "Samples whose layer was decoded.", labels=names
+    )
+    computed_here = CounterMetricFamily(
+        "ddnn_shared_computed_here", "Samples whose layer the node computed itself.", labels=names
+    )
+    given_up = CounterMetricFamily(
+        "ddnn_shared_given_up", "Samples without the layer: a shallower exit answered.",
+        labels=names,
+    )  # fmt: skip
+    for view in shared:
+        key, told, states = (view.site, view.node), view.sharing, view.states
+        for state in WORKER_STATES:
+            workers.add_metric((*key, state), states.get(state, 0))
+        decodable.add_metric(key, float(told.decodable))
+        to_spare.add_metric(key, view.to_spare)
+        gather.add_metric(key, told.gather_ms / 1e3)
+        decode.add_metric(key, told.decode_ms / 1e3)
+        decoded.add_metric(key, told.decoded)
+        computed_here.add_metric(key, told.computed_here)
+        given_up.add_metric(key, told.given_up)
+    yield from (workers, decodable, to_spare, gather, decode, decoded, computed_here, given_up)

@@ -37,6 +37,7 @@ from cloud_app.web.messages import (
     Ready,
     RevertThresholds,
     Series,
+    Shared,
     State,
     SummaryNow,
     Sweep,
@@ -89,6 +90,10 @@ class Api:
             ),
             Route("GET", f"{v1}/events", self.events, list[NodeEvent], "The newest.", OfEvents),
             Route("GET", f"{v1}/nodes", self.nodes, list[Node], "All nodes.", site),
+            Route(
+                "GET", f"{v1}/sharing", self.sharing, list[Shared],
+                "Layers that are shared among workers now.", site,
+            ),
             Route(
                 "GET", f"{v1}/thresholds", self.thresholds, ThresholdsNow,
                 "The thresholds in use, those to choose from, and who changed them.", site,
@@ -176,6 +181,9 @@ class Api:
         return [
             Node.of(node, bundle) for node in self._live.nodes() if ask.site in (None, node.site)
         ]
+
+    def sharing(self, ask: OfSite) -> list[Shared]:
+        return [Shared.of(view) for view in self._live.sharing() if ask.site in (None, view.site)]
 
     # ------------------------------------------------------------ thresholds
 

@@ -16,9 +16,12 @@ from tests.deployment.composed import ROOT as REPOSITORY
 
 SITE = "home"
 USERS = "/tmp/users"  # noqa: S108  of a container: memory of its own
-UP = {Kind.UPLINK, Kind.RESULT, Kind.BACKLOG, Kind.STATUS, Kind.STATS}
+UP = {Kind.UPLINK, Kind.RESULT, Kind.BACKLOG, Kind.STATUS, Kind.STATS, Kind.SHARING}
 DOWN = {Kind.VERDICT, Kind.STORED, Kind.THRESHOLDS}
-LAN_ONLY = {Kind.SCORES, Kind.FEATURES, Kind.ESCALATE, Kind.CLOCK_ASK, Kind.CLOCK_TELL}
+LAN_ONLY = {
+    Kind.SCORES, Kind.FEATURES, Kind.ESCALATE, Kind.CLOCK_ASK, Kind.CLOCK_TELL,
+    Kind.TASK, Kind.DONE, Kind.LEND, Kind.ASSIGN,
+}  # fmt: skip
 CLOUDS = topic_filter(Kind.STATUS, EVERYWHERE)
 
 

@@ -22,9 +22,14 @@ from cloud_app.store import Store
 from cloud_app.web import Server, SignIn, create_app, serve, sign_in
 from cloud_app.web import server as server_module
 from cloud_app.web.board import MOST_STREAMS
+from ddnn.adapters.broker import free_port, wait_until_listening
 from ddnn.errors import ConfigError
+from ddnn.protocol.topics import Kind
+from ddnn.runtime.fleet import Fleet
 from tests.answers_made import make_answer
-from tests.live_made import BUNDLE, MadeLive
+from tests.browser.chromium import Open, text, wait_for
+from tests.integration.site import Voice, mosquitto, start_node
+from tests.live_made import BUNDLE, MadeLive, shared_among
 
 TIMEOUT_S = 10.0
 
@@ -439,3 +444,56 @@ def test_it_listens_on_ipv6_too(site: Site) -> None:
         connection.request("GET", "/api/v1/state")
         assert connection.getresponse().status == 200
     server.close()
+
+
+# --------------------------------------------------------------- shared layers
+
+
+@pytest.mark.parametrize("role", ["all", "page"])
+def test_what_an_edge_tells_at_the_broker_of_its_shared_layer_is_on_the_page(
+    role: str, fleet: Fleet, scenes_bundle: Path, tmp_path: Path, opened: Open
+) -> None:
+    """The real program at a real broker: a worker dies, and then the broker itself."""
+    http_port = free_port()
+    url = f"http://127.0.0.1:{http_port}"
+    place = tmp_path / "broker"
+    place.mkdir()
+
+    def shared() -> Any:
+        connection = http.client.HTTPConnection("127.0.0.1", http_port, timeout=TIMEOUT_S)
+        with closing(connection):
+            connection.request("GET", "/api/v1/sharing?site=home")
+            return json.loads(connection.getresponse().read())
+
+    with mosquitto(place, "allow_anonymous true") as port:
+        start_node(
+            fleet, "cloud", "cloud", port, scenes_bundle, "--serve", role, "--sign-in", "off",
+            "--http-port", str(http_port), "--state", str(tmp_path / "state"),
+        )  # fmt: skip
+        wait_until_listening(http_port)
+        voice = Voice(port)
+        voice.announce("edge", "edge")
+        for i in range(6):
+            voice.announce(f"worker{i + 1}", "worker")
+
+        def told(*states: str) -> Any:
+            voice.say(Kind.SHARING, "edge", shared_among(*states))
+            return shared()
+
+        voice.until(lambda: told("live", "lost", "live", "live", "live", "live"))
+        page = opened(url)
+        wait_for(page, ".shared .enough.good", "5 of 6 shards live: enough. Any one more may")
+        voice.announce("worker2", "worker", "lost")
+        wait_for(page, "#event-rows", "worker2 died")
+        wait_for(page, "#node-rows .lost", "worker2")
+        assert "worker1 shard 0 live" in text(page, "#sharing")
+        told("lost", "lost", "lost", "live", "live", "live")
+        wait_for(page, ".shared .enough.bad", "too few")
+        told()
+        wait_for(page, ".shared .enough.good", "Any 2 more")
+        wait_for(page, ".shared .enough.wait", "Not heard of for")  # the edge says no more
+        told()
+        voice.close()
+    page.locator("#sharing").wait_for(state="hidden")  # the broker is gone: nothing is known
+    wait_for(page, "#problems", "No connection to the broker")
+    assert shared() == []

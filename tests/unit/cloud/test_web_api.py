@@ -16,12 +16,12 @@ from flask.testing import FlaskClient
 from PIL import Image
 from werkzeug.test import TestResponse
 
-from cloud_app.live import BundleView, NodeView
+from cloud_app.live import BundleView, NodeView, SharingView
 from cloud_app.store import Store
 from cloud_app.web import board, create_app, routes
 from ddnn.errors import LinkError
-from ddnn.protocol.messages import Answer
-from tests.live_made import BUNDLE, MadeDemo, MadeLive
+from ddnn.protocol.messages import Answer, WorkerState
+from tests.live_made import BUNDLE, MadeDemo, MadeLive, shared_among
 
 Make = Callable[..., Answer]
 Away = Callable[[], None]
@@ -286,6 +286,48 @@ def test_events_and_nodes(store: Store, live: MadeLive, client: FlaskClient) -> 
     live.shown.append(NodeView("shop", "cam9", "device", "online"))
     assert [node["id"] for node in get(client, "/api/v1/nodes?site=shop")] == ["cam9"]
     assert len(get(client, "/api/v1/nodes")) == 5
+
+
+# -------------------------------------------------------------- shared layers
+
+
+def test_shared_layers_of_a_site_with_what_follows_from_them(
+    live: MadeLive, client: FlaskClient
+) -> None:
+    assert get(client, "/api/v1/sharing") == []
+    told = shared_among("live", "lost", "live", "live", "live", "live")
+    live.shared = [SharingView("home", "edge", 0.5, told), SharingView("shop", "edge", 2.0, told)]
+    (home,) = get(client, "/api/v1/sharing?site=home")
+    assert (home["site"], home["node"], home["age_s"]) == ("home", "edge", 0.5)
+    assert (home["planned"], home["to_spare"], home["states"]) == (6, 1, {"live": 5, "lost": 1})
+    assert (home["sharing"]["layer"], home["sharing"]["decodable"]) == ("edge_dense", True)
+    assert home["sharing"]["workers"]["worker2"] == {
+        "state": "lost", "pieces": [1], "planned": True, "answered": 100, "used": 90, "late": 10,
+        "missed": 1, "latency_ms": 4.0,
+    }  # fmt: skip
+    assert [of["site"] for of in get(client, "/api/v1/sharing")] == ["home", "shop"]
+    assert get(client, "/api/v1/state?site=home")["sharing"] == [home]
+    live.lose_broker()
+    assert get(client, "/api/v1/sharing") == get(client, "/api/v1/state")["sharing"] == []
+
+
+def test_a_state_tells_of_the_first_of_very_many_workers_and_of_all_in_numbers(
+    live: MadeLive, client: FlaskClient
+) -> None:
+    """What goes to every page each second is bounded; who asks for the layers gets all."""
+    workers = {f"worker{i:04}": WorkerState("live", [i]) for i in range(1024)}
+    workers["worker0900"] = WorkerState("stalled", [900])
+    told = shared_among(n=1024, k=1000, workers=workers, live_pieces=1023, decodable=True)
+    live.shared = [SharingView("home", f"edge{i:02}", 0.1, told) for i in range(60)]
+    shared = get(client, "/api/v1/state")["sharing"]
+    assert len(shared) == board.MOST_SHARED
+    for of in shared:
+        assert len(of["sharing"]["workers"]) == board.MOST_WORKERS
+        assert next(iter(of["sharing"]["workers"])) == "worker0900"  # trouble comes first
+        assert of["states"] == {"live": 1023, "stalled": 1}
+        assert (of["planned"], of["to_spare"]) == (1024, 23)
+    assert len(client.get("/api/v1/state").data) < 600_000
+    assert len(get(client, "/api/v1/sharing")[59]["sharing"]["workers"]) == 1024
 
 
 # ----------------------------------------------------------------- thresholds

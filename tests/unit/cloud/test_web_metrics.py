@@ -10,12 +10,12 @@ from flask.testing import FlaskClient
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from cloud_app.live import NodeView
+from cloud_app.live import NodeView, SharingView
 from cloud_app.store import LATENCY_BOUNDS_S, Store
 from cloud_app.web import create_app
 from ddnn.errors import LinkError
 from ddnn.protocol.messages import DROPS, Answer
-from tests.live_made import MadeLive
+from tests.live_made import MadeLive, shared_among
 
 Make = Callable[..., Answer]
 
@@ -94,6 +94,28 @@ def test_nodes(live: MadeLive, client: FlaskClient) -> None:
     assert value(found, "ddnn_broker_up") == 0
 
 
+def test_shared_layers(live: MadeLive, client: FlaskClient) -> None:
+    live.shared = [
+        SharingView("home", "edge", 0.5, shared_among("live", "live", "lost", "live", "live")),
+        SharingView("shop", "edge", 0.5, shared_among("faulty")),
+    ]
+    found, home, shop = scrape(client), *({"site": s, "node": "edge"} for s in ("home", "shop"))
+    states = {s.labels["state"]: s.value for s in found["ddnn_workers"].samples
+              if s.labels["site"] == "home"}  # fmt: skip
+    assert states == {"live": 4, "loading": 0, "stalled": 0, "lost": 1, "faulty": 0}
+    assert value(found, "ddnn_workers", **shop, state="faulty") == 1
+    assert value(found, "ddnn_shared_decodable", **home) == 1
+    assert value(found, "ddnn_shared_decodable", **shop) == 0
+    assert value(found, "ddnn_shared_workers_to_spare", **home) == 0
+    assert value(found, "ddnn_shared_decoded_total", **home) == 1234
+    assert value(found, "ddnn_shared_computed_here_total", **home) == 5
+    assert value(found, "ddnn_shared_given_up_total", **home) == 1
+    assert value(found, "ddnn_shared_gather_seconds", **home) == 0.00625
+    assert value(found, "ddnn_shared_decode_seconds", **home) == 0.000125
+    live.lose_broker()
+    assert scrape(client)["ddnn_workers"].samples == []  # nobody tells
+
+
 def test_the_database_away_is_a_value_not_a_failure(
     store: Store, live: MadeLive, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,8 +133,11 @@ def test_the_database_away_is_a_value_not_a_failure(
     assert value(found, "ddnn_node_up", site="home", node="edge", role="edge") == 1
 
 
-def test_names_keep_the_conventions(store: Store, client: FlaskClient, make: Make) -> None:
+def test_names_keep_the_conventions(
+    store: Store, live: MadeLive, client: FlaskClient, make: Make
+) -> None:
     store.save([("home", make())])
+    live.shared = [SharingView("home", "edge", 0.5, shared_among())]
     families = scrape(client)
     for family in families.values():
         assert family.documentation.endswith("."), family.name

@@ -19,10 +19,11 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from cloud_app.live import SharingView
 from cloud_app.store import Store
 from cloud_app.web import create_app
 from tests.answers_made import make_answer
-from tests.live_made import MadeDemo, MadeLive
+from tests.live_made import MadeDemo, MadeLive, shared_among
 
 CHECKS = [
     not_a_server_error,
@@ -42,7 +43,9 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Any:
     store.save([("home", make_answer(i, passed=passed, votes=votes)) for i in range(30)])
     store.label("home", 3, 2, "me", 1.0)
     store.add_event(1.0, "home", "cam1", "died")
-    yield create_app(store, MadeLive(made_demo=MadeDemo()), sign_in=None)
+    shared = [SharingView("home", "edge", 0.5, shared_among("live", "lost", missing=["worker2"]))]
+    live = MadeLive(made_demo=MadeDemo(), shared=shared)
+    yield create_app(store, live, sign_in=None)
     store.close()
 
 

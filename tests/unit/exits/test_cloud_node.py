@@ -281,7 +281,8 @@ def test_clouds_of_a_group_divide_samples_and_answers_but_all_hear_who_is_there(
         "$share/clouds/ddnn/v1/+/result",
         "$share/clouds/ddnn/v1/+/backlog/+",
     }
-    assert {"ddnn/v1/+/node/+/status", "ddnn/v1/+/node/+/stats"} <= set(filters)
+    everyone = {"ddnn/v1/+/node/+/status", "ddnn/v1/+/node/+/stats", "ddnn/v1/+/sharing/+"}
+    assert everyone <= set(filters)
     assert not any("$share" in text for text in subscribed("e", 3, ""))
 
 
