@@ -14,7 +14,10 @@ COPY cloud_app cloud_app
 RUN /opt/ddnn/bin/pip install .
 
 FROM build AS build-device
-RUN /opt/ddnn/bin/pip install '.[camera]'
+RUN /opt/ddnn/bin/pip install '.[camera,coding]'
+
+FROM build AS build-edge
+RUN /opt/ddnn/bin/pip install '.[coding]'
 
 FROM build AS build-cloud
 RUN /opt/ddnn/bin/pip install '.[cloud]'
@@ -38,7 +41,7 @@ COPY --from=build-device /opt/ddnn /opt/ddnn
 ENTRYPOINT ["python", "-m", "device_app"]
 
 FROM base AS edge
-COPY --from=build /opt/ddnn /opt/ddnn
+COPY --from=build-edge /opt/ddnn /opt/ddnn
 ENTRYPOINT ["python", "-m", "edge_app"]
 
 FROM base AS cloud

@@ -1,10 +1,17 @@
 #!/bin/sh
 # Installs device_app as a service on Raspberry Pi OS 64-bit, or any Debian from bookworm on.
 # Run as root from anywhere; run again to upgrade. /etc/ddnn is never overwritten.
+# --lend: with what a device needs that lends computing power to others.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 prefix=/opt/ddnn
+extras=camera
+
+case "${1:-}" in
+    --lend) extras=camera,coding ;;
+    ?*) echo "usage: install.sh [--lend]" >&2; exit 2 ;;
+esac
 
 fail() { echo "install.sh: $1" >&2; exit 1; }
 
@@ -29,7 +36,7 @@ trap 'rm -rf "$source"' EXIT
 # this one, and OpenCV the last that goes with it.
 old="from importlib.metadata import version as v; raise SystemExit(v('numpy') >= '2')"
 if python3 -c "$old" 2>/dev/null; then set -- "numpy<2" "opencv-python-headless<4.12"; else set --; fi
-"$prefix/bin/python" -m pip install "${source}[camera]" "$@"
+"$prefix/bin/python" -m pip install "${source}[$extras]" "$@"
 
 install -d /etc/ddnn /etc/systemd/system
 [ -e /etc/ddnn/device.toml ] || install -m 600 "$here/device.toml" /etc/ddnn/device.toml

@@ -145,7 +145,7 @@ def test_who_meets_whom():
     """The site's LAN reaches the cloud by the bridge alone; the database knows its clients only."""
     on = {name: {*service.get("networks", [])} for name, service in SERVICES.items()}
     meet = {(a, b) for a in on for b in on if a < b and on[a] & on[b]}
-    site = {"edge", *(name for name in on if name.startswith("cam"))}
+    site = {"edge", "worker", *(name for name in on if name.startswith("cam"))}
     for a, b in meet:
         if a in site or b in site:
             assert {a, b} <= {*site, "mosquitto-edge"}

@@ -99,7 +99,7 @@ def test_only_training_brings_tensorflow(target):
     ]
     source = dict(STAGES[target])["COPY"].split()[0].removeprefix("--from=")
     installed = " ".join(r for i, r in inherited(STAGES, source) if i == "RUN" and "install" in r)
-    chosen = set(re.findall(r"\[(\w+)\]", installed))
+    chosen = {e for listed in re.findall(r"\[([\w,]+)\]", installed) for e in listed.split(",")}
     assert chosen <= extras.keys()
     brings = any("tensorflow" in line for extra in chosen for line in extras[extra])
     assert brings == (target == "train")
