@@ -185,6 +185,8 @@ def run_demo(
         stack.callback(site.close)
         site.start()
         _say(f"all nodes are up; page on {site.page} (loopback only, so it asks for no password)")
+        if plan.workers and plan.command is None:
+            _say("only samples that reach the edge use its workers; --threshold local=0: all do")
         return watch(site, samples, headless)
 
 

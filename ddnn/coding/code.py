@@ -23,7 +23,14 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from ddnn.coding import encoding, patterns, supports
-from ddnn.coding.coefficients import Factors, Family, kron_rows, search
+from ddnn.coding.coefficients import (
+    Factors,
+    Family,
+    draw,
+    draw_windows,
+    kron_rows,
+    search,
+)
 from ddnn.coding.conditioning import conditions
 from ddnn.coding.decoding import Plan, make_plan
 from ddnn.coding.field import ExactRank
@@ -46,7 +53,7 @@ class Certificate:
     """What was found out about a code."""
 
     decodable: bool  # from every set tried with s workers gone; exact rank
-    worst_condition: float  # inf where a set fails
+    worst_condition: float  # inf where a set fails, or is singular in floating point
     worst_set: tuple[int, ...]  # the stragglers that give it
     exhaustive: bool  # all sets were tried
     checked: int
@@ -71,6 +78,8 @@ class Code:
         _check_size(n, k, s)
         self.name, self.k, self.s = name, k, s
         self.factors = None if factors is None else tuple(_frozen(factor) for factor in factors)
+        if self.factors and not np.array_equal(kron_rows(self.factors), self.generator):
+            raise ConfigError("generator row i must be the Kronecker product of the factors' rows")
         self._exact = ExactRank(self.generator)
         # Both caches are bounded: a set is met again as long as its workers stay the same.
         size = max(8, min(1024, CACHE_NUMBERS // (n * k)))
@@ -131,9 +140,21 @@ class Code:
 
     @classmethod
     def low_weight(cls, n: int, s: int, seed: int = 0, trials: int = TRIALS) -> Code:
-        """The least weight for A^T x (Das et al., IoT-J 2024): ceil((n - s)(s + 1) / n)."""
-        _check_size(n, n - s, s)
-        return cls.from_supports(supports.low_weight(n, s), n - s, s, seed, trials, "low_weight")
+        """The least weight for A^T x (Das et al., IoT-J 2024): ceil((n - s)(s + 1) / n).
+
+        The search alternates between one polynomial for all windows and independent coefficients;
+        the latter are kept where a certificate refuses the former.
+        """
+        k, name = n - s, "low_weight"
+        _check_size(n, k, s)
+        held = supports.low_weight(n, s)
+
+        def drawn(trial: int, rng: np.random.Generator) -> Factors:
+            return (draw(held, k, "bounded", rng) if trial % 2 else draw_windows(held, k, rng),)
+
+        code = cls(search(drawn, s, seed, trials)[0], s, name)
+        refused = code.failing_sets()[1].size
+        return cls.from_supports(held, k, s, seed, trials, name) if refused else code
 
     @classmethod
     def low_weight_product(
@@ -187,8 +208,11 @@ class Code:
         """The best of `trials` draws on given supports, whether or not it tolerates s."""
         _check_size(len(held), k, s)
         _check_supports(held, k)
-        (generator,) = search([held], [k], s, seed, trials, family)
-        return cls(generator, s, name)
+
+        def drawn(_: int, rng: np.random.Generator) -> Factors:
+            return (draw(held, k, family, rng),)
+
+        return cls(search(drawn, s, seed, trials)[0], s, name)
 
     @classmethod
     def from_product_supports(
@@ -208,7 +232,11 @@ class Code:
         _check_supports(held_b, k_b)
         if len(held_a) != len(held_b):
             raise ConfigError(f"supports of {len(held_a)} and {len(held_b)} workers do not match")
-        factors = search([held_a, held_b], [k_a, k_b], s, seed, trials)
+
+        def drawn(_: int, rng: np.random.Generator) -> Factors:
+            return draw(held_a, k_a, "bounded", rng), draw(held_b, k_b, "bounded", rng)
+
+        factors = search(drawn, s, seed, trials)
         return cls(kron_rows(factors), s, name, factors)
 
     # -- using it

@@ -50,19 +50,21 @@ class Plan:
         return product[: len(self.missing)], product[len(self.missing) :]
 
     def suspects(self, flat: NDArray[Any], tolerance: float) -> tuple[int, ...]:
-        """The row without which all others agree, where there is exactly one such row."""
+        """The row without which all others agree, where it is clear which."""
         if len(self.checks) < 2:
             return ()
         scaled = flat.astype(np.float64)
         values = self.checks @ (scaled / np.abs(scaled).max())
-        found = []
+        left = np.full(len(flat), np.inf)  # what is off once the checks of that row are left out
         for row, direction in enumerate(self.checks.T):
             length = np.linalg.norm(direction)
             if length > tolerance:  # else no check looks at this row
                 unit = direction / length
-                if np.abs(values - np.outer(unit, unit @ values)).max() <= tolerance:
-                    found.append(row)
-        return tuple(found) if len(found) == 1 else ()
+                left[row] = np.abs(values - np.outer(unit, unit @ values)).max()
+        best = int(left.argmin())
+        rounding = len(flat) * np.finfo(flat.dtype).eps
+        clear = 10 * max(left[best], rounding) < np.delete(left, best).min()
+        return (best,) if clear and left[best] <= tolerance else ()
 
 
 def make_plan(rows: NDArray[np.float64]) -> Plan:

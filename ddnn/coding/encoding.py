@@ -58,8 +58,8 @@ def _encode_dense(coefficients: NDArray[np.float64], blocks: list[NDArray[Any]])
     dtype = working_dtype([block.dtype for block in blocks])
     shape = _common_shape([block.shape for block in blocks])
     stacked = np.zeros((len(blocks), *shape), dtype)
-    for row, block in zip(stacked, blocks, strict=True):
-        row[tuple(slice(size) for size in block.shape)] = block
+    for index, block in enumerate(blocks):
+        stacked[(index, *(slice(size) for size in block.shape))] = block
     bare = unit_blocks(coefficients)
     mixed = np.flatnonzero(bare < 0)
     part = coefficients[mixed].astype(dtype)

@@ -12,16 +12,14 @@ al., EDGE 2023, section V (any N of N+1 answers), with codes that bear the loss 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ddnn.coding.deployment import HEAD, TAIL, Deployment
 from ddnn.core.partition import join
-from ddnn.core.section import Arrays
+from ddnn.core.section import Array, Arrays
 from ddnn.errors import InconsistentAnswersError, NotDecodableError
 from ddnn.machines.gather import Ended, Enough, Failed, Gather, Outcome, smoothed
 from ddnn.protocol.machine import (
@@ -32,11 +30,13 @@ from ddnn.protocol.machine import (
     Machine,
     Now,
     Publish,
+    Received,
 )
 from ddnn.protocol.messages import Sharing
 from ddnn.protocol.topics import Kind, Topic
 
 CHECK_S = 0.5  # how often surplus answers are looked at: do they agree?
+WARY_S = 10.0  # so long after a contradiction that nobody could be blamed for, all are looked at
 TELL_S = 1.0  # how often the state is published
 LIMIT = 256  # samples at a time
 
@@ -44,8 +44,7 @@ LIMIT = 256  # samples at a time
 @dataclass(slots=True)
 class _Job:
     asked: Compute  # what the inner machine wants
-    carries: dict[str, NDArray[Any]] = field(default_factory=dict)  # from head to tail
-    x: NDArray[Any] | None = None
+    carries: Arrays = field(default_factory=dict)  # from head to tail
 
 
 class SharingNode:
@@ -86,7 +85,7 @@ class SharingNode:
         self._tasks: dict[int, int] = {}  # the gatherer's number -> ours
         self._gather_s = self._decode_s = 0.0
         self._missing: tuple[str, ...] = ()
-        self._check_s = self._tell_s = 0.0
+        self._check_s = self._wary_until_s = self._tell_s = 0.0
 
     # --------------------------------------------------------------- as a machine
 
@@ -111,18 +110,21 @@ class SharingNode:
         return min(time_s for time_s in times if time_s is not None)
 
     def handle(self, event: Event, now: Now) -> list[Effect]:
+        effects, outcomes = self._gather.handle(event, now)
         match event:
             case Computed((name, number)) if name == HEAD:
-                effects = self._headed(number, event.outputs, now)
+                effects += self._headed(number, event.outputs, now)
             case Computed((name, number)) if name == TAIL:
-                effects = self._tailed(number, event.outputs, now)
+                effects += self._tailed(number, event.outputs, now)
+            case Received(Topic(_, Kind.DONE | Kind.LEND)):
+                pass  # the gatherer's; there are many
             case _:
-                effects, outcomes = self._gather.handle(event, now)
                 effects += self._ask(self._inner.handle(event, now), now)
-                effects += self._outcomes(outcomes, now)
+        effects += self._outcomes(outcomes, now)
         if now.monotonic_s >= self._tell_s:
             self._tell_s = now.monotonic_s + TELL_S
-            effects.append(Publish(self._topic(), self._state()))
+            if self._gather.connected:
+                effects.append(Publish(self._topic(), self._state()))
         return effects
 
     # ------------------------------------------------------------------ a sample
@@ -138,60 +140,91 @@ class SharingNode:
         return result
 
     def _begin(self, asked: Compute, now: Now) -> list[Effect]:
-        probe = False
-        if not self._gather.possible:
-            probe = self._gather.probe_due(now)
-            if not probe:
-                return self._alone(asked, now)
+        if not self._gather.possible and not self._gather.probe_due(now):
+            return self._alone(asked, now)
         self._number += 1
         self._jobs[self._number] = _Job(asked)
+        effects: list[Effect] = [Compute((HEAD, self._number), HEAD, asked.inputs)]
         if len(self._jobs) > LIMIT:
-            return self._give_up(next(iter(self._jobs)), now)
-        return [Compute((HEAD, self._number), HEAD, asked.inputs)]
+            effects += self._give_up(next(iter(self._jobs)), now)
+        return effects
 
     def _headed(self, number: int, outputs: Arrays | None, now: Now) -> list[Effect]:
         job = self._jobs.get(number)
         if job is None:
             return []
-        if outputs is None:
+        if outputs is None or not np.isfinite(outputs["x"]).all():
             return self._give_up(number, now)
-        carries = {name: array for name, array in outputs.items() if name != "x"}
-        job.carries = carries
-        if not self._gather.possible:  # only to learn whether those who stalled are back
-            _, effects = self._gather.scatter(outputs["x"], now, probe=True)
-            return [*effects, *self._give_up(number, now)]
-        task, effects = self._gather.scatter(outputs["x"], now)
-        self._tasks[task] = number
-        return effects
+        job.carries = {name: array for name, array in outputs.items() if name != "x"}
+        probe = not self._gather.possible  # only to learn whether those who stalled are back
+        task, effects, outcomes = self._gather.scatter(outputs["x"], now, probe=probe)
+        if probe:
+            effects += self._give_up(number, now)
+        else:
+            self._tasks[task] = number
+        return effects + self._outcomes(outcomes, now)
 
     def _outcomes(self, outcomes: list[Outcome], now: Now) -> list[Effect]:
         effects: list[Effect] = []
         for outcome in outcomes:
+            wary = now.monotonic_s < self._wary_until_s
             match outcome:
-                case Enough(task) if (number := self._tasks.pop(task, None)) is not None:
-                    effects += self._decode(number, outcome, now)
-                case Failed(task) if (number := self._tasks.pop(task, None)) is not None:
-                    effects += self._give_up(number, now)
-                case Ended(_, pieces):
-                    effects += self._check(pieces, now)
+                case Enough(task, pieces, givers, missing, after_s):
+                    self._missing = missing
+                    self._gather_s = smoothed(self._gather_s, after_s)
+                    if not wary:
+                        effects += self._decode(self._tasks.pop(task, 0), pieces, givers, now)
+                case Ended(task, pieces, givers) if task in self._tasks:  # we were wary
+                    number = self._tasks.pop(task)
+                    checked = len(pieces) > self._code.k
+                    effects += (
+                        self._decode(number, pieces, givers, now)
+                        if checked
+                        else self._give_up(number, now)
+                    )
+                case Ended(_, pieces, givers):
+                    if now.monotonic_s >= self._check_s and len(pieces) > self._code.k:
+                        self._check_s = now.monotonic_s + CHECK_S
+                        self._solve(pieces, givers, now)
+                case Failed(task):
+                    effects += self._give_up(self._tasks.pop(task, 0), now)
         return effects
 
-    def _decode(self, number: int, enough: Enough, now: Now) -> list[Effect]:
+    def _decode(
+        self, number: int, pieces: Mapping[int, Array], givers: Mapping[int, str], now: Now
+    ) -> list[Effect]:
+        job = self._jobs.get(number)
+        if job is None:
+            return []
         started_s = self._stopwatch()
-        try:
-            z = join(self._code.decode(enough.pieces), self._deployment.units)
-        except InconsistentAnswersError as error:
-            return [*self._gather.distrust(error.workers), *self._give_up(number, now)]
-        except NotDecodableError:
+        z = self._solve(pieces, givers, now)
+        if z is None:
             return self._give_up(number, now)
-        self._gather_s = smoothed(self._gather_s, enough.after_s)
         self._decode_s = smoothed(self._decode_s, self._stopwatch() - started_s)
-        self._missing = enough.missing
-        inputs = {"z": z.astype(np.float32, copy=False), **self._jobs[number].carries}
-        return [Compute((TAIL, number), TAIL, inputs)]
+        return [Compute((TAIL, number), TAIL, {"z": z, **job.carries})]
+
+    def _solve(
+        self, pieces: Mapping[int, Array], givers: Mapping[int, str], now: Now
+    ) -> Array | None:
+        """The layer's output. None where it cannot be told; who is at fault is left out.
+
+        If that is not clear (a single surplus answer contradicts, but names nobody), then for a
+        while no sample is decoded whose answers have not been found to agree.
+        """
+        try:
+            z = join(self._code.decode(pieces), self._deployment.units)
+        except InconsistentAnswersError as error:
+            if error.workers:
+                self._gather.distrust({givers[piece] for piece in error.workers}, now)
+            else:
+                self._wary_until_s = now.monotonic_s + WARY_S
+            return None
+        except NotDecodableError:
+            return None
+        return z.astype(np.float32, copy=False)
 
     def _tailed(self, number: int, outputs: Arrays | None, now: Now) -> list[Effect]:
-        if outputs is None:
+        if outputs is None or not np.isfinite(outputs["scores"]).all():
             return self._give_up(number, now)
         job = self._jobs.pop(number, None)
         if job is None:
@@ -200,6 +233,7 @@ class SharingNode:
         return self._ask(self._inner.handle(Computed(job.asked.job, outputs), now), now)
 
     def _give_up(self, number: int, now: Now) -> list[Effect]:
+        """On this sample's workers."""
         job = self._jobs.pop(number, None)
         return self._alone(job.asked, now) if job else []
 
@@ -210,19 +244,6 @@ class SharingNode:
             return [asked]
         self._own["given_up"] += 1
         return self._ask(self._inner.handle(Computed(asked.job, None), now), now)
-
-    def _check(self, pieces: Any, now: Now) -> list[Effect]:
-        """Whether all answers to a task agree; if not, whoever is at fault is left out."""
-        if now.monotonic_s < self._check_s or len(pieces) <= self._code.k:
-            return []
-        self._check_s = now.monotonic_s + CHECK_S
-        try:
-            self._code.decode(pieces)
-        except InconsistentAnswersError as error:
-            return self._gather.distrust(error.workers)
-        except NotDecodableError:
-            pass
-        return []
 
     # -------------------------------------------------------------------- tell
 

@@ -1,0 +1,214 @@
+"""What a certificate says is so: exact ranks, condition numbers, the search, large codes."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from itertools import combinations
+from math import comb
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ddnn.coding import Code, patterns, supports
+from ddnn.coding.coefficients import draw, draw_windows
+from ddnn.coding.conditioning import condition, conditions
+from ddnn.coding.field import PRIMES, ExactRank, full_column_rank, residues, row_reduced
+from ddnn.errors import ConfigError, NotDecodableError
+
+FLOATS = st.floats(allow_nan=False, allow_infinity=False, min_value=-1e9, max_value=1e9)
+
+
+@given(st.lists(FLOATS, min_size=1, max_size=8))
+def test_floats_map_exactly(values: list[float]) -> None:
+    for prime in PRIMES:
+        expected = [
+            Fraction(v).numerator * pow(Fraction(v).denominator, -1, prime) % prime for v in values
+        ]
+        assert residues(np.array(values), prime).tolist() == expected
+
+
+def test_the_moduli_are_prime() -> None:
+    for prime in PRIMES:
+        assert all(prime % d for d in range(2, int(prime**0.5) + 1))
+        assert prime < 2**31
+
+
+def exact_rank(rows: list[list[int]]) -> int:
+    """By fractions, the slow and obvious way."""
+    left = [[Fraction(value) for value in row] for row in rows]
+    rank = 0
+    for column in range(len(rows[0])):
+        pivot = next((r for r in range(rank, len(left)) if left[r][column]), None)
+        if pivot is None:
+            continue
+        left[rank], left[pivot] = left[pivot], left[rank]
+        for r in range(rank + 1, len(left)):
+            factor = left[r][column] / left[rank][column]
+            left[r] = [a - factor * b for a, b in zip(left[r], left[rank], strict=True)]
+        rank += 1
+    return rank
+
+
+@given(st.data())
+def test_ranks_are_those_of_the_rationals(data: st.DataObject) -> None:
+    n, k = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 4))
+    row = st.lists(st.integers(-2, 2), min_size=k, max_size=k)
+    rows = data.draw(st.lists(row, min_size=n, max_size=n))
+    matrix = np.array(rows, np.float64)
+    alive = np.array([[m >> i & 1 for i in range(n)] for m in range(2**n)], bool)
+    found = ExactRank(matrix).decodable(alive)
+    for mask, full in zip(alive, found, strict=True):
+        chosen = [r for r, there in zip(rows, mask, strict=True) if there]
+        assert full == (bool(chosen) and exact_rank(chosen) == k)
+    for prime in PRIMES:
+        field = residues(matrix, prime)
+        assert len(row_reduced(field.T, prime)[1]) == exact_rank(rows)
+        assert full_column_rank(field[None], prime)[0] == (exact_rank(rows) == k)
+
+
+def test_nearly_singular_is_not_singular() -> None:
+    """One unit in the last place decides, which floating point cannot see."""
+    almost = np.nextafter(1.0, 2.0)
+    assert Code([[1, 1], [1, almost]], 0).certify().decodable
+    assert not Code([[1, 1], [1, 1]], 0).certify().decodable
+    with pytest.raises(NotDecodableError, match="no digit"):
+        Code([[1, 1], [1, almost]], 0).decode({0: np.ones(2), 1: np.ones(2)})
+
+
+def test_a_minor_that_the_first_prime_divides_is_not_taken_for_zero() -> None:
+    assert Code([[1, 0], [0, float(PRIMES[0])]], 0).certify().decodable
+    assert Code([[1, 0], [0, 1], [1, float(PRIMES[0])]], 1).certify().decodable
+
+
+@pytest.mark.parametrize("code", [Code.mds(9, 3), Code.replication(7, 2), Code.low_weight(10, 3)])
+def test_the_worst_condition_is_found(code: Code) -> None:
+    worst = {
+        gone: np.linalg.cond(code.generator[sorted(set(range(code.n)) - set(gone))])
+        for gone in combinations(range(code.n), code.s)
+    }
+    certificate = code.certify()
+    assert certificate.exhaustive
+    assert certificate.seed is None
+    assert certificate.checked == len(worst) == comb(code.n, code.s)
+    assert certificate.worst_condition == pytest.approx(max(worst.values()), rel=1e-6)
+    assert worst[certificate.worst_set] == pytest.approx(max(worst.values()), rel=1e-6)
+
+
+def test_a_sample_says_how_many_and_by_what_seed() -> None:
+    code = Code.mds(20, 4, trials=2)
+    certificate = code.certify(exhaustive_limit=100, samples=300, seed=7)
+    assert not certificate.exhaustive
+    assert certificate.seed == 7
+    assert 300 < certificate.checked <= 380  # 300 random, 80 adversarial, without doubles
+    assert certificate == code.certify(exhaustive_limit=100, samples=300, seed=7)
+    assert certificate.worst_condition <= code.certify().worst_condition
+
+
+def test_a_sample_looks_where_it_hurts() -> None:
+    """One of 635,376 losses fails, and is found: all but one holder of an unknown gone."""
+    generator = Code.mds(64, 4, trials=1).generator.copy()
+    generator[60, 30] = 0
+    lost = {30, 61, 62, 63}  # parity 60 is left, and cannot help block 30
+    code = Code(generator, 4)
+    certificate = code.certify(samples=500)
+    assert not certificate.decodable
+    assert set(certificate.worst_set) == lost
+    assert not code.decodable(set(range(64)) - lost)
+    rng = np.random.default_rng(0)
+    by_chance = [set(rng.choice(64, 4, replace=False).tolist()) for _ in range(500)]
+    assert all(code.decodable(set(range(64)) - gone) for gone in by_chance)
+
+
+@pytest.mark.parametrize("s", [1, 2, 4])
+def test_adversarial_sets_spare_one_holder(s: int) -> None:
+    holds = Code.low_weight(12, s, trials=1).generator != 0
+    gone = patterns.sampled(holds, s, 200, np.random.default_rng(0))
+    assert len(np.unique(gone, axis=0)) == len(gone)
+    lost = {tuple(row) for row in gone.tolist()}
+    for unknown in range(12 - s):
+        holders = np.flatnonzero(holds[:, unknown]).tolist()
+        if len(holders) == s + 1:
+            for spared in holders:
+                assert tuple(h for h in holders if h != spared) in lost
+
+
+def test_more_trials_are_never_worse() -> None:
+    for maker in (Code.mds, Code.low_weight, Code.dense_gaussian):
+        worst = [maker(10, 3, trials=t).certify().worst_condition for t in (1, 2, 5, 20, 60)]
+        assert worst == sorted(worst, reverse=True)
+        assert worst[-1] < worst[0]
+
+
+@pytest.mark.parametrize(("n", "s"), [(6, 2), (12, 3), (30, 2), (42, 6), (40, 9)])
+def test_coefficients_stay_away_from_zero(n: int, s: int) -> None:
+    for code in (Code.low_weight(n, s, trials=1), Code.low_weight(n, s, trials=4), Code.mds(n, s)):
+        assert np.abs(code.generator[code.generator != 0]).min() >= 0.5
+
+
+def test_gaussian_coefficients_do_not_suit_thin_windows() -> None:
+    """n = 30, s = 2, 20 draws: N(0,1) is a thousand times worse than bounded magnitudes."""
+    held, gone = supports.low_weight(30, 2), patterns.exhaustive(30, 2)
+    worst: dict[str, list[float]] = {"normal": [], "bounded": []}
+    for family, found in worst.items():
+        for trial in range(20):
+            rng = np.random.default_rng([0, trial])
+            drawn = draw(held, 28, family, rng)  # type: ignore[arg-type]
+            found.append(max(float(some.max()) for some in conditions(drawn, gone)))
+    assert 1e5 < min(worst["normal"]) < 1e8
+    assert min(worst["bounded"]) < 2e4
+    assert np.median(worst["normal"]) > 1e3 * np.median(worst["bounded"])
+    normal = Code.from_supports(held, 28, 2, trials=20, family="normal").certify()
+    assert normal.worst_condition == pytest.approx(min(worst["normal"]), rel=1e-6)
+    # The search reaches the best dense code within an order of magnitude, without its weight.
+    dense = min(maker(30, 2).certify().worst_condition for maker in (Code.dense_gaussian, Code.mds))
+    assert Code.low_weight(30, 2).certify().worst_condition <= 10 * dense
+    assert Code.polynomial(30, 2).certify().worst_condition > 1e12
+
+
+def test_windows_of_one_polynomial_stay_conditioned_for_many_blocks() -> None:
+    """Independent coefficients magnify along the chain of windows, exponentially."""
+    held = supports.low_weight(1000, 4)
+    gone = [997, 998, 999, 400]  # a window in the middle: its blocks are at the beginning
+    left = [worker for worker in range(1000) if worker not in gone]
+    rng = np.random.default_rng(0)
+    assert condition(draw(held, 996, "bounded", rng)[left]) > 1e16
+    assert condition(draw_windows(held, 996, rng)[left]) < 1e9
+
+
+@pytest.mark.parametrize("make", [lambda: Code.mds(1000, 10), lambda: Code.low_weight(1000, 4)])
+def test_a_thousand_workers(make: object) -> None:
+    code = make()  # type: ignore[operator]
+    certificate = code.certify(samples=20)
+    assert certificate.decodable
+    assert not certificate.exhaustive
+    assert certificate.worst_condition < 1e8
+    rng = np.random.default_rng(8)
+    blocks = rng.standard_normal((code.k, 5))
+    answers = dict(enumerate(code.encode(list(blocks))))
+    for gone in [certificate.worst_set, rng.choice(1000, code.s, replace=False).tolist()]:
+        left = {i: answers[i] for i in answers if i not in gone}
+        decoded = np.array(code.decode(left))
+        assert np.abs(decoded - blocks).max() <= 1e-6
+        left.popitem()
+        assert not code.decodable(left.keys())
+
+
+def test_large_conditions_are_those_of_the_1_norm() -> None:
+    systematic, banded = Code.mds(140, 4, trials=1), Code.low_weight(140, 4, trials=1)
+    for code, exact in ((systematic, True), (banded, False)):
+        gone = [3, 50, 138, 139]
+        rows = code.generator[[i for i in range(140) if i not in gone]]
+        direct = np.linalg.cond(rows, 1)
+        found = condition(rows)
+        assert found == pytest.approx(direct, rel=1e-6 if exact else 0.7)
+        assert found <= direct * 1.001
+    twice = np.vstack([np.eye(139), np.eye(139)[:1]])[1:]
+    twice[0] = twice[1]
+    assert condition(twice) == np.inf
+
+
+def test_samples_must_be_some() -> None:
+    with pytest.raises(ConfigError, match="samples"):
+        Code.mds(20, 4, trials=1).certify(exhaustive_limit=1, samples=0)

@@ -1,0 +1,423 @@
+"""Every code: what is decoded equals what is computed directly, whoever is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy import sparse
+
+from ddnn.coding import Code, lower_bound
+from ddnn.coding.conditioning import condition
+from ddnn.errors import ConfigError, InconsistentAnswersError, NotDecodableError
+
+MAKERS: dict[str, Callable[[], Code]] = {
+    "uncoded": lambda: Code.uncoded(5),
+    "parity": lambda: Code.parity(6),
+    "replication": lambda: Code.replication(7, 2),
+    "mds": lambda: Code.mds(8, 3),
+    "mds without parity": lambda: Code.mds(4, 0),
+    "mds of one block": lambda: Code.mds(3, 2),
+    "low weight": lambda: Code.low_weight(9, 3),
+    "low weight, s=0": lambda: Code.low_weight(4, 0),
+    "low weight, k=1": lambda: Code.low_weight(4, 3),
+    "low weight, s>k": lambda: Code.low_weight(7, 4),
+    "polynomial": lambda: Code.polynomial(7, 2),
+    "dense": lambda: Code.dense_gaussian(7, 2),
+    "own supports": lambda: Code.from_supports([(0, 1), (1, 2), (0, 2), (0, 1, 2)], 3, 1),
+    "own generator": lambda: Code([[1, 0], [0, 1], [1, 2]], 1),
+}
+PRODUCTS: dict[str, Callable[[], Code]] = {
+    "2x2": lambda: Code.low_weight_product(2, 2, 1),
+    "2x3": lambda: Code.low_weight_product(2, 3, 2),
+    "1x3": lambda: Code.low_weight_product(1, 3, 1),
+    "s=0": lambda: Code.low_weight_product(2, 2, 0),
+}
+
+
+@pytest.fixture(scope="module", params=MAKERS)
+def code(request: pytest.FixtureRequest) -> Code:
+    return MAKERS[request.param]()
+
+
+def blocks_of(code: Code, dtype: Any = np.float64, shape: tuple[int, ...] = (4, 5)) -> list[Any]:
+    rng = np.random.default_rng(1)
+    return [rng.standard_normal(shape).astype(dtype) for _ in range(code.k)]
+
+
+def left_by(code: Code, answers: list[Any], gone: tuple[int, ...]) -> dict[int, Any]:
+    return {i: answer for i, answer in enumerate(answers) if i not in gone}
+
+
+def relative_error(decoded: list[Any], direct: list[Any]) -> float:
+    return float(np.linalg.norm(np.subtract(decoded, direct)) / np.linalg.norm(direct))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_decoded_is_direct_whoever_is_missing(code: Code, dtype: Any) -> None:
+    blocks = blocks_of(code, dtype)
+    x = np.random.default_rng(2).standard_normal(4).astype(dtype)
+    answers = [block.T @ x for block in code.encode(blocks)]
+    direct = [block.T @ x for block in blocks]
+    bound = 20 * code.certify().worst_condition * np.finfo(dtype).eps
+    for gone in combinations(range(code.n), code.s):
+        decoded = code.decode(left_by(code, answers, gone))
+        assert relative_error(decoded, direct) <= bound
+        assert all(block.dtype == dtype and block.shape == (5,) for block in decoded)
+
+
+def test_fewer_losses_than_tolerated_decode_too(code: Code) -> None:
+    blocks = blocks_of(code)
+    answers = code.encode(blocks)
+    for lost in range(code.s):
+        decoded = code.decode(left_by(code, answers, tuple(range(lost))))
+        assert relative_error(decoded, blocks) <= 1e-11
+
+
+def test_below_rank_it_refuses(code: Code) -> None:
+    answers = code.encode(blocks_of(code))
+    for left in combinations(range(code.n), code.k - 1):
+        assert not code.decodable(left)
+        with pytest.raises(NotDecodableError, match=f"needs {code.k} that are independent"):
+            code.decode({i: answers[i] for i in left})
+
+
+def test_decodable_is_what_decode_does(code: Code) -> None:
+    answers = code.encode(blocks_of(code))
+    for size in range(code.k, code.n + 1):
+        for left in combinations(range(code.n), size):
+            rank = np.linalg.matrix_rank(code.generator[list(left)])
+            assert code.decodable(left) == (rank == code.k)
+            if rank < code.k:
+                with pytest.raises(NotDecodableError):
+                    code.decode({i: answers[i] for i in left})
+
+
+def test_the_order_of_arrival_changes_no_bit(code: Code) -> None:
+    answers = dict(enumerate(code.encode(blocks_of(code, np.float32))))
+    first = code.decode(answers)
+    backwards = code.decode(dict(reversed(answers.items())))
+    fresh = Code(code.generator, code.s).decode(dict(sorted(answers.items(), key=lambda a: -a[0])))
+    for a, b, c in zip(first, backwards, fresh, strict=True):
+        assert a.tobytes() == b.tobytes() == c.tobytes()
+
+
+def test_a_bare_block_is_its_answer_bit_for_bit(code: Code) -> None:
+    answers = code.encode(blocks_of(code, np.float32))
+    for gone in combinations(range(code.n), code.s):
+        left = left_by(code, answers, gone)
+        decoded = code.decode(left)
+        for worker in left:
+            if code.supports[worker] == (block := code.supports[worker][:1]):
+                assert decoded[block[0]].tobytes() == answers[worker].tobytes()
+
+
+def test_decoded_blocks_are_not_the_callers_memory(code: Code) -> None:
+    answers = code.encode(blocks_of(code))
+    for block in code.decode(dict(enumerate(answers))):
+        assert not any(np.shares_memory(block, answer) for answer in answers)
+
+
+def test_sparse_blocks_stay_sparse(code: Code) -> None:
+    rng = np.random.default_rng(3)
+    for kind in (sparse.csr_array, sparse.csr_matrix):
+        blocks = [
+            kind(sparse.random_array((30, 8), density=0.1, rng=rng, dtype=np.float32))
+            for _ in range(code.k)
+        ]
+        coded = code.encode(blocks)
+        dense = code.encode([block.toarray() for block in blocks])
+        for worker, (thin, full) in enumerate(zip(coded, dense, strict=True)):
+            assert type(thin) is kind
+            assert thin.dtype == np.float32
+            assert thin.nnz <= sum(blocks[b].nnz for b in code.supports[worker])
+            np.testing.assert_allclose(thin.toarray(), full, rtol=1e-5, atol=1e-6)
+        x = rng.standard_normal(30).astype(np.float32)
+        decoded = code.decode({i: block.T @ x for i, block in enumerate(coded)})
+        assert relative_error(decoded, [block.T @ x for block in blocks]) <= 1e-4
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("thin", [False, True])
+def test_uneven_and_empty_blocks_count_as_padded(code: Code, axis: int, thin: bool) -> None:
+    rng = np.random.default_rng(4)
+    sizes = [3 - i % 4 for i in range(code.k)]  # 3 2 1 0 …
+    shapes = [(size, 6) if axis == 0 else (6, size) for size in sizes]
+    blocks: list[Any] = [rng.standard_normal(shape) for shape in shapes]
+    padded = [
+        np.pad(block, [(0, 3 - block.shape[0]), (0, 0)] if axis == 0 else [(0, 0), (0, 3 - size)])
+        for block, size in zip(blocks, sizes, strict=True)
+    ]
+    if thin:
+        blocks = [sparse.csr_array(block) for block in blocks]
+    decoded = code.decode(dict(enumerate(code.encode(blocks))))
+    assert relative_error(decoded, padded) <= 1e-11
+
+
+@pytest.mark.parametrize("shape", [(0,), (3, 0), (), (7,), (2, 3, 4)])
+def test_blocks_of_any_rank_and_of_no_size(code: Code, shape: tuple[int, ...]) -> None:
+    blocks = blocks_of(code, np.float64, shape)
+    for gone in combinations(range(code.n), code.s):
+        decoded = code.decode(left_by(code, code.encode(blocks), gone))
+        for block, direct in zip(decoded, blocks, strict=True):
+            np.testing.assert_allclose(block, direct, atol=1e-10)
+
+
+def test_sparse_blocks_without_a_nonzero(code: Code) -> None:
+    coded = code.encode([sparse.csr_array((4, 3), dtype=np.float32)] * code.k)
+    assert [block.nnz for block in coded] == [0] * code.n
+    assert not np.any(code.decode(dict(enumerate(coded))))
+
+
+@pytest.mark.parametrize("make", PRODUCTS.values(), ids=PRODUCTS)
+def test_products_decode_to_all_block_products(make: Callable[[], Code]) -> None:
+    code = make()
+    k_a, k_b = (factor.shape[1] for factor in code.factors or ())
+    rng = np.random.default_rng(5)
+    # Uneven columns: the last blocks of A and B are one column short.
+    a = [rng.standard_normal((6, 3 - (p == k_a - 1))) for p in range(k_a)]
+    b = [rng.standard_normal((6, 4 - (q == k_b - 1))) for q in range(k_b)]
+    answers = [left.T @ right for left, right in code.encode(a, b)]
+    for gone in combinations(range(code.n), code.s):
+        decoded = code.decode(left_by(code, answers, gone))
+        for p in range(k_a):
+            for q in range(k_b):
+                direct = a[p].T @ b[q]
+                block = decoded[p * k_b + q]
+                rows, columns = direct.shape
+                np.testing.assert_allclose(block[:rows, :columns], direct, atol=1e-11)
+                assert np.abs(block[rows:]).max(initial=0) <= 1e-11
+
+
+def test_a_product_of_3_by_4_blocks_over_all_455_losses() -> None:
+    code = Code.low_weight_product(3, 4, 3)
+    rng = np.random.default_rng(6)
+    a = [sparse.random_array((40, 5), density=0.2, rng=rng, format="csr") for _ in range(3)]
+    b = [sparse.random_array((40, 6), density=0.2, rng=rng, format="csr") for _ in range(4)]
+    answers = [left.T @ right for left, right in code.encode(a, b)]
+    assert all(sparse.issparse(answer) for answer in answers)
+    direct = [(p.T @ q).toarray() for p in a for q in b]
+    errors = [
+        relative_error(code.decode(left_by(code, answers, gone)), direct)
+        for gone in combinations(range(15), 3)
+    ]
+    assert len(errors) == 455
+    assert max(errors) <= 1e-11
+
+
+@pytest.mark.parametrize("maker", [Code.mds, Code.low_weight])
+def test_every_small_code_survives_every_loss(maker: Callable[[int, int], Code]) -> None:
+    """n <= 12, s <= 4: rank exactly, and the error within the condition of that very system."""
+    eps = np.finfo(np.float64).eps
+    for n in range(1, 13):
+        for s in range(min(n, 5)):
+            code = maker(n, s)
+            certificate = code.certify()
+            assert certificate.decodable
+            assert certificate.exhaustive
+            assert certificate.failing == 0
+            blocks = blocks_of(code, np.float64, (3,))
+            answers = code.encode(blocks)
+            for gone in combinations(range(n), s):
+                left = left_by(code, answers, gone)
+                magnified = condition(code.generator[sorted(left)])
+                assert magnified <= certificate.worst_condition * 1.001
+                assert relative_error(code.decode(left), blocks) <= 10 * magnified * eps
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_any_code_any_arrival(data: st.DataObject) -> None:
+    n = data.draw(st.integers(1, 10))
+    s = data.draw(st.integers(0, min(4, n - 1)))
+    maker: Any = data.draw(st.sampled_from([Code.mds, Code.low_weight, Code.dense_gaussian]))
+    code = maker(n, s, seed=data.draw(st.integers(0, 99)), trials=3)
+    arrival = data.draw(st.permutations(range(n)))
+    shape = tuple(data.draw(st.lists(st.integers(0, 4), max_size=3)))
+    blocks = blocks_of(code, np.float64, shape)
+    answers = code.encode(blocks)
+    there: dict[int, NDArray[Any]] = {}
+    for worker in arrival:  # fires with the k-th answer, whichever it is
+        there[worker] = answers[worker]
+        assert code.decodable(there.keys()) == (len(there) >= code.k)
+        if code.decodable(there.keys()):
+            for block, direct in zip(code.decode(there), blocks, strict=True):
+                np.testing.assert_allclose(block, direct, atol=1e-8)
+
+
+# -- answers that are not what they should be
+
+
+@pytest.mark.parametrize("make", [lambda: Code.mds(8, 3), lambda: Code.low_weight(9, 3)])
+@pytest.mark.parametrize("size", [1e-2, 1.0, 1e9, 1e30])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_wrong_worker_is_named(make: Callable[[], Code], size: float, dtype: Any) -> None:
+    code = make()
+    answers = code.encode(blocks_of(code, dtype))
+    for surplus in (2, 3):
+        left = range(code.s - surplus, code.n)
+        for wrong in left:
+            sent = {i: answers[i].copy() for i in left}
+            sent[wrong][1, 2] += dtype(size)
+            with pytest.raises(InconsistentAnswersError, match=f"worker {wrong} is") as caught:
+                code.decode(sent)
+            assert caught.value.workers == (wrong,)
+            del sent[wrong]  # the others still decode
+            code.decode(sent)
+
+
+def test_one_surplus_answer_tells_that_but_not_who() -> None:
+    code = Code.mds(8, 3)
+    answers = code.encode(blocks_of(code))
+    for wrong in range(2, 8):
+        sent = {i: answers[i].copy() for i in range(2, 8)}
+        sent[wrong] += 1
+        with pytest.raises(InconsistentAnswersError) as caught:
+            code.decode(sent)
+        assert caught.value.workers == ()
+
+
+def test_replicas_outvote_from_three_on() -> None:
+    code = Code.replication(6, 2)
+    answers = [np.full(3, 1.0 + i % 2) for i in range(6)]
+    answers[3] = answers[3] + 1
+    with pytest.raises(InconsistentAnswersError) as caught:
+        code.decode(dict(enumerate(answers)))
+    assert caught.value.workers == (3,)
+    with pytest.raises(InconsistentAnswersError) as caught:
+        code.decode({i: answers[i] for i in (0, 1, 2, 3)})
+    assert caught.value.workers == ()
+
+
+def test_rounding_is_no_contradiction() -> None:
+    """Ill-conditioned, float32, and all answered: the checks do not magnify rounding."""
+    code = Code.dense_gaussian(24, 4, trials=1)
+    assert code.certify(exhaustive_limit=1, samples=200).worst_condition > 1e3
+    x = np.random.default_rng(7).standard_normal((50, 4)).astype(np.float32)
+    blocks = blocks_of(code, np.float32, (50, 9))
+    answers = {i: block.T @ x for i, block in enumerate(code.encode(blocks))}
+    code.decode(answers)
+    answers[5][0, 0] += 0.01 * np.abs(answers[5]).max()
+    with pytest.raises(InconsistentAnswersError, match="worker 5 is"):
+        code.decode(answers)
+    code.decode(answers, tolerance=0.1)
+
+
+def test_what_is_not_finite_is_never_decoded() -> None:
+    code = Code.parity(4)
+    answers = dict(enumerate(code.encode(blocks_of(code))))
+    for value in (np.nan, np.inf):
+        sent = {i: answers[i].copy() for i in (1, 2, 3)}
+        sent[2][0, 0] = value
+        with pytest.raises(InconsistentAnswersError, match="not finite") as caught:
+            code.decode(sent)
+        assert caught.value.workers == (2,)
+
+
+def test_overflow_is_never_decoded() -> None:
+    code = Code.parity(4)
+    largest = np.full(3, np.finfo(np.float32).max)
+    with (
+        np.errstate(over="ignore", invalid="ignore"),
+        pytest.raises(NotDecodableError, match="overflows"),
+    ):
+        code.decode({1: -largest, 2: -largest, 3: largest})
+
+
+def test_answers_of_another_shape_are_named() -> None:
+    code = Code.parity(4)
+    answers: dict[int, Any] = dict(enumerate(code.encode(blocks_of(code))))
+    answers[1] = answers[1][:, :2]
+    with pytest.raises(InconsistentAnswersError, match="differ in shape") as caught:
+        code.decode(answers)
+    assert caught.value.workers == (1,)
+
+
+def test_no_correct_digit_is_no_answer() -> None:
+    """Rank is there, but float32 cannot carry a condition number of 10^13; float64 can."""
+    code = Code.polynomial(30, 2)
+    answers = code.encode(blocks_of(code, np.float64))
+    gone = code.certify().worst_set
+    assert code.decodable(left_by(code, answers, gone))
+    code.decode(left_by(code, answers, gone))
+    with pytest.raises(NotDecodableError, match="no digit of float32"):
+        code.decode(left_by(code, [a.astype(np.float32) for a in answers], gone))
+
+
+@pytest.mark.parametrize("worker", [4, -1, "0", 1.5, None])
+def test_unknown_workers_are_refused(worker: Any) -> None:
+    code = Code.parity(4)
+    answer = np.zeros(3)
+    with pytest.raises(ConfigError, match="worker"):
+        code.decode({0: answer, 1: answer, 2: answer, worker: answer})
+    with pytest.raises(ConfigError, match="worker"):
+        code.decodable([0, 1, worker])
+
+
+def test_integers_are_computed_in_float64() -> None:
+    code = Code.parity(4)
+    blocks = [np.full((2, 2), 200 + i, np.uint8) for i in range(3)]
+    coded = code.encode(blocks)
+    assert coded[3].dtype == np.float64
+    np.testing.assert_array_equal(coded[3], np.full((2, 2), 603.0))
+    answers = {i: coded[i].astype(np.int64) for i in (0, 2, 3)}
+    np.testing.assert_array_equal(code.decode(answers)[1], blocks[1])
+    for wrong in (np.ones(3, bool), np.ones(3, complex), np.array(["a"] * 3)):
+        with pytest.raises(ConfigError, match="real numbers"):
+            code.decode(dict.fromkeys((0, 1, 2), wrong))
+
+
+def test_blocks_that_do_not_fit_are_refused() -> None:
+    code = Code.parity(4)
+    for blocks, reason in [
+        ([np.zeros(2)] * 2, "takes 3"),
+        ([np.zeros((2, 3)), np.zeros((3, 2)), np.zeros((3, 3))], "one axis"),
+        ([np.zeros(2), np.zeros((2, 2)), np.zeros(2)], "rank"),
+        ([np.zeros((2, 2)), sparse.csr_array((2, 2)), np.zeros((2, 2))], "partly sparse"),
+    ]:
+        with pytest.raises(ConfigError, match=reason):
+            code.encode(blocks)
+    with pytest.raises(ConfigError, match="one matrix"):
+        code.encode([np.zeros(2)] * 3, [np.zeros(2)] * 3)
+    with pytest.raises(ConfigError, match="two matrices"):
+        Code.low_weight_product(2, 2, 1).encode([np.zeros((2, 2))] * 2)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Code.uncoded(0),
+        lambda: Code.parity(1),
+        lambda: Code.mds(4, 4),
+        lambda: Code.mds(4, -1),
+        lambda: Code.mds(10**6, 1),
+        lambda: Code.mds(4, 1, trials=0),
+        lambda: Code.mds(4, 1, seed=-1),
+        lambda: Code.low_weight(3, 3),
+        lambda: Code.replication(3, 3),
+        lambda: Code.low_weight_product(0, 3, 1),
+        lambda: Code([[1.0, np.nan]], 0),
+        lambda: Code([1.0, 2.0], 0),
+        lambda: Code(np.eye(3), 1),
+        lambda: Code(np.eye(4), 0, factors=(np.ones((4, 2)), np.ones((4, 2)))),
+        lambda: Code.from_supports([(0,), (2,)], 2, 0),
+        lambda: lower_bound(3, 3),
+    ],
+)
+def test_impossible_codes_are_refused(make: Callable[[], Any]) -> None:
+    with pytest.raises(ConfigError):
+        make()
+
+
+def test_the_generator_is_read_only_and_by_seed() -> None:
+    code = Code.mds(8, 3, seed=4)
+    with pytest.raises(ValueError, match="read-only"):
+        code.generator[0, 0] = 2
+    assert code.generator.tobytes() == Code.mds(8, 3, seed=4).generator.tobytes()
+    assert code.generator.tobytes() != Code.mds(8, 3, seed=5).generator.tobytes()

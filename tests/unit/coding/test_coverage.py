@@ -1,0 +1,209 @@
+"""Coverage as in the paper, and cost against copies (Hadidi et al., EDGE 2023, Fig. 14)."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from itertools import combinations
+
+import msgspec
+import numpy as np
+import pytest
+
+from ddnn.coding.code import Code
+from ddnn.coding.coverage import (
+    PAPER_MODELS,
+    Cost,
+    Load,
+    ModelPlan,
+    cost_factor,
+    coverage,
+    coverage_curve,
+    devices_needed,
+    layer_cost,
+)
+from ddnn.coding.layers import Linear, split_layer
+from ddnn.errors import ConfigError
+
+PLANS = {plan.name: plan for plan in PAPER_MODELS}
+FIG_14 = {
+    "AlexNet": ([33, 57, 75, 89, 100], [50, 71, 88, 100]),
+    "Action recognition": ([22, 40, 55, 67, 77, 86, 93, 100], [33, 60, 73, 83, 92, 100]),
+    "C3D-1": ([25, 44, 60, 73, 83, 92, 100], [38, 67, 80, 91, 100]),
+    "C3D-2": ([20, 36, 50, 62, 71, 80, 88, 94, 100], [40, 73, 83, 92, 100]),
+    "VGG16": ([20, 36, 50, 62, 71, 80, 88, 94, 100], [40, 73, 83, 92, 100]),
+}
+
+
+@pytest.mark.parametrize("name", FIG_14)
+def test_the_curves_of_the_paper(name: str) -> None:
+    doubled, hybrid = FIG_14[name]
+    assert [round(value) for value in coverage_curve(PLANS[name], "2MR")] == doubled
+    assert [round(value) for value in coverage_curve(PLANS[name], "CDC+2MR")] == hybrid
+
+
+def test_all_models_of_the_figure_are_there() -> None:
+    assert PLANS.keys() == FIG_14.keys()
+
+
+def covered_by_failing_each(plan: ModelPlan, scheme: str, extra: int) -> Fraction:
+    """Coverage by the definition: build the system device by device, fail each, count."""
+    groups = [range(size) for size in sorted(plan.coded_layers, reverse=True)]
+    devices = [("layer", g) for g, members in enumerate(groups) for _ in members]
+    devices += [("own", i) for i in range(plan.devices - len(devices))]
+    coded: set[int] = set()
+    copied: set[int] = set()
+    spares: list[tuple[str, int]] = []
+    for _ in range(extra):
+        if "CDC" in scheme and len(coded) < len(groups):
+            coded.add(len(coded))
+            spares.append(("layer", len(coded) - 1))
+        elif "2MR" in scheme:
+            left = [
+                i
+                for i, (kind, g) in enumerate(devices)
+                if i not in copied and not (kind == "layer" and g in coded)
+            ]
+            if left:
+                copied.add(left[-1])
+                spares.append(("copy", left[-1]))
+    survives = sum(
+        i in copied or (kind == "layer" and g in coded) for i, (kind, g) in enumerate(devices)
+    )
+    return Fraction(100 * (survives + len(spares)), len(devices) + len(spares))
+
+
+@pytest.mark.parametrize("plan", PAPER_MODELS, ids=lambda plan: plan.name)
+@pytest.mark.parametrize("scheme", ["none", "2MR", "CDC", "CDC+2MR"])
+def test_the_formula_is_the_share_of_devices_that_may_fail(plan: ModelPlan, scheme: str) -> None:
+    for extra in range(plan.devices + 3):
+        expected = covered_by_failing_each(plan, scheme, extra)
+        assert coverage(plan, scheme, extra) == pytest.approx(float(expected))
+
+
+def test_curves_end_where_more_devices_add_nothing() -> None:
+    for plan in PAPER_MODELS:
+        assert coverage_curve(plan, "2MR")[-1] == coverage_curve(plan, "CDC+2MR")[-1] == 100
+        assert len(coverage_curve(plan, "2MR")) == plan.devices
+        assert len(coverage_curve(plan, "CDC")) == len(plan.coded_layers)
+        assert coverage_curve(plan, "none") == (0.0,)
+
+
+def test_the_text_of_the_paper_on_c3d() -> None:
+    """With two extra devices: 67 % and 73 %, where doubling covers 44 % and 36 %."""
+    for name, coded, doubled in (("C3D-1", 67, 44), ("C3D-2", 73, 36)):
+        assert round(coverage(PLANS[name], "CDC+2MR", 2)) == coded
+        assert round(coverage(PLANS[name], "2MR", 2)) == doubled
+
+
+def test_the_largest_layer_is_covered_first() -> None:
+    assert coverage(ModelPlan("any", 9, (2, 5)), "CDC", 1) == pytest.approx(100 * 6 / 10)
+
+
+@pytest.mark.parametrize(
+    ("devices", "layers"), [(0, ()), (3, (2, 2)), (3, (0,)), (-1, ()), (5, (2, -1))]
+)
+def test_an_impossible_plan_is_refused(devices: int, layers: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match="at least one device"):
+        ModelPlan("odd", devices, layers)
+
+
+def test_unknown_schemes_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"none, 2MR, CDC, CDC\+2MR"):
+        coverage(PAPER_MODELS[0], "3MR", 1)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="0 or more"):
+        coverage(PAPER_MODELS[0], "2MR", -1)
+    with pytest.raises(ConfigError, match="none, replicate, coded, coded-sparse"):
+        devices_needed(4, 1, "raid")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="at least one block"):
+        devices_needed(0, 1, "coded")
+
+
+def test_hardware_cost_against_copies() -> None:
+    """(1 + 1/N) against 2 for one failure, constant against linear (EDGE 2023, section V)."""
+    for k in range(1, 1000):
+        assert cost_factor(k, 1) == pytest.approx(1 + 1 / k)
+        assert cost_factor(k, 1, "replicate") == 2
+        assert devices_needed(k, 1, "coded") - k == 1
+        assert devices_needed(k, 1, "replicate") - k == k
+        assert cost_factor(k, 3, "none") == 1
+
+
+@pytest.mark.parametrize(("n", "s"), [(5, 1), (12, 2), (12, 3), (1000, 4), (1000, 100)])
+def test_devices_needed_are_those_of_the_codes(n: int, s: int) -> None:
+    code = Code.low_weight(n, s, trials=1) if n < 100 else Code.uncoded(n - s)
+    k = code.k
+    assert devices_needed(k, s, "coded") == devices_needed(k, s, "coded-sparse") == n
+    if n < 100:
+        assert code.n == n
+        copies = Code.replication(k * (s + 1), s)
+        assert copies.k == k
+        assert devices_needed(k, s, "replicate") == copies.n
+
+
+# Cost of a layer
+
+
+def kernel_of(inputs: int, units: int, density: float = 1.0) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=(inputs, units)) * (rng.random((inputs, units)) < density)
+    return kernel.astype(np.float32)
+
+
+def test_cost_of_a_dense_layer_by_hand() -> None:
+    layer = Linear("dense", kernel_of(100, 40), np.zeros(40, np.float32))
+    cost = layer_cost(layer, split_layer(layer, 5, 1), (100,))
+    assert cost == Cost(
+        workers=5,
+        blocks=4,
+        worker=Load(4 * (100 * 10 + 10), 4 * 100, 4 * 10, 2 * 100 * 10),
+        whole=Load(4 * (100 * 40 + 40), 4 * 100, 4 * 40, 2 * 100 * 40),
+    )
+    assert msgspec.json.decode(msgspec.json.encode(cost), type=Cost) == cost
+
+
+def test_cost_of_a_convolution_by_hand() -> None:
+    kernel = np.ones((3, 3, 8, 12), np.float32)
+    layer = Linear("conv2d", kernel, None, strides=(2, 2), padding="same")
+    cost = layer_cost(layer, split_layer(layer, 4, 1), (16, 10, 8))
+    outputs = 8 * 5
+    assert cost.whole == Load(4 * 864, 4 * 1280, 4 * outputs * 12, 2 * outputs * 864)
+    assert cost.worker == Load(4 * 288, 4 * 1280, 4 * outputs * 4, 2 * outputs * 288)
+
+
+def test_a_vector_at_each_of_several_positions_is_that_much_work() -> None:
+    layer = Linear("dense", kernel_of(10, 4))
+    split = split_layer(layer, 2, 0)
+    one, six = layer_cost(layer, split, (10,)), layer_cost(layer, split, (6, 10))
+    assert six.worker.flops == 6 * one.worker.flops
+    assert six.worker.output_bytes == 6 * one.worker.output_bytes
+    assert six.worker.memory_bytes == one.worker.memory_bytes
+
+
+def test_sparse_shards_count_their_nonzeros() -> None:
+    """Low weight keeps shards sparse; the parity of all blocks is nearly full."""
+    layer = Linear("dense", kernel_of(600, 100, 0.02))
+    nonzeros = int(np.count_nonzero(layer.kernel))
+    thin = split_layer(layer, 12, 2, code=Code.low_weight(12, 2))
+    thick = split_layer(layer, 12, 2, code=Code.dense_gaussian(12, 2))
+    cost, other = layer_cost(layer, thin, (600,)), layer_cost(layer, thick, (600,))
+    sums = [2 * int(np.count_nonzero(shard.kernel.toarray())) for shard in thin.shards]
+    assert cost.worker.flops == max(sums) < other.worker.flops / 2
+    assert cost.worker.memory_bytes == max(
+        shard.kernel.data.nbytes + shard.kernel.indices.nbytes + shard.kernel.indptr.nbytes
+        for shard in thin.shards
+    )
+    assert cost.worker.memory_bytes < other.worker.memory_bytes < 4 * 600 * 10
+    weights = sum(len(support) for support in thin.code.supports)
+    assert sum(sums) <= 2 * nonzeros * weights / thin.code.k * 1.3
+    assert cost.whole.flops == 2 * nonzeros
+
+
+@pytest.mark.parametrize("lost", list(combinations(range(5), 2))[:3])
+def test_the_cost_is_of_what_really_decodes(lost: tuple[int, ...]) -> None:
+    layer = Linear("dense", kernel_of(30, 9))
+    split = split_layer(layer, 5, 2)
+    x = np.ones(30, np.float32)
+    answers = {i: shard(x) for i, shard in enumerate(split.shards) if i not in lost}
+    cost = layer_cost(layer, split, x.shape)
+    assert all(z.nbytes == cost.worker.output_bytes for z in answers.values())
+    assert split.merge(answers).nbytes == cost.whole.output_bytes

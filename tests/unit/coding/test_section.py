@@ -1,0 +1,205 @@
+"""A matrix as a section: the same product in either form, and the faster form kept."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from ddnn.coding.section import (
+    REPETITIONS,
+    MatrixSection,
+    matrix_arrays,
+    matrix_of,
+    smaller,
+    stored_bytes,
+)
+from ddnn.errors import SectionError
+
+
+def kernel_of(inputs: int, outputs: int, density: float, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    kept = rng.random((inputs, outputs)) < density
+    return (rng.normal(size=(inputs, outputs)) * kept).astype(np.float32)
+
+
+def no_clock() -> float:
+    raise AssertionError("measured where the choice is obvious")
+
+
+def clock_of(*spans_s: float) -> Callable[[], float]:
+    """A clock by which the first form's calls take the first span, the second's the second."""
+    times_s = [0.0]
+    for span_s in spans_s:
+        for _ in range(REPETITIONS):
+            times_s += [times_s[-1], times_s[-1] + span_s]
+    return iter(times_s[1:]).__next__
+
+
+@pytest.mark.parametrize("shape", [(7,), (1, 7), (5, 7), (2, 3, 7), (0, 7)])
+@pytest.mark.parametrize("form", ["blas", "csr"])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_both_forms_give_the_product(shape: tuple[int, ...], form: str, with_bias: bool) -> None:
+    kernel = kernel_of(7, 5, 0.3)
+    bias = np.arange(5, dtype=np.float32) if with_bias else None
+    clock = clock_of(2e-6, 1e-6) if form == "blas" else clock_of(1e-6, 2e-6)
+    section = MatrixSection(kernel, bias, clock)
+    assert section.form == form
+    x = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+    z = section({"x": x})["z"]
+    assert z.dtype == np.float32
+    expected = x.astype(np.float64) @ kernel + (0 if bias is None else bias)
+    np.testing.assert_allclose(z, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("density", [0.0, 0.05, 0.4, 1.0])
+@pytest.mark.parametrize("given_as", [np.asarray, sparse.csr_array, sparse.csr_matrix])
+def test_a_sparse_kernel_is_the_same_kernel(density: float, given_as: Callable) -> None:
+    kernel = kernel_of(30, 20, density)
+    x = np.linspace(-1, 1, 30, dtype=np.float32)
+    z = MatrixSection(given_as(kernel), None, time.perf_counter)({"x": x})["z"]
+    assert z.shape == (20,)
+    np.testing.assert_allclose(z, x @ kernel, rtol=1e-5, atol=1e-5)
+
+
+def test_a_full_matrix_is_not_measured() -> None:
+    assert MatrixSection(kernel_of(40, 30, 1.0), None, no_clock).form == "blas"
+    assert MatrixSection(kernel_of(40, 30, 0.6), None, no_clock).form == "blas"
+    assert MatrixSection(sparse.csr_array(kernel_of(9, 9, 0.9)), None, no_clock).form == "blas"
+
+
+def test_a_large_and_nearly_empty_matrix_is_never_written_out() -> None:
+    """10 GB if it were; the machine that lends its power has one."""
+    at = np.arange(50_000)
+    kernel = sparse.csr_array((np.ones(50_000, np.float32), (at, at)), shape=(50_000, 50_000))
+    section = MatrixSection(kernel, None, no_clock)
+    assert section.form == "csr"
+    x = np.arange(50_000, dtype=np.float32)
+    np.testing.assert_array_equal(section({"x": x})["z"], x)
+
+
+MEASURED = """
+import time
+from timeit import repeat
+import numpy as np
+from scipy import sparse
+from ddnn.coding.section import MatrixSection
+
+rng = np.random.default_rng(0)
+for density in (0.005, 0.02, 0.1, 0.45):
+    kernel = rng.normal(size=(2000, 500)) * (rng.random((2000, 500)) < density)
+    kernel = kernel.astype(np.float32)
+    by_rows, x = sparse.csr_array(kernel.T), np.zeros(2000, np.float32)
+    section = MatrixSection(kernel, None, time.perf_counter)
+    forms = {"blas": lambda: x @ kernel, "csr": lambda: by_rows @ x}
+    times_s = {form: min(repeat(run, number=1, repeat=50)) for form, run in forms.items()}
+    assert times_s[section.form] <= 2 * min(times_s.values()), (density, section.form, times_s)
+"""
+
+
+def test_the_real_clock_finds_the_faster_form() -> None:
+    """Whichever that is here. One thread: several would wait for the other tests' processors."""
+    threads = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    run = [sys.executable, "-c", MEASURED]
+    done = subprocess.run(run, env={**os.environ, **threads}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_call_that_was_held_up_does_not_decide() -> None:
+    """Another process took the processor once: the minimum counts."""
+    steps_s = [0.0, 0.2] + [0.0, 1e-6] * (REPETITIONS - 1) + [0.0, 2e-6] * REPETITIONS
+    clock = iter(np.cumsum(steps_s)).__next__
+    assert MatrixSection(kernel_of(7, 5, 0.3), None, clock).form == "csr"
+
+
+def test_slow_calls_are_not_repeated_for_long() -> None:
+    times_s = iter([0.0, 9.0, 9.0, 12.0])
+    assert MatrixSection(kernel_of(7, 5, 0.3), None, times_s.__next__).form == "blas"
+
+
+@pytest.mark.parametrize(
+    "x",
+    [np.zeros(6, np.float32), np.zeros(7), np.zeros((7, 6), np.float32), np.float32(1), None],
+    ids=["too short", "float64", "wrong last axis", "scalar", "missing"],
+)
+def test_another_input_is_refused(x: np.ndarray | None) -> None:
+    section = MatrixSection(kernel_of(7, 5, 1.0), None, no_clock)
+    with pytest.raises(SectionError, match="expected float32"):
+        section({} if x is None else {"x": x})
+
+
+@pytest.mark.parametrize(
+    ("kernel", "bias"),
+    [
+        (np.zeros((3, 2)), None),
+        (np.zeros(3, np.float32), None),
+        (np.zeros((3, 2), np.float32), np.zeros(3, np.float32)),
+        (np.zeros((3, 2), np.float32), np.zeros(2)),
+    ],
+    ids=["float64", "vector", "bias of the inputs", "float64 bias"],
+)
+def test_another_kernel_is_refused(kernel: np.ndarray, bias: np.ndarray | None) -> None:
+    with pytest.raises(SectionError, match="expected float32"):
+        MatrixSection(kernel, bias, no_clock)
+
+
+def test_the_example_runs() -> None:
+    section = MatrixSection(kernel_of(7, 5, 1.0), np.ones(5, np.float32), no_clock)
+    assert section(section.example())["z"].tolist() == [1.0] * 5
+
+
+@pytest.mark.parametrize("density", [0.0, 0.1, 0.3, 0.45, 0.48, 0.5, 0.52, 0.7, 1.0])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_smaller_form(density: float, dtype: type) -> None:
+    kernel = kernel_of(60, 40, density).astype(dtype)
+    forms = [kernel, sparse.csr_array(kernel)]
+    for form in forms:
+        chosen = smaller(form)
+        assert chosen.dtype == dtype
+        assert stored_bytes(chosen) == min(map(stored_bytes, forms))
+        written = chosen.toarray() if sparse.issparse(chosen) else chosen
+        np.testing.assert_array_equal(written, kernel)
+
+
+@pytest.mark.parametrize("density", [0.0, 0.1, 1.0])
+def test_arrays_of_a_kernel_and_back(density: float) -> None:
+    kernel = kernel_of(11, 6, density)
+    back = matrix_of(matrix_arrays(kernel))
+    written = back.toarray() if sparse.issparse(back) else back
+    np.testing.assert_array_equal(written, kernel)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("indptr", [1, 1, 3]),
+        ("indptr", [0, 5, 3]),
+        ("indptr", [0, 1, 2]),
+        ("indptr", [0, 1, 4]),
+        ("indptr", [0, 9, 0]),
+        ("indptr", []),
+        ("indices", [0, 1, 4]),
+        ("indices", [0, -1, 2]),
+        ("indices", [0, 1]),
+        ("inputs", 2**40),
+        ("inputs", 0),
+    ],
+)
+def test_indices_that_lead_elsewhere_are_refused(name: str, values: list[int]) -> None:
+    """A product with them would read, or end, somewhere in this program's memory."""
+    arrays = {
+        "data": np.ones(3, np.float32),
+        "indices": np.array([0, 1, 3], np.int32),
+        "indptr": np.array([0, 1, 3], np.int32),
+        "inputs": np.int64(4),
+    }
+    assert matrix_of(arrays).shape == (4, 2)
+    arrays[name] = np.array(values, arrays[name].dtype)
+    with pytest.raises(SectionError):
+        matrix_of(arrays)
