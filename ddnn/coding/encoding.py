@@ -59,7 +59,8 @@ def _encode_dense(coefficients: NDArray[np.float64], blocks: list[NDArray[Any]])
     shape = _common_shape([block.shape for block in blocks])
     stacked = np.zeros((len(blocks), *shape), dtype)
     for index, block in enumerate(blocks):
-        stacked[(index, *(slice(size) for size in block.shape))] = block
+        inside: tuple[Any, ...] = (index, *(slice(size) for size in block.shape))
+        stacked[inside] = block
     bare = unit_blocks(coefficients)
     mixed = np.flatnonzero(bare < 0)
     part = coefficients[mixed].astype(dtype)

@@ -20,21 +20,22 @@ def exhaustive(n: int, s: int) -> Patterns:
 def sampled(holds: NDArray[np.bool_], s: int, samples: int, rng: np.random.Generator) -> Patterns:
     """`samples` random sets, and up to as many adversarial ones; without doubles.
 
-    holds: bool [n, k], which worker combines which unknown. An adversarial set takes all but one
-    of the holders of an unknown (as many as s allows, and others to make up s).
+    holds: bool [n, k], which worker combines which unknown. An adversarial set takes all holders
+    of an unknown but one (all where there are no more than s), as many as s allows, and others to
+    make up s; the unknowns with the fewest holders first.
     """
-    n, k = holds.shape
-    holders = [np.flatnonzero(holds[:, unknown]) for unknown in range(k)]
-    spared = [(unknown, worker) for unknown in range(k) for worker in holders[unknown]]
-    if len(spared) > samples:
-        spared = [spared[i] for i in rng.choice(len(spared), samples, replace=False)]
+    n, _ = holds.shape
     found = {tuple(sorted(rng.choice(n, s, replace=False).tolist())) for _ in range(samples)}
-    for unknown, worker in spared:
-        order = rng.permutation(n)
-        inside = holds[order, unknown] & (order != worker)
-        outside = ~holds[order, unknown]
-        # The spared holder goes last: only an s beyond all others reaches it.
-        ranked = np.concatenate([order[inside], order[outside], [worker]])
+    counts = holds.sum(axis=0)
+    unknowns, spared = np.nonzero(holds.T & (counts > s)[:, None])
+    helpless = np.flatnonzero(counts <= s)
+    unknowns = np.concatenate([helpless, unknowns])
+    spared = np.concatenate([np.full(len(helpless), -1), spared])
+    order = np.lexsort((rng.random(len(unknowns)), counts[unknowns]))
+    for unknown, worker in zip(unknowns[order[:samples]], spared[order[:samples]], strict=True):
+        shuffled = rng.permutation(n)
+        last = shuffled == worker  # gone only if s leaves no other choice
+        ranked = shuffled[np.lexsort((~holds[shuffled, unknown], last))]
         found.add(tuple(sorted(ranked[:s].tolist())))
     return np.array(sorted(found), np.intp).reshape(len(found), s)
 

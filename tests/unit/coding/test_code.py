@@ -320,6 +320,13 @@ def test_what_is_not_finite_is_never_decoded() -> None:
         assert caught.value.workers == (2,)
 
 
+def test_of_more_answers_the_independent_ones_decode() -> None:
+    code = Code([[1, 1], [1, 1 + 1e-9], [1, 1 + 3e-9], [1, -1]], 2)
+    answers = code.encode([np.array([1 / 3]), np.array([1 / 7])])
+    assert relative_error(code.decode({0: answers[0], 1: answers[1]}), [[1 / 3], [1 / 7]]) > 1e-12
+    assert relative_error(code.decode(dict(enumerate(answers))), [[1 / 3], [1 / 7]]) < 1e-15
+
+
 def test_overflow_is_never_decoded() -> None:
     code = Code.parity(4)
     largest = np.full(3, np.finfo(np.float32).max)
