@@ -173,6 +173,7 @@ def run(settings: DeviceSettings) -> None:
         MqttTransport.of(settings),
         bundle.sections,
         load=lending.load if lending else None,
+        observe=lending.observe if lending else None,
         answer_log=answers,
         report=lambda: (counts, capture.gauges()),
         stats_every_s=settings.stats_every_s,
@@ -196,6 +197,7 @@ def run_worker(settings: DeviceSettings) -> None:
         lending.machine,
         MqttTransport.of(settings),
         load=lending.load,
+        observe=lending.observe,
         stats_every_s=settings.stats_every_s,
     )
     run_until_signal(loop, Notifier())

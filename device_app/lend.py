@@ -13,10 +13,11 @@ import numpy as np
 
 from ddnn.adapters.shards import load_section
 from ddnn.coding.deployment import shard_name
-from ddnn.core.section import Section
+from ddnn.core.section import Array, Arrays, Section
 from ddnn.errors import ConfigError
 from ddnn.machines.worker import WorkerNode, piece_of
-from ddnn.runtime.deployment import DIRECTORY, PLAN, read_plan
+from ddnn.protocol.machine import Event
+from ddnn.runtime.deployment import DIRECTORY, PLAN, OtherPlans, read_plan
 from ddnn.runtime.settings import NodeSettings
 
 log = logging.getLogger(__name__)
@@ -27,10 +28,11 @@ MEASURED_TIMES = 3
 
 @dataclass(frozen=True, slots=True)
 class Lending:
-    """The machine, and what loads the shards that it is given."""
+    """The machine, what loads the shards that it is given, and what watches for other plans."""
 
     machine: WorkerNode
     load: Callable[[str], Section]
+    observe: Callable[[Event], None] | None = None
 
 
 def open_lending(settings: NodeSettings, plan: str, bundle: str) -> Lending:
@@ -62,9 +64,24 @@ def open_lending(settings: NodeSettings, plan: str, bundle: str) -> Lending:
     def load(section: str) -> Section:
         piece = piece_of(section)
         name = section if piece is None else shard_name(piece)
-        return planned.load(load_section, name)[name]
+        return Shard(planned.load(load_section, name)[name], deployment.input_shape)
 
-    return Lending(machine, load)
+    return Lending(machine, load, OtherPlans(planned.id))
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A shard with the example that its tasks are like: a matrix alone does not know how many rows
+    a task has, and the loop measures how long an example takes."""
+
+    section: Section
+    input_shape: tuple[int, ...]
+
+    def __call__(self, inputs: Arrays) -> dict[str, Array]:
+        return self.section(inputs)
+
+    def example(self) -> dict[str, Array]:
+        return {"x": np.zeros(self.input_shape, np.float32)}
 
 
 def _no_plan(section: str) -> Section:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,7 +17,7 @@ from ddnn.errors import ConfigError
 from ddnn.exits.edge_node import EdgeNode
 from ddnn.exits.manifest import Manifest
 from ddnn.protocol.home_assistant import discovery, require_prefix
-from ddnn.protocol.machine import Machine
+from ddnn.protocol.machine import Event, Machine
 from ddnn.protocol.messages import Answer
 from ddnn.runtime.answer_log import FileAnswerLog
 from ddnn.runtime.bundle import Bundle, load_bundle, read_manifest
@@ -64,6 +65,8 @@ class EdgeSettings(NodeSettings, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.plan and self.redundancy == "off":
+            raise ConfigError("--plan is for --redundancy on")
         if self.redundancy == "on" and self.layer_timeout_s >= 2 * self.window_s:
             raise ConfigError(
                 f"--layer-timeout-s {self.layer_timeout_s:g}: the exit waits {2 * self.window_s:g} "
@@ -82,18 +85,28 @@ def load(settings: EdgeSettings) -> Bundle:
     return load_bundle(path, LiteRtSection, [settings.node] if whole else [])
 
 
-def share(settings: EdgeSettings, bundle: str, edge: Machine) -> tuple[Machine, dict[str, Section]]:
-    """The machine that shares its layer, and the sections it needs beside the bundle's."""
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """The machine, all sections that it runs, and what watches for workers of other plans."""
+
+    bundle: Bundle
+    machine: Machine
+    sections: dict[str, Section]
+    observe: Callable[[Event], None] | None = None
+
+
+def share(settings: EdgeSettings, bundle: Bundle, edge: Machine) -> Edge:
+    """The edge with a machine that shares its layer."""
     try:
         # These need scipy, which only edges that share a layer install.
         from ddnn.coding.deployment import HEAD, TAIL
         from ddnn.coding.sharing_node import SharingNode
-        from ddnn.runtime.deployment import DIRECTORY, read_plan
+        from ddnn.runtime.deployment import DIRECTORY, OtherPlans, read_plan
     except ImportError as error:
         raise ConfigError(
             f"--redundancy on needs scipy ({error}): pip install 'ddnn[coding]'"
         ) from None
-    plan = read_plan(Path(settings.plan or Path(settings.bundle) / DIRECTORY), bundle)
+    plan = read_plan(Path(settings.plan or Path(settings.bundle) / DIRECTORY), bundle.id)
     if plan.deployment.section != settings.node:
         raise ConfigError(
             f"the plan in {plan.path} is for {plan.deployment.section}, not for {settings.node}"
@@ -108,7 +121,8 @@ def share(settings: EdgeSettings, bundle: str, edge: Machine) -> tuple[Machine, 
         here=settings.layer_here == "on",
         stopwatch=time.perf_counter,
     )
-    return machine, plan.load(LiteRtSection, HEAD, TAIL)
+    sections = {**bundle.sections, **plan.load(LiteRtSection, HEAD, TAIL)}
+    return Edge(bundle, machine, sections, OtherPlans(plan.id))
 
 
 def check(settings: EdgeSettings) -> None:
@@ -117,18 +131,15 @@ def check(settings: EdgeSettings) -> None:
     settings.check_files()
 
 
-def open_edge(
-    settings: EdgeSettings, pending: Iterable[Answer] = ()
-) -> tuple[Bundle, Machine, dict[str, Section]]:
-    """The bundle, the machine, and all sections that it runs."""
+def open_edge(settings: EdgeSettings, pending: Iterable[Answer] = ()) -> Edge:
+    """What `run` runs. ConfigError where it could not start."""
     bundle = load(settings)
     edge = EdgeNode(
         settings.site, settings.node, bundle.id, bundle.manifest, settings.timing, pending
     )
     if settings.redundancy == "off":
-        return bundle, edge, bundle.sections
-    machine, more = share(settings, bundle.id, edge)
-    return bundle, machine, {**bundle.sections, **more}
+        return Edge(bundle, edge, bundle.sections)
+    return share(settings, bundle, edge)
 
 
 def announcements(settings: EdgeSettings, manifest: Manifest) -> list[tuple[str, bytes]]:
@@ -151,14 +162,15 @@ def announcements(settings: EdgeSettings, manifest: Manifest) -> list[tuple[str,
 def run(settings: EdgeSettings) -> None:
     """Run the edge until SIGINT or SIGTERM."""
     answers = FileAnswerLog(Path(settings.state) / f"{settings.node}.answers")
-    bundle, machine, sections = open_edge(settings, answers.pending)
+    edge = open_edge(settings, answers.pending)
     loop = Loop(
-        Identity(settings.site, settings.node, "edge", bundle.id, ddnn_version()),
-        machine,
+        Identity(settings.site, settings.node, "edge", edge.bundle.id, ddnn_version()),
+        edge.machine,
         MqttTransport.of(settings),
-        sections,
+        edge.sections,
         answer_log=answers,
-        announce=announcements(settings, bundle.manifest),
+        observe=edge.observe,
+        announce=announcements(settings, edge.bundle.manifest),
         stats_every_s=settings.stats_every_s,
     )
     run_until_signal(loop)

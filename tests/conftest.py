@@ -79,3 +79,13 @@ def scenes_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         score_type="float32",
     )
     return balance(out, load("scenes", samples=(50, 50, 50)).validation.images)
+
+
+@pytest.fixture(scope="session")
+def scenes_plan(scenes_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The heaviest layer of its edge on worker1 to worker6, any two of which may vanish."""
+    from ddnn.cli.plan import named, plan_bundle
+
+    out = tmp_path_factory.mktemp("plans") / "coded-6-2"
+    plan_bundle(scenes_bundle, out, redundancy="coded", power=named("6"), tolerate=2)
+    return out

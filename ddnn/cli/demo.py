@@ -79,7 +79,8 @@ Examples:
 @click.option("--samples", type=int, default=None, help="End after so many samples [headless: 100]")
 @click.option("--rate", "rate_hz", default=10.0, show_default=True, help="Samples per second.")
 @click.option("--kill", "kills", multiple=True, metavar="NODE@N",
-              help="SIGKILL a node (cam1 …, edge, cloud, broker) after N samples.")  # fmt: skip
+              help="SIGKILL a node (cam1 …, worker1 …, edge, cloud, broker) after N "
+                   "samples.")  # fmt: skip
 @click.option("--restart", "restarts", multiple=True, metavar="NODE@N",
               help="Start a killed node again after N samples.")  # fmt: skip
 @click.option("--redundancy", type=click.Choice(["off", *REDUNDANCIES]), default="off",
@@ -161,7 +162,7 @@ def run_demo(
         raise ConfigError("--workers, --tolerate and --layer need --redundancy, such as coded")
     plan = prepare(data, devices, configuration, bundle, seed, cut=redundancy != "off")
     if redundancy != "off":
-        share(plan, redundancy, workers or 6, tolerate, layer)
+        share(plan, redundancy, 6 if workers is None else workers, tolerate, layer)
     plan.command = command_of(plan, thresholds)
     plan.actions = sorted(
         [*(_action("kill", text) for text in kills), *(_action("start", t) for t in restarts)]
@@ -326,11 +327,13 @@ class Site:
         for worker in self.plan.workers:
             self._app(worker, "device_app", "--lend", "on", *sharing)
         frames = ("--source", f"frames:{self.plan.frames}", "--rate-hz", str(self.rate_hz))
+        if self.plan.workers:  # before the first sample
+            sharers = [self.plan.section, *self.plan.workers]
+            self.watcher.wait_for(self.fleet, sharers, READY_S)
+            self.watcher.wait_for_shards(READY_S)
         for device in hierarchy.devices:
             self._app(device, "device_app", *frames)
         self.watcher.wait_for(self.fleet, self.fleet.nodes[1:], READY_S)
-        if self.plan.workers:
-            self.watcher.wait_for_shards(READY_S)
 
     def _app(
         self, node: str, module: str, *more: str, env: Mapping[str, str] | None = None
@@ -456,7 +459,9 @@ class Watcher:
         until_s = time.monotonic() + timeout_s
         while self.sharing is None or self.sharing.live_pieces < self.sharing.n:
             if time.monotonic() > until_s:
-                raise DdnnError(f"the workers have not loaded their shards: {self.sharing}")
+                workers = self.sharing.workers if self.sharing else {}
+                states = ", ".join(f"{name} {worker.state}" for name, worker in workers.items())
+                raise DdnnError(f"not all shards are loaded: {states or 'the edge is silent'}")
             time.sleep(0.02)
 
     def close(self) -> None:

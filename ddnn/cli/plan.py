@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from ddnn.adapters.command import exit_codes, schema_options
 from ddnn.cli.any_node import AnyNode, read_any_node
 from ddnn.core.ids import require_id
 from ddnn.errors import ConfigError, InfeasiblePlanError
+from ddnn.runtime.bundle import read_manifest
 
 if TYPE_CHECKING:
     from ddnn.coding.deployment import Deployment
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 REDUNDANCIES = ("none", "replicate", "coded", "coded-sparse")
 MOST_TIMES = 4.0  # a worker gets at most so many times the shards of the weakest
+FLOAT32_EPSILON = 2.0**-23
+WORTH_A_WARNING = 1e-2  # relative error of the layer's outputs
 KEYS = ("site", "broker_host", "broker_port", "broker_user", "broker_password_file", "mqtt")
 EPILOG = """\b
 Examples:
@@ -43,24 +47,26 @@ Then, with the bundle on every node:
 @click.option("--out", type=click.Path(path_type=Path), default=None,
               help="Directory to write [BUNDLE/deployment].")  # fmt: skip
 @click.option("--redundancy", type=click.Choice(REDUNDANCIES), default="coded", show_default=True,
-              help="none: any loss is computed again; replicate: every block several times; "
-                   "coded: parity shards; coded-sparse: for pruned layers.")  # fmt: skip
+              help="none: after any loss the edge computes the layer itself; replicate: copies of "
+                   "every shard; coded: some more shards, of which any so many may vanish; "
+                   "coded-sparse: the same for pruned layers.")  # fmt: skip
 @click.option("--workers", required=True, metavar="N|NAMES|announced",
-              help="6: worker1 to worker6; or names, with =POWER where they differ; or all nodes "
-                   "that announce to the broker that they lend.")  # fmt: skip
-@click.option("--tolerate", default=1, show_default=True,
-              help="So many workers may vanish, whichever they are.")  # fmt: skip
+              help="6: worker1 to worker6; or names, with =POWER where they differ; or announced: "
+                   "all nodes that lend at the site now (see --broker-host).")  # fmt: skip
+@click.option("--tolerate", default=None, type=int,
+              help="So many workers may vanish, whichever they are. [1, with none 0]")  # fmt: skip
 @click.option("--edge", default="", help="Edge whose section is shared [the lead].")
 @click.option("--layer", default="", help="Layer to share [the heaviest].")
 @click.option("--seed", default=0, show_default=True, help="Seed of the code's coefficients.")
-@click.option("--for-s", default=3.0, show_default=True, help="Listen so long for announcements.")
+@click.option("--for-s", default=3.0, show_default=True,
+              help="Listen so long for nodes that lend, at most.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def plan(
     bundle: Path,
     out: Path | None,
     redundancy: Any,
     workers: str,
-    tolerate: int,
+    tolerate: int | None,
     edge: str,
     layer: str,
     seed: int,
@@ -73,15 +79,15 @@ def plan(
         file = keys.pop("config")
         lends: dict[str, Lend] = {}
         if workers == "announced":
-            lends = announced(read_any_node(keys, file), for_s)
+            lends = announced(read_any_node(keys, file), for_s, read_manifest(bundle)[1])
             power = powers(lends)
         else:
             power = named(workers)
         deployment, plan_id = plan_bundle(
             bundle, out, redundancy=redundancy, power=power, tolerate=tolerate, edge=edge,
             layer=layer, seed=seed,
+            memory_bytes={name: lend.memory_bytes for name, lend in lends.items()},
         )  # fmt: skip
-        check_memory(deployment, lends)
         report = {"plan": plan_id, **summary(deployment)}
         if as_json:
             click.echo(json.dumps(report))
@@ -94,15 +100,18 @@ def plan_bundle(
     out: Path | None,
     *,
     redundancy: Any,
-    power: dict[str, float],
-    tolerate: int,
+    power: Mapping[str, float],
+    tolerate: int | None = None,
     edge: str = "",
     layer: str = "",
     seed: int = 0,
+    memory_bytes: Mapping[str, int] | None = None,
 ) -> tuple[Deployment, str]:
-    """Plan with progress bars; the plan and its id."""
+    """Plan with progress bars; the plan and its id. tolerate: by default 1, with none 0."""
     from ddnn.cli.progress import bars
 
+    if tolerate is None:
+        tolerate = 0 if redundancy == "none" else 1
     if tolerate < 0:
         raise ConfigError(f"--tolerate {tolerate}: expected 0 or more")
     with bars() as progress:
@@ -112,7 +121,7 @@ def plan_bundle(
         from ddnn.training.plan import Wanted, make_plan
 
         progress("importing TensorFlow", 1, 1)
-        wanted = Wanted(redundancy, power, tolerate, edge, layer, seed)
+        wanted = Wanted(redundancy, power, tolerate, edge, layer, seed, memory_bytes or {})
         return make_plan(
             bundle, out or bundle / DIRECTORY, wanted, load_section, write_matrix, progress
         )
@@ -137,13 +146,20 @@ def named(text: str) -> dict[str, float]:
     return power
 
 
-def announced(settings: AnyNode, for_s: float) -> dict[str, Lend]:
+def announced(settings: AnyNode, for_s: float, bundle: str) -> dict[str, Lend]:
     """The nodes of the site that are there and lend; LinkError without a broker."""
     from ddnn.cli.status import listening
 
+    if not 0 < for_s < 3600:
+        raise ConfigError(f"--for-s {for_s}: expected above 0, under an hour")
     with listening(settings) as watched:
         watched.listen(for_s)
         lends = watched.lenders()
+        others = {name for name in lends if watched.bundle(name) != bundle}
+    for name in sorted(others):
+        text = f"ddnn: {name} has bundle {watched.bundle(name)}, not {bundle}: left out"
+        click.echo(text, err=True)
+    lends = {name: lend for name, lend in lends.items() if name not in others}
     if not lends:
         raise InfeasiblePlanError(
             f"nobody lends at {settings.broker}, site {settings.site}; start workers with "
@@ -157,16 +173,6 @@ def powers(lends: dict[str, Lend]) -> dict[str, float]:
     speeds = {name: max(lend.flops_per_s, 1.0) for name, lend in lends.items()}
     weakest = min(speeds.values())
     return {name: min(speed / weakest, MOST_TIMES) for name, speed in sorted(speeds.items())}
-
-
-def check_memory(deployment: Deployment, lends: dict[str, Lend]) -> None:
-    for name, lend in lends.items():
-        need_bytes = len(deployment.workers[name]) * deployment.cost.worker.memory_bytes
-        if 0 < lend.memory_bytes < need_bytes:
-            raise InfeasiblePlanError(
-                f"{name} has {lend.memory_bytes:,} bytes free, its shards need {need_bytes:,}; "
-                "use more workers"
-            )
 
 
 def summary(deployment: Deployment) -> dict[str, Any]:
@@ -200,6 +206,7 @@ def summary(deployment: Deployment) -> dict[str, Any]:
         },
         "undivided": {"memory_bytes": cost.whole.memory_bytes, "flops": cost.whole.flops},
         "condition": certificate.worst_condition,
+        "relative_error": certificate.worst_condition * FLOAT32_EPSILON,
         "sets_checked": certificate.checked,
         "exhaustive": certificate.exhaustive,
     }
@@ -208,13 +215,13 @@ def summary(deployment: Deployment) -> dict[str, Any]:
 def text(report: dict[str, Any]) -> str:
     """The plan for people."""
     per, whole = report["per_shard"], report["undivided"]
-    covers = report["coverage_percent"]
-    sets = "all" if report["exhaustive"] else "a sample"
+    covers, tolerate = report["coverage_percent"], report["tolerate"]
+    sets = "all" if report["exhaustive"] else "a sample of"
     lines = [
         f"plan {report['plan']}: layer {report['layer']} of {report['section']}, "
         f"{report['redundancy']} ({report['code']})",
-        f"  {report['shards']} shards on {len(report['workers'])} workers; any "
-        f"{report['tolerate']} workers may vanish",
+        f"  {counted(report['shards'], 'shard')} on {counted(len(report['workers']), 'worker')}; "
+        + (f"any {counted(tolerate, 'worker')} may vanish" if tolerate else "all are needed"),
         *(f"    {name:16} {', '.join(map(str, held))}" for name, held in report["workers"].items()),
         f"  hardware         {report['hardware']:.2f}x  (by replication "
         f"{report['hardware_by_replication']:.2f}x)",
@@ -223,7 +230,17 @@ def text(report: dict[str, Any]) -> str:
         f"  per shard        {per['memory_bytes']:,} bytes of memory, {per['flops']:,} flops, "
         f"{per['input_bytes']:,} bytes in, {per['output_bytes']:,} bytes out",
         f"  undivided layer  {whole['memory_bytes']:,} bytes of memory, {whole['flops']:,} flops",
-        f"  condition        {report['condition']:.3g} at worst, {sets} of "
-        f"{report['sets_checked']:,} losses tried",
+        f"  rounding         decoding errs by at most about {report['relative_error']:.1g} of the "
+        f"layer's outputs (condition {report['condition']:.3g}; {sets} "
+        f"{counted(report['sets_checked'], 'loss', 'losses')} tried)",
     ]
+    if report["relative_error"] > WORTH_A_WARNING:
+        lines.append(
+            "  warning          answers may differ for rounding: use fewer workers, a smaller "
+            "--tolerate or --redundancy replicate"
+        )
     return "\n".join(lines)
+
+
+def counted(number: int, one: str, several: str = "") -> str:
+    return f"{number:,} {one if number == 1 else several or one + 's'}"

@@ -200,6 +200,10 @@ class Watched:
             if (site, node) in self.nodes and self._online(self.nodes[site, node])
         }
 
+    def bundle(self, node: str) -> str:
+        """The id of the bundle that a node of the site announced."""
+        return self.nodes[self.settings.site, node].status.bundle
+
     def report(self) -> dict[str, Any]:
         now_s = time.monotonic()
         return {

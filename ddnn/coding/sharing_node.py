@@ -212,7 +212,8 @@ class SharingNode:
         while no sample is decoded whose answers have not been found to agree.
         """
         try:
-            z = join(self._code.decode(pieces), self._deployment.units)
+            with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused
+                z = join(self._code.decode(pieces), self._deployment.units)
         except InconsistentAnswersError as error:
             if error.workers:
                 self._gather.distrust({givers[piece] for piece in error.workers}, now)

@@ -1,28 +1,33 @@
-"""Which worker holds which pieces of a shared layer."""
+"""Which spare workers hold which pieces of a shared layer."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 Pieces = Mapping[str, tuple[int, ...]]
 
 
-def assign(plan: Pieces, present: Collection[str], before: Pieces) -> dict[str, tuple[int, ...]]:
-    """The pieces of each present worker, by the plan; spares stand in for those who are away.
+def stand_ins(
+    vacant: Iterable[tuple[int, ...]],
+    spares: Collection[str],
+    doubtful: Collection[str],
+    before: Pieces,
+) -> dict[str, tuple[int, ...]]:
+    """Spare workers for the pieces of planned ones that are not at work.
 
-    plan: the planned workers' pieces. present: who lends now, planned or not. before: the last
-    assignment: a spare keeps what it has loaded while that is needed. A planned worker that comes
-    back gets its own pieces again. A spare takes all pieces of one planned worker, so that nobody
+    vacant: the pieces of each planned worker that is not at work. spares: who can stand in,
+    doubtful: who can if nobody better is there. before: the last assignment: a spare keeps what it
+    has loaded while that is needed. A spare takes all pieces of one planned worker, so that nobody
     works more than was planned.
     """
-    own = {worker: pieces for worker, pieces in plan.items() if worker in present}
-    vacant = [pieces for worker, pieces in plan.items() if worker not in present and pieces]
-    spares = sorted(worker for worker in present if worker not in plan)
-    stand_ins: dict[str, tuple[int, ...]] = {}
-    for spare in spares:
-        if before.get(spare) in vacant:
-            stand_ins[spare] = before[spare]
-            vacant.remove(before[spare])
-    free = (spare for spare in spares if spare not in stand_ins)
-    stand_ins.update(zip(free, vacant, strict=False))
-    return {**own, **stand_ins}
+    left = [pieces for pieces in vacant if pieces]
+    taken: dict[str, tuple[int, ...]] = {}
+    for group in (spares, doubtful):
+        for spare in group:
+            if before.get(spare) in left:
+                taken[spare] = before[spare]
+                left.remove(before[spare])
+        for spare in group:
+            if left and spare not in taken:
+                taken[spare] = left.pop(0)
+    return taken

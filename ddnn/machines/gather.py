@@ -4,20 +4,22 @@ r"""Share a task among workers and gather their pieces until enough are there.
                                           |                                    \-> … -> Ended
                                           +-> never enough any more, or time over -> Failed
 A worker is known by its retained Lend message, is there by its Status, and is worth counting on
-until it has missed two tasks in a row (see Membership).
+until it has missed two tasks in a row (see Membership). The planned workers always have their own
+pieces; where one is not at work, a spare gets the same ones until it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ddnn.core.quorum import Quorum
-from ddnn.machines.assign import assign
+from ddnn.machines.assign import stand_ins
 from ddnn.machines.jobs import Jobs
 from ddnn.machines.membership import Membership
 from ddnn.protocol.machine import (
@@ -29,14 +31,26 @@ from ddnn.protocol.machine import (
     Publish,
     Received,
 )
-from ddnn.protocol.messages import Assign, Done, Lend, Status, Task, Tensor, WorkerState
+from ddnn.protocol.messages import (
+    MAX_PIECES,
+    Assign,
+    Done,
+    Lend,
+    Status,
+    Task,
+    Tensor,
+    WorkerState,
+)
 from ddnn.protocol.topics import Kind, Topic, presence_filters, topic_filter
 
-LIMIT = 256  # tasks at a time; the oldest fails beyond it
-MOST_WORKERS = 1024
+LIMIT = 256  # tasks at a time; the oldest ends beyond it
+MOST_WORKERS = 1024  # besides the planned ones
+MOST_NODES = 4 * MOST_WORKERS  # of the site, whose presence is remembered
+SETTLE_S = 0.2  # pieces are assigned anew so long after a change: changes come in swarms
 SMOOTHING = 0.1  # weight of the newest value in an average
 
 Array = NDArray[Any]
+NO_PIECES: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +59,7 @@ class Enough:
 
     job: int
     pieces: Mapping[int, Array]
+    givers: Mapping[int, str]  # who gave each piece
     missing: tuple[str, ...]
     after_s: float  # since the task was sent
 
@@ -55,6 +70,7 @@ class Ended:
 
     job: int
     pieces: Mapping[int, Array]
+    givers: Mapping[int, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +85,9 @@ Outcome = Enough | Ended | Failed
 
 @dataclass(slots=True)
 class _Worker:
-    lends: bool = False  # to this plan
-    holds: frozenset[int] = frozenset()
+    """One that lends to this plan."""
+
+    holds: frozenset[int] = NO_PIECES
     faulty: bool = False  # its answers contradicted the others', in this session
     answered: int = 0
     used: int = 0
@@ -82,10 +99,12 @@ class _Worker:
 @dataclass(slots=True)
 class _Job:
     sent_s: float
-    asked: frozenset[str]  # the live workers it was sent to
+    asked: Mapping[str, frozenset[int]]  # the live workers it was sent to, and what they held
+    awaited: set[str]  # of them, those whose pieces are not all there and may still come
+    patient: bool  # all are waited for, until the straggler threshold
     probe: bool
     pieces: dict[int, Array] = field(default_factory=dict)
-    answered: set[str] = field(default_factory=set)  # with all of their pieces
+    givers: dict[int, str] = field(default_factory=dict)
     told: bool = False  # Enough was
 
 
@@ -118,12 +137,19 @@ class Gather:
         self._membership = Membership()
         self._sessions: dict[str, int] = {}  # of all nodes of the site
         self._workers: dict[str, _Worker] = {}
-        self._live: frozenset[str] = frozenset()  # see _refresh
         self._assigned: dict[str, tuple[int, ...]] = dict(planned)
         self._announced: dict[str, tuple[int, ...]] | None = None
-        self._connected = False
+        self._assign_s: float | None = None  # when to look whether pieces must be assigned anew
+        self.connected = False
         self._jobs: Jobs[int, _Job] = Jobs(LIMIT)
         self._job = 0
+        # What follows from the above, worked out when it is asked for: see _refresh.
+        self._stale = False
+        self._online: frozenset[str] = frozenset()
+        self._live: dict[str, frozenset[int]] = {}  # worth counting on, and with what
+        self._looked = self._live  # what the open tasks know of
+        self._live_pieces = NO_PIECES
+        self._possible: bool | None = None
 
     # --------------------------------------------------------------- asked by others
 
@@ -135,225 +161,289 @@ class Gather:
         ]
 
     def deadline_s(self) -> float | None:
-        return self._jobs.next_due_s()
+        if self._moved:
+            return 0.0
+        times = (self._jobs.next_due_s(), self._assign_s)
+        return min((time_s for time_s in times if time_s is not None), default=None)
 
     @property
     def live_pieces(self) -> frozenset[int]:
         """What the workers hold that are worth counting on."""
-        return frozenset(piece for worker in self._live for piece in self._ready(worker))
+        self._refresh()
+        return self._live_pieces
 
     @property
     def possible(self) -> bool:
         """Whether the live workers are enough."""
-        return self._enough(self.live_pieces)
+        self._refresh()
+        if self._possible is None:
+            self._possible = self._enough(self._live_pieces)
+        return self._possible
 
     def states(self) -> dict[str, WorkerState]:
         """All planned and lending workers, for people to look at."""
+        self._refresh()
         names = sorted({*self._planned, *self._workers})
-        return {name: self._state(name) for name in names[:MOST_WORKERS]}
+        return {name: self._state(name) for name in names[:MAX_PIECES]}
 
-    def distrust(self, pieces: tuple[int, ...]) -> list[Effect]:
-        """These pieces contradict the others: count on their workers no more in this session."""
-        for name, worker in self._workers.items():
-            if not worker.faulty and not set(pieces).isdisjoint(self._assigned.get(name, ())):
-                worker.faulty = True
+    def distrust(self, nodes: Collection[str], now: Now) -> None:
+        """Their answers contradict the others': count on them no more in this session."""
+        for node in nodes:
+            if node in self._workers and not self._workers[node].faulty:
+                self._workers[node].faulty = True
                 self._count("workers_faulty")
-        return self._reassign()
+                self._changed(now)
+        for job in (job for _, job in self._jobs.items()):
+            for piece in [piece for piece, node in job.givers.items() if node in nodes]:
+                del job.pieces[piece]
+                job.awaited.add(job.givers.pop(piece))  # until it is seen that it will not come
 
     # ------------------------------------------------------------------ a task
 
-    def scatter(self, x: Array, now: Now, *, probe: bool = False) -> tuple[int, list[Effect]]:
+    def scatter(
+        self, x: Array, now: Now, *, probe: bool = False
+    ) -> tuple[int, list[Effect], list[Outcome]]:
         """Send a task to all workers; its number, which no other task ever had.
 
         x: float32. probe: only to learn who answers: the job neither succeeds nor fails.
+        Returns also what becomes of an older task where there are too many.
         """
+        self._refresh()
         # Numbers go on over restarts, so that answers to a former life are not taken for ours.
         self._job = max(self._job + 1, int(now.wall_s * 1e3))
-        job = _Job(now.monotonic_s, self._live, probe)
-        due_s = now.monotonic_s + (self._threshold_s or self._timeout_s)
-        self._jobs.open(self._job, job, now.monotonic_s, due_s)
+        patient = self._threshold_s > 0
+        job = _Job(now.monotonic_s, self._live, set(self._live), patient, probe)
+        due_s = now.monotonic_s + (self._threshold_s if patient else self._timeout_s)
+        evicted = self._jobs.open(self._job, job, now.monotonic_s, due_s)
         task = Task(1, self.plan, self._job, Tensor.of(x))
-        return self._job, [Publish(Topic(self.site, Kind.TASK, self.group), task)]
+        outcomes = _end(*evicted) if evicted else []
+        return self._job, [Publish(Topic(self.site, Kind.TASK, self.group), task)], outcomes
 
     def probe_due(self, now: Now) -> bool:
         """Whether to ask those who stalled once more, while nothing else is asked."""
+        self._refresh()
         asked = False
-        for worker in self._assigned.keys() - self._live:
+        for worker in self._assigned.keys() - self._live.keys():
             asked |= self._membership.probe(worker, now.monotonic_s)
         return asked
 
     def handle(self, event: Event, now: Now) -> tuple[list[Effect], list[Outcome]]:
         """Effects to perform, and what has become of tasks."""
-        effects: list[Effect] = []
         outcomes: list[Outcome] = []
         match event:
             case Received(Topic(_, Kind.DONE, node), Done() as done):
                 outcomes = self._done(node, done, now)
             case Received(Topic(_, Kind.STATUS, node), Status() as status):
-                effects = self._status(node, status)
-                outcomes = self._look_again(now)
+                self._status(node, status, now)
             case Received(Topic(_, Kind.LEND, node), Lend() as lend):
-                effects = self._lend(node, lend)
-                outcomes = self._look_again(now)
+                self._lend(node, lend, now)
             case Connected():
-                self._connected = True
-                self._announced = None
-                effects = self._reassign()
+                self.connected = True
+                self._announced = None  # the broker may have forgotten it
+                self._changed(now)
             case Disconnected():
-                self._connected = False
+                self.connected = False
                 self._membership = Membership()
-                self._refresh()
-                outcomes = self._look_again(now)
+                self._changed(now)
         for key in self._jobs.due(now.monotonic_s):
             outcomes += self._due(key, now)
-        while len(self._jobs) >= LIMIT:  # room for the next task
-            outcomes += self._close(self._jobs.items()[0][0])
+        effects: list[Effect] = []
+        if self._assign_s is not None and now.monotonic_s >= self._assign_s:
+            self._assign_s = None
+            effects = self._assign()
+        if self._moved:
+            outcomes += self._look_again(now)
         return effects, outcomes
 
     def _done(self, node: str, done: Done, now: Now) -> list[Outcome]:
-        worker = self._workers.get(node)
-        z = done.z.array() if self._fits(node, done) else None
-        if worker is None or worker.faulty or z is None or not np.isfinite(z).all():
+        worker, job = self._workers.get(node), self._jobs.get(done.job)
+        if worker is None or worker.faulty or not self._fits(node, done, job):
             self._count("done_refused")
             return []
-        job = self._jobs.get(done.job)
+        z = done.z.array()
+        if not np.isfinite(z).all():
+            self._count("done_refused")
+            return []
         if job is None or done.piece in job.pieces:
             self._count("done_late")
-            self._in_time(node, done.job, now)
+            sent_s = self._jobs.opened_s(done.job)
+            if sent_s is not None and now.monotonic_s <= sent_s + self._timeout_s:
+                self._in_time(node, now)  # only the others were quicker
             return []
-        after_s = now.monotonic_s - job.sent_s
         worker.answered += 1
         worker.used += not job.told
         worker.late += job.told
-        worker.latency_s = smoothed(worker.latency_s, after_s)
-        job.pieces[done.piece] = z
-        if self._ready(node) <= job.pieces.keys():
-            job.answered.add(node)
-            self._membership.reported(node)
-            self._refresh()
+        worker.latency_s = smoothed(worker.latency_s, now.monotonic_s - job.sent_s)
+        job.pieces[done.piece], job.givers[done.piece] = z, node
+        if job.asked.get(node, NO_PIECES) <= job.pieces.keys():
+            job.awaited.discard(node)
+            self._in_time(node, now)
         return self._progress(done.job, job, now)
 
-    def _fits(self, node: str, done: Done) -> bool:
+    def _fits(self, node: str, done: Done, job: _Job | None) -> bool:
+        """Whether the piece is one that this worker has, or had when it was asked."""
+        asked = job.asked.get(node, NO_PIECES) if job is not None else NO_PIECES
         return (
             done.plan == self.plan
-            and done.piece in self._assigned.get(node, ())
+            and (done.piece in asked or done.piece in self._assigned.get(node, ()))
             and done.z.shape == self._piece_shape
             and done.z.type == "float32"
         )
 
-    def _in_time(self, node: str, key: int, now: Now) -> None:
-        """The others were quicker; a worker that stalled is worth counting on again."""
-        sent_s = self._jobs.opened_s(key)
-        if sent_s is not None and now.monotonic_s <= sent_s + self._timeout_s:
+    def _in_time(self, node: str, now: Now) -> None:
+        """A worker that stalled is worth counting on again. Presence is told by Status alone: an
+        answer that was under way when its worker died brings nobody back."""
+        self._refresh()
+        if node in self._online:
             self._membership.reported(node)
-            self._refresh()
+            if node not in self._live:
+                self._changed(now)
 
-    def _progress(self, key: int, job: _Job, now: Now, *, lost: bool = False) -> list[Outcome]:
-        """What the job has come to: enough, hopeless (only if workers were lost), at its end."""
-        after_s = now.monotonic_s - job.sent_s
-        awaited = (self._live & job.asked) - job.answered
+    def _progress(self, key: int, job: _Job, now: Now) -> list[Outcome]:
+        """What an open job has come to: enough, at its end."""
         outcomes: list[Outcome] = []
-        if not job.told and not job.probe:
-            if (after_s >= self._threshold_s or not awaited) and self._enough(job.pieces.keys()):
-                job.told = True
-                outcomes.append(Enough(key, dict(job.pieces), tuple(sorted(awaited)), after_s))
-            elif lost and not self._hopeful(job, awaited):
-                return self._close(key)
-        if not awaited and not job.probe:
+        waits = job.told or job.probe or (job.patient and job.awaited)
+        if not waits and self._enough(job.pieces.keys()):
+            job.told = True
+            after_s, missing = now.monotonic_s - job.sent_s, tuple(sorted(job.awaited))
+            outcomes.append(Enough(key, dict(job.pieces), dict(job.givers), missing, after_s))
+        if not job.awaited and not job.probe:
             outcomes += self._close(key)
         return outcomes
 
-    def _hopeful(self, job: _Job, awaited: frozenset[str]) -> bool:
-        coming = (piece for worker in awaited for piece in self._ready(worker))
-        return self._enough({*job.pieces, *coming})
-
     def _due(self, key: int, now: Now) -> list[Outcome]:
+        """The straggler threshold is over, or the whole time."""
         job = self._jobs.get(key)
         if job is None:
             return []
-        if now.monotonic_s < job.sent_s + self._timeout_s:  # the straggler threshold
-            self._jobs.reschedule(key, job.sent_s + self._timeout_s)
-            return self._progress(key, job, now)
-        missing = (self._live & job.asked) - job.answered
-        for node in missing:
-            self._workers[node].missed += 1
-        self._membership.missed(missing, now.monotonic_s)
-        self._refresh()
-        return self._close(key)
+        end_s = job.sent_s + self._timeout_s
+        job.patient = False
+        outcomes = self._progress(key, job, now)
+        if self._jobs.get(key) is None:
+            return outcomes
+        if now.monotonic_s < end_s:
+            self._jobs.reschedule(key, end_s)
+            return outcomes
+        for node in job.awaited:
+            if node in self._workers:
+                self._workers[node].missed += 1
+        self._membership.missed(job.awaited, now.monotonic_s)
+        if not self._live.keys() <= self._membership.live:
+            self._changed(now)
+        return outcomes + self._close(key)
 
     def _close(self, key: int) -> list[Outcome]:
-        job = self._jobs.close(key)
-        if job.told:
-            return [Ended(key, job.pieces)]
-        return [] if job.probe else [Failed(key)]
+        return _end(key, self._jobs.close(key))
+
+    @property
+    def _moved(self) -> bool:
+        """Whether somebody came or went that open tasks may wait for."""
+        return len(self._jobs) > 0 and (self._stale or self._looked is not self._live)
 
     def _look_again(self, now: Now) -> list[Outcome]:
-        """Somebody came or went: tasks that waited only for them need not wait any more."""
+        """Tasks that waited only for who is gone need not wait any more."""
+        self._refresh()
+        self._looked = self._live
         outcomes: list[Outcome] = []
         for key, job in self._jobs.items():
-            outcomes += self._progress(key, job, now, lost=True)
+            gone = job.awaited.difference(self._live)
+            if not gone:
+                continue
+            job.awaited -= gone
+            outcomes += self._progress(key, job, now)
+            undecided = self._jobs.get(key) is job and not job.told and not job.probe
+            if undecided and not self._hopeful(job):
+                outcomes += self._close(key)
         return outcomes
+
+    def _hopeful(self, job: _Job) -> bool:
+        coming = (piece for worker in job.awaited for piece in job.asked.get(worker, NO_PIECES))
+        return self._enough({*job.pieces, *coming})
 
     # ----------------------------------------------------------------- workers
 
-    def _status(self, node: str, status: Status) -> list[Effect]:
+    def _status(self, node: str, status: Status, now: Now) -> None:
         """Of any node: a worker's Status may come before its Lend."""
-        if node not in self._sessions and len(self._sessions) >= 4 * MOST_WORKERS:
-            return []
+        if node not in self._sessions:
+            full = len(self._sessions) >= MOST_NODES and node not in self._planned
+            if full or status.state != "online":
+                return
+        worker = self._workers.get(node)
         if status.state == "online" and self._sessions.get(node) != status.session:
             self._sessions[node] = status.session
-            if node in self._workers:
-                self._workers[node].faulty = False
+            if worker is not None:
+                worker.faulty = False
         self._membership.admit(node)
         self._membership.status(node, status)
-        return self._reassign()
+        if worker is not None:
+            self._changed(now)
 
-    def _lend(self, node: str, lend: Lend) -> list[Effect]:
-        if node not in self._workers and len(self._workers) >= MOST_WORKERS:
-            return []
-        worker = self._workers.setdefault(node, _Worker())
-        worker.lends = lend.plan == self.plan
-        worker.holds = frozenset(lend.holds) if worker.lends else frozenset()
-        if not worker.lends:
-            self._count("wrong_plan")
-        return self._reassign()
+    def _lend(self, node: str, lend: Lend, now: Now) -> None:
+        if lend.plan != self.plan:
+            if node in self._planned:
+                self._count("wrong_plan")
+            if self._workers.pop(node, None) is not None:
+                self._changed(now)
+            return
+        if node not in self._workers:
+            if len(self._workers) >= MOST_WORKERS and node not in self._planned:
+                return
+            self._workers[node] = _Worker()
+        self._workers[node].holds = frozenset(lend.holds)
+        self._changed(now)
 
-    def _reassign(self) -> list[Effect]:
+    def _changed(self, now: Now) -> None:
+        self._stale = True
+        if self._assign_s is None:
+            self._assign_s = now.monotonic_s + SETTLE_S
+
+    def _assign(self) -> list[Effect]:
         """Tell the workers what to hold, where that has changed."""
-        present = [
-            name
-            for name, worker in self._workers.items()
-            if worker.lends and not worker.faulty and name in self._membership.online
-        ]
-        assigned = assign(self._planned, present, self._assigned)
-        # Those who are away keep theirs in our books: an answer on its way still counts.
-        self._assigned = {**self._planned, **assigned}
         self._refresh()
-        if not self._connected or assigned == self._announced:
+        faulty = {name for name, worker in self._workers.items() if worker.faulty}
+        own = {name: held for name, held in self._planned.items() if name not in faulty}
+        vacant = (
+            pieces
+            for name, pieces in self._planned.items()
+            if not self._live.get(name, NO_PIECES).issuperset(pieces)
+        )
+        there = self._online.intersection(self._workers) - faulty
+        spares = sorted(name for name in there if not self._planned.get(name))
+        trusted = [name for name in spares if name in self._membership.live]
+        doubtful = [name for name in spares if name not in self._membership.live]
+        assigned = {**own, **stand_ins(vacant, trusted, doubtful, self._assigned)}
+        if assigned != self._assigned:
+            self._assigned = assigned
+            self._stale = True
+        if not self.connected or assigned == self._announced:
             return []
         self._announced = assigned
-        pieces = {worker: list(held) for worker, held in assigned.items()}
+        pieces = {worker: list(held) for worker, held in islice(assigned.items(), MAX_PIECES)}
         return [Publish(Topic(self.site, Kind.ASSIGN, self.group), Assign(self.plan, pieces))]
 
     def _refresh(self) -> None:
         """Who is worth counting on: there, in time lately, not faulty, with a piece loaded."""
-        self._live = frozenset(
-            name
-            for name in self._membership.live & self._workers.keys()
-            if not self._workers[name].faulty and self._ready(name)
-        )
-
-    def _ready(self, worker: str) -> frozenset[int]:
-        """The pieces that a worker shall compute and has loaded."""
-        known = self._workers.get(worker)
-        return known.holds.intersection(self._assigned.get(worker, ())) if known else frozenset()
+        if not self._stale:
+            return
+        self._stale = False
+        self._online = self._membership.online
+        trusted, live = self._membership.live, {}
+        for name, worker in self._workers.items():
+            if name in trusted and not worker.faulty:
+                ready = worker.holds.intersection(self._assigned.get(name, ()))
+                if ready:
+                    live[name] = ready
+        if live != self._live:
+            self._live = live  # a new one: open tasks remember the old one
+            self._live_pieces = NO_PIECES.union(*live.values())
+            self._possible = None
 
     def _state(self, name: str) -> WorkerState:
         worker = self._workers.get(name, _Worker())
         state: Literal["live", "loading", "stalled", "lost", "faulty"]
         if worker.faulty:
             state = "faulty"
-        elif name not in self._membership.online:
+        elif name not in self._online:
             state = "lost"
         elif name in self._live:
             state = "live"
@@ -374,6 +464,12 @@ class Gather:
 
     def _count(self, name: str) -> None:
         self.counts[name] = self.counts.get(name, 0) + 1
+
+
+def _end(key: int, job: _Job) -> list[Outcome]:
+    if job.told:
+        return [Ended(key, job.pieces, job.givers)]
+    return [] if job.probe else [Failed(key)]
 
 
 def smoothed(average: float, value: float) -> float:

@@ -29,8 +29,8 @@ from ddnn.protocol.machine import (
 from ddnn.protocol.messages import Assign, Done, Lend, Task, Tensor
 from ddnn.protocol.topics import Kind, Topic, topic_filter
 
-LIMIT = 64  # tasks waiting; the oldest is dropped beyond it, for its gatherer has gone on
-JOB = "piece"  # the name of our Compute jobs
+LIMIT = 8  # tasks waiting; the oldest is dropped beyond it, for its gatherer has gone on
+JOB = "piece/"  # the name of our Compute jobs; no node can have it: ids have no slash
 RETRY_S = 5.0  # a piece whose file could not be loaded is tried again
 
 
@@ -53,7 +53,7 @@ class WorkerNode:
         self.counts: dict[str, int] = {}
         self._pieces, self._input_shape = pieces, tuple(input_shape)
         self._capacity = (flops_per_s, memory_bytes)
-        self._wanted: tuple[int, ...] = ()
+        self._wanted: list[int] = []
         self._loading: set[int] = set()
         self._held: set[int] = set()
         self._retry_s: float | None = None
@@ -87,7 +87,7 @@ class WorkerNode:
                 effects = self._loaded(piece, ok, now)
             case Connected():
                 self._connected = True
-                effects = [self._lend()]
+                effects = self._lend()
             case Disconnected():
                 self._connected = False
                 self._tasks.clear()
@@ -103,13 +103,13 @@ class WorkerNode:
         if assigned.plan != self.plan:
             self._count("wrong_plan")  # another deployment than the one on this disk
             return []
-        wanted = assigned.pieces.get(self.node, [])
-        self._wanted = tuple(piece for piece in wanted if piece < self._pieces)
-        unwanted = self._held - set(self._wanted)
+        wanted = set(assigned.pieces.get(self.node, ()))
+        self._wanted = sorted(piece for piece in wanted if piece < self._pieces)
+        unwanted = self._held - wanted
         self._held -= unwanted
         effects: list[Effect] = [Unload(section_of(piece)) for piece in sorted(unwanted)]
         effects += self._load_missing()
-        return [*effects, self._lend()] if unwanted else effects
+        return effects + self._lend() if unwanted else effects
 
     def _load_missing(self) -> list[Effect]:
         missing = [p for p in self._wanted if p not in self._held and p not in self._loading]
@@ -125,11 +125,14 @@ class WorkerNode:
         if piece not in self._wanted:  # taken away meanwhile
             return [Unload(section_of(piece))]
         self._held.add(piece)
-        return [self._lend()] if self._connected else []
+        return self._lend()
 
-    def _lend(self) -> Publish:
+    def _lend(self) -> list[Effect]:
+        """Tell what is held."""
+        if not self._connected:
+            return []
         lend = Lend(self.plan, sorted(self._held), *self._capacity)
-        return Publish(Topic(self.site, Kind.LEND, self.node), lend)
+        return [Publish(Topic(self.site, Kind.LEND, self.node), lend)]
 
     # ------------------------------------------------------------------- tasks
 
@@ -150,14 +153,14 @@ class WorkerNode:
         """Compute the next piece of this task, or begin the task that follows."""
         if self._computing is not None:
             return []
-        while not self._left:
-            if not self._tasks:
-                return []
-            self._job, self._inputs = self._tasks.popleft()
-            self._left = sorted(self._held, reverse=True)
-        self._computing = self._left.pop()
-        job = (JOB, self._job)
-        return [Compute(job, section_of(self._computing), self._inputs, lent=True)]
+        while self._left or self._tasks:
+            if not self._left:
+                self._job, self._inputs = self._tasks.popleft()
+                self._left = sorted(self._held, reverse=True)
+            elif (piece := self._left.pop()) in self._held:  # not taken away meanwhile
+                self._computing = piece
+                return [Compute((JOB, self._job), section_of(piece), self._inputs, lent=True)]
+        return []
 
     def _computed(self, job: int, outputs: Arrays | None) -> list[Effect]:
         piece, self._computing = self._computing, None
@@ -175,11 +178,11 @@ class WorkerNode:
 
 
 def section_of(piece: int) -> str:
-    """The name of a piece's section. No node can have it: ids have no slash."""
-    return f"piece/{piece}"
+    """The name of a piece's section."""
+    return f"{JOB}{piece}"
 
 
 def piece_of(section: str) -> int | None:
     """The piece that a section is; None where it is something else."""
-    number = section.removeprefix("piece/")
+    number = section.removeprefix(JOB)
     return int(number) if number != section and number.isdecimal() else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +10,15 @@ from pathlib import Path
 from ddnn.coding.deployment import Deployment
 from ddnn.core.section import Section
 from ddnn.errors import ConfigError
+from ddnn.protocol.machine import Event, Received
+from ddnn.protocol.messages import Assign, Lend
 from ddnn.runtime.bundle import load_sections, read_document, write_document
 
 PLAN = "plan.json"
 DIRECTORY = "deployment"  # in the bundle, unless another is named
+MOST_TOLD = 1000  # nodes of other plans that are named in the log
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,3 +49,25 @@ def read_plan(path: Path, bundle: str) -> Plan:
 def write_plan(path: Path, deployment: Deployment) -> str:
     """Write plan.json, after all that it names; its id."""
     return write_document(path / PLAN, deployment)
+
+
+class OtherPlans:
+    """Logs, once for each, the nodes that share by another plan than this one. For Loop.observe."""
+
+    def __init__(self, plan: str) -> None:
+        self._plan = plan
+        self._told: set[tuple[str, str]] = set()
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Received(topic, (Lend() | Assign()) as message) if message.plan != self._plan:
+                pair = topic.node, message.plan
+                if pair not in self._told and len(self._told) < MOST_TOLD:
+                    self._told.add(pair)
+                    log.warning(
+                        "%s has %s, this node plan %s: they share nothing until both have the "
+                        "same plan and are started again",
+                        topic.node,
+                        f"plan {message.plan}" if message.plan else "no plan",
+                        self._plan,
+                    )

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 
 import msgspec
@@ -73,7 +74,8 @@ class _Node:
     kept: dict[int, Answer] = field(default_factory=dict)  # its disk
     tick_s: float | None = None  # the Tick that is scheduled
     crash_after: int | None = None  # events until it crashes
-    last_arrival_s: float = 0.0
+    told_s: float = 0.0  # when its last message of state (QoS 1) reaches the broker
+    heard_s: float = 0.0  # when the last one for it arrives
 
 
 class Simulation:
@@ -95,7 +97,8 @@ class Simulation:
         self._retained: dict[str, bytes] = {}
         self._broker_up = True
         self._subscriptions: dict[str, list[list[str]]] = {}
-        self._routes: dict[str, list[str]] = {}
+        self._filters: dict[tuple[str, ...], list[str]] = {}  # the same by filter, when asked for
+        self._routes: dict[str, list[str]] = {}  # topic -> subscribers, as far as asked for
 
     # ------------------------------------------------------------ the scenario
 
@@ -177,7 +180,7 @@ class Simulation:
         if not up:
             self._retained.clear()
             self._subscriptions.clear()
-            self._routes.clear()
+            self._subscriptions_changed()
             for name, node in self._nodes.items():
                 if node.connected:
                     node.connected = False
@@ -216,7 +219,7 @@ class Simulation:
         node.connected = True
         filters = node.machine.subscriptions()
         self._subscriptions[name] = [text.split("/") for text in filters]
-        self._routes.clear()
+        self._subscriptions_changed()
         self._publish(*self._status(node, "online", node.session), retain=True)
         self._later(lambda: self._handle_if(name, node.session, Connected()))
         for topic, payload in list(self._retained.items()):
@@ -229,7 +232,7 @@ class Simulation:
             return
         node.connected = False
         self._subscriptions.pop(name, None)
-        self._routes.clear()
+        self._subscriptions_changed()
         topic, payload = self._status(node, "lost", node.session)
         self.at(self.now_s + after_s, lambda: self._publish(topic, payload, retain=True))
 
@@ -245,14 +248,23 @@ class Simulation:
         if retain:
             self._retained[topic] = payload
         if topic not in self._routes:
-            parts = topic.split("/")
-            self._routes[topic] = [
-                name
-                for name, filters in self._subscriptions.items()
-                if any(_matches(text, parts) for text in filters)
-            ]
+            self._routes[topic] = self._route(topic.split("/"))
         for name in self._routes[topic]:
             self._deliver(name, topic, payload)
+
+    def _route(self, topic: list[str]) -> list[str]:
+        """Who is subscribed. A thousand nodes have few different filters."""
+        if not self._filters:
+            for name, filters in self._subscriptions.items():
+                for text in filters:
+                    self._filters.setdefault(tuple(text), []).append(name)
+        lists = (names for text, names in self._filters.items() if _matches(text, topic))
+        matched = {name for names in lists for name in names}
+        return [name for name in self._subscriptions if name in matched] if matched else []
+
+    def _subscriptions_changed(self) -> None:
+        self._filters.clear()
+        self._routes.clear()
 
     def _deliver(self, name: str, topic: str, payload: bytes) -> None:
         session = self._nodes[name].session
@@ -262,20 +274,34 @@ class Simulation:
             decode(parsed.kind, payload),
             publish_bytes(topic, len(payload), parsed.kind.value.qos),
         )
-        self._later(lambda: self._handle_if(name, session, received), lossy=True)
+        node = self._nodes[name]
+        action = partial(self._handle_if, name, session, received)
+        node.heard_s = self._travel(parsed.kind, action, node.heard_s)
 
-    def _later(self, action: Callable[[], None], *, lossy: bool = False) -> None:
-        """After one hop."""
+    def _travel(self, kind: Kind, action: Callable[[], None], last_s: float) -> float:
+        """One hop. State (QoS 1) arrives, and in the order in which it was sent: the time of the
+        last one. Data may do neither."""
+        if kind.value.qos == 0:
+            self._later(action, lossy=True)
+            return last_s
+        return self._later(action, not_before_s=last_s)
+
+    def _later(
+        self, action: Callable[[], None], *, lossy: bool = False, not_before_s: float = 0.0
+    ) -> float:
+        """After one hop; when that is."""
         network, generator = self.network, self._generator
         delay_s = network.latency_s + generator.exponential(network.jitter_s)
         if lossy:
             if network.loss and generator.random() < network.loss:
-                return
+                return self.now_s
             if network.reordering and generator.random() < network.reordering:
                 delay_s += network.reorder_s * generator.random()
             if network.duplication and generator.random() < network.duplication:
                 self.at(self.now_s + delay_s + network.reorder_s * generator.random(), action)
-        self.at(self.now_s + delay_s, action)
+        arrival_s = max(self.now_s + delay_s, not_before_s)
+        self.at(arrival_s, action)
+        return arrival_s
 
     # --------------------------------------------------------------- the nodes
 
@@ -333,7 +359,8 @@ class Simulation:
                 if node.connected:
                     text, payload = str(topic), encode(message)
                     retain = topic.kind.value.retain
-                    self._later(lambda: self._publish(text, payload, retain=retain), lossy=True)
+                    send = partial(self._publish, text, payload, retain=retain)
+                    node.told_s = self._travel(topic.kind, send, node.told_s)
             case Compute():
                 outputs = node.sections[effect.section](effect.inputs)
 
@@ -363,7 +390,7 @@ class Simulation:
             self._handle(name, Loaded(section, section in node.sections))
 
 
-def _matches(text: list[str], topic: list[str]) -> bool:
+def _matches(text: Sequence[str], topic: Sequence[str]) -> bool:
     """MQTT's '+' wildcard, all that we subscribe with."""
     return len(text) == len(topic) and all(
         want in ("+", part) for want, part in zip(text, topic, strict=True)

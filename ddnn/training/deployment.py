@@ -74,8 +74,9 @@ def golden(
     for index, sample in enumerate(features):
         arrays = run(HEAD, {"features": sample})
         x = arrays["x"]
-        for name in sections.keys() - {HEAD, TAIL}:
-            run(name, {"x": x})
+        for name in sections:
+            if name not in (HEAD, TAIL):
+                run(name, {"x": x})
         arrays["z"] = np.asarray(parts.layer(x[np.newaxis]))[0]
         outputs = run(TAIL, {name: arrays[name] for name in parts.tail_arrays})
         for name, expected in zip(OUTPUTS, whole, strict=True):

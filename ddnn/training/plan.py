@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -10,12 +10,14 @@ import numpy as np
 
 from ddnn.coding.capacity import virtual_stragglers, virtual_workers
 from ddnn.coding.code import Certificate, Code
-from ddnn.coding.coverage import Redundancy, layer_cost
+from ddnn.coding.coverage import Cost, Redundancy, layer_cost
 from ddnn.coding.deployment import HEAD, TAIL, Checked, Deployment, shard_name
 from ddnn.coding.layers import Linear, split_layer
 from ddnn.core.section import Section
 from ddnn.errors import ConfigError, InfeasiblePlanError
-from ddnn.runtime.bundle import checked_file, read_golden, read_manifest, write_golden
+from ddnn.exits.hierarchy import CLOUD, Hierarchy
+from ddnn.protocol.messages import MAX_PIECES
+from ddnn.runtime.bundle import MANIFEST, checked_file, read_golden, read_manifest, write_golden
 from ddnn.runtime.deployment import write_plan
 from ddnn.training.cut import CutLayer, cut, cuttable
 from ddnn.training.deployment import WriteMatrix, golden, write_sections
@@ -35,6 +37,7 @@ class Wanted(msgspec.Struct, frozen=True):
     edge: str = ""  # by default the lead
     layer: str = ""  # by default the heaviest
     seed: int = 0
+    memory_bytes: Mapping[str, int] = {}  # free on each worker; not named, or 0: not known
 
 
 def make_code(wanted: Wanted, shares: Mapping[str, tuple[int, ...]]) -> Code:
@@ -83,8 +86,11 @@ def make_plan(
 ) -> tuple[Deployment, str]:
     """Write the plan into `out`; it and its id. Needs the bundle's Keras source of the section."""
     manifest, bundle_id = read_manifest(bundle)
+    if (out / MANIFEST).exists():
+        raise ConfigError(f"--out {out} is a bundle: the plan would overwrite its files")
     edge = wanted.edge or manifest.hierarchy.lead
     manifest.hierarchy.group(edge)
+    check_names(wanted.power, manifest.hierarchy)
     if not manifest.hierarchy.edge_section:
         raise ConfigError(f"bundle {manifest.name}: its edges have no section that could be shared")
     if edge not in manifest.sources:
@@ -92,7 +98,9 @@ def make_plan(
             f"bundle {manifest.name} holds no source of section {edge}, so that it cannot be cut; "
             "train it again with this version"
         )
-    shares = shares_of(wanted.power)
+    # Copies on one worker would be lost together: of replicas a strong worker has one, too.
+    equal = dict.fromkeys(wanted.power, 1.0)
+    shares = shares_of(equal if wanted.redundancy == "replicate" else wanted.power)
     code = make_code(wanted, shares)
     certificate = certified(code)
     progress("cutting the section", 0, 1)
@@ -100,8 +108,15 @@ def make_plan(
     layer = chosen(cuttable(model), wanted.layer, edge)
     parts = cut(model, layer.name)
     whole = Linear.of(parts.layer)
+    if code.k > whole.units:
+        raise InfeasiblePlanError(
+            f"layer {layer.name} has {whole.units} outputs, which {code.k} blocks cannot share; "
+            "use fewer workers or another --layer"
+        )
     split = split_layer(whole, code.n, code.s, code=code)
     x_shape = tuple(int(n) for n in parts.head.outputs[0].shape[1:])
+    cost = layer_cost(whole, split, x_shape)
+    check_memory(shares, cost, wanted.memory_bytes)
     progress("cutting the section", 1, 1)
     progress("writing shards", 0, 1)
     files = write_sections(model, layer.name, split.shards, out, write_matrix)
@@ -127,7 +142,7 @@ def make_plan(
         workers=shares,
         sections=files,
         golden=write_golden(out, vectors),
-        cost=layer_cost(whole, split, x_shape),
+        cost=cost,
         certificate=Checked(
             certificate.worst_condition,
             certificate.worst_set,
@@ -138,6 +153,30 @@ def make_plan(
     return deployment, write_plan(out, deployment)
 
 
+def check_names(workers: Iterable[str], hierarchy: Hierarchy) -> None:
+    """ConfigError where a worker is an edge or the cloud: only devices lend."""
+    busy = {CLOUD, *(group.id for group in hierarchy.edges)}
+    for name in workers:
+        if name in busy:
+            raise ConfigError(
+                f"--workers: {name} is not a device, and only device_app lends; "
+                f"use one of {', '.join(hierarchy.devices)}, or another name, such as worker1"
+            )
+
+
+def check_memory(
+    shares: Mapping[str, tuple[int, ...]], cost: Cost, memory_bytes: Mapping[str, int]
+) -> None:
+    """InfeasiblePlanError where a worker's shards do not fit into the memory that it has free."""
+    for name, held in shares.items():
+        need_bytes = len(held) * cost.worker.memory_bytes
+        if 0 < memory_bytes.get(name, 0) < need_bytes:
+            raise InfeasiblePlanError(
+                f"{name} has {memory_bytes[name]:,} bytes free, its shards need {need_bytes:,}; "
+                "use more workers"
+            )
+
+
 def shares_of(power: Mapping[str, float]) -> dict[str, tuple[int, ...]]:
     """The shards of each worker: one for the weakest, as many more as the others are stronger."""
     if not power:
@@ -146,6 +185,8 @@ def shares_of(power: Mapping[str, float]) -> dict[str, tuple[int, ...]]:
     if weakest <= 0:
         raise ConfigError("a worker's power must be above 0")
     shards = sum(max(1, round(value / weakest)) for value in power.values())
+    if shards > MAX_PIECES:
+        raise InfeasiblePlanError(f"{shards:,} shards; use so few workers that {MAX_PIECES} do")
     return virtual_workers(power, shards)
 
 

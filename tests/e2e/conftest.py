@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from ddnn.adapters.broker import free_port
-from ddnn.cli.demo import Plan, Site
+from ddnn.cli.demo import Plan, Site, command_of
 from ddnn.data import Split, load_samples
 from ddnn.runtime.bundle import read_manifest
+from ddnn.runtime.deployment import read_plan
 from tests.parts import need_mosquitto
 
 
@@ -35,14 +36,25 @@ def scenes_frames(scenes_split: Split, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture
 def open_site(tmp_path: Path) -> Iterator[Callable[..., Site]]:
-    """open_site(bundle, frames, labels, broker, **options) starts a site; all end with the test."""
+    """open_site(bundle, frames, labels, broker, **options) starts a site; all end with the test.
+
+    sharing: the directory of a plan by which the edge shares its layer; thresholds: such as
+    ("local=0",).
+    """
     opened: list[Site] = []
 
-    def start(bundle: Path, frames: Path, labels, broker: str = "mosquitto", **options) -> Site:
+    def start(
+        bundle: Path, frames: Path, labels, broker: str = "mosquitto", *,
+        sharing: Path | None = None, thresholds: tuple[str, ...] = (), **options,
+    ) -> Site:  # fmt: skip
         if broker == "mosquitto":
             need_mosquitto()
-        manifest, _ = read_manifest(bundle)
-        plan = Plan(manifest, bundle, frames, labels)
+        manifest, bundle_id = read_manifest(bundle)
+        plan = Plan(manifest, bundle, frames, labels, sharing)
+        plan.command = command_of(plan, thresholds)
+        if sharing is not None:
+            deployment = read_plan(sharing, bundle_id).deployment
+            plan.section, plan.workers = deployment.section, list(deployment.workers)
         site = Site(plan, broker, tmp_path / f"site{len(opened)}", http_port=free_port(), **options)
         opened.append(site)
         site.state.mkdir(exist_ok=True)

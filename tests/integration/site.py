@@ -67,11 +67,13 @@ def one_picture(directory: Path) -> str:
     return f"directory:{directory}"
 
 
-def start_node(fleet: Fleet, app: str, node: str, port: int, bundle: Path, *flags: str) -> None:
+def start_node(
+    fleet: Fleet, app: str, node: str, port: int, bundle: Path, *flags: str, **variables: str
+) -> None:
     fleet.start(node, [
         sys.executable, "-m", f"{app}_app", "--node", node, "--bundle", str(bundle),
         "--broker-port", str(port), "--stats-every-s", "0.3", *flags,
-    ], {"OMP_NUM_THREADS": "1"})  # fmt: skip
+    ], {"OMP_NUM_THREADS": "1", **variables})  # fmt: skip
 
 
 class Voice:

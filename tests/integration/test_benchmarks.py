@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import fan_in, page
+from benchmarks import fan_in, page, sharing, stragglers
 from benchmarks.made import answers
 from benchmarks.soak import BOUNDS, Life, faults, growth, judge, owed, resources, soak, spared
 from cloud_app.store import Store
@@ -166,6 +166,77 @@ def test_a_short_soak_kills_real_processes_and_every_sample_is_answered(plan: Pl
     assert all(of["peak"]["handles"] > 0 for of in result["nodes"].values())
     assert not result["growth_judged"]  # 12 s cannot tell
     json.dumps(result, allow_nan=False)
+
+
+def verdict(captured_s: float, took_s: float, right: bool = True) -> sharing.Verdict:
+    return sharing.Verdict(captured_s + took_s, by_edge=True, full=True, right=right, error=0.0)
+
+
+def test_samples_under_way_when_workers_vanish_count_as_hit():
+    rate_hz = sharing.RATE_HZ
+    answers_ = {n: verdict(n / rate_hz, 0.03) for n in range(100, 200)}
+    answers_[150] = verdict(150 / rate_hz, sharing.LAYER_TIMEOUT_S + 0.01)
+    answers_[170] = verdict(170 / rate_hz, 0.03, right=False)
+    del answers_[180]
+    hit = sharing.Samples()
+    hit.add(sharing.Phase("none", "stopped", 100, 200, signalled_s=150.5 / rate_hz), answers_)
+    assert hit.in_flight == 2  # 149, captured 30 ms before the signal, and 150
+    assert len(hit.took_s) == 200 - 149 - 1
+    assert (hit.lost, hit.late, hit.mislabelled, hit.waited) == (1, 0, 1, 1)
+    assert max(hit.before_s) == pytest.approx(sharing.LAYER_TIMEOUT_S + 0.01)
+    assert max(hit.after_s) == pytest.approx(0.03)
+    assert len(hit.before_s) + len(hit.after_s) == len(hit.took_s)
+
+
+def test_expected_delays_are_those_of_order_statistics():
+    drawn = np.sort(np.random.default_rng(0).exponential(stragglers.MEAN_S, (100_000, 6)), axis=1)
+    for k in (1, 4, 6):
+        of_k = stragglers.FIXED_S + drawn[:, k - 1]
+        assert stragglers.expected_mean_s(k, 6) == pytest.approx(of_k.mean(), rel=0.01)
+        p99_s = stragglers.expected_quantile_s(k, 6, 0.99)
+        assert p99_s == pytest.approx(np.percentile(of_k, 99), rel=0.02)
+
+
+@pytest.fixture
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DDNN_HOME", str(tmp_path / "home"))
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.usefixtures("own_home")
+def test_workers_are_killed_and_stopped_and_no_answer_changes(plan: Plan):
+    need_mosquitto()
+    found = sharing.latency(0, lambda *_: None, quick=True, plan=plan)
+    assert found["answers_hold"], found
+    for system in ("coded", "none", "alone"):
+        amiss = [found[system][what] for what in ("lost", "late", "degraded", "mislabelled")]
+        assert amiss == [0, 0, 0, 0], system
+        assert found[system]["free"]["samples"] >= 10
+    for condition in ("killed", "stopped"):
+        assert found["coded"][condition]["samples"] >= 10
+        assert found["coded"][condition]["waited_for_timeout"] == 0
+    # Without redundancy the edge waits in vain for those who are silent.
+    assert found["none"]["stopped"]["waited_for_timeout"] > 0
+    assert 0 < found["coded"]["max_probability_error"] < 1e-4  # decoded, not computed at the edge
+    assert found["bare"]["to_all"]["p50_ms"] >= found["bare"]["to_enough"]["p50_ms"] > 0
+    json.dumps(found, allow_nan=False)
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.usefixtures("own_home")
+def test_the_first_k_of_n_answers_are_there_before_all_are(plan: Plan):
+    need_mosquitto()
+    found = stragglers.stragglers(0, lambda *_: None, quick=True, plan=plan)
+    assert [(row["n"], row["k"]) for row in found["rows"]] == [(3, 2), (5, 3)]
+    for row in found["rows"]:
+        assert (row["lost"], row["wrong"]) == (0, 0)
+        assert row["max_error"] < 1e-3
+        assert row["tasks"] >= 5
+        for mode in ("first_k", "all_n", "uncoded"):
+            # No sooner than the injected delays allow, and little later.
+            assert 0 < row[mode]["own_p50_ms"] < 20
+        assert row["ratio_to_all_n"]["mean"] < 1
+    json.dumps(found, allow_nan=False)
 
 
 @pytest.mark.timeout(240)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from ddnn.exits.device_node import DeviceNode
 from ddnn.exits.edge_node import EdgeNode
 from ddnn.exits.manifest import Manifest
 from ddnn.exits.timing import Timing
-from ddnn.protocol.machine import Captured
+from ddnn.protocol.machine import Captured, Machine
 from ddnn.protocol.topics import EVERYWHERE
 from ddnn.runtime.loop import Identity
 from ddnn.runtime.simulation import Network, Simulation
@@ -60,8 +61,12 @@ def build(
     sites: tuple[str, ...] = ("home",),
     skew_s: float = 0.0,
     timing: Timing = TIMING,
+    wrap: Callable[[Machine], Machine] = lambda edge: edge,
 ) -> Scenario:
-    """Broker, one cloud for all sites, per site the hierarchy's edges and devices."""
+    """Broker, one cloud for all sites, per site the hierarchy's edges and devices.
+
+    wrap: makes of an edge's machine the one that runs.
+    """
     generator = np.random.default_rng(seed)
     simulation = Simulation(np.random.default_rng(seed + 1), network)
     hierarchy = manifest.hierarchy
@@ -75,8 +80,8 @@ def build(
         for group in hierarchy.edges:
             simulation.add(
                 Identity(site, group.id, "edge", BUNDLE, ""),
-                lambda pending, site=site, edge=group.id: EdgeNode(
-                    site, edge, BUNDLE, manifest, timing, pending
+                lambda pending, site=site, edge=group.id: wrap(
+                    EdgeNode(site, edge, BUNDLE, manifest, timing, pending)
                 ),
                 sections,
             )

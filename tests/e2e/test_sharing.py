@@ -1,0 +1,390 @@
+"""Any s of n workers vanish for real, and every answer is the undistributed model's.
+
+One site lives through all of it: workers are killed, stopped, replaced by others and by liars,
+the broker and the edge die, and nobody is restarted but who was killed.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ddnn.adapters.litert import LiteRtSection
+from ddnn.cli.demo import SITE, Site
+from ddnn.exits.inference import infer
+from ddnn.exits.manifest import Judgement, Manifest
+from ddnn.protocol.codec import decode
+from ddnn.protocol.messages import Answer, Done, Lend, Sharing, Tensor
+from ddnn.protocol.topics import Kind, parse
+from ddnn.runtime.bundle import load_bundle
+from ddnn.runtime.deployment import PLAN, read_plan
+from tests.integration.site import Voice, run
+
+RATE_HZ = 20.0
+DEADLINE_S = 2.5
+# Long beside what a busy test machine takes. With s gone nothing ever waits for them.
+TIMES = {"window_s": 0.5, "deadline_s": DEADLINE_S, "rate_hz": RATE_HZ}
+LAYER_TIMEOUT_S = 0.8
+FLOW_S = 0.8  # so long samples flow in each state
+RECOVER_S = 15.0
+TOLERANCE = 1e-4  # of probabilities
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+WORKERS = [f"worker{i}" for i in range(1, 7)]
+EVERYONE = [f"cam{i}" for i in range(1, 7)]
+
+
+class Sharers:
+    """The site and what its answers must be."""
+
+    def __init__(self, site: Site, images: np.ndarray) -> None:
+        loaded = load_bundle(site.plan.bundle, LiteRtSection)
+        manifest: Manifest = loaded.manifest.with_thresholds({"local": 0.0})
+        self.site, self.bundle = site, loaded.id
+        self.plan = read_plan(site.plan.sharing, loaded.id)
+
+        @cache
+        def expected(index: int) -> Judgement:
+            return infer(manifest, loaded.sections, images[index])
+
+        self.expected = lambda sample: expected(sample % len(images))
+
+    # ------------------------------------------------------------- what is done
+
+    def signal(self, number: signal.Signals, *nodes: str) -> None:
+        for node in nodes:
+            self.site.fleet.signal(node, number)
+
+    def kill(self, *nodes: str) -> None:
+        self.signal(signal.SIGKILL, *nodes)
+
+    def start(self, *nodes: str) -> None:
+        for node in nodes:
+            self.site.fleet.start(node)
+
+    def lend(self, worker: str, plan: Path) -> None:
+        """Start a worker with its own copy of the plan."""
+        self.site._app(worker, "device_app", "--lend", "on", "--plan", str(plan))
+
+    def log(self, node: str) -> str:
+        return (self.site.state / "logs" / f"{node}.log").read_text()
+
+    # ----------------------------------------------------------- what is watched
+
+    def sharing(self) -> Sharing:
+        """What the edge says of its workers, said from now on."""
+        before = self.site.watcher.sharing
+        return self.until(
+            lambda: now if (now := self.site.watcher.sharing) is not before else None,
+            "the edge tells of its workers",
+        )
+
+    def until(self, true: Callable[[], object], what: str):
+        until_s = time.monotonic() + RECOVER_S
+        while not (found := true()):
+            if time.monotonic() > until_s:
+                pytest.fail(f"{what}: not within {RECOVER_S} s; {self.site.watcher.sharing}")
+            time.sleep(0.05)
+        return found
+
+    def states(self) -> dict[str, str]:
+        return {name: worker.state for name, worker in self.site.watcher.sharing.workers.items()}
+
+    def until_whole(self) -> None:
+        """Until every shard is live."""
+        self.until(lambda: (told := self.sharing()).live_pieces == told.n, "all shards live")
+
+    def samples(self, seconds: float = FLOW_S) -> range:
+        """Let samples flow."""
+        first = self.site.tick() + 1
+        time.sleep(seconds)
+        return range(first, self.site.tick())
+
+    def answers(self, samples: range) -> list[Answer]:
+        """The stored answers, one to each sample, each by its deadline."""
+
+        def all_there() -> bool:
+            return len(self.site.stored(samples)) == len(samples)
+
+        self.until(all_there, f"an answer to each of {samples}")
+        stored = self.site.stored(samples)
+        for one in stored:
+            assert one.first_answered_at_s - one.answer.captured_at_s <= DEADLINE_S, one
+            assert not one.answer.late, one
+        return [one.answer for one in stored]
+
+    def assert_equal(self, samples: range) -> None:
+        """Every answer is what the undistributed model says; all samples went to the edge."""
+        assert len(samples) >= 5
+        for answer in self.answers(samples):
+            expected = self.expected(answer.sample)
+            assert (answer.quality, answer.members) == ("full", EVERYONE), answer
+            assert (answer.label, answer.exit) == (expected.label, expected.exit)
+            assert answer.exit in ("edge", "cloud")
+            np.testing.assert_allclose(
+                answer.probabilities, expected.probabilities, rtol=0, atol=TOLERANCE
+            )
+
+
+@pytest.fixture
+def sharers(
+    open_site, scenes_bundle, scenes_frames, scenes_split, scenes_plan, monkeypatch, request
+) -> Sharers:
+    """A site with six workers whose samples all go to the edge. Parameter: --layer-here."""
+    monkeypatch.setenv("DDNN_LAYER_TIMEOUT_S", str(LAYER_TIMEOUT_S))
+    monkeypatch.setenv("DDNN_LAYER_HERE", getattr(request, "param", "on"))
+    site = open_site(
+        scenes_bundle, scenes_frames, scenes_split.labels, sharing=scenes_plan,
+        thresholds=("local=0",), **TIMES,
+    )  # fmt: skip
+    sharers = Sharers(site, scenes_split.images)
+    time.sleep(1.5)  # the first samples: not yet by all cameras
+    return sharers
+
+
+def test_whoever_vanishes_the_answers_are_the_models(sharers: Sharers, tmp_path: Path) -> None:
+    site = sharers.site
+    edge = site.fleet.pid("edge")
+    any_s_of_n_vanish(sharers)
+    more_vanish(sharers)
+    a_spare_stands_in(sharers)
+    killed_from_the_page(sharers)
+    a_corrupt_shard(sharers, tmp_path)
+    a_liar(sharers)
+    the_broker_dies(sharers)
+    assert site.fleet.pid("edge") == edge
+    the_edge_dies(sharers)
+
+
+def any_s_of_n_vanish(sharers: Sharers) -> None:
+    before = sharers.sharing()
+    assert before.decodable
+    first = sharers.site.tick()
+    for number, mended, pair in (
+        (signal.SIGKILL, None, ("worker1", "worker2")),
+        (signal.SIGSTOP, signal.SIGCONT, ("worker3", "worker6")),
+        (signal.SIGKILL, None, ("worker4", "worker6")),
+        (signal.SIGSTOP, signal.SIGCONT, ("worker1", "worker5")),
+    ):
+        sharers.signal(number, *pair)  # while samples flow
+        time.sleep(FLOW_S)
+        if mended is None:
+            sharers.start(*pair)
+        else:
+            sharers.signal(mended, *pair)
+        sharers.until_whole()
+    samples = range(first, sharers.site.tick())
+    sharers.assert_equal(samples)
+    after = sharers.sharing()
+    assert (after.computed_here, after.given_up) == (before.computed_here, 0)
+    assert after.decoded >= before.decoded + len(samples)
+
+
+def more_vanish(sharers: Sharers) -> None:
+    before = sharers.sharing()
+    first = sharers.site.tick()
+    sharers.kill("worker1", "worker2")
+    sharers.signal(signal.SIGSTOP, "worker3")
+    time.sleep(2 * FLOW_S)
+    lacking = sharers.sharing()
+    assert not lacking.decodable
+    assert lacking.computed_here > before.computed_here
+    sharers.start("worker1", "worker2")
+    sharers.signal(signal.SIGCONT, "worker3")
+    sharers.until_whole()
+    again = sharers.samples()
+    sharers.assert_equal(range(first, again.stop))
+    assert sharers.sharing().computed_here - lacking.computed_here < again.start - first
+    assert sharers.sharing().decoded > lacking.decoded
+
+
+def a_spare_stands_in(sharers: Sharers) -> None:
+    site = sharers.site
+    first = site.tick()
+    before = sharers.sharing()
+    mine = before.workers["worker2"].pieces
+    sharers.kill("worker2")
+    sharers.lend("spare", site.plan.sharing)
+    sharers.until_whole()
+    standing_in = sharers.sharing().workers
+    assert standing_in["spare"].pieces == mine
+    assert (standing_in["spare"].state, standing_in["spare"].planned) == ("live", False)
+    assert standing_in["worker2"].state == "lost"
+    sharers.start("worker2")
+    sharers.until(lambda: sharers.sharing().workers["worker2"].state == "live", "worker2 is back")
+    back = sharers.sharing().workers
+    assert (back["worker2"].pieces, back["spare"].pieces) == (mine, [])
+    sharers.kill("spare")
+    sharers.assert_equal(range(first, site.tick()))
+    assert sharers.sharing().computed_here == before.computed_here
+
+
+def killed_from_the_page(sharers: Sharers) -> None:
+    """The dashboard's Kill and Start buttons ask the demo's control."""
+
+    def control(path: str, method: str) -> dict[str, bool]:
+        url = f"{sharers.site.control.url}/{path}"
+        request = urllib.request.Request(url, method=method)  # noqa: S310  loopback
+        with DIRECT.open(request, timeout=5) as response:
+            return json.loads(response.read())
+
+    first = sharers.site.tick()
+    assert all(control("nodes", "GET")[worker] for worker in WORKERS)
+    assert not control("kill/worker5", "POST")["worker5"]
+    sharers.until(lambda: sharers.sharing().workers["worker5"].state == "lost", "killed")
+    assert control("start/worker5", "POST")["worker5"]
+    sharers.until_whole()
+    sharers.assert_equal(range(first, sharers.site.tick()))
+
+
+def a_corrupt_shard(sharers: Sharers, tmp_path: Path) -> None:
+    """One worker's file is damaged, another's plan is of another day: neither says anything."""
+    site = sharers.site
+    first = site.tick()
+    before = sharers.sharing()
+    damaged, other = tmp_path / "damaged", tmp_path / "other"
+    for copy in (damaged, other):
+        copy.mkdir()
+        for file in site.plan.sharing.iterdir():
+            (copy / file.name).write_bytes(file.read_bytes())
+    shard = damaged / "shard2.tflite"
+    shard.write_bytes(shard.read_bytes()[:-8] + bytes(8))
+    (other / PLAN).write_bytes((other / PLAN).read_bytes() + b"\n")
+    commands = {node: site.fleet._commands[node][0] for node in ("worker3", "worker4")}
+    sharers.kill(*commands)
+    sharers.lend("worker3", damaged)
+    sharers.lend("worker4", other)
+    sharers.until(lambda: "shard2.tflite has sha256" in sharers.log("worker3"), "a word on it")
+    time.sleep(FLOW_S)
+    states = sharers.sharing().workers
+    assert [states[node].state for node in commands].count("live") == 0
+    for node, about in (("edge", "worker4"), ("worker4", "edge")):
+        assert f"{about} has plan" in sharers.log(node)
+    sharers.kill(*commands)
+    for node, command in commands.items():
+        site.fleet.start(node, command, {"OMP_NUM_THREADS": "1"})
+    sharers.until_whole()
+    sharers.assert_equal(range(first, site.tick()))
+    assert sharers.sharing().computed_here == before.computed_here
+
+
+class Liar(Voice):
+    """A worker in the place of another, that answers every task with numbers of its own."""
+
+    def __init__(self, sharers: Sharers, node: str) -> None:
+        super().__init__(sharers.site.port, SITE)
+        self.node, self.plan = node, sharers.plan
+        self.pieces = self.plan.deployment.workers[node]
+        self.lied = 0
+        self.announce(node, "worker", session=10**15)
+        self.say(Kind.LEND, node, Lend(self.plan.id, list(self.pieces)))
+        self._thread = threading.Thread(target=self._lie, daemon=True)
+        self._ended = False
+        self._thread.start()
+
+    def _lie(self) -> None:
+        heard = 0
+        wrong = np.full(self.plan.deployment.shard_shape, 3, np.float32)
+        while not self._ended:
+            for topic, payload, _ in self.heard[heard:]:
+                heard += 1
+                if "/task/" not in topic:
+                    continue
+                task = decode(parse(topic).kind, payload)
+                for piece in self.pieces:
+                    done = Done(1, self.plan.id, task.job, piece, Tensor.of(wrong))
+                    self.say(Kind.DONE, self.node, done)
+                    self.lied += 1
+            time.sleep(0.001)
+
+    def close(self) -> None:
+        self._ended = True
+        self._thread.join(5)
+        self.announce(self.node, "worker", "lost", session=10**15)
+        super().close()
+
+
+def a_liar(sharers: Sharers) -> None:
+    sharers.kill("worker4")
+    liar = Liar(sharers, "worker4")
+    sharers.until(lambda: sharers.sharing().workers["worker4"].state == "faulty", "found")
+    found = sharers.samples()
+    assert sharers.sharing().decodable
+    assert {name for name, state in sharers.states().items() if state == "faulty"} == {"worker4"}
+    sharers.assert_equal(found)
+    assert liar.lied
+    liar.close()
+    sharers.start("worker4")  # the true one, in a session of its own
+    sharers.until_whole()
+    sharers.assert_equal(sharers.samples())
+
+
+def the_broker_dies(sharers: Sharers) -> None:
+    sharers.kill("broker")
+    time.sleep(FLOW_S)
+    sharers.start("broker")
+    sharers.until_whole()
+    time.sleep(1.0)
+    decoded = sharers.sharing().decoded
+    sharers.assert_equal(sharers.samples())
+    assert sharers.sharing().decoded > decoded
+
+
+def the_edge_dies(sharers: Sharers) -> None:
+    pids = {worker: sharers.site.fleet.pid(worker) for worker in WORKERS}
+    sharers.kill("edge")
+    time.sleep(FLOW_S)
+    sharers.start("edge")
+    sharers.until(lambda: sharers.sharing().decoded > 0, "decoded again")
+    sharers.until_whole()
+    time.sleep(1.0)
+    sharers.assert_equal(sharers.samples())
+    assert {worker: sharers.site.fleet.pid(worker) for worker in WORKERS} == pids
+
+
+@pytest.mark.parametrize("sharers", ["off"], indirect=True)
+def test_an_edge_too_small_for_the_layer_answers_from_a_shallower_exit(sharers: Sharers) -> None:
+    sharers.assert_equal(sharers.samples())
+    sharers.kill("worker1", "worker2")
+    sharers.signal(signal.SIGSTOP, "worker3")
+    time.sleep(2 * FLOW_S)
+    lacking = sharers.samples()
+    for answer in sharers.answers(lacking):
+        assert (answer.exit, answer.quality) == ("local", "degraded"), answer
+        assert answer.members == EVERYONE
+    assert sharers.sharing().given_up > 0
+    sharers.signal(signal.SIGCONT, "worker3")  # the fourth of six: enough
+    sharers.until(lambda: sharers.sharing().decodable, "enough")
+    sharers.assert_equal(sharers.samples())
+    assert sharers.sharing().computed_here == 0
+
+
+def test_the_demo_as_a_user_runs_it(ddnn, scenes_bundle, tmp_path: Path) -> None:
+    """Two of six workers are killed, one comes back: the report says what became of whom."""
+    command = [
+        *ddnn, "demo", "--headless", "--json", "--samples", "60", "--rate", "20", "--bundle",
+        str(scenes_bundle), "--redundancy", "coded", "--workers", "6", "--tolerate", "2",
+        "--threshold", "local=0", "--kill", "worker1@15", "--kill", "worker2@15", "--restart",
+        "worker1@30", "--deadline-s", str(DEADLINE_S), "--window-s", "0.4",
+    ]  # fmt: skip
+    done = run(command, DDNN_HOME=str(tmp_path), DDNN_LAYER_TIMEOUT_S="0.6")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["answered_by_deadline"], report["undelivered"]) == (60, 0)
+    assert report["quality"] == {"full": 60, "degraded": 0, "late": 0}
+    assert report["exit_share"]["local"] == 0
+    sharing = report["sharing"]
+    assert (sharing["shards"], sharing["enough"]) == (6, 4)
+    assert sharing["decoded"] >= 60
+    assert (sharing["computed_here"], sharing["given_up"]) == (0, 0)
+    states = {name: worker["state"] for name, worker in sharing["workers"].items()}
+    assert states == {**dict.fromkeys(WORKERS, "live"), "worker2": "lost"}
+    assert "kill worker2 after 15 samples" in done.stderr

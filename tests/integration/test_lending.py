@@ -1,0 +1,211 @@
+"""Nodes that lend their computing power, as processes: on a Pi, beside a camera, with bad files."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from ddnn.adapters.litert import LiteRtSection
+from ddnn.adapters.shards import load_section, write_matrix
+from ddnn.coding.coverage import Cost, Load
+from ddnn.coding.deployment import Checked, Deployment, shard_name
+from ddnn.exits.inference import run_devices
+from ddnn.protocol.codec import decode
+from ddnn.protocol.messages import Assign, Done, Lend, Scores, Task, Tensor
+from ddnn.protocol.topics import Kind, Topic, parse
+from ddnn.runtime.bundle import file_entry, load_bundle, read_manifest, write_golden
+from ddnn.runtime.deployment import read_plan, write_plan
+from ddnn.runtime.fleet import Fleet
+from tests.e2e.conftest import scenes_frames, scenes_split  # noqa: F401  fixtures
+from tests.integration.site import Voice, run, start_node
+from tests.integration.test_device import SITECUSTOMIZE
+
+RATE_HZ = 50.0
+BUSY_S = 1.5  # so long a camera lends without pause
+BATCH = 6  # tasks that are sent together
+TOLERANCE = 1e-4
+RESIDENT_BYTES = 150 << 20  # of a worker: Python, LiteRT, scipy, its shards
+
+
+class Edge(Voice):
+    """A test that speaks as the edge: it assigns shards, asks, and takes the answers."""
+
+    def __init__(self, port: int, plan: str, group: str = "edge") -> None:
+        super().__init__(port)
+        self.plan, self.group = plan, group
+        self.job = int(time.time() * 1e3)
+
+    def assign(self, **pieces: list[int]) -> None:
+        self.say(Kind.ASSIGN, self.group, Assign(self.plan, pieces))
+
+    def ask(self, x: np.ndarray, plan: str = "") -> int:
+        self.job += 1
+        self.say(Kind.TASK, self.group, Task(1, plan or self.plan, self.job, Tensor.of(x)))
+        return self.job
+
+    def said(self, kind: Kind, node: str) -> list:
+        return [decode(kind, p) for p in self.payloads(str(Topic(self.site, kind, node)))]
+
+    def holds(self, node: str) -> list[int] | None:
+        """What a node has said that it holds; None before it has said anything."""
+        said: list[Lend] = self.said(Kind.LEND, node)
+        return said[-1].holds if said else None
+
+    def done(self, node: str, job: int) -> dict[int, np.ndarray]:
+        said: list[Done] = self.said(Kind.DONE, node)
+        return {done.piece: done.z.array() for done in said if done.job == job}
+
+    def answers(self, node: str, job: int, count: int = 1) -> dict[int, np.ndarray]:
+        return self.until(lambda: d if len(d := self.done(node, job)) == count else None)
+
+
+@pytest.fixture
+def edge(port: int, scenes_bundle: Path, scenes_plan: Path):
+    edge = Edge(port, read_plan(scenes_plan, read_manifest(scenes_bundle)[1]).id)
+    yield edge
+    edge.close()
+
+
+def blocked(directory: Path, *, scipy: bool) -> dict[str, str]:
+    """Environment of a Pi that only infers; with or without scipy."""
+    directory.mkdir()
+    custom = SITECUSTOMIZE.replace("'scipy', ", "") if scipy else SITECUSTOMIZE
+    assert ("scipy" in custom) is not scipy
+    (directory / "sitecustomize.py").write_text(custom)
+    return {"PYTHONPATH": str(directory)}
+
+
+def test_a_worker_on_a_pi(
+    edge: Edge, port: int, fleet: Fleet, scenes_bundle: Path, scenes_plan: Path, tmp_path: Path
+) -> None:
+    """It needs no TensorFlow, computes what it is given, and nothing else."""
+    lend = ("--lend", "on", "--plan", str(scenes_plan), "--state", str(tmp_path))
+    variables = blocked(tmp_path / "pi", scipy=True)
+    start_node(fleet, "device", "worker1", port, scenes_bundle, *lend, **variables)
+    edge.until(lambda: edge.holds("worker1") == [])
+    edge.assign(worker1=[0, 3])
+    edge.until(lambda: edge.holds("worker1") == [0, 3])
+    planned = read_plan(scenes_plan, read_manifest(scenes_bundle)[1])
+    of = planned.deployment
+    shards = planned.load(load_section, *(shard_name(i) for i in range(6)))
+    x = np.random.default_rng(1).standard_normal(of.input_shape).astype(np.float32)
+    for piece, z in edge.answers("worker1", edge.ask(x), 2).items():
+        expected = shards[shard_name(piece)]({"x": x})["z"]
+        np.testing.assert_allclose(z, expected, rtol=0, atol=TOLERANCE)
+    refused = [edge.ask(x, plan="00000000"), edge.ask(x[1:])]  # another plan's, another shape
+    edge.assign(worker1=[5])
+    edge.until(lambda: edge.holds("worker1") == [5])
+    assert list(edge.answers("worker1", edge.ask(x))) == [5]
+    assert [edge.done("worker1", job) for job in refused] == [{}, {}]
+    assert psutil.Process(fleet.pid("worker1")).memory_info().rss < RESIDENT_BYTES
+
+
+def test_without_scipy_a_camera_runs_and_lending_is_refused(
+    edge: Edge, port: int, fleet: Fleet, scenes_bundle: Path, scenes_plan: Path, tmp_path: Path,
+    scenes_frames: Path,  # noqa: F811
+) -> None:  # fmt: skip
+    variables = blocked(tmp_path / "pi", scipy=False)
+    camera = ("--source", f"frames:{scenes_frames}", "--state", str(tmp_path))
+    start_node(fleet, "device", "cam1", port, scenes_bundle, *camera, **variables)
+    edge.until(lambda: edge.said(Kind.SCORES, "cam1"))
+    command = [
+        sys.executable, "-m", "device_app", "--bundle", str(scenes_bundle), "--lend", "on",
+        "--plan", str(scenes_plan), "--state", str(tmp_path), "--broker-port", str(port),
+    ]  # fmt: skip
+    for node in (["--node", "worker1"], ["--node", "cam1", *camera[:2]]):
+        done = run([*command, *node], **variables)
+        assert (done.returncode, "pip install 'ddnn[coding]'" in done.stderr) == (2, True)
+    edge_app = run(
+        [sys.executable, "-m", "edge_app", "--node", "edge", "--bundle", str(scenes_bundle),
+         "--redundancy", "on", "--plan", str(scenes_plan), "--check"], **variables,
+    )  # fmt: skip
+    assert (edge_app.returncode, "pip install 'ddnn[coding]'" in edge_app.stderr) == (2, True)
+
+
+# A layer whose one shard takes a worker some time.
+ROWS, WIDTH = 256, 1536
+
+
+def slow_plan(out: Path, bundle: str, worker: str) -> np.ndarray:
+    """A plan of one dense shard over many rows; its kernel."""
+    out.mkdir()
+    dice = np.random.default_rng(3)
+    kernel = dice.standard_normal((WIDTH, WIDTH)).astype(np.float32) / WIDTH
+    write_matrix(out / "shard0.npz", kernel, None)
+    x = dice.standard_normal((1, ROWS, WIDTH)).astype(np.float32)
+    entry = file_entry(out / "shard0.npz")
+    golden = write_golden(out, {"shard0/in/x": x, "shard0/out/z": x @ kernel})
+    load = Load(kernel.nbytes, x.nbytes, x.nbytes, 2 * ROWS * WIDTH**2)
+    write_plan(out, Deployment(
+        format=1, bundle=bundle, section="edge", layer="slow", kind="dense", redundancy="none",
+        tolerate=0, code="uncoded", s=0, generator=[[1.0]], units=WIDTH,
+        input_shape=(ROWS, WIDTH), shard_shape=(ROWS, WIDTH), workers={worker: (0,)},
+        sections={"head": entry, "tail": entry, "shard0": entry}, golden=golden,
+        cost=Cost(1, 1, load, load), certificate=Checked(1.0, (), True, 1),
+    ))  # fmt: skip
+    return kernel
+
+
+def test_a_camera_that_lends_keeps_its_own_time(
+    port: int,
+    fleet: Fleet,
+    scenes_bundle: Path,
+    tmp_path: Path,
+    scenes_frames: Path,  # noqa: F811
+    scenes_split,  # noqa: F811
+) -> None:
+    """It answers slow tasks without pause, and its own samples as if there were none."""
+    loaded = load_bundle(scenes_bundle, LiteRtSection)
+    kernel = slow_plan(tmp_path / "plan", loaded.id, "cam1")
+    edge = Edge(port, read_plan(tmp_path / "plan", loaded.id).id)
+    start_node(
+        fleet, "device", "cam1", port, scenes_bundle, "--source", f"frames:{scenes_frames}",
+        "--lend", "on", "--plan", str(tmp_path / "plan"), "--state", str(tmp_path),
+        "--rate-hz", str(RATE_HZ),
+    )  # fmt: skip
+    edge.until(lambda: edge.holds("cam1") == [])
+    edge.assign(cam1=[0])
+    edge.until(lambda: edge.holds("cam1") == [0])
+    x = np.random.default_rng(4).standard_normal((ROWS, WIDTH)).astype(np.float32)
+    late, took_s = Late(edge), []
+    until_s = time.monotonic() + BUSY_S
+    while (started_s := time.monotonic()) < until_s:  # there is always a task waiting
+        jobs = {edge.ask(x) for _ in range(BATCH)}
+        edge.until(lambda jobs=jobs: jobs <= late.done)
+        took_s.append((time.monotonic() - started_s) / BATCH)
+    np.testing.assert_allclose(edge.done("cam1", edge.job)[0], x @ kernel, rtol=0, atol=TOLERANCE)
+    delays_s = late.delays_s()
+    assert len(delays_s) >= 0.5 * BUSY_S * RATE_HZ
+    assert np.median(delays_s) < 0.25 * np.median(took_s), (np.median(delays_s), took_s)
+    for scores in edge.said(Kind.SCORES, "cam1")[-5:]:
+        images = scenes_split.images[scores.sample % len(scenes_split.images)]
+        expected = run_devices(loaded.manifest, loaded.sections, images)[0].scores
+        np.testing.assert_array_equal(scores.scores.array(), expected)
+    edge.close()
+
+
+class Late:
+    """How long after their capture cam1's scores are heard, from now on; which jobs were done."""
+
+    def __init__(self, edge: Edge) -> None:
+        self.done: set[int] = set()
+        self._heard: list[tuple[float, bytes]] = []
+        take = edge._client.on_message
+
+        def timed(client: object, user: object, message) -> None:
+            if parse(message.topic).kind is Kind.SCORES:
+                self._heard.append((time.time(), message.payload))
+            elif parse(message.topic).kind is Kind.DONE:
+                self.done.add(decode(Kind.DONE, message.payload).job)
+            take(client, user, message)
+
+        edge._client.on_message = timed
+
+    def delays_s(self) -> list[float]:
+        heard = [(at_s, decode(Kind.SCORES, payload)) for at_s, payload in list(self._heard)]
+        return [at_s - scores.captured_at_s for at_s, scores in heard if isinstance(scores, Scores)]

@@ -1,0 +1,185 @@
+"""A site whose edge shares a layer: its section is head, a linear layer, tail; and workers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+
+import msgspec
+import numpy as np
+
+from ddnn.coding.code import Code
+from ddnn.coding.coverage import layer_cost
+from ddnn.coding.deployment import HEAD, TAIL, Checked, Deployment, shard_name
+from ddnn.coding.layers import Linear, split_layer
+from ddnn.coding.section import MatrixSection
+from ddnn.coding.sharing_node import SharingNode
+from ddnn.core.files import BundleFile
+from ddnn.core.section import Section
+from ddnn.machines.worker import WorkerNode, section_of
+from ddnn.protocol.messages import Sharing
+from ddnn.runtime.loop import Identity
+from ddnn.runtime.simulation import Network, Simulation
+from tests.simulation.made import (
+    BUNDLE,
+    CLASSES,
+    EDGE_FEATURES,
+    FEATURES,
+    hierarchy_of,
+    manifest_of,
+    sections_of,
+    tuned,
+)
+from tests.simulation.scenario import Scenario, build
+
+EDGE = "edge"
+PLAN = "cd34ef56"
+INPUTS, UNITS = 24, 40  # of the layer; the units are no multiple of most numbers of blocks
+DEVICES = 6
+STEADY = Network(latency_s=0.002, jitter_s=0.0)
+JITTER = Network(latency_s=0.002, jitter_s=0.002)
+TIMEOUT_S = 0.08
+
+
+class Site:
+    """What the nodes of one site are made of; the layer coded with `code`."""
+
+    def __init__(
+        self,
+        code: Code,
+        workers: Mapping[str, tuple[int, ...]] | None = None,
+        *,
+        tolerate: int | None = None,
+        units: int = UNITS,
+        seed: int = 11,
+    ) -> None:
+        generator = np.random.default_rng(seed)
+
+        def matrix(rows: int, columns: int):
+            return generator.normal(0, rows**-0.5, (rows, columns)).astype(np.float32)
+
+        self.code, self.units = code, units
+        fused = int(np.prod(FEATURES)) * DEVICES
+        to_x, to_carry = matrix(fused, INPUTS), matrix(fused, len(CLASSES))
+        kernel, bias = matrix(INPUTS, units), matrix(4, units)[0]
+        to_scores = 6 * matrix(units, len(CLASSES))
+        to_features = matrix(units, int(np.prod(EDGE_FEATURES)))
+
+        def head(arrays):
+            flat = arrays["features"].astype(np.float32).reshape(-1)
+            return {"x": np.tanh(flat @ to_x), "carry0": flat @ to_carry}
+
+        def tail(arrays):
+            active = np.maximum(arrays["z"], 0)
+            features = np.tanh(active @ to_features - 0.3).reshape(EDGE_FEATURES)
+            return {"scores": active @ to_scores + arrays["carry0"], "features": features}
+
+        def whole(arrays):
+            inner = head(arrays)
+            return tail({"z": inner["x"] @ kernel + bias, "carry0": inner["carry0"]})
+
+        layer = Linear("dense", kernel, bias)
+        split = split_layer(layer, code.n, code.s, code=code)
+        self.shards: dict[str, Section] = {
+            section_of(piece): MatrixSection(shard.kernel, shard.bias, lambda: 0.0)
+            for piece, shard in enumerate(split.shards)
+        }
+        self.workers = dict(workers or {f"worker{i + 1}": (i,) for i in range(code.n)})
+        plain = manifest_of(hierarchy_of("e", DEVICES))
+        self.sections = {**sections_of(plain), EDGE: whole, HEAD: head, TAIL: tail}
+        middle = tuned(plain, self.sections)
+        # Most samples need the layer.
+        thresholds = {**middle.thresholds, "local": 0.6 * middle.thresholds["local"]}
+        self.manifest = msgspec.structs.replace(middle, thresholds=thresholds)
+        nothing = BundleFile("", "")
+        names = (HEAD, TAIL, *map(shard_name, range(code.n)))
+        certificate = code.certify(exhaustive_limit=1000, samples=20)
+        assert certificate.decodable
+        self.error = certificate.worst_condition * 1e-5  # float32, a few products deep
+        self.deployment = Deployment(
+            format=1,
+            bundle=BUNDLE,
+            section=EDGE,
+            layer="fc",
+            kind="dense",
+            redundancy="coded" if code.s else "none",
+            tolerate=code.s if tolerate is None else tolerate,
+            code=code.name,
+            s=code.s,
+            generator=code.generator.tolist(),
+            units=units,
+            input_shape=(INPUTS,),
+            shard_shape=(split.shards[0].units,),
+            workers=self.workers,
+            sections=dict.fromkeys(names, nothing),
+            golden=nothing,
+            cost=layer_cost(layer, split, (INPUTS,)),
+            certificate=Checked(
+                certificate.worst_condition,
+                certificate.worst_set,
+                certificate.exhaustive,
+                certificate.checked,
+            ),
+        )
+
+    def edge(self, inner, **options) -> SharingNode:
+        options = {"timeout_s": TIMEOUT_S, **options}
+        return SharingNode(inner, "home", PLAN, self.deployment, **options)
+
+    def worker(self, name: str) -> WorkerNode:
+        return WorkerNode("home", name, PLAN, EDGE, self.code.n, (INPUTS,))
+
+    def run_of(self, *, samples: int = 30, network: Network = JITTER, seed: int = 3, **options):
+        """The site with its workers; all start at once, the workers first."""
+        run = Run(self, build(
+            self.manifest, self.sections, samples=samples, seed=seed, network=network,
+            wrap=lambda edge: self.edge(edge, **options),
+        ))  # fmt: skip
+        for name in self.workers:
+            run.add(name)
+        return run
+
+    def without_workers(self, samples: int = 30, seed: int = 3) -> Scenario:
+        """The same samples, all computed by the edge."""
+        scenario = build(self.manifest, self.sections, samples=samples, seed=seed, network=JITTER)
+        scenario.run()
+        return scenario
+
+
+@dataclass
+class Run:
+    """A site in the simulation."""
+
+    site: Site
+    scenario: Scenario
+
+    @property
+    def simulation(self) -> Simulation:
+        return self.scenario.simulation
+
+    @cached_property
+    def store(self):
+        return {sample: answer for (_, sample), answer in self.simulation.store.items()}
+
+    def add(self, name: str, shards: Mapping[str, Section] | None = None, compute_s=0.002) -> None:
+        """A worker, planned or a spare."""
+        self.simulation.add(
+            Identity("home", name, "worker", BUNDLE, ""),
+            lambda pending: self.site.worker(name),
+            shards or self.site.shards,
+            compute_s=compute_s,
+        )
+
+    def machine(self, name: str):
+        return self.simulation._nodes[f"home/{name}"].machine
+
+    @property
+    def sharing(self) -> Sharing:
+        return self.machine(EDGE)._state()
+
+    def at(self, time_s: float, what: str, *workers: str) -> None:
+        """what: crash, start, stall, resume."""
+        action = getattr(self.simulation, what)
+        for worker in workers:
+            self.simulation.at(time_s, partial(action, f"home/{worker}"))
