@@ -62,6 +62,10 @@ class Deployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         generator = self.matrix
         if generator.ndim != 2 or not np.isfinite(generator).all():
             raise ConfigError("plan: the generator is no matrix of numbers; plan again")
+        if self.section in (HEAD, TAIL):
+            raise ConfigError(
+                f"plan: an edge cannot be called {self.section!r}, which names a part of its section"
+            )
         held = [piece for pieces in self.workers.values() for piece in pieces]
         if sorted(held) != list(range(len(self.generator))):
             raise ConfigError("plan: every shard must have exactly one worker; plan again")
