@@ -54,6 +54,7 @@ PART = 10
 FORMS = ("csr", "mixed", "blas")
 WATCHED = 3
 SCALE_DENSITY = 0.02
+SCALE_TRIALS = 100
 AIM_DENSITY = 0.05
 TINY = 1e-12
 
@@ -620,7 +621,7 @@ def scale_case(n: int, s: int, shape: tuple[int, int], samples: int, seed: int) 
     direct = matrix @ x
     rows = []
     for name, make in (("mds", Code.mds), ("low_weight", Code.low_weight)):
-        made_s, code = timed(lambda make=make: make(n, s, seed))
+        made_s, code = timed(lambda make=make: make(n, s, seed, SCALE_TRIALS))
         certified_s, found = timed(lambda code=code: code.certify(samples=samples, seed=seed))
         blocks = rows_of(matrix, code.k)
         encoded_s, held = timed(lambda code=code, blocks=blocks: code.encode(blocks))
@@ -710,7 +711,8 @@ def scale(seed: int, progress: Progress, quick: bool = False) -> Row:
     report = {
         "seed": seed,
         "blas_threads": 1,
-        "size": {"t": shape[1], "r": shape[0], "density": SCALE_DENSITY, "dtype": "float32"},
+        "size": {"t": shape[1], "r": shape[0], "density": SCALE_DENSITY, "dtype": "float64"},
+        "trials": SCALE_TRIALS,
         "codes": rows,
         "waiting": [waiting(n, s, runs, seed) for n, s in cases],
     }

@@ -144,11 +144,11 @@ def check(settings: DeviceSettings) -> None:
     """Raise a DdnnError where `run` could not start, or the source gives no frame now."""
     settings.check_files()
     if not settings.has_source:
-        lending_of(settings, load_worker(settings))
+        click.echo(lending_of(settings, load_worker(settings)).says)
         return
     bundle = load(settings)
     if settings.lend == "on":
-        lending_of(settings, bundle.id)
+        click.echo(lending_of(settings, bundle.id).says)
     require_libraries(parse_uri(settings.uri).kind, imported=True)
     click.echo(first_frame(settings, bundle.manifest.image_shape, view_of(settings, bundle)))
 
@@ -220,7 +220,9 @@ def lending_of(settings: DeviceSettings, bundle: str) -> Lending:
         from device_app.lend import open_lending  # needs scipy, which only lenders install
     except ImportError as error:
         raise ConfigError(f"--lend on needs scipy ({error}): pip install 'ddnn[coding]'") from None
-    return open_lending(settings, settings.plan, bundle)
+    lending = open_lending(settings, settings.plan, bundle)
+    log.info("%s", lending.says)
+    return lending
 
 
 def load(settings: DeviceSettings) -> Bundle:

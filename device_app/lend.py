@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Callable
@@ -20,8 +19,6 @@ from ddnn.protocol.machine import Event
 from ddnn.runtime.deployment import DIRECTORY, PLAN, OtherPlans, read_plan
 from ddnn.runtime.settings import NodeSettings
 
-log = logging.getLogger(__name__)
-
 MEASURED_SIDE = 384  # of the matrices by which the speed is measured: 0.1 GFLOP
 MEASURED_TIMES = 3
 
@@ -32,21 +29,23 @@ class Lending:
 
     machine: WorkerNode
     load: Callable[[str], Section]
+    says: str
     observe: Callable[[Event], None] | None = None
 
 
 def open_lending(settings: NodeSettings, plan: str, bundle: str) -> Lending:
     """plan: its directory, by default in the bundle. ConfigError where it is for another bundle.
 
-    Without a plan the node announces what it can lend, for `ddnn plan` to hear.
+    Without a plan in the bundle the node announces what it can lend, for `ddnn plan` to hear.
     """
     path = Path(plan) if plan else Path(settings.bundle) / DIRECTORY
     speed, free = flops_per_s(), free_bytes()
-    if not (path / PLAN).exists():
-        log.warning("no plan in %s: run `ddnn plan`, copy the plan here, start again", path)
+    if not plan and not (path / PLAN).exists():
         return Lending(
             WorkerNode(settings.site, settings.node, "", settings.node, 0, (), speed, free),
             _no_plan,
+            f"no plan in {path}: it only announces that it lends; run "
+            "`ddnn plan --workers announced`, copy the plan here, start again",
         )
     planned = read_plan(path, bundle)
     deployment = planned.deployment
@@ -66,7 +65,9 @@ def open_lending(settings: NodeSettings, plan: str, bundle: str) -> Lending:
         name = section if piece is None else shard_name(piece)
         return Shard(planned.load(load_section, name)[name], deployment.input_shape)
 
-    return Lending(machine, load, OtherPlans(planned.id))
+    own = ", ".join(map(shard_name, deployment.workers.get(settings.node, ())))
+    says = f"lends by plan {planned.id} to {deployment.section}: {own or 'a spare'}"
+    return Lending(machine, load, says, OtherPlans(planned.id))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+import click
 import msgspec
 
 from ddnn.adapters.litert import LiteRtSection
@@ -24,6 +26,8 @@ from ddnn.runtime.bundle import Bundle, load_bundle, read_manifest
 from ddnn.runtime.loop import Identity, Loop
 from ddnn.runtime.service import ddnn_version, run_until_signal
 from ddnn.runtime.settings import NodeSettings
+
+log = logging.getLogger(__name__)
 
 
 class EdgeSettings(NodeSettings, frozen=True, kw_only=True):
@@ -93,6 +97,7 @@ class Edge:
     machine: Machine
     sections: dict[str, Section]
     observe: Callable[[Event], None] | None = None
+    says: str = ""
 
 
 def share(settings: EdgeSettings, bundle: Bundle, edge: Machine) -> Edge:
@@ -122,13 +127,17 @@ def share(settings: EdgeSettings, bundle: Bundle, edge: Machine) -> Edge:
         stopwatch=time.perf_counter,
     )
     sections = {**bundle.sections, **plan.load(LiteRtSection, HEAD, TAIL)}
-    return Edge(bundle, machine, sections, OtherPlans(plan.id))
+    of = plan.deployment
+    says = f"shares {of.layer} by plan {plan.id} among {', '.join(of.workers)}"
+    return Edge(bundle, machine, sections, OtherPlans(plan.id), says)
 
 
 def check(settings: EdgeSettings) -> None:
     """Raise a DdnnError where `run` could not start."""
-    open_edge(settings)
+    edge = open_edge(settings)
     settings.check_files()
+    if edge.says:
+        click.echo(edge.says)
 
 
 def open_edge(settings: EdgeSettings, pending: Iterable[Answer] = ()) -> Edge:
@@ -163,6 +172,8 @@ def run(settings: EdgeSettings) -> None:
     """Run the edge until SIGINT or SIGTERM."""
     answers = FileAnswerLog(Path(settings.state) / f"{settings.node}.answers")
     edge = open_edge(settings, answers.pending)
+    if edge.says:
+        log.info("%s", edge.says)
     loop = Loop(
         Identity(settings.site, settings.node, "edge", edge.bundle.id, ddnn_version()),
         edge.machine,

@@ -160,6 +160,10 @@ def run_demo(
         raise ConfigError(f"--rate {rate_hz}: expected above 0, up to 1000 per second")
     if redundancy == "off" and (workers, tolerate, layer) != (None, None, ""):
         raise ConfigError("--workers, --tolerate and --layer need --redundancy, such as coded")
+    if redundancy != "off" and bundle is None and configuration in "abc":
+        raise ConfigError(
+            f"--configuration {configuration}: its edge has no section to share; use d, e or f"
+        )
     plan = prepare(data, devices, configuration, bundle, seed, cut=redundancy != "off")
     if redundancy != "off":
         share(plan, redundancy, 6 if workers is None else workers, tolerate, layer)

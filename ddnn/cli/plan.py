@@ -48,8 +48,8 @@ Then, with the bundle on every node:
               help="Directory to write [BUNDLE/deployment].")  # fmt: skip
 @click.option("--redundancy", type=click.Choice(REDUNDANCIES), default="coded", show_default=True,
               help="none: after any loss the edge computes the layer itself; replicate: copies of "
-                   "every shard; coded: some more shards, of which any so many may vanish; "
-                   "coded-sparse: the same for pruned layers.")  # fmt: skip
+                   "every block; coded: only as many shards more as may vanish; coded-sparse: the "
+                   "same, for layers that were pruned (ddnn train --sparsity).")  # fmt: skip
 @click.option("--workers", required=True, metavar="N|NAMES|announced",
               help="6: worker1 to worker6; or names, with =POWER where they differ; or announced: "
                    "all nodes that lend at the site now (see --broker-host).")  # fmt: skip

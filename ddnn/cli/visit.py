@@ -6,6 +6,7 @@ import ctypes
 import functools
 import getpass
 import operator
+import os
 import secrets
 import socket
 import statistics
@@ -19,6 +20,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any, Literal, cast
 
+import msgspec
+
+from ddnn.adapters.command import read_config
 from ddnn.adapters.mqtt import MqttTransport
 from ddnn.cli.any_node import NOBODY, read_any_node, shown, visitor
 from ddnn.cli.examination import Check, Finding, failed, ok, parted, skipped, warning
@@ -39,7 +43,7 @@ App = Literal["device", "edge", "cloud"]
 PROGRAM = {"device": "camera", "edge": "program", "cloud": "database"}  # what its --check opens
 REMEDY = {
     "device": "correct --source, or see to the camera",
-    "edge": "python -m edge_app --help tells the keys",
+    "edge": "python -m {app}_app --help tells the keys",
     "cloud": "correct --database, or see to the database",
 }
 PROGRAM_S = 30.0
@@ -64,7 +68,10 @@ class Visit:
         self._file: str | None = keys.get("config")
         self._keys = {key: value for key, value in keys.items() if key != "config"}
         self._extra = list(extra)
-        self.app = app or self._guess()
+        place = self._place()
+        # A node without a place in the bundle that lends is a worker, and needs none.
+        self.worker = place is None and app in (None, "device") and lends(self._extra, self._file)
+        self.app = app or place or ("device" if self.worker else None)
         self.statuses: dict[str, Status] = {}
         self._heard: deque[LinkEvent] = deque()
         self._link: MqttTransport | None = None
@@ -83,7 +90,7 @@ class Visit:
             Check("clock", self.clock, ("round trip",)),
             Check("bundle", self.bundle, common, 30.0),
             Check("disk", self.disk, common),
-            Check(PROGRAM[self.app or "edge"], self.program, ready, PROGRAM_S + 5),
+            Check(PROGRAM[self._program_of], self.program, ready, PROGRAM_S + 5),
             Check("versions", self.versions),
         ]
 
@@ -93,9 +100,14 @@ class Visit:
         if self._program is not None:
             self._program.close()
 
+    @property
+    def _program_of(self) -> App:
+        """Whose words describe the program: a worker has no camera."""
+        return "edge" if self.worker else self.app or "edge"
+
     # -------------------------------------------------------------- configuration
 
-    def _guess(self) -> App | None:
+    def _place(self) -> App | None:
         """The app that the bundle's hierarchy has the node run; None: it cannot be told."""
         try:
             settings = read_any_node(self._keys, self._file)
@@ -345,7 +357,7 @@ class Visit:
             raise ConfigError(f"LiteRT cannot be loaded: {error}; pip install ddnn anew") from None
         path = Path(self.settings.bundle)
         manifest, _ = read_manifest(path)
-        names = sections_of(manifest, self.app, self.settings.node)
+        names = [] if self.worker else sections_of(manifest, self.app, self.settings.node)
         bundle = load_bundle(path, LiteRtSection, names)
         run = ", ".join(bundle.sections) or "no section"
         says = f"{manifest.name} {bundle.id}; checksums and golden outputs agree ({run})"
@@ -381,8 +393,8 @@ class Visit:
         if code == 0:
             return ok(words)
         says, remedy = parted(words)
-        remedy = remedy or REMEDY[self.app or "edge"]
-        if self.app == "device" and self.settings.node in self._online():
+        remedy = remedy or REMEDY[self._program_of].format(app=self.app)
+        if PROGRAM[self._program_of] == "camera" and self.settings.node in self._online():
             return warning(
                 f"{says}; but {self.settings.node} is online and may hold its camera",
                 "stop the node to examine its camera",
@@ -475,6 +487,20 @@ def sections_of(manifest: Manifest, app: App | None, node: str) -> list[str] | N
         hierarchy.group(node)
         return [node] if hierarchy.edge_section else []
     return [CLOUD] if app == "cloud" else None
+
+
+class _Lending(msgspec.Struct):
+    lend: str = "off"
+
+
+def lends(flags: Sequence[str], file: str | None) -> bool:
+    """Whether the node is to lend, by its flags, environment or file."""
+    words = [word for flag in flags for word in flag.split("=", 1)]
+    given = {"lend": words[words.index("--lend") + 1]} if "--lend" in words[:-1] else {}
+    try:
+        return read_config(_Lending, given, os.environ, file, others=True).lend == "on"
+    except ConfigError:  # said elsewhere
+        return False
 
 
 def _unauthorized(reason: str) -> bool:

@@ -23,6 +23,7 @@ from ddnn.training.cut import CutLayer, cut, cuttable
 from ddnn.training.deployment import WriteMatrix, golden, write_sections
 from ddnn.training.export import load_source
 
+NO_SECTION = "its edges have no section that could be shared; use configuration d, e or f"
 EXAMPLES = 4  # samples of golden vectors
 
 Progress = Callable[[str, int, int], None]
@@ -92,7 +93,7 @@ def make_plan(
     manifest.hierarchy.group(edge)
     check_names(wanted.power, manifest.hierarchy)
     if not manifest.hierarchy.edge_section:
-        raise ConfigError(f"bundle {manifest.name}: its edges have no section that could be shared")
+        raise ConfigError(f"bundle {manifest.name}: {NO_SECTION}")
     if edge not in manifest.sources:
         raise ConfigError(
             f"bundle {manifest.name} holds no source of section {edge}, so that it cannot be cut; "

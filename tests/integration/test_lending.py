@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from pathlib import Path
@@ -27,7 +28,7 @@ from tests.integration.test_device import SITECUSTOMIZE
 
 RATE_HZ = 50.0
 BUSY_S = 1.5  # so long a camera lends without pause
-BATCH = 6  # tasks that are sent together
+BATCH = 4  # tasks that are sent together
 TOLERANCE = 1e-4
 RESIDENT_BYTES = 150 << 20  # of a worker: Python, LiteRT, scipy, its shards
 
@@ -127,8 +128,31 @@ def test_without_scipy_a_camera_runs_and_lending_is_refused(
     assert (edge_app.returncode, "pip install 'ddnn[coding]'" in edge_app.stderr) == (2, True)
 
 
+def test_the_doctor_examines_workers(
+    ddnn: list[str], port: int, scenes_bundle: Path, scenes_plan: Path, tmp_path: Path
+) -> None:
+    def doctor(node: str, *flags: str, **variables: str) -> tuple[int, dict[str, dict[str, str]]]:
+        done = run([
+            *ddnn, "doctor", "--json", "--bundle", str(scenes_bundle), "--state", str(tmp_path),
+            "--broker-port", str(port), "--node", node, *flags,
+        ], **variables)  # fmt: skip
+        return done.returncode, {row["check"]: row for row in json.loads(done.stdout)}
+
+    code, rows = doctor("worker2", "--lend", "on", "--plan", str(scenes_plan))
+    assert (code, rows["bundle"]["outcome"], rows["program"]["outcome"]) == (0, "ok", "ok")
+    assert "to edge: shard1" in rows["program"]["says"]
+    code, rows = doctor("gate-pi", DDNN_LEND="on")  # before there is a plan
+    assert (code, rows["program"]["outcome"]) == (0, "ok")
+    assert "ddnn plan --workers announced" in rows["program"]["says"]
+    code, rows = doctor("worker2", "--lend=on", "--plan", str(tmp_path / "nowhere"))
+    assert (code, rows["program"]["outcome"]) == (2, "failed")
+    assert "ddnn plan" in rows["program"]["says"] + rows["program"]["remedy"]
+    code, rows = doctor("worker2", "--lend", "off")  # neither a camera nor a worker
+    assert (code, rows["configuration"]["outcome"]) == (2, "failed")
+
+
 # A layer whose one shard takes a worker some time.
-ROWS, WIDTH = 256, 1536
+ROWS, WIDTH = 384, 2048
 
 
 def slow_plan(out: Path, bundle: str, worker: str) -> np.ndarray:
@@ -180,8 +204,8 @@ def test_a_camera_that_lends_keeps_its_own_time(
         took_s.append((time.monotonic() - started_s) / BATCH)
     np.testing.assert_allclose(edge.done("cam1", edge.job)[0], x @ kernel, rtol=0, atol=TOLERANCE)
     delays_s = late.delays_s()
-    assert len(delays_s) >= 0.5 * BUSY_S * RATE_HZ
-    assert np.median(delays_s) < 0.25 * np.median(took_s), (np.median(delays_s), took_s)
+    assert len(delays_s) >= 0.75 * BUSY_S * RATE_HZ  # none was left out
+    assert np.median(delays_s) < 0.5 * np.median(took_s), (np.median(delays_s), took_s)
     for scores in edge.said(Kind.SCORES, "cam1")[-5:]:
         images = scenes_split.images[scores.sample % len(scenes_split.images)]
         expected = run_devices(loaded.manifest, loaded.sections, images)[0].scores

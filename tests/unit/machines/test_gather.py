@@ -308,6 +308,14 @@ def test_tasks_do_not_wait_for_who_is_gone(what) -> None:
     assert group.machine.deadline_s() <= group.now_s + SETTLE_S
 
 
+def test_a_task_fails_as_soon_as_those_who_are_left_cannot_be_enough() -> None:
+    group = Group(5, 4)
+    job = group.scatter()
+    group.done(job, 0)
+    assert group.status("w1", "lost") == []
+    assert group.status("w2", "lost") == [Failed(job)]  # w3 and w4 make three
+
+
 def test_when_enough_are_there_the_rest_is_not_waited_for_longer_than_it_lives() -> None:
     group = Group()
     job = group.scatter()
