@@ -24,7 +24,10 @@ from ddnn.exits.device_node import DeviceNode, own_section
 from ddnn.exits.hierarchy import CLOUD
 from ddnn.machines.clock import OnSiteTime, SiteClock
 from ddnn.machines.parts import Parts
+from ddnn.protocol.codec import encode
 from ddnn.protocol.machine import Now
+from ddnn.protocol.messages import Lend
+from ddnn.protocol.topics import Kind, Topic
 from ddnn.runtime.answer_log import FileAnswerLog
 from ddnn.runtime.bundle import Bundle, load_bundle, read_manifest
 from ddnn.runtime.loop import Identity, Loop
@@ -174,6 +177,7 @@ def run(settings: DeviceSettings) -> None:
         bundle.sections,
         load=lending.load if lending else None,
         observe=lending.observe if lending else None,
+        announce=[] if lending else [lends_nothing(settings)],
         answer_log=answers,
         report=lambda: (counts, capture.gauges()),
         stats_every_s=settings.stats_every_s,
@@ -186,6 +190,11 @@ def run(settings: DeviceSettings) -> None:
         run_until_signal(loop, Notifier())
     finally:
         capture.close()
+
+
+def lends_nothing(settings: DeviceSettings) -> tuple[str, bytes]:
+    """Retained, in the place of what this node may have lent before."""
+    return str(Topic(settings.site, Kind.LEND, settings.node)), encode(Lend("", []))
 
 
 def run_worker(settings: DeviceSettings) -> None:

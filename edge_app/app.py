@@ -116,6 +116,7 @@ def share(settings: EdgeSettings, bundle: Bundle, edge: Machine) -> Edge:
         raise ConfigError(
             f"the plan in {plan.path} is for {plan.deployment.section}, not for {settings.node}"
         )
+    plan.check_code()
     machine = SharingNode(
         edge,
         settings.site,

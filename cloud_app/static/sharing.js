@@ -110,12 +110,14 @@ function cells({ states, sharing }) {
   ];
 }
 
-function decoding({ decoded, computed_here: here, given_up: up, gather_ms: gather, decode_ms: decode, missing }) {
+function decoding(sharing) {
+  const { decoded, computed_here: here, given_up: up, gather_ms: gather, decode_ms: decode, missing } = sharing;
   const without = missing.length > 6 ? many(missing.length, "worker") : list([...missing].sort(natural));
   const facts = [
     ["Samples decoded", count(decoded)],
     ["Computed at the edge itself", count(here)],
     ["Given up, a shallower exit answered", count(up)],
+    ...(sharing.contradictions ? [["Contradictions, nobody to blame", count(sharing.contradictions)]] : []),
     ["Gathering the shards", duration(gather / 1000)],
     ["Decoding", duration(decode / 1000)],
     ["Not waited for in the last decoding", decoded ? without || "nobody" : "none decoded yet"],

@@ -198,6 +198,7 @@ class Watched:
             node: lend
             for (site, node), lend in self.lends.items()
             if (site, node) in self.nodes and self._online(self.nodes[site, node])
+            if lend.flops_per_s > 0
         }
 
     def bundle(self, node: str) -> str:

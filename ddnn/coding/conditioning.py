@@ -1,8 +1,8 @@
 """Condition numbers: how much decoding may magnify the rounding of the answers.
 
-2-norm by singular values up to `DENSE_LIMIT` unknowns, in batches. Beyond, where most rows carry
-one block (systematic codes), the 1-norm from the small system of the missing blocks, exactly; else
-an estimate of the 1-norm from a sparse factorization.
+The 2-norm, by singular values: where most rows carry one block (systematic codes), those of a small
+matrix that has the same; else of the whole system up to `DENSE_LIMIT` unknowns, in batches. Beyond,
+codes that are not systematic have the 1-norm, estimated from a sparse factorization.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
+from scipy import linalg, sparse
 from scipy.sparse import linalg as sparse_linalg
 
 from ddnn.coding.patterns import Patterns, survivors
 
 DENSE_LIMIT = 128
+SMALL_FROM = 32  # unknowns; below, whole systems in batches are faster
 BATCH_NUMBERS = 2**18  # of matrices decomposed at once: stays within the caches
 
 
@@ -31,53 +32,64 @@ def conditions(generator: NDArray[np.float64], gone: Patterns) -> Iterator[NDArr
     """The condition of the rows left by each straggler set, in order, batch by batch."""
     n, k = generator.shape
     left = n - gone.shape[1]
-    step = max(1, BATCH_NUMBERS // (left * k)) if k <= DENSE_LIMIT else 1
+    blocks = unit_blocks(generator)
+    one_by_one = left == k and (k > DENSE_LIMIT or _is_systematic(blocks, k))
+    step = 1 if one_by_one else max(1, BATCH_NUMBERS // (left * k))
     for start in range(0, len(gone), step):
         alive = survivors(n, gone[start : start + step])
-        rows = np.nonzero(alive)[1].reshape(-1, left)
-        if k <= DENSE_LIMIT or left > k:
-            yield _two_norm(generator[rows])
+        if one_by_one:
+            yield np.array([_of_square(generator, blocks, alive[0])])
         else:
-            yield np.array([condition(generator[rows[0]])])
+            yield _two_norm(generator[np.nonzero(alive)[1].reshape(-1, left)])
 
 
 def condition(rows: NDArray[np.float64]) -> float:
     """The condition number of one square system; inf where it is singular in floating point."""
-    k = len(rows)
-    if k <= DENSE_LIMIT:
-        return float(_two_norm(rows[None])[0])
-    blocks = unit_blocks(rows)
-    known = blocks[blocks >= 0]
-    mixed = rows[blocks < 0]
-    if len(mixed) <= DENSE_LIMIT:
-        return _systematic(rows, known, mixed)
-    return _sparse(rows)
+    return _of_square(rows, unit_blocks(rows), np.ones(len(rows), bool))
+
+
+def _is_systematic(blocks: NDArray[np.intp], k: int) -> bool:
+    """Whether few enough rows are mixed for the smaller matrix to pay."""
+    mixed = int((blocks < 0).sum())
+    return k >= SMALL_FROM and 4 * mixed <= k and mixed <= DENSE_LIMIT
+
+
+def _of_square(
+    generator: NDArray[np.float64], blocks: NDArray[np.intp], alive: NDArray[np.bool_]
+) -> float:
+    """The condition of the rows that are alive, as many as there are columns."""
+    there = blocks[alive]
+    if _is_systematic(there, len(there)):
+        return _systematic(generator[alive & (blocks < 0)], there[there >= 0])
+    rows = generator[alive]
+    return float(_two_norm(rows[None])[0]) if len(rows) <= DENSE_LIMIT else _sparse(rows)
 
 
 def _two_norm(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
     values = np.linalg.svd(matrices, compute_uv=False)
-    with np.errstate(divide="ignore"):
-        ratio: NDArray[np.float64] = values[:, 0] / values[:, -1]
-    return ratio
+    with np.errstate(all="ignore"):
+        ratio = values[:, 0] / values[:, -1]
+    return np.where(values[:, -1] > 0, ratio, np.inf)
 
 
-def _systematic(
-    rows: NDArray[np.float64], known: NDArray[np.intp], mixed: NDArray[np.float64]
-) -> float:
-    """1-norm: the inverse is the identity on known blocks, and [-R^-1 K, R^-1] on missing ones."""
-    missing = np.setdiff1d(np.arange(rows.shape[1]), known)
+def _systematic(mixed: NDArray[np.float64], known: NDArray[np.intp]) -> float:
+    """2-norm of [[I, 0], [K, R]], K = mixed[:, known], R = mixed[:, missing].
+
+    With K = L Q, Q of orthonormal rows, an orthogonal change of the known blocks turns it into
+    [[I, 0], [L, R]] and ones (derived here): at most twice as large as `mixed` has rows.
+    """
+    missing = np.setdiff1d(np.arange(mixed.shape[1]), known)
     if len(missing) != len(mixed):
         return float("inf")
     if not len(missing):
         return 1.0
-    try:
-        inverse = np.linalg.inv(mixed[:, missing])
-    except np.linalg.LinAlgError:
-        return float("inf")
-    through = np.abs(inverse @ mixed[:, known]).sum(axis=0)
-    of_known = 1 + through.max(initial=0.0)
-    of_inverse = max(of_known, np.abs(inverse).sum(axis=0).max())
-    return float(np.abs(rows).sum(axis=0).max() * of_inverse)
+    lower = linalg.qr(mixed[:, known].T, mode="r")[0][: len(mixed)].T
+    ones = lower.shape[1]
+    small = np.block([[np.eye(ones), np.zeros((ones, len(missing)))], [lower, mixed[:, missing]]])
+    values = np.linalg.svd(small, compute_uv=False)
+    with np.errstate(all="ignore"):
+        ratio = max(values[0], 1.0) / min(values[-1], 1.0)
+    return float(ratio) if values[-1] > 0 else float("inf")
 
 
 def _sparse(rows: NDArray[np.float64]) -> float:

@@ -64,7 +64,7 @@ class Deployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ConfigError("plan: the generator is no matrix of numbers; plan again")
         if self.section in (HEAD, TAIL):
             raise ConfigError(
-                f"plan: an edge cannot be called {self.section!r}, which names a part of its section"
+                f"plan: an edge cannot be called {self.section!r}, as a part of its section is"
             )
         held = [piece for pieces in self.workers.values() for piece in pieces]
         if sorted(held) != list(range(len(self.generator))):

@@ -79,7 +79,7 @@ class SharingNode:
             threshold_s=threshold_s,
             timeout_s=timeout_s,
         )
-        self._own: dict[str, int] = {"decoded": 0, "computed_here": 0, "given_up": 0}
+        self._own = {"decoded": 0, "computed_here": 0, "given_up": 0, "contradictions": 0}
         self._jobs: dict[int, _Job] = {}  # by our own number
         self._number = 0
         self._tasks: dict[int, int] = {}  # the gatherer's number -> ours
@@ -218,6 +218,7 @@ class SharingNode:
             if error.workers:
                 self._gather.distrust({givers[piece] for piece in error.workers}, now)
             else:
+                self._own["contradictions"] += 1
                 self._wary_until_s = now.monotonic_s + WARY_S
             return None
         except NotDecodableError:

@@ -174,9 +174,9 @@ class Stats(msgspec.Struct, frozen=True):
 
 
 DROPS = frozenset({
-    "answer_log_failed", "answers_given_up", "answers_refused", "done_refused", "evicted",
-    "expired", "features_late", "features_refused", "frames_skipped", "given_up", "malformed",
-    "queue_full", "scores_late", "scores_refused", "section_failed", "shards_failed",
+    "answer_log_failed", "answers_given_up", "answers_refused", "contradictions", "done_refused",
+    "evicted", "expired", "features_late", "features_refused", "frames_skipped", "given_up",
+    "malformed", "queue_full", "scores_late", "scores_refused", "section_failed", "shards_failed",
     "tasks_refused", "tasks_skipped", "thresholds_refused", "unanswered", "verdict_late",
     "verdict_refused", "workers_faulty", "wrong_bundle", "wrong_plan",
 })  # fmt: skip
@@ -242,7 +242,10 @@ class ClockTell(msgspec.Struct, frozen=True):
 
 
 class Lend(msgspec.Struct, frozen=True):
-    """A node lends computing power; `holds` are the pieces of `plan` that it can compute now."""
+    """A node lends computing power; `holds` are the pieces of `plan` that it can compute now.
+
+    plan "": it has none yet. flops_per_s 0: it lends nothing (any more).
+    """
 
     plan: BundleId
     holds: Annotated[list[Piece], msgspec.Meta(max_length=MAX_PIECES)]
@@ -289,6 +292,7 @@ class Sharing(msgspec.Struct, frozen=True):
     decoded: Count = 0  # samples
     computed_here: Count = 0  # samples whose layer the edge computed itself
     given_up: Count = 0  # samples without the layer: a shallower exit answered
+    contradictions: Count = 0  # among answers, with nobody to blame
     missing: Annotated[list[Id], msgspec.Meta(max_length=MAX_PIECES)] = []  # in the last decoding
     gather_ms: float = 0.0  # task to enough answers, smoothed
     decode_ms: float = 0.0  # smoothed

@@ -156,14 +156,15 @@ def _check_golden(
     for index in range(count):
         outputs = section({key: value[index] for key, value in inputs.items()})
         for key, values in expected.items():
-            if not _close(outputs.get(key), values[index]):
+            if not close(outputs.get(key), values[index]):
                 raise ConfigError(
                     f"bundle {path}: section {name} does not reproduce its golden output {key}; "
                     "this file or this LiteRT computes something else: export the bundle again"
                 )
 
 
-def _close(got: NDArray[np.generic] | None, expected: NDArray[np.generic]) -> bool:
+def close(got: NDArray[np.generic] | None, expected: NDArray[np.generic]) -> bool:
+    """Whether an output is a golden one, up to what kernels of other processors differ by."""
     return (
         got is not None
         and expected.dtype.kind == "f"

@@ -7,12 +7,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ddnn.coding.deployment import Deployment
+from ddnn.coding.deployment import TAIL, Deployment, shard_name
+from ddnn.core.partition import join
 from ddnn.core.section import Section
-from ddnn.errors import ConfigError
+from ddnn.errors import ConfigError, NotDecodableError
 from ddnn.protocol.machine import Event, Received
 from ddnn.protocol.messages import Assign, Lend
-from ddnn.runtime.bundle import load_sections, read_document, write_document
+from ddnn.runtime.bundle import (
+    checked_file,
+    close,
+    load_sections,
+    read_document,
+    read_golden,
+    write_document,
+)
 
 PLAN = "plan.json"
 DIRECTORY = "deployment"  # in the bundle, unless another is named
@@ -33,6 +41,23 @@ class Plan:
         """Some of its sections, each checked against its golden outputs; ConfigError."""
         of = self.deployment
         return load_sections(self.path, of.sections, of.golden, load_section, names)
+
+    def check_code(self) -> None:
+        """Raise ConfigError where the code does not decode the shards' golden outputs."""
+        of, code = self.deployment, self.deployment.make_code()
+        golden = read_golden(checked_file(self.path, of.golden))
+        try:
+            shards = [golden[f"{shard_name(i)}/out/z"] for i in range(code.n)]
+            for sample, z in enumerate(golden[f"{TAIL}/in/z"]):
+                answers = {i: shard[sample] for i, shard in enumerate(shards)}
+                decoded = join(code.decode(answers), of.units)
+                if not close(decoded, z):
+                    raise NotDecodableError("decoded is another layer output than planned")
+        except (NotDecodableError, KeyError, IndexError, ValueError) as error:
+            raise ConfigError(
+                f"the plan in {self.path}: its code does not fit its shards ({error}); "
+                "plan again with `ddnn plan`"
+            ) from None
 
 
 def read_plan(path: Path, bundle: str) -> Plan:
@@ -60,6 +85,8 @@ class OtherPlans:
 
     def __call__(self, event: Event) -> None:
         match event:
+            case Received(_, Lend(flops_per_s=0)):
+                pass  # it lends nothing
             case Received(topic, (Lend() | Assign()) as message) if message.plan != self._plan:
                 pair = topic.node, message.plan
                 if pair not in self._told and len(self._told) < MOST_TOLD:

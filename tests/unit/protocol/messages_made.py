@@ -189,6 +189,7 @@ STRATEGIES: dict[Kind, st.SearchStrategy[Any]] = {
         decoded=COUNTS,
         computed_here=COUNTS,
         given_up=COUNTS,
+        contradictions=COUNTS,
         missing=st.lists(IDS, max_size=3),
         gather_ms=st.floats(0, 1e9),
         decode_ms=st.floats(0, 1e9),
