@@ -253,6 +253,7 @@ SAMPLES: dict[Kind, Message] = {
         9,
         1,
         0,
+        2,
         ["worker2"],
         0.5,
         0.02,
