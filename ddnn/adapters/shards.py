@@ -28,9 +28,12 @@ _DTYPES = {"indices": ("<i4", "<i8"), "indptr": ("<i4", "<i8"), "inputs": ("<i8"
 _RANKS = {"kernel": 2, "inputs": 0}
 
 
-def load_section(path: Path) -> Section:
+def load_section(path: Path | str) -> Section:
     """The section in a file. Raises SectionError, once, for whatever is wrong with it."""
+    path = Path(path)
     if path.suffix == ".tflite":
+        if not path.exists():
+            raise SectionError(f"there is no file {path}")
         return LiteRtSection(path)
     if path.suffix != ".npz":
         raise SectionError(f"{path} is no section file; expected .tflite or .npz")
@@ -42,18 +45,18 @@ def load_section(path: Path) -> Section:
     return MatrixSection(*read_matrix(path), time.perf_counter)
 
 
-def write_matrix(path: Path, kernel: Any, bias: Array | None) -> None:
+def write_matrix(path: Path | str, kernel: Any, bias: Array | None) -> None:
     """Write a kernel [in, out], an array or scipy sparse, as float32 in the smaller form."""
     from ddnn.coding.section import matrix_arrays
 
     arrays = matrix_arrays(kernel)
     if bias is not None:
         arrays["bias"] = bias.astype(np.float32)
-    with path.open("wb") as file:
+    with Path(path).open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
-def read_matrix(path: Path) -> tuple[Any, Array | None]:
+def read_matrix(path: Path | str) -> tuple[Any, Array | None]:
     """Kernel [in, out] and bias of a matrix file. Raises SectionError where it is broken."""
     from ddnn.coding.section import matrix_of
 
@@ -63,16 +66,20 @@ def read_matrix(path: Path) -> tuple[Any, Array | None]:
         if 0 in kernel.shape or (bias is not None and bias.shape != kernel.shape[1:]):
             has = None if bias is None else bias.shape
             raise SectionError(f"the kernel has shape {kernel.shape}, the bias {has}")
+    except FileNotFoundError:
+        raise SectionError(f"there is no file {path}") from None
     except Exception as error:  # zipfile and numpy raise more than a dozen kinds
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise SectionError(f"{path} is not a usable matrix file: {reason}") from None
     return kernel, bias
 
 
-def _read_arrays(path: Path) -> dict[str, Array]:
+def _read_arrays(path: Path | str) -> dict[str, Array]:
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         names = [info.filename.removesuffix(".npy") for info in members]
+        if len(set(names)) < len(names):
+            raise SectionError(f"it has members of the same name: {names[:10]}")
         if set(names) - {"bias"} not in (_DENSE, _SPARSE):
             raise SectionError(
                 f"it has {names[:10]}; expected {sorted(_DENSE)} or {sorted(_SPARSE)}"

@@ -16,16 +16,19 @@ from ddnn.coding.coverage import (
 from ddnn.coding.layers import Linear, SplitLayer, split_layer
 from ddnn.coding.section import MatrixSection
 from ddnn.coding.supports import lower_bound
+from ddnn.errors import InconsistentAnswersError, NotDecodableError
 
 __all__ = [
     "PAPER_MODELS",
     "Certificate",
     "Code",
     "Cost",
+    "InconsistentAnswersError",
     "Linear",
     "Load",
     "MatrixSection",
     "ModelPlan",
+    "NotDecodableError",
     "SplitLayer",
     "cost_factor",
     "coverage",

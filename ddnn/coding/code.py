@@ -11,7 +11,7 @@ not linear (activation, max-pooling, saturation) may come before decoding.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import comb, inf
@@ -31,7 +31,7 @@ from ddnn.coding.coefficients import (
     kron_rows,
     search,
 )
-from ddnn.coding.conditioning import conditions
+from ddnn.coding.conditioning import DENSE_LIMIT, conditions, unit_blocks
 from ddnn.coding.decoding import Plan, make_plan
 from ddnn.coding.field import ExactRank
 from ddnn.errors import (
@@ -43,6 +43,9 @@ from ddnn.errors import (
 
 MAX_WORKERS = 4096
 TRIALS = 20
+LARGE_TRIALS = 100, 60_000  # low weight beyond 128 blocks: at most; and times the workers
+MIXED = 32  # workers with several blocks, beyond which conditions of large codes are slow
+LEAST_TOLERANCE = 1e-5  # float64 answers may have been rounded to float32 on their way
 CACHE_NUMBERS = 2**24  # held by the cached plans of one code
 
 Answers = Mapping[int, Any]
@@ -59,6 +62,7 @@ class Certificate:
     checked: int
     failing: int
     seed: int | None  # of the sample
+    conditions_checked: int  # of the sets `checked`, those whose condition was computed
 
 
 class Code:
@@ -139,14 +143,22 @@ class Code:
         return cls.from_supports(held, k, s, seed, trials, "mds")
 
     @classmethod
-    def low_weight(cls, n: int, s: int, seed: int = 0, trials: int = TRIALS) -> Code:
+    def low_weight(cls, n: int, s: int, seed: int = 0, trials: int | None = None) -> Code:
         """The least weight for A^T x (Das et al., IoT-J 2024): ceil((n - s)(s + 1) / n).
 
         The search alternates between one polynomial for all windows and independent coefficients;
-        the latter are kept where a certificate refuses the former.
+        the latter are kept where a certificate refuses the former. trials: at least one of each
+        kind; by default 20, and beyond 128 blocks up to 100, where the search gains most.
+
+        Float32 answers need a condition number below 8e6 (see `decode`). With s near 10 and
+        hundreds of workers it may be above: let `certify` tell, and take more trials or float64.
         """
         k, name = n - s, "low_weight"
         _check_size(n, k, s)
+        if trials is None:
+            most, numbers = LARGE_TRIALS
+            trials = max(TRIALS, min(most, numbers // n)) if k > DENSE_LIMIT else TRIALS
+        trials = 2 if trials == 1 else trials
         held = supports.low_weight(n, s)
 
         def drawn(trial: int, rng: np.random.Generator) -> Factors:
@@ -241,12 +253,13 @@ class Code:
 
     # -- using it
 
-    def encode(self, blocks: Sequence[Any], others: Sequence[Any] | None = None) -> list[Any]:
+    def encode(self, blocks: Iterable[Any], others: Iterable[Any] | None = None) -> list[Any]:
         """What each of the n workers gets: an array, or CSR where the blocks are sparse.
 
         For a product code: k_a blocks of A (one per block column), `others` k_b of B, and n pairs
-        come out. Blocks may differ along one axis (short ones count as padded with zeros); a
-        worker that has one block bare gets that very block.
+        come out. Blocks may differ along one axis: short ones are padded with zeros to the
+        largest. A worker that has one block bare gets its values bit for bit. What a worker gets
+        shares no memory with another's, nor with the blocks.
         """
         if self.factors is None:
             if others is not None:
@@ -257,30 +270,38 @@ class Code:
         left, right = self.factors
         return list(zip(encoding.encode(left, blocks), encoding.encode(right, others), strict=True))
 
-    def decodable(self, workers: Collection[int]) -> bool:
+    def decodable(self, workers: Iterable[int]) -> bool:
         """Whether the answers of these workers determine all blocks: exact rank, cached."""
-        if len(workers) < self.k:
-            return False
-        return bool(self._has_rank(frozenset(workers)))
+        known = frozenset(map(self._worker, workers))
+        return len(known) >= self.k and bool(self._has_rank(known))
 
     def decode(self, answers: Answers, tolerance: float | None = None) -> list[NDArray[Any]]:
         """The k blocks' products from the answers of any decodable set of workers.
 
-        answers: worker -> array, all of one shape (sparse ones are made dense). The result does
-        not depend on their order. Where more answered than are needed, the surplus is checked:
-        nothing may be off by more than `tolerance` times the largest answer (default: the square
-        root of the precision).
+        answers: worker -> array, all of one shape. Sparse ones come back dense, uneven blocks
+        padded with zeros to the largest. The result does not depend on the order of the answers.
+
+        Where more answered than are needed, the surplus is checked: nothing may be off by more
+        than `tolerance` times the largest answer (default: the square root of the precision, but
+        not below 1e-5, as float64 may hold what was computed in float32). Products that cancel to
+        about 0 in all answers can raise a false alarm. One surplus answer is one check: it sees an
+        error only as far as that worker takes part in it, so a small share may hide a wrong answer.
 
         Raises NotDecodableError below rank k, or where the condition number leaves no correct
-        digit; InconsistentAnswersError, with `.workers` at fault where that can be told, for
-        answers that are not finite, differ in shape or contradict each other (which of them is
-        wrong can be told if one is, and two more answered than are needed).
+        digit (8e6 for float32, 4e15 for float64); InconsistentAnswersError, with `.workers` at
+        fault where that can be told, for answers that are not finite, differ in shape or contradict
+        each other (which of them is wrong can be told if one is, and two more answered than are
+        needed); ConfigError for workers that are not of this code.
         """
-        workers = _ordered(answers)
+        if not isinstance(answers, Mapping):
+            raise ConfigError(f"answers are a mapping worker -> array, got {type(answers)}")
+        answers = {self._worker(worker): answer for worker, answer in answers.items()}
+        workers = tuple(sorted(answers))
         plan = self._plan(workers)
         stacked = _stacked(workers, answers)
         flat = stacked.reshape(len(workers), stacked[0].size)
-        precision = float(np.finfo(flat.dtype).eps)
+        info = np.finfo(flat.dtype)
+        precision = float(info.eps)
         if plan.condition * precision >= 1:
             raise NotDecodableError(
                 f"the system of workers {_listed(workers)} has condition number "
@@ -288,8 +309,8 @@ class Code:
             )
         solved, checks = plan.apply(flat)
         if len(checks):
-            limit = precision**0.5 if tolerance is None else tolerance
-            allowed = limit * np.abs(flat).max(initial=0)
+            limit = max(precision**0.5, LEAST_TOLERANCE) if tolerance is None else tolerance
+            allowed = limit * np.abs(flat).max(initial=0) + float(info.tiny)  # denormals are coarse
             if not np.abs(checks).max(initial=0) <= allowed:
                 self._disagree(workers, plan, flat, limit)
         if not np.isfinite(solved).all():
@@ -305,17 +326,22 @@ class Code:
     ) -> Certificate:
         """Try every set of s stragglers, or `samples` random and as many adversarial ones.
 
-        Whether a set decodes is exact; condition numbers are of the 2-norm up to 128 blocks, and
-        beyond of the 1-norm.
+        Whether a set decodes is exact rank. `decode` still refuses a set whose condition number
+        leaves no correct digit: 8e6 and more for float32, 4e15 for float64.
+
+        Condition numbers are of the 2-norm; for codes that are not systematic (more than 128
+        workers combine blocks) beyond 128 blocks an estimate of the 1-norm. Beyond 128 blocks,
+        where more than 32 workers combine blocks, conditions are slow: of the sets tried,
+        `samples` / 4 are taken, evenly spread; the certificate says how many.
         """
         gone, failing = self.failing_sets(exhaustive_limit, samples, seed)
         complete = comb(self.n, self.s) <= exhaustive_limit
         if failing.size:
-            worst, at = inf, int(failing[0])
+            worst, at, measured = inf, int(failing[0]), 0
         else:
-            values = np.concatenate(list(conditions(self.generator, gone)))
-            at = int(values.argmax())
-            worst = float(values[at])
+            picked = self._measured(len(gone), samples)
+            values = np.concatenate(list(conditions(self.generator, gone[picked])))
+            at, worst, measured = int(picked[values.argmax()]), float(values.max()), len(picked)
         return Certificate(
             decodable=not failing.size,
             worst_condition=worst,
@@ -324,6 +350,7 @@ class Code:
             checked=len(gone),
             failing=len(failing),
             seed=None if complete else seed,
+            conditions_checked=measured,
         )
 
     def failing_sets(
@@ -341,20 +368,25 @@ class Code:
 
     # -- inside
 
-    def _find_rank(self, workers: frozenset[int]) -> bool:
-        return bool(self._exact.decodable(self._alive(workers)[None])[0])
+    def _measured(self, sets: int, samples: int) -> NDArray[np.intp]:
+        """Which of the sets a certificate takes the condition of."""
+        slow = self.k > DENSE_LIMIT and (unit_blocks(self.generator) < 0).sum() > MIXED
+        count = min(sets, max(1, samples // 4)) if slow else sets
+        return np.linspace(0, sets - 1, count).astype(np.intp)
 
-    def _alive(self, workers: Iterable[int]) -> NDArray[np.bool_]:
-        alive = np.zeros(self.n, bool)
-        for worker in workers:
-            try:
-                known = 0 <= index(worker) < self.n
-            except TypeError:
-                known = False
-            if not known:
-                raise ConfigError(f"worker {worker!r} is not one of 0 … {self.n - 1}")
-            alive[worker] = True
-        return alive
+    def _worker(self, worker: Any) -> int:
+        try:
+            number = index(worker)
+        except TypeError:
+            number = -1
+        if not 0 <= number < self.n:
+            raise ConfigError(f"worker {worker!r} is not one of 0 … {self.n - 1}")
+        return number
+
+    def _find_rank(self, workers: frozenset[int]) -> bool:
+        alive = np.zeros((1, self.n), bool)
+        alive[0, list(workers)] = True
+        return bool(self._exact.decodable(alive)[0])
 
     def _make_plan(self, workers: tuple[int, ...]) -> Plan:
         if not self.decodable(workers):
@@ -397,13 +429,6 @@ def _frozen(values: Any) -> NDArray[np.float64]:
 def _listed(workers: Sequence[int]) -> str:
     shown = ", ".join(str(worker) for worker in workers[:20])
     return f"{shown}, …" if len(workers) > 20 else shown or "(none)"
-
-
-def _ordered(answers: Answers) -> tuple[int, ...]:
-    try:
-        return tuple(sorted(answers))
-    except TypeError:
-        raise ConfigError(f"workers are numbers, got {list(answers)!r}") from None
 
 
 def _stacked(workers: tuple[int, ...], answers: Answers) -> NDArray[Any]:

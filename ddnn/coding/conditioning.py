@@ -2,7 +2,8 @@
 
 The 2-norm, by singular values: where most rows carry one block (systematic codes), those of a small
 matrix that has the same; else of the whole system up to `DENSE_LIMIT` unknowns, in batches. Beyond,
-codes that are not systematic have the 1-norm, estimated from a sparse factorization.
+where more than `DENSE_LIMIT` rows carry several blocks, the 1-norm, estimated from a sparse
+factorization.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from scipy.sparse import linalg as sparse_linalg
 from ddnn.coding.patterns import Patterns, survivors
 
 DENSE_LIMIT = 128
-SMALL_FROM = 32  # unknowns; below, whole systems in batches are faster
+SMALL_FROM = 64  # unknowns; below, whole systems in batches are faster
 BATCH_NUMBERS = 2**18  # of matrices decomposed at once: stays within the caches
 
 
@@ -51,7 +52,7 @@ def condition(rows: NDArray[np.float64]) -> float:
 def _is_systematic(blocks: NDArray[np.intp], k: int) -> bool:
     """Whether few enough rows are mixed for the smaller matrix to pay."""
     mixed = int((blocks < 0).sum())
-    return k >= SMALL_FROM and 4 * mixed <= k and mixed <= DENSE_LIMIT
+    return mixed <= DENSE_LIMIT and (k > DENSE_LIMIT or (k >= SMALL_FROM and 4 * mixed <= k))
 
 
 def _of_square(

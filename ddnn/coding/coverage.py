@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import index
 from typing import Literal, get_args
 
 import msgspec
@@ -52,8 +54,14 @@ PAPER_MODELS = (
 sizes are derived here from its curves (and VGG16's nine devices, where a caption says eight)."""
 
 
-def coverage(plan: ModelPlan, scheme: Scheme, extra: int) -> float:
+Model = ModelPlan | str | tuple[int, Sequence[int]]
+"""A plan, the name of one of `PAPER_MODELS`, or its devices and coded layers."""
+
+
+def coverage(plan: Model, scheme: Scheme | str, extra: int) -> float:
     """Percent of the devices whose failure is survived, all being as likely to fail.
+
+    For example coverage("AlexNet", "CDC+2MR", 1) == coverage((5, [2]), "CDC+2MR", 1) == 50.0.
 
     The formula is derived here; it gives the curves of Fig. 14. With d devices and x extra:
     2MR doubles one device with each extra, 100 * 2x / (d + x). CDC spends an extra on each coded
@@ -63,9 +71,10 @@ def coverage(plan: ModelPlan, scheme: Scheme, extra: int) -> float:
     """
     if extra < 0:
         raise ConfigError(f"extra: got {extra} devices, expected 0 or more")
+    plan = _model_plan(plan)
     layers = sorted(plan.coded_layers, reverse=True)
-    match scheme:
-        case "none":
+    match str(scheme).upper():
+        case "NONE":
             coded, doubled = 0, 0
         case "2MR":
             coded, doubled = 0, min(extra, plan.devices)
@@ -82,7 +91,25 @@ def coverage(plan: ModelPlan, scheme: Scheme, extra: int) -> float:
     return 100 * covered / (plan.devices + coded + doubled)
 
 
-def coverage_curve(plan: ModelPlan, scheme: Scheme) -> tuple[float, ...]:
+def _model_plan(plan: Model) -> ModelPlan:
+    if isinstance(plan, ModelPlan):
+        return plan
+    if isinstance(plan, str):
+        for model in PAPER_MODELS:
+            if model.name.lower() == plan.lower():
+                return model
+        names = ", ".join(model.name for model in PAPER_MODELS)
+        raise ConfigError(f"there is no model {plan!r}; there is {names}")
+    try:
+        devices, layers = plan
+        return ModelPlan("the model", index(devices), tuple(index(size) for size in layers))
+    except (TypeError, ValueError):
+        raise ConfigError(
+            f"plan {plan!r}: expected a ModelPlan, a model's name, or (devices, coded layers)"
+        ) from None
+
+
+def coverage_curve(plan: Model, scheme: Scheme | str) -> tuple[float, ...]:
     """Coverage with 1, 2, … extra devices, until another one adds nothing."""
     values = (coverage(plan, scheme, extra) for extra in itertools.count(1))
     rising = [next(values)]

@@ -41,12 +41,13 @@ class Plan:
     def apply(self, flat: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """flat: [answers, size]. Returns the missing blocks and the checks' values."""
         matrix = self._matrices.get(flat.dtype)
-        if matrix is None:
-            matrix = np.concatenate([self.solve, self.checks]).astype(flat.dtype)
-            self._matrices[flat.dtype] = matrix
-        product = matrix @ flat
-        if self.sparse_solve is not None:
-            return self.sparse_solve(flat).astype(flat.dtype), product
+        with np.errstate(over="ignore", invalid="ignore"):  # the caller looks for overflow
+            if matrix is None:
+                matrix = np.concatenate([self.solve, self.checks]).astype(flat.dtype)
+                self._matrices[flat.dtype] = matrix
+            product = matrix @ flat
+            if self.sparse_solve is not None:
+                return self.sparse_solve(flat).astype(flat.dtype), product
         return product[: len(self.missing)], product[len(self.missing) :]
 
     def suspects(self, flat: NDArray[Any], tolerance: float) -> tuple[int, ...]:
@@ -95,7 +96,8 @@ def make_plan(rows: NDArray[np.float64]) -> Plan:
         return _sparse_plan(plan, system, to_known, others, direct)
     solve = np.zeros((len(missing), answers))
     solve[:, others] = np.linalg.inv(system)
-    solve[:, direct] = -solve[:, others] @ to_known
+    with np.errstate(over="ignore", invalid="ignore"):
+        solve[:, direct] = -solve[:, others] @ to_known
     return Plan(plan.sources, missing, solve, checks, worst)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,21 +15,23 @@ from ddnn.errors import ConfigError
 DENSE_FROM = 0.25  # density of the coefficients from which on BLAS beats a sparse product
 
 
-def encode(coefficients: NDArray[np.float64], blocks: Sequence[Any]) -> list[Any]:
-    """The n combinations of the k blocks; a bare block is that very block, not a copy.
+def encode(coefficients: NDArray[np.float64], blocks: Iterable[Any]) -> list[Any]:
+    """The n combinations of the k blocks; none shares memory with another or with a block.
 
     blocks: k arrays, or k sparse matrices (out: CSR). They may differ along one axis: shorter
     ones count as padded with zeros up to the longest. float32 stays float32; integers become
-    float64.
+    float64. What overflows, or is not finite in a block, is not finite in the combination.
     """
+    blocks = list(blocks)
     if len(blocks) != coefficients.shape[1]:
         raise ConfigError(f"got {len(blocks)} blocks, the code takes {coefficients.shape[1]}")
     of_sparse = [sparse.issparse(block) for block in blocks]
     if any(of_sparse) != all(of_sparse):
         raise ConfigError("blocks are partly sparse, partly dense: convert them to one kind")
-    if all(of_sparse):
-        return _encode_sparse(coefficients, blocks)
-    return _encode_dense(coefficients, [np.asarray(block) for block in blocks])
+    with np.errstate(over="ignore", invalid="ignore"):
+        if all(of_sparse):
+            return _encode_sparse(coefficients, blocks)
+        return _encode_dense(coefficients, [np.asarray(block) for block in blocks])
 
 
 def working_dtype(dtypes: Sequence[np.dtype[Any]]) -> np.dtype[Any]:
@@ -67,7 +69,8 @@ def _encode_dense(coefficients: NDArray[np.float64], blocks: list[NDArray[Any]])
     flat = stacked.reshape(len(blocks), int(np.prod(shape)))
     sparse_enough = np.count_nonzero(part) < DENSE_FROM * part.size
     combined = (sparse.csr_array(part) if sparse_enough else part) @ flat
-    encoded = [stacked[block] for block in bare]
+    first = set(np.unique(bare, return_index=True)[1].tolist())
+    encoded = [stacked[b] if w in first else stacked[b].copy() for w, b in enumerate(bare)]
     for worker, row in zip(mixed, combined, strict=True):
         encoded[worker] = row.reshape(shape)
     return encoded
@@ -82,7 +85,7 @@ def _encode_sparse(coefficients: NDArray[np.float64], blocks: Sequence[Any]) -> 
     encoded = []
     for worker, block in enumerate(bare):
         if block >= 0:
-            encoded.append(kind(padded[block]))
+            encoded.append(kind(padded[block], copy=True))
             continue
         held = np.flatnonzero(coefficients[worker])
         if not held.size:

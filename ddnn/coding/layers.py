@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from operator import index
 from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import ArrayLike
 from scipy import sparse
 
 from ddnn.coding.code import Code
@@ -42,6 +44,13 @@ UNSUITABLE: dict[tuple[Kind, str], str] = {
     ),
 }
 """Table I of the paper: the splits of a layer that a static parity cannot cover, and why."""
+SAME: dict[tuple[Kind, str], str] = {
+    ("conv2d", "output"): "channel",
+    ("conv2d", "output-channel"): "channel",
+    ("conv2d", "input"): "filter",
+    ("conv2d", "input-channel"): "filter",
+}
+"""Other names of these splits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +59,7 @@ class Linear:
 
     kernel: dense [in, out], an array or scipy sparse; conv2d [height, width, in, out], an array
     bias: [out] or None
-    strides, padding, dilation: of conv2d, as in TensorFlow
+    strides, padding, dilation: of conv2d, as in TensorFlow; one number stands for two
     Calling it runs it with numpy, on x [..., in] or [..., height, width, in]. float32, or float64
     if the kernel is. Raises ConfigError where the parts do not fit together.
     """
@@ -87,6 +96,8 @@ class Linear:
         values = kernel.data if self.sparse else kernel
         if not np.isfinite(values).all() or not (bias is None or np.isfinite(bias).all()):
             raise ConfigError(f"{self.kind}: the weights are not all finite; train it again")
+        object.__setattr__(self, "strides", _pair(self.strides))
+        object.__setattr__(self, "dilation", _pair(self.dilation))
         if min(*self.strides, *self.dilation) < 1 or self.padding not in ("valid", "same"):
             raise ConfigError(
                 f"{self.kind}: strides {self.strides}, dilation {self.dilation}, padding "
@@ -122,9 +133,9 @@ class Linear:
             "conv2d",
             kernel,
             bias,
-            _pair(getattr(layer, "strides", 1)),
+            getattr(layer, "strides", (1, 1)),
             getattr(layer, "padding", "valid"),
-            _pair(getattr(layer, "dilation_rate", 1)),
+            getattr(layer, "dilation_rate", (1, 1)),
         )
 
     @property
@@ -151,7 +162,8 @@ class Linear:
         spans = [self._span(axis, size)[0] for axis, size in enumerate(input_shape[-3:-1])]
         return (*input_shape[:-3], *spans, self.units)
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: ArrayLike) -> Array:
+        x = np.asarray(x)
         shape = self.output_shape(x.shape)
         if self.kind == "dense":
             z = (x.reshape(-1, x.shape[-1]) @ self.kernel).reshape(shape)
@@ -192,12 +204,18 @@ class SplitLayer:
     shards: tuple[Linear, ...]
     units: int
 
-    def merge(self, answers: Mapping[int, Array]) -> Array:
+    def merge(self, answers: Mapping[int, Any]) -> Array:
         """The pre-activations of the whole layer from those of some shards.
 
         answers: shard -> z [..., shard units]. Raises NotDecodableError where they do not
-        suffice, InconsistentAnswersError where they contradict each other.
+        suffice, InconsistentAnswersError where they contradict each other; see `Code.decode` for
+        what that check can tell.
         """
+        if not isinstance(answers, Mapping):
+            raise ConfigError(f"answers are a mapping shard -> array, got {type(answers)}")
+        answers = {
+            worker: z if sparse.issparse(z) else np.asarray(z) for worker, z in answers.items()
+        }
         width = sizes(self.units, self.code.k)[0]
         wrong = tuple(worker for worker, z in answers.items() if not z.ndim or z.shape[-1] != width)
         if wrong:
@@ -220,7 +238,7 @@ def split_layer(
 
     layer: a Linear, or what `Linear.of` takes
     method: "output" of dense, "channel" (output channels) of conv2d; the others of Table I are
-        refused, each with its reason
+        refused, each with its reason. Case, and "_" or " " for "-", do not matter
     code: by default the one that fits: uncoded (s = 0), one parity (s = 1), several (s > 1)
     seed: of the coefficients of that default code
 
@@ -256,13 +274,20 @@ def _default_code(n: int, s: int, seed: int) -> Code:
 
 def _check_method(kind: Kind, method: str | None) -> None:
     suitable = SUITABLE[kind]
-    if method in (None, suitable):
+    if method is None:
         return
-    reason = UNSUITABLE.get((kind, str(method)))
+    name = str(method).strip().lower().replace("_", "-").replace(" ", "-")
+    name = SAME.get((kind, name), name)
+    if name == suitable:
+        return
+    reason = UNSUITABLE.get((kind, name))
     if reason:
         raise ConfigError(f"a {kind} layer split by {method} cannot be coded: {reason}")
     known = [suitable, *(name for of, name in UNSUITABLE if of == kind)]
-    raise ConfigError(f"a {kind} layer has no split {method!r}; known are {', '.join(known)}")
+    why = ""
+    if kind == "dense" and name in (SUITABLE["conv2d"], *(of for _, of in UNSUITABLE)):
+        why = ": that is a split of conv2d, a dense layer has only inputs and outputs"
+    raise ConfigError(f"a {kind} layer has no split {method!r}{why}; known are {', '.join(known)}")
 
 
 def _encoded(code: Code, weights: Matrix) -> list[Any]:
@@ -294,5 +319,10 @@ def _unsuitable(layer: Any) -> str | None:
 
 
 def _pair(value: Any) -> Pair:
-    first, second = (value, value) if isinstance(value, int) else value
-    return int(first), int(second)
+    try:
+        first, second = (value, value) if np.ndim(value) == 0 else value
+        return index(first), index(second)
+    except (TypeError, ValueError):
+        raise ConfigError(
+            f"strides, dilation {value!r}: expected one or two whole numbers"
+        ) from None

@@ -255,8 +255,34 @@ def test_any_byte_wrong(tmp_path: Path, kernel: np.ndarray, place: float, value:
         assert section({"x": X})["z"].shape == (5,)
 
 
-@pytest.mark.parametrize("name", ["absent.npz", "folder.npz"])
-def test_no_file(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["absent.npz", "absent.tflite"])
+def test_a_missing_file_says_so(tmp_path: Path, name: str) -> None:
+    for path in (tmp_path / name, str(tmp_path / name)):
+        with pytest.raises(SectionError, match="there is no file"):
+            load_section(path)
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "folder.npz").mkdir()
     with pytest.raises(SectionError, match="not a usable matrix file"):
-        load_section(tmp_path / name)
+        load_section(tmp_path / "folder.npz")
+
+
+def test_a_path_may_be_a_string(tmp_path: Path) -> None:
+    path = str(tmp_path / "shard.npz")
+    write_matrix(path, FULL, BIAS)
+    np.testing.assert_array_equal(read_matrix(path)[0], FULL)
+    np.testing.assert_allclose(load_section(path)({"x": X})["z"], X @ FULL + BIAS, rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("again", ["kernel.npy", "kernel"])
+def test_a_member_that_comes_twice_is_refused(tmp_path: Path, again: str) -> None:
+    path = tmp_path / "shard.npz"
+    write_matrix(path, FULL, None)
+    with zipfile.ZipFile(path) as archive:
+        member = archive.read("kernel.npy")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(again, member)
+    with pytest.raises(SectionError, match="same name"):
+        load_section(path)

@@ -198,18 +198,72 @@ def test_a_thousand_workers(make: object) -> None:
         assert not code.decodable(left.keys())
 
 
-def test_large_conditions_are_those_of_the_1_norm() -> None:
-    systematic, banded = Code.mds(140, 4, trials=1), Code.low_weight(140, 4, trials=1)
-    for code, exact in ((systematic, True), (banded, False)):
-        gone = [3, 50, 138, 139]
-        rows = code.generator[[i for i in range(140) if i not in gone]]
-        direct = np.linalg.cond(rows, 1)
-        found = condition(rows)
-        assert found == pytest.approx(direct, rel=1e-6 if exact else 0.7)
-        assert found <= direct * 1.001
+@pytest.mark.parametrize(("n", "s"), [(70, 3), (140, 4), (200, 60), (300, 1), (150, 0)])
+def test_conditions_of_systematic_codes_are_of_the_2_norm_at_all_sizes(n: int, s: int) -> None:
+    code = Code.mds(n, s, trials=1)
+    rng = np.random.default_rng(3)
+    for lost in {0, 1, s // 2, s}:  # blocks; the others are parities
+        gone = [*rng.choice(n - s, min(lost, s), replace=False), *range(n - s + lost, n)]
+        rows = np.delete(code.generator, gone, axis=0)
+        assert condition(rows) == pytest.approx(np.linalg.cond(rows), rel=1e-6)
+
+
+def test_more_parities_than_blocks_have_their_2_norm() -> None:
+    code = Code.mds(9, 6, trials=1)
+    for left in combinations(range(9), 3):
+        rows = code.generator[list(left)]
+        assert condition(rows) == pytest.approx(np.linalg.cond(rows), rel=1e-6)
+
+
+def test_large_conditions_of_other_codes_are_those_of_the_1_norm() -> None:
+    code = Code.low_weight(140, 4, trials=2)
+    rows = np.delete(code.generator, [3, 50, 138, 139], axis=0)
+    direct = np.linalg.cond(rows, 1)
+    assert 0.3 * direct <= condition(rows) <= direct * 1.001
+
+
+def test_large_singular_systems_have_no_condition() -> None:
     twice = np.vstack([np.eye(139), np.eye(139)[:1]])[1:]
     twice[0] = twice[1]
     assert condition(twice) == np.inf
+    dependent = np.eye(200)
+    dependent[3], dependent[4] = np.ones(200), np.ones(200)
+    assert condition(dependent) > 1e15
+    dependent[4] = 0
+    assert condition(dependent) == np.inf
+
+
+def test_a_large_certificate_says_how_many_conditions_it_took() -> None:
+    """All where they are fast, some where each takes a factorization."""
+    small, systematic = Code.mds(12, 3), Code.mds(300, 3, trials=1)
+    for code in (small, systematic):
+        certificate = code.certify(samples=100)
+        assert certificate.conditions_checked == certificate.checked
+    code = Code.low_weight(300, 3, trials=2)
+    certificate = code.certify(samples=100)
+    assert certificate.checked > 150
+    assert certificate.conditions_checked == 25
+    rows = np.delete(code.generator, certificate.worst_set, axis=0)
+    assert certificate.worst_condition == pytest.approx(condition(rows))
+    failing = Code(np.vstack([np.eye(3), np.ones((1, 3))]), 1).generator * [1, 1, 0]
+    assert Code(failing, 1).certify().conditions_checked == 0
+
+
+def test_one_trial_of_low_weight_still_tries_both_kinds() -> None:
+    """Nine workers: the windows of one polynomial alone would be 70 times worse."""
+    held = supports.low_weight(9, 3)
+    alone = Code(draw_windows(held, 6, np.random.default_rng([0, 0])), 3).certify()
+    found = Code.low_weight(9, 3, trials=1).certify()
+    assert found.worst_condition < 0.1 * alone.worst_condition
+    with pytest.raises(ConfigError, match="trials"):
+        Code.low_weight(9, 3, trials=0)
+
+
+def test_many_workers_and_losses_get_more_trials() -> None:
+    """s = 10 of n = 300: float32 needs a condition below 8e6, which 20 trials miss."""
+    least = Code.low_weight(300, 10, trials=20).certify(samples=200).worst_condition
+    found = Code.low_weight(300, 10).certify(samples=200).worst_condition
+    assert found < 8e6 < least
 
 
 def test_samples_must_be_some() -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import sparse
 
+from ddnn import coding
 from ddnn.coding import Code, lower_bound
 from ddnn.coding.conditioning import condition
 from ddnn.errors import ConfigError, InconsistentAnswersError, NotDecodableError
@@ -309,6 +310,57 @@ def test_rounding_is_no_contradiction() -> None:
     code.decode(answers, tolerance=0.1)
 
 
+@pytest.mark.parametrize("maker", [Code.mds, Code.low_weight, Code.dense_gaussian])
+def test_float64_that_was_rounded_to_float32_is_no_contradiction(maker: Any) -> None:
+    """float32 shards, answers carried as float64 or as lists."""
+    code = maker(12, 3)
+    blocks = blocks_of(code, np.float32, (50, 9))
+    x = np.random.default_rng(7).standard_normal(50)
+    rounded = [(block.T @ x).astype(np.float32) for block in code.encode(blocks)]
+    for sent in ([a.astype(np.float64) for a in rounded], [a.tolist() for a in rounded]):
+        decoded = code.decode(dict(enumerate(sent)))
+        assert relative_error(decoded, [block.T @ x for block in blocks]) <= 1e-3
+        wrong = dict(enumerate(np.array(sent)))
+        wrong[4] = wrong[4] + 0.01 * np.abs(sent).max()
+        with pytest.raises(InconsistentAnswersError, match="worker 4 is"):
+            code.decode(wrong)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_denormal_answers_are_no_contradiction(dtype: Any) -> None:
+    code = Code.mds(8, 3)
+    smallest = float(np.finfo(dtype).smallest_subnormal)
+    blocks = [(block * 20 * smallest).astype(dtype) for block in blocks_of(code)]
+    code.decode(dict(enumerate(code.encode(blocks))))
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_is_not_finite_passes_encoding_in_silence() -> None:
+    blocks = [np.array([np.inf, 1.0]), np.array([1.0, np.nan]), np.array([1e308, 1e308])]
+    coded = Code([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 2, 3]], 1).encode(blocks)
+    assert not np.isfinite(coded[3]).any()
+    thin = Code.dense_gaussian(5, 2).encode([sparse.csr_array(block[None]) for block in blocks])
+    assert not any(np.isfinite(block.toarray()).all() for block in thin)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_singular_system_has_its_condition_in_silence() -> None:
+    assert condition(np.zeros((3, 3))) == np.inf
+    assert condition(np.ones((3, 3))) > 1e15
+
+
+@pytest.mark.parametrize("kind", [np.asarray, sparse.csr_array])
+def test_workers_share_no_memory(kind: Any) -> None:
+    code = Code.replication(6, 1)
+    blocks = [kind(np.full((2, 3), 1.0 + i)) for i in range(3)]
+    coded = code.encode(blocks)
+    for array in coded:
+        (array if kind is np.asarray else array.data)[:] = -1
+        for other in blocks + [c for c in coded if c is not array]:
+            assert other.max() > 0
+        (array if kind is np.asarray else array.data)[:] = 1
+
+
 def test_what_is_not_finite_is_never_decoded() -> None:
     code = Code.parity(4)
     answers = dict(enumerate(code.encode(blocks_of(code))))
@@ -327,13 +379,11 @@ def test_of_more_answers_the_independent_ones_decode() -> None:
     assert relative_error(code.decode(dict(enumerate(answers))), [[1 / 3], [1 / 7]]) < 1e-15
 
 
+@pytest.mark.filterwarnings("error")
 def test_overflow_is_never_decoded() -> None:
     code = Code.parity(4)
     largest = np.full(3, np.finfo(np.float32).max)
-    with (
-        np.errstate(over="ignore", invalid="ignore"),
-        pytest.raises(NotDecodableError, match="overflows"),
-    ):
+    with pytest.raises(NotDecodableError, match="overflows"):
         code.decode({1: -largest, 2: -largest, 3: largest})
 
 
@@ -365,6 +415,40 @@ def test_unknown_workers_are_refused(worker: Any) -> None:
         code.decode({0: answer, 1: answer, 2: answer, worker: answer})
     with pytest.raises(ConfigError, match="worker"):
         code.decodable([0, 1, worker])
+
+
+@pytest.mark.parametrize("worker", [1.0, np.float64(1), "1", 7, -1])
+def test_unknown_workers_are_refused_whatever_was_asked_before(worker: Any) -> None:
+    code = Code.parity(4)
+    answer = np.zeros(3)
+    assert code.decodable([0, 1, 2])
+    code.decode({0: answer, 1: answer, 2: answer})
+    for few_or_enough in ([worker], [0, worker, 2]):
+        with pytest.raises(ConfigError, match="worker"):
+            code.decodable(few_or_enough)
+        with pytest.raises(ConfigError, match="worker"):
+            code.decode(dict.fromkeys(few_or_enough, answer))
+
+
+@pytest.mark.parametrize("answers", [[np.zeros(3)] * 4, np.zeros((4, 3)), None])
+def test_answers_without_workers_are_refused(answers: Any) -> None:
+    with pytest.raises(ConfigError, match="mapping"):
+        Code.parity(4).decode(answers)
+
+
+def test_blocks_and_workers_may_come_one_by_one() -> None:
+    code = Code.parity(4)
+    blocks = blocks_of(code)
+    for one, other in zip(code.encode(iter(blocks)), code.encode(blocks), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert code.decodable(worker for worker in range(1, 4))
+    assert not code.decodable(worker for worker in (1, 1, 2))
+    assert code.decode({np.int64(i): block for i, block in enumerate(blocks)})
+
+
+def test_the_errors_of_decoding_are_exported() -> None:
+    assert coding.NotDecodableError is NotDecodableError
+    assert coding.InconsistentAnswersError is InconsistentAnswersError
 
 
 def test_integers_are_computed_in_float64() -> None:

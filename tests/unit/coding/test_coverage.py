@@ -73,6 +73,26 @@ def covered_by_failing_each(plan: ModelPlan, scheme: str, extra: int) -> Fractio
 
 
 @pytest.mark.parametrize("plan", PAPER_MODELS, ids=lambda plan: plan.name)
+def test_a_model_may_be_given_by_name_or_by_its_numbers(plan: ModelPlan) -> None:
+    numbers = plan.devices, list(plan.coded_layers)
+    for scheme in ("2MR", "cdc", "Cdc+2mr", "NONE"):
+        expected = coverage(plan, {"cdc": "CDC", "NONE": "none"}.get(scheme, scheme.upper()), 2)
+        for given in (plan, plan.name, plan.name.upper(), numbers):
+            assert coverage(given, scheme, 2) == expected
+    assert coverage_curve(plan.name, "2mr") == coverage_curve(plan, "2MR")
+
+
+def test_the_example_of_the_docstring() -> None:
+    assert coverage("AlexNet", "CDC+2MR", 1) == coverage((5, [2]), "CDC+2MR", 1) == 50.0
+
+
+@pytest.mark.parametrize("plan", ["LeNet", (5,), 5, None, (5, 2), ("a", [1]), (2, [3]), (5, [1.5])])
+def test_what_is_no_plan_is_refused(plan: object) -> None:
+    with pytest.raises(ConfigError):
+        coverage(plan, "2MR", 1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("plan", PAPER_MODELS, ids=lambda plan: plan.name)
 @pytest.mark.parametrize("scheme", ["none", "2MR", "CDC", "CDC+2MR"])
 def test_the_formula_is_the_share_of_devices_that_may_fail(plan: ModelPlan, scheme: str) -> None:
     for extra in range(plan.devices + 3):

@@ -250,6 +250,13 @@ def test_answers_that_are_all_too_small_are_not_joined() -> None:
         ("dense, divisible", "input", "share no factor"),
         ("conv2d, uneven", "spatial", "run time"),
         ("conv2d, uneven", "filter", "no common factor"),
+        ("conv2d, uneven", "input", "no common factor"),
+        ("conv2d, uneven", "Input Channel", "no common factor"),
+        ("conv2d, uneven", "input_channel", "no common factor"),
+        ("dense, divisible", "INPUT", "share no factor"),
+        ("dense, divisible", "channel", "only inputs and outputs"),
+        ("dense, divisible", "spatial", "only inputs and outputs"),
+        ("dense, divisible", "filter", "only inputs and outputs"),
     ],
 )
 def test_unsuitable_splits_are_refused_with_the_reason(
@@ -268,7 +275,7 @@ def test_every_refusal_has_its_own_reason() -> None:
     [("dense, divisible", "output, input"), ("conv2d, uneven", "channel, spatial, filter")],
 )
 def test_unknown_splits_are_told_the_known_ones(layer: str, known: str) -> None:
-    for method in ("rows", "", "output" if "conv" in layer else "channel"):
+    for method in ("rows", "", "batch" if "conv" in layer else "channel"):
         with pytest.raises(ConfigError, match=known):
             split_layer(made(layer)[0], 4, 1, method)
 
@@ -280,6 +287,20 @@ def test_the_suitable_split_may_be_named(layer: str) -> None:
     np.testing.assert_allclose(
         split.merge({i: split.shards[i](x) for i in (1, 2, 3)}), whole(x), rtol=1e-3, atol=1e-3
     )
+
+
+@pytest.mark.parametrize(
+    ("layer", "method"),
+    [
+        ("dense, divisible", "Output"),
+        ("conv2d, uneven", " CHANNEL "),
+        ("conv2d, uneven", "output"),
+        ("conv2d, uneven", "output_channel"),
+        ("conv2d, uneven", "Output Channel"),
+    ],
+)
+def test_the_suitable_split_has_several_names(layer: str, method: str) -> None:
+    assert len(split_layer(made(layer)[0], 4, 1, method).shards) == 4
 
 
 @pytest.mark.parametrize(
@@ -338,6 +359,28 @@ def test_an_input_that_does_not_fit_is_refused(layer: str, shape: tuple[int, ...
         whole.output_shape(shape)
     with pytest.raises(ConfigError):
         whole(np.zeros(shape, np.float32))
+
+
+@pytest.mark.parametrize("strides", [0, (1, 2, 3), 1.5, "2", None, (1, None)])
+def test_strides_are_one_or_two_whole_numbers(strides: Any) -> None:
+    with pytest.raises(ConfigError, match="strides"):
+        Linear("conv2d", FILTERS, strides=strides)
+
+
+def test_one_stride_stands_for_two() -> None:
+    layer = Linear("conv2d", FILTERS, strides=2, dilation=np.int64(1))
+    assert (layer.strides, layer.dilation) == ((2, 2), (1, 1))
+    assert layer(np.ones((7, 7, 2), np.float32)).shape == (3, 3, 4)
+
+
+def test_lists_are_arrays() -> None:
+    whole, x = made("dense, divisible")
+    np.testing.assert_allclose(whole(x.tolist()), whole(x), rtol=1e-5)
+    split = split_layer(whole, 5, 1)
+    answers = {worker: z.tolist() for worker, z in answers_of(split, x).items()}
+    np.testing.assert_allclose(split.merge(answers), whole(x), rtol=1e-5, atol=1e-5)
+    with pytest.raises(ConfigError, match="mapping"):
+        split.merge(list(answers.values()))  # type: ignore[arg-type]
 
 
 # Layers of other makers
