@@ -147,11 +147,11 @@ def check(settings: DeviceSettings) -> None:
     """Raise a DdnnError where `run` could not start, or the source gives no frame now."""
     settings.check_files()
     if not settings.has_source:
-        click.echo(lending_of(settings, load_worker(settings)).says)
+        check_lending(settings, load_worker(settings))
         return
     bundle = load(settings)
     if settings.lend == "on":
-        click.echo(lending_of(settings, bundle.id).says)
+        check_lending(settings, bundle.id)
     require_libraries(parse_uri(settings.uri).kind, imported=True)
     click.echo(first_frame(settings, bundle.manifest.image_shape, view_of(settings, bundle)))
 
@@ -190,6 +190,12 @@ def run(settings: DeviceSettings) -> None:
         run_until_signal(loop, Notifier())
     finally:
         capture.close()
+
+
+def check_lending(settings: DeviceSettings, bundle: str) -> None:
+    lending = lending_of(settings, bundle)
+    lending.check()
+    click.echo(lending.says)
 
 
 def lends_nothing(settings: DeviceSettings) -> tuple[str, bytes]:

@@ -14,7 +14,7 @@ from ddnn.adapters.shards import load_section
 from ddnn.coding.deployment import shard_name
 from ddnn.core.section import Array, Arrays, Section
 from ddnn.errors import ConfigError
-from ddnn.machines.worker import WorkerNode, piece_of
+from ddnn.machines.worker import WorkerNode, piece_of, section_of
 from ddnn.protocol.machine import Event
 from ddnn.runtime.deployment import DIRECTORY, PLAN, OtherPlans, read_plan
 from ddnn.runtime.settings import NodeSettings
@@ -31,6 +31,13 @@ class Lending:
     load: Callable[[str], Section]
     says: str
     observe: Callable[[Event], None] | None = None
+    pieces: tuple[int, ...] = ()  # that it would compute: its own, or as a spare any
+
+    def check(self) -> None:
+        """Raise ConfigError where a shard cannot be loaded and run."""
+        for piece in self.pieces:
+            section = self.load(section_of(piece))
+            section(getattr(section, "example", dict)())
 
 
 def open_lending(settings: NodeSettings, plan: str, bundle: str) -> Lending:
@@ -67,7 +74,8 @@ def open_lending(settings: NodeSettings, plan: str, bundle: str) -> Lending:
 
     own = ", ".join(map(shard_name, deployment.workers.get(settings.node, ())))
     says = f"lends by plan {planned.id} to {deployment.section}: {own or 'a spare'}"
-    return Lending(machine, load, says, OtherPlans(planned.id))
+    pieces = deployment.workers.get(settings.node, (0,))
+    return Lending(machine, load, says, OtherPlans(planned.id), pieces)
 
 
 @dataclass(frozen=True, slots=True)

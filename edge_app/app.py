@@ -57,8 +57,12 @@ class EdgeSettings(NodeSettings, frozen=True, kw_only=True):
     ] = 0.0
     layer_timeout_s: Annotated[
         float,
-        msgspec.Meta(description="A layer that workers have not computed within this fails.", gt=0),
-    ] = 0.06
+        msgspec.Meta(
+            description="A layer that workers have not computed within this fails; 0: half of "
+            "--window-s.",
+            ge=0,
+        ),
+    ] = 0.0
     layer_here: Annotated[
         Literal["on", "off"],
         msgspec.Meta(
@@ -123,7 +127,7 @@ def share(settings: EdgeSettings, bundle: Bundle, edge: Machine) -> Edge:
         plan.id,
         plan.deployment,
         threshold_s=settings.straggler_threshold_s,
-        timeout_s=settings.layer_timeout_s,
+        timeout_s=settings.layer_timeout_s or settings.window_s / 2,
         here=settings.layer_here == "on",
         stopwatch=time.perf_counter,
     )

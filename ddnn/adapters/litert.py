@@ -24,18 +24,20 @@ class LiteRtSection:
             self._interpreter = Interpreter(model_path=str(path), num_threads=1)
             self._interpreter.allocate_tensors()
             runner = self._interpreter.get_signature_runner()
-        except (ValueError, RuntimeError, OSError) as error:
-            raise SectionError(f"{path} is not a usable LiteRT file: {error}") from None
-        self._inputs = {
-            name: (detail["index"], tuple(int(n) for n in detail["shape"]), detail["dtype"])
-            for name, detail in runner.get_input_details().items()
-        }
-        self._outputs = {
-            name: detail["index"] for name, detail in runner.get_output_details().items()
-        }
+            self._inputs = {
+                name: (detail["index"], tuple(int(n) for n in detail["shape"]), detail["dtype"])
+                for name, detail in runner.get_input_details().items()
+            }
+            self._outputs = {
+                name: detail["index"] for name, detail in runner.get_output_details().items()
+            }
+        except Exception as error:  # damaged files raise more than these readers document
+            raise SectionError(
+                f"{path} is not a usable LiteRT file: {error or type(error).__name__}"
+            ) from None
         for name, (_, shape, _) in self._inputs.items():
-            if shape[0] != 1:
-                raise SectionError(f"{path}: input {name} has batch {shape[0]}, expected 1")
+            if not shape or shape[0] != 1:
+                raise SectionError(f"{path}: input {name} has shape {shape}, expected batch 1")
         self.name = path.name
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

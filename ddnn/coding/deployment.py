@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
@@ -13,8 +14,13 @@ from ddnn.coding.coverage import Cost, Redundancy
 from ddnn.core.files import BundleFile
 from ddnn.core.ids import require_id
 from ddnn.errors import ConfigError
+from ddnn.protocol.messages import MAX_ELEMENTS, MAX_PIECES, MAX_RANK, Name
 
 HEAD, TAIL = "head", "tail"
+Shape = Annotated[
+    tuple[Annotated[int, msgspec.Meta(ge=1, le=MAX_ELEMENTS)], ...],
+    msgspec.Meta(min_length=1, max_length=MAX_RANK),
+]
 FORMAT = 1
 
 
@@ -42,17 +48,20 @@ class Deployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: Literal[1]
     bundle: str  # id of the bundle whose section is cut
     section: str  # the edge that shares its layer; also the workers' group
-    layer: str
+    layer: Name
     kind: Literal["dense", "conv2d"]
     redundancy: Redundancy
-    tolerate: int  # workers that may vanish
-    code: str  # name
-    s: int  # shards that may vanish
-    generator: list[list[float]]  # [n, k]
-    units: int  # outputs of the layer
-    input_shape: tuple[int, ...]  # of x
-    shard_shape: tuple[int, ...]  # of a shard's z
-    workers: dict[str, tuple[int, ...]]  # the shards of each
+    tolerate: Annotated[int, msgspec.Meta(ge=0, le=MAX_PIECES)]  # workers that may vanish
+    code: Name
+    s: Annotated[int, msgspec.Meta(ge=0, le=MAX_PIECES)]  # shards that may vanish
+    # [n, k]
+    generator: Annotated[list[list[float]], msgspec.Meta(min_length=1, max_length=MAX_PIECES)]
+    units: Annotated[int, msgspec.Meta(ge=1)]  # outputs of the layer
+    input_shape: Shape  # of x
+    shard_shape: Shape  # of a shard's z
+    workers: Annotated[  # the shards of each
+        dict[str, tuple[int, ...]], msgspec.Meta(min_length=1, max_length=MAX_PIECES)
+    ]
     sections: dict[str, BundleFile]  # head, tail, shard0 …
     golden: BundleFile
     cost: Cost
@@ -62,6 +71,12 @@ class Deployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         generator = self.matrix
         if generator.ndim != 2 or not np.isfinite(generator).all():
             raise ConfigError("plan: the generator is no matrix of numbers; plan again")
+        n, k = generator.shape
+        if not 1 <= k <= min(n, self.units):
+            raise ConfigError(f"plan: {n} shards of {k} blocks of {self.units} outputs; plan again")
+        for shape in (self.input_shape, self.shard_shape):
+            if math.prod(shape) > MAX_ELEMENTS:
+                raise ConfigError(f"plan: arrays of shape {shape} are too large to be sent")
         if self.section in (HEAD, TAIL):
             raise ConfigError(
                 f"plan: an edge cannot be called {self.section!r}, as a part of its section is"

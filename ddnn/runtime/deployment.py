@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ddnn.coding.deployment import TAIL, Deployment, shard_name
+from ddnn.coding.deployment import HEAD, TAIL, Deployment, shard_name
 from ddnn.core.partition import join
 from ddnn.core.section import Section
 from ddnn.errors import ConfigError, NotDecodableError
@@ -43,11 +43,16 @@ class Plan:
         return load_sections(self.path, of.sections, of.golden, load_section, names)
 
     def check_code(self) -> None:
-        """Raise ConfigError where the code does not decode the shards' golden outputs."""
+        """Raise ConfigError where the code does not decode the shards' golden outputs, so that
+        head, shards and tail would not be the undivided section."""
         of, code = self.deployment, self.deployment.make_code()
         golden = read_golden(checked_file(self.path, of.golden))
         try:
             shards = [golden[f"{shard_name(i)}/out/z"] for i in range(code.n)]
+            shapes = {of.shard_shape, *(shard.shape[1:] for shard in shards)}
+            if len(shapes) > 1 or golden[f"{HEAD}/out/x"].shape[1:] != of.input_shape:
+                raise NotDecodableError("its arrays have other shapes than planned")
+            _ = golden[f"{TAIL}/out/scores"], golden[f"{TAIL}/out/features"]
             for sample, z in enumerate(golden[f"{TAIL}/in/z"]):
                 answers = {i: shard[sample] for i, shard in enumerate(shards)}
                 decoded = join(code.decode(answers), of.units)

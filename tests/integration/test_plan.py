@@ -199,6 +199,18 @@ def test_the_apps_check_their_plan(scenes_bundle: Path, scenes_plan: Path, tmp_p
     refused("device_app", "cam1", *plan, "--source", "dataset:scenes", word="--lend on")
     refused("device_app", "cam1", *lend, word="give it a --source")
     refused("device_app", "worker1", word="--lend on")
+    document = bundle / DIRECTORY / "plan.json"
+    written = document.read_bytes()
+    plan_of = json.loads(written)
+    plan_of["generator"][-1][0] += 0.5
+    document.write_text(json.dumps(plan_of))
+    refused("edge_app", "edge", *share, word="its code does not fit its shards")
+    document.write_bytes(written)
+    held = bundle / DIRECTORY / plan_of["sections"]["shard0"]["file"]
+    content = held.read_bytes()
+    held.write_bytes(content[:-8] + bytes(8))
+    refused("device_app", "worker1", *lend, word=f"{held.name} has sha256")
+    held.write_bytes(content)
     shard = bundle / DIRECTORY / "tail.tflite"
     shard.write_bytes(shard.read_bytes()[:-8] + bytes(8))
     refused("edge_app", "edge", *share, word="tail.tflite has sha256")
