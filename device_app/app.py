@@ -62,8 +62,8 @@ class DeviceSettings(NodeSettings, frozen=True, kw_only=True):
     lend: Annotated[
         Literal["off", "on"],
         msgspec.Meta(
-            description="Lend computing power to the layer that an edge shares; without a source "
-            "this node does nothing else."
+            description="on or off: lend computing power to the layer that an edge shares; without "
+            "a source this node, which then may have any new name, does nothing else."
         ),
     ] = "off"
     plan: Annotated[
@@ -105,7 +105,8 @@ class DeviceSettings(NodeSettings, frozen=True, kw_only=True):
         super().__post_init__()
         if (self.source and self.source_file) or not (self.has_source or self.lend == "on"):
             raise ConfigError(
-                f"give either --source or --source-file, or --lend on; a source is one of {KINDS}"
+                f"give either --source or --source-file, or --lend on, or both; a source is one of "
+                f"{KINDS}"
             )
         if self.plan and self.lend == "off":
             raise ConfigError("--plan is for --lend on")

@@ -42,7 +42,9 @@ class EdgeSettings(NodeSettings, frozen=True, kw_only=True):
 
     redundancy: Annotated[
         Literal["off", "on"],
-        msgspec.Meta(description="Share a layer among workers, as `ddnn plan` planned it."),
+        msgspec.Meta(
+            description="on or off: share a layer among workers by the plan of `ddnn plan`."
+        ),
     ] = "off"
     plan: Annotated[
         str, msgspec.Meta(description="Directory that `ddnn plan` wrote [BUNDLE/deployment].")
@@ -58,15 +60,15 @@ class EdgeSettings(NodeSettings, frozen=True, kw_only=True):
     layer_timeout_s: Annotated[
         float,
         msgspec.Meta(
-            description="A layer that workers have not computed within this fails; 0: half of "
-            "--window-s.",
+            description="A layer that workers have not computed within this is computed here; 0: "
+            "half of --window-s.",
             ge=0,
         ),
     ] = 0.0
     layer_here: Annotated[
         Literal["on", "off"],
         msgspec.Meta(
-            description="Compute the layer on this node where the workers do not suffice; off: "
+            description="on: compute the layer here where the workers do not suffice; off: "
             "such samples are answered by a shallower exit."
         ),
     ] = "on"

@@ -55,10 +55,13 @@ function plan({ planned, sharing: { redundancy, n, k, tolerate } }) {
 }
 
 /** Whether the live workers suffice, and how many more may go: [tone, words]. */
-function standing({ to_spare: spare, sharing: { decodable, live_pieces: live, n } }, ageS) {
+function standing({ to_spare: spare, sharing }, ageS) {
+  const { decodable, live_pieces: live, n } = sharing;
   if (ageS > OLD_S) return ["wait", `Not heard of for ${span(ageS)}: what is shown is of then.`];
   const there = `${count(live)} of ${many(n, "shard")} live`;
   if (!decodable) return ["bad", `${there}: too few. The edge computes the layer itself, or answers without it.`];
+  if (sharing.decoded + sharing.computed_here + sharing.given_up === 0)
+    return ["good", `${there}: enough. No sample has come here yet: shallower exits were sure.`];
   if (spare === 0) return ["warn", `${there}: just enough. No further worker may vanish.`];
   return ["good", `${there}: enough. Any ${spare === 1 ? "one" : count(spare)} more may vanish.`];
 }
@@ -128,7 +131,7 @@ function decoding(sharing) {
 function table({ states, sharing }, state) {
   const workers = Object.entries(sharing.workers).sort(([a], [b]) => natural(a, b));
   const all = Object.values(states).reduce((sum, of) => sum + of, 0);
-  const heads = ["Worker", "State", "In time", "Late"].map((head) => h("th", { scope: "col" }, head));
+  const heads = ["Worker", "State", "In time", "Not needed"].map((head) => h("th", { scope: "col" }, head));
   return h(
     "div",
     {},
@@ -144,12 +147,13 @@ function table({ states, sharing }, state) {
 
 function row(name, worker, state) {
   const is = STATES.includes(worker.state) ? worker.state : "lost";
+  const idle = worker.state === "loading" && worker.pieces.length === 0;
   const held = worker.pieces.length ? `${worker.pieces.length === 1 ? "shard" : "shards"} ${ranges(worker.pieces)}` : "no shard";
   return h(
     "tr",
     { "data-key": name, class: is },
     h("th", { scope: "row" }, h("span", { class: "dot", "aria-hidden": "true" }), name, h("small", {}, worker.planned ? held : `spare, ${held}`)),
-    h("td", {}, h("b", {}, worker.state), h("small", {}, is === "live" && worker.latency_ms ? duration(worker.latency_ms / 1000) : "")),
+    h("td", {}, h("b", {}, idle ? "idle" : worker.state), h("small", {}, is === "live" && worker.latency_ms ? duration(worker.latency_ms / 1000) : "")),
     h("td", {}, count(worker.answered), h("small", {}, `used ${count(worker.used)}`)),
     h("td", {}, count(worker.late), h("small", {}, `missed ${count(worker.missed)}`)),
     h("td", {}, action(name, state)),

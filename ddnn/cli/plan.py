@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from ddnn.protocol.messages import Lend
 
 REDUNDANCIES = ("none", "replicate", "coded", "coded-sparse")
-MOST_TIMES = 4.0  # a worker gets at most so many times the shards of the weakest
+MOST_TIMES = 4  # a worker gets at most so many times the shards of the weakest
 FLOAT32_EPSILON = 2.0**-23
 WORTH_A_WARNING = 1e-2  # relative error of the layer's outputs
 KEYS = ("site", "broker_host", "broker_port", "broker_user", "broker_password_file", "mqtt")
@@ -81,6 +82,9 @@ def plan(
         if workers == "announced":
             lends = announced(read_any_node(keys, file), for_s, read_manifest(bundle)[1])
             power = powers(lends)
+            for name, times in power.items():
+                speed = f"{lends[name].flops_per_s / 1e9:.1f} GFLOP/s at its start"
+                click.echo(f"ddnn: {name} announces {speed}: power {times:g}", err=True)
         else:
             power = named(workers)
         deployment, plan_id = plan_bundle(
@@ -93,6 +97,11 @@ def plan(
             click.echo(json.dumps(report))
         else:
             click.echo(text(report))
+            click.echo(
+                f"Copy {out or bundle / 'deployment'} to every node with the bundle; running edges "
+                "and workers take it when they are started again.",
+                err=True,
+            )
 
 
 def plan_bundle(
@@ -114,8 +123,19 @@ def plan_bundle(
         tolerate = 0 if redundancy == "none" else 1
     if tolerate < 0:
         raise ConfigError(f"--tolerate {tolerate}: expected 0 or more")
+    if 0 < len(power) <= tolerate and redundancy != "none":
+        raise InfeasiblePlanError(
+            f"--tolerate {tolerate} of {counted(len(power), 'worker')} leaves none to compute the "
+            "layer; use more workers or a smaller --tolerate"
+        )
     with bars() as progress:
         progress("importing TensorFlow", 0, 1)
+        try:
+            import scipy  # noqa: F401
+        except ImportError as error:
+            raise ConfigError(
+                f"ddnn plan needs scipy ({error}): pip install 'ddnn[train,coding]'"
+            ) from None
         from ddnn.adapters.shards import load_section, write_matrix
         from ddnn.runtime.deployment import DIRECTORY
         from ddnn.training.plan import Wanted, make_plan
@@ -131,6 +151,8 @@ def named(text: str) -> dict[str, float]:
     """The workers of --workers and their powers: "6", or "pi3,pi4=2"."""
     if text.isdecimal():
         return {f"worker{i + 1}": 1.0 for i in range(int(text))}
+    if get_close_matches(text, ["announced"]):
+        raise ConfigError(f"--workers {text!r}: did you mean announced?")
     power: dict[str, float] = {}
     for part in text.split(","):
         name, _, value = part.strip().partition("=")
@@ -169,15 +191,20 @@ def announced(settings: AnyNode, for_s: float, bundle: str) -> dict[str, Lend]:
 
 
 def powers(lends: dict[str, Lend]) -> dict[str, float]:
-    """Workers' powers from what they measured, the weakest 1, bounded."""
+    """Workers' powers from what they measured at their start: whole, the weakest 1, bounded.
+
+    Equal machines that were busy differ by less than twice: those count as equal.
+    """
     speeds = {name: max(lend.flops_per_s, 1.0) for name, lend in lends.items()}
     weakest = min(speeds.values())
-    return {name: min(speed / weakest, MOST_TIMES) for name, speed in sorted(speeds.items())}
+    return {
+        name: float(min(int(speed / weakest), MOST_TIMES)) for name, speed in sorted(speeds.items())
+    }
 
 
 def summary(deployment: Deployment) -> dict[str, Any]:
     """What the plan costs and what it covers."""
-    from ddnn.coding.coverage import ModelPlan, cost_factor, coverage
+    from ddnn.coding.coverage import ModelPlan, coverage
 
     n, k = len(deployment.generator), len(deployment.generator[0])
     cost, certificate = deployment.cost, deployment.certificate
@@ -193,7 +220,9 @@ def summary(deployment: Deployment) -> dict[str, Any]:
         "tolerate": deployment.tolerate,
         "workers": {name: list(held) for name, held in deployment.workers.items()},
         "hardware": n / k,
-        "hardware_by_replication": cost_factor(k, deployment.s, "replicate"),
+        "hardware_by_replication": deployment.tolerate + 1,
+        "work": cost.total.flops / cost.whole.flops if cost.whole.flops else None,
+        "memory": cost.total.memory_bytes / cost.whole.memory_bytes,
         "coverage_percent": {
             "2MR": coverage(layer, "2MR", extra),
             "CDC+2MR": coverage(layer, "CDC+2MR", extra),
@@ -223,10 +252,12 @@ def text(report: dict[str, Any]) -> str:
         f"  {counted(report['shards'], 'shard')} on {counted(len(report['workers']), 'worker')}; "
         + (f"any {counted(tolerate, 'worker')} may vanish" if tolerate else "all are needed"),
         *(f"    {name:16} {', '.join(map(str, held))}" for name, held in report["workers"].items()),
-        f"  hardware         {report['hardware']:.2f}x  (by replication "
-        f"{report['hardware_by_replication']:.2f}x)",
-        f"  coverage         {covers['CDC+2MR']:.0f} % of single failures (by doubling as many "
-        f"devices {covers['2MR']:.0f} %)",
+        f"  hardware         {report['hardware']:.2f}x as many shards as blocks (copies for the "
+        f"same: {report['hardware_by_replication']}x)",
+        f"  all shards       {report['work'] or 0:.2f}x the work and {report['memory']:.2f}x the "
+        "memory of the undivided layer",
+        f"  coverage         {covers['CDC+2MR']:.0f} % of the workers may fail alone (with as many "
+        f"extra devices as copies {covers['2MR']:.0f} %)",
         f"  per shard        {per['memory_bytes']:,} bytes of memory, {per['flops']:,} flops, "
         f"{per['input_bytes']:,} bytes in, {per['output_bytes']:,} bytes out",
         f"  undivided layer  {whole['memory_bytes']:,} bytes of memory, {whole['flops']:,} flops",

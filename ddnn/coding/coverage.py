@@ -157,6 +157,7 @@ class Cost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     workers: int
     blocks: int
     worker: Load
+    total: Load  # of all shards
     whole: Load
 
 
@@ -182,5 +183,6 @@ def load(layer: Linear, input_shape: tuple[int, ...]) -> Load:
 def layer_cost(layer: Linear, split: SplitLayer, input_shape: tuple[int, ...]) -> Cost:
     """The cost of a split layer for inputs of this shape (without the batch axis)."""
     loads = [load(shard, input_shape) for shard in split.shards]
-    busiest = Load(*(max(each) for each in zip(*map(msgspec.structs.astuple, loads), strict=True)))
-    return Cost(len(loads), split.code.k, busiest, load(layer, input_shape))
+    columns = list(zip(*map(msgspec.structs.astuple, loads), strict=True))
+    busiest, total = Load(*map(max, columns)), Load(*map(sum, columns))
+    return Cost(len(loads), split.code.k, busiest, total, load(layer, input_shape))

@@ -16,9 +16,9 @@ def stand_ins(
     """Spare workers for the pieces of planned ones that are not at work.
 
     vacant: the pieces of each planned worker that is not at work. spares: who can stand in,
-    doubtful: who can if nobody better is there. before: the last assignment: a spare keeps what it
-    has loaded while that is needed. A spare takes all pieces of one planned worker, so that nobody
-    works more than was planned.
+    doubtful: who can if nobody better is there, the best first. before: the last assignment: a
+    spare keeps what it has loaded while that is needed. A spare takes all pieces of one planned
+    worker, so that nobody works more than was planned.
     """
     left = [pieces for pieces in vacant if pieces]
     taken: dict[str, tuple[int, ...]] = {}

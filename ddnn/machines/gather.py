@@ -47,6 +47,9 @@ LIMIT = 256  # tasks at a time; the oldest ends beyond it
 MOST_WORKERS = 1024  # besides the planned ones
 MOST_NODES = 4 * MOST_WORKERS  # of the site, whose presence is remembered
 SETTLE_S = 0.2  # pieces are assigned anew so long after a change: changes come in swarms
+LOAD_S = 3.0  # a spare that has not loaded its pieces by then gives way to another
+MOST_DOUBLINGS = 5  # of this time, for a spare that failed to before
+REPEAT_S = 5.0  # at most so often are workers told again that hold other pieces than they shall
 SMOOTHING = 0.1  # weight of the newest value in an average
 
 Array = NDArray[Any]
@@ -89,11 +92,18 @@ class _Worker:
 
     holds: frozenset[int] = NO_PIECES
     faulty: bool = False  # its answers contradicted the others', in this session
+    given_s: float = 0.0  # when it was given the pieces it has as a spare, or one more chance
+    failures: int = 0  # to load such pieces in time, in this session
     answered: int = 0
     used: int = 0
     late: int = 0
     missed: int = 0
     latency_s: float = 0.0
+
+    @property
+    def due_s(self) -> float:
+        """When a spare must have loaded; later each time, for loading may just be slow."""
+        return self.given_s + LOAD_S * 2.0 ** min(self.failures, MOST_DOUBLINGS)
 
 
 @dataclass(slots=True)
@@ -139,6 +149,8 @@ class Gather:
         self._workers: dict[str, _Worker] = {}
         self._assigned: dict[str, tuple[int, ...]] = dict(planned)
         self._announced: dict[str, tuple[int, ...]] | None = None
+        self._announced_s = 0.0
+        self._contradicted = False  # a worker seems to be told otherwise since
         self._assign_s: float | None = None  # when to look whether pieces must be assigned anew
         self.connected = False
         self._jobs: Jobs[int, _Job] = Jobs(LIMIT)
@@ -250,7 +262,7 @@ class Gather:
         effects: list[Effect] = []
         if self._assign_s is not None and now.monotonic_s >= self._assign_s:
             self._assign_s = None
-            effects = self._assign()
+            effects = self._assign(now)
         if self._moved:
             outcomes += self._look_again(now)
         return effects, outcomes
@@ -372,7 +384,7 @@ class Gather:
         if status.state == "online" and self._sessions.get(node) != status.session:
             self._sessions[node] = status.session
             if worker is not None:
-                worker.faulty = False
+                worker.faulty, worker.failures, worker.given_s = False, 0, now.monotonic_s
         self._membership.admit(node)
         self._membership.status(node, status)
         if worker is not None:
@@ -383,22 +395,45 @@ class Gather:
             if node in self._planned:
                 self._count("wrong_plan")
             if self._workers.pop(node, None) is not None:
+                self._contradicted = True  # unless it said so itself, it answers with its own plan
                 self._changed(now)
             return
-        if node not in self._workers:
-            if len(self._workers) >= MOST_WORKERS and node not in self._planned:
+        holds = frozenset(lend.holds)
+        worker = self._workers.get(node)
+        if worker is None:
+            if len(self._workers) >= MOST_WORKERS and not self._make_room(node):
                 return
-            self._workers[node] = _Worker()
-        self._workers[node].holds = frozenset(lend.holds)
+            self._workers[node] = _Worker(holds)
+        elif worker.holds == holds:
+            return  # it only answers what it was told again
+        else:
+            worker.holds = holds
         self._changed(now)
+
+    def _make_room(self, node: str) -> bool:
+        """Forget a lender that is of no use: who is away, else the first that never answered."""
+        if node in self._planned:
+            return True
+        useless = None
+        for name, worker in self._workers.items():
+            if name in self._planned or name in self._assigned:
+                continue
+            if name not in self._membership.live:
+                useless = name
+                break
+            if useless is None and not worker.answered:
+                useless = name
+        return useless is not None and self._workers.pop(useless, None) is not None
 
     def _changed(self, now: Now) -> None:
         self._stale = True
-        if self._assign_s is None:
-            self._assign_s = now.monotonic_s + SETTLE_S
+        self._assign_by(now.monotonic_s + SETTLE_S)
 
-    def _assign(self) -> list[Effect]:
-        """Tell the workers what to hold, where that has changed."""
+    def _assign_by(self, time_s: float) -> None:
+        self._assign_s = time_s if self._assign_s is None else min(self._assign_s, time_s)
+
+    def _assign(self, now: Now) -> list[Effect]:
+        """Tell the workers what to hold, where that has changed or is not what they hold."""
         self._refresh()
         faulty = {name for name, worker in self._workers.items() if worker.faulty}
         own = {name: held for name, held in self._planned.items() if name not in faulty}
@@ -409,17 +444,60 @@ class Gather:
         )
         there = self._online.intersection(self._workers) - faulty
         spares = sorted(name for name in there if not self._planned.get(name))
-        trusted = [name for name in spares if name in self._membership.live]
-        doubtful = [name for name in spares if name not in self._membership.live]
-        assigned = {**own, **stand_ins(vacant, trusted, doubtful, self._assigned)}
+        before = self._kept(spares, now)
+        trusted = [name for name in spares if self._trusted(name)]
+        doubtful = [name for name in spares if not self._trusted(name)]
+        doubtful.sort(key=lambda name: self._workers[name].failures)  # so that all have their turn
+        stay = stand_ins(vacant, trusted, doubtful, before)
+        # A message bears so many and no more.
+        assigned = dict(islice({**own, **stay}.items(), MAX_PIECES))
+        for name in stay.keys() & assigned.keys():
+            worker = self._workers[name]
+            if stay[name] != self._assigned.get(name):
+                worker.given_s = now.monotonic_s
+            if not worker.holds.issuperset(stay[name]):
+                self._assign_by(worker.due_s)
         if assigned != self._assigned:
             self._assigned = assigned
             self._stale = True
-        if not self.connected or assigned == self._announced:
+        return self._announce(there, now)
+
+    def _kept(self, spares: Collection[str], now: Now) -> dict[str, tuple[int, ...]]:
+        """The assignment so far, without the spares that have not loaded their pieces in time."""
+        kept = dict(self._assigned)
+        for name in spares:
+            worker, pieces = self._workers[name], kept.get(name, ())
+            if pieces and worker.holds.issuperset(pieces):
+                worker.failures = 0
+            elif pieces and now.monotonic_s >= worker.due_s:
+                worker.failures += 1
+                worker.given_s = now.monotonic_s
+                del kept[name]
+        return kept
+
+    def _trusted(self, spare: str) -> bool:
+        return spare in self._membership.live and not self._workers[spare].failures
+
+    def _announce(self, there: Collection[str], now: Now) -> list[Effect]:
+        """The assignment, if it is new; once more, if it has not come to everybody who is there:
+        the retained one may have been emptied or overwritten, and so may a Lend. Workers answer
+        each; what they answer leads to another only while it differs."""
+        if not self.connected:
             return []
-        self._announced = assigned
-        pieces = {worker: list(held) for worker, held in islice(assigned.items(), MAX_PIECES)}
-        return [Publish(Topic(self.site, Kind.ASSIGN, self.group), Assign(self.plan, pieces))]
+        astray = self._contradicted or any(
+            self._workers[name].holds != frozenset(self._assigned.get(name, ())) for name in there
+        )
+        again = astray and now.monotonic_s >= self._announced_s + REPEAT_S
+        effects: list[Effect] = []
+        if again or self._assigned != self._announced:
+            self._announced, self._announced_s = self._assigned, now.monotonic_s
+            self._contradicted = False
+            pieces = {worker: list(held) for worker, held in self._assigned.items()}
+            message = Assign(self.plan, pieces)
+            effects.append(Publish(Topic(self.site, Kind.ASSIGN, self.group), message))
+        if astray:
+            self._assign_by(self._announced_s + REPEAT_S)
+        return effects
 
     def _refresh(self) -> None:
         """Who is worth counting on: there, in time lately, not faulty, with a piece loaded."""

@@ -69,7 +69,11 @@ class WorkerNode:
         return {"pieces_held": float(len(self._held)), "tasks_waiting": float(len(self._tasks))}
 
     def subscriptions(self) -> list[str]:
-        return [topic_filter(kind, self.site, self.group) for kind in (Kind.ASSIGN, Kind.TASK)]
+        return [
+            topic_filter(Kind.ASSIGN, self.site, self.group),
+            topic_filter(Kind.TASK, self.site, self.group),
+            topic_filter(Kind.STATUS, self.site, self.node),  # for Loop to contradict what is false
+        ]
 
     def deadline_s(self) -> float | None:
         return self._retry_s
@@ -109,7 +113,7 @@ class WorkerNode:
         self._held -= unwanted
         effects: list[Effect] = [Unload(section_of(piece)) for piece in sorted(unwanted)]
         effects += self._load_missing()
-        return effects + self._lend() if unwanted else effects
+        return effects + self._lend()  # always: who says it again has not heard it
 
     def _load_missing(self) -> list[Effect]:
         missing = [p for p in self._wanted if p not in self._held and p not in self._loading]

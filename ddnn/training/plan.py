@@ -106,7 +106,7 @@ def make_plan(
     certificate = certified(code)
     progress("cutting the section", 0, 1)
     model = load_source(checked_file(bundle, manifest.sources[edge]))
-    layer = chosen(cuttable(model), wanted.layer, edge)
+    layer = chosen(cuttable(model), wanted.layer.removeprefix(f"{edge}/"), edge)
     parts = cut(model, layer.name)
     whole = Linear.of(parts.layer)
     if code.k > whole.units:
@@ -120,6 +120,8 @@ def make_plan(
     check_memory(shares, cost, wanted.memory_bytes)
     progress("cutting the section", 1, 1)
     progress("writing shards", 0, 1)
+    for file in out.glob("shard*"):  # of the plan before
+        file.unlink()
     files = write_sections(model, layer.name, split.shards, out, write_matrix)
     names = [HEAD, TAIL, *(shard_name(i) for i in range(code.n))]
     sections = {name: load_section(out / files[name].file) for name in names}

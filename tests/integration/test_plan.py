@@ -128,7 +128,7 @@ def test_the_same_wishes_give_the_same_plan(
         (["--workers", "3", "--tolerate", "3"], 6, ["more workers or a smaller --tolerate"]),
         (["--workers", "3", "--tolerate", "-1"], 2, ["expected 0 or more"]),
         (["--workers", "3", "--tolerate", "1", "--redundancy", "none"], 2, ["--tolerate 0"]),
-        (["--workers", "a,pi4=4", "--tolerate", "2"], 6, ["2 workers with 5 shards", "lose 2"]),
+        (["--workers", "a,pi4=4", "--tolerate", "2"], 6, ["--tolerate 2 of 2 workers"]),
         (["--workers", "0"], 2, ["--workers 6"]),
         (["--workers", "a,a"], 2, ["a is named twice"]),
         (["--workers", "pi4=two"], 2, ["pi4=2"]),

@@ -119,7 +119,7 @@ def test_crashes_at_every_event(name):
     """Each pair of crashes at another moment of the two workers' lives, start-up included."""
     samples = 8
     expected = uncoded(name, samples)
-    events = 3 + 2 * escalated(expected)  # connected, assigned, loaded; task and computed
+    events = 5 + 2 * escalated(expected)  # born, kept, connected, assigned, loaded; task, computed
     pairs = list(combinations(range(1, 7), 2))
     for moment in range(2 * (events + 1)):
         run = site(name).run_of(samples=samples)

@@ -176,6 +176,7 @@ def test_cost_of_a_dense_layer_by_hand() -> None:
         workers=5,
         blocks=4,
         worker=Load(4 * (100 * 10 + 10), 4 * 100, 4 * 10, 2 * 100 * 10),
+        total=Load(5 * 4 * (100 * 10 + 10), 5 * 4 * 100, 5 * 4 * 10, 5 * 2 * 100 * 10),
         whole=Load(4 * (100 * 40 + 40), 4 * 100, 4 * 40, 2 * 100 * 40),
     )
     assert msgspec.json.decode(msgspec.json.encode(cost), type=Cost) == cost

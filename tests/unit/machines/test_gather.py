@@ -8,9 +8,28 @@ import numpy as np
 import pytest
 
 from ddnn.machines import gather
-from ddnn.machines.gather import LIMIT, SETTLE_S, Ended, Enough, Failed, Gather
+from ddnn.machines.gather import (
+    LIMIT,
+    LOAD_S,
+    REPEAT_S,
+    SETTLE_S,
+    Ended,
+    Enough,
+    Failed,
+    Gather,
+)
 from ddnn.machines.membership import PROBE_S
-from ddnn.protocol.machine import Connected, Disconnected, Now, Publish, Received, Tick
+from ddnn.machines.worker import WorkerNode
+from ddnn.protocol.machine import (
+    Connected,
+    Disconnected,
+    Load,
+    Loaded,
+    Now,
+    Publish,
+    Received,
+    Tick,
+)
 from ddnn.protocol.messages import Assign, Done, Lend, Status, Task, Tensor
 from ddnn.protocol.topics import Kind, Topic
 
@@ -344,6 +363,19 @@ def test_an_old_connections_will_takes_nobody_away() -> None:
     assert group.machine.live_pieces == {0, 1, 2, 3}
 
 
+@pytest.mark.parametrize("fresh", [True, False], ids=["edge starts", "edge reconnects"])
+def test_a_false_will_that_was_kept_is_corrected_by_the_next_birth(fresh) -> None:
+    group = Group(online=not fresh)
+    if not fresh:
+        group.event(Disconnected())
+        group.event(Connected())
+    group.lend("w0", 0)
+    group.status("w0", "lost", session=7)  # retained; of a connection that w0 had before
+    assert group.machine.live_pieces == frozenset()
+    group.status("w0", "online", session=1)
+    assert group.machine.live_pieces == {0}
+
+
 def test_an_answer_of_a_dead_worker_counts_and_brings_it_not_back() -> None:
     group = Group()
     job = group.scatter()
@@ -517,6 +549,192 @@ def test_a_stalled_spare_gives_way_to_another() -> None:
     assert "x" not in group.assigned[-1]
 
 
+def spares(*names: str, **options: Any) -> Group:
+    """A group whose w0 is lost, and these spares."""
+    group = Group(**options)
+    for name in names:
+        group.status(name)
+        group.lend(name)
+    group.status("w0", "lost")
+    group.wait(SETTLE_S)
+    return group
+
+
+def test_a_spare_that_does_not_load_gives_way_without_any_traffic() -> None:
+    group = spares("x", "y")
+    group.wait(LOAD_S - SETTLE_S)
+    assert group.assigned[-1].get("x") == [0]
+    group.wait(SETTLE_S)
+    assert group.assigned[-1].get("y") == [0]
+    assert "x" not in group.assigned[-1]
+    group.lend("y", 0)
+    group.wait(60.0)
+    assert group.assigned[-1].get("y") == [0]
+    assert group.machine.deadline_s() is None
+    assert group.machine.live_pieces == {0, 1, 2, 3}
+
+
+def test_a_spare_that_did_not_load_is_behind_whoever_comes() -> None:
+    group = spares("x")
+    group.wait(2 * LOAD_S)
+    assert group.assigned[-1].get("x") == [0]  # there is nobody else
+    group.status("y")
+    group.lend("y")
+    group.wait(SETTLE_S)
+    assert group.assigned[-1].get("y") == [0]
+    assert "x" not in group.assigned[-1]
+
+
+@pytest.mark.parametrize("how", ["loads", "starts anew"])
+def test_a_spare_is_trusted_again(how) -> None:
+    group = spares("x")
+    group.wait(2 * LOAD_S)
+    if how == "loads":
+        group.lend("x", 0)
+    else:
+        group.status("x", session=2)
+    group.wait(SETTLE_S)
+    group.status("a")
+    group.lend("a")
+    group.wait(SETTLE_S)
+    assert group.assigned[-1].get("x") == [0]
+    assert "a" not in group.assigned[-1]
+
+
+def test_spares_that_are_slow_to_load_have_their_turn_again_and_longer() -> None:
+    group = spares("x", "y", "z")
+    turns: list[tuple[str, float]] = []
+    for _ in range(100):
+        (turn,) = group.assigned[-1].keys() - group.planned.keys()
+        if not turns or turns[-1][0] != turn:
+            turns.append((turn, group.now_s))
+        group.wait(LOAD_S / 5)
+    assert [turn for turn, _ in turns[:7]] == ["x", "y", "z", "x", "y", "z", "x"]
+    assert turns[3][1] - turns[0][1] == pytest.approx(3 * LOAD_S, abs=LOAD_S)
+    assert turns[6][1] - turns[3][1] == pytest.approx(6 * LOAD_S, abs=LOAD_S)
+    first = len(group.assigned)
+    group.wait(3600.0)  # and they are told now and then, not ever faster
+    assert len(group.assigned) - first <= 3600 / REPEAT_S * 1.1
+
+
+# ---------------------------------------------------------------------- said once more
+
+
+@pytest.mark.parametrize("holds", [[], [3], [1, 3]], ids=str)
+def test_who_holds_other_pieces_is_told_again_until_it_does_not(holds) -> None:
+    """The retained assignment was emptied or overwritten."""
+    group = Group()
+    group.wait(REPEAT_S)
+    group.lend("w1", *holds)
+    group.wait(SETTLE_S)
+    assert len(group.assigned) == 2
+    assert group.assigned[0] == group.assigned[1]
+    group.wait(3 * REPEAT_S)
+    assert len(group.assigned) == 5
+    group.lend("w1", 1)
+    group.wait(10 * REPEAT_S)
+    assert len(group.assigned) == 5
+    assert group.machine.deadline_s() is None
+
+
+@pytest.mark.parametrize("gone", ["lost", "faulty", "without a broker"])
+def test_who_cannot_be_helped_is_not_told_again(gone) -> None:
+    group = Group()
+    group.lend("w1")
+    if gone == "lost":
+        group.status("w1", "lost")
+    elif gone == "faulty":
+        group.machine.distrust({"w1"}, group.now)
+    else:
+        group.event(Disconnected())
+    group.wait(SETTLE_S)
+    told = len(group.assigned)
+    group.wait(10 * REPEAT_S)
+    assert len(group.assigned) == told
+    assert group.machine.deadline_s() is None
+
+
+def test_a_lend_of_another_plan_is_questioned_once() -> None:
+    group = Group()
+    group.wait(REPEAT_S)
+    group.lend("w1", 1, plan="00000000")
+    group.wait(SETTLE_S)
+    assert len(group.assigned) == 2
+    group.wait(10 * REPEAT_S)
+    assert len(group.assigned) == 2
+
+
+class Together:
+    """A group whose workers are real machines; messages arrive at once."""
+
+    def __init__(self) -> None:
+        self.group = Group(online=False)
+        self.workers = {
+            name: WorkerNode("home", name, PLAN, "edge", 4, X.shape) for name in self.group.planned
+        }
+        self.lends = self.heard = 0
+        for name in self.workers:
+            self.group.status(name)
+            self.give(name, Connected())
+        self.settle(SETTLE_S)
+
+    def give(self, name: str, event: Any) -> None:
+        effects = self.workers[name].handle(event, self.group.now)
+        for effect in effects:
+            if isinstance(effect, Publish):
+                assert isinstance(effect.message, Lend)
+                self.lends += 1
+                self.group.event(Received(effect.topic, effect.message))
+        for effect in effects:
+            if isinstance(effect, Load):
+                self.give(name, Loaded(effect.section, True))
+
+    def assign(self, pieces: dict[str, list[int]]) -> None:
+        topic = Topic("home", Kind.ASSIGN, "edge")
+        for name in self.workers:
+            self.give(name, Received(topic, Assign(PLAN, pieces)))
+
+    def settle(self, for_s: float) -> None:
+        until_s = self.group.now_s + for_s
+        while self.group.now_s < until_s:
+            self.group.wait(min(SETTLE_S / 4, until_s - self.group.now_s))
+            while self.heard < len(self.group.assigned):
+                self.heard += 1
+                self.assign(self.group.assigned[self.heard - 1])
+
+
+@pytest.mark.parametrize("what", ["assignment", "lend", "plan"])
+def test_workers_and_gatherer_put_a_foreign_message_right_and_are_quiet_then(what) -> None:
+    site = Together()
+    site.settle(REPEAT_S)
+    assert site.group.machine.live_pieces == {0, 1, 2, 3}
+    assert len(site.group.assigned) == 1
+    lends = site.lends
+    if what == "assignment":
+        site.assign({"w0": [1], "w1": [0], "w2": [], "w3": [3, 2]})
+    elif what == "lend":
+        site.group.lend("w1")
+    else:
+        site.group.lend("w1", plan="00000000")
+    assert site.group.machine.live_pieces != {0, 1, 2, 3}
+    site.settle(2 * SETTLE_S)
+    assert site.group.machine.live_pieces == {0, 1, 2, 3}
+    assert [worker.gauges["pieces_held"] for worker in site.workers.values()] == [1] * 4
+    site.settle(10 * REPEAT_S)
+    assert len(site.group.assigned) == 2
+    assert site.lends - lends <= 16
+    assert site.group.machine.deadline_s() is None
+
+
+def test_two_that_contradict_each_other_do_so_slowly() -> None:
+    """A second gatherer of the same group is a mistake, but no storm."""
+    site = Together()
+    for _ in range(100):
+        site.assign({"w0": [1], "w1": [0]})
+        site.settle(SETTLE_S)
+    assert len(site.group.assigned) <= 2 + 100 * SETTLE_S / REPEAT_S
+
+
 def test_assignments_stay_within_what_a_message_bears(monkeypatch) -> None:
     monkeypatch.setattr(gather, "MAX_PIECES", 5)
     group = Group()
@@ -605,6 +823,38 @@ def test_a_flood_of_strangers_takes_no_room_and_keeps_nobody_out() -> None:
         group.lend(name, *pieces)
     assert group.machine.live_pieces == {0, 1, 2, 3}
     assert len(group.machine.states()) <= gather.MAX_PIECES
+
+
+@pytest.mark.parametrize("state", ["online", "lost"])
+def test_a_flood_of_lenders_keeps_no_spare_out(state) -> None:
+    group = spares("x")
+    group.lend("x", 0)
+    group.done(group.scatter(), 0, "x")
+    group.status("w0", session=2)
+    group.status("y")
+    group.lend("y")
+    group.wait(SETTLE_S)
+    group.lend("x")  # it has answered, and is not needed for now
+    group.status("x", "stopped")
+    group.status("w1", "lost")
+    group.wait(SETTLE_S)
+    assert group.assigned[-1].get("y") == [1]  # it has not answered yet
+    group.status("x")
+    group.status("idle")
+    group.lend("idle")
+    for n in range(2 * gather.MOST_WORKERS):
+        group.status(f"b{n}", "online")
+        group.status(f"b{n}", state)
+        group.lend(f"b{n}")
+    assert {*group.planned, "x", "y"} <= group.machine._workers.keys()
+    assert ("idle" in group.machine._workers) == (state == "lost")  # who is away goes first
+    assert len(group.machine._workers) == gather.MOST_WORKERS
+    group.status("spare")
+    group.lend("spare")
+    assert "spare" in group.machine._workers
+    assert len(group.machine._workers) == gather.MOST_WORKERS
+    group.lend("b0")  # one more of them
+    assert {"spare", "x", "y"} <= group.machine._workers.keys()
 
 
 def test_a_day_of_tasks_takes_no_room() -> None:

@@ -19,7 +19,7 @@ from ddnn.protocol.machine import (
     Tick,
     Unload,
 )
-from ddnn.protocol.messages import Assign, Done, Lend, Task, Tensor
+from ddnn.protocol.messages import Assign, Done, Lend, Status, Task, Tensor
 from ddnn.protocol.topics import Kind, Topic
 
 PLAN = "cd34ef56"
@@ -89,8 +89,31 @@ def test_it_loads_what_it_is_given_and_says_so() -> None:
     assert worker.assign(2, 4) == []  # under way
     worker.loaded(2)
     worker.loaded(4)
-    assert worker.lends == [[], [2], [2, 4]]
+    assert worker.lends == [[], [], [], [2], [2, 4]]
     assert worker.machine.gauges["pieces_held"] == 2
+
+
+def test_every_assignment_is_answered() -> None:
+    """Who says it again may not have heard what is held."""
+    worker = Worker(2)
+    told = len(worker.lends)
+    assert worker.assign(2) == []
+    assert worker.lends[told:] == [[2]]
+    worker.assign(2, plan="00000000")
+    worker.event(Disconnected())
+    worker.assign(2)
+    assert worker.lends[told:] == [[2]]
+
+
+def test_it_hears_what_is_said_of_itself() -> None:
+    """So that the loop can contradict a Will that came too late."""
+    filters = Worker().machine.subscriptions()
+    assert str(Topic("home", Kind.STATUS, "worker1")) in filters
+    assert not any("+" in text for text in filters)  # and nothing of the others
+    worker = Worker(2)
+    status = Status("worker", 9, "lost")
+    assert worker.event(Received(Topic("home", Kind.STATUS, "worker1"), status)) == []
+    assert worker.machine.gauges["pieces_held"] == 1
 
 
 def test_it_gives_back() -> None:
