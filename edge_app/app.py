@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import click
 import msgspec
@@ -26,6 +26,9 @@ from ddnn.runtime.bundle import Bundle, load_bundle, read_manifest
 from ddnn.runtime.loop import Identity, Loop
 from ddnn.runtime.service import ddnn_version, run_until_signal
 from ddnn.runtime.settings import NodeSettings
+
+if TYPE_CHECKING:
+    from ddnn.coding.sharing_node import SharingNode
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +106,7 @@ class Edge:
     machine: Machine
     sections: dict[str, Section]
     observe: Callable[[Event], None] | None = None
+    report: Callable[[], tuple[Mapping[str, int], Mapping[str, float]]] | None = None
     says: str = ""
 
 
@@ -136,7 +140,29 @@ def share(settings: EdgeSettings, bundle: Bundle, edge: Machine) -> Edge:
     sections = {**bundle.sections, **plan.load(LiteRtSection, HEAD, TAIL)}
     of = plan.deployment
     says = f"shares {of.layer} by plan {plan.id} among {', '.join(of.workers)}"
-    return Edge(bundle, machine, sections, OtherPlans(plan.id), says)
+    return Edge(bundle, machine, sections, OtherPlans(plan.id), Notices(machine), says)
+
+
+class Notices:
+    """Logs, as often as statistics are sent, which workers came and went, and what follows."""
+
+    def __init__(self, machine: SharingNode) -> None:
+        self._machine = machine
+        self._states: dict[str, str] = {}
+        self._enough = False
+
+    def __call__(self) -> tuple[Mapping[str, int], Mapping[str, float]]:
+        for name, worker in self._machine.states().items():
+            if self._states.get(name, "lost") != worker.state:
+                shards = ", ".join(map(str, worker.pieces)) or "none"
+                log.info("worker %s is %s, its shards: %s", name, worker.state, shards)
+            self._states[name] = worker.state
+        if self._enough and not self._machine.decodable:
+            log.warning("the live workers do not suffice: the layer is not shared until they do")
+        if not self._enough and self._machine.decodable:
+            log.info("the live workers suffice: the layer is shared")
+        self._enough = self._machine.decodable
+        return {}, {}
 
 
 def check(settings: EdgeSettings) -> None:
@@ -188,6 +214,7 @@ def run(settings: EdgeSettings) -> None:
         edge.sections,
         answer_log=answers,
         observe=edge.observe,
+        report=edge.report,
         announce=announcements(settings, edge.bundle.manifest),
         stats_every_s=settings.stats_every_s,
     )

@@ -32,7 +32,7 @@ from ddnn.protocol.machine import (
     Publish,
     Received,
 )
-from ddnn.protocol.messages import Sharing
+from ddnn.protocol.messages import Sharing, WorkerState
 from ddnn.protocol.topics import Kind, Topic
 
 CHECK_S = 0.5  # how often surplus answers are looked at: do they agree?
@@ -126,6 +126,15 @@ class SharingNode:
             if self._gather.connected:
                 effects.append(Publish(self._topic(), self._state()))
         return effects
+
+    @property
+    def decodable(self) -> bool:
+        """Whether the live workers suffice."""
+        return self._gather.possible
+
+    def states(self) -> dict[str, WorkerState]:
+        """How each worker does."""
+        return self._gather.states()
 
     # ------------------------------------------------------------------ a sample
 
