@@ -248,19 +248,20 @@ def prepare(
 def share(plan: Plan, redundancy: str, workers: int, tolerate: int | None, layer: str) -> None:
     """Plan how the edge shares its layer; kept beside the bundles, for it takes some seconds."""
     from ddnn.cli.plan import named, plan_bundle
-    from ddnn.runtime.deployment import PLAN, read_plan
+    from ddnn.runtime.deployment import read_plan
 
     tolerate = (0 if redundancy == "none" else 1) if tolerate is None else tolerate
     bundle_id = read_manifest(plan.bundle)[1]
     name = f"{bundle_id}-{redundancy}-{workers}-{tolerate}-{layer or 'heaviest'}"
     plan.sharing = home() / "plans" / name
-    if not (plan.sharing / PLAN).exists():
+    try:
+        deployment = read_plan(plan.sharing, bundle_id).deployment
+    except ConfigError:  # none yet, or one of another version
         _say(f"planning {redundancy} redundancy on {workers} workers")
-        plan_bundle(
+        deployment, _ = plan_bundle(
             plan.bundle, plan.sharing, redundancy=redundancy, power=named(str(workers)),
             tolerate=tolerate, layer=layer,
         )  # fmt: skip
-    deployment = read_plan(plan.sharing, bundle_id).deployment
     plan.section, plan.workers = deployment.section, list(deployment.workers)
 
 
