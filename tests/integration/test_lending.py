@@ -170,7 +170,7 @@ def slow_plan(out: Path, bundle: str, worker: str) -> np.ndarray:
         tolerate=0, code="uncoded", s=0, generator=[[1.0]], units=WIDTH,
         input_shape=(ROWS, WIDTH), shard_shape=(ROWS, WIDTH), workers={worker: (0,)},
         sections={"head": entry, "tail": entry, "shard0": entry}, golden=golden,
-        cost=Cost(1, 1, load, load), certificate=Checked(1.0, (), True, 1),
+        cost=Cost(1, 1, load, load, load), certificate=Checked(1.0, (), True, 1),
     ))  # fmt: skip
     return kernel
 
