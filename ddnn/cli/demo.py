@@ -250,9 +250,9 @@ def share(plan: Plan, redundancy: str, workers: int, tolerate: int | None, layer
     from ddnn.cli.plan import named, plan_bundle
     from ddnn.runtime.deployment import read_plan
 
-    tolerate = (0 if redundancy == "none" else 1) if tolerate is None else tolerate
     bundle_id = read_manifest(plan.bundle)[1]
-    name = f"{bundle_id}-{redundancy}-{workers}-{tolerate}-{layer or 'heaviest'}"
+    lost = "default" if tolerate is None else tolerate
+    name = f"{bundle_id}-{redundancy}-{workers}-{lost}-{layer or 'heaviest'}"
     plan.sharing = home() / "plans" / name
     try:
         deployment = read_plan(plan.sharing, bundle_id).deployment

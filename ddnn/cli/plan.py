@@ -97,8 +97,10 @@ def plan(
             click.echo(json.dumps(report))
         else:
             click.echo(text(report))
+            from ddnn.runtime.deployment import DIRECTORY  # needs scipy, as planning does
+
             click.echo(
-                f"Copy {out or bundle / 'deployment'} to every node with the bundle; running edges "
+                f"Copy {out or bundle / DIRECTORY} to every node with the bundle; running edges "
                 "and workers take it when they are started again.",
                 err=True,
             )

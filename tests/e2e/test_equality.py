@@ -23,6 +23,7 @@ from tests.parts import need_data
 
 def answers_to(site, samples: int):
     """The stored answers to `samples` consecutive samples, by sample number."""
+    settle(site)
     first = site.tick(0.5) + 1
     wanted = range(first, first + samples)
     while site.tick() < wanted.stop:
@@ -36,17 +37,28 @@ def answers_to(site, samples: int):
     pytest.fail(f"{samples - len(stored)} of {samples} samples have no stored answer")
 
 
+def settle(site) -> None:
+    """Until the answers of a whole second are full: a cloud that was slow to start is suspected
+    for a while, and so is a camera."""
+    until_s = time.monotonic() + 20
+    while time.monotonic() < until_s:
+        now = site.tick(-0.5)
+        with site.watcher.lock:
+            answers = [site.watcher.answers.get(s) for s in range(now - int(site.rate_hz), now)]
+        if all(answer is not None and answer.quality == "full" for answer in answers):
+            return
+        time.sleep(0.1)
+    pytest.fail("no second of full answers within 20 s")
+
+
 def assert_equal(site, bundle: Path, images: np.ndarray, labels: np.ndarray) -> None:
     loaded = load_bundle(bundle, LiteRtSection)
     manifest = loaded.manifest
     stored = answers_to(site, len(images))
-    # A machine that stands still for seconds degrades answers, which say so: hardly any may.
-    full = {sample: answer for sample, answer in stored.items() if answer.quality == "full"}
-    short = [answer for answer in stored.values() if answer.quality != "full"]
-    assert len(short) <= len(stored) // 100, short[:3]
     exits = set()
-    for sample, answer in full.items():
+    for sample, answer in stored.items():
         expected = infer(manifest, loaded.sections, images[sample % len(images)])
+        assert answer.quality == "full", answer
         assert (answer.label, answer.exit) == (expected.label, expected.exit)
         assert answer.probabilities == expected.probabilities
         assert answer.eta == expected.eta
@@ -54,12 +66,12 @@ def assert_equal(site, bundle: Path, images: np.ndarray, labels: np.ndarray) -> 
         exits.add(answer.exit)
     assert exits == {"local", "edge", "cloud"}
     members = len(manifest.hierarchy.devices)
-    payload = np.mean([answer.payload_bytes / members for answer in full.values()])
-    local = np.mean([answer.exit == "local" for answer in full.values()])
+    payload = np.mean([answer.payload_bytes / members for answer in stored.values()])
+    local = np.mean([answer.exit == "local" for answer in stored.values()])
     filters, outputs = manifest.device_features[-1], int(np.prod(manifest.device_features[:-1]))
     c = communication_bytes(len(manifest.classes), local, filters, outputs)
     assert payload == pytest.approx(c, abs=1e-9)  # the paper's formula, counted on the wire
-    assert all(answer.wire_bytes > answer.payload_bytes for answer in full.values())
+    assert all(answer.wire_bytes > answer.payload_bytes for answer in stored.values())
 
 
 def test_scenes(open_site, scenes_bundle, scenes_frames, scenes_split):
