@@ -2,16 +2,54 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.alone import Alone, MachineLock
 from tests.browser.chromium import browser, opened, problems  # noqa: F401  fixtures
 from tests.postgres import Postgres, running_postgres
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# A shell that starts the tests in the background has SIGINT ignored, and so would every process
+# that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    distributing = config.getoption("numprocesses", None) and not hasattr(config, "workerinput")
+    lock = MachineLock()
+    if not distributing and not config.option.collectonly:
+        lock.take(exclusive=False)
+    config.pluginmanager.register(Alone(lock))
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: most of the time of most tests is waiting."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """The directory that `make` fills, the same for all workers of a run."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        directory = factory.mktemp("once") / name
+        make(directory)
+        return directory
+    directory = factory.getbasetemp().parent / "once" / name
+    directory.parent.mkdir(exist_ok=True)
+    with directory.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = directory.with_suffix(".done")
+        if not done.exists():
+            make(directory)
+            done.touch()
+    return directory
 
 
 @pytest.fixture(scope="session")
@@ -59,33 +97,38 @@ def balance(bundle: Path, images) -> Path:
 @pytest.fixture(scope="session")
 def scenes_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Configuration (e) on scenes, trained briefly: enough for every exit to answer some."""
-    from ddnn.adapters.litert import LiteRtSection
-    from ddnn.data import load
-    from ddnn.exits.hierarchy import configuration
-    from ddnn.training.recipes import recipe
-    from ddnn.training.train import train
 
-    out = tmp_path_factory.mktemp("bundles") / "scenes-e"
-    chosen = recipe("scenes", steps=150)
-    train(
-        load("scenes", samples=(600, 200, 50)),
-        configuration("e", 6, exit_scheme="AP", fusion_scheme="CC"),
-        out,
-        LiteRtSection,
-        name="scenes-e",
-        data="scenes",
-        architecture=chosen.architecture,
-        how=chosen.fit,
-        score_type="float32",
-    )
-    return balance(out, load("scenes", samples=(50, 50, 50)).validation.images)
+    def make(out: Path) -> None:
+        from ddnn.adapters.litert import LiteRtSection
+        from ddnn.data import load
+        from ddnn.exits.hierarchy import configuration
+        from ddnn.training.recipes import recipe
+        from ddnn.training.train import train
+
+        chosen = recipe("scenes", steps=150)
+        train(
+            load("scenes", samples=(600, 200, 50)),
+            configuration("e", 6, exit_scheme="AP", fusion_scheme="CC"),
+            out,
+            LiteRtSection,
+            name="scenes-e",
+            data="scenes",
+            architecture=chosen.architecture,
+            how=chosen.fit,
+            score_type="float32",
+        )
+        balance(out, load("scenes", samples=(50, 50, 50)).validation.images)
+
+    return made_once(tmp_path_factory, "scenes-e", make)
 
 
 @pytest.fixture(scope="session")
 def scenes_plan(scenes_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The heaviest layer of its edge on worker1 to worker6, any two of which may vanish."""
-    from ddnn.cli.plan import named, plan_bundle
 
-    out = tmp_path_factory.mktemp("plans") / "coded-6-2"
-    plan_bundle(scenes_bundle, out, redundancy="coded", power=named("6"), tolerate=2)
-    return out
+    def make(out: Path) -> None:
+        from ddnn.cli.plan import named, plan_bundle
+
+        plan_bundle(scenes_bundle, out, redundancy="coded", power=named("6"), tolerate=2)
+
+    return made_once(tmp_path_factory, "coded-6-2", make)

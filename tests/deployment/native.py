@@ -102,12 +102,9 @@ class Native:
         return re.sub(pattern, lambda match: found[match[0]], text)
 
     def environment(self, name: str) -> dict[str, str]:
-        """What the image and the service set, and PATH."""
+        """What the image and the service set, and what this machine needs to run it."""
         service = self.services[name.split("#")[0]]
-        given = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "LANG": "C.UTF-8"}
-        given["PYTHONPATH"] = str(ROOT)
-        given["OMP_NUM_THREADS"] = "1"
-        given["TMPDIR"] = str(self.directory / name / "tmp")
+        given: dict[str, str] = {}
         given["HOSTNAME"] = sha256(name.encode()).hexdigest()[:12]  # as an engine does
         if "build" in service:
             image = dict(self._stages["base"])["ENV"]
@@ -118,7 +115,15 @@ class Native:
             given |= {"DDNN_BROKER_HOST": "127.0.0.1", "DDNN_BROKER_PORT": str(self.ports[broker])}
         if "DDNN_HTTP_PORT" in given:
             given["DDNN_HTTP_PORT"] = str(self.ports["dashboard"])
-        return {key: self.here(name, value) for key, value in given.items()}
+        machine = {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            "LANG": "C.UTF-8",
+            "OMP_NUM_THREADS": "1",
+            "TMPDIR": str(self.directory / name / "tmp"),
+        }
+        # A clone of the repository below /tmp is none of the container's paths.
+        return {key: self.here(name, value) for key, value in given.items()} | machine
 
     def command(self, name: str) -> list[str]:
         service = self.services[name.split("#")[0]]

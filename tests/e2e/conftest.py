@@ -13,6 +13,7 @@ from ddnn.cli.demo import Plan, Site, command_of
 from ddnn.data import Split, load_samples
 from ddnn.runtime.bundle import read_manifest
 from ddnn.runtime.deployment import read_plan
+from tests.conftest import made_once
 from tests.parts import need_mosquitto
 
 
@@ -31,7 +32,9 @@ def export_frames(split: Split, path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def scenes_frames(scenes_split: Split, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export_frames(scenes_split, tmp_path_factory.mktemp("scenes") / "frames")
+    return made_once(
+        tmp_path_factory, "scenes-frames", lambda path: export_frames(scenes_split, path)
+    )
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ import pytest
 
 from tests.browser.chromium import text, tile, wait_for
 
+pytestmark = pytest.mark.alone
+
 BROKER_SAID_S = 5.0
 RATE_HZ = 10.0
 

@@ -20,6 +20,8 @@ from tests.conftest import balance
 from tests.e2e.conftest import export_frames
 from tests.parts import need_data
 
+pytestmark = pytest.mark.alone
+
 
 def answers_to(site, samples: int):
     """The stored answers to `samples` consecutive samples, by sample number."""

@@ -11,6 +11,8 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.alone
+
 DEADLINE_S = 1.5
 DOWN_S = 2.5
 RECOVER_S = 20.0

@@ -29,6 +29,8 @@ from ddnn.runtime.bundle import load_bundle
 from ddnn.runtime.deployment import PLAN, read_plan
 from tests.integration.site import Voice, run
 
+pytestmark = pytest.mark.alone
+
 RATE_HZ = 20.0
 DEADLINE_S = 2.5
 # Long beside what a busy test machine takes. With s gone nothing ever waits for them.

@@ -33,6 +33,8 @@ from tests.integration.test_device import Site, site, write_pictures  # noqa: F4
 from tests.parts import need
 from tests.unit.apps.picamera2_made import install
 
+pytestmark = pytest.mark.alone
+
 SHAPE = (32, 32, 3)
 IN_TIME_S = 20.0
 SERVER = Path(__file__).with_name("rtsp_server.py")
