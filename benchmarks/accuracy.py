@@ -55,9 +55,15 @@ def train_fold(data: str, fold: int, seed: int, steps: int | None, out: Path) ->
     hierarchy = _hierarchy(chosen.schemes)
     started_s = time.monotonic()
     train(
-        dataset, hierarchy, out / f"bundle{fold}", LiteRtSection, name=f"fold{fold}",
-        data="eth80", architecture=chosen.architecture, how=chosen.fit,
-    )  # fmt: skip
+        dataset,
+        hierarchy,
+        out / f"bundle{fold}",
+        LiteRtSection,
+        name=f"fold{fold}",
+        data="eth80",
+        architecture=chosen.architecture,
+        how=chosen.fit,
+    )
     seconds = time.monotonic() - started_s
     bundle = load_bundle(out / f"bundle{fold}", LiteRtSection)
     kept: dict[str, Any] = {
@@ -183,13 +189,24 @@ def run(data: str, folds: list[int], seed: int, steps: int | None, jobs: int) ->
 
         def one(fold: int) -> None:
             command = [
-                sys.executable, "-m", "benchmarks.accuracy", "--data", data, "--fold", str(fold),
-                "--seed", str(seed), "--work", directory,
-            ]  # fmt: skip
+                sys.executable,
+                "-m",
+                "benchmarks.accuracy",
+                "--data",
+                data,
+                "--fold",
+                str(fold),
+                "--seed",
+                str(seed),
+                "--work",
+                directory,
+            ]
             threads = str(max(1, (os.cpu_count() or 1) // jobs))
             environment = {
-                **os.environ, "TF_NUM_INTRAOP_THREADS": threads, "TF_NUM_INTEROP_THREADS": "1",
-            }  # fmt: skip
+                **os.environ,
+                "TF_NUM_INTRAOP_THREADS": threads,
+                "TF_NUM_INTEROP_THREADS": "1",
+            }
             if steps:
                 command += ["--steps", str(steps)]
             done = subprocess.run(

@@ -103,8 +103,10 @@ class Listener:
 def measured(command: list[str], bundle: Path, node: str) -> dict[str, Any]:
     done = subprocess.run(
         [*command, "-c", MEASURE, str(bundle), node],
-        stdout=subprocess.PIPE, check=True, timeout=INSTALL_S,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        check=True,
+        timeout=INSTALL_S,
+    )
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
@@ -117,12 +119,32 @@ def take_turn(
         site.fleet.signal(node, signal.SIGTERM)
         psutil.Process(site.fleet.pid(node)).wait(10)
     began_s = time.monotonic()
-    site.fleet.start(node, [
-        *python, "-m", "device_app", "--node", node, "--site", SITE,
-        "--bundle", str(site.plan.bundle), "--state", str(site.state),
-        "--broker-port", str(site.port), "--source", f"frames:{site.plan.frames}",
-        "--rate-hz", str(RATE_HZ), "--deadline-s", str(DEADLINE_S), "--window-s", str(WINDOW_S),
-    ])  # fmt: skip
+    site.fleet.start(
+        node,
+        [
+            *python,
+            "-m",
+            "device_app",
+            "--node",
+            node,
+            "--site",
+            SITE,
+            "--bundle",
+            str(site.plan.bundle),
+            "--state",
+            str(site.state),
+            "--broker-port",
+            str(site.port),
+            "--source",
+            f"frames:{site.plan.frames}",
+            "--rate-hz",
+            str(RATE_HZ),
+            "--deadline-s",
+            str(DEADLINE_S),
+            "--window-s",
+            str(WINDOW_S),
+        ],
+    )
     took_s = listener.wait_online(began_s)
     time.sleep(2.0)  # its camera is opened
     first = site.tick(0.5) + 1
@@ -158,8 +180,10 @@ def compare(plan: Plan, node: str, answers: list[Answer], listener: Listener) ->
         voted.append(abs(answer.votes[node][1] - probability))
         answered.append(np.abs(np.subtract(answer.probabilities, expected.probabilities)).max())
         if (answer.votes[node][0], answer.label, answer.exit) != (
-            label, expected.label, expected.exit,
-        ):  # fmt: skip
+            label,
+            expected.label,
+            expected.exit,
+        ):
             wrong.append(f"sample {answer.sample}: {answer} where {expected} was expected")
     differences = {
         name: float(np.max(values, initial=0.0))
@@ -201,16 +225,23 @@ def main() -> None:
         state = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ddnn-arm64-")))
         plan.bundle = variant(plan.bundle, state / "bundle", NEVER)
         site = Site(
-            plan, "mosquitto", state, rate_hz=RATE_HZ, deadline_s=DEADLINE_S, window_s=WINDOW_S,
+            plan,
+            "mosquitto",
+            state,
+            rate_hz=RATE_HZ,
+            deadline_s=DEADLINE_S,
+            window_s=WINDOW_S,
             http_port=free_port(),
-        )  # fmt: skip
+        )
         stack.callback(site.close)
         site.start()
         listener = Listener(site.port, devices[0])
         stack.callback(listener.close)
         shares = [f"--share={path}" for path in (plan.frames, state)]
-        pythons = {"native": [sys.executable],
-                   "emulated": [str(SCRIPT), str(arguments.root), *shares, PYTHON]}  # fmt: skip
+        pythons = {
+            "native": [sys.executable],
+            "emulated": [str(SCRIPT), str(arguments.root), *shares, PYTHON],
+        }
         for way, python in pythons.items():
             figures, answers = take_turn(site, listener, devices[0], python, arguments.samples)
             report[way] = {

@@ -116,8 +116,12 @@ def main() -> None:
     parser.add_argument("--devices", type=int, default=6)
     parser.add_argument("--rate-hz", type=float, default=20.0)
     for name, size in (
-        ("scores", 60), ("features", 80), ("escalate", 20), ("uplink", 80), ("result", 500),
-    ):  # fmt: skip
+        ("scores", 60),
+        ("features", 80),
+        ("escalate", 20),
+        ("uplink", 80),
+        ("result", 500),
+    ):
         parser.add_argument(f"--{name}-bytes", type=int, default=size)
     arguments = parser.parse_args(namespace=argparse.Namespace(stop=threading.Event(), phase_s=0.0))
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -49,8 +49,11 @@ def main() -> None:
     parse.add_argument("--edges", type=int, default=20, help="sites: how many [20]")
     parse.add_argument("--devices", type=int, default=6, help="sites: per edge [6]")
     parse.add_argument("--seconds", type=float, default=20.0, help="sites: per rate [20]")
-    parse.add_argument("--rates", default="2,5,10,15,20,25,30,40,50,60",
-                       help="sites: samples per second of each edge to try")  # fmt: skip
+    parse.add_argument(
+        "--rates",
+        default="2,5,10,15,20,25,30,40,50,60",
+        help="sites: samples per second of each edge to try",
+    )
     parse.add_argument("--answers", type=int, default=30_000, help="ingest: how many [30000]")
     parse.add_argument("--stored", type=int, default=1_000_000, help="page: answers [1000000]")
     parse.add_argument("--requests", type=int, default=50, help="page: per path [50]")

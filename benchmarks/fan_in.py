@@ -51,10 +51,16 @@ class Ear:
         self.results: list[tuple[str, bytes, float]] = []
         self.sizes: dict[str, int] = {}
         self._port = port
-        self._client = bare.connect("ear", port, [
-            f"{READY}/+", topic_filter(Kind.STATUS, EVERYWHERE), topic_filter(Kind.RESULT),
-            "bare/v1/+/result",
-        ])  # fmt: skip
+        self._client = bare.connect(
+            "ear",
+            port,
+            [
+                f"{READY}/+",
+                topic_filter(Kind.STATUS, EVERYWHERE),
+                topic_filter(Kind.ANSWER),
+                "bare/v1/+/result",
+            ],
+        )
         self._client.on_message = self._on_message
         self._client.loop_start()
 
@@ -95,8 +101,15 @@ class Ear:
 class Bench:
     """Broker, cloud and sites as processes, of the system or of the bare exchange."""
 
-    def __init__(self, plan: Plan | None, edges: int, devices: int, exit_: str, state: Path,
-                 sizes: Sizes | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        plan: Plan | None,
+        edges: int,
+        devices: int,
+        exit_: str,
+        state: Path,
+        sizes: Sizes | None = None,
+    ) -> None:
         self.edges = edges
         self.sites = [f"site{number + 1}" for number in range(edges)]
         self.state = state
@@ -115,12 +128,31 @@ class Bench:
             self.ear.ready.add("cloud")
             more = ["--bare", *rest]
         else:
-            common = ["--bundle", str(plan.bundle), "--state", str(state),
-                      "--deadline-s", str(DEADLINE_S)]  # fmt: skip
-            self.fleet.start("cloud", [
-                *python, "cloud_app", "--site", EVERYWHERE, "--node", "cloud", *common,
-                "--broker-port", str(self.port), "--http-port", str(brokers.free_port()),
-            ], {"OMP_NUM_THREADS": "1"})  # fmt: skip
+            common = [
+                "--bundle",
+                str(plan.bundle),
+                "--state",
+                str(state),
+                "--deadline-s",
+                str(DEADLINE_S),
+            ]
+            self.fleet.start(
+                "cloud",
+                [
+                    *python,
+                    "cloud_app",
+                    "--site",
+                    EVERYWHERE,
+                    "--node",
+                    "cloud",
+                    *common,
+                    "--broker-port",
+                    str(self.port),
+                    "--http-port",
+                    str(brokers.free_port()),
+                ],
+                {"OMP_NUM_THREADS": "1"},
+            )
             more = [*common, "--port", str(self.port), "--frames", str(plan.frames)]
         for number, site in enumerate(self.sites):
             phase = ["--phase", str(number / edges)]
@@ -177,7 +209,7 @@ class Bench:
                 phase = self.sites.index(site) / self.edges
                 captured_s = (sample + phase) / rate_hz
             else:
-                answer = decode(Kind.RESULT, payload)
+                answer = decode(Kind.ANSWER, payload)
                 assert isinstance(answer, Answer)
                 sample, captured_s = answer.sample, answer.captured_at_s
             if sample in wanted:
@@ -243,9 +275,13 @@ THRESHOLDS = {"local": ALWAYS, "cloud": NEVER}
 
 
 def measure(
-    plan: Plan, edges: int, devices: int, seconds: float, rates: Sequence[float],
+    plan: Plan,
+    edges: int,
+    devices: int,
+    seconds: float,
+    rates: Sequence[float],
     exits: Sequence[str] = tuple(THRESHOLDS),
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """All samples answered locally, and all of them by the cloud, each beside the bare exchange."""
     report: dict[str, Any] = {"edges": edges, "devices": devices}
     for exit_ in exits:

@@ -72,7 +72,7 @@ class Listener:
             return
         topic = parse(message.topic)
         self.sizes[topic.kind.name.lower()] = len(message.payload)
-        if topic.kind is Kind.RESULT:
+        if topic.kind is Kind.ANSWER:
             answer = decode(topic.kind, message.payload)
             assert isinstance(answer, Answer)
             self.arrived_s[answer.sample] = now_s
@@ -100,13 +100,22 @@ def bare_latency(tier: str, sizes: dict[str, int], devices: int, seconds: float)
         brokers.wait_until_listening(port)
         more = [word for name, size in sizes.items() for word in (f"--{name}-bytes", str(size))]
         command = [sys.executable, "-m", "benchmarks.bare"]
-        options = ["--port", str(port), "--exit", tier, "--devices", str(devices),
-                   "--rate-hz", str(RATE_HZ), *more]  # fmt: skip
+        options = [
+            "--port",
+            str(port),
+            "--exit",
+            tier,
+            "--devices",
+            str(devices),
+            "--rate-hz",
+            str(RATE_HZ),
+            *more,
+        ]
         fleet.start("edge", [*command, "edge", *options])
         fleet.start("cloud", [*command, "cloud", *options])
         for i in range(devices):
             fleet.start(f"cam{i + 1}", [*command, "device", "--node", f"cam{i + 1}", *options])
-        listener = Listener(port, [f"{ROOT}/result"])
+        listener = Listener(port, [f"{ROOT}/answer"])
         stack.callback(listener.close)
         time.sleep(2.0)
         first = int(time.time() * RATE_HZ)
@@ -126,7 +135,7 @@ def system_latency(plan: Plan, seconds: float) -> tuple[list[float], dict[str, i
         time.sleep(1.5)
         everything.close()
         sizes = {k: everything.sizes[k] for k in SIZES if k in everything.sizes}
-        listener = Listener(site.port, [topic_filter(Kind.RESULT, "demo")])  # as the bare one
+        listener = Listener(site.port, [topic_filter(Kind.ANSWER, "demo")])  # as the bare one
         stack.callback(listener.close)
         time.sleep(0.5)
         first = site.tick()
@@ -183,11 +192,27 @@ def device_start(plan: Plan, times: int = 5) -> dict[str, float]:
             time.sleep(0.3)
             began_s = time.perf_counter()
             process = subprocess.Popen(
-                [sys.executable, "-m", "device_app", "--node", node, "--site", f"start{turn}",
-                 "--bundle", str(plan.bundle), "--state", str(state), "--broker-port", str(port),
-                 "--source", f"frames:{plan.frames}", "--rate-hz", "50"],
+                [
+                    sys.executable,
+                    "-m",
+                    "device_app",
+                    "--node",
+                    node,
+                    "--site",
+                    f"start{turn}",
+                    "--bundle",
+                    str(plan.bundle),
+                    "--state",
+                    str(state),
+                    "--broker-port",
+                    str(port),
+                    "--source",
+                    f"frames:{plan.frames}",
+                    "--rate-hz",
+                    "50",
+                ],
                 stderr=subprocess.DEVNULL,
-            )  # fmt: skip
+            )
             assert online.wait(20)
             starts.append(time.perf_counter() - began_s)
             time.sleep(2.0)
@@ -237,8 +262,9 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as directory:
         for tier, threshold, names in (
-            ("local", ALWAYS, ["cam1"]), ("cloud", NEVER, ["cam1", "edge", "cloud"]),
-        ):  # fmt: skip
+            ("local", ALWAYS, ["cam1"]),
+            ("cloud", NEVER, ["cam1", "edge", "cloud"]),
+        ):
             bundle = variant(plan.bundle, Path(directory) / tier, threshold)
             forced = Plan(plan.manifest, bundle, plan.frames, plan.labels)
             own_ms = section_ms(bundle, names)

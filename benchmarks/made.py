@@ -62,5 +62,5 @@ def _answer(random: np.random.Generator, sample: int, captured_at_s: float, bund
         payload_bytes=12 * len(members),
         wire_bytes=70 * len(members),
         votes=dict.fromkeys(members, (label, sure)),
-        passed=[(name, label, 1 - c) for name in exits[:deep]],
+        exit_trace=[(name, label, 1 - c) for name in exits[:deep]],
     )

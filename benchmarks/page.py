@@ -37,9 +37,13 @@ AIM_S = 1.0
 READY_S = 30.0
 LOAD_S = 30.0
 CHROMIUM_OPTIONS = [
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--no-first-run",
+    "--disable-component-update",
+    "--disable-sync",
+]
 SHOWN = """wanted => [...document.querySelectorAll('#headline dd')]
     .some(part => part.textContent.replace(/\\s/g, ' ') === wanted)"""
 
@@ -141,11 +145,32 @@ def served(url: str, count: int, bundle: Path, times: int) -> dict[str, Any]:
         broker, port = brokers.free_port(), brokers.free_port()
         fleet.start("broker", brokers.command("mosquitto", broker, state))
         brokers.wait_until_listening(broker)
-        fleet.start("page", [
-            sys.executable, "-m", "cloud_app", "--serve", "page", "--node", "page",
-            "--site", "all", "--bundle", str(bundle), "--state", str(state), "--database", url,
-            "--broker-port", str(broker), "--http-port", str(port), "--sign-in", "off",
-        ])  # fmt: skip
+        fleet.start(
+            "page",
+            [
+                sys.executable,
+                "-m",
+                "cloud_app",
+                "--serve",
+                "page",
+                "--node",
+                "page",
+                "--site",
+                "all",
+                "--bundle",
+                str(bundle),
+                "--state",
+                str(state),
+                "--database",
+                url,
+                "--broker-port",
+                str(broker),
+                "--http-port",
+                str(port),
+                "--sign-in",
+                "off",
+            ],
+        )
         _wait_until_served(fleet, port)
         first = loads(port, count, 1)  # the server's first: no cache of it is warm
         result = {

@@ -43,8 +43,7 @@ from ddnn.errors import DdnnError
 from ddnn.exits.inference import run_devices, run_exits
 from ddnn.exits.manifest import judge
 from ddnn.protocol.codec import decode, encode
-from ddnn.protocol.messages import Answer, Sharing, Task, Tensor
-from ddnn.protocol.messages import Done as DoneMessage
+from ddnn.protocol.messages import Answer, OffloadState, Result, Task, Tensor
 from ddnn.protocol.topics import Kind, Topic, topic_filter
 from ddnn.runtime.bundle import load_bundle, read_manifest
 from ddnn.runtime.deployment import Plan as Sharded
@@ -86,8 +85,9 @@ class Effort:
 
 
 FULL = Effort(rounds=3, cycles=2, free_s=2.5, hit_s=3.0, bare_s=4.0)
-QUICK = Effort(1, 1, free_s=0.5, hit_s=0.6, bare_s=0.5, settle_s=0.3,
-               systems=("coded", "none", "alone"))  # fmt: skip
+QUICK = Effort(
+    1, 1, free_s=0.5, hit_s=0.6, bare_s=0.5, settle_s=0.3, systems=("coded", "none", "alone")
+)
 
 
 @dataclass
@@ -107,26 +107,31 @@ class Ear:
     def __init__(self, port: int, command: tuple[str, bytes]) -> None:
         self.results: dict[int, tuple[bytes, float]] = {}  # by sample, the first to arrive
         self.newest: tuple[int, float] = (0, 0.0)  # sample that the edge answered, arrival
-        self.sharing: tuple[Sharing, float] | None = None
-        self.told: list[tuple[float, Sharing]] = []
-        self._client = connect("ear", port, [
-            topic_filter(Kind.RESULT, SITE), topic_filter(Kind.SHARING, SITE),
-        ])  # fmt: skip
+        self.sharing: tuple[OffloadState, float] | None = None
+        self.told: list[tuple[float, OffloadState]] = []
+        self._client = connect(
+            "ear",
+            port,
+            [
+                topic_filter(Kind.ANSWER, SITE),
+                topic_filter(Kind.OFFLOAD, SITE),
+            ],
+        )
         self._client.on_message = self._on_message
         self._client.loop_start()
         self._client.publish(*command, 1, True)
 
     def _on_message(self, _c: object, _u: object, message: paho.MQTTMessage) -> None:
         now_s, payload = time.time(), bytes(message.payload)
-        if message.topic.endswith("/result"):
-            answer = decode(Kind.RESULT, payload)
+        if message.topic.endswith("/answer"):
+            answer = decode(Kind.ANSWER, payload)
             assert isinstance(answer, Answer)
             self.results.setdefault(answer.sample, (payload, now_s))
             if answer.node == EDGE:
                 self.newest = (answer.sample, now_s)
         else:
-            state = decode(Kind.SHARING, payload)
-            assert isinstance(state, Sharing)
+            state = decode(Kind.OFFLOAD, payload)
+            assert isinstance(state, OffloadState)
             self.sharing = (state, now_s)
             self.told.append((now_s, state))
 
@@ -138,8 +143,13 @@ class Ear:
 class Bench:
     """Broker and cameras for the whole run; edge and workers of one system after the other."""
 
-    def __init__(self, plan: Plan, plans: dict[str, Sharded], state: Path, settle_s: float,
-                 ) -> None:  # fmt: skip
+    def __init__(
+        self,
+        plan: Plan,
+        plans: dict[str, Sharded],
+        state: Path,
+        settle_s: float,
+    ) -> None:
         self._plan, self._plans, self._state, self._settle_s = plan, plans, state, settle_s
         self.fleet = Fleet(state / "logs")
         self.port = brokers.free_port()
@@ -162,10 +172,25 @@ class Bench:
         state = self._state / f"{node}-{self._starts}"
         state.mkdir()
         command = [
-            sys.executable, "-m", module, "--node", node, "--site", SITE,
-            "--bundle", str(self._plan.bundle), "--state", str(state), "--mqtt", "5",
-            "--broker-port", str(self.port), "--deadline-s", str(DEADLINE_S), *more,
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            module,
+            "--node",
+            node,
+            "--site",
+            SITE,
+            "--bundle",
+            str(self._plan.bundle),
+            "--state",
+            str(state),
+            "--mqtt",
+            "5",
+            "--broker-port",
+            str(self.port),
+            "--deadline-s",
+            str(DEADLINE_S),
+            *more,
+        ]
         self.fleet.start(node, command, ENVIRONMENT)
 
     @property
@@ -223,18 +248,25 @@ class Bench:
         time.sleep(seconds)
         self.phases.append(Phase(self._system, "free", first, self._newest_tick()))
 
-    def strike(self, kind: signal.Signals, workers: Sequence[str], late: float, seconds: float,
-               ) -> None:  # fmt: skip
+    def strike(
+        self,
+        kind: signal.Signals,
+        workers: Sequence[str],
+        late: float,
+        seconds: float,
+    ) -> None:
         """Signal workers while a sample is under way, let samples pass, bring the workers back.
 
         late: from 0 to 1, how far the sample has come. Up to 0.8 of the usual latency: else most
         would have arrived.
         """
         next_tick = tick_of(time.time(), 1 / RATE_HZ) + 2
-        usual_s = np.median([
-            arrived_s - sample / RATE_HZ
-            for sample, (_, arrived_s) in list(self.ear.results.items())[-50:]
-        ])  # fmt: skip
+        usual_s = np.median(
+            [
+                arrived_s - sample / RATE_HZ
+                for sample, (_, arrived_s) in list(self.ear.results.items())[-50:]
+            ]
+        )
         processes = [self.fleet.pid(worker) for worker in workers]
         time.sleep(max(0.0, next_tick / RATE_HZ + 0.8 * late * float(usual_s) - time.time()))
         at_s = time.time()
@@ -271,11 +303,13 @@ class BareExchange:
 
     def __init__(self, bench: Bench, plan: Sharded) -> None:
         deployment = plan.deployment
-        x, z = (np.zeros(shape, np.float32) for shape in
-                (deployment.input_shape, deployment.shard_shape))  # fmt: skip
+        x, z = (
+            np.zeros(shape, np.float32)
+            for shape in (deployment.input_shape, deployment.shard_shape)
+        )
         job = int(time.time() * 1e3)
         self._task_bytes = len(encode(Task(1, plan.id, job, Tensor.of(x))))
-        self._done_bytes = len(encode(DoneMessage(1, plan.id, job, 0, Tensor.of(z))))
+        self._done_bytes = len(encode(Result(1, plan.id, job, 0, Tensor.of(z))))
         self._fleet, self._workers = bench.fleet, len(deployment.workers)
         self._k = len(deployment.generator[0])
         self._nodes = [f"bare{i + 1}" for i in range(self._workers)]
@@ -283,10 +317,20 @@ class BareExchange:
         self._came_s: dict[int, list[float]] = {}
         self._lock = threading.Lock()
         for node in self._nodes:
-            self._fleet.start(node, [
-                sys.executable, "-m", "benchmarks.bare_worker", "--node", node,
-                "--port", str(bench.port), "--done-bytes", str(self._done_bytes),
-            ])  # fmt: skip
+            self._fleet.start(
+                node,
+                [
+                    sys.executable,
+                    "-m",
+                    "benchmarks.bare_worker",
+                    "--node",
+                    node,
+                    "--port",
+                    str(bench.port),
+                    "--done-bytes",
+                    str(self._done_bytes),
+                ],
+            )
         self._client = connect("gather", bench.port, [f"{DONE}/+"])
         self._client.on_message = self._on_message
         self._client.loop_start()
@@ -341,10 +385,12 @@ def latency(
     plans = {
         system: planned(plan, redundancy, WORKERS, tolerate)
         for system, redundancy, tolerate in (
-            ("coded", "coded", TOLERATE), ("replicate", "replicate", TOLERATE), ("none", "none", 0),
+            ("coded", "coded", TOLERATE),
+            ("replicate", "replicate", TOLERATE),
+            ("none", "none", 0),
         )
         if system in effort.systems
-    }  # fmt: skip
+    }
     with ExitStack() as stack:
         state = Path(stack.enter_context(TemporaryDirectory(prefix="ddnn-bench-")))
         bench = Bench(plan, plans, state, effort.settle_s)
@@ -461,14 +507,17 @@ def judged(plan: Plan, results: dict[int, tuple[bytes, float]]) -> dict[int, Ver
             scores = run_exits(manifest, loaded.sections, outputs, everyone)["edge"]
             told = judge(manifest, "edge", scores, everyone)
             expected[index] = (told.label, told.probabilities)
-        answer = decode(Kind.RESULT, payload)
+        answer = decode(Kind.ANSWER, payload)
         assert isinstance(answer, Answer)
         label, probabilities = expected[index]
         error = np.abs(np.subtract(answer.probabilities, probabilities)).max()
         verdicts[sample] = Verdict(
-            arrived_s, answer.exit == EDGE, answer.quality == "full", answer.label == label,
+            arrived_s,
+            answer.exit == EDGE,
+            answer.quality == "full",
+            answer.label == label,
             float(error),
-        )  # fmt: skip
+        )
     return verdicts
 
 
@@ -522,7 +571,7 @@ class Samples:
 
 
 def summary(
-    phases: list[Phase], verdicts: dict[int, Verdict], told: list[tuple[float, Sharing]]
+    phases: list[Phase], verdicts: dict[int, Verdict], told: list[tuple[float, OffloadState]]
 ) -> dict[str, Any]:
     """The figures of one system."""
     found = {condition: Samples() for condition in ("free", "killed", "stopped")}
@@ -554,9 +603,10 @@ def summary(
     states = [
         state
         for at_s, state in told
-        if any(p.condition == "free" and p.first / RATE_HZ < at_s < p.last / RATE_HZ
-               for p in phases)
-    ]  # fmt: skip
+        if any(
+            p.condition == "free" and p.first / RATE_HZ < at_s < p.last / RATE_HZ for p in phases
+        )
+    ]
     if states:
         report["gather_ms"] = round(float(np.median([s.gather_ms for s in states])), 3)
         report["decode_ms"] = round(float(np.median([s.decode_ms for s in states])), 4)

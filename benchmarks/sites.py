@@ -151,9 +151,11 @@ class BareSite:
         self._stop = threading.Event()
         for number in range(self._arguments.devices if rate_hz else 0):
             changed = vars(self._arguments) | {
-                "node": f"cam{number + 1}", "rate_hz": rate_hz, "stop": self._stop,
+                "node": f"cam{number + 1}",
+                "rate_hz": rate_hz,
+                "stop": self._stop,
                 "phase_s": self._arguments.phase / rate_hz,
-            }  # fmt: skip
+            }
             _thread(bare.device, argparse.Namespace(**changed))
 
     def close(self) -> None:

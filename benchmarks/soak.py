@@ -50,7 +50,7 @@ from benchmarks.bare import connect
 from benchmarks.hierarchy import variant
 from benchmarks.report import bar, ended_cleanly, header, parser, quantiles_ms, show
 from ddnn.adapters import broker as brokers
-from ddnn.cli.demo import BROKER, SITE, Plan, Site, Stored, prepare
+from ddnn.cli.demo import BROKER, SITE, Plan, Site, StoredAnswer, prepare
 from ddnn.exits.manifest import Manifest
 from ddnn.protocol.codec import decode
 from ddnn.protocol.messages import Stats
@@ -146,7 +146,7 @@ def owed(
 
 
 def judge(
-    stored: Sequence[Stored],
+    stored: Sequence[StoredAnswer],
     up: Sequence[tuple[float, float]],
     wanted: range,
     rate_hz: float,
@@ -203,13 +203,15 @@ class Life:
     def look(self, queue: float | None) -> None:
         with self.process.oneshot():
             memory = self.process.memory_info()
-            self.rows.append((
-                time.monotonic() - self.started_s,
-                (memory.rss - memory.shared) / 2**20,
-                self.process.num_fds(),
-                self.process.num_threads(),
-                math.nan if queue is None else queue,
-            ))  # fmt: skip
+            self.rows.append(
+                (
+                    time.monotonic() - self.started_s,
+                    (memory.rss - memory.shared) / 2**20,
+                    self.process.num_fds(),
+                    self.process.num_threads(),
+                    math.nan if queue is None else queue,
+                )
+            )
 
 
 def growth(rows: Sequence[Row]) -> NDArray[np.float64] | None:
@@ -418,7 +420,7 @@ class Soak:
 
     # ----------------------------------------------------------------- samples
 
-    def stored(self, wanted: range) -> list[Stored]:
+    def stored(self, wanted: range) -> list[StoredAnswer]:
         """What the page's process tells; nothing while it is away."""
         try:
             return self.site.stored(wanted)
@@ -475,18 +477,28 @@ def balanced(manifest: Manifest) -> dict[str, float]:
 
 
 def soak(
-    plan: Plan, seconds: float, seed: int, *, rate_hz: float = 10.0, deadline_s: float = 1.5,
-    gap_s: float = 3.0, fail_fast: bool = False,
-) -> dict[str, Any]:  # fmt: skip
+    plan: Plan,
+    seconds: float,
+    seed: int,
+    *,
+    rate_hz: float = 10.0,
+    deadline_s: float = 1.5,
+    gap_s: float = 3.0,
+    fail_fast: bool = False,
+) -> dict[str, Any]:
     """Run, settle, judge; `failures` is empty where everything held."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ddnn-soak-")))
         bundle = variant(plan.bundle, directory / "bundle", balanced(plan.manifest))
         plan = Plan(plan.manifest, bundle, plan.frames, plan.labels)
         site = Site(
-            plan, "mosquitto", directory, rate_hz=rate_hz, deadline_s=deadline_s,
+            plan,
+            "mosquitto",
+            directory,
+            rate_hz=rate_hz,
+            deadline_s=deadline_s,
             http_port=brokers.free_port(),
-        )  # fmt: skip
+        )
         stack.callback(site.close)
         site.start()
         run = Soak(site, seconds, seed, gap_s)
@@ -536,9 +548,14 @@ def main() -> None:
     ended_cleanly()
     plan = prepare(arguments.data, 6, "e", arguments.bundle, 0)
     result = soak(
-        plan, 60 * arguments.minutes, arguments.seed, rate_hz=arguments.rate_hz,
-        deadline_s=arguments.deadline_s, gap_s=arguments.gap_s, fail_fast=arguments.fail_fast,
-    )  # fmt: skip
+        plan,
+        60 * arguments.minutes,
+        arguments.seed,
+        rate_hz=arguments.rate_hz,
+        deadline_s=arguments.deadline_s,
+        gap_s=arguments.gap_s,
+        fail_fast=arguments.fail_fast,
+    )
     result = {**header("soak"), "minutes": arguments.minutes, "seed": arguments.seed, **result}
     show(result, one_line=arguments.json)
     sys.exit(0 if result["holds"] else 1)

@@ -286,7 +286,10 @@ def vector_case(
     )
     rows = [
         {
-            "n": n, "s": s, "density": density, "code": name,
+            "n": n,
+            "s": s,
+            "density": density,
+            "code": name,
             **worker_row(taken[name]),
             **vector_encode_row(code, encode_s[name], PART * by_blas_s[name], taken[name], some),
             **decode_row(code, answers[name], seed),
@@ -294,7 +297,7 @@ def vector_case(
             "float64": vector_float64(code, thin, x),
         }
         for name, code in codes.items()
-    ]  # fmt: skip
+    ]
     return rows, vector_ratios(rows)
 
 
@@ -431,13 +434,14 @@ def product_case(
                 "dtype": np.dtype(dtype).name,
                 "code": name,
                 "weights": code.weights,
-                **{key: value for key, value in worker_row(taken[name]).items()
-                   if key != "mean_ms"},
+                **{
+                    key: value for key, value in worker_row(taken[name]).items() if key != "mean_ms"
+                },
                 **encode_row(encode_s[name], PART * by_blas_s[name]),
                 **decode_row(code, answers, seed, sets=2, repetitions=2),
                 "exactness": exactness(code, answers, direct, lambda z: whole_product(z, a, b)),
             }
-        )  # fmt: skip
+        )
     return rows, product_ratios(rows)
 
 
@@ -602,8 +606,12 @@ def condition_aim(table: list[Row]) -> Row:
         for row in table
         if (row["n"], row["s"], row["code"]) == (30, 2, "low_weight")
     ]
-    return {"ratio": "over_best_dense", "aim_at_most": 10, "most": max(values),
-            "holds": max(values) <= 10}  # fmt: skip
+    return {
+        "ratio": "over_best_dense",
+        "aim_at_most": 10,
+        "most": max(values),
+        "holds": max(values) <= 10,
+    }
 
 
 # -- scale
@@ -630,7 +638,10 @@ def scale_case(n: int, s: int, shape: tuple[int, int], samples: int, seed: int) 
         uncoded = matrix.nnz / code.k
         rows.append(
             {
-                "n": n, "s": s, "k": code.k, "code": name,
+                "n": n,
+                "s": s,
+                "k": code.k,
+                "code": name,
                 "hardware": n / code.k,
                 "hardware_replication": s + 1,
                 "weights": code.weights,
@@ -648,7 +659,7 @@ def scale_case(n: int, s: int, shape: tuple[int, int], samples: int, seed: int) 
                 "float64": losses_row(code, answers, direct, seed + 1),
                 "float32": losses_row(code, narrow(answers), direct, seed + 1),
             }
-        )  # fmt: skip
+        )
     return rows
 
 
@@ -683,7 +694,9 @@ def waiting(n: int, s: int, runs: int, seed: int) -> Row:
     harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, n + 1))])
     expected, expected_all = harmonic[n] - harmonic[s], harmonic[k]
     return {
-        "n": n, "s": s, "runs": runs,
+        "n": n,
+        "s": s,
+        "runs": runs,
         "coded_mean": first_k.mean(),
         "coded_mean_expected": expected,
         "coded_p99": np.quantile(first_k, 0.99),
@@ -694,7 +707,7 @@ def waiting(n: int, s: int, runs: int, seed: int) -> Row:
         "uncoded_over_coded_mean_expected": expected_all / expected,
         "uncoded_over_coded_p99": np.quantile(every_k, 0.99) / np.quantile(first_k, 0.99),
         "standard_error": first_k.std() / runs**0.5,
-    }  # fmt: skip
+    }
 
 
 def scale(seed: int, progress: Progress, quick: bool = False) -> Row:

@@ -88,23 +88,33 @@ def work(arguments: argparse.Namespace) -> None:
     bundle = read_manifest(arguments.bundle)[1]
     loops = []
     for site, plan, times in (
-        (arguments.site, arguments.coded, 2), (f"{arguments.site}-plain", arguments.plain, 1),
-    ):  # fmt: skip
+        (arguments.site, arguments.coded, 2),
+        (f"{arguments.site}-plain", arguments.plain, 1),
+    ):
         if node not in read_plan(plan, bundle).deployment.workers:
             continue
         settings = NodeSettings(
-            node=node, bundle=str(arguments.bundle), site=site, broker_port=arguments.port,
-            mqtt="5", stats_every_s=60.0,
-        )  # fmt: skip
+            node=node,
+            bundle=str(arguments.bundle),
+            site=site,
+            broker_port=arguments.port,
+            mqtt="5",
+            stats_every_s=60.0,
+        )
         lending = open_lending(settings, str(plan), bundle)
 
         def load(name: str, load: Any = lending.load, times: int = times) -> Section:
             return Delayed(load(name), delays, times)
 
-        loops.append(Loop(
-            Identity(site, node, "worker", bundle, ddnn_version()), lending.machine,
-            MqttTransport.of(settings), load=load, stats_every_s=60.0,
-        ))  # fmt: skip
+        loops.append(
+            Loop(
+                Identity(site, node, "worker", bundle, ddnn_version()),
+                lending.machine,
+                MqttTransport.of(settings),
+                load=load,
+                stats_every_s=60.0,
+            )
+        )
     for loop in loops:
         loop.start()
     stop.wait()
@@ -142,9 +152,13 @@ class Gatherer:
     """Gives each task to the three sharing nodes in turn; one machine to the loop."""
 
     def __init__(
-        self, nodes: dict[str, SharingNode], askers: dict[str, Asker], workers: dict[str, int],
-        features: NDArray[np.float32], undivided: Section,
-    ) -> None:  # fmt: skip
+        self,
+        nodes: dict[str, SharingNode],
+        askers: dict[str, Asker],
+        workers: dict[str, int],
+        features: NDArray[np.float32],
+        undivided: Section,
+    ) -> None:
         self._nodes, self._askers, self._workers = nodes, askers, workers
         self._features, self._undivided = features, undivided
         self.took_s: dict[str, list[float]] = {mode: [] for mode in nodes}
@@ -179,13 +193,13 @@ class Gatherer:
         for mode, node in self._nodes.items():
             if self._concerns(event, mode, node):
                 effects += node.handle(event, now)
-        if isinstance(event, Received) and event.topic.kind is Kind.DONE:
+        if isinstance(event, Received) and event.topic.kind is Kind.RESULT:
             self._dones += 1
         return effects + self._go_on(now)
 
     def _concerns(self, event: Event, mode: str, node: SharingNode) -> bool:
         match event:
-            case Computed() | Received(Topic(_, Kind.DONE)):
+            case Computed() | Received(Topic(_, Kind.RESULT)):
                 return mode == self._mode
             case Received(topic):
                 return topic.site == node.site
@@ -239,26 +253,36 @@ def gather(arguments: argparse.Namespace) -> None:
     patience = {"first_k": 0.0, "all_n": PATIENCE_S, "uncoded": 0.0}
     nodes = {
         mode: SharingNode(
-            askers[mode], f"{arguments.site}-plain" if mode == "uncoded" else arguments.site,
-            plan.id, plan.deployment, threshold_s=patience[mode], timeout_s=PATIENCE_S, here=False,
+            askers[mode],
+            f"{arguments.site}-plain" if mode == "uncoded" else arguments.site,
+            plan.id,
+            plan.deployment,
+            threshold_s=patience[mode],
+            timeout_s=PATIENCE_S,
+            here=False,
             stopwatch=time.perf_counter,
         )
         for mode, plan in plans.items()
-    }  # fmt: skip
+    }
     whole = load_bundle(arguments.bundle, LiteRtSection, [edge]).sections[edge]
     golden = read_golden(checked_file(arguments.bundle, bundle.manifest.golden))
     machine = Gatherer(
-        nodes, askers, {mode: len(plan.deployment.workers) for mode, plan in plans.items()},
-        golden[f"{edge}/in/features"], whole,
-    )  # fmt: skip
+        nodes,
+        askers,
+        {mode: len(plan.deployment.workers) for mode, plan in plans.items()},
+        golden[f"{edge}/in/features"],
+        whole,
+    )
     # Head and tail are the same network for both plans: they are cut at the same layer.
     if plans["uncoded"].deployment.layer != plans["first_k"].deployment.layer:
         raise SystemExit("the plans cut different layers")
     loop = Loop(
-        Identity(arguments.site, edge, "edge", bundle.id, ddnn_version()), machine,
+        Identity(arguments.site, edge, "edge", bundle.id, ddnn_version()),
+        machine,
         MqttTransport(f"{arguments.site}-gather", port=arguments.port, version="5"),
-        plans["first_k"].load(LiteRtSection, HEAD, TAIL), stats_every_s=60.0,
-    )  # fmt: skip
+        plans["first_k"].load(LiteRtSection, HEAD, TAIL),
+        stats_every_s=60.0,
+    )
     loop.start()
     while machine.tasks < WARM:
         wait(loop)

@@ -98,9 +98,19 @@ def measure(
                 site = f"n{n}-s{s}"
                 command = [sys.executable, "-m", "benchmarks.straggler"]
                 common = [
-                    "--site", site, "--port", str(port), "--bundle", str(plan.bundle),
-                    "--coded", str(coded), "--plain", str(plain), "--seed", str(seed),
-                ]  # fmt: skip
+                    "--site",
+                    site,
+                    "--port",
+                    str(port),
+                    "--bundle",
+                    str(plan.bundle),
+                    "--coded",
+                    str(coded),
+                    "--plain",
+                    str(plain),
+                    "--seed",
+                    str(seed),
+                ]
                 for number in range(1, n + 1):
                     more = ["--number", str(number)]
                     fleet.start(

@@ -159,9 +159,14 @@ def run(settings: CloudSettings) -> None:
             stats_every_s=settings.stats_every_s,
         )
         live = LiveSite(
-            loop, transport.broker, registry, recorder, store,
-            BundleView.of(bundle.id, bundle.manifest), _demo(settings),
-        )  # fmt: skip
+            loop,
+            transport.broker,
+            registry,
+            recorder,
+            store,
+            BundleView.of(bundle.id, bundle.manifest),
+            _demo(settings),
+        )
         if settings.serve != "node":
             sign_in = _sign_in(settings, store)
             app = create_app(store, live, sign_in=sign_in)

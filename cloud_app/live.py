@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddnn.exits.manifest import Manifest, SweepRow, swept_accuracy
-from ddnn.protocol.messages import Sharing
+from ddnn.protocol.messages import OffloadState
 
 Act = Literal["kill", "start"]
 
@@ -40,7 +40,7 @@ class SharingView:
     site: str
     node: str
     age_s: float
-    sharing: Sharing
+    sharing: OffloadState
 
     @property
     def planned(self) -> int:

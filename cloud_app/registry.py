@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from cloud_app.live import NodeView, SharingView
 from ddnn.protocol.machine import Connected, Disconnected, Event, Received
-from ddnn.protocol.messages import MAX_PIECES, Answer, Sharing, Stats, Status, drops
+from ddnn.protocol.messages import MAX_PIECES, Answer, OffloadState, Stats, Status, drops
 
 MAX_NODES = 10_000
 EVENT_EVERY_S = 60.0  # of what may happen again and again, once a node and minute
@@ -42,7 +42,7 @@ class Registry:
     def __init__(self, report: Report) -> None:
         self._report = report
         self._nodes: dict[tuple[str, str], _Seen] = {}
-        self._sharing: dict[tuple[str, str], tuple[float, Sharing]] = {}
+        self._sharing: dict[tuple[str, str], tuple[float, OffloadState]] = {}
         self._connected_s = 0.0
         self.inferred_s: float | None = None  # monotonic: some section of the site ran
 
@@ -56,7 +56,7 @@ class Registry:
                 self._status((topic.site, topic.node), status)
             case Received(topic, Stats() as stats):
                 self._stats((topic.site, topic.node), stats)
-            case Received(topic, Sharing() as sharing):
+            case Received(topic, OffloadState() as sharing):
                 self._share((topic.site, topic.node), sharing)
             case Received(topic, Answer() as answer):
                 if answer.label >= 0:
@@ -76,9 +76,18 @@ class Registry:
             silent = unannounced or now_s - seen.at_s > max(SILENT_S, 4 * seen.every_s)
             state = "lost" if silent and status.state == "online" else status.state
             view = NodeView(
-                site, node, status.role, state, status.bundle, status.version, now_s - seen.at_s,
-                stats.uptime_s, stats.memory_bytes, dict(stats.counts), dict(stats.gauges),
-            )  # fmt: skip
+                site,
+                node,
+                status.role,
+                state,
+                status.bundle,
+                status.version,
+                now_s - seen.at_s,
+                stats.uptime_s,
+                stats.memory_bytes,
+                dict(stats.counts),
+                dict(stats.gauges),
+            )
             views.append(view)
         # Of clouds any will do: one that was replaced by another is not missing.
         served = {(view.site, view.role) for view in views if view.state == "online"}
@@ -98,7 +107,7 @@ class Registry:
             if now_s - at_s <= SHARED_S
         ]
 
-    def _share(self, key: tuple[str, str], sharing: Sharing) -> None:
+    def _share(self, key: tuple[str, str], sharing: OffloadState) -> None:
         if key not in self._nodes:
             return
         if not _is_sound(sharing):
@@ -163,7 +172,7 @@ class Registry:
         self._report(now_s, *key, what, f"{kind}-{now_s // EVENT_EVERY_S:.0f}")
 
 
-def _is_sound(sharing: Sharing) -> bool:
+def _is_sound(sharing: OffloadState) -> bool:
     """Whether the numbers fit together, and are few enough to be shown."""
     held = [piece for worker in sharing.workers.values() for piece in worker.pieces]
     return (

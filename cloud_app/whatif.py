@@ -45,7 +45,7 @@ def answer_anew(
     """Exit and label of the answer; None where it is not known."""
     if replay.exit == ALONE:
         return replay.exit, replay.label
-    for tier, label, eta in replay.passed:
+    for tier, label, eta in replay.exit_trace:
         if is_sure(exits, thresholds, tier, eta):
             return tier, label
     return None

@@ -23,10 +23,10 @@ from ddnn.errors import ConfigError, DdnnError, LinkError
 from ddnn.exits.device_node import DeviceNode, own_section
 from ddnn.exits.hierarchy import CLOUD
 from ddnn.machines.clock import OnSiteTime, SiteClock
-from ddnn.machines.parts import Parts
+from ddnn.machines.composite import CompositeMachine
 from ddnn.protocol.codec import encode
 from ddnn.protocol.machine import Now
-from ddnn.protocol.messages import Lend
+from ddnn.protocol.messages import WorkerOffer
 from ddnn.protocol.topics import Kind, Topic
 from ddnn.runtime.answer_log import FileAnswerLog
 from ddnn.runtime.bundle import Bundle, load_bundle, read_manifest
@@ -173,7 +173,7 @@ def run(settings: DeviceSettings) -> None:
     lending = lending_of(settings, bundle.id) if settings.lend == "on" else None
     loop = Loop(
         Identity(settings.site, settings.node, "device", bundle.id, ddnn_version()),
-        Parts(OnSiteTime(device, clock), clock, *([lending.machine] if lending else [])),
+        CompositeMachine(OnSiteTime(device, clock), clock, *([lending.machine] if lending else [])),
         MqttTransport.of(settings),
         bundle.sections,
         load=lending.load if lending else None,
@@ -201,7 +201,7 @@ def check_lending(settings: DeviceSettings, bundle: str) -> None:
 
 def lends_nothing(settings: DeviceSettings) -> tuple[str, bytes]:
     """Retained, in the place of what this node may have lent before."""
-    return str(Topic(settings.site, Kind.LEND, settings.node)), encode(Lend("", []))
+    return str(Topic(settings.site, Kind.OFFER, settings.node)), encode(WorkerOffer("", []))
 
 
 def run_worker(settings: DeviceSettings) -> None:

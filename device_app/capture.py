@@ -168,8 +168,10 @@ class Capture:
             log.error("source %s: %s; trying again in %.1f s", self._shown, why, pause_s)
             self._stop.wait(pause_s)
             if len(self._hung()) >= MOST_HUNG:
-                log.error("source %s: its driver hangs; start this program again if that does "
-                          "not end", self._shown)  # fmt: skip
+                log.error(
+                    "source %s: its driver hangs; start this program again if that does not end",
+                    self._shown,
+                )
             while len(self._hung()) >= MOST_HUNG and not self._stop.is_set():
                 self._stop.wait(REOPEN_S[0])
 

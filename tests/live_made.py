@@ -12,31 +12,47 @@ from numpy.typing import NDArray
 from cloud_app.live import Act, BundleView, Demo, LinkView, NodeView, SharingView
 from ddnn.errors import DdnnError, LinkError
 from ddnn.exits.manifest import SweepRow
-from ddnn.protocol.messages import Sharing, WorkerState
+from ddnn.protocol.messages import OffloadState, WorkerState
 
 GAUGES = {"threshold_local": 0.3, "threshold_edge": 0.5, "threshold_revision": 0.0}
 NODES = [
     NodeView(
-        "home", "edge", "edge", "online", "b1", "1.2", 0.4, 60.0, 96_000_000,
-        {"bytes_sent": 12_345, "scores_late": 2, "messages_sent": 7}, GAUGES,
+        "home",
+        "edge",
+        "edge",
+        "online",
+        "b1",
+        "1.2",
+        0.4,
+        60.0,
+        96_000_000,
+        {"bytes_sent": 12_345, "scores_late": 2, "messages_sent": 7},
+        GAUGES,
     ),
     NodeView("home", "cam1", "device", "online", "b1", "1.2", 0.5, 60.0, 50_000_000),
     NodeView("home", "cam2", "device", "lost", "b1", "1.2", 75.0),
     NodeView("home", "cam3", "device", "stopped"),
-]  # fmt: skip
+]
 SWEEP = [
     SweepRow({"local": 0.0, "edge": 0.5}, 0.95, {"local": 0.0, "edge": 0.5, "cloud": 0.5}, 112.0),
     SweepRow({"local": 0.5, "edge": 0.5}, 0.93, {"local": 0.5, "edge": 0.25, "cloud": 0.25}, 62.0),
     SweepRow({"local": 1.0, "edge": 0.5}, 0.80, {"local": 1.0, "edge": 0.0, "cloud": 0.0}, 12.0),
 ]
 BUNDLE = BundleView(
-    "b1", 3072, 960.0, ("car", "bus", "person"), ("local", "edge", "cloud"),
-    ("cam1", "cam2", "cam3"), "edge", {"local": 0.3, "edge": 0.5}, SWEEP,
+    "b1",
+    3072,
+    960.0,
+    ("car", "bus", "person"),
+    ("local", "edge", "cloud"),
+    ("cam1", "cam2", "cam3"),
+    "edge",
+    {"local": 0.3, "edge": 0.5},
+    SWEEP,
     {"7": {"overall": 0.97}, "1": {"overall": 0.7}},
-)  # fmt: skip
+)
 
 
-def shared_among(*states: Any, **fields: Any) -> Sharing:
+def shared_among(*states: Any, **fields: Any) -> OffloadState:
     """A layer of four blocks in six shards, one for each worker, in these states."""
     counts: dict[str, Any] = {"answered": 100, "used": 90, "late": 10, "latency_ms": 4.0}
     workers = {
@@ -45,11 +61,23 @@ def shared_among(*states: Any, **fields: Any) -> Sharing:
     }
     live = sum(worker.state == "live" for worker in workers.values())
     known: dict[str, Any] = {
-        "plan": "p1", "layer": "edge_dense", "redundancy": "coded", "code": "mds", "n": 6, "k": 4,
-        "tolerate": 2, "decodable": live >= 4, "live_pieces": live, "workers": workers,
-        "decoded": 1234, "computed_here": 5, "given_up": 1, "gather_ms": 6.25, "decode_ms": 0.125,
-    }  # fmt: skip
-    return Sharing(**{**known, **fields})
+        "plan": "p1",
+        "layer": "edge_dense",
+        "redundancy": "coded",
+        "code": "mds",
+        "n": 6,
+        "k": 4,
+        "tolerate": 2,
+        "decodable": live >= 4,
+        "live_pieces": live,
+        "workers": workers,
+        "decoded": 1234,
+        "computed_here": 5,
+        "given_up": 1,
+        "gather_ms": 6.25,
+        "decode_ms": 0.125,
+    }
+    return OffloadState(**{**known, **fields})
 
 
 @dataclass

@@ -123,12 +123,12 @@ function votes(answer, labels, cameras) {
 
 /** The exits that judged it, in order; the last is the one that answered. */
 function journey(answer, labels) {
-  const passed = answer.passed?.length ? answer.passed : [[answer.exit, answer.label, answer.eta]];
+  const exit_trace = answer.exit_trace?.length ? answer.exit_trace : [[answer.exit, answer.label, answer.eta]];
   return h(
     "ol",
     { class: "journey" },
-    passed.map(([exit, label, eta], i) => {
-      const last = i === passed.length - 1;
+    exit_trace.map(([exit, label, eta], i) => {
+      const last = i === exit_trace.length - 1;
       const words = `${last ? "answered" : "not sure"}: ${className(label, labels)}, entropy ${eta.toFixed(2)}`;
       return h("li", { class: `${exitClass(exit)}${last ? " last" : ""}`, title: words }, exit, spoken(`, ${words}`));
     }),

@@ -121,7 +121,7 @@ class Replay(msgspec.Struct, frozen=True):
     exit: str
     label: int
     truth: int | None  # a person's word, else the source's
-    passed: list[tuple[str, int, float]]  # exit, label, normalized entropy; in order
+    exit_trace: list[tuple[str, int, float]]  # exit, label, normalized entropy; in order
     members: int
     payload_bytes: int
 

@@ -22,7 +22,7 @@ _JSON: dict[str, msgspec.json.Decoder[Any]] = {
     "members": msgspec.json.Decoder(list[str]),
     "missing": msgspec.json.Decoder(list[str]),
     "votes": msgspec.json.Decoder(dict[str, tuple[int, float]]),
-    "passed": msgspec.json.Decoder(list[tuple[str, int, float]]),
+    "exit_trace": msgspec.json.Decoder(list[tuple[str, int, float]]),
 }
 _FIELDS = Answer.__struct_fields__
 _COLUMNS = [ANSWERS.c[name] for name in ("id", "site", "first_answered_at_s", "labelled", *_FIELDS)]
@@ -96,7 +96,7 @@ def find(link: Connection, keys: Iterable[Key]) -> dict[Key, tuple[int, Record]]
 
 
 REPLAYED = (
-    *("sample", "exit", "label", "truth", "labelled", "passed"),
+    *("sample", "exit", "label", "truth", "labelled", "exit_trace"),
     *("members_count", "payload_bytes", "bundle"),
 )
 
@@ -107,7 +107,7 @@ def replay_of(row: Row[Any]) -> Replay:
         row.exit,
         row.label,
         row.truth if row.labelled is None else row.labelled,
-        _JSON["passed"].decode(row.passed),
+        _JSON["exit_trace"].decode(row.exit_trace),
         row.members_count,
         row.payload_bytes,
     )

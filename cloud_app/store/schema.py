@@ -32,7 +32,7 @@ ANSWERS = Table(
     Column("label", Integer, nullable=False),
     Column("truth", Integer),  # as the source said it
     Column("correct", SmallInteger),  # 1, 0; null where the truth is not known
-    Column("probabilities", Text, nullable=False),  # JSON, as members, missing, votes and passed
+    Column("probabilities", Text, nullable=False),  # JSON, as the other lists
     Column("eta", Double, nullable=False),
     Column("members", Text, nullable=False),
     Column("missing", Text, nullable=False),
@@ -48,7 +48,7 @@ ANSWERS = Table(
     Column("payload_bytes", BigInteger, nullable=False),
     Column("wire_bytes", BigInteger, nullable=False),
     Column("votes", Text, nullable=False, server_default="{}"),
-    Column("passed", Text, nullable=False, server_default="[]"),
+    Column("exit_trace", Text, nullable=False, server_default="[]"),
     Column("labelled", Integer),  # by a person; it counts before `truth`
     Column("labelled_by", Text),
     Column("labelled_at_s", Double),

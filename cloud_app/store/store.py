@@ -198,7 +198,7 @@ class Store:
     def recorded(self, n: int, site: str, bundle: str) -> list[Replay]:
         """Of the n samples of a site that arrived last those that a bundle answered, newest first.
 
-        An empty `passed`: the answer does not say what the exits before it said.
+        An empty `exit_trace`: the answer does not say what the exits before it said.
         """
         with self.database.read() as link:
             newest = link.execute(rows.newest(site, n, *rows.REPLAYED))

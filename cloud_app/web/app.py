@@ -144,15 +144,28 @@ class Pages:
         return (
             Route("GET", "/", self.page, HTML, "The page."),
             Route(
-                "GET", "/login", self.login_form, HTML, "The form to sign in.", refuses=HTML,
+                "GET",
+                "/login",
+                self.login_form,
+                HTML,
+                "The form to sign in.",
+                refuses=HTML,
                 open=True,
             ),
             Route(
-                "POST", "/login", self.login, None, "Sign in.", takes=GivePassword, takes_as=FORM,
-                code=303, refuses=HTML, open=True,
+                "POST",
+                "/login",
+                self.login,
+                None,
+                "Sign in.",
+                takes=GivePassword,
+                takes_as=FORM,
+                code=303,
+                refuses=HTML,
+                open=True,
             ),
             Route("POST", "/logout", self.logout, None, "Sign out.", code=204),
-        )  # fmt: skip
+        )
 
     def page(self, _ask: Nothing) -> Response:
         # The state as it comes from the API, so that the page is painted with its numbers.

@@ -36,7 +36,7 @@ EVENTS_LOOKED_AT = 200  # to find those of one site
 MOST_STREAMS = 32  # each holds a thread
 
 
-class Stored(NamedTuple):
+class StoredFigures(NamedTuple):
     """What comes from the store."""
 
     summary: Summary
@@ -51,9 +51,9 @@ class Reader:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._pool = ThreadPoolExecutor(1, "page-store")
-        self._pending: dict[str | None, Future[Stored]] = {}
+        self._pending: dict[str | None, Future[StoredFigures]] = {}
 
-    def read(self, site: str | None) -> Stored:
+    def read(self, site: str | None) -> StoredFigures:
         """LinkError where the database is away, or does not answer in time. One thread calls."""
         late = self._pending.pop(site, None)
         self._pending = {of: f for of, f in self._pending.items() if not f.done()}
@@ -68,10 +68,10 @@ class Reader:
                 "is its server overloaded or its disk too slow?"
             ) from None
 
-    def _read(self, site: str | None) -> Stored:
+    def _read(self, site: str | None) -> StoredFigures:
         store = self._store
         events = store.events(NEWEST if site is None else EVENTS_LOOKED_AT)
-        return Stored(
+        return StoredFigures(
             store.summary(site),
             store.newest(NEWEST, site),
             [event for event in events if site in (None, event.site)][:NEWEST],
@@ -134,7 +134,7 @@ class Board:
             sites=sites,
         )
 
-    def _quiet_s(self, site: str | None, stored: Stored) -> float | None:
+    def _quiet_s(self, site: str | None, stored: StoredFigures) -> float | None:
         """Nodes' clocks may be wrong: what counts is when there was an answer more."""
         if not stored.answers:
             return None

@@ -14,7 +14,7 @@ from cloud_app.live import BundleView, LinkView, NodeView, SharingView
 from cloud_app.store import Bucket, Change, NodeEvent, Record, Summary
 from cloud_app.whatif import WhatIf
 from ddnn.exits.manifest import SweepRow
-from ddnn.protocol.messages import Id, Share, Sharing
+from ddnn.protocol.messages import Id, OffloadState, Share
 
 MAX_SAMPLE = 2**53
 MAX_MINUTES = 366 * 24 * 60
@@ -165,7 +165,7 @@ class Shared(msgspec.Struct, frozen=True):
     planned: int  # workers of the plan; the others are spares that have joined
     to_spare: int  # live workers that may vanish, whichever they are; the rest decodes still
     states: dict[str, int]  # how many workers are in each
-    sharing: Sharing
+    sharing: OffloadState
 
     @classmethod
     def of(cls, view: SharingView, most: int | None = None) -> Shared:

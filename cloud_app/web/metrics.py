@@ -62,9 +62,10 @@ class Metrics(Collector):
 
 def _samples(store: Store) -> Iterator[Metric]:
     answered = CounterMetricFamily(
-        "ddnn_samples", "Samples by the exit and quality of their first answer.",
+        "ddnn_samples",
+        "Samples by the exit and quality of their first answer.",
         labels=("site", "exit", "quality"),
-    )  # fmt: skip
+    )
     durations = HistogramMetricFamily(
         "ddnn_end_to_end_duration_seconds", "From capture to answer.", labels=("site", "exit")
     )
@@ -73,9 +74,10 @@ def _samples(store: Store) -> Iterator[Metric]:
         "ddnn_labelled_samples", "Samples whose truth is known.", labels=("site",)
     )
     correct = GaugeMetricFamily(
-        "ddnn_correct_samples", "Of the labelled samples, those answered rightly.",
+        "ddnn_correct_samples",
+        "Of the labelled samples, those answered rightly.",
         labels=("site",),
-    )  # fmt: skip
+    )
     for site, (known, right) in sorted(store.truths().items()):
         for (exit_, quality), count in sorted(store.totals(site).items()):
             answered.add_metric((site, exit_, quality), count)
@@ -91,17 +93,19 @@ def _samples(store: Store) -> Iterator[Metric]:
 def _nodes(nodes: Iterable[NodeView], connected: bool) -> Iterator[Metric]:
     names = ("site", "node")
     up = GaugeMetricFamily(
-        "ddnn_node_up", "Whether the node is online; 0 while there is no broker to tell.",
+        "ddnn_node_up",
+        "Whether the node is online; 0 while there is no broker to tell.",
         labels=(*names, "role"),
-    )  # fmt: skip
+    )
     age = GaugeMetricFamily(
         "ddnn_node_last_seen_age_seconds", "Since the node's last message.", labels=names
     )
     memory = GaugeMetricFamily("ddnn_node_memory_bytes", "Resident memory.", labels=names)
     sent = CounterMetricFamily(
-        "ddnn_link_transmit_bytes", "What the node published, with topics and headers.",
+        "ddnn_link_transmit_bytes",
+        "What the node published, with topics and headers.",
         labels=names,
-    )  # fmt: skip
+    )
     camera = GaugeMetricFamily("ddnn_camera_up", "Whether the camera gives frames.", labels=names)
     dropped = CounterMetricFamily(
         "ddnn_node_dropped", "What the node let go, by reason.", labels=(*names, "reason")
@@ -126,16 +130,18 @@ def _nodes(nodes: Iterable[NodeView], connected: bool) -> Iterator[Metric]:
 def _sharing(shared: Iterable[SharingView]) -> Iterator[Metric]:
     names = ("site", "node")
     workers = GaugeMetricFamily(
-        "ddnn_workers", "Workers of the layer that the node shares, by their state.",
+        "ddnn_workers",
+        "Workers of the layer that the node shares, by their state.",
         labels=(*names, "state"),
-    )  # fmt: skip
+    )
     decodable = GaugeMetricFamily(
         "ddnn_shared_decodable", "Whether the live workers suffice.", labels=names
     )
     to_spare = GaugeMetricFamily(
-        "ddnn_shared_workers_to_spare", "Live workers that may vanish, whichever they are.",
+        "ddnn_shared_workers_to_spare",
+        "Live workers that may vanish, whichever they are.",
         labels=names,
-    )  # fmt: skip
+    )
     gather = GaugeMetricFamily(
         "ddnn_shared_gather_seconds", "From task to enough answers, smoothed.", labels=names
     )
@@ -147,9 +153,10 @@ def _sharing(shared: Iterable[SharingView]) -> Iterator[Metric]:
         "ddnn_shared_computed_here", "Samples whose layer the node computed itself.", labels=names
     )
     given_up = CounterMetricFamily(
-        "ddnn_shared_given_up", "Samples without the layer: a shallower exit answered.",
+        "ddnn_shared_given_up",
+        "Samples without the layer: a shallower exit answered.",
         labels=names,
-    )  # fmt: skip
+    )
     for view in shared:
         key, told, states = (view.site, view.node), view.sharing, view.states
         for state in WORKER_STATES:

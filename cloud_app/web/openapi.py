@@ -45,17 +45,19 @@ def document(routes: Sequence[Route], cookie: str) -> dict[str, Any]:
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, of)
     security = {**_SECURITY, "session": {**_SECURITY["session"], "name": cookie}}
-    made: dict[str, Any] = _as_ecma({
-        "openapi": "3.1.0",
-        "info": {
-            "title": "ddnn",
-            "version": ddnn_version(),
-            "summary": "Exits, accuracy, bytes and nodes of a ddnn site.",
-        },
-        "paths": paths,
-        "components": {"schemas": components, "securitySchemes": security},
-        "security": [{"session": []}, {"token": []}],
-    })  # fmt: skip
+    made: dict[str, Any] = _as_ecma(
+        {
+            "openapi": "3.1.0",
+            "info": {
+                "title": "ddnn",
+                "version": ddnn_version(),
+                "summary": "Exits, accuracy, bytes and nodes of a ddnn site.",
+            },
+            "paths": paths,
+            "components": {"schemas": components, "securitySchemes": security},
+            "security": [{"session": []}, {"token": []}],
+        }
+    )
     return made
 
 

@@ -76,64 +76,115 @@ class Api:
         return (
             Route("GET", f"{v1}/state", self.state, State, "Everything that the page shows.", site),
             Route(
-                "GET", f"{v1}/stream", self.stream, EVENT_STREAM,
-                "Server-sent events `state`, each a State, one per second.", site,
+                "GET",
+                f"{v1}/stream",
+                self.stream,
+                EVENT_STREAM,
+                "Server-sent events `state`, each a State, one per second.",
+                site,
             ),
             Route("GET", f"{v1}/summary", self.summary, SummaryNow, "The numbers only.", site),
             Route(
-                "GET", f"{v1}/answers", self.answers, list[Record],
-                f"Stored answers by sample number, at most {MAX_ANSWERS}.", OfAnswers,
+                "GET",
+                f"{v1}/answers",
+                self.answers,
+                list[Record],
+                f"Stored answers by sample number, at most {MAX_ANSWERS}.",
+                OfAnswers,
             ),
             Route(
-                "GET", f"{v1}/series", self.series, Series,
-                f"The samples over time, in at most {MOST_POINTS + 1} buckets.", OfSeries,
+                "GET",
+                f"{v1}/series",
+                self.series,
+                Series,
+                f"The samples over time, in at most {MOST_POINTS + 1} buckets.",
+                OfSeries,
             ),
             Route("GET", f"{v1}/events", self.events, list[NodeEvent], "The newest.", OfEvents),
             Route("GET", f"{v1}/nodes", self.nodes, list[Node], "All nodes.", site),
             Route(
-                "GET", f"{v1}/sharing", self.sharing, list[Shared],
-                "Layers that are shared among workers now.", site,
+                "GET",
+                f"{v1}/sharing",
+                self.sharing,
+                list[Shared],
+                "Layers that are shared among workers now.",
+                site,
             ),
             Route(
-                "GET", f"{v1}/thresholds", self.thresholds, ThresholdsNow,
-                "The thresholds in use, those to choose from, and who changed them.", site,
+                "GET",
+                f"{v1}/thresholds",
+                self.thresholds,
+                ThresholdsNow,
+                "The thresholds in use, those to choose from, and who changed them.",
+                site,
             ),
             Route(
-                "POST", f"{v1}/thresholds", self.apply, Change,
-                "Send a site's edge other thresholds.", takes=ApplyThresholds,
+                "POST",
+                f"{v1}/thresholds",
+                self.apply,
+                Change,
+                "Send a site's edge other thresholds.",
+                takes=ApplyThresholds,
             ),
             Route(
-                "POST", f"{v1}/thresholds/revert", self.revert, Change,
-                "Send those before the newest change.", takes=RevertThresholds,
+                "POST",
+                f"{v1}/thresholds/revert",
+                self.revert,
+                Change,
+                "Send those before the newest change.",
+                takes=RevertThresholds,
             ),
             Route(
-                "GET", f"{v1}/whatif", self.whatif, WhatIfNow,
+                "GET",
+                f"{v1}/whatif",
+                self.whatif,
+                WhatIfNow,
                 "What other thresholds would give, by validation and by recorded samples.",
                 OfWhatIf,
             ),
             Route(
-                "POST", f"{v1}/labels", self.label, Record,
-                "Say what a sample shows.", takes=GiveLabel,
+                "POST",
+                f"{v1}/labels",
+                self.label,
+                Record,
+                "Say what a sample shows.",
+                takes=GiveLabel,
             ),
             Route(
-                "GET", f"{v1}/demo/views/{{sample}}.png", self.views, PNG,
-                "What the cameras saw, side by side. In a demo only.", OfSample,
+                "GET",
+                f"{v1}/demo/views/{{sample}}.png",
+                self.views,
+                PNG,
+                "What the cameras saw, side by side. In a demo only.",
+                OfSample,
             ),
             Route(
-                "POST", f"{v1}/demo/nodes/{{node}}/kill", self.kill, DemoState,
-                "Kill a process. In a demo only.", OfNode,
+                "POST",
+                f"{v1}/demo/nodes/{{node}}/kill",
+                self.kill,
+                DemoState,
+                "Kill a process. In a demo only.",
+                OfNode,
             ),
             Route(
-                "POST", f"{v1}/demo/nodes/{{node}}/start", self.start, DemoState,
-                "Start it again. In a demo only.", OfNode,
+                "POST",
+                f"{v1}/demo/nodes/{{node}}/start",
+                self.start,
+                DemoState,
+                "Start it again. In a demo only.",
+                OfNode,
             ),
             Route("GET", "/metrics", self.metrics, METRICS_TYPE, "For Prometheus."),
             Route("GET", "/healthz", self.healthz, TEXT, "The process lives.", open=True),
             Route(
-                "GET", "/readyz", self.readyz, Ready,
-                "Broker and database are there, and a real inference was made lately.", open=True,
+                "GET",
+                "/readyz",
+                self.readyz,
+                Ready,
+                "Broker and database are there, and a real inference was made lately.",
+                open=True,
             ),
-        )  # fmt: skip
+        )
 
     # ------------------------------------------------------------------- now
 
@@ -191,9 +242,14 @@ class Api:
         site, bundle = self._site(ask.site), self._live.bundle()
         used = self._in_use(site)
         return ThresholdsNow(
-            site, bundle.id, used.in_use, used.own, used.revision,
-            [Sweep.of(row) for row in bundle.sweep], self._store.changes(site, CHANGES),
-        )  # fmt: skip
+            site,
+            bundle.id,
+            used.in_use,
+            used.own,
+            used.revision,
+            [Sweep.of(row) for row in bundle.sweep],
+            self._store.changes(site, CHANGES),
+        )
 
     def apply(self, command: ApplyThresholds) -> Change:
         with self._changing:
@@ -229,9 +285,15 @@ class Api:
             before = newest.thresholds  # sent, and not yet reported
         after = (used.revision or 0) + 1  # the store may have been made anew; the edge remembers
         asked = Change(
-            time.time(), site, _by(), {t: min(v, 1.0) for t, v in thresholds.items()},
-            dict(before), after, what, bundle.id,
-        )  # fmt: skip
+            time.time(),
+            site,
+            _by(),
+            {t: min(v, 1.0) for t, v in thresholds.items()},
+            dict(before),
+            after,
+            what,
+            bundle.id,
+        )
         change = self._store.add_change(asked)
         # It is written down, and sent again at every connect: that it was not sent now is no error.
         with contextlib.suppress(LinkError):
@@ -249,9 +311,12 @@ class Api:
         replays = self._recorded(site, bundle)
         looked_at = self._what_if(bundle, {**now, **given}, replays)
         return WhatIfNow(
-            site, looked_at.thresholds, looked_at.sweep, looked_at.recorded,
+            site,
+            looked_at.thresholds,
+            looked_at.sweep,
+            looked_at.recorded,
             self._what_if(bundle, now, replays),
-        )  # fmt: skip
+        )
 
     def _what_if(
         self, bundle: BundleView, thresholds: Mapping[str, float], replays: list[Replay]

@@ -95,9 +95,12 @@ class MqttTransport:
             return (user, settings.broker_password) if user else None
 
         return cls(
-            client_id, settings.broker_host, settings.broker_port, version or settings.mqtt,
+            client_id,
+            settings.broker_host,
+            settings.broker_port,
+            version or settings.mqtt,
             credentials,
-        )  # fmt: skip
+        )
 
     @property
     def broker(self) -> str:

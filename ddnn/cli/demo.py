@@ -36,7 +36,7 @@ from ddnn.protocol.messages import (
     Answer,
     Backlog,
     ExitName,
-    Sharing,
+    OffloadState,
     Stats,
     Status,
     Thresholds,
@@ -69,31 +69,67 @@ Examples:
 @click.command(epilog=EPILOG)
 @click.option("--data", default="scenes", show_default=True, help="NAME[:PATH] of the data set.")
 @click.option("--devices", default=6, show_default=True, help="How many cameras.")
-@click.option("--configuration", type=click.Choice(CONFIGURATIONS), default="e", show_default=True,
-              help="The paper's Fig. 2, a to f.")  # fmt: skip
-@click.option("--bundle", type=click.Path(path_type=Path), default=None,
-              help="Bundle to run; by default one is trained once and kept.")  # fmt: skip
-@click.option("--broker", type=click.Choice(["auto", "mosquitto", "embedded"]), default="auto",
-              show_default=True, help="auto: Mosquitto if it is installed.")  # fmt: skip
+@click.option(
+    "--configuration",
+    type=click.Choice(CONFIGURATIONS),
+    default="e",
+    show_default=True,
+    help="The paper's Fig. 2, a to f.",
+)
+@click.option(
+    "--bundle",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="Bundle to run; by default one is trained once and kept.",
+)
+@click.option(
+    "--broker",
+    type=click.Choice(["auto", "mosquitto", "embedded"]),
+    default="auto",
+    show_default=True,
+    help="auto: Mosquitto if it is installed.",
+)
 @click.option("--headless", is_flag=True, help="No live view; ends after --samples.")
 @click.option("--samples", type=int, default=None, help="End after so many samples [headless: 100]")
 @click.option("--rate", "rate_hz", default=10.0, show_default=True, help="Samples per second.")
-@click.option("--kill", "kills", multiple=True, metavar="NODE@N",
-              help="SIGKILL a node (cam1 …, worker1 …, edge, cloud, broker) after N "
-                   "samples.")  # fmt: skip
-@click.option("--restart", "restarts", multiple=True, metavar="NODE@N",
-              help="Start a killed node again after N samples.")  # fmt: skip
-@click.option("--redundancy", type=click.Choice(["off", *REDUNDANCIES]), default="off",
-              show_default=True,
-              help="Share the edge's heavy layer among workers; see `ddnn plan`.")  # fmt: skip
-@click.option("--workers", default=None, type=int,
-              help="How many workers share the layer: worker1 … [6 with --redundancy]")  # fmt: skip
-@click.option("--tolerate", default=None, type=int,
-              help="So many of them may vanish [1, of none 0]")  # fmt: skip
+@click.option(
+    "--kill",
+    "kills",
+    multiple=True,
+    metavar="NODE@N",
+    help="SIGKILL a node (cam1 …, worker1 …, edge, cloud, broker) after N samples.",
+)
+@click.option(
+    "--restart",
+    "restarts",
+    multiple=True,
+    metavar="NODE@N",
+    help="Start a killed node again after N samples.",
+)
+@click.option(
+    "--redundancy",
+    type=click.Choice(["off", *REDUNDANCIES]),
+    default="off",
+    show_default=True,
+    help="Share the edge's heavy layer among workers; see `ddnn plan`.",
+)
+@click.option(
+    "--workers",
+    default=None,
+    type=int,
+    help="How many workers share the layer: worker1 … [6 with --redundancy]",
+)
+@click.option(
+    "--tolerate", default=None, type=int, help="So many of them may vanish [1, of none 0]"
+)
 @click.option("--layer", default="", help="Layer to share [the heaviest]")
-@click.option("--threshold", "thresholds", multiple=True, metavar="EXIT=T",
-              help="Another threshold than the bundle's: local=0 sends every sample to the "
-                   "edge.")  # fmt: skip
+@click.option(
+    "--threshold",
+    "thresholds",
+    multiple=True,
+    metavar="EXIT=T",
+    help="Another threshold than the bundle's: local=0 sends every sample to the edge.",
+)
 @click.option("--deadline-s", default=1.0, show_default=True, help="Deadline of a sample.")
 @click.option("--window-s", default=0.12, show_default=True, help="Wait for members per stage.")
 @click.option("--broker-port", default=None, type=int, help="Port of the broker [a free one]")
@@ -183,10 +219,15 @@ def run_demo(
         stack.enter_context(_terminated_cleanly())
         state = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ddnn-demo-")))
         site = Site(
-            plan, kind, state, rate_hz=rate_hz, deadline_s=deadline_s, window_s=window_s,
+            plan,
+            kind,
+            state,
+            rate_hz=rate_hz,
+            deadline_s=deadline_s,
+            window_s=window_s,
             broker_port=broker_port or brokers.free_port(),
             http_port=http_port or (8080 if _port_free(8080) else brokers.free_port()),
-        )  # fmt: skip
+        )
         stack.callback(site.close)
         site.start()
         _say(f"all nodes are up; page on {site.page} (loopback only, so it asks for no password)")
@@ -259,9 +300,13 @@ def share(plan: Plan, redundancy: str, workers: int, tolerate: int | None, layer
     except ConfigError:  # none yet, or one of another version
         _say(f"planning {redundancy} redundancy on {workers} workers")
         deployment, _ = plan_bundle(
-            plan.bundle, plan.sharing, redundancy=redundancy, power=named(str(workers)),
-            tolerate=tolerate, layer=layer,
-        )  # fmt: skip
+            plan.bundle,
+            plan.sharing,
+            redundancy=redundancy,
+            power=named(str(workers)),
+            tolerate=tolerate,
+            layer=layer,
+        )
     plan.section, plan.workers = deployment.section, list(deployment.workers)
 
 
@@ -320,10 +365,19 @@ class Site:
         hierarchy = self.plan.manifest.hierarchy
         database = ("--database", f"sqlite:///{self.state / 'site.db'}")
         self._app(
-            DASHBOARD, "cloud_app", "--serve", "page", "--http-port", str(self.http_port),
-            "--sign-in", "off", "--demo-frames", str(self.plan.frames), *database,
+            DASHBOARD,
+            "cloud_app",
+            "--serve",
+            "page",
+            "--http-port",
+            str(self.http_port),
+            "--sign-in",
+            "off",
+            "--demo-frames",
+            str(self.plan.frames),
+            *database,
             env={"DDNN_DEMO_CONTROL": self.control.url},
-        )  # fmt: skip
+        )
         self._app(CLOUD, "cloud_app", "--serve", "node", *database)
         sharing = ("--plan", str(self.plan.sharing))
         for group in hierarchy.edges:
@@ -344,27 +398,44 @@ class Site:
         self, node: str, module: str, *more: str, env: Mapping[str, str] | None = None
     ) -> None:
         command = [
-            sys.executable, "-m", module, "--node", node, "--site", SITE,
-            "--bundle", str(self.plan.bundle), "--state", str(self.state),
-            "--broker-port", str(self.port), "--mqtt", self._version,
-            "--deadline-s", str(self.deadline_s), "--window-s", str(self.window_s),
-            "--stats-every-s", "1", *more,
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            module,
+            "--node",
+            node,
+            "--site",
+            SITE,
+            "--bundle",
+            str(self.plan.bundle),
+            "--state",
+            str(self.state),
+            "--broker-port",
+            str(self.port),
+            "--mqtt",
+            self._version,
+            "--deadline-s",
+            str(self.deadline_s),
+            "--window-s",
+            str(self.window_s),
+            "--stats-every-s",
+            "1",
+            *more,
+        ]
         self.fleet.start(node, command, {"OMP_NUM_THREADS": "1", **(env or {})})
 
     def tick(self, later_s: float = 0.0) -> int:
         """The sample that is being captured now, or in a while."""
         return tick_of(time.time() + later_s, 1 / self.rate_hz)
 
-    def stored(self, wanted: range) -> list[Stored]:
+    def stored(self, wanted: range) -> list[StoredAnswer]:
         """What the cloud's database holds of these samples; nothing if the cloud is away."""
-        found: list[Stored] = []
+        found: list[StoredAnswer] = []
         first = wanted.start
         while first < wanted.stop:
             query = f"api/v1/answers?site={SITE}&first={first}&last={wanted.stop - 1}"
             try:
                 with _DIRECT.open(self.page + query, timeout=5) as response:
-                    page = msgspec.json.decode(response.read(), type=list[Stored])
+                    page = msgspec.json.decode(response.read(), type=list[StoredAnswer])
             except OSError:
                 break
             if not page:
@@ -383,7 +454,7 @@ class Site:
         self.fleet.close()
 
 
-class Stored(msgspec.Struct, frozen=True):
+class StoredAnswer(msgspec.Struct, frozen=True):
     """A sample in the cloud's database."""
 
     answer: Answer
@@ -406,7 +477,7 @@ class Watcher:
         self.first_s: dict[int, float] = {}  # when any answer to a sample was first given
         self.online: set[str] = set()
         self.stats: dict[str, Stats] = {}
-        self.sharing: Sharing | None = None
+        self.sharing: OffloadState | None = None
         self._transport = DrivenTransport(MqttTransport("demo-watcher", port=port, version=version))
 
     def start(self) -> None:
@@ -414,7 +485,7 @@ class Watcher:
 
     def _sink(self, event: LinkEvent) -> None:
         if isinstance(event, LinkUp):
-            kinds = (Kind.RESULT, Kind.BACKLOG, Kind.STATUS, Kind.STATS, Kind.SHARING)
+            kinds = (Kind.ANSWER, Kind.BACKLOG, Kind.STATUS, Kind.STATS, Kind.OFFLOAD)
             self._transport.subscribe([topic_filter(kind, SITE) for kind in kinds])
             lead, command = self._command
             if command is not None:
@@ -440,7 +511,7 @@ class Watcher:
                 (self.online.add if state == "online" else self.online.discard)(node)
             case Stats():
                 self.stats[node] = message
-            case Sharing():
+            case OffloadState():
                 self.sharing = message
 
     def add(self, answer: Answer, first_s: float | None = None) -> None:
@@ -577,7 +648,7 @@ def report(site: Site, wanted: range, delivered: set[int]) -> dict[str, Any]:
     }
 
 
-def shared(sharing: Sharing) -> dict[str, Any]:
+def shared(sharing: OffloadState) -> dict[str, Any]:
     """How the shared layer was computed, by the edge's last word."""
     return {
         "layer": sharing.layer,

@@ -32,8 +32,12 @@ Ends with 0 where nothing failed, else with the exit code of the first check tha
     params=schema_options(AnyNode),
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
 )
-@click.option("--app", type=click.Choice(["device", "edge", "cloud"]), default=None,
-              help="Which app the node runs; by default what the bundle says of it.")  # fmt: skip
+@click.option(
+    "--app",
+    type=click.Choice(["device", "edge", "cloud"]),
+    default=None,
+    help="Which app the node runs; by default what the bundle says of it.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
 @click.pass_context
 def doctor(context: click.Context, /, app: App | None, as_json: bool, **keys: Any) -> None:
@@ -44,11 +48,16 @@ def doctor(context: click.Context, /, app: App | None, as_json: bool, **keys: An
         try:
             for name, finding, took_s in examine(visit.checks()):
                 code = code or finding.exit_code
-                rows.append({
-                    "check": name, "outcome": finding.outcome, "says": finding.says,
-                    "remedy": finding.remedy, "exit_code": finding.exit_code,
-                    "took_s": round(took_s, 4),
-                })  # fmt: skip
+                rows.append(
+                    {
+                        "check": name,
+                        "outcome": finding.outcome,
+                        "says": finding.says,
+                        "remedy": finding.remedy,
+                        "exit_code": finding.exit_code,
+                        "took_s": round(took_s, 4),
+                    }
+                )
                 if not as_json:
                     click.echo(f"{finding.outcome:8} {name:14} {finding.says}")
                     if finding.remedy:

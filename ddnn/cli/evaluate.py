@@ -100,9 +100,13 @@ def report(bundle: Bundle, split: Split, progress: Any) -> dict[str, Any]:
     members = len(hierarchy.devices)
     images = split.images[:, :members]
     measured = measure(
-        manifest, bundle.sections, images, split.labels, member_masks(members),
+        manifest,
+        bundle.sections,
+        images,
+        split.labels,
+        member_masks(members),
         lambda done, total: progress("evaluating every subset of members", done, total),
-    )  # fmt: skip
+    )
     table = accuracy_table(hierarchy, measured, manifest.thresholds)
     everyone = table[str(hierarchy.everyone)]
     chosen, _ = staged(hierarchy, measured.exits[hierarchy.everyone], manifest.thresholds)

@@ -18,7 +18,7 @@ from ddnn.runtime.bundle import read_manifest
 
 if TYPE_CHECKING:
     from ddnn.coding.deployment import Deployment
-    from ddnn.protocol.messages import Lend
+    from ddnn.protocol.messages import WorkerOffer
 
 REDUNDANCIES = ("none", "replicate", "coded", "coded-sparse")
 MOST_TIMES = 4  # a worker gets at most so many times the shards of the weakest
@@ -43,24 +43,46 @@ Then, with the bundle on every node:
     epilog=EPILOG,
     params=[option for option in schema_options(AnyNode) if option.name in (*KEYS, "config")],
 )
-@click.option("--bundle", required=True, type=click.Path(path_type=Path),
-              help="Bundle whose edge section is shared.")  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path), default=None,
-              help="Directory to write [BUNDLE/deployment].")  # fmt: skip
-@click.option("--redundancy", type=click.Choice(REDUNDANCIES), default="coded", show_default=True,
-              help="none: after any loss the edge computes the layer itself; replicate: copies of "
-                   "every block; coded: only as many shards more as may vanish; coded-sparse: the "
-                   "same, for layers that were pruned (ddnn train --sparsity).")  # fmt: skip
-@click.option("--workers", required=True, metavar="N|NAMES|announced",
-              help="6: worker1 to worker6; or names, with =POWER where they differ; or announced: "
-                   "all nodes that lend at the site now (see --broker-host).")  # fmt: skip
-@click.option("--tolerate", default=None, type=int,
-              help="So many workers may vanish, whichever they are. [1, with none 0]")  # fmt: skip
+@click.option(
+    "--bundle",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Bundle whose edge section is shared.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="Directory to write [BUNDLE/deployment].",
+)
+@click.option(
+    "--redundancy",
+    type=click.Choice(REDUNDANCIES),
+    default="coded",
+    show_default=True,
+    help="none: after any loss the edge computes the layer itself; replicate: copies of "
+    "every block; coded: only as many shards more as may vanish; coded-sparse: the "
+    "same, for layers that were pruned (ddnn train --sparsity).",
+)
+@click.option(
+    "--workers",
+    required=True,
+    metavar="N|NAMES|announced",
+    help="6: worker1 to worker6; or names, with =POWER where they differ; or announced: "
+    "all nodes that lend at the site now (see --broker-host).",
+)
+@click.option(
+    "--tolerate",
+    default=None,
+    type=int,
+    help="So many workers may vanish, whichever they are. [1, with none 0]",
+)
 @click.option("--edge", default="", help="Edge whose section is shared [the lead].")
 @click.option("--layer", default="", help="Layer to share [the heaviest].")
 @click.option("--seed", default=0, show_default=True, help="Seed of the code's coefficients.")
-@click.option("--for-s", default=3.0, show_default=True,
-              help="Listen so long for nodes that lend, at most.")  # fmt: skip
+@click.option(
+    "--for-s", default=3.0, show_default=True, help="Listen so long for nodes that lend, at most."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def plan(
     bundle: Path,
@@ -78,7 +100,7 @@ def plan(
     """Plan which workers compute which shards of a layer, and write the shards."""
     with exit_codes():
         file = keys.pop("config")
-        lends: dict[str, Lend] = {}
+        lends: dict[str, WorkerOffer] = {}
         if workers == "announced":
             lends = announced(read_any_node(keys, file), for_s, read_manifest(bundle)[1])
             power = powers(lends)
@@ -88,10 +110,16 @@ def plan(
         else:
             power = named(workers)
         deployment, plan_id = plan_bundle(
-            bundle, out, redundancy=redundancy, power=power, tolerate=tolerate, edge=edge,
-            layer=layer, seed=seed,
+            bundle,
+            out,
+            redundancy=redundancy,
+            power=power,
+            tolerate=tolerate,
+            edge=edge,
+            layer=layer,
+            seed=seed,
             memory_bytes={name: lend.memory_bytes for name, lend in lends.items()},
-        )  # fmt: skip
+        )
         report = {"plan": plan_id, **summary(deployment)}
         if as_json:
             click.echo(json.dumps(report))
@@ -170,7 +198,7 @@ def named(text: str) -> dict[str, float]:
     return power
 
 
-def announced(settings: AnyNode, for_s: float, bundle: str) -> dict[str, Lend]:
+def announced(settings: AnyNode, for_s: float, bundle: str) -> dict[str, WorkerOffer]:
     """The nodes of the site that are there and lend; LinkError without a broker."""
     from ddnn.cli.status import listening
 
@@ -192,7 +220,7 @@ def announced(settings: AnyNode, for_s: float, bundle: str) -> dict[str, Lend]:
     return lends
 
 
-def powers(lends: dict[str, Lend]) -> dict[str, float]:
+def powers(lends: dict[str, WorkerOffer]) -> dict[str, float]:
     """Workers' powers from what they measured at their start: whole, the weakest 1, bounded.
 
     Equal machines that were busy differ by less than twice: those count as equal.

@@ -20,7 +20,7 @@ from ddnn.exits.hierarchy import EXITS
 from ddnn.machines.membership import Membership
 from ddnn.protocol import topics
 from ddnn.protocol.codec import decode
-from ddnn.protocol.messages import Answer, Lend, Stats, Status
+from ddnn.protocol.messages import Answer, Stats, Status, WorkerOffer
 from ddnn.protocol.topics import EVERYWHERE, Kind, presence_filters, topic_filter
 from ddnn.runtime.transport import Arrived, LinkDown, LinkEvent, LinkUp
 
@@ -47,13 +47,15 @@ Heard: how long ago the node last said anything. Nodes send statistics every 5 s
 
 @click.command(
     epilog=EPILOG,
-    params=[
-        option for option in schema_options(AnyNode) if option.name in (*KEYS, "config")
-    ],
-)  # fmt: skip
+    params=[option for option in schema_options(AnyNode) if option.name in (*KEYS, "config")],
+)
 @click.option("--watch", is_flag=True, help="Go on until Ctrl-C.")
-@click.option("--for-s", default=6.0, show_default=True,
-              help="Listen so long; less once all that are online were heard.")  # fmt: skip
+@click.option(
+    "--for-s",
+    default=6.0,
+    show_default=True,
+    help="Listen so long; less once all that are online were heard.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def status(watch: bool, for_s: float, as_json: bool, **keys: Any) -> None:
     """Who is there at a site, and which exits answer."""
@@ -88,7 +90,7 @@ class Watched:
 
     settings: AnyNode
     nodes: dict[tuple[str, str], Seen] = field(default_factory=dict)  # (site, node)
-    lends: dict[tuple[str, str], Lend] = field(default_factory=dict)
+    lends: dict[tuple[str, str], WorkerOffer] = field(default_factory=dict)
     answers: deque[tuple[float, Answer]] = field(
         default_factory=lambda: deque[tuple[float, Answer]](maxlen=KEEP_ANSWERS)
     )
@@ -138,7 +140,7 @@ class Watched:
                 stats = [topic_filter(Kind.STATS, s) for s in {heard, EVERYWHERE}]
                 self._transport.subscribe(
                     [*presence_filters(heard), *stats]
-                    + [topic_filter(kind, heard) for kind in (Kind.RESULT, Kind.LEND)]
+                    + [topic_filter(kind, heard) for kind in (Kind.ANSWER, Kind.OFFER)]
                 )
                 self.nodes.clear()  # who is there now is said again
                 self.lends.clear()
@@ -170,7 +172,7 @@ class Watched:
             case Stats() if (topic.site, topic.node) in self.nodes:
                 seen = self.nodes[topic.site, topic.node]
                 seen.stats, seen.heard_s = message, now_s
-            case Lend() if len(self.lends) < MOST_NODES:
+            case WorkerOffer() if len(self.lends) < MOST_NODES:
                 self.lends[topic.site, topic.node] = message  # may come before its Status
             case Answer():
                 self.answers.append((now_s, message))
@@ -192,7 +194,7 @@ class Watched:
         since_s = seen.heard_s if seen.heard_s is not None else self.changed_s
         return "silent" if time.monotonic() - since_s > self.silent_s else "online"
 
-    def lenders(self) -> dict[str, Lend]:
+    def lenders(self) -> dict[str, WorkerOffer]:
         """The site's nodes that are there and lend computing power."""
         return {
             node: lend

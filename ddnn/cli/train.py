@@ -33,39 +33,88 @@ JPEG_SAMPLES = 100
 @click.command(epilog=EPILOG)
 @click.option("--data", default="scenes", show_default=True, help="NAME[:PATH] of the data set.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Bundle to write.")
-@click.option("--configuration", type=click.Choice(CONFIGURATIONS), default="e", show_default=True,
-              help="The paper's Fig. 2: a cloud only, b device+cloud, c devices+cloud, "
-                   "d device+edge+cloud, e devices+edge+cloud, f devices+edges+cloud.")  # fmt: skip
+@click.option(
+    "--configuration",
+    type=click.Choice(CONFIGURATIONS),
+    default="e",
+    show_default=True,
+    help="The paper's Fig. 2: a cloud only, b device+cloud, c devices+cloud, "
+    "d device+edge+cloud, e devices+edge+cloud, f devices+edges+cloud.",
+)
 @click.option("--devices", default=6, show_default=True, help="How many devices.")
 @click.option("--edges", default=2, show_default=True, help="How many edges, for f.")
-@click.option("--exit-scheme", type=click.Choice(SCHEMES), default=None,
-              help="How scores are aggregated [the data set's recipe]")  # fmt: skip
-@click.option("--fusion-scheme", type=click.Choice(SCHEMES), default=None,
-              help="How features are fused [the data set's recipe]")  # fmt: skip
-@click.option("--style", type=click.Choice(["float", "binary"]), default="float",
-              show_default=True, help="Weights; features are binary in both.")  # fmt: skip
+@click.option(
+    "--exit-scheme",
+    type=click.Choice(SCHEMES),
+    default=None,
+    help="How scores are aggregated [the data set's recipe]",
+)
+@click.option(
+    "--fusion-scheme",
+    type=click.Choice(SCHEMES),
+    default=None,
+    help="How features are fused [the data set's recipe]",
+)
+@click.option(
+    "--style",
+    type=click.Choice(["float", "binary"]),
+    default="float",
+    show_default=True,
+    help="Weights; features are binary in both.",
+)
 @click.option("--own-weights", is_flag=True, help="Each device its own weights, not shared ones.")
 @click.option("--bits", type=int, default=None, help="Binary maps (filters) of a device.")
-@click.option("--section", "sections", multiple=True, metavar="PLACE=MODULE:FUNCTION",
-              help="One's own Keras section for device, edge or cloud.")  # fmt: skip
-@click.option("--edge-dense", type=click.IntRange(1), multiple=True, metavar="UNITS",
-              help="A wide dense layer before the edge's scores, a heavy one that redundant "
-                   "workers can share (ddnn plan); several times for several.")  # fmt: skip
-@click.option("--sparsity", type=float, default=None,
-              help="Set this share of a dense layer's weights to zero, more and more of them while "
-                   "training, such as 0.98. What it costs: train without it, too, with the same "
-                   "--seed, and compare validation_accuracy.")  # fmt: skip
-@click.option("--prune", multiple=True, metavar="EDGE/LAYER",
-              help="Layer for --sparsity, such as edge/dense1, several times for several [all "
-                   "dense layers of the edges' sections but those of the scores]")  # fmt: skip
-@click.option("--scores", type=click.Choice(["auto", "float32", "float16", "uint8"]),
-              default="auto", show_default=True, help="How scores travel.")  # fmt: skip
-@click.option("--margin", default=0.005, show_default=True,
-              help="Validation accuracy that thresholds may cost.")  # fmt: skip
+@click.option(
+    "--section",
+    "sections",
+    multiple=True,
+    metavar="PLACE=MODULE:FUNCTION",
+    help="One's own Keras section for device, edge or cloud.",
+)
+@click.option(
+    "--edge-dense",
+    type=click.IntRange(1),
+    multiple=True,
+    metavar="UNITS",
+    help="A wide dense layer before the edge's scores, a heavy one that redundant "
+    "workers can share (ddnn plan); several times for several.",
+)
+@click.option(
+    "--sparsity",
+    type=float,
+    default=None,
+    help="Set this share of a dense layer's weights to zero, more and more of them while "
+    "training, such as 0.98. What it costs: train without it, too, with the same "
+    "--seed, and compare validation_accuracy.",
+)
+@click.option(
+    "--prune",
+    multiple=True,
+    metavar="EDGE/LAYER",
+    help="Layer for --sparsity, such as edge/dense1, several times for several [all "
+    "dense layers of the edges' sections but those of the scores]",
+)
+@click.option(
+    "--scores",
+    type=click.Choice(["auto", "float32", "float16", "uint8"]),
+    default="auto",
+    show_default=True,
+    help="How scores travel.",
+)
+@click.option(
+    "--margin",
+    default=0.005,
+    show_default=True,
+    help="Validation accuracy that thresholds may cost.",
+)
 @click.option("--objects-test", type=int, default=None, help="eth80: the object to test on.")
-@click.option("--folds", type=int, default=None,
-              help="eth80: networks trained beside, so that thresholds are chosen on more than "
-                   "one object [3]")  # fmt: skip
+@click.option(
+    "--folds",
+    type=int,
+    default=None,
+    help="eth80: networks trained beside, so that thresholds are chosen on more than "
+    "one object [3]",
+)
 @click.option("--steps", type=int, default=None, help="Training steps.")
 @click.option("--seed", default=0, show_default=True, help="Seed of everything random.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -130,11 +179,17 @@ def train_bundle(
 
         progress("importing TensorFlow", 1, 1)
         chosen = recipe(
-            name, style=style, schemes=(exit_scheme, fusion_scheme),
-            share_devices=not own_weights, bits=bits, sections=hooks, steps=steps, seed=seed,
+            name,
+            style=style,
+            schemes=(exit_scheme, fusion_scheme),
+            share_devices=not own_weights,
+            bits=bits,
+            sections=hooks,
+            steps=steps,
+            seed=seed,
             edge_dense=edge_dense,
             pruning=None if sparsity is None else Pruning(sparsity=sparsity, layers=prune),
-        )  # fmt: skip
+        )
         hierarchy = describe(
             configuration,
             devices,

@@ -32,7 +32,7 @@ from ddnn.exits.hierarchy import CLOUD
 from ddnn.exits.manifest import Manifest
 from ddnn.protocol import topics
 from ddnn.protocol.codec import decode, encode
-from ddnn.protocol.messages import ClockAsk, ClockTell, Status
+from ddnn.protocol.messages import Status, TimeReply, TimeRequest
 from ddnn.protocol.topics import Kind, Topic
 from ddnn.runtime import disk
 from ddnn.runtime.bundle import load_bundle, read_manifest
@@ -325,14 +325,14 @@ class Visit:
         """How far this clock is ahead of the lead edge's, and how wrong that is at most: of a few
         exchanges the one with the shortest round trip counts. None: no answer."""
         site, node, link = self.settings.site, self.settings.node, self._connected()
-        reply = str(Topic(site, Kind.CLOCK_TELL, node))
+        reply = str(Topic(site, Kind.TIME_REPLY, node))
         link.subscribe([reply])
         best: tuple[float, float] | None = None
         for _ in range(CLOCK_ASKS):
             asked_s, wall_s = time.monotonic(), time.time()
             # Below zero, so that the node itself, should it run, takes no reply for its own.
-            question = encode(ClockAsk(-asked_s))
-            link.publish(str(Topic(site, Kind.CLOCK_ASK, node)), question, 0, False)
+            question = encode(TimeRequest(-asked_s))
+            link.publish(str(Topic(site, Kind.TIME_REQUEST, node)), question, 0, False)
 
             def is_answer(event: LinkEvent, asked_s: float = asked_s) -> bool:
                 told = _told(event, reply)
@@ -343,7 +343,7 @@ class Visit:
                 break
             half_s = (time.monotonic() - asked_s) / 2
             if best is None or half_s < best[1]:
-                best = wall_s + half_s - told.told_at_s, half_s
+                best = wall_s + half_s - told.replied_at_s, half_s
         return best
 
     # -------------------------------------------------- bundle, disk, program, versions
@@ -507,11 +507,11 @@ def _unauthorized(reason: str) -> bool:
     return any(word in reason.lower() for word in ("authorized", "password", "banned"))
 
 
-def _told(event: LinkEvent | None, topic: str) -> ClockTell | None:
+def _told(event: LinkEvent | None, topic: str) -> TimeReply | None:
     if not isinstance(event, Arrived) or event.topic != topic:
         return None
     try:
-        return cast(ClockTell, decode(Kind.CLOCK_TELL, event.payload))
+        return cast(TimeReply, decode(Kind.TIME_REPLY, event.payload))
     except RemoteProtocolError:
         return None
 

@@ -32,7 +32,7 @@ from ddnn.protocol.machine import (
     Publish,
     Received,
 )
-from ddnn.protocol.messages import Sharing, WorkerState
+from ddnn.protocol.messages import OffloadState, WorkerState
 from ddnn.protocol.topics import Kind, Topic
 
 CHECK_S = 0.5  # how often surplus answers are looked at: do they agree?
@@ -116,7 +116,7 @@ class SharingNode:
                 effects += self._headed(number, event.outputs, now)
             case Computed((name, number)) if name == TAIL:
                 effects += self._tailed(number, event.outputs, now)
-            case Received(Topic(_, Kind.DONE | Kind.LEND)):
+            case Received(Topic(_, Kind.RESULT | Kind.OFFER)):
                 pass  # the gatherer's; there are many
             case _:
                 effects += self._ask(self._inner.handle(event, now), now)
@@ -259,11 +259,11 @@ class SharingNode:
     # -------------------------------------------------------------------- tell
 
     def _topic(self) -> Topic:
-        return Topic(self.site, Kind.SHARING, self._deployment.section)
+        return Topic(self.site, Kind.OFFLOAD, self._deployment.section)
 
-    def _state(self) -> Sharing:
+    def _state(self) -> OffloadState:
         deployment = self._deployment
-        return Sharing(
+        return OffloadState(
             self.plan,
             deployment.layer,
             deployment.redundancy,

@@ -80,10 +80,15 @@ def load(
             dataset = scenes.scenes(seed=seed, samples=samples or scenes.SAMPLES)
         case "eth80" | "eth80-field":
             dataset = eth80(
-                path, seed=seed, size=size, objects_test=objects_test,
-                objects_validation=objects_validation, train_all=train_all, fine=fine,
+                path,
+                seed=seed,
+                size=size,
+                objects_test=objects_test,
+                objects_validation=objects_validation,
+                train_all=train_all,
+                fine=fine,
                 presence=rates,
-            )  # fmt: skip
+            )
         case "mvmc":
             dataset = mvmc(path)
         case "directory":

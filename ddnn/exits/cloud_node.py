@@ -6,7 +6,7 @@ from ddnn.core.ids import is_id
 from ddnn.exits.fusion_node import FusionNode
 from ddnn.exits.manifest import Manifest
 from ddnn.exits.timing import Timing
-from ddnn.machines.parts import Parts
+from ddnn.machines.composite import CompositeMachine
 from ddnn.protocol.machine import (
     Effect,
     Event,
@@ -16,7 +16,7 @@ from ddnn.protocol.machine import (
     Save,
     Saved,
 )
-from ddnn.protocol.messages import Answer, Backlog, Stored
+from ddnn.protocol.messages import Answer, AnswerAck, Backlog
 from ddnn.protocol.topics import Kind, Topic, presence_filters, shared, topic_filter
 
 CONFIRM_BATCH = 1024
@@ -36,10 +36,10 @@ class StoreNode:
 
     def subscriptions(self) -> list[str]:
         return [
-            shared(topic_filter(Kind.RESULT, self.site), self._share),
+            shared(topic_filter(Kind.ANSWER, self.site), self._share),
             shared(topic_filter(Kind.BACKLOG, self.site), self._share),
             topic_filter(Kind.STATS, self.site),
-            topic_filter(Kind.SHARING, self.site),
+            topic_filter(Kind.OFFLOAD, self.site),
             *presence_filters(self.site),
         ]
 
@@ -48,7 +48,7 @@ class StoreNode:
 
     def handle(self, event: Event, now: Now) -> list[Effect]:
         match event:
-            case Received(Topic(site, Kind.RESULT), Answer() as answer):
+            case Received(Topic(site, Kind.ANSWER), Answer() as answer):
                 return self._save(site, [answer])
             case Received(Topic(site, Kind.BACKLOG, node), Backlog() as backlog):
                 return self._save(site, [a for a in backlog.answers if a.node == node])
@@ -67,13 +67,13 @@ class StoreNode:
         for site, answer in event.answers:
             by_node.setdefault((site, answer.node), []).append(answer.sample)
         return [
-            Publish(Topic(site, Kind.STORED, node), Stored(samples[start : start + CONFIRM_BATCH]))
+            Publish(Topic(site, Kind.ACK, node), AnswerAck(samples[start : start + CONFIRM_BATCH]))
             for (site, node), samples in by_node.items()
             for start in range(0, len(samples), CONFIRM_BATCH)
         ]
 
 
-class CloudNode(Parts):
+class CloudNode(CompositeMachine):
     """Fusion and a recorder in one process."""
 
     def __init__(

@@ -79,7 +79,7 @@ class DeviceNode:
     def subscriptions(self) -> list[str]:
         return [
             topic_filter(Kind.ESCALATE, self.site),
-            topic_filter(Kind.RESULT, self.site),
+            topic_filter(Kind.ANSWER, self.site),
             *self.outbox.subscriptions(),
         ]
 
@@ -96,7 +96,7 @@ class DeviceNode:
                 effects += self._computed(event, now)
             case Received(Topic(_, Kind.ESCALATE), Escalate() as escalate):
                 effects += self._escalated(escalate)
-            case Received(Topic(_, Kind.RESULT), Answer() as answer):
+            case Received(Topic(_, Kind.ANSWER), Answer() as answer):
                 if answer.exit != "device" and self._samples.get(answer.sample):
                     self._samples.close(answer.sample)
             case Received(Topic(_, Kind.STATUS, node), Status() as status):
@@ -153,10 +153,20 @@ class DeviceNode:
             kept.scores = self.manifest.score_format.decode(wire)
             kept.features = event.outputs["features"]
             if self._connected:
-                effects.append(Publish(self._topic(Kind.SCORES), Scores(
-                    1, sample, self.bundle, self._mask, kept.captured_at_s,
-                    Tensor.of(wire), kept.label,
-                )))  # fmt: skip
+                effects.append(
+                    Publish(
+                        self._topic(Kind.SCORES),
+                        Scores(
+                            1,
+                            sample,
+                            self.bundle,
+                            self._mask,
+                            kept.captured_at_s,
+                            Tensor.of(wire),
+                            kept.label,
+                        ),
+                    )
+                )
             effects += self._alone(sample, now)
         if self._waiting is not None:
             frame, self._waiting = self._waiting, None
@@ -176,10 +186,20 @@ class DeviceNode:
         if features is None or not self._connected:
             return []
         bits = self.manifest.hierarchy.device_section
-        return [Publish(self._topic(Kind.FEATURES), Features(
-            1, sample, self.bundle, self._mask, kept.captured_at_s,
-            (Tensor.of(features, bits=bits),), kept.label,
-        ))]  # fmt: skip
+        return [
+            Publish(
+                self._topic(Kind.FEATURES),
+                Features(
+                    1,
+                    sample,
+                    self.bundle,
+                    self._mask,
+                    kept.captured_at_s,
+                    (Tensor.of(features, bits=bits),),
+                    kept.label,
+                ),
+            )
+        ]
 
     # ------------------------------------------------------------- on its own
 
@@ -221,7 +241,7 @@ class DeviceNode:
             latency_s=now.monotonic_s - kept.captured_s,
             truth=kept.label,
             votes={self.node: (label, max(probabilities))} if probabilities else {},
-            passed=[("device", label, eta)],
+            exit_trace=[("device", label, eta)],
         )
         return self.outbox.post(answer, now)
 

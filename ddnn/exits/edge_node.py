@@ -8,14 +8,14 @@ from ddnn.exits.exit_node import ExitNode
 from ddnn.exits.fusion_node import FusionNode
 from ddnn.exits.manifest import Manifest
 from ddnn.exits.timing import Timing
+from ddnn.machines.composite import CompositeMachine
 from ddnn.machines.outbox import Outbox
-from ddnn.machines.parts import Parts
 from ddnn.protocol.machine import Effect, Event, Now, Publish, Received
 from ddnn.protocol.messages import Answer
 from ddnn.protocol.topics import Kind
 
 
-class EdgeNode(Parts):
+class EdgeNode(CompositeMachine):
     """One machine of up to three; what they tell each other does not leave the process."""
 
     def __init__(

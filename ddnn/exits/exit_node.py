@@ -23,7 +23,7 @@ from ddnn.exits.hierarchy import CLOUD, Exit
 from ddnn.exits.manifest import Judgement, Manifest, exit_scores, judge
 from ddnn.exits.timing import Timing
 from ddnn.machines.jobs import Jobs
-from ddnn.machines.membership import Membership, Standbys
+from ddnn.machines.membership import AnyOf, Membership
 from ddnn.machines.outbox import Outbox
 from ddnn.protocol.machine import (
     Disconnected,
@@ -35,15 +35,15 @@ from ddnn.protocol.machine import (
 )
 from ddnn.protocol.messages import (
     Answer,
-    ClockAsk,
-    ClockTell,
     Escalate,
     ExitName,
     Features,
     Scores,
     Status,
     Thresholds,
-    add_spent,
+    TimeReply,
+    TimeRequest,
+    add_traffic,
 )
 from ddnn.protocol.topics import Kind, Topic, presence_filters, topic_filter
 
@@ -55,9 +55,18 @@ class _Sample:
     """A sample on its way through the exits."""
 
     __slots__ = (
-        "answer_by_s", "best", "captured_at_s", "captured_s", "label", "masks", "passed", "scores",
-        "spent", "spent_below", "stage",
-    )  # fmt: skip
+        "answer_by_s",
+        "best",
+        "captured_at_s",
+        "captured_s",
+        "exit_trace",
+        "label",
+        "masks",
+        "scores",
+        "stage",
+        "traffic",
+        "traffic_below",
+    )
 
     def __init__(self, captured_at_s: float, captured_s: float, stage: Exit, by_s: float) -> None:
         self.captured_at_s = captured_at_s  # the device's wall clock
@@ -67,10 +76,10 @@ class _Sample:
         self.scores: dict[Exit, dict[str, NDArray[np.float32]]] = {"local": {}, "edge": {}}
         self.masks: dict[str, int] = {}  # edge -> the devices it fused
         self.best: Judgement | None = None
-        self.passed: list[tuple[ExitName, int, float]] = []
+        self.exit_trace: list[tuple[ExitName, int, float]] = []
         self.label: int | None = None
-        self.spent = (0, 0)  # payload, wire bytes that devices sent as scores
-        self.spent_below = (0, 0)  # … as features, told by the tier that gathered them
+        self.traffic = (0, 0)  # payload, wire bytes that devices sent as scores
+        self.traffic_below = (0, 0)  # … as features, told by the tier that gathered them
 
 
 class ExitNode:
@@ -93,7 +102,7 @@ class ExitNode:
         self.counts: dict[str, int] = {}
         self._devices = hierarchy.devices
         self._edges = tuple(group.id for group in hierarchy.edges)
-        self._clouds = Standbys()
+        self._clouds = AnyOf()
         self._membership = Membership((*self._devices, *self._edges, CLOUD))
         self._membership.reported(node)
         self._offsets: dict[str, ClockOffset] = {d: ClockOffset() for d in self._devices}
@@ -107,7 +116,7 @@ class ExitNode:
             *(topic_filter(Kind.SCORES, self.site, edge) for edge in own[1]),
             topic_filter(Kind.VERDICT, self.site, self.node),
             topic_filter(Kind.THRESHOLDS, self.site, self.node),
-            topic_filter(Kind.CLOCK_ASK, self.site),
+            topic_filter(Kind.TIME_REQUEST, self.site),
             *presence_filters(self.site),
         ]
 
@@ -134,9 +143,9 @@ class ExitNode:
                     effects = self._membership_changed(now)
             case Received(Topic(_, Kind.THRESHOLDS, self.node), Thresholds() as command):
                 self._command(command)
-            case Received(Topic(_, Kind.CLOCK_ASK, node), ClockAsk(asked_at_s)):
-                reply = ClockTell(asked_at_s, now.wall_s)
-                effects = [Publish(Topic(self.site, Kind.CLOCK_TELL, node), reply)]
+            case Received(Topic(_, Kind.TIME_REQUEST, node), TimeRequest(asked_at_s)):
+                reply = TimeReply(asked_at_s, now.wall_s)
+                effects = [Publish(Topic(self.site, Kind.TIME_REPLY, node), reply)]
             case Disconnected():
                 self._clouds.clear()
                 self._membership = Membership((*self._devices, *self._edges, CLOUD))
@@ -224,7 +233,7 @@ class ExitNode:
             self._count("scores_late")
             return []
         sample.scores["local"][device] = self.manifest.score_format.decode(vector)
-        sample.spent = add_spent(sample.spent, (len(message.scores.data), wire_bytes))
+        sample.traffic = add_traffic(sample.traffic, (len(message.scores.data), wire_bytes))
         self._take_label(sample, message.label)
         return self._if_complete(message.sample, sample, now)
 
@@ -245,7 +254,7 @@ class ExitNode:
         sample.masks[edge] = message.members & self.manifest.hierarchy.mask(
             self.manifest.hierarchy.group(edge).devices
         )
-        sample.spent_below = add_spent(sample.spent_below, message.spent)
+        sample.traffic_below = add_traffic(sample.traffic_below, message.traffic)
         self._take_label(sample, message.label)
         return self._if_complete(message.sample, sample, now)
 
@@ -260,7 +269,7 @@ class ExitNode:
             self._count("verdict_late")
             return []
         if not self.manifest.hierarchy.edge_section:
-            sample.spent_below = message.spent
+            sample.traffic_below = message.traffic
         self._take_label(sample, message.label)
         mask = message.members & self.manifest.hierarchy.everyone
         self._judge(sample, "cloud", vector, mask)
@@ -308,7 +317,7 @@ class ExitNode:
     ) -> Judgement:
         best = judge(self.manifest, stage, scores, mask)
         sample.best = best
-        sample.passed.append((stage, best.label, best.eta))
+        sample.exit_trace.append((stage, best.label, best.eta))
         return best
 
     def _escalate(self, key: int, sample: _Sample, now: Now) -> list[Effect]:
@@ -317,10 +326,12 @@ class ExitNode:
         if tier == "edge" and not sample.scores["edge"]:
             return self._answer(key, now)  # no edge has features to send further
         sample.stage = exits[exits.index(tier) + 1]
-        ask: list[Effect] = [Publish(
-            Topic(self.site, Kind.ESCALATE),
-            Escalate(1, key, self.bundle, "edge" if tier == "edge" else "local"),
-        )]  # fmt: skip
+        ask: list[Effect] = [
+            Publish(
+                Topic(self.site, Kind.ESCALATE),
+                Escalate(1, key, self.bundle, "edge" if tier == "edge" else "local"),
+            )
+        ]
         if sample.stage == "cloud" and CLOUD not in self._membership.live:
             if not self._membership.probe(CLOUD, now.monotonic_s):
                 ask = []
@@ -363,7 +374,7 @@ class ExitNode:
             self._count("unanswered")  # nobody's scores came: the devices answer for themselves
             return []
         mask = best.mask
-        payload_bytes, wire_bytes = add_spent(sample.spent, sample.spent_below)
+        payload_bytes, wire_bytes = add_traffic(sample.traffic, sample.traffic_below)
         members = hierarchy.members(mask)
         full = best.sure and mask == hierarchy.everyone
         answer = Answer(
@@ -387,7 +398,7 @@ class ExitNode:
             payload_bytes=payload_bytes,
             wire_bytes=wire_bytes,
             votes=votes(sample.scores["local"]),
-            passed=sample.passed,
+            exit_trace=sample.exit_trace,
         )
         self._count(f"exit_{best.exit}")
         return self.outbox.post(answer, now)

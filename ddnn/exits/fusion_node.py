@@ -26,7 +26,7 @@ from ddnn.protocol.machine import (
     Publish,
     Received,
 )
-from ddnn.protocol.messages import Escalate, Features, Scores, Status, Tensor, add_spent
+from ddnn.protocol.messages import Escalate, Features, Scores, Status, Tensor, add_traffic
 from ddnn.protocol.topics import Kind, Topic, shared, topic_filter
 
 MAX_SITES = 4096  # whose presence is remembered; the oldest is forgotten beyond it
@@ -37,11 +37,11 @@ Key = tuple[str, int]  # site, sample
 class _Gathering:
     """One sample's features as they come in."""
 
-    __slots__ = ("captured_at_s", "features", "label", "mask", "messages", "running", "spent")
+    __slots__ = ("captured_at_s", "features", "label", "mask", "messages", "running", "traffic")
 
     def __init__(self) -> None:
         self.messages: dict[str, Features] = {}
-        self.spent = (0, 0)
+        self.traffic = (0, 0)
         self.mask = 0
         self.captured_at_s = 0.0
         self.label: int | None = None
@@ -155,10 +155,10 @@ class FusionNode:
         gathering.captured_at_s = message.captured_at_s
         if message.label is not None:
             gathering.label = max(message.label, -1 if gathering.label is None else gathering.label)
-        spent = message.spent
+        traffic = message.traffic
         if not self.cloud:
-            spent = (sum(len(part.data) for part in message.parts), wire_bytes)
-        gathering.spent = add_spent(gathering.spent, spent)
+            traffic = (sum(len(part.data) for part in message.parts), wire_bytes)
+        gathering.traffic = add_traffic(gathering.traffic, traffic)
         return self._run_if_ready(key, gathering, now)
 
     def _fits(self, child: str, message: Features) -> bool:
@@ -255,9 +255,15 @@ class FusionNode:
         else:
             gathering.features = event.outputs["features"]
         message = Scores(
-            1, key[1], self.bundle, gathering.mask, gathering.captured_at_s,
-            Tensor.of(event.outputs["scores"]), gathering.label, gathering.spent,
-        )  # fmt: skip
+            1,
+            key[1],
+            self.bundle,
+            gathering.mask,
+            gathering.captured_at_s,
+            Tensor.of(event.outputs["scores"]),
+            gathering.label,
+            gathering.traffic,
+        )
         if self.cloud:
             return [Publish(Topic(key[0], Kind.VERDICT, self.manifest.hierarchy.lead), message)]
         return [Publish(Topic(key[0], Kind.SCORES, self.node), message)]
@@ -278,10 +284,19 @@ class FusionNode:
         return [self._uplink(key, gathering, (part,))]
 
     def _uplink(self, key: Key, gathering: _Gathering, parts: tuple[Tensor, ...]) -> Publish:
-        return Publish(Topic(key[0], Kind.UPLINK, self.node), Features(
-            1, key[1], self.bundle, gathering.mask, gathering.captured_at_s, parts,
-            gathering.label, gathering.spent,
-        ))  # fmt: skip
+        return Publish(
+            Topic(key[0], Kind.UPLINK, self.node),
+            Features(
+                1,
+                key[1],
+                self.bundle,
+                gathering.mask,
+                gathering.captured_at_s,
+                parts,
+                gathering.label,
+                gathering.traffic,
+            ),
+        )
 
     def _count(self, name: str) -> None:
         self.counts[name] = self.counts.get(name, 0) + 1

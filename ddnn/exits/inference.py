@@ -102,10 +102,10 @@ def payload_bytes(manifest: Manifest, exit_: Exit, mask: int) -> int:
     members = mask.bit_count()
     if not manifest.hierarchy.device_section:
         return members * manifest.raw_bytes
-    spent = len(manifest.classes) * manifest.score_format.bytes_per_score
+    traffic = len(manifest.classes) * manifest.score_format.bytes_per_score
     if exit_ != "local":
-        spent += packed_bytes(int(np.prod(manifest.device_features)))
-    return members * spent
+        traffic += packed_bytes(int(np.prod(manifest.device_features)))
+    return members * traffic
 
 
 def infer(

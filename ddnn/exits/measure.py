@@ -105,10 +105,14 @@ def with_format(manifest: Manifest, measured: Measured, score_format: ScoreForma
     heard = score_format.decode(score_format.encode(measured.devices))
     exits: dict[int, dict[Exit, Scores]] = {}
     for mask, old in measured.exits.items():
-        local = np.stack([
-            exit_scores(manifest, "local", [v if mask >> i & 1 else None for i, v in enumerate(s)])
-            for s in heard
-        ])  # fmt: skip
+        local = np.stack(
+            [
+                exit_scores(
+                    manifest, "local", [v if mask >> i & 1 else None for i, v in enumerate(s)]
+                )
+                for s in heard
+            ]
+        )
         exits[mask] = {**old, "local": local}
     return Measured(measured.labels, measured.devices, exits)
 

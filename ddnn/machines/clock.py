@@ -20,7 +20,7 @@ from ddnn.protocol.machine import (
     Publish,
     Received,
 )
-from ddnn.protocol.messages import ClockAsk, ClockTell, Status
+from ddnn.protocol.messages import Status, TimeReply, TimeRequest
 from ddnn.protocol.topics import Kind, Topic, topic_filter
 
 ASK_S = (0.25, 20.0)  # between questions: twice as long after each, up to the greater
@@ -50,7 +50,7 @@ class SiteClock:
         self._skew_s = 0.0
 
     def subscriptions(self) -> list[str]:
-        return [topic_filter(Kind.CLOCK_TELL, self.site, self.node)]
+        return [topic_filter(Kind.TIME_REPLY, self.site, self.node)]
 
     def deadline_s(self) -> float | None:
         return self._ask_at_s
@@ -64,14 +64,14 @@ class SiteClock:
             case Received(Topic(_, Kind.STATUS), Status(role="edge", state="online")):
                 if self._ask_at_s is not None:  # there is somebody to ask, perhaps somebody new
                     self._ask_at_s, self._wait_s = now.monotonic_s, ASK_S[0]
-            case Received(Topic(_, Kind.CLOCK_TELL, self.node), ClockTell() as told):
+            case Received(Topic(_, Kind.TIME_REPLY, self.node), TimeReply() as told):
                 self._told(told, now)
         if self._ask_at_s is None or now.monotonic_s < self._ask_at_s:
             return []
         self._ask_at_s = now.monotonic_s + self._wait_s
         self._wait_s = min(2 * self._wait_s, ASK_S[1])
-        ask = ClockAsk(now.monotonic_s)  # of a clock that nothing steps
-        return [Publish(Topic(self.site, Kind.CLOCK_ASK, self.node), ask)]
+        ask = TimeRequest(now.monotonic_s)  # of a clock that nothing steps
+        return [Publish(Topic(self.site, Kind.TIME_REQUEST, self.node), ask)]
 
     def time_s(self, now: Now) -> float:
         """Site time; the own wall clock's without a late word of the lead edge. Any thread."""
@@ -87,11 +87,11 @@ class SiteClock:
         """How far the own wall clock was ahead of site time at the last exchange."""
         return {"clock_skew_s": self._skew_s} if self._exchanges else {}
 
-    def _told(self, told: ClockTell, now: Now) -> None:
+    def _told(self, told: TimeReply, now: Now) -> None:
         round_trip_s = now.monotonic_s - told.echo_s
         if not 0 <= round_trip_s <= MOST_ROUND_TRIP_S:
             return  # late, or an answer to nobody's question
-        offset_s = told.told_at_s + round_trip_s / 2 - now.monotonic_s
+        offset_s = told.replied_at_s + round_trip_s / 2 - now.monotonic_s
         exchange = _Exchange(now.monotonic_s, round_trip_s, offset_s)
         if any(_contradict(exchange, other) for other in self._exchanges):
             self._exchanges = ()  # the lead's clock was set: what it told before is no longer so

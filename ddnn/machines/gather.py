@@ -3,7 +3,7 @@ r"""Share a task among workers and gather their pieces until enough are there.
     scatter -> one broadcast message -> pieces come in -> enough (decodable set) -> Enough
                                           |                                    \-> … -> Ended
                                           +-> never enough any more, or time over -> Failed
-A worker is known by its retained Lend message, is there by its Status, and is worth counting on
+A worker is known by its retained WorkerOffer, is there by its Status, and is worth counting on
 until it has missed two tasks in a row (see Membership). The planned workers always have their own
 pieces; where one is not at work, a spare gets the same ones until it is.
 """
@@ -33,12 +33,12 @@ from ddnn.protocol.machine import (
 )
 from ddnn.protocol.messages import (
     MAX_PIECES,
-    Assign,
-    Done,
-    Lend,
+    Assignment,
+    Result,
     Status,
     Task,
     Tensor,
+    WorkerOffer,
     WorkerState,
 )
 from ddnn.protocol.topics import Kind, Topic, presence_filters, topic_filter
@@ -167,8 +167,8 @@ class Gather:
 
     def subscriptions(self) -> list[str]:
         return [
-            topic_filter(Kind.DONE, self.site),
-            topic_filter(Kind.LEND, self.site),
+            topic_filter(Kind.RESULT, self.site),
+            topic_filter(Kind.OFFER, self.site),
             *presence_filters(self.site)[:1],
         ]
 
@@ -243,11 +243,11 @@ class Gather:
         """Effects to perform, and what has become of tasks."""
         outcomes: list[Outcome] = []
         match event:
-            case Received(Topic(_, Kind.DONE, node), Done() as done):
+            case Received(Topic(_, Kind.RESULT, node), Result() as done):
                 outcomes = self._done(node, done, now)
             case Received(Topic(_, Kind.STATUS, node), Status() as status):
                 self._status(node, status, now)
-            case Received(Topic(_, Kind.LEND, node), Lend() as lend):
+            case Received(Topic(_, Kind.OFFER, node), WorkerOffer() as lend):
                 self._lend(node, lend, now)
             case Connected():
                 self.connected = True
@@ -267,7 +267,7 @@ class Gather:
             outcomes += self._look_again(now)
         return effects, outcomes
 
-    def _done(self, node: str, done: Done, now: Now) -> list[Outcome]:
+    def _done(self, node: str, done: Result, now: Now) -> list[Outcome]:
         worker, job = self._workers.get(node), self._jobs.get(done.job)
         if worker is None or worker.faulty or not self._fits(node, done, job):
             self._count("done_refused")
@@ -292,7 +292,7 @@ class Gather:
             self._in_time(node, now)
         return self._progress(done.job, job, now)
 
-    def _fits(self, node: str, done: Done, job: _Job | None) -> bool:
+    def _fits(self, node: str, done: Result, job: _Job | None) -> bool:
         """Whether the piece is one that this worker has, or had when it was asked."""
         asked = job.asked.get(node, NO_PIECES) if job is not None else NO_PIECES
         return (
@@ -375,7 +375,7 @@ class Gather:
     # ----------------------------------------------------------------- workers
 
     def _status(self, node: str, status: Status, now: Now) -> None:
-        """Of any node: a worker's Status may come before its Lend."""
+        """Of any node: a worker's Status may come before its WorkerOffer."""
         if node not in self._sessions:
             full = len(self._sessions) >= MOST_NODES and node not in self._planned
             if full or status.state != "online":
@@ -390,7 +390,7 @@ class Gather:
         if worker is not None:
             self._changed(now)
 
-    def _lend(self, node: str, lend: Lend, now: Now) -> None:
+    def _lend(self, node: str, lend: WorkerOffer, now: Now) -> None:
         if lend.plan != self.plan:
             if node in self._planned:
                 self._count("wrong_plan")
@@ -480,7 +480,7 @@ class Gather:
 
     def _announce(self, there: Collection[str], now: Now) -> list[Effect]:
         """The assignment, if it is new; once more, if it has not come to everybody who is there:
-        the retained one may have been emptied or overwritten, and so may a Lend. Workers answer
+        the retained one may have been emptied or overwritten, and so may an offer. Workers answer
         each; what they answer leads to another only while it differs."""
         if not self.connected:
             return []
@@ -493,7 +493,7 @@ class Gather:
             self._announced, self._announced_s = self._assigned, now.monotonic_s
             self._contradicted = False
             pieces = {worker: list(held) for worker, held in self._assigned.items()}
-            message = Assign(self.plan, pieces)
+            message = Assignment(self.plan, pieces)
             effects.append(Publish(Topic(self.site, Kind.ASSIGN, self.group), message))
         if astray:
             self._assign_by(self._announced_s + REPEAT_S)

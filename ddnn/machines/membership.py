@@ -91,7 +91,7 @@ class Membership:
         return changed
 
 
-class Standbys:
+class AnyOf:
     """Nodes any of which will do, such as the clouds of a site: one is there while any is."""
 
     LIMIT = 64

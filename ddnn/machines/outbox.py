@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from ddnn.machines.membership import Standbys
+from ddnn.machines.membership import AnyOf
 from ddnn.protocol.machine import (
     Connected,
     Disconnected,
@@ -18,7 +18,7 @@ from ddnn.protocol.machine import (
     Publish,
     Received,
 )
-from ddnn.protocol.messages import MAX_BATCH, Answer, Backlog, Status, Stored
+from ddnn.protocol.messages import MAX_BATCH, Answer, AnswerAck, Backlog, Status
 from ddnn.protocol.topics import Kind, Topic, presence_filters, topic_filter
 
 CONFIRM_WITHIN_S = 2.0  # a store that is there confirms well within this
@@ -41,7 +41,7 @@ class Outbox:
             answer.sample: (answer, None) for answer in pending
         }
         self._connected = False
-        self._stores = Standbys()
+        self._stores = AnyOf()
         self._check_s: float | None = None
 
     def __len__(self) -> int:
@@ -53,7 +53,7 @@ class Outbox:
 
     def subscriptions(self) -> list[str]:
         return [
-            topic_filter(Kind.STORED, self.site, self.node),
+            topic_filter(Kind.ACK, self.site, self.node),
             *presence_filters(self.site),
         ]
 
@@ -61,7 +61,7 @@ class Outbox:
         """Keep the answer and publish it if there is a broker."""
         effects: list[Effect] = [Keep(answer)]
         if self._connected:
-            effects.append(Publish(Topic(self.site, Kind.RESULT), answer))
+            effects.append(Publish(Topic(self.site, Kind.ANSWER), answer))
         sent_s = now.monotonic_s if self._connected else None
         self._pending[answer.sample] = (answer, sent_s)
         if len(self._pending) > LIMIT:
@@ -81,7 +81,7 @@ class Outbox:
             case Disconnected():
                 self._connected = False
                 self._stores.clear()
-            case Received(Topic(_, Kind.STORED, self.node), Stored() as stored):
+            case Received(Topic(_, Kind.ACK, self.node), AnswerAck() as stored):
                 known = [sample for sample in stored.samples if self._pending.pop(sample, None)]
                 more = self._deliver(now) if len(known) == MAX_BATCH else []
                 return [Forget(known), *more] if known else []

@@ -26,7 +26,7 @@ from ddnn.protocol.machine import (
     Received,
     Unload,
 )
-from ddnn.protocol.messages import Assign, Done, Lend, Task, Tensor
+from ddnn.protocol.messages import Assignment, Result, Task, Tensor, WorkerOffer
 from ddnn.protocol.topics import Kind, Topic, topic_filter
 
 LIMIT = 8  # tasks waiting; the oldest is dropped beyond it, for its gatherer has gone on
@@ -85,7 +85,7 @@ class WorkerNode:
                 effects = self._task(task)
             case Computed((name, job)) if name == JOB:
                 effects = self._computed(job, event.outputs)
-            case Received(Topic(_, Kind.ASSIGN, self.group), Assign() as assigned):
+            case Received(Topic(_, Kind.ASSIGN, self.group), Assignment() as assigned):
                 effects = self._assigned(assigned)
             case Loaded(section, ok) if (piece := piece_of(section)) is not None:
                 effects = self._loaded(piece, ok, now)
@@ -103,7 +103,7 @@ class WorkerNode:
 
     # ------------------------------------------------------------------ pieces
 
-    def _assigned(self, assigned: Assign) -> list[Effect]:
+    def _assigned(self, assigned: Assignment) -> list[Effect]:
         if assigned.plan != self.plan:
             self._count("wrong_plan")  # another deployment than the one on this disk
             return []
@@ -135,8 +135,8 @@ class WorkerNode:
         """Tell what is held."""
         if not self._connected:
             return []
-        lend = Lend(self.plan, sorted(self._held), *self._capacity)
-        return [Publish(Topic(self.site, Kind.LEND, self.node), lend)]
+        lend = WorkerOffer(self.plan, sorted(self._held), *self._capacity)
+        return [Publish(Topic(self.site, Kind.OFFER, self.node), lend)]
 
     # ------------------------------------------------------------------- tasks
 
@@ -172,8 +172,8 @@ class WorkerNode:
         if outputs is None or not np.isfinite(outputs["z"]).all():
             self._count("section_failed")
         elif self._connected and piece is not None:
-            done = Done(1, self.plan, job, piece, Tensor.of(outputs["z"]))
-            effects.append(Publish(Topic(self.site, Kind.DONE, self.node), done))
+            done = Result(1, self.plan, job, piece, Tensor.of(outputs["z"]))
+            effects.append(Publish(Topic(self.site, Kind.RESULT, self.node), done))
             self._count("pieces_done")
         return [*effects, *self._next()]
 

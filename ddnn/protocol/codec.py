@@ -7,10 +7,10 @@ import msgspec
 from ddnn.errors import RemoteProtocolError
 from ddnn.protocol.messages import (
     MAX_MESSAGE_BYTES,
-    Done,
     Escalate,
     Features,
     Message,
+    Result,
     Scores,
     Task,
 )
@@ -18,7 +18,7 @@ from ddnn.protocol.topics import Kind
 
 _PACK = msgspec.msgpack.Encoder()
 _JSON = msgspec.json.Encoder()
-_DATA_PLANE = (Scores, Features, Escalate, Task, Done)
+_DATA_PLANE = (Scores, Features, Escalate, Task, Result)
 _DECODERS: dict[type, msgspec.msgpack.Decoder[Message] | msgspec.json.Decoder[Message]] = {
     message: (
         msgspec.msgpack.Decoder(message)
@@ -51,7 +51,7 @@ def decode(kind: Kind, data: bytes) -> Message:
             part.check()
     elif isinstance(message, Task):
         message.x.check()
-    elif isinstance(message, Done):
+    elif isinstance(message, Result):
         message.z.check()
     return message
 

@@ -64,7 +64,7 @@ def discovery(
     }
     answer: dict[str, Any] = {
         **shared,
-        "state_topic": str(Topic(site, Kind.RESULT)),
+        "state_topic": str(Topic(site, Kind.ANSWER)),
         "availability": [_available(site, node) for node in (lead, *devices)],
         "availability_mode": "any",
     }

@@ -1,6 +1,6 @@
 """All messages between nodes.
 
-Data plane (Scores, Features, Escalate, Task, Done): MessagePack, array-like, the schema version
+Data plane (Scores, Features, Escalate, Task, Result): MessagePack, array-like, the schema version
 first.
 Control plane (everything else): JSON, readable with mosquitto_sub.
 The sender is not in a data message: the topic names it.
@@ -38,7 +38,7 @@ Label = Annotated[int, msgspec.Meta(ge=-1, lt=2**16)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1.000001)]
 ExitName = Literal["device", "local", "edge", "cloud"]
 RoleName = Literal["device", "edge", "cloud", "store", "worker"]
-Spent = tuple[Count, Count]  # bytes: payload (arrays only), wire (with topics and headers)
+TrafficBytes = tuple[Count, Count]  # bytes: payload (arrays only), wire (with topics and headers)
 Seconds = Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)]
 _LITTLE_ENDIAN = {"float32": "<f4", "float16": "<f2", "uint8": "|u1"}
 
@@ -88,7 +88,7 @@ class Tensor(msgspec.Struct, frozen=True, array_like=True):
         return np.frombuffer(self.data, _LITTLE_ENDIAN[self.type]).reshape(self.shape)
 
 
-def add_spent(a: Spent, b: Spent) -> Spent:
+def add_traffic(a: TrafficBytes, b: TrafficBytes) -> TrafficBytes:
     """The sum, kept within what travels: a peer's numbers never make our message unreadable."""
     return min(a[0] + b[0], MAX_COUNT), min(a[1] + b[1], MAX_COUNT)
 
@@ -106,7 +106,7 @@ class Scores(msgspec.Struct, frozen=True, array_like=True):
     captured_at_s: Seconds  # site time, as the capturing device knows it
     scores: Tensor
     label: Label | None = None  # of the object, where the source knows it (-1: this view is blank)
-    spent: Spent = (0, 0)  # by devices, on features below this node
+    traffic: TrafficBytes = (0, 0)  # by devices, on features below this node
 
 
 class Features(msgspec.Struct, frozen=True, array_like=True):
@@ -119,7 +119,7 @@ class Features(msgspec.Struct, frozen=True, array_like=True):
     captured_at_s: Seconds
     parts: Annotated[tuple[Tensor, ...], msgspec.Meta(max_length=64)]
     label: Label | None = None
-    spent: Spent = (0, 0)
+    traffic: TrafficBytes = (0, 0)
 
 
 class Escalate(msgspec.Struct, frozen=True, array_like=True):
@@ -140,7 +140,7 @@ class Task(msgspec.Struct, frozen=True, array_like=True):
     x: Tensor
 
 
-class Done(msgspec.Struct, frozen=True, array_like=True):
+class Result(msgspec.Struct, frozen=True, array_like=True):
     """What one piece of the layer gives for a task."""
 
     v: Literal[1]
@@ -173,13 +173,36 @@ class Stats(msgspec.Struct, frozen=True):
     gauges: Annotated[dict[Name, float], msgspec.Meta(max_length=256)] = {}
 
 
-DROPS = frozenset({
-    "answer_log_failed", "answers_given_up", "answers_refused", "contradictions", "done_refused",
-    "evicted", "expired", "features_late", "features_refused", "frames_skipped", "given_up",
-    "malformed", "queue_full", "scores_late", "scores_refused", "section_failed", "shards_failed",
-    "tasks_refused", "tasks_skipped", "thresholds_refused", "unanswered", "verdict_late",
-    "verdict_refused", "workers_faulty", "wrong_bundle", "wrong_plan",
-})  # fmt: skip
+DROPS = frozenset(
+    {
+        "answer_log_failed",
+        "answers_given_up",
+        "answers_refused",
+        "contradictions",
+        "done_refused",
+        "evicted",
+        "expired",
+        "features_late",
+        "features_refused",
+        "frames_skipped",
+        "given_up",
+        "malformed",
+        "queue_full",
+        "scores_late",
+        "scores_refused",
+        "section_failed",
+        "shards_failed",
+        "tasks_refused",
+        "tasks_skipped",
+        "thresholds_refused",
+        "unanswered",
+        "verdict_late",
+        "verdict_refused",
+        "workers_faulty",
+        "wrong_bundle",
+        "wrong_plan",
+    }
+)
 """Counts of what was lost or refused; every other count is of ordinary business."""
 
 
@@ -211,7 +234,7 @@ class Answer(msgspec.Struct, frozen=True):
     # Per member: what its camera alone says, and its probability.
     votes: Annotated[dict[Id, tuple[Label, Share]], msgspec.Meta(max_length=64)] = {}
     # The exits that judged it, in order: label and normalized entropy at each.
-    passed: Annotated[list[tuple[ExitName, Label, float]], msgspec.Meta(max_length=4)] = []
+    exit_trace: Annotated[list[tuple[ExitName, Label, float]], msgspec.Meta(max_length=4)] = []
 
 
 class Backlog(msgspec.Struct, frozen=True):
@@ -228,20 +251,20 @@ class Thresholds(msgspec.Struct, frozen=True):
     revision: Count  # grows with every change of the site's; an older one is passed over
 
 
-class ClockAsk(msgspec.Struct, frozen=True):
+class TimeRequest(msgspec.Struct, frozen=True):
     """A device asks the lead edge what time it is there."""
 
     asked_at_s: Seconds  # by the asking clock, whatever it shows
 
 
-class ClockTell(msgspec.Struct, frozen=True):
+class TimeReply(msgspec.Struct, frozen=True):
     """The lead edge's wall clock, and what it was asked with."""
 
     echo_s: Seconds
-    told_at_s: Seconds
+    replied_at_s: Seconds
 
 
-class Lend(msgspec.Struct, frozen=True):
+class WorkerOffer(msgspec.Struct, frozen=True):
     """A node lends computing power; `holds` are the pieces of `plan` that it can compute now.
 
     plan "": it has none yet. flops_per_s 0: it lends nothing (any more).
@@ -253,7 +276,7 @@ class Lend(msgspec.Struct, frozen=True):
     memory_bytes: Count = 0  # free at its start
 
 
-class Assign(msgspec.Struct, frozen=True):
+class Assignment(msgspec.Struct, frozen=True):
     """Which worker shall hold which pieces of `plan`."""
 
     plan: BundleId
@@ -276,7 +299,7 @@ class WorkerState(msgspec.Struct, frozen=True):
     latency_ms: float = 0.0  # task to answer, smoothed
 
 
-class Sharing(msgspec.Struct, frozen=True):
+class OffloadState(msgspec.Struct, frozen=True):
     """A layer that is shared among workers: the plan, who does what, and how it goes."""
 
     plan: BundleId
@@ -298,7 +321,7 @@ class Sharing(msgspec.Struct, frozen=True):
     decode_ms: float = 0.0  # smoothed
 
 
-class Stored(msgspec.Struct, frozen=True):
+class AnswerAck(msgspec.Struct, frozen=True):
     """The store holds these samples' answers (or better ones): the node may forget its own."""
 
     samples: Annotated[list[Count], msgspec.Meta(max_length=4096)]
@@ -312,13 +335,13 @@ Message = (
     | Stats
     | Answer
     | Backlog
-    | Stored
+    | AnswerAck
     | Thresholds
-    | ClockAsk
-    | ClockTell
+    | TimeRequest
+    | TimeReply
     | Task
-    | Done
-    | Lend
-    | Assign
-    | Sharing
+    | Result
+    | WorkerOffer
+    | Assignment
+    | OffloadState
 )

@@ -13,22 +13,22 @@ from ddnn.core.ids import is_id
 from ddnn.errors import RemoteProtocolError
 from ddnn.protocol.messages import (
     Answer,
-    Assign,
+    AnswerAck,
+    Assignment,
     Backlog,
-    ClockAsk,
-    ClockTell,
-    Done,
     Escalate,
     Features,
-    Lend,
     Message,
+    OffloadState,
+    Result,
     Scores,
-    Sharing,
     Stats,
     Status,
-    Stored,
     Task,
     Thresholds,
+    TimeReply,
+    TimeRequest,
+    WorkerOffer,
 )
 
 ROOT = "ddnn/v1"
@@ -58,17 +58,17 @@ class Kind(Enum):
     ESCALATE = Rule("escalate", Escalate, per_node=False)
     UPLINK = Rule("uplink", Features)  # <edge>: features for the cloud
     VERDICT = Rule("verdict", Scores)  # <edge>: the cloud's scores, for the edge that asked
-    RESULT = Rule("result", Answer, per_node=False)
+    ANSWER = Rule("answer", Answer, per_node=False)
     BACKLOG = Rule("backlog", Backlog, qos=1)  # <node>: what was not confirmed
-    STORED = Rule("stored", Stored, qos=1)  # <node>: confirmed
+    ACK = Rule("ack", AnswerAck, qos=1)  # <node>: answers that the store holds
     THRESHOLDS = Rule("node", Thresholds, qos=1, retain=True, leaf="cmd/thresholds")
     TASK = Rule("task", Task)  # <group>: for all of its workers; the group is the sharing edge
-    DONE = Rule("done", Done)  # <worker>
-    LEND = Rule("node", Lend, qos=1, retain=True, leaf="lend")
-    ASSIGN = Rule("assign", Assign, qos=1, retain=True)  # <group>
-    SHARING = Rule("sharing", Sharing)  # <group>
-    CLOCK_ASK = Rule("clock", ClockAsk)  # <device>
-    CLOCK_TELL = Rule("clock", ClockTell, leaf="reply")  # <device>
+    RESULT = Rule("result", Result)  # <worker>
+    OFFER = Rule("node", WorkerOffer, qos=1, retain=True, leaf="offer")
+    ASSIGN = Rule("assign", Assignment, qos=1, retain=True)  # <group>
+    OFFLOAD = Rule("offload", OffloadState)  # <group>
+    TIME_REQUEST = Rule("time", TimeRequest)  # <device>
+    TIME_REPLY = Rule("time", TimeReply, leaf="reply")  # <device>
 
 
 class Topic(NamedTuple):

@@ -12,7 +12,7 @@ from ddnn.core.partition import join
 from ddnn.core.section import Section
 from ddnn.errors import ConfigError, NotDecodableError
 from ddnn.protocol.machine import Event, Received
-from ddnn.protocol.messages import Assign, Lend
+from ddnn.protocol.messages import Assignment, WorkerOffer
 from ddnn.runtime.bundle import (
     checked_file,
     close,
@@ -90,9 +90,11 @@ class OtherPlans:
 
     def __call__(self, event: Event) -> None:
         match event:
-            case Received(_, Lend(flops_per_s=0)):
+            case Received(_, WorkerOffer(flops_per_s=0)):
                 pass  # it lends nothing
-            case Received(topic, (Lend() | Assign()) as message) if message.plan != self._plan:
+            case Received(topic, (WorkerOffer() | Assignment()) as message) if (
+                message.plan != self._plan
+            ):
                 pair = topic.node, message.plan
                 if pair not in self._told and len(self._told) < MOST_TOLD:
                     self._told.add(pair)

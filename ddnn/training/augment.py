@@ -27,9 +27,19 @@ class Augmentation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 NONE = Augmentation(
-    rotation_deg=0, log_scale=0, log_aspect=0, shift=0, flip=False, brightness=0, hue_turns=0,
-    saturation=0, grey=0, view_brightness=0, noise=0, cutout=0,
-)  # fmt: skip
+    rotation_deg=0,
+    log_scale=0,
+    log_aspect=0,
+    shift=0,
+    flip=False,
+    brightness=0,
+    hue_turns=0,
+    saturation=0,
+    grey=0,
+    view_brightness=0,
+    noise=0,
+    cutout=0,
+)
 
 
 class Draw(msgspec.Struct, frozen=True):
@@ -71,10 +81,19 @@ def draw(
     middle, from_middle = (side - 1) / 2, (source - 1) / 2
     right, down = uniform(each, how.shift) * source, uniform(each, how.shift) * source
     nought = np.zeros(each)
-    warp = np.stack([
-        a, b, from_middle - (a + b) * middle + right,
-        c, d, from_middle - (c + d) * middle + down, nought, nought,
-    ], -1)  # fmt: skip
+    warp = np.stack(
+        [
+            a,
+            b,
+            from_middle - (a + b) * middle + right,
+            c,
+            d,
+            from_middle - (c + d) * middle + down,
+            nought,
+            nought,
+        ],
+        -1,
+    )
 
     grey = np.full((3, 3), 1 / 3)
     turn = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)

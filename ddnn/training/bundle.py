@@ -102,9 +102,13 @@ def measured_network(
     sections = load_sections(manifest, directory, load_section)
     members = len(manifest.hierarchy.devices)
     return m.measure(
-        manifest, sections, split.images[:, :members], split.labels, m.member_masks(members),
+        manifest,
+        sections,
+        split.images[:, :members],
+        split.labels,
+        m.member_masks(members),
         lambda done, total: progress("measuring every subset of members", done, total),
-    )  # fmt: skip
+    )
 
 
 def load_sections(

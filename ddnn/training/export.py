@@ -103,8 +103,10 @@ def write_source(directory: Path, name: str, model: Any) -> Path | None:
         file.unlink(missing_ok=True)
         log.warning(
             "%s: this section cannot be kept as a Keras model, so none of its layers can be "
-            "coded: %s", name, str(error).partition("\n")[0],
-        )  # fmt: skip
+            "coded: %s",
+            name,
+            str(error).partition("\n")[0],
+        )
         return None
     return file
 

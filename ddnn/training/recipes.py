@@ -31,12 +31,16 @@ _PHOTOGRAPHS = Recipe(
         steps=500,
         weight_decay=0.1,
         augmentation=Augmentation(
-            log_scale=0.15, log_aspect=0.2, brightness=0.15, hue_turns=0.02, saturation=0.2,
+            log_scale=0.15,
+            log_aspect=0.2,
+            brightness=0.15,
+            hue_turns=0.02,
+            saturation=0.2,
             grey=0.05,
         ),
     ),
     folds=3,
-)  # fmt: skip
+)
 # Street scenes from fixed cameras: a thin device section suffices.
 _SCENES = Recipe(
     schemes=("AP", "CC"),

@@ -117,9 +117,11 @@ def train(
     def fitted(part: DatasetLike, what: str) -> tuple[Network, float]:
         network = Network(hierarchy, architecture, part.image_shape, len(part.classes))
         loss = fit(
-            network, batches_of(part, members), how,
+            network,
+            batches_of(part, members),
+            how,
             lambda step, steps, loss: progress(f"{what}, loss {loss:.2f}", step, steps),
-        )  # fmt: skip
+        )
         return network, loss
 
     measured = []

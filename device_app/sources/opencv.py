@@ -44,11 +44,18 @@ class OpenCvCamera:
             os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", str(max(1, int(timeout_s))))
             self._capture = cv2.VideoCapture(path, cv2.CAP_V4L2)
         else:
-            self._capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG, [
-                cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, wait_ms,
-                cv2.CAP_PROP_READ_TIMEOUT_MSEC, wait_ms,
-                cv2.CAP_PROP_N_THREADS, 1,  # a decoder with more keeps as many frames back
-            ])  # fmt: skip
+            self._capture = cv2.VideoCapture(
+                path,
+                cv2.CAP_FFMPEG,
+                [
+                    cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
+                    wait_ms,
+                    cv2.CAP_PROP_READ_TIMEOUT_MSEC,
+                    wait_ms,
+                    cv2.CAP_PROP_N_THREADS,
+                    1,  # a decoder with more keeps as many frames back
+                ],
+            )
         if not self._capture.isOpened():
             self._capture.release()
             raise LinkError(

@@ -105,7 +105,7 @@ class Home:
             "payload_bytes": 120,
             "wire_bytes": 600,
             "votes": {"cam1": (1, 0.9), "cam2": (0, 0.6), "cam3": (1, 0.5)},
-            "passed": [("local", 1, 0.2)],
+            "exit_trace": [("local", 1, 0.2)],
         }
         answers = [make_answer(sample=sample, **{**known, **fields}) for sample in samples]
         self.store.save([(site, answer) for answer in answers])

@@ -91,9 +91,9 @@ def test_a_label_that_cannot_be_saved(
 
 
 def test_look_at_a_threshold_apply_it_and_take_it_back(home: Home, opened: Open) -> None:
-    passed = [("local", 1, 0.2)]
-    home.answer(range(4), passed=passed)
-    home.answer(range(4, 8), passed=[("local", 1, 0.6), ("edge", 1, 0.1)], exit="edge")
+    exit_trace = [("local", 1, 0.2)]
+    home.answer(range(4), exit_trace=exit_trace)
+    home.answer(range(4, 8), exit_trace=[("local", 1, 0.6), ("edge", 1, 0.1)], exit="edge")
     page = opened(home.url)
     wait_for(page, "#threshold-state", "In use: local 0.30, edge 0.50.")
     wait_for(page, "#comparison", "local 50 %, edge 50 %")

@@ -65,9 +65,9 @@ def lively(home: Home) -> None:
     demo = home.demo()
     for minute in range(1, 6):
         home.answer(range(minute * 100, minute * 100 + 5), ago_s=minute * 60.0)
-    passed = [("local", 0, 0.8), ("edge", 2, 0.2)]
+    exit_trace = [("local", 0, 0.8), ("edge", 2, 0.2)]
     lost = {"missing": ["cam2"], "members": ["cam1", "cam3"], "quality": "degraded"}
-    home.answer(range(900, 904), exit="edge", passed=passed, late=True, truth=None, **lost)
+    home.answer(range(900, 904), exit="edge", exit_trace=exit_trace, late=True, truth=None, **lost)
     home.answer(range(904, 906), exit="cloud", truth=2)
     home.answer(range(906, 908), exit="device")
     for what in ("joined", "died", "fell back to its own exit", "dropped 3 answers"):

@@ -68,8 +68,8 @@ def test_the_numbers_are_there_and_change_as_answers_come(home: Home, opened: Op
     assert page.locator("#exit-bar rect").first.get_attribute("width") == "100%"
 
     lost = {"missing": ["cam2"], "members": ["cam1", "cam3"], "quality": "degraded"}
-    passed = [("local", 1, 0.8), ("edge", 0, 0.7), ("cloud", 2, 0.1)]
-    home.answer(range(3, 6), exit="cloud", label=2, passed=passed, late=True, **lost)
+    exit_trace = [("local", 1, 0.8), ("edge", 0, 0.7), ("cloud", 2, 0.1)]
+    home.answer(range(3, 6), exit="cloud", label=2, exit_trace=exit_trace, late=True, **lost)
     home.live.change("cam2", state="lost", last_seen_age_s=30.0)
     home.store.add_event(time.time(), "home", "cam2", "died")
     answered(page, 6)
@@ -87,8 +87,8 @@ def test_the_numbers_are_there_and_change_as_answers_come(home: Home, opened: Op
 
 
 def test_a_sample_tells_what_each_camera_said(home: Home, opened: Open) -> None:
-    passed = [("local", 0, 0.8), ("edge", 1, 0.2)]
-    fields = {"exit": "edge", "passed": passed, "truth": 2, "missing": ["cam3"]}
+    exit_trace = [("local", 0, 0.8), ("edge", 1, 0.2)]
+    fields = {"exit": "edge", "exit_trace": exit_trace, "truth": 2, "missing": ["cam3"]}
     votes = {"cam1": (1, 0.9), "cam2": (0, 0.6)}
     home.answer(range(7, 8), **fields, votes=votes, members=["cam1", "cam2"])
     page = opened(home.url)

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from cloud_app.live import SharingView
-from ddnn.protocol.messages import Sharing, WorkerState
+from ddnn.protocol.messages import OffloadState, WorkerState
 from tests.browser.chromium import Open, Problems, text, wait_for
 from tests.browser.home import Home, node
 from tests.browser.test_looks import FAINT_TEXT, TOO_WIDE
@@ -18,11 +18,11 @@ SHARED = "#sharing"
 ENOUGH = ".shared .enough"
 
 
-def share(home: Home, told: Sharing, age_s: float = 0.2, name: str = "edge") -> None:
+def share(home: Home, told: OffloadState, age_s: float = 0.2, name: str = "edge") -> None:
     home.live.shared = [SharingView("home", name, age_s, told)]
 
 
-def with_workers(told: Sharing, **workers: WorkerState) -> Sharing:
+def with_workers(told: OffloadState, **workers: WorkerState) -> OffloadState:
     return msgspec.structs.replace(told, workers={**told.workers, **workers})
 
 

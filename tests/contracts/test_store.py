@@ -215,10 +215,14 @@ def assert_same(got: Any, expected: Any, where: str = "") -> None:
 
 def test_an_answer_comes_back_whole(store: Store) -> None:
     answer = make(
-        2**53, missing=["cam9"], truth=None, expected_accuracy=None, eta=0.1 + 0.2,
+        2**53,
+        missing=["cam9"],
+        truth=None,
+        expected_accuracy=None,
+        eta=0.1 + 0.2,
         votes={"cam1": (2, 0.1 + 0.2), "cam2": (-1, 0.0)},
-        passed=[("local", 1, 0.9), ("edge", 2, 0.3)],
-    )  # fmt: skip
+        exit_trace=[("local", 1, 0.9), ("edge", 2, 0.3)],
+    )
     store.save([("home", answer)])
     assert store.newest(9) == [Record("home", answer, answer.answered_at_s)]
     assert store.answers("home", 0, 2**53, 9) == store.newest(9)
@@ -521,13 +525,13 @@ def test_settings_are_kept(store: Store) -> None:
 
 
 def test_recorded_samples_can_be_answered_anew(store: Store) -> None:
-    passed = [("local", 0, 0.8), ("edge", 1, 0.2)]
-    store.save([("home", make(i, exit="edge", passed=passed)) for i in range(4)])
+    exit_trace = [("local", 0, 0.8), ("edge", 1, 0.2)]
+    store.save([("home", make(i, exit="edge", exit_trace=exit_trace)) for i in range(4)])
     store.save([("home", make(9, bundle="b0")), ("shop", make(1))])
     store.label("home", 3, 0, "ada", 1.0)
     replays = store.recorded(4, "home", "b1")  # the newest four; one is of another bundle
     assert [replay.sample for replay in replays] == [3, 2, 1]
-    assert replays[0] == Replay(3, "edge", 1, 0, passed, 2, 80)
+    assert replays[0] == Replay(3, "edge", 1, 0, exit_trace, 2, 80)
     assert replays[1].truth == 1
 
 
@@ -861,7 +865,7 @@ def big(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[Store
         url = server.database()
     store = Store(url, clock=lambda: 0.0)
     some = [
-        make(i, exit=EXITS[i % 4], answered_at_s=60.0 * (i // 4), passed=[("local", 1, 0.5)])
+        make(i, exit=EXITS[i % 4], answered_at_s=60.0 * (i // 4), exit_trace=[("local", 1, 0.5)])
         for i in range(1000)
     ]
     store.save([(site, answer) for answer in some for site in ("home", "shop")])

@@ -31,9 +31,13 @@ from tests.deployment.composed import ROOT, compose, dockerfile
 from tests.parts import MOSQUITTO
 
 UNSHARE = ["unshare", "--mount", "--propagation", "private"]
-CONFINES = os.geteuid() == 0 and subprocess.run(
-    [*UNSHARE, "mount", "-o", "remount,ro,bind", "/"], capture_output=True, timeout=10
-).returncode == 0  # fmt: skip
+CONFINES = (
+    os.geteuid() == 0
+    and subprocess.run(
+        [*UNSHARE, "mount", "-o", "remount,ro,bind", "/"], capture_output=True, timeout=10
+    ).returncode
+    == 0
+)
 CONFIGURATION = {
     "mosquitto-edge": "mosquitto",
     "mosquitto-cloud": "mosquitto",
@@ -156,9 +160,13 @@ class Native:
         home = self.home(name)
         with (home / "log").open("ab") as log:
             self.running[name] = subprocess.Popen(
-                self._confined(name, self.command(name)), stdout=log, stderr=log,
-                stdin=subprocess.DEVNULL, env=self.environment(name), cwd=home / "state",
-            )  # fmt: skip
+                self._confined(name, self.command(name)),
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env=self.environment(name),
+                cwd=home / "state",
+            )
 
     def kill(self, name: str) -> None:
         process = self.running.pop(name)
@@ -189,9 +197,12 @@ class Native:
             self.home(name)
         try:
             return subprocess.run(
-                self._confined(name, command), capture_output=True, text=True,
-                env=self.environment(name), timeout=float(check["timeout"].removesuffix("s")),
-            )  # fmt: skip
+                self._confined(name, command),
+                capture_output=True,
+                text=True,
+                env=self.environment(name),
+                timeout=float(check["timeout"].removesuffix("s")),
+            )
         except subprocess.TimeoutExpired:
             return subprocess.CompletedProcess(command, -1, "", "timed out")
 

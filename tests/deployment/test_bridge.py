@@ -16,12 +16,19 @@ from tests.deployment.composed import ROOT as REPOSITORY
 
 SITE = "home"
 USERS = "/tmp/users"  # noqa: S108  of a container: memory of its own
-UP = {Kind.UPLINK, Kind.RESULT, Kind.BACKLOG, Kind.STATUS, Kind.STATS, Kind.SHARING}
-DOWN = {Kind.VERDICT, Kind.STORED, Kind.THRESHOLDS}
+UP = {Kind.UPLINK, Kind.ANSWER, Kind.BACKLOG, Kind.STATUS, Kind.STATS, Kind.OFFLOAD}
+DOWN = {Kind.VERDICT, Kind.ACK, Kind.THRESHOLDS}
 LAN_ONLY = {
-    Kind.SCORES, Kind.FEATURES, Kind.ESCALATE, Kind.CLOCK_ASK, Kind.CLOCK_TELL,
-    Kind.TASK, Kind.DONE, Kind.LEND, Kind.ASSIGN,
-}  # fmt: skip
+    Kind.SCORES,
+    Kind.FEATURES,
+    Kind.ESCALATE,
+    Kind.TIME_REQUEST,
+    Kind.TIME_REPLY,
+    Kind.TASK,
+    Kind.RESULT,
+    Kind.OFFER,
+    Kind.ASSIGN,
+}
 CLOUDS = topic_filter(Kind.STATUS, EVERYWHERE)
 
 
@@ -92,9 +99,13 @@ def test_start_sh_puts_in_site_broker_and_password(tmp_path: Path):
         (tmp_path / secret).write_text(f"{secret}-content\n")
     given = {"DDNN_SITE": "garden", "DDNN_CLOUD_BROKER": "10.0.0.1:1884", "PATH": os.defpath}
     done = subprocess.run(
-        ["/bin/sh", "-c", script, "start.sh", "edge"], env=given, capture_output=True, text=True,
-        timeout=10, check=True,
-    )  # fmt: skip
+        ["/bin/sh", "-c", script, "start.sh", "edge"],
+        env=given,
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=True,
+    )
     lines = done.stdout.splitlines()
     plain = (REPOSITORY / "mosquitto" / "edge.conf").read_text().replace("home", "garden")
     assert lines[:-1] == plain.replace("mosquitto-cloud:1883", "10.0.0.1:1884").splitlines()

@@ -43,9 +43,13 @@ def test_docker_compose_accepts_it(profiles):
 
 def test_the_specification_accepts_it():
     command = [
-        sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec",
+        sys.executable,
+        "-m",
+        "check_jsonschema",
+        "--builtin-schema",
+        "vendor.compose-spec",
         str(COMPOSE_FILE),
-    ]  # fmt: skip
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
 

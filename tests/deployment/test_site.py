@@ -45,7 +45,7 @@ CAMERAS = [f"cam{i}" for i in range(1, 7)]
 CLOUDS = ["cloud#1", "cloud#2"]
 PROGRAMS = [*CLOUDS, "dashboard", "edge", *CAMERAS]
 ANSWERED_WITHIN_S = 1.0  # the deadline that the nodes are given by default
-LAN_ONLY = {Kind.SCORES, Kind.FEATURES, Kind.ESCALATE, Kind.CLOCK_ASK, Kind.CLOCK_TELL}
+LAN_ONLY = {Kind.SCORES, Kind.FEATURES, Kind.ESCALATE, Kind.TIME_REQUEST, Kind.TIME_REPLY}
 
 
 class Listener:
@@ -79,7 +79,7 @@ class Listener:
         return ours
 
     def answers(self, since_s: float = 0.0) -> list[Answer]:
-        return [decode(t.kind, p) for t, p in self.all(since_s) if t.kind is Kind.RESULT]
+        return [decode(t.kind, p) for t, p in self.all(since_s) if t.kind is Kind.ANSWER]
 
     def retained(self, filter_: str) -> dict[str, bytes]:
         """What a client that subscribes now is told at once."""
@@ -226,7 +226,7 @@ def test_what_stays_on_the_lan_never_reaches_the_cloud(site):
     at_site = {t.kind for t, _ in site.lan.all()}
     at_cloud = {t.kind for t, _ in site.cloud.all()}
     assert {Kind.SCORES, Kind.FEATURES, Kind.ESCALATE, Kind.VERDICT} <= at_site
-    assert {Kind.UPLINK, Kind.RESULT, Kind.STATUS, Kind.STATS, Kind.VERDICT} <= at_cloud
+    assert {Kind.UPLINK, Kind.ANSWER, Kind.STATUS, Kind.STATS, Kind.VERDICT} <= at_cloud
     assert not at_cloud & LAN_ONLY
 
 

@@ -94,9 +94,13 @@ def test_32_bit_is_refused_with_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "getconf").write_text("#!/bin/sh\necho 32\n")
     (tmp_path / "getconf").chmod(0o755)
     done = subprocess.run(
-        [APP / "install.sh"], env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
-        capture_output=True, text=True, timeout=20, check=False,
-    )  # fmt: skip
+        [APP / "install.sh"],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
     assert done.returncode == 1
     assert "32-bit" in done.stderr
     assert "64-bit image" in done.stderr
@@ -151,8 +155,10 @@ class Service:
         (credentials / f"{name}_broker-password").write_text("correct horse\n")
         (exec_start,) = unit("ExecStart")
         for there, here in (
-            (PYTHON, sys.executable), ("%d", str(credentials)), ("%S", str(directory)),
-        ):  # fmt: skip
+            (PYTHON, sys.executable),
+            ("%d", str(credentials)),
+            ("%S", str(directory)),
+        ):
             exec_start = exec_start.replace(there, here)
         self.command = shlex.split(exec_start)
         (watchdog_s,), variables = unit("WatchdogSec"), unit("Environment")
@@ -175,9 +181,13 @@ class Service:
     def start(self, command: list[str] | None = None) -> None:
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                command or self.command, env=self._environ, stdout=log, stderr=log, cwd="/",
+                command or self.command,
+                env=self._environ,
+                stdout=log,
+                stderr=log,
+                cwd="/",
                 preexec_fn=no_new_executable_memory,
-            )  # fmt: skip
+            )
 
     def next(self, timeout_s: float = IN_TIME_S) -> str:
         try:
@@ -211,9 +221,10 @@ def configuration(credentials: Path, port: int, bundle: Path, frames: Path) -> s
     text = (APP / "device.toml").read_text().replace("# broker_", "broker_")
     text = text.replace(CREDENTIALS, str(credentials))
     for key, value in (
-        ("bundle", f'"{bundle}"'), ("source", f'"frames:{frames}"'),
+        ("bundle", f'"{bundle}"'),
+        ("source", f'"frames:{frames}"'),
         ("broker_host", f'"127.0.0.1"\nbroker_port = {port}'),
-    ):  # fmt: skip
+    ):
         text, count = re.subn(rf'^{key} = "[^"]*"', f"{key} = {value}", text, flags=re.MULTILINE)
         assert count == 1, key
     return text

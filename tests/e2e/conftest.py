@@ -47,9 +47,15 @@ def open_site(tmp_path: Path) -> Iterator[Callable[..., Site]]:
     opened: list[Site] = []
 
     def start(
-        bundle: Path, frames: Path, labels, broker: str = "mosquitto", *,
-        sharing: Path | None = None, thresholds: tuple[str, ...] = (), **options,
-    ) -> Site:  # fmt: skip
+        bundle: Path,
+        frames: Path,
+        labels,
+        broker: str = "mosquitto",
+        *,
+        sharing: Path | None = None,
+        thresholds: tuple[str, ...] = (),
+        **options,
+    ) -> Site:
         if broker == "mosquitto":
             need_mosquitto()
         manifest, bundle_id = read_manifest(bundle)

@@ -95,10 +95,16 @@ def test_eth80(open_site, tmp_path):
     bundle = tmp_path / "bundle"
     chosen = recipe("eth80", steps=60)
     train(
-        dataset, configuration("e", 6, exit_scheme="AP", fusion_scheme="AP"), bundle,
-        LiteRtSection, name="eth80", data="eth80", architecture=chosen.architecture,
-        how=chosen.fit, score_type="float32",
-    )  # fmt: skip
+        dataset,
+        configuration("e", 6, exit_scheme="AP", fusion_scheme="AP"),
+        bundle,
+        LiteRtSection,
+        name="eth80",
+        data="eth80",
+        architecture=chosen.architecture,
+        how=chosen.fit,
+        score_type="float32",
+    )
     balance(bundle, dataset.validation.images)
     test = dataset.test
     frames = export_frames(test, tmp_path / "frames")

@@ -81,9 +81,13 @@ def live_through(site, fault: str) -> None:
 @pytest.mark.parametrize("broker", ["mosquitto", "embedded"])
 def test_every_sample_is_answered(open_site, scenes_bundle, scenes_frames, scenes_split, broker):
     site = open_site(
-        scenes_bundle, scenes_frames, scenes_split.labels, broker, rate_hz=10.0,
+        scenes_bundle,
+        scenes_frames,
+        scenes_split.labels,
+        broker,
+        rate_hz=10.0,
         deadline_s=DEADLINE_S,
-    )  # fmt: skip
+    )
     wait_until(lambda: recovered(site), RECOVER_S, "start")
     faults = FAULTS if broker == "mosquitto" else ["kill the edge", "kill the broker"]
     for fault in faults:

@@ -23,7 +23,7 @@ from ddnn.cli.demo import SITE, Site
 from ddnn.exits.inference import infer
 from ddnn.exits.manifest import Judgement, Manifest
 from ddnn.protocol.codec import decode
-from ddnn.protocol.messages import Answer, Done, Lend, Sharing, Tensor
+from ddnn.protocol.messages import Answer, OffloadState, Result, Tensor, WorkerOffer
 from ddnn.protocol.topics import Kind, parse
 from ddnn.runtime.bundle import load_bundle
 from ddnn.runtime.deployment import PLAN, read_plan
@@ -81,7 +81,7 @@ class Sharers:
 
     # ----------------------------------------------------------- what is watched
 
-    def sharing(self) -> Sharing:
+    def sharing(self) -> OffloadState:
         """What the edge says of its workers, said from now on."""
         before = self.site.watcher.sharing
         return self.until(
@@ -144,9 +144,13 @@ def sharers(
     monkeypatch.setenv("DDNN_LAYER_TIMEOUT_S", str(LAYER_TIMEOUT_S))
     monkeypatch.setenv("DDNN_LAYER_HERE", getattr(request, "param", "on"))
     site = open_site(
-        scenes_bundle, scenes_frames, scenes_split.labels, sharing=scenes_plan,
-        thresholds=("local=0",), **TIMES,
-    )  # fmt: skip
+        scenes_bundle,
+        scenes_frames,
+        scenes_split.labels,
+        sharing=scenes_plan,
+        thresholds=("local=0",),
+        **TIMES,
+    )
     sharers = Sharers(site, scenes_split.images)
     time.sleep(1.5)  # the first samples: not yet by all cameras
     return sharers
@@ -287,7 +291,7 @@ class Liar(Voice):
         self.pieces = self.plan.deployment.workers[node]
         self.lied = 0
         self.announce(node, "worker", session=10**15)
-        self.say(Kind.LEND, node, Lend(self.plan.id, list(self.pieces)))
+        self.say(Kind.OFFER, node, WorkerOffer(self.plan.id, list(self.pieces)))
         self._thread = threading.Thread(target=self._lie, daemon=True)
         self._ended = False
         self._thread.start()
@@ -302,8 +306,8 @@ class Liar(Voice):
                     continue
                 task = decode(parse(topic).kind, payload)
                 for piece in self.pieces:
-                    done = Done(1, self.plan.id, task.job, piece, Tensor.of(wrong))
-                    self.say(Kind.DONE, self.node, done)
+                    done = Result(1, self.plan.id, task.job, piece, Tensor.of(wrong))
+                    self.say(Kind.RESULT, self.node, done)
                     self.lied += 1
             time.sleep(0.001)
 
@@ -372,11 +376,35 @@ def test_an_edge_too_small_for_the_layer_answers_from_a_shallower_exit(sharers: 
 def test_the_demo_as_a_user_runs_it(ddnn, scenes_bundle, tmp_path: Path) -> None:
     """Two of six workers are killed, one comes back: the report says what became of whom."""
     command = [
-        *ddnn, "demo", "--headless", "--json", "--samples", "60", "--rate", "20", "--bundle",
-        str(scenes_bundle), "--redundancy", "coded", "--workers", "6", "--tolerate", "2",
-        "--threshold", "local=0", "--kill", "worker1@15", "--kill", "worker2@15", "--restart",
-        "worker1@30", "--deadline-s", str(DEADLINE_S), "--window-s", "0.4",
-    ]  # fmt: skip
+        *ddnn,
+        "demo",
+        "--headless",
+        "--json",
+        "--samples",
+        "60",
+        "--rate",
+        "20",
+        "--bundle",
+        str(scenes_bundle),
+        "--redundancy",
+        "coded",
+        "--workers",
+        "6",
+        "--tolerate",
+        "2",
+        "--threshold",
+        "local=0",
+        "--kill",
+        "worker1@15",
+        "--kill",
+        "worker2@15",
+        "--restart",
+        "worker1@30",
+        "--deadline-s",
+        str(DEADLINE_S),
+        "--window-s",
+        "0.4",
+    ]
     done = run(command, DDNN_HOME=str(tmp_path), DDNN_LAYER_TIMEOUT_S="0.6")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)

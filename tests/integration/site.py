@@ -18,7 +18,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from ddnn.adapters.broker import free_port, wait_until_listening
 from ddnn.protocol import topics
 from ddnn.protocol.codec import decode, encode
-from ddnn.protocol.messages import ClockAsk, ClockTell, Message, Status
+from ddnn.protocol.messages import Message, Status, TimeReply, TimeRequest
 from ddnn.protocol.topics import Kind, Topic
 from ddnn.runtime.fleet import Fleet
 from tests.parts import MOSQUITTO, need, need_mosquitto
@@ -54,9 +54,13 @@ def with_password(directory: Path) -> tuple[str, ...]:
 
 def run(command: Sequence[str], **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=60, check=False,
+        command,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
         env={**os.environ, **variables},
-    )  # fmt: skip
+    )
 
 
 def one_picture(directory: Path) -> str:
@@ -70,10 +74,24 @@ def one_picture(directory: Path) -> str:
 def start_node(
     fleet: Fleet, app: str, node: str, port: int, bundle: Path, *flags: str, **variables: str
 ) -> None:
-    fleet.start(node, [
-        sys.executable, "-m", f"{app}_app", "--node", node, "--bundle", str(bundle),
-        "--broker-port", str(port), "--stats-every-s", "0.3", *flags,
-    ], {"OMP_NUM_THREADS": "1", **variables})  # fmt: skip
+    fleet.start(
+        node,
+        [
+            sys.executable,
+            "-m",
+            f"{app}_app",
+            "--node",
+            node,
+            "--bundle",
+            str(bundle),
+            "--broker-port",
+            str(port),
+            "--stats-every-s",
+            "0.3",
+            *flags,
+        ],
+        {"OMP_NUM_THREADS": "1", **variables},
+    )
 
 
 class Voice:
@@ -91,13 +109,13 @@ class Voice:
 
     def _take(self, _client: object, _user: object, message: paho.MQTTMessage) -> None:
         self.heard.append((message.topic, message.payload, message.retain))
-        if self.clock_ahead_s is None or "/clock/" not in message.topic:
+        if self.clock_ahead_s is None or "/time/" not in message.topic:
             return
         topic = topics.parse(message.topic)
         asked = decode(topic.kind, message.payload)
-        if isinstance(asked, ClockAsk):
-            told = ClockTell(asked.asked_at_s, time.time() + self.clock_ahead_s)
-            self.say(Kind.CLOCK_TELL, topic.node, told)
+        if isinstance(asked, TimeRequest):
+            told = TimeReply(asked.asked_at_s, time.time() + self.clock_ahead_s)
+            self.say(Kind.TIME_REPLY, topic.node, told)
 
     def say(self, kind: Kind, node: str, message: Message) -> None:
         topic = str(Topic(self.site, kind, node))

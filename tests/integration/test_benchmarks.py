@@ -17,7 +17,7 @@ from benchmarks import fan_in, page, sharing, stragglers
 from benchmarks.made import answers
 from benchmarks.soak import BOUNDS, Life, faults, growth, judge, owed, resources, soak, spared
 from cloud_app.store import Store
-from ddnn.cli.demo import Plan, Stored
+from ddnn.cli.demo import Plan, StoredAnswer
 from ddnn.data import load
 from ddnn.runtime.bundle import read_manifest
 from tests.conftest import ROOT
@@ -48,14 +48,16 @@ def test_a_sample_is_owed_if_one_device_lives_from_its_capture_to_its_deadline()
     assert [s for s, yes in zip(wanted, stayed, strict=True) if yes] == expected
 
 
-def stored(samples: range, took_s: float = 0.1) -> list[Stored]:
+def stored(samples: range, took_s: float = 0.1) -> list[StoredAnswer]:
     made = answers(np.random.default_rng(0), ["demo"], 1, 1.0, 1.0)
     (_, answer), records = next(made), []
     for sample in samples:
         at_s = sample / RATE_HZ
         own = {"sample": sample, "captured_at_s": at_s, "label": 1}
         records.append(
-            Stored(type(answer)(**{**_fields(answer), **own}), first_answered_at_s=at_s + took_s)
+            StoredAnswer(
+                type(answer)(**{**_fields(answer), **own}), first_answered_at_s=at_s + took_s
+            )
         )
     return records
 
@@ -67,7 +69,7 @@ def _fields(answer) -> dict:
 UP, WANTED = [(0.0, 1000.0)], range(100, 200)
 
 
-def judged(records: list[Stored], up=UP) -> dict:
+def judged(records: list[StoredAnswer], up=UP) -> dict:
     return judge(records, up, WANTED, RATE_HZ, DEADLINE_S)
 
 
@@ -87,7 +89,7 @@ def test_one_missing_late_or_repeated_answer_is_found():
 def test_an_answer_without_a_label_is_none():
     records = stored(WANTED)
     empty = type(records[0].answer)(**{**_fields(records[7].answer), "label": -1})
-    records[7] = Stored(empty, records[7].first_answered_at_s)
+    records[7] = StoredAnswer(empty, records[7].first_answered_at_s)
     assert judged(records)["unanswered"] == [107]
 
 
@@ -261,10 +263,25 @@ def test_ingest_stores_and_confirms_every_answer(kind: str):
         need_postgres()
     began_s = time.time()
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.cloud", "--only", "ingest", "--databases", kind,
-         "--answers", "2000", "--seconds", "1", "--json"],
-        cwd=ROOT, capture_output=True, text=True, timeout=200,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "benchmarks.cloud",
+            "--only",
+            "ingest",
+            "--databases",
+            kind,
+            "--answers",
+            "2000",
+            "--seconds",
+            "1",
+            "--json",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
     report = json.loads(done.stdout)
     found = report["ingest"][kind]
     assert done.returncode == (0 if found["holds"] else 1), done.stderr

@@ -63,8 +63,9 @@ class Rtsp:
     def start(self) -> None:
         self._process = subprocess.Popen(
             [SYSTEM_PYTHON, str(SERVER), str(self.port), "viewer", "hu@sh"],
-            stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == "listening\n"
 
@@ -140,8 +141,11 @@ def secret(tmp_path: Path, rtsp: Rtsp) -> Path:
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("how", ["killed", "stopped"])
 def test_a_network_camera_that_vanishes_is_reported_and_comes_back(
-    how: str, site: Site, rtsp: Rtsp, secret: Path  # noqa: F811
-) -> None:  # fmt: skip
+    how: str,
+    site: Site,  # noqa: F811
+    rtsp: Rtsp,
+    secret: Path,
+) -> None:
     """Away at the start, too: the node is up meanwhile, and samples go on once it is there."""
     site.device("cam1", "", "--source-file", str(secret), *FLAGS)
     assert site.next(Status, "cam1").state == "online"
@@ -193,8 +197,10 @@ def test_a_network_camera_that_vanishes_is_reported_and_comes_back(
 
 @pytest.mark.timeout(90)
 def test_nothing_hangs_when_it_ends_while_its_camera_hangs(
-    site: Site, rtsp: Rtsp, secret: Path  # noqa: F811
-) -> None:  # fmt: skip
+    site: Site,  # noqa: F811
+    rtsp: Rtsp,
+    secret: Path,
+) -> None:
     rtsp.start()
     site.device("cam1", "", "--source-file", str(secret), "--camera-timeout-s", "60")
     site.next(Scores, "cam1")
@@ -365,8 +371,12 @@ def test_only_what_moves_is_a_sample(site: Site, tmp_path: Path) -> None:  # noq
 def check(*flags: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "device_app", "--node", "cam1", "--check", *flags],
-        env={**os.environ, **variables}, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 def test_check_says_what_is_wrong(scenes_bundle: Path, tmp_path: Path) -> None:
@@ -416,8 +426,11 @@ def test_a_32_bit_system_is_refused_with_a_sentence(flag: list[str], tmp_path: P
     done = subprocess.run(
         [sys.executable, "-m", "device_app", "--node", "cam1", "--bundle", "x", *flag],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == 2
     assert done.stderr.startswith("error: this is a 32-bit system (armv7l")
     assert "64-bit edition of Raspberry Pi OS" in done.stderr

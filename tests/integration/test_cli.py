@@ -72,9 +72,22 @@ def trained(
 ) -> tuple[Path, dict[str, Any]]:
     out = tmp_path_factory.mktemp("trained") / "bundle"
     done = run(
-        [*ddnn, "train", "--data", f"npz:{photos}", "--out", str(out), "--devices", "3",
-         "--steps", "6", "--bits", "4", "--json"],
-    )  # fmt: skip
+        [
+            *ddnn,
+            "train",
+            "--data",
+            f"npz:{photos}",
+            "--out",
+            str(out),
+            "--devices",
+            "3",
+            "--steps",
+            "6",
+            "--bits",
+            "4",
+            "--json",
+        ],
+    )
     assert done.returncode == 0, done.stderr
     assert "training" in done.stderr  # progress
     return out, one_object(done.stdout)
@@ -88,9 +101,16 @@ def test_train_then_evaluate(ddnn: list[str], photos: Path, trained: Any) -> Non
     report = one_object(done.stdout)
     more = {"reduction_jpeg", "device_accuracy", "score_type", "bundle"}
     assert set(report) - more == {
-        "accuracy", "exit_share", "bytes_per_sample_per_device", "raw_bytes", "jpeg_bytes",
-        "reduction", "missing", "thresholds", "samples",
-    }  # fmt: skip
+        "accuracy",
+        "exit_share",
+        "bytes_per_sample_per_device",
+        "raw_bytes",
+        "jpeg_bytes",
+        "reduction",
+        "missing",
+        "thresholds",
+        "samples",
+    }
     tiers = ["local", "edge", "cloud"]
     assert list(report["accuracy"]) == [*tiers, "overall"]
     assert list(report["exit_share"]) == tiers
@@ -120,8 +140,11 @@ def test_what_cannot_be_evaluated_is_said_in_one_line(
     broken.write_bytes(photos.read_bytes()[:1000])
     many = tmp_path / "many.npz"
     generator = np.random.default_rng(0)
-    np.savez(many, images=generator.integers(1, 99, (90, 3, 32, 32, 3), np.uint8),
-             labels=np.arange(90) % 7)  # fmt: skip
+    np.savez(
+        many,
+        images=generator.integers(1, 99, (90, 3, 32, 32, 3), np.uint8),
+        labels=np.arange(90) % 7,
+    )
     for data, words in (
         ("nonsense", "no such name"),
         ("npz:/nowhere.npz", "/nowhere.npz"),
@@ -176,9 +199,12 @@ class Demo:
         scratch.mkdir()
         self.scratch = scratch
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
             env={**os.environ, "DDNN_HOME": str(home), "TMPDIR": str(scratch)},
-        )  # fmt: skip
+        )
         self.children: dict[int, psutil.Process] = {}
 
     def watch(self) -> int:
@@ -237,17 +263,36 @@ def test_a_headless_demo_answers_every_sample(demo: Callable[..., Demo], broker:
     if broker == "mosquitto":
         need_mosquitto()
     running = demo(
-        "--headless", "--samples", "30", "--json", "--broker", broker, "--kill", "cam3@10",
-        "--rate", "20", "--deadline-s", "1.5", "--window-s", "0.4",
-    )  # fmt: skip
+        "--headless",
+        "--samples",
+        "30",
+        "--json",
+        "--broker",
+        broker,
+        "--kill",
+        "cam3@10",
+        "--rate",
+        "20",
+        "--deadline-s",
+        "1.5",
+        "--window-s",
+        "0.4",
+    )
     running.until(lambda: running.watch() >= NODES)
     out, err = running.process.communicate(timeout=DEMO_S)
     assert running.process.returncode == 0, err
     report = one_object(out)
     assert {
-        "samples", "answered", "accuracy", "exit_share", "bytes_per_sample_per_device",
-        "reduction", "latency_ms", "quality", "drops",
-    } <= set(report)  # fmt: skip
+        "samples",
+        "answered",
+        "accuracy",
+        "exit_share",
+        "bytes_per_sample_per_device",
+        "reduction",
+        "latency_ms",
+        "quality",
+        "drops",
+    } <= set(report)
     assert (report["samples"], report["answered"]) == (30, 30)
     assert report["answered_by_deadline"] == 30
     assert report["undelivered"] == 0

@@ -42,9 +42,18 @@ RESIDENT_BYTES = 120 << 20
 
 # What a device does not install, or need not have. Asked for, each raises ImportError.
 BLOCKED = (
-    "tensorflow", "keras", "flask", "sqlalchemy", "PIL", "cv2", "amqtt", "rich", "waitress",
-    "scipy", "pytest",
-)  # fmt: skip
+    "tensorflow",
+    "keras",
+    "flask",
+    "sqlalchemy",
+    "PIL",
+    "cv2",
+    "amqtt",
+    "rich",
+    "waitress",
+    "scipy",
+    "pytest",
+)
 SITECUSTOMIZE = f"""
 import sys
 
@@ -78,11 +87,26 @@ class Site:
         self.heard.put((topic, decode(topic.kind, message.payload)))
 
     def device(self, node: str, source: str, *flags: str, **variables: str) -> None:
-        self.fleet.start(node, [
-            sys.executable, "-m", "device_app", "--node", node, "--bundle", str(self.bundle),
-            "--state", str(self.directory), "--broker-port", str(self.port), "--source", source,
-            *flags,
-        ], {"OMP_NUM_THREADS": "1", **variables})  # fmt: skip
+        self.fleet.start(
+            node,
+            [
+                sys.executable,
+                "-m",
+                "device_app",
+                "--node",
+                node,
+                "--bundle",
+                str(self.bundle),
+                "--state",
+                str(self.directory),
+                "--broker-port",
+                str(self.port),
+                "--source",
+                source,
+                *flags,
+            ],
+            {"OMP_NUM_THREADS": "1", **variables},
+        )
 
     def next(self, kind: type, node: str) -> Any:
         """The next message of this kind by this node."""
@@ -130,8 +154,12 @@ def test_it_needs_little_and_starts_quickly(
     for name in BLOCKED:
         tried = subprocess.run(
             [sys.executable, "-c", f"import {name}"],
-            env=environ, capture_output=True, text=True, timeout=30, check=False,
-        )  # fmt: skip
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
         assert f"{name} is not installed on a device" in tried.stderr  # the block blocks
         break
     frames = tmp_path / "frames"

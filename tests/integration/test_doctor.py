@@ -122,8 +122,13 @@ def test_a_site_in_order(
     report = doctor(port=port)
     assert report.code == 0
     assert list(report.rows) == [
-        "configuration", *NETWORK, "bundle", "disk", "camera", "versions",
-    ]  # fmt: skip
+        "configuration",
+        *NETWORK,
+        "bundle",
+        "disk",
+        "camera",
+        "versions",
+    ]
     for check, row in report.rows.items():
         # A test machine's clock need not be kept by NTP, nor its disk have a gigabyte free.
         allowed = ("ok", "warning") if check in ("clock", "disk") else ("ok",)
@@ -423,8 +428,9 @@ def test_the_edge_program_checks_itself(
 
     done = check()
     assert (done.returncode, done.stdout.splitlines()[-1]) == (
-        0, "edge_app: the configuration is valid",
-    )  # fmt: skip
+        0,
+        "edge_app: the configuration is valid",
+    )
     (tmp_path / "file").write_text("")
     (own_bundle / "golden.npz").write_bytes(b"nothing")
     for flags, words in (

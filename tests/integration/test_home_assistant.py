@@ -22,9 +22,16 @@ pytestmark = pytest.mark.alone
 PREFIX = "homeassistant"
 # The keys that Home Assistant knows of these components, as its documentation names them.
 COMMON = {
-    "availability", "availability_mode", "device", "entity_category", "name", "origin",
-    "state_topic", "unique_id", "value_template",
-}  # fmt: skip
+    "availability",
+    "availability_mode",
+    "device",
+    "entity_category",
+    "name",
+    "origin",
+    "state_topic",
+    "unique_id",
+    "value_template",
+}
 KNOWN = {
     "sensor": COMMON | {"unit_of_measurement", "state_class"},
     "binary_sensor": COMMON | {"device_class", "payload_on", "payload_off"},
@@ -59,13 +66,27 @@ def test_a_site_in_home_assistant(
 ) -> None:
     manifest, _ = read_manifest(scenes_bundle)
     start_node(
-        fleet, "edge", "edge", port, scenes_bundle, "--home-assistant", PREFIX,
-        "--state", str(tmp_path / "edge"),
-    )  # fmt: skip
+        fleet,
+        "edge",
+        "edge",
+        port,
+        scenes_bundle,
+        "--home-assistant",
+        PREFIX,
+        "--state",
+        str(tmp_path / "edge"),
+    )
     start_node(
-        fleet, "device", "cam1", port, scenes_bundle, "--source", "dataset:scenes",
-        "--state", str(tmp_path / "cam1"),
-    )  # fmt: skip
+        fleet,
+        "device",
+        "cam1",
+        port,
+        scenes_bundle,
+        "--source",
+        "dataset:scenes",
+        "--state",
+        str(tmp_path / "cam1"),
+    )
     expected = 3 + len(manifest.hierarchy.devices) + 2  # of the last answer; nodes, edge, cloud
     configs = voice.until(lambda: all_told(port))
     assert len(configs) == expected
@@ -75,8 +96,12 @@ def test_a_site_in_home_assistant(
         assert (prefix, owner, last) == (PREFIX, "ddnn-home", "config")
         assert NEEDED <= set(config) <= KNOWN[component], config
         assert set(config["device"]) == {
-            "identifiers", "name", "manufacturer", "model", "sw_version",
-        }  # fmt: skip
+            "identifiers",
+            "name",
+            "manufacturer",
+            "model",
+            "sw_version",
+        }
         parse(config["state_topic"])  # one of the table's
         for entry in config.get("availability", []):
             assert parse(entry["topic"]).kind is Kind.STATUS
@@ -84,14 +109,14 @@ def test_a_site_in_home_assistant(
     assert len({config["unique_id"] for config in configs.values()}) == expected
     assert len({json.dumps(config["device"]) for config in configs.values()}) == 1
 
-    result = str(Topic("home", Kind.RESULT))
+    result = str(Topic("home", Kind.ANSWER))
     voice.until(lambda: len(voice.payloads(result)) > 5)
     sensor = {
         name: configs[f"{PREFIX}/sensor/ddnn-home/{name}/config"]
         for name in ("label", "exit", "confidence")
     }
     for payload in voice.payloads(result):
-        answer = decode(Kind.RESULT, payload)
+        answer = decode(Kind.ANSWER, payload)
         assert isinstance(answer, Answer)
         shown = {name: render(config["value_template"], payload) for name, config in sensor.items()}
         assert shown["label"] == manifest.classes[answer.label]
@@ -138,9 +163,16 @@ def test_it_is_told_again_to_a_broker_that_has_forgotten(
 
     with mosquitto(tmp_path, "allow_anonymous true") as port:
         start_node(
-            fleet, "edge", "edge", port, scenes_bundle, "--home-assistant", PREFIX,
-            "--state", str(tmp_path / "edge"),
-        )  # fmt: skip
+            fleet,
+            "edge",
+            "edge",
+            port,
+            scenes_bundle,
+            "--home-assistant",
+            PREFIX,
+            "--state",
+            str(tmp_path / "edge"),
+        )
         before = told(port)
     with mosquitto(tmp_path, "allow_anonymous true", port=port):
         assert told(port) == before

@@ -17,7 +17,7 @@ from ddnn.coding.coverage import Cost, Load
 from ddnn.coding.deployment import Checked, Deployment, shard_name
 from ddnn.exits.inference import run_devices
 from ddnn.protocol.codec import decode
-from ddnn.protocol.messages import Assign, Done, Lend, Scores, Task, Tensor
+from ddnn.protocol.messages import Assignment, Result, Scores, Task, Tensor, WorkerOffer
 from ddnn.protocol.topics import Kind, Topic, parse
 from ddnn.runtime.bundle import file_entry, load_bundle, read_manifest, write_golden
 from ddnn.runtime.deployment import read_plan, write_plan
@@ -42,7 +42,7 @@ class Edge(Voice):
         self.job = int(time.time() * 1e3)
 
     def assign(self, **pieces: list[int]) -> None:
-        self.say(Kind.ASSIGN, self.group, Assign(self.plan, pieces))
+        self.say(Kind.ASSIGN, self.group, Assignment(self.plan, pieces))
 
     def ask(self, x: np.ndarray, plan: str = "") -> int:
         self.job += 1
@@ -54,11 +54,11 @@ class Edge(Voice):
 
     def holds(self, node: str) -> list[int] | None:
         """What a node has said that it holds; None before it has said anything."""
-        said: list[Lend] = self.said(Kind.LEND, node)
+        said: list[WorkerOffer] = self.said(Kind.OFFER, node)
         return said[-1].holds if said else None
 
     def done(self, node: str, job: int) -> dict[int, np.ndarray]:
-        said: list[Done] = self.said(Kind.DONE, node)
+        said: list[Result] = self.said(Kind.RESULT, node)
         return {done.piece: done.z.array() for done in said if done.job == job}
 
     def answers(self, node: str, job: int, count: int = 1) -> dict[int, np.ndarray]:
@@ -107,24 +107,53 @@ def test_a_worker_on_a_pi(
 
 
 def test_without_scipy_a_camera_runs_and_lending_is_refused(
-    edge: Edge, port: int, fleet: Fleet, scenes_bundle: Path, scenes_plan: Path, tmp_path: Path,
+    edge: Edge,
+    port: int,
+    fleet: Fleet,
+    scenes_bundle: Path,
+    scenes_plan: Path,
+    tmp_path: Path,
     scenes_frames: Path,  # noqa: F811
-) -> None:  # fmt: skip
+) -> None:
     variables = blocked(tmp_path / "pi", scipy=False)
     camera = ("--source", f"frames:{scenes_frames}", "--state", str(tmp_path))
     start_node(fleet, "device", "cam1", port, scenes_bundle, *camera, **variables)
     edge.until(lambda: edge.said(Kind.SCORES, "cam1"))
     command = [
-        sys.executable, "-m", "device_app", "--bundle", str(scenes_bundle), "--lend", "on",
-        "--plan", str(scenes_plan), "--state", str(tmp_path), "--broker-port", str(port),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "device_app",
+        "--bundle",
+        str(scenes_bundle),
+        "--lend",
+        "on",
+        "--plan",
+        str(scenes_plan),
+        "--state",
+        str(tmp_path),
+        "--broker-port",
+        str(port),
+    ]
     for node in (["--node", "worker1"], ["--node", "cam1", *camera[:2]]):
         done = run([*command, *node], **variables)
         assert (done.returncode, "pip install 'ddnn[coding]'" in done.stderr) == (2, True)
     edge_app = run(
-        [sys.executable, "-m", "edge_app", "--node", "edge", "--bundle", str(scenes_bundle),
-         "--redundancy", "on", "--plan", str(scenes_plan), "--check"], **variables,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "edge_app",
+            "--node",
+            "edge",
+            "--bundle",
+            str(scenes_bundle),
+            "--redundancy",
+            "on",
+            "--plan",
+            str(scenes_plan),
+            "--check",
+        ],
+        **variables,
+    )
     assert (edge_app.returncode, "pip install 'ddnn[coding]'" in edge_app.stderr) == (2, True)
 
 
@@ -132,10 +161,23 @@ def test_the_doctor_examines_workers(
     ddnn: list[str], port: int, scenes_bundle: Path, scenes_plan: Path, tmp_path: Path
 ) -> None:
     def doctor(node: str, *flags: str, **variables: str) -> tuple[int, dict[str, dict[str, str]]]:
-        done = run([
-            *ddnn, "doctor", "--json", "--bundle", str(scenes_bundle), "--state", str(tmp_path),
-            "--broker-port", str(port), "--node", node, *flags,
-        ], **variables)  # fmt: skip
+        done = run(
+            [
+                *ddnn,
+                "doctor",
+                "--json",
+                "--bundle",
+                str(scenes_bundle),
+                "--state",
+                str(tmp_path),
+                "--broker-port",
+                str(port),
+                "--node",
+                node,
+                *flags,
+            ],
+            **variables,
+        )
         return done.returncode, {row["check"]: row for row in json.loads(done.stdout)}
 
     code, rows = doctor("worker2", "--lend", "on", "--plan", str(scenes_plan))
@@ -165,13 +207,29 @@ def slow_plan(out: Path, bundle: str, worker: str) -> np.ndarray:
     entry = file_entry(out / "shard0.npz")
     golden = write_golden(out, {"shard0/in/x": x, "shard0/out/z": x @ kernel})
     load = Load(kernel.nbytes, x.nbytes, x.nbytes, 2 * ROWS * WIDTH**2)
-    write_plan(out, Deployment(
-        format=1, bundle=bundle, section="edge", layer="slow", kind="dense", redundancy="none",
-        tolerate=0, code="uncoded", s=0, generator=[[1.0]], units=WIDTH,
-        input_shape=(ROWS, WIDTH), shard_shape=(ROWS, WIDTH), workers={worker: (0,)},
-        sections={"head": entry, "tail": entry, "shard0": entry}, golden=golden,
-        cost=Cost(1, 1, load, load, load), certificate=Checked(1.0, (), True, 1),
-    ))  # fmt: skip
+    write_plan(
+        out,
+        Deployment(
+            format=1,
+            bundle=bundle,
+            section="edge",
+            layer="slow",
+            kind="dense",
+            redundancy="none",
+            tolerate=0,
+            code="uncoded",
+            s=0,
+            generator=[[1.0]],
+            units=WIDTH,
+            input_shape=(ROWS, WIDTH),
+            shard_shape=(ROWS, WIDTH),
+            workers={worker: (0,)},
+            sections={"head": entry, "tail": entry, "shard0": entry},
+            golden=golden,
+            cost=Cost(1, 1, load, load, load),
+            certificate=Checked(1.0, (), True, 1),
+        ),
+    )
     return kernel
 
 
@@ -188,10 +246,22 @@ def test_a_camera_that_lends_keeps_its_own_time(
     kernel = slow_plan(tmp_path / "plan", loaded.id, "cam1")
     edge = Edge(port, read_plan(tmp_path / "plan", loaded.id).id)
     start_node(
-        fleet, "device", "cam1", port, scenes_bundle, "--source", f"frames:{scenes_frames}",
-        "--lend", "on", "--plan", str(tmp_path / "plan"), "--state", str(tmp_path),
-        "--rate-hz", str(RATE_HZ),
-    )  # fmt: skip
+        fleet,
+        "device",
+        "cam1",
+        port,
+        scenes_bundle,
+        "--source",
+        f"frames:{scenes_frames}",
+        "--lend",
+        "on",
+        "--plan",
+        str(tmp_path / "plan"),
+        "--state",
+        str(tmp_path),
+        "--rate-hz",
+        str(RATE_HZ),
+    )
     edge.until(lambda: edge.holds("cam1") == [])
     edge.assign(cam1=[0])
     edge.until(lambda: edge.holds("cam1") == [0])
@@ -224,8 +294,8 @@ class Late:
         def timed(client: object, user: object, message) -> None:
             if parse(message.topic).kind is Kind.SCORES:
                 self._heard.append((time.time(), message.payload))
-            elif parse(message.topic).kind is Kind.DONE:
-                self.done.add(decode(Kind.DONE, message.payload).job)
+            elif parse(message.topic).kind is Kind.RESULT:
+                self.done.add(decode(Kind.RESULT, message.payload).job)
             take(client, user, message)
 
         edge._client.on_message = timed

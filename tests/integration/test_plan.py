@@ -78,8 +78,12 @@ def assert_it_computes_the_section(bundle: Path, path: Path) -> None:
         ),
         (
             ["--workers", "pi3a,pi3b,pi3c,pi4=2"],
-            {"shards": 5, "enough": 3, "tolerate": 1,
-             "workers": {"pi3a": [0], "pi3b": [1], "pi3c": [2], "pi4": [3, 4]}},
+            {
+                "shards": 5,
+                "enough": 3,
+                "tolerate": 1,
+                "workers": {"pi3a": [0], "pi3b": [1], "pi3c": [2], "pi4": [3, 4]},
+            },
         ),
         (["--workers", "cam1,cam2,worker1"], {"shards": 3, "enough": 2}),
         (["--workers", "1", "--tolerate", "0"], {"shards": 1, "hardware": 1.0}),
@@ -89,11 +93,14 @@ def assert_it_computes_the_section(bundle: Path, path: Path) -> None:
         ),
     ],
     ids=lambda value: "-".join(value[1::2]) if isinstance(value, list) else "",
-)  # fmt: skip
+)
 def test_every_plan_computes_the_section(
-    plan: Callable[..., Result], scenes_bundle: Path, tmp_path: Path, flags: list[str],
+    plan: Callable[..., Result],
+    scenes_bundle: Path,
+    tmp_path: Path,
+    flags: list[str],
     told: dict[str, Any],
-) -> None:  # fmt: skip
+) -> None:
     done = plan(*flags, "--json")
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout)
@@ -142,7 +149,7 @@ def test_the_same_wishes_give_the_same_plan(
         (["--workers", "announced", "--for-s", "0"], 2, ["--for-s"]),
     ],
     ids=lambda value: "-".join(value[1::2]) if isinstance(value, list) else "",
-)  # fmt: skip
+)
 def test_errors_say_how_to_mend_them(
     plan: Callable[..., Result], tmp_path: Path, flags: list[str], code: int, words: list[str]
 ) -> None:
@@ -176,10 +183,21 @@ def test_the_apps_check_their_plan(scenes_bundle: Path, scenes_plan: Path, tmp_p
     shutil.copytree(scenes_plan, bundle / DIRECTORY)
 
     def check(app: str, node: str, *flags: str, of: Path = bundle) -> tuple[int, str]:
-        done = run([
-            sys.executable, "-m", app, "--node", node, "--bundle", str(of), "--state",
-            str(tmp_path), "--check", *flags,
-        ])  # fmt: skip
+        done = run(
+            [
+                sys.executable,
+                "-m",
+                app,
+                "--node",
+                node,
+                "--bundle",
+                str(of),
+                "--state",
+                str(tmp_path),
+                "--check",
+                *flags,
+            ]
+        )
         return done.returncode, done.stdout + done.stderr
 
     share, lend, plan = ("--redundancy", "on"), ("--lend", "on"), ("--plan", str(scenes_plan))
@@ -221,9 +239,13 @@ def test_the_apps_check_their_plan(scenes_bundle: Path, scenes_plan: Path, tmp_p
 
 
 def test_who_lends_is_asked_at_the_broker(
-    plan: Callable[..., Result], voice: Voice, port: int, fleet: Fleet, scenes_bundle: Path,
+    plan: Callable[..., Result],
+    voice: Voice,
+    port: int,
+    fleet: Fleet,
+    scenes_bundle: Path,
     tmp_path: Path,
-) -> None:  # fmt: skip
+) -> None:
     """Nodes that lend without a plan announce what they can; the plan goes by that."""
     flags = ("--workers", "announced", "--broker-port", str(port), "--for-s", "2")
     nobody = plan(*flags)
@@ -235,13 +257,21 @@ def test_who_lends_is_asked_at_the_broker(
     for node, bundle in (("pi-a", scenes_bundle), ("pi-b", scenes_bundle), ("pi-c", other)):
         start_node(fleet, "device", node, port, bundle, "--lend", "on", *state)
     start_node(
-        fleet, "device", "cam1", port, scenes_bundle, "--lend", "on", *state, "--source",
+        fleet,
+        "device",
+        "cam1",
+        port,
+        scenes_bundle,
+        "--lend",
+        "on",
+        *state,
+        "--source",
         "dataset:scenes",
-    )  # fmt: skip
+    )
     nodes = ("pi-a", "pi-b", "pi-c", "cam1")
     for node in nodes:
         voice.until(lambda node=node: voice.payloads(str(Topic("home", Kind.STATUS, node))))
-        voice.until(lambda node=node: voice.payloads(str(Topic("home", Kind.LEND, node))))
+        voice.until(lambda node=node: voice.payloads(str(Topic("home", Kind.OFFER, node))))
     done = plan(*flags, "--json")
     assert done.exit_code == 0, done.output
     assert "pi-c has bundle" in done.stderr

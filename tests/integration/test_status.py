@@ -72,7 +72,7 @@ def test_a_real_site(
         ):
             state = ("--state", str(tmp_path / node))
             start_node(fleet, app, node, port, scenes_bundle, *state, *flags)
-        result = str(Topic("home", Kind.RESULT))
+        result = str(Topic("home", Kind.ANSWER))
         voice.until(lambda: len(voice.payloads(result)) > 5)
         found = report(ddnn, port)
         bundle = read_manifest(scenes_bundle)[1]
@@ -103,8 +103,10 @@ def test_a_real_site(
         assert f"site home at 127.0.0.1:{port}: 1 of 3 nodes online" in done.stdout
         lines = done.stdout.splitlines()
         assert [line.split()[:3] for line in lines[2:5]] == [
-            ["cam1", "device", "lost"], ["cam2", "device", "stopped"], ["edge", "edge", "online"],
-        ]  # fmt: skip
+            ["cam1", "device", "lost"],
+            ["cam2", "device", "stopped"],
+            ["edge", "edge", "online"],
+        ]
     finally:
         fleet.close()
 
@@ -253,8 +255,10 @@ def test_watch_draws_a_table_in_a_terminal(ddnn: list[str], port: int, voice: Vo
     ours, theirs = pty.openpty()
     watching = subprocess.Popen(
         [*ddnn, "status", "--watch", "--broker-port", str(port)],
-        stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "xterm", "COLUMNS": "140"},
-    )  # fmt: skip
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "140"},
+    )
     os.close(theirs)
     try:
         seen, until_s = b"", time.monotonic() + IN_TIME_S

@@ -401,12 +401,16 @@ def enter(server: Server, **headers: str) -> str:
     _, given, form = ask(server, "/login", **headers)
     (csrf,) = re.findall(rb'name="csrf" value="([^"]+)"', form)
     code, given, _ = ask(
-        server, "/login", "POST", b"password=correct+horse&csrf=" + csrf,
+        server,
+        "/login",
+        "POST",
+        b"password=correct+horse&csrf=" + csrf,
         **{
             "Content-Type": "application/x-www-form-urlencoded",
-            "Cookie": given["Set-Cookie"].split(";")[0], **headers,
+            "Cookie": given["Set-Cookie"].split(";")[0],
+            **headers,
         },
-    )  # fmt: skip
+    )
     assert code == 303
     return given["Set-Cookie"]
 
@@ -467,9 +471,20 @@ def test_what_an_edge_tells_at_the_broker_of_its_shared_layer_is_on_the_page(
 
     with mosquitto(place, "allow_anonymous true") as port:
         start_node(
-            fleet, "cloud", "cloud", port, scenes_bundle, "--serve", role, "--sign-in", "off",
-            "--http-port", str(http_port), "--state", str(tmp_path / "state"),
-        )  # fmt: skip
+            fleet,
+            "cloud",
+            "cloud",
+            port,
+            scenes_bundle,
+            "--serve",
+            role,
+            "--sign-in",
+            "off",
+            "--http-port",
+            str(http_port),
+            "--state",
+            str(tmp_path / "state"),
+        )
         wait_until_listening(http_port)
         voice = Voice(port)
         voice.announce("edge", "edge")
@@ -477,7 +492,7 @@ def test_what_an_edge_tells_at_the_broker_of_its_shared_layer_is_on_the_page(
             voice.announce(f"worker{i + 1}", "worker")
 
         def told(*states: str) -> Any:
-            voice.say(Kind.SHARING, "edge", shared_among(*states))
+            voice.say(Kind.OFFLOAD, "edge", shared_among(*states))
             return shared()
 
         voice.until(lambda: told("live", "lost", "live", "live", "live", "live"))

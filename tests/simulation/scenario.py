@@ -43,10 +43,15 @@ class Scenario:
 
     def _capture_at(self, time_s: float, name: str, sample: int, view: int) -> None:
         def capture() -> None:
-            self.simulation.capture(name, Captured(
-                sample, Simulation.WALL_S + time_s, {"image": self.images[sample, view]},
-                int(self.labels[sample]),
-            ))  # fmt: skip
+            self.simulation.capture(
+                name,
+                Captured(
+                    sample,
+                    Simulation.WALL_S + time_s,
+                    {"image": self.images[sample, view]},
+                    int(self.labels[sample]),
+                ),
+            )
 
         self.simulation.at(time_s, capture)
 

@@ -18,7 +18,7 @@ from ddnn.coding.sharing_node import SharingNode
 from ddnn.core.files import BundleFile
 from ddnn.core.section import Section
 from ddnn.machines.worker import WorkerNode, section_of
-from ddnn.protocol.messages import Sharing
+from ddnn.protocol.messages import OffloadState
 from ddnn.runtime.loop import Identity
 from ddnn.runtime.simulation import Network, Simulation
 from tests.simulation.made import (
@@ -132,10 +132,17 @@ class Site:
 
     def run_of(self, *, samples: int = 30, network: Network = JITTER, seed: int = 3, **options):
         """The site with its workers; all start at once, the workers first."""
-        run = Run(self, build(
-            self.manifest, self.sections, samples=samples, seed=seed, network=network,
-            wrap=lambda edge: self.edge(edge, **options),
-        ))  # fmt: skip
+        run = Run(
+            self,
+            build(
+                self.manifest,
+                self.sections,
+                samples=samples,
+                seed=seed,
+                network=network,
+                wrap=lambda edge: self.edge(edge, **options),
+            ),
+        )
         for name in self.workers:
             run.add(name)
         return run
@@ -175,7 +182,7 @@ class Run:
         return self.simulation._nodes[f"home/{name}"].machine
 
     @property
-    def sharing(self) -> Sharing:
+    def sharing(self) -> OffloadState:
         return self.machine(EDGE)._state()
 
     def at(self, time_s: float, what: str, *workers: str) -> None:

@@ -9,7 +9,7 @@ from ddnn.core.ids import tick_of
 from ddnn.exits.device_node import DeviceNode
 from ddnn.exits.edge_node import EdgeNode
 from ddnn.machines.clock import SiteClock
-from ddnn.machines.parts import Parts
+from ddnn.machines.composite import CompositeMachine
 from ddnn.protocol.machine import Now
 from ddnn.runtime.loop import Identity
 from ddnn.runtime.simulation import Network, Simulation
@@ -27,10 +27,10 @@ def test_one_instant_is_one_sample_for_all(loss: float) -> None:
     simulation = Simulation(np.random.default_rng(4), network)
     clocks: dict[str, SiteClock] = {}
 
-    def device(node: str) -> Parts:
+    def device(node: str) -> CompositeMachine:
         clocks[node] = SiteClock("home", node)
         machine = DeviceNode("home", node, BUNDLE, manifest, TIMING)
-        return Parts(machine, clocks[node])
+        return CompositeMachine(machine, clocks[node])
 
     simulation.add(
         Identity("home", "edge", "edge", BUNDLE, ""),

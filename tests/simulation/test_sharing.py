@@ -86,8 +86,10 @@ def test_coded_equals_uncoded(name):
     assert_in_time(run)
     sharing = run.sharing
     assert (sharing.decoded, sharing.computed_here, sharing.given_up) == (
-        escalated(uncoded(name)), 0, 0,
-    )  # fmt: skip
+        escalated(uncoded(name)),
+        0,
+        0,
+    )
     assert {worker.state for worker in sharing.workers.values()} == {"live"}
     assert sharing.live_pieces == sharing.n
 
@@ -270,7 +272,7 @@ def test_an_edge_that_cannot_compute_the_layer_falls_back():
     assert fallen
     for n in fallen:
         assert (run.store[n].exit, run.store[n].quality) == ("local", "degraded")
-        local = next(verdict for verdict in uncoded()[n].passed if verdict[0] == "local")
+        local = next(verdict for verdict in uncoded()[n].exit_trace if verdict[0] == "local")
         assert run.store[n].label == local[1]
     assert run.sharing.computed_here == 0
     assert len(fallen) <= run.sharing.given_up <= len(fallen) + 2
@@ -499,8 +501,9 @@ def test_a_bit_that_flipped_once_costs_little():
 def test_a_worker_whose_section_fails_is_as_good_as_dead():
     run = site().run_of(network=STEADY)
     plain = site().run_of(network=STEADY)
-    broken = {name: lambda arrays: {"z": np.full(10, np.nan, np.float32)}
-              for name in run.site.shards}  # fmt: skip
+    broken = {
+        name: lambda arrays: {"z": np.full(10, np.nan, np.float32)} for name in run.site.shards
+    }
     run.simulation._nodes["home/worker3"].sections = broken
     for each in (run, plain):
         each.scenario.run()

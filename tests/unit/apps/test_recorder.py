@@ -22,10 +22,21 @@ Pair = tuple[str, Answer]
 
 def pair(sample: int) -> Pair:
     return "home", Answer(
-        sample=sample, node="edge", exit="local", label=1, probabilities=[0.2, 0.8], eta=0.7,
-        members=["cam1"], missing=[], quality="full", expected_accuracy=0.9, bundle="ab12cd34",
-        captured_at_s=1.0, answered_at_s=1.5, latency_s=0.5,
-    )  # fmt: skip
+        sample=sample,
+        node="edge",
+        exit="local",
+        label=1,
+        probabilities=[0.2, 0.8],
+        eta=0.7,
+        members=["cam1"],
+        missing=[],
+        quality="full",
+        expected_accuracy=0.9,
+        bundle="ab12cd34",
+        captured_at_s=1.0,
+        answered_at_s=1.5,
+        latency_s=0.5,
+    )
 
 
 class MadeStore:

@@ -15,10 +15,21 @@ from ddnn.protocol.topics import Kind, Topic
 from tests.live_made import shared_among
 
 ANSWER = Answer(
-    sample=3, node="cam1", exit="device", label=0, probabilities=[1.0], eta=0.0, members=["cam1"],
-    missing=[], quality="degraded", expected_accuracy=None, bundle="b1", captured_at_s=1.0,
-    answered_at_s=2.0, latency_s=1.0,
-)  # fmt: skip
+    sample=3,
+    node="cam1",
+    exit="device",
+    label=0,
+    probabilities=[1.0],
+    eta=0.0,
+    members=["cam1"],
+    missing=[],
+    quality="degraded",
+    expected_accuracy=None,
+    bundle="b1",
+    captured_at_s=1.0,
+    answered_at_s=2.0,
+    latency_s=1.0,
+)
 
 
 class World:
@@ -89,18 +100,18 @@ def test_what_is_dropped_is_reported_once_and_old_drops_are_no_news(world: World
 
 
 def test_a_device_that_answers_alone_is_reported(world: World) -> None:
-    world.hear("", ANSWER, Kind.RESULT)
+    world.hear("", ANSWER, Kind.ANSWER)
     assert world.events == [("cam1", "fell back: it answers alone, from its own exit")]
     assert world.registry.inferred_s == world.now_s
     key = world.keys[0]
     world.now_s += 1
-    world.hear("", ANSWER, Kind.RESULT)
+    world.hear("", ANSWER, Kind.ANSWER)
     assert world.keys[1] == key  # the same minute: the store keeps one
     world.now_s += 60
-    world.hear("", ANSWER, Kind.RESULT)
+    world.hear("", ANSWER, Kind.ANSWER)
     assert world.keys[2] != key
-    world.hear("", msgspec.structs.replace(ANSWER, exit="local"), Kind.RESULT)
-    world.hear("", msgspec.structs.replace(ANSWER, late=True), Kind.RESULT)
+    world.hear("", msgspec.structs.replace(ANSWER, exit="local"), Kind.ANSWER)
+    world.hear("", msgspec.structs.replace(ANSWER, late=True), Kind.ANSWER)
     assert len(world.keys) == 3
 
 
@@ -176,7 +187,7 @@ def test_a_cloud_that_was_replaced_is_not_missing_but_the_last_one_is(world: Wor
 
 def share(world: World, node: str = "edge", site: str = "home", **fields: Any) -> None:
     message = shared_among(**fields)
-    world.registry.observe(Received(Topic(site, Kind.SHARING, node), message))
+    world.registry.observe(Received(Topic(site, Kind.OFFLOAD, node), message))
 
 
 def shared(world: World) -> list[tuple[str, str, int]]:

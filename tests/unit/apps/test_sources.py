@@ -65,7 +65,7 @@ def test_a_data_set_is_the_same_samples_for_every_camera(monkeypatch: pytest.Mon
         (np.zeros((3, 2, *SHAPE), np.uint8), np.zeros((3, 2), np.float32)),
         (np.zeros(7, np.uint8), np.zeros((3, 2), np.int32)),
     ],
-)  # fmt: skip
+)
 def test_frames_that_do_not_fit_are_refused(
     tmp_path: Path, images: np.ndarray, labels: np.ndarray
 ) -> None:
@@ -134,12 +134,30 @@ def test_a_uri_is_taken_apart(uri: str, kind: str, path: str) -> None:
 
 @pytest.mark.parametrize(
     "uri",
-    ["", "webcam", "video:", "http://x/y", "picamera://", "picamera://x", "picamera:0",
-     "picamera://0/..", "v4l2://video0", "v4l2:0", "rtsp:", "rtsp://", "rtsp:///live",
-     "rtsp://user:hush@/live", "rtsp://user:hush@host:0/", "rtsp://user:hush@host:99999/",
-     "rtsp://user:hush@[host/", "rtsp://user:hush@host/a b", "rtsp://user:hush@host/\n",
-     "rtps://user:hush@host/live", "http://user:hush@host/live"],
-)  # fmt: skip
+    [
+        "",
+        "webcam",
+        "video:",
+        "http://x/y",
+        "picamera://",
+        "picamera://x",
+        "picamera:0",
+        "picamera://0/..",
+        "v4l2://video0",
+        "v4l2:0",
+        "rtsp:",
+        "rtsp://",
+        "rtsp:///live",
+        "rtsp://user:hush@/live",
+        "rtsp://user:hush@host:0/",
+        "rtsp://user:hush@host:99999/",
+        "rtsp://user:hush@[host/",
+        "rtsp://user:hush@host/a b",
+        "rtsp://user:hush@host/\n",
+        "rtps://user:hush@host/live",
+        "http://user:hush@host/live",
+    ],
+)
 def test_what_is_no_source_is_refused_without_its_password(uri: str) -> None:
     with pytest.raises(ConfigError, match=r"--source .*expected") as refused:
         parse_uri(uri)
@@ -199,9 +217,12 @@ def test_prepared_images_have_no_region_and_no_motion(
 
 @pytest.mark.parametrize(
     ("kind", "remedy"),
-    [("rtsp", r"'ddnn\[camera\]'"), ("directory", r"'ddnn\[camera\]'"),
-     ("picamera", "apt install python3-picamera2.*--system-site-packages")],
-)  # fmt: skip
+    [
+        ("rtsp", r"'ddnn\[camera\]'"),
+        ("directory", r"'ddnn\[camera\]'"),
+        ("picamera", "apt install python3-picamera2.*--system-site-packages"),
+    ],
+)
 def test_a_library_that_is_missing_is_named_with_its_remedy(
     kind: str, remedy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

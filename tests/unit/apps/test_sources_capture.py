@@ -113,11 +113,19 @@ def until(true: Callable[[], object]) -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [ConfigError("x"), OSError("x"), ValueError("x"), StopIteration(), ImportError("x"),
-     Image.DecompressionBombError("x"), SyntaxError("broken PNG file"), SystemExit(),
-     LinkError("")],
+    [
+        ConfigError("x"),
+        OSError("x"),
+        ValueError("x"),
+        StopIteration(),
+        ImportError("x"),
+        Image.DecompressionBombError("x"),
+        SyntaxError("broken PNG file"),
+        SystemExit(),
+        LinkError(""),
+    ],
     ids=lambda error: type(error).__name__,
-)  # fmt: skip
+)
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_source_that_fails_is_opened_again(
     error: Exception, taker: Taker, start: Callable[..., Capture], caplog: pytest.LogCaptureFixture
@@ -232,8 +240,9 @@ def test_a_camera_that_hangs_in_opening(taker: Taker, start: Callable[..., Captu
     time.sleep(0.1)
     assert opened == module.MOST_HUNG
     assert capture.gauges() == {
-        "camera_up": 0.0, "frame_age_s": pytest.approx(capture.gauges()["frame_age_s"], abs=0.1)
-    }  # fmt: skip
+        "camera_up": 0.0,
+        "frame_age_s": pytest.approx(capture.gauges()["frame_age_s"], abs=0.1),
+    }
     wake.set()
     until(lambda: opened > module.MOST_HUNG)
     wake.clear()

@@ -74,9 +74,22 @@ def test_a_region_is_read() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["x", "0,0,1", "0,0,1,1,1", "0,0,0,1", "0,0,1,0", "-0.1,0,1,1", "0.5,0,0.6,1", "0,0.5,1,0.6",
-     "nan,0,1,1", "0,0,nan,1", "inf,0,1,1", "0,0,1,-1", "100,100,500,500"],
-)  # fmt: skip
+    [
+        "x",
+        "0,0,1",
+        "0,0,1,1,1",
+        "0,0,0,1",
+        "0,0,1,0",
+        "-0.1,0,1,1",
+        "0.5,0,0.6,1",
+        "0,0.5,1,0.6",
+        "nan,0,1,1",
+        "0,0,nan,1",
+        "inf,0,1,1",
+        "0,0,1,-1",
+        "100,100,500,500",
+    ],
+)
 def test_a_region_outside_the_frame_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"--roi .* fractions"):
         parse_roi(text)

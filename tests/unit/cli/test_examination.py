@@ -40,8 +40,12 @@ def test_what_needs_a_failed_check_is_not_run() -> None:
     )
     assert ran == ["a", "b", "e"]  # a warning stops nobody
     assert [found[name].outcome for name in "abcde"] == [
-        "warning", "failed", "skipped", "skipped", "ok",
-    ]  # fmt: skip
+        "warning",
+        "failed",
+        "skipped",
+        "skipped",
+        "ok",
+    ]
     assert "without b" in found["d"].says  # the cause, not the link between
 
 

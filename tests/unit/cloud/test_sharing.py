@@ -9,18 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloud_app.live import SharingView
-from ddnn.protocol.messages import Sharing, WorkerState
+from ddnn.protocol.messages import OffloadState, WorkerState
 from tests.live_made import shared_among
 
 LIVE: Literal["live"] = "live"
 
 
-def view(told: Sharing) -> SharingView:
+def view(told: OffloadState) -> SharingView:
     return SharingView("home", "edge", 0.0, told)
 
 
 @st.composite
-def plans(draw: Any) -> Sharing:
+def plans(draw: Any) -> OffloadState:
     """Any k of n shards suffice; the workers hold different ones, as many as they can bear."""
     held = draw(st.lists(st.integers(0, 3), min_size=1, max_size=6).filter(any))
     n = sum(held)
@@ -35,7 +35,7 @@ def plans(draw: Any) -> Sharing:
 
 
 @given(plans())
-def test_so_many_may_go_whoever_they_are_and_not_one_more(told: Sharing) -> None:
+def test_so_many_may_go_whoever_they_are_and_not_one_more(told: OffloadState) -> None:
     spare = view(told).to_spare
     held = [len(w.pieces) for w in told.workers.values() if w.state == LIVE]
 
@@ -60,8 +60,6 @@ def test_of_replicas_only_the_copies_may_go() -> None:
 
 def test_a_stand_in_and_the_one_it_stands_in_for_count_once() -> None:
     workers = {f"worker{i}": WorkerState(LIVE, [i]) for i in range(1, 6)}
-    workers |= {
-        "worker0": WorkerState("lost", [0]), "spare": WorkerState(LIVE, [0], planned=False)
-    }  # fmt: skip
+    workers |= {"worker0": WorkerState("lost", [0]), "spare": WorkerState(LIVE, [0], planned=False)}
     told = view(shared_among(workers=workers, live_pieces=6))
     assert (told.to_spare, told.planned, told.states) == (2, 6, {"live": 6, "lost": 1})

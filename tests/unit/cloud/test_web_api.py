@@ -82,8 +82,11 @@ def test_the_state_holds_all_that_the_page_shows(
         "jpeg_bytes": 960.0,
     }
     assert state["link"] == {
-        "connected": True, "broker": "broker:1883", "for_s": 60.0, "reason": ""
-    }  # fmt: skip
+        "connected": True,
+        "broker": "broker:1883",
+        "for_s": 60.0,
+        "reason": "",
+    }
     assert state["database"] == ""
     assert [(n["id"], n["state"], n["wanted"]) for n in state["nodes"]] == [
         ("edge", "online", True),
@@ -96,11 +99,15 @@ def test_the_state_holds_all_that_the_page_shows(
     assert [record["answer"]["sample"] for record in state["answers"]] == [2, 1, 0]
     assert state["events"] == [{"at_s": 5.0, "site": "home", "node": "cam2", "what": "died"}]
     assert state["expected_now"] == {
-        "members": ["cam1"], "missing": ["cam2", "cam3"], "accuracy": 0.7
-    }  # fmt: skip
+        "members": ["cam1"],
+        "missing": ["cam2", "cam3"],
+        "accuracy": 0.7,
+    }
     assert state["thresholds"] == {
-        "in_use": {"local": 0.3, "edge": 0.5}, "own": {"local": 0.3, "edge": 0.5}, "revision": 0
-    }  # fmt: skip
+        "in_use": {"local": 0.3, "edge": 0.5},
+        "own": {"local": 0.3, "edge": 0.5},
+        "revision": 0,
+    }
     assert (state["demo"], state["sites"], state["signed_in"]) == (None, ["home"], False)
     assert state["csrf"]
 
@@ -142,8 +149,11 @@ def test_without_a_broker_nothing_is_said_of_who_is_there(
     live.lose_broker()
     state = get(client, "/api/v1/state")
     assert state["link"] == {
-        "connected": False, "broker": "broker:1883", "for_s": 3.0, "reason": "connection refused"
-    }  # fmt: skip
+        "connected": False,
+        "broker": "broker:1883",
+        "for_s": 3.0,
+        "reason": "connection refused",
+    }
     assert state["expected_now"] == {"members": [], "missing": [], "accuracy": None}
     assert (state["thresholds"]["in_use"], state["thresholds"]["revision"]) == (None, None)
 
@@ -302,9 +312,15 @@ def test_shared_layers_of_a_site_with_what_follows_from_them(
     assert (home["planned"], home["to_spare"], home["states"]) == (6, 1, {"live": 5, "lost": 1})
     assert (home["sharing"]["layer"], home["sharing"]["decodable"]) == ("edge_dense", True)
     assert home["sharing"]["workers"]["worker2"] == {
-        "state": "lost", "pieces": [1], "planned": True, "answered": 100, "used": 90, "late": 10,
-        "missed": 1, "latency_ms": 4.0,
-    }  # fmt: skip
+        "state": "lost",
+        "pieces": [1],
+        "planned": True,
+        "answered": 100,
+        "used": 90,
+        "late": 10,
+        "missed": 1,
+        "latency_ms": 4.0,
+    }
     assert [of["site"] for of in get(client, "/api/v1/sharing")] == ["home", "shop"]
     assert get(client, "/api/v1/state?site=home")["sharing"] == [home]
     live.lose_broker()
@@ -340,10 +356,15 @@ def test_thresholds_are_written_down_then_sent(
     change = post(client, "/api/v1/thresholds", {"site": "home", "thresholds": wanted}).json
     assert live.sent == [("home", wanted, 1)]
     assert change == {
-        "at_s": pytest.approx(time.time(), abs=10), "site": "home", "by": "127.0.0.1",
-        "thresholds": wanted, "before": {"local": 0.3, "edge": 0.5}, "revision": 1,
-        "what": "applied", "bundle": "b1",
-    }  # fmt: skip
+        "at_s": pytest.approx(time.time(), abs=10),
+        "site": "home",
+        "by": "127.0.0.1",
+        "thresholds": wanted,
+        "before": {"local": 0.3, "edge": 0.5},
+        "revision": 1,
+        "what": "applied",
+        "bundle": "b1",
+    }
     now = get(client, "/api/v1/thresholds")
     assert now["in_use"] == {"local": 0.3, "edge": 0.5}  # the edge has not said otherwise yet
     assert now["changes"] == [change]
@@ -451,9 +472,9 @@ def test_what_if_beside_what_is(
 ) -> None:
     local: list[Any] = [("local", 1, 0.2)]
     asked_all: list[Any] = [("local", 1, 0.4), ("edge", 1, 0.6), ("cloud", 2, 0.7)]
-    store.save([("home", make(i, passed=local)) for i in range(3)])
-    store.save([("home", make(9, exit="cloud", label=2, passed=asked_all))])
-    store.save([("home", make(10, bundle="b0", passed=local))])  # of a bundle that is gone
+    store.save([("home", make(i, exit_trace=local)) for i in range(3)])
+    store.save([("home", make(9, exit="cloud", label=2, exit_trace=asked_all))])
+    store.save([("home", make(10, bundle="b0", exit_trace=local))])  # of a bundle that is gone
     found = get(client, "/api/v1/whatif?local=0.5")
     assert found["thresholds"] == {"local": 0.5, "edge": 0.5}  # the other as it is in use
     assert found["recorded"]["exit_share"] == {"local": 1, "edge": 0, "cloud": 0, "unknown": 0}
@@ -719,7 +740,9 @@ def test_bodies_that_are_too_great_or_no_json(client: FlaskClient) -> None:
         (b'{"site":"home"}', "text/plain", 415),
     ):
         response = client.post(
-            "/api/v1/thresholds/revert", data=data, content_type=kind,
+            "/api/v1/thresholds/revert",
+            data=data,
+            content_type=kind,
             headers={"X-CSRF-Token": token},
-        )  # fmt: skip
+        )
         assert (response.status_code, list(response.json)) == (code, ["error"]), data[:20]

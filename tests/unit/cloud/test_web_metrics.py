@@ -100,8 +100,11 @@ def test_shared_layers(live: MadeLive, client: FlaskClient) -> None:
         SharingView("shop", "edge", 0.5, shared_among("faulty")),
     ]
     found, home, shop = scrape(client), *({"site": s, "node": "edge"} for s in ("home", "shop"))
-    states = {s.labels["state"]: s.value for s in found["ddnn_workers"].samples
-              if s.labels["site"] == "home"}  # fmt: skip
+    states = {
+        s.labels["state"]: s.value
+        for s in found["ddnn_workers"].samples
+        if s.labels["site"] == "home"
+    }
     assert states == {"live": 4, "loading": 0, "stalled": 0, "lost": 1, "faulty": 0}
     assert value(found, "ddnn_workers", **shop, state="faulty") == 1
     assert value(found, "ddnn_shared_decodable", **home) == 1

@@ -38,9 +38,9 @@ EXAMPLES = 25  # of each route
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Any:
     store = Store(f"sqlite:///{tmp_path_factory.mktemp('web')}/cloud.db")
-    passed: list[Any] = [("local", 1, 0.4), ("edge", 1, 0.6), ("cloud", 1, 0.7)]
+    exit_trace: list[Any] = [("local", 1, 0.4), ("edge", 1, 0.6), ("cloud", 1, 0.7)]
     votes = {"cam1": (1, 0.5)}
-    store.save([("home", make_answer(i, passed=passed, votes=votes)) for i in range(30)])
+    store.save([("home", make_answer(i, exit_trace=exit_trace, votes=votes)) for i in range(30)])
     store.label("home", 3, 2, "me", 1.0)
     store.add_event(1.0, "home", "cam1", "died")
     shared = [SharingView("home", "edge", 0.5, shared_among("live", "lost", missing=["worker2"]))]

@@ -17,9 +17,9 @@ EXITS = ("local", "edge", "cloud")
 Passed = list[tuple[str, int, float]]
 
 
-def replay(passed: Passed, truth: int | None = 1, sample: int = 0) -> Replay:
-    exit_, label, _ = passed[-1]
-    return Replay(sample, exit_, label, truth, passed, 6, 100)
+def replay(exit_trace: Passed, truth: int | None = 1, sample: int = 0) -> Replay:
+    exit_, label, _ = exit_trace[-1]
+    return Replay(sample, exit_, label, truth, exit_trace, 6, 100)
 
 
 def what(thresholds: dict[str, float], *replays: Replay) -> WhatIf:

@@ -28,7 +28,7 @@ from ddnn.protocol.machine import (
     Received,
     Tick,
 )
-from ddnn.protocol.messages import Done, Lend, Sharing, Status, Task, Tensor
+from ddnn.protocol.messages import OffloadState, Result, Status, Task, Tensor, WorkerOffer
 from ddnn.protocol.topics import Kind, Topic, topic_filter
 from tests.simulation.made import FEATURES
 from tests.simulation.shared import DEVICES, EDGE, PLAN, TIMEOUT_S, Site
@@ -78,7 +78,7 @@ class Edge:
         self.now_s = 5.0
         self.computes: list[Compute] = []
         self.tasks: list[Task] = []
-        self.told: list[Sharing] = []
+        self.told: list[OffloadState] = []
         self.event(Connected())
         for piece in range(n if live else 0):
             self.join(piece)
@@ -91,7 +91,7 @@ class Edge:
                     self.computes.append(effect)
                 case Publish(Topic(_, Kind.TASK, "edge"), Task() as task):
                     self.tasks.append(task)
-                case Publish(Topic(_, Kind.SHARING, "edge") as topic, Sharing() as sharing):
+                case Publish(Topic(_, Kind.OFFLOAD, "edge") as topic, OffloadState() as sharing):
                     assert decode(topic.kind, encode(sharing)) == sharing
                     self.told.append(sharing)
 
@@ -100,7 +100,7 @@ class Edge:
 
     def join(self, piece: int) -> None:
         self.node(Kind.STATUS, piece, Status("worker", 1, "online"))
-        self.node(Kind.LEND, piece, Lend(PLAN, [piece]))
+        self.node(Kind.OFFER, piece, WorkerOffer(PLAN, [piece]))
 
     def leave(self, piece: int) -> None:
         self.node(Kind.STATUS, piece, Status("worker", 1, "lost"))
@@ -123,7 +123,7 @@ class Edge:
         task = task or self.tasks[-1]
         z = self.site.shards[section_of(piece)]({"x": task.x.array()})["z"]
         z = (z * np.float32(factor)).astype(np.float32)
-        self.node(Kind.DONE, piece, Done(1, PLAN, task.job, piece, Tensor.of(z)))
+        self.node(Kind.RESULT, piece, Result(1, PLAN, task.job, piece, Tensor.of(z)))
 
     def wait(self, for_s: float) -> None:
         until_s = self.now_s + for_s
@@ -272,7 +272,7 @@ def test_answers_too_large_to_decode() -> None:
     edge.compute(HEAD)
     for piece in (2, 3, 4, 5):
         z = np.full(edge.site.deployment.shard_shape, 3e38, np.float32)
-        edge.node(Kind.DONE, piece, Done(1, PLAN, edge.tasks[-1].job, piece, Tensor.of(z)))
+        edge.node(Kind.RESULT, piece, Result(1, PLAN, edge.tasks[-1].job, piece, Tensor.of(z)))
     edge.compute(TAIL)
     assert edge.compute(EDGE) == 1
     edge.assert_results(1)
@@ -336,9 +336,9 @@ def test_every_sample_comes_to_exactly_one_end(steps, here, threshold_s) -> None
                 edge.join(number)
             case "head" | "tail" | "edge":
                 section = {"head": HEAD, "tail": TAIL, "edge": EDGE}[what]
-                edge.compute(section, change=lambda outputs, fails=number: (
-                    None if fails else outputs
-                ))  # fmt: skip
+                edge.compute(
+                    section, change=lambda outputs, fails=number: None if fails else outputs
+                )
             case "wait":
                 edge.wait(number * 0.01)
     for _ in range(3):
@@ -368,8 +368,9 @@ def test_the_inner_machine_gets_all_but_the_gatherers_messages() -> None:
 
 def test_subscriptions_counts_and_deadlines_of_both() -> None:
     edge = Edge()
-    wanted = {topic_filter(kind, "home") for kind in
-              (Kind.FEATURES, Kind.STATUS, Kind.DONE, Kind.LEND)}  # fmt: skip
+    wanted = {
+        topic_filter(kind, "home") for kind in (Kind.FEATURES, Kind.STATUS, Kind.RESULT, Kind.OFFER)
+    }
     assert set(edge.machine.subscriptions()) == wanted
     assert len(edge.machine.subscriptions()) == len(wanted)
     assert edge.machine.counts["asked"] == 0

@@ -22,9 +22,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
     """The specification of a data set, its file made if it needs one."""
     folder = tmp_path_factory.mktemp("data")
     makers = {
-        "eth80": make_eth80, "eth80-field": make_eth80, "mvmc": make_mvmc, "npz": make_npz,
+        "eth80": make_eth80,
+        "eth80-field": make_eth80,
+        "mvmc": make_mvmc,
+        "npz": make_npz,
         "directory": make_directory,
-    }  # fmt: skip
+    }
 
     def specification(name: str) -> str:
         if name not in makers:

@@ -20,9 +20,13 @@ def make_eth80(
     first = np.arange(len(pairs))[:, None, None] * directions
     rigs = (first + (np.arange(4)[:, None] + np.arange(6)) % directions).reshape(-1, 6)
     np.savez_compressed(
-        path, images=images, label=labels, object=numbers, classes=CLASSES,
+        path,
+        images=images,
+        label=labels,
+        object=numbers,
+        classes=CLASSES,
         view_index=rigs.astype(np.int32),
-    )  # fmt: skip
+    )
     return path
 
 

@@ -179,8 +179,8 @@ def published(effects: list[Effect], kind: Kind) -> list[Any]:
 
 
 def answers_in(effects: list[Effect]) -> list[Answer]:
-    return published(effects, Kind.RESULT)
+    return published(effects, Kind.ANSWER)
 
 
 def result(answer: Answer) -> Received:
-    return Received(Topic(SITE, Kind.RESULT), answer)
+    return Received(Topic(SITE, Kind.ANSWER), answer)

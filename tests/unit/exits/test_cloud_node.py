@@ -37,7 +37,7 @@ from ddnn.protocol.machine import (
     Saved,
     Tick,
 )
-from ddnn.protocol.messages import MAX_COUNT, Answer, Backlog, Status, Stored, Tensor
+from ddnn.protocol.messages import MAX_COUNT, Answer, AnswerAck, Backlog, Status, Tensor
 from ddnn.protocol.topics import Kind, Topic
 
 
@@ -50,9 +50,7 @@ def cloud_of(letter: Any = "c", devices: int = 3) -> CloudNode:
 
 def uplink(sample: int = 5, members: int = 0b111, node: str = "edge", **fields: Any) -> Received:
     parts = fields.pop("parts", None) or (bits(),) * members.bit_count()
-    return features_from(
-        node, sample, members=members, parts=parts, kind=Kind.UPLINK, **fields
-    )  # fmt: skip
+    return features_from(node, sample, members=members, parts=parts, kind=Kind.UPLINK, **fields)
 
 
 def run(node: CloudNode, effects: list[Effect], scores: Any = SURE) -> list[Effect]:
@@ -62,9 +60,7 @@ def run(node: CloudNode, effects: list[Effect], scores: Any = SURE) -> list[Effe
 
 
 def answer(sample: int = 5, node: str = "edge") -> Answer:
-    return Answer(
-        sample, node, "local", 0, [1.0], 0.0, [], [], "full", None, BUNDLE, 0.0, 0.0, 0.0
-    )  # fmt: skip
+    return Answer(sample, node, "local", 0, [1.0], 0.0, [], [], "full", None, BUNDLE, 0.0, 0.0, 0.0)
 
 
 def backlog(node: str, *answers: Answer) -> Received:
@@ -73,7 +69,7 @@ def backlog(node: str, *answers: Answer) -> Received:
 
 def test_features_go_in_and_a_verdict_comes_out() -> None:
     node = cloud_of()
-    effects = node.handle(uplink(spent=(6, 180), label=2), at(1))
+    effects = node.handle(uplink(traffic=(6, 180), label=2), at(1))
     assert isinstance(effects[0], Compute)
     assert effects[0].section == "cloud"
     assert effects[0].inputs["features"].shape == (2, 2, 9)
@@ -81,7 +77,7 @@ def test_features_go_in_and_a_verdict_comes_out() -> None:
     assert isinstance(effect, Publish)
     assert effect.topic == Topic(SITE, Kind.VERDICT, "edge")
     message: Any = effect.message
-    assert (message.sample, message.members, message.spent) == (5, 0b111, (6, 180))
+    assert (message.sample, message.members, message.traffic) == (5, 0b111, (6, 180))
     assert (message.label, message.bundle) == (2, BUNDLE)
     assert message.scores == Tensor.of(np.array(SURE, np.float32))
 
@@ -170,12 +166,12 @@ def test_raw_images() -> None:
 def test_sums_of_bytes_can_be_sent_on() -> None:
     node = cloud_of("f", 4)
     node.handle(presence("edge2"), at(0))
-    spent = (MAX_COUNT, MAX_COUNT)
+    traffic = (MAX_COUNT, MAX_COUNT)
     parts = (bits(EDGE_FEATURES),)
-    node.handle(uplink(members=0b0011, parts=parts, spent=spent), at(1))
-    effects = node.handle(uplink(members=0b1100, parts=parts, spent=spent, node="edge2"), at(1))
+    node.handle(uplink(members=0b0011, parts=parts, traffic=traffic), at(1))
+    effects = node.handle(uplink(members=0b1100, parts=parts, traffic=traffic, node="edge2"), at(1))
     (message,) = published(run(node, effects), Kind.VERDICT)
-    assert decode(Kind.VERDICT, encode(message)).spent == spent  # type: ignore[union-attr]
+    assert decode(Kind.VERDICT, encode(message)).traffic == traffic  # type: ignore[union-attr]
 
 
 # --------------------------------------------------------------------- answers
@@ -183,15 +179,15 @@ def test_sums_of_bytes_can_be_sent_on() -> None:
 
 def test_answers_are_saved_and_then_confirmed_to_their_nodes() -> None:
     node = cloud_of()
-    assert node.handle(Received(Topic(SITE, Kind.RESULT), answer()), at(1)) == [
+    assert node.handle(Received(Topic(SITE, Kind.ANSWER), answer()), at(1)) == [
         Save([(SITE, answer())])
     ]
     (save,) = node.handle(backlog("cam1", answer(1, "cam1"), answer(2, "cam1")), at(1))
     assert save == Save([(SITE, answer(1, "cam1")), (SITE, answer(2, "cam1"))])
     effects = node.handle(Saved([(SITE, answer()), *save.answers]), at(1.1))
     assert effects == [
-        Publish(Topic(SITE, Kind.STORED, "edge"), Stored([5])),
-        Publish(Topic(SITE, Kind.STORED, "cam1"), Stored([1, 2])),
+        Publish(Topic(SITE, Kind.ACK, "edge"), AnswerAck([5])),
+        Publish(Topic(SITE, Kind.ACK, "cam1"), AnswerAck([1, 2])),
     ]
     assert node.counts["answers"] == 3
 
@@ -199,10 +195,10 @@ def test_answers_are_saved_and_then_confirmed_to_their_nodes() -> None:
 def test_confirmations_fit_into_their_messages() -> None:
     node = cloud_of()
     pairs = [(SITE, answer(n)) for n in range(2 * CONFIRM_BATCH + 1)]
-    messages = published(node.handle(Saved(pairs), at(1)), Kind.STORED)
+    messages = published(node.handle(Saved(pairs), at(1)), Kind.ACK)
     assert [len(m.samples) for m in messages] == [CONFIRM_BATCH, CONFIRM_BATCH, 1]
     for message in messages:
-        assert decode(Kind.STORED, encode(message)) == message
+        assert decode(Kind.ACK, encode(message)) == message
 
 
 def test_a_backlog_holds_only_its_own_nodes_answers() -> None:
@@ -216,7 +212,7 @@ def test_a_backlog_holds_only_its_own_nodes_answers() -> None:
 @pytest.mark.parametrize("name", ["", "CAM", "a/b", "#", "cam1\n"])
 def test_a_node_that_could_not_be_told_is_not_saved(name: str) -> None:
     bad = msgspec.structs.replace(answer(), node=name)
-    assert cloud_of().handle(Received(Topic(SITE, Kind.RESULT), bad), at(1)) == []
+    assert cloud_of().handle(Received(Topic(SITE, Kind.ANSWER), bad), at(1)) == []
 
 
 def test_deadlines_come_due_whatever_the_events_are() -> None:
@@ -224,7 +220,7 @@ def test_deadlines_come_due_whatever_the_events_are() -> None:
     node = cloud_of("f", 4)
     node.handle(presence("edge2"), at(0))
     node.handle(uplink(members=0b11, parts=(bits(EDGE_FEATURES),)), at(1))
-    effects = node.handle(Received(Topic(SITE, Kind.RESULT), answer()), at(2))
+    effects = node.handle(Received(Topic(SITE, Kind.ANSWER), answer()), at(2))
     assert {type(effect) for effect in effects} == {Save, Compute}
 
 
@@ -278,10 +274,10 @@ def test_clouds_of_a_group_divide_samples_and_answers_but_all_hear_who_is_there(
     filters = subscribed("e", 3, "clouds")
     assert {text for text in filters if text.startswith("$share/clouds/")} == {
         "$share/clouds/ddnn/v1/+/uplink/+",
-        "$share/clouds/ddnn/v1/+/result",
+        "$share/clouds/ddnn/v1/+/answer",
         "$share/clouds/ddnn/v1/+/backlog/+",
     }
-    everyone = {"ddnn/v1/+/node/+/status", "ddnn/v1/+/node/+/stats", "ddnn/v1/+/sharing/+"}
+    everyone = {"ddnn/v1/+/node/+/status", "ddnn/v1/+/node/+/stats", "ddnn/v1/+/offload/+"}
     assert everyone <= set(filters)
     assert not any("$share" in text for text in subscribed("e", 3, ""))
 
@@ -289,14 +285,14 @@ def test_clouds_of_a_group_divide_samples_and_answers_but_all_hear_who_is_there(
 def test_with_several_edges_the_parts_of_a_sample_must_meet() -> None:
     filters = subscribed("f", 6, "clouds")
     assert "ddnn/v1/+/uplink/+" in filters
-    assert "$share/clouds/ddnn/v1/+/result" in filters
+    assert "$share/clouds/ddnn/v1/+/answer" in filters
 
 
 def test_a_store_without_a_section_records_and_confirms() -> None:
     node = StoreNode("+")
-    message = Received(Topic(SITE, Kind.RESULT), answer(7))
+    message = Received(Topic(SITE, Kind.ANSWER), answer(7))
     (save,) = node.handle(message, at(1))
     assert isinstance(save, Save)
     (confirmed,) = node.handle(Saved(save.answers), at(1))
-    assert confirmed == Publish(Topic(SITE, Kind.STORED, "edge"), Stored([7]))
+    assert confirmed == Publish(Topic(SITE, Kind.ACK, "edge"), AnswerAck([7]))
     assert node.deadline_s() is None

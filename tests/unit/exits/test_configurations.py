@@ -189,8 +189,13 @@ def test_cc_at_an_exit_goes_through_its_head() -> None:
 
 
 @pytest.mark.parametrize("scheme", ["MP", "AP", "CC"])
-@given(st.lists(st.none() | st.lists(st.floats(-1e9, 1e9, width=32), min_size=3, max_size=3),
-                min_size=3, max_size=3))  # fmt: skip
+@given(
+    st.lists(
+        st.none() | st.lists(st.floats(-1e9, 1e9, width=32), min_size=3, max_size=3),
+        min_size=3,
+        max_size=3,
+    )
+)
 def test_whatever_is_taken_ends_in_probabilities(scheme, rows) -> None:
     manifest = manifest_of("c", 3, schemes=(scheme, "CC"))
     parts = [None if row is None else np.array(row, np.float32) for row in rows]

@@ -60,9 +60,7 @@ def device() -> DeviceNode:
 
 
 def edge_answer(sample: int, tier: Any = "local", node: str = "edge") -> Answer:
-    return Answer(
-        sample, node, tier, 0, [1.0], 0.0, [], [], "full", None, BUNDLE, 0.0, 0.0, 0.0
-    )  # fmt: skip
+    return Answer(sample, node, tier, 0, [1.0], 0.0, [], [], "full", None, BUNDLE, 0.0, 0.0, 0.0)
 
 
 def test_a_frame_is_computed_and_its_scores_published(device: DeviceNode) -> None:
@@ -70,7 +68,7 @@ def test_a_frame_is_computed_and_its_scores_published(device: DeviceNode) -> Non
     assert device.handle(shot, at(1.0)) == [Compute(("cam2", 5), "cam2", shot.image)]
     (scores,) = published(device.handle(computed(5), at(1.1)), Kind.SCORES)
     assert (scores.v, scores.sample, scores.bundle, scores.members) == (1, 5, BUNDLE, 0b010)
-    assert (scores.captured_at_s, scores.label, scores.spent) == (shot.captured_at_s, 2, (0, 0))
+    assert (scores.captured_at_s, scores.label, scores.traffic) == (shot.captured_at_s, 2, (0, 0))
     assert scores.scores.array().tolist() == list(SURE)
 
 

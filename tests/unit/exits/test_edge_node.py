@@ -70,21 +70,29 @@ class Driven:
 
     def scores(self, time_s: float, sample: int, *values: Any) -> list[Effect]:
         """cam1, cam2, … report; None stays silent."""
-        return self.tell(time_s, *(
-            scores_from(f"cam{i + 1}", sample, v, members=1 << i, time_s=time_s, wire_bytes=70)
-            for i, v in enumerate(values) if v is not None
-        ))  # fmt: skip
+        return self.tell(
+            time_s,
+            *(
+                scores_from(f"cam{i + 1}", sample, v, members=1 << i, time_s=time_s, wire_bytes=70)
+                for i, v in enumerate(values)
+                if v is not None
+            ),
+        )
 
     def features(self, time_s: float, sample: int, *cams: int, shape=None) -> list[Effect]:
         parts = (bits(shape or DEVICE_FEATURES),)
-        return self.tell(time_s, *(
-            features_from(f"cam{n}", sample, members=1 << n - 1, time_s=time_s, parts=parts,
-                          wire_bytes=60)
-            for n in cams
-        ))  # fmt: skip
+        return self.tell(
+            time_s,
+            *(
+                features_from(
+                    f"cam{n}", sample, members=1 << n - 1, time_s=time_s, parts=parts, wire_bytes=60
+                )
+                for n in cams
+            ),
+        )
 
     def verdict(self, time_s: float, sample: int, values: Any = SURE, **fields: Any):
-        fields = {"members": ALL, "spent": (6, 180), **fields}
+        fields = {"members": ALL, "traffic": (6, 180), **fields}
         event = scores_from("edge", sample, values, kind=Kind.VERDICT, time_s=time_s, **fields)
         return self.tell(time_s, event)
 
@@ -131,8 +139,8 @@ def test_an_unsure_sample_goes_to_the_cloud(edge: Driven) -> None:
     assert [(m.sample, m.tier) for m in published(effects, Kind.ESCALATE)] == [(5, "local")]
     assert published(edge.features(1.05, 5, 1, 2), Kind.UPLINK) == []
     (uplink,) = published(edge.features(1.06, 5, 3), Kind.UPLINK)
-    assert (uplink.members, len(uplink.parts), uplink.spent) == (ALL, 3, (6, 180))
-    (answer,) = answers_in(edge.verdict(1.1, 5, (0.0, 9.0, 0.0), spent=uplink.spent))
+    assert (uplink.members, len(uplink.parts), uplink.traffic) == (ALL, 3, (6, 180))
+    (answer,) = answers_in(edge.verdict(1.1, 5, (0.0, 9.0, 0.0), traffic=uplink.traffic))
     assert (answer.exit, answer.label, answer.quality) == ("cloud", 1, "full")
     assert answer.payload_bytes == 3 * communication_bytes(3, 0.0, 3, 4) == 42
     assert answer.wire_bytes == 390
@@ -186,10 +194,10 @@ def test_several_edges() -> None:
     second.tell(1.01, escalate(5))
     effects = second.features(1.02, 5, 3, 4)
     (other,) = published(run_edge_section(second, effects, 1.03, UNSURE), Kind.SCORES)
-    assert (other.members, other.spent) == (0b1100, (4, 120))
+    assert (other.members, other.traffic) == (0b1100, (4, 120))
     effects = run_edge_section(lead, lead.features(1.03, 5, 1, 2), 1.04, SURE)
     assert answers_in(effects) == []  # the other edge is awaited
-    message = scores_from("edge2", 5, UNSURE, members=other.members, spent=other.spent)
+    message = scores_from("edge2", 5, UNSURE, members=other.members, traffic=other.traffic)
     (answer,) = answers_in(lead.tell(1.05, message))
     assert (answer.exit, answer.members) == ("edge", ["cam1", "cam2", "cam3", "cam4"])
     assert answer.payload_bytes == 4 * communication_bytes(3, 0.0, 3, 4)
@@ -209,8 +217,8 @@ def test_configuration_a() -> None:
     two = features_from("cam2", 5, members=2, parts=(raw,), time_s=1.0, wire_bytes=100)
     assert edge.tell(1.0, one) == []
     (uplink,) = published(edge.tell(1.01, two), Kind.UPLINK)
-    assert (len(uplink.parts), uplink.spent) == (2, (96, 200))
-    (answer,) = answers_in(edge.verdict(1.1, 5, members=3, spent=uplink.spent))
+    assert (len(uplink.parts), uplink.traffic) == (2, (96, 200))
+    (answer,) = answers_in(edge.verdict(1.1, 5, members=3, traffic=uplink.traffic))
     assert (answer.exit, answer.payload_bytes) == ("cloud", 96)
 
 
@@ -310,7 +318,7 @@ def test_missing_features_cost_a_window_and_the_rest_goes_up(edge: Driven) -> No
     edge.features(1.05, 5, 1, 3)
     (uplink,) = published(edge.tell(1.1, Tick()), Kind.UPLINK)
     assert (uplink.members, len(uplink.parts)) == (0b101, 2)
-    (answer,) = answers_in(edge.verdict(1.2, 5, members=0b101, spent=uplink.spent))
+    (answer,) = answers_in(edge.verdict(1.2, 5, members=0b101, traffic=uplink.traffic))
     assert (answer.missing, answer.quality) == (["cam2"], "degraded")
     assert answer.payload_bytes == 3 * 12 + 2 * 2
 
@@ -475,8 +483,8 @@ def test_a_peers_numbers_do_not_make_the_answer_unreadable() -> None:
     """Two edges that claim to have spent 2**53 bytes each."""
     edge = Driven(manifest_of("f", 4))
     edge.scores(1.0, 5, UNSURE, UNSURE, UNSURE, UNSURE)
-    spent = (MAX_COUNT, MAX_COUNT)
-    edge.tell(1.01, scores_from("edge2", 5, UNSURE, members=0b1100, spent=spent))
+    traffic = (MAX_COUNT, MAX_COUNT)
+    edge.tell(1.01, scores_from("edge2", 5, UNSURE, members=0b1100, traffic=traffic))
     (compute,) = edge.features(1.02, 5, 1, 2)
     assert isinstance(compute, Compute)
     out = {"scores": np.float32(SURE), "features": np.ones(EDGE_FEATURES, np.float32)}

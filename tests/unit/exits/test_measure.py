@@ -257,9 +257,11 @@ def test_a_sweep_is_staged_at_every_threshold(letter, rows: int) -> None:
             tier: np.mean(chosen == i) for i, tier in enumerate(hierarchy.exits)
         }
         assert sum(row.exit_share.values()) == pytest.approx(1)
-        expected = 48.0 if letter == "a" else communication_bytes(
-            3, row.exit_share["local"], 3, 4, bytes_per_score=2
-        )  # fmt: skip
+        expected = (
+            48.0
+            if letter == "a"
+            else communication_bytes(3, row.exit_share["local"], 3, 4, bytes_per_score=2)
+        )
         assert row.bytes_per_sample_per_device == expected
 
 
@@ -283,8 +285,11 @@ def test_where_none_is_good_enough_the_most_accurate_then_the_cheapest() -> None
     assert choose(rows, 0.99, 0.01) is rows[2]
 
 
-@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), min_size=1, max_size=20),
-       st.integers(0, 20), st.integers(0, 5))  # fmt: skip
+@given(
+    st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), min_size=1, max_size=20),
+    st.integers(0, 20),
+    st.integers(0, 5),
+)
 def test_choose_is_the_search_by_hand(pairs, deepest: int, margin: int) -> None:
     rows = [row(a / 20, float(c)) for a, c in pairs]
     chosen = choose(rows, deepest / 20, margin / 20)

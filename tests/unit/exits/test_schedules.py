@@ -53,13 +53,13 @@ from ddnn.protocol.machine import (
 from ddnn.protocol.messages import (
     MAX_COUNT,
     Answer,
+    AnswerAck,
     Backlog,
     Escalate,
     Features,
     Message,
     Scores,
     Status,
-    Stored,
     Tensor,
 )
 from ddnn.protocol.topics import Kind, Topic
@@ -247,31 +247,66 @@ class World:
         members = int(pick([0, 1, 2, 4, 8, 15, 2**62 - 1]))
         captured_at_s = float(pick([EPOCH_S + self.now_s, EPOCH_S, 1e12, -1e12, 0.0]))
         bundle = str(pick([BUNDLE, BUNDLE, "b2"]))
-        spent = (MAX_COUNT, MAX_COUNT)
+        traffic = (MAX_COUNT, MAX_COUNT)
         tensors = [
-            vector(9, 0, 0), vector(0, 0, 0), vector(np.nan, 0, 0), vector(3e38, -3e38, 3e38),
-            vector(1e9, -1e9, 1e9), vector(1, 2), vector(1, 2, 3, dtype=np.uint8),
-            vector(1, 2, 3, dtype=np.float16), Tensor.of(np.ones((0, 3), np.float32)),
-        ]  # fmt: skip
+            vector(9, 0, 0),
+            vector(0, 0, 0),
+            vector(np.nan, 0, 0),
+            vector(3e38, -3e38, 3e38),
+            vector(1e9, -1e9, 1e9),
+            vector(1, 2),
+            vector(1, 2, 3, dtype=np.uint8),
+            vector(1, 2, 3, dtype=np.float16),
+            Tensor.of(np.ones((0, 3), np.float32)),
+        ]
         parts = [
-            (), (bits(),), (bits((2, 2, 2)),), (bits(),) * 4, (bits((0, 4)),),
-            (Tensor.of(np.zeros(IMAGE, np.uint8)),), (bits((2, 2, 2)), bits()),
-        ]  # fmt: skip
+            (),
+            (bits(),),
+            (bits((2, 2, 2)),),
+            (bits(),) * 4,
+            (bits((0, 4)),),
+            (Tensor.of(np.zeros(IMAGE, np.uint8)),),
+            (bits((2, 2, 2)), bits()),
+        ]
         scores = Scores(
-            1, sample, bundle, members, captured_at_s,
-            tensors[self.random.integers(len(tensors))], 2, spent,
-        )  # fmt: skip
+            1,
+            sample,
+            bundle,
+            members,
+            captured_at_s,
+            tensors[self.random.integers(len(tensors))],
+            2,
+            traffic,
+        )
         features = Features(
-            1, sample, bundle, members, captured_at_s, parts[self.random.integers(len(parts))],
-            65535, spent,
-        )  # fmt: skip
+            1,
+            sample,
+            bundle,
+            members,
+            captured_at_s,
+            parts[self.random.integers(len(parts))],
+            65535,
+            traffic,
+        )
         state: Any = str(pick(["online", "lost", "stopped"]))
         role: Any = str(pick(["device", "edge", "cloud", "worker"]))
         tier: Any = str(pick(["local", "edge"]))
         answer = Answer(
-            sample, str(pick(nodes)), "device", -1, [], 1e300, ["x"], [], "full", None, "?" * 16,
-            0.0, 0.0, 0.0,
-        )  # fmt: skip
+            sample,
+            str(pick(nodes)),
+            "device",
+            -1,
+            [],
+            1e300,
+            ["x"],
+            [],
+            "full",
+            None,
+            "?" * 16,
+            0.0,
+            0.0,
+            0.0,
+        )
         choices: list[tuple[Kind, Message]] = [
             (Kind.SCORES, scores),
             (Kind.VERDICT, scores),
@@ -279,9 +314,9 @@ class World:
             (Kind.UPLINK, features),
             (Kind.ESCALATE, Escalate(1, sample, bundle, tier)),
             (Kind.STATUS, Status(role, int(pick([0, 1, 99])), state)),
-            (Kind.RESULT, answer),
+            (Kind.ANSWER, answer),
             (Kind.BACKLOG, Backlog([answer])),
-            (Kind.STORED, Stored([sample])),
+            (Kind.ACK, AnswerAck([sample])),
         ]
         kind, message = choices[self.random.integers(len(choices))]
         self.publish(Topic(SITE, kind, node if kind.value.per_node else ""), message)

@@ -20,12 +20,14 @@ from ddnn.errors import ConfigError
 from ddnn.exits.entropy import softmax
 from ddnn.exits.manifest import Manifest, SweepRow
 from ddnn.protocol.machine import Received, Tick
-from ddnn.protocol.messages import ClockAsk, ClockTell, Thresholds
+from ddnn.protocol.messages import Thresholds, TimeReply, TimeRequest
 from ddnn.protocol.topics import Kind, Topic
 
 COMMAND = Topic(SITE, Kind.THRESHOLDS, "edge")
-ACCURACY = {"7": {"local": 0.8, "edge": 0.85, "cloud": 0.9, "overall": 0.88},
-            "3": {"local": 0.7, "edge": 0.72, "cloud": 0.75, "overall": 0.74}}  # fmt: skip
+ACCURACY = {
+    "7": {"local": 0.8, "edge": 0.85, "cloud": 0.9, "overall": 0.88},
+    "3": {"local": 0.7, "edge": 0.72, "cloud": 0.75, "overall": 0.74},
+}
 SWEEP = (SweepRow({"local": 1.0, "edge": 0.5}, 0.81, {"local": 1.0}, 12.0),)
 
 
@@ -111,19 +113,19 @@ def test_an_answer_says_what_each_camera_and_each_exit_said() -> None:
         label, probability = answer.votes[device]
         assert label == int(np.argmax(scores))
         assert probability == pytest.approx(softmax(np.array(scores, np.float32)).max())
-    assert [tier for tier, _, _ in answer.passed] == ["local"]
-    assert answer.passed[-1][1:] == (answer.label, answer.eta)
+    assert [tier for tier, _, _ in answer.exit_trace] == ["local"]
+    assert answer.exit_trace[-1][1:] == (answer.label, answer.eta)
 
 
 def test_the_last_exit_passed_is_the_one_that_answered() -> None:
     edge = Driven(manifest_of("c", 3))
     edge.scores(1.0, 1, UNSURE, UNSURE, UNSURE)
     (answer,) = answers_in(edge.verdict(1.1, 1, SURE, members=ALL))
-    assert [tier for tier, _, _ in answer.passed] == ["local", "cloud"]
-    assert answer.passed[-1] == (answer.exit, answer.label, answer.eta)
+    assert [tier for tier, _, _ in answer.exit_trace] == ["local", "cloud"]
+    assert answer.exit_trace[-1] == (answer.exit, answer.label, answer.eta)
 
 
 def test_the_lead_tells_the_time_to_whoever_asks() -> None:
     edge = Driven(manifest())
-    ask = Received(Topic(SITE, Kind.CLOCK_ASK, "cam2"), ClockAsk(123.5))
-    assert published(edge.tell(3.0, ask), Kind.CLOCK_TELL) == [ClockTell(123.5, EPOCH_S + 3.0)]
+    ask = Received(Topic(SITE, Kind.TIME_REQUEST, "cam2"), TimeRequest(123.5))
+    assert published(edge.tell(3.0, ask), Kind.TIME_REPLY) == [TimeReply(123.5, EPOCH_S + 3.0)]

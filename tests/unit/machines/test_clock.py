@@ -9,10 +9,10 @@ import pytest
 
 from ddnn.machines.clock import ASK_S, KEEP_S, MOST_ROUND_TRIP_S, OnSiteTime, SiteClock
 from ddnn.protocol.machine import Connected, Disconnected, Now, Publish, Received, Tick
-from ddnn.protocol.messages import ClockAsk, ClockTell, Status
+from ddnn.protocol.messages import Status, TimeReply, TimeRequest
 from ddnn.protocol.topics import Kind, Topic
 
-TOLD = Topic("home", Kind.CLOCK_TELL, "cam1")
+TOLD = Topic("home", Kind.TIME_REPLY, "cam1")
 EPOCH_S = 1.78e9
 
 
@@ -26,16 +26,16 @@ class World:
     def now(self) -> Now:
         return Now(self.now_s, EPOCH_S + self.now_s + self.skew_s)
 
-    def asked(self, event: object) -> list[ClockAsk]:
+    def asked(self, event: object) -> list[TimeRequest]:
         effects = self.clock.handle(event, self.now())
-        assert all(e.topic == Topic("home", Kind.CLOCK_ASK, "cam1") for e in effects)
+        assert all(e.topic == Topic("home", Kind.TIME_REQUEST, "cam1") for e in effects)
         return [e.message for e in effects if isinstance(e, Publish)]
 
     def exchange(self, there_s: float, back_s: float) -> None:
         """Ask when it is due, and hear the answer."""
         self.now_s = max(self.now_s, self.clock.deadline_s() or 0.0)
         (ask,) = self.asked(Tick())
-        told = ClockTell(ask.asked_at_s, EPOCH_S + self.now_s + there_s)
+        told = TimeReply(ask.asked_at_s, EPOCH_S + self.now_s + there_s)
         self.now_s += there_s + back_s
         self.asked(Received(TOLD, told))
 
@@ -109,14 +109,14 @@ def test_it_asks_often_at_first_then_seldom_and_not_without_a_broker() -> None:
 def test_answers_to_nobodys_question_are_passed_over(round_trip_s: float) -> None:
     world = connected(0.25)
     world.now_s = 5.0
-    world.asked(Received(TOLD, ClockTell(world.now_s - round_trip_s, 1e12)))
+    world.asked(Received(TOLD, TimeReply(world.now_s - round_trip_s, 1e12)))
     assert world.error_s() == pytest.approx(0.25)
 
 
 def test_the_answer_to_another_device_is_not_ours() -> None:
     world = connected(0.25)
-    other = Topic("home", Kind.CLOCK_TELL, "cam2")
-    world.asked(Received(other, ClockTell(0.0, EPOCH_S)))
+    other = Topic("home", Kind.TIME_REPLY, "cam2")
+    world.asked(Received(other, TimeReply(0.0, EPOCH_S)))
     assert world.error_s() == pytest.approx(0.25)
 
 
@@ -129,7 +129,7 @@ def test_a_lead_whose_clock_was_set_is_followed_at_the_next_exchange() -> None:
     def exchange() -> None:
         world.now_s = max(world.now_s, world.clock.deadline_s() or 0.0)
         (ask,) = world.asked(Tick())
-        told = ClockTell(ask.asked_at_s, EPOCH_S + lead_s + world.now_s + 0.004)
+        told = TimeReply(ask.asked_at_s, EPOCH_S + lead_s + world.now_s + 0.004)
         world.now_s += 0.008  # slower than those before: the contradiction counts, not the speed
         world.asked(Received(TOLD, told))
 

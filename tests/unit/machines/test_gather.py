@@ -1,4 +1,4 @@
-"""Sharing a task: enough, too late, lost; presence; assignments; whatever a peer may send."""
+"""OffloadState a task: enough, too late, lost; presence; assignments; whatever a peer may send."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from ddnn.protocol.machine import (
     Received,
     Tick,
 )
-from ddnn.protocol.messages import Assign, Done, Lend, Status, Task, Tensor
+from ddnn.protocol.messages import Assignment, Result, Status, Task, Tensor, WorkerOffer
 from ddnn.protocol.topics import Kind, Topic
 
 PLAN = "cd34ef56"
@@ -69,7 +69,7 @@ class Group:
         effects, outcomes = self.machine.handle(event, self.now)
         for effect in effects:
             assert isinstance(effect, Publish)
-            assert isinstance(effect.message, Assign)
+            assert isinstance(effect.message, Assignment)
             assert effect.topic == Topic("home", Kind.ASSIGN, "edge")
             self.assigned.append(dict(effect.message.pieces))
         self.outcomes += outcomes
@@ -93,7 +93,7 @@ class Group:
         return self.event(Received(Topic("home", Kind.STATUS, node), status))
 
     def lend(self, node, *holds, plan=PLAN):
-        return self.event(Received(Topic("home", Kind.LEND, node), Lend(plan, list(holds))))
+        return self.event(Received(Topic("home", Kind.OFFER, node), WorkerOffer(plan, list(holds))))
 
     def scatter(self, **options) -> int:
         job, effects, outcomes = self.machine.scatter(X, self.now, **options)
@@ -106,7 +106,7 @@ class Group:
         z = np.full(2, piece, np.float32) if z is None else z
         node = f"w{piece}" if node is None else node
         return self.event(
-            Received(Topic("home", Kind.DONE, node), Done(1, plan, job, piece, Tensor.of(z)))
+            Received(Topic("home", Kind.RESULT, node), Result(1, plan, job, piece, Tensor.of(z)))
         )
 
     def answer_all(self, job, *but):
@@ -246,13 +246,23 @@ def test_late_and_repeated_answers_are_counted_and_dropped() -> None:
     assert group.machine.counts == {"done_late": 4}
 
 
-@pytest.mark.parametrize("wrong", [
-    {"piece": 1}, {"piece": 1000}, {"plan": "00000000"},
-    {"z": np.zeros(3, np.float32)}, {"z": np.zeros((1, 2), np.float32)},
-    {"z": np.zeros(2, np.float16)}, {"z": np.zeros(2, np.uint8)},
-    {"z": np.array([0, np.nan], np.float32)}, {"z": np.array([np.inf, 0], np.float32)},
-    {"node": "stranger"}, {"node": "w1"},
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"piece": 1},
+        {"piece": 1000},
+        {"plan": "00000000"},
+        {"z": np.zeros(3, np.float32)},
+        {"z": np.zeros((1, 2), np.float32)},
+        {"z": np.zeros(2, np.float16)},
+        {"z": np.zeros(2, np.uint8)},
+        {"z": np.array([0, np.nan], np.float32)},
+        {"z": np.array([np.inf, 0], np.float32)},
+        {"node": "stranger"},
+        {"node": "w1"},
+    ],
+    ids=str,
+)
 def test_answers_that_do_not_fit_are_refused(wrong) -> None:
     group = Group()
     job = group.scatter()
@@ -267,7 +277,9 @@ def test_bits_are_no_answer() -> None:
     group = Group()
     job = group.scatter()
     tensor = Tensor.of(np.ones(2, np.float32), bits=True)
-    assert not group.event(Received(Topic("home", Kind.DONE, "w0"), Done(1, PLAN, job, 0, tensor)))
+    assert not group.event(
+        Received(Topic("home", Kind.RESULT, "w0"), Result(1, PLAN, job, 0, tensor))
+    )
     assert group.machine.counts == {"done_refused": 1}
 
 
@@ -682,7 +694,7 @@ class Together:
         effects = self.workers[name].handle(event, self.group.now)
         for effect in effects:
             if isinstance(effect, Publish):
-                assert isinstance(effect.message, Lend)
+                assert isinstance(effect.message, WorkerOffer)
                 self.lends += 1
                 self.group.event(Received(effect.topic, effect.message))
         for effect in effects:
@@ -692,7 +704,7 @@ class Together:
     def assign(self, pieces: dict[str, list[int]]) -> None:
         topic = Topic("home", Kind.ASSIGN, "edge")
         for name in self.workers:
-            self.give(name, Received(topic, Assign(PLAN, pieces)))
+            self.give(name, Received(topic, Assignment(PLAN, pieces)))
 
     def settle(self, for_s: float) -> None:
         until_s = self.group.now_s + for_s

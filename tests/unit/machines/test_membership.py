@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddnn.machines.membership import MISSES_UNTIL_SUSPECT, PROBE_S, Membership, Standbys
+from ddnn.machines.membership import MISSES_UNTIL_SUSPECT, PROBE_S, AnyOf, Membership
 from ddnn.protocol.messages import Status
 
 
@@ -165,7 +165,7 @@ def test_as_by_hand(events: list[tuple[str, int]]) -> None:
 
 
 def test_of_several_standbys_one_is_enough() -> None:
-    clouds = Standbys()
+    clouds = AnyOf()
     assert not clouds
     assert clouds.status("cloud-1", Status("cloud", 1, "online"))
     assert clouds.status("cloud-2", Status("cloud", 2, "online"))

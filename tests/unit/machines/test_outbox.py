@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddnn.machines import outbox as module
-from ddnn.machines.membership import Standbys
+from ddnn.machines.membership import AnyOf
 from ddnn.machines.outbox import CONFIRM_WITHIN_S, Outbox
 from ddnn.protocol.codec import decode, encode
 from ddnn.protocol.machine import (
@@ -26,10 +26,10 @@ from ddnn.protocol.machine import (
     Received,
     Tick,
 )
-from ddnn.protocol.messages import MAX_BATCH, Answer, Backlog, Status, Stored
+from ddnn.protocol.messages import MAX_BATCH, Answer, AnswerAck, Backlog, Status
 from ddnn.protocol.topics import Kind, Topic
 
-RESULT = Topic("home", Kind.RESULT)
+RESULT = Topic("home", Kind.ANSWER)
 BACKLOG = Topic("home", Kind.BACKLOG, "cam1")
 
 
@@ -39,10 +39,21 @@ def at(time_s: float) -> Now:
 
 def answer(sample: int, **changes: Any) -> Answer:
     made = Answer(
-        sample=sample, node="cam1", exit="device", label=0, probabilities=[1.0], eta=0.0,
-        members=["cam1"], missing=[], quality="degraded", expected_accuracy=None, bundle="b",
-        captured_at_s=0.0, answered_at_s=0.0, latency_s=0.0,
-    )  # fmt: skip
+        sample=sample,
+        node="cam1",
+        exit="device",
+        label=0,
+        probabilities=[1.0],
+        eta=0.0,
+        members=["cam1"],
+        missing=[],
+        quality="degraded",
+        expected_accuracy=None,
+        bundle="b",
+        captured_at_s=0.0,
+        answered_at_s=0.0,
+        latency_s=0.0,
+    )
     return msgspec.structs.replace(made, **changes)
 
 
@@ -51,7 +62,7 @@ def presence(state: Any = "online", session: int = 1, node: str = "cloud", role:
 
 
 def stored(*samples: int, node: str = "cam1") -> Received:
-    return Received(Topic("home", Kind.STORED, node), Stored(list(samples)))
+    return Received(Topic("home", Kind.ACK, node), AnswerAck(list(samples)))
 
 
 def backlogs(effects: list[Effect]) -> list[list[int]]:
@@ -209,7 +220,7 @@ def test_beyond_the_limit_the_oldest_is_given_up(monkeypatch: pytest.MonkeyPatch
 def test_a_flood_of_stores_takes_no_room(outbox: Outbox) -> None:
     for n in range(1000):
         outbox.handle(presence(node=f"cloud{n}"), at(0))
-    assert len(outbox._stores._sessions) == Standbys.LIMIT
+    assert len(outbox._stores._sessions) == AnyOf.LIMIT
     outbox.handle(presence(session=9), at(0))
     assert outbox._stores._sessions["home/cloud"] == 9  # who is known stays known
 

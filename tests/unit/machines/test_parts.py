@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ddnn.machines.parts import Parts
+from ddnn.machines.composite import CompositeMachine
 from ddnn.protocol.machine import Effect, Event, Forget, Now, Tick
 
 
@@ -23,10 +23,10 @@ class Part:
 
 
 def test_every_part_hears_everything_and_what_they_want_adds_up() -> None:
-    parts = Parts(Part(1, None), Part(2, 7.0), Part(3, 5.0))
+    parts = CompositeMachine(Part(1, None), Part(2, 7.0), Part(3, 5.0))
     assert parts.handle(Tick(), Now(0, 0)) == [Forget([1]), Forget([2]), Forget([3])]
     assert parts.counts == {"all": 6, "own1": 1, "own2": 1, "own3": 1}
     assert parts.gauges == {"gauge1": 0.5, "gauge2": 0.5, "gauge3": 0.5}
     assert parts.subscriptions() == ["a", "b1", "b2", "b3"]
     assert parts.deadline_s() == 5.0
-    assert Parts(Part(1, None)).deadline_s() is None
+    assert CompositeMachine(Part(1, None)).deadline_s() is None

@@ -19,7 +19,7 @@ from ddnn.protocol.machine import (
     Tick,
     Unload,
 )
-from ddnn.protocol.messages import Assign, Done, Lend, Status, Task, Tensor
+from ddnn.protocol.messages import Assignment, Result, Status, Task, Tensor, WorkerOffer
 from ddnn.protocol.topics import Kind, Topic
 
 PLAN = "cd34ef56"
@@ -43,17 +43,17 @@ class Worker:
     def event(self, event):
         effects = self.machine.handle(event, Now(self.now_s, 1e9 + self.now_s))
         for effect in effects:
-            if isinstance(effect, Publish) and isinstance(effect.message, Lend):
-                assert effect.topic == Topic("home", Kind.LEND, "worker1")
+            if isinstance(effect, Publish) and isinstance(effect.message, WorkerOffer):
+                assert effect.topic == Topic("home", Kind.OFFER, "worker1")
                 self.lends.append(list(effect.message.holds))
-            if isinstance(effect, Publish) and isinstance(effect.message, Done):
-                assert effect.topic == Topic("home", Kind.DONE, "worker1")
+            if isinstance(effect, Publish) and isinstance(effect.message, Result):
+                assert effect.topic == Topic("home", Kind.RESULT, "worker1")
                 self.dones.append((effect.message.job, effect.message.piece))
         return [effect for effect in effects if not isinstance(effect, Publish)]
 
     def assign(self, *pieces, plan=PLAN, node="worker1", group="edge"):
         return self.event(
-            Received(Topic("home", Kind.ASSIGN, group), Assign(plan, {node: list(pieces)}))
+            Received(Topic("home", Kind.ASSIGN, group), Assignment(plan, {node: list(pieces)}))
         )
 
     def loaded(self, piece, ok=True):
@@ -121,7 +121,7 @@ def test_it_gives_back() -> None:
     assert worker.assign(4, 5) == [Unload(section_of(2)), Load(section_of(5))]
     assert worker.lends[-1] == [4]
     assert worker.event(
-        Received(Topic("home", Kind.ASSIGN, "edge"), Assign(PLAN, {"worker9": [1]}))
+        Received(Topic("home", Kind.ASSIGN, "edge"), Assignment(PLAN, {"worker9": [1]}))
     ) == [Unload(section_of(4))]
     assert worker.lends[-1] == []
 
@@ -208,9 +208,15 @@ def test_a_piece_that_was_taken_away_is_not_computed() -> None:
     assert worker.task(9) == []
 
 
-@pytest.mark.parametrize("wrong", [
-    {"plan": "00000000"}, {"x": X[:3]}, {"x": X.reshape(2, 2)}, {"x": X.astype(np.float16)},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"plan": "00000000"},
+        {"x": X[:3]},
+        {"x": X.reshape(2, 2)},
+        {"x": X.astype(np.float16)},
+    ],
+)
 def test_tasks_that_do_not_fit_are_refused(wrong) -> None:
     worker = Worker(0)
     assert worker.task(1, **wrong) == []

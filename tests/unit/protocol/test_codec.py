@@ -23,14 +23,20 @@ from ddnn.protocol.messages import (
     Features,
     Scores,
     Tensor,
-    add_spent,
+    add_traffic,
 )
 from ddnn.protocol.topics import Kind, Topic
 
 KINDS = pytest.mark.parametrize("kind", list(Kind), ids=lambda kind: kind.name)
 MSGPACK = (
-    Kind.SCORES, Kind.FEATURES, Kind.ESCALATE, Kind.UPLINK, Kind.VERDICT, Kind.TASK, Kind.DONE,
-)  # fmt: skip
+    Kind.SCORES,
+    Kind.FEATURES,
+    Kind.ESCALATE,
+    Kind.UPLINK,
+    Kind.VERDICT,
+    Kind.TASK,
+    Kind.RESULT,
+)
 
 
 def refused(kind: Kind, data: bytes) -> None:
@@ -139,12 +145,17 @@ def test_any_bytes_are_refused_or_a_valid_message(kind: Kind, data: bytes) -> No
 
 
 _ANYTHING = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=9)
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | st.text(max_size=9)
     | st.binary(max_size=9),
-    lambda inner: st.lists(inner, max_size=9)
-    | st.dictionaries(st.text(max_size=9), inner, max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=9) | st.dictionaries(st.text(max_size=9), inner, max_size=5)
+    ),
     max_leaves=25,
-)  # fmt: skip
+)
 
 
 @KINDS
@@ -277,14 +288,14 @@ def test_instants_are_finite_and_bounded(number: float) -> None:
 def test_json_numbers_are_finite(literal: bytes) -> None:
     data = encode(answer(eta=0.75))
     assert data.count(b'"eta":0.75') == 1
-    refused(Kind.RESULT, data.replace(b'"eta":0.75', b'"eta":' + literal))
+    refused(Kind.ANSWER, data.replace(b'"eta":0.75', b'"eta":' + literal))
 
 
 @pytest.mark.parametrize("digits", [17, 20, 400, 100_000])
 def test_huge_integers(digits: int) -> None:
     data = encode(answer(77777)).replace(b"77777", b"9" * digits)
-    refused(Kind.RESULT, data)
-    refused(Kind.STORED, b'{"samples":[' + b"9" * digits + b"]}")
+    refused(Kind.ANSWER, data)
+    refused(Kind.ACK, b'{"samples":[' + b"9" * digits + b"]}")
 
 
 @KINDS
@@ -297,11 +308,18 @@ def test_deep_nesting(kind: Kind) -> None:
 def test_deep_nesting_in_what_would_be_skipped() -> None:
     data = encode(SAMPLES[Kind.SCORES])
     refused(Kind.SCORES, bytes([data[0] + 1]) + data[1:] + b"\x91" * 1_000_000 + b"\xc0")
-    refused(Kind.STORED, b'{"samples":[],"x":' + b"[" * 500_000 + b"]" * 500_000 + b"}")
+    refused(Kind.ACK, b'{"samples":[],"x":' + b"[" * 500_000 + b"]" * 500_000 + b"}")
 
 
-@pytest.mark.parametrize("claimed", [b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff",
-                                     b"\xc6\xff\xff\xff\xff", b"\xdb\xff\xff\xff\xff"])  # fmt: skip
+@pytest.mark.parametrize(
+    "claimed",
+    [
+        b"\xdd\xff\xff\xff\xff",
+        b"\xdf\xff\xff\xff\xff",
+        b"\xc6\xff\xff\xff\xff",
+        b"\xdb\xff\xff\xff\xff",
+    ],
+)
 @pytest.mark.parametrize("kind", MSGPACK, ids=lambda kind: kind.name)
 def test_claimed_lengths_allocate_nothing(kind: Kind, claimed: bytes) -> None:
     data = encode(SAMPLES[kind])
@@ -320,7 +338,7 @@ def refused_or_valid(kind: Kind, data: bytes) -> None:
         decode(kind, data)
 
 
-@pytest.mark.parametrize("kind", [Kind.RESULT, Kind.SCORES], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", [Kind.ANSWER, Kind.SCORES], ids=lambda kind: kind.name)
 @pytest.mark.parametrize("bad", [b"\xff\xfe", b"\xc0\x80", b"\xed\xa0", b"\x80\x80"])
 def test_text_that_is_no_utf_8(kind: Kind, bad: bytes) -> None:
     data = encode(SAMPLES[kind])
@@ -329,13 +347,13 @@ def test_text_that_is_no_utf_8(kind: Kind, bad: bytes) -> None:
 
 
 def test_a_lone_surrogate_is_no_text() -> None:
-    refused(Kind.RESULT, encode(SAMPLES[Kind.RESULT]).replace(b"b1", b"\\ud800"))
+    refused(Kind.ANSWER, encode(SAMPLES[Kind.ANSWER]).replace(b"b1", b"\\ud800"))
 
 
 @pytest.mark.parametrize("node", ["", "Cam1", "cam 1", "cam1\n", "a" * 65, "+", "a/b", "cäm", "#"])
 def test_ids_in_messages_may_stand_in_a_topic(node: str) -> None:
-    refused(Kind.RESULT, encode(answer(node=node)))
-    refused(Kind.RESULT, encode(answer(members=["cam1", node])))
+    refused(Kind.ANSWER, encode(answer(node=node)))
+    refused(Kind.ANSWER, encode(answer(members=["cam1", node])))
     refused(Kind.BACKLOG, encode_backlog(answer(missing=[node])))
 
 
@@ -361,10 +379,10 @@ def test_one_kind_is_not_taken_for_another() -> None:
 
 @given(a=st.tuples(*[st.integers(0, MAX_COUNT)] * 2), b=st.tuples(*[st.integers(0, MAX_COUNT)] * 2))
 def test_sums_of_bytes_stay_within_what_travels(a: tuple[int, int], b: tuple[int, int]) -> None:
-    total = add_spent(a, b)
+    total = add_traffic(a, b)
     assert total == tuple(min(x + y, MAX_COUNT) for x, y in zip(a, b, strict=True))
     data = encode(answer(payload_bytes=total[0], wire_bytes=total[1]))
-    assert decode(Kind.RESULT, data) == answer(payload_bytes=total[0], wire_bytes=total[1])
+    assert decode(Kind.ANSWER, data) == answer(payload_bytes=total[0], wire_bytes=total[1])
 
 
 # -------------------------------------------------------------- bytes on the wire

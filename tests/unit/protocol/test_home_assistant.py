@@ -63,24 +63,36 @@ def template(payloads: dict[str, dict[str, Any]], entity: str) -> str:
 def test_every_entity_is_of_one_device_and_unique() -> None:
     payloads = told()
     assert set(payloads) == {
-        *(f"homeassistant/sensor/ddnn-home/{name}/config"
-          for name in ("label", "exit", "confidence")),
-        *(f"homeassistant/binary_sensor/ddnn-home/node-{node}/config"
-          for node in ("edge", "edge2", "cam1")),
+        *(
+            f"homeassistant/sensor/ddnn-home/{name}/config"
+            for name in ("label", "exit", "confidence")
+        ),
+        *(
+            f"homeassistant/binary_sensor/ddnn-home/node-{node}/config"
+            for node in ("edge", "edge2", "cam1")
+        ),
         "homeassistant/binary_sensor/ddnn-home/cloud/config",
-    }  # fmt: skip
+    }
     for topic, payload in payloads.items():
         assert re.fullmatch(r"\w+/\w+/[a-zA-Z0-9_-]+/[a-zA-Z0-9_-]+/config", topic)
         assert payload["device"] == {
-            "identifiers": ["ddnn-home"], "name": "ddnn home", "manufacturer": "ddnn",
-            "model": "scenes-e", "sw_version": "1.2.3",
-        }  # fmt: skip
+            "identifiers": ["ddnn-home"],
+            "name": "ddnn home",
+            "manufacturer": "ddnn",
+            "model": "scenes-e",
+            "sw_version": "1.2.3",
+        }
     ids = [payload["unique_id"] for payload in payloads.values()]
     assert len(set(ids)) == len(ids)
     other = discovery(
-        "homeassistant", "shop", model="m", classes=["a", "b"], edges=["edge"], devices=[],
+        "homeassistant",
+        "shop",
+        model="m",
+        classes=["a", "b"],
+        edges=["edge"],
+        devices=[],
         version="1",
-    )  # fmt: skip
+    )
     assert not set(ids) & {payload["unique_id"] for _, payload in other}
 
 

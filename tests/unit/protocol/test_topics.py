@@ -73,19 +73,19 @@ def test_presence_is_heard_of_the_site_and_of_those_that_serve_all() -> None:
 def test_the_topics_as_documented() -> None:
     assert str(Topic("home", Kind.STATUS, "cam1")) == "ddnn/v1/home/node/cam1/status"
     assert str(Topic("home", Kind.SCORES, "cam1")) == "ddnn/v1/home/scores/cam1"
-    assert str(Topic("home", Kind.RESULT)) == "ddnn/v1/home/result"
+    assert str(Topic("home", Kind.ANSWER)) == "ddnn/v1/home/answer"
 
 
 def test_only_presence_and_settings_are_retained() -> None:
     retained = {kind for kind in Kind if kind.value.retain}
-    assert retained == {Kind.STATUS, Kind.THRESHOLDS, Kind.LEND, Kind.ASSIGN}
+    assert retained == {Kind.STATUS, Kind.THRESHOLDS, Kind.OFFER, Kind.ASSIGN}
     confirmed = {kind for kind in Kind if kind.value.qos}
-    assert confirmed == {*retained, Kind.BACKLOG, Kind.STORED}
+    assert confirmed == {*retained, Kind.BACKLOG, Kind.ACK}
 
 
 def test_a_shared_subscription_names_its_group() -> None:
-    assert shared("ddnn/v1/+/result", "clouds") == "$share/clouds/ddnn/v1/+/result"
-    assert shared("ddnn/v1/+/result", "") == "ddnn/v1/+/result"
+    assert shared("ddnn/v1/+/answer", "clouds") == "$share/clouds/ddnn/v1/+/answer"
+    assert shared("ddnn/v1/+/answer", "") == "ddnn/v1/+/answer"
 
 
 @pytest.mark.parametrize(
@@ -94,11 +94,11 @@ def test_a_shared_subscription_names_its_group() -> None:
         "",
         "/",
         "ddnn/v1/home",
-        "ddnn/v2/home/result",
-        "ddnn/v1/home/result/",
-        "ddnn/v1/home/result/cam1",
-        "ddnn/v1//result",
-        "ddnn/v1/HOME/result",
+        "ddnn/v2/home/answer",
+        "ddnn/v1/home/answer/",
+        "ddnn/v1/home/answer/cam1",
+        "ddnn/v1//answer",
+        "ddnn/v1/HOME/answer",
         "ddnn/v1/home/scores",
         "ddnn/v1/home/scores/",
         "ddnn/v1/home/scores/+",
@@ -109,7 +109,7 @@ def test_a_shared_subscription_names_its_group() -> None:
         "ddnn/v1/home/node/cam1/",
         "ddnn/v1/home/node/cam1/status/x",
         "ddnn/v1/home/node/cam1/status\0",
-        "/ddnn/v1/home/result",
+        "/ddnn/v1/home/answer",
         "ddnn/v1/home/scores/" + "a" * 65,
         "ddnn/v1/home/scores/" + "a/" * 100_000,
         "ddnn/v1/home/scores/cäm",

@@ -18,10 +18,21 @@ from ddnn.runtime.answer_log import FileAnswerLog, read_answers
 
 def answer(sample: int, label: int = 0) -> Answer:
     return Answer(
-        sample=sample, node="cam1", exit="device", label=label, probabilities=[0.25, 0.75],
-        eta=0.8, members=["cam1"], missing=["cam2"], quality="degraded", expected_accuracy=None,
-        bundle="ab12cd34", captured_at_s=1.5, answered_at_s=2.5, latency_s=1.0,
-    )  # fmt: skip
+        sample=sample,
+        node="cam1",
+        exit="device",
+        label=label,
+        probabilities=[0.25, 0.75],
+        eta=0.8,
+        members=["cam1"],
+        missing=["cam2"],
+        quality="degraded",
+        expected_accuracy=None,
+        bundle="ab12cd34",
+        captured_at_s=1.5,
+        answered_at_s=2.5,
+        latency_s=1.0,
+    )
 
 
 @pytest.fixture

@@ -102,7 +102,7 @@ def test_a_missing_or_changed_file(bundle: Path, name: str) -> None:
         (b'{"classes":' * 50_000, ""),
         (b'{"format": 1}', "missing required field"),
     ],
-)  # fmt: skip
+)
 def test_a_garbage_manifest(bundle: Path, data: bytes, words: str) -> None:
     (bundle / "manifest.json").write_bytes(data)
     refused(bundle, "manifest.json", words)

@@ -18,10 +18,12 @@ from ddnn.runtime.fleet import Fleet
 
 SLEEP = [sys.executable, "-S", "-c", "import time; print('up', flush=True); time.sleep(60)"]
 STUBBORN = [
-    sys.executable, "-S", "-c",
+    sys.executable,
+    "-S",
+    "-c",
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
     "print('up', flush=True); time.sleep(60)",
-]  # fmt: skip
+]
 
 
 @pytest.fixture

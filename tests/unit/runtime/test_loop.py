@@ -48,10 +48,21 @@ ME = Identity("home", "cam1", "device", "ab12cd34", "0")
 STATUS = str(Topic("home", Kind.STATUS, "cam1"))
 SCORES = Scores(1, 7, "ab12cd34", 1, 1.0, Tensor.of(np.zeros(3, np.float32)))
 ANSWER = Answer(
-    sample=3, node="cam1", exit="device", label=0, probabilities=[1.0], eta=0.0, members=["cam1"],
-    missing=[], quality="degraded", expected_accuracy=None, bundle="ab12cd34", captured_at_s=1.0,
-    answered_at_s=2.0, latency_s=1.0,
-)  # fmt: skip
+    sample=3,
+    node="cam1",
+    exit="device",
+    label=0,
+    probabilities=[1.0],
+    eta=0.0,
+    members=["cam1"],
+    missing=[],
+    quality="degraded",
+    expected_accuracy=None,
+    bundle="ab12cd34",
+    captured_at_s=1.0,
+    answered_at_s=2.0,
+    latency_s=1.0,
+)
 
 
 class MadeTransport:
@@ -250,9 +261,20 @@ def test_malformed_ones_are_counted_and_nothing_else(make: Callable[..., Running
         Arrived(topic, b"\x92\x02" + good[2:]),
         Arrived(topic, b"\xdd\xff\xff\xff\xff" * 1000),
         Arrived(topic, bytes((16 << 20) + 1)),
-        *(Arrived(text, good) for text in ("", "x", topic + "/x", topic.upper(), "ddnn/v2/home",
-                                           "ddnn/v1/home/scores/CAM", "/" * 300, "\0")),
-    ]  # fmt: skip
+        *(
+            Arrived(text, good)
+            for text in (
+                "",
+                "x",
+                topic + "/x",
+                topic.upper(),
+                "ddnn/v2/home",
+                "ddnn/v1/home/scores/CAM",
+                "/" * 300,
+                "\0",
+            )
+        ),
+    ]
     node.transport.happen(*bad)
     node.settle()
     assert node.loop.counts == {"malformed": len(bad)}
@@ -333,7 +355,7 @@ def test_effects_follow_one_after_the_other(make: Callable[..., Running]) -> Non
     def react(event: Event) -> list[Effect]:
         if isinstance(event, Captured):
             compute = Compute(("own", event.sample), "own", {"x": np.ones(2)})
-            return [Publish(Topic("home", Kind.RESULT), ANSWER), Save(answers), compute]
+            return [Publish(Topic("home", Kind.ANSWER), ANSWER), Save(answers), compute]
         return []
 
     node.machine.react = react
@@ -347,7 +369,7 @@ def test_effects_follow_one_after_the_other(make: Callable[..., Running]) -> Non
     assert computed.outputs["scores"].tolist() == [2, 2]
     assert node.machine.of(Saved) == [Saved(answers)]
     (published,) = node.transport.published
-    assert published == ("ddnn/v1/home/result", encode(ANSWER), 0, False)
+    assert published == ("ddnn/v1/home/answer", encode(ANSWER), 0, False)
     assert node.loop.counts["messages_sent"] == 1
     assert node.loop.counts["bytes_sent"] > len(published[1])
 
@@ -431,7 +453,7 @@ def test_answers_are_written_down_before_they_are_published(make: Callable[..., 
     publish = node.transport.publish
     node.transport.publish = lambda *what: (order.append("published"), publish(*what))[1]
     node.machine.react = lambda event: (
-        [Keep(ANSWER), Publish(Topic("home", Kind.RESULT), ANSWER), Forget([3])]
+        [Keep(ANSWER), Publish(Topic("home", Kind.ANSWER), ANSWER), Forget([3])]
         if isinstance(event, Captured)
         else []
     )
@@ -451,7 +473,7 @@ def test_a_full_disk_is_counted_and_the_answer_goes_out(make: Callable[..., Runn
 
     node = make(answer_log=Full())
     node.machine.react = lambda event: (
-        [Keep(ANSWER), Publish(Topic("home", Kind.RESULT), ANSWER), Forget([3])]
+        [Keep(ANSWER), Publish(Topic("home", Kind.ANSWER), ANSWER), Forget([3])]
         if isinstance(event, Captured)
         else []
     )

@@ -156,21 +156,28 @@ def test_help_has_every_key_and_examples(app: str) -> None:
 @pytest.mark.parametrize(
     ("app", "flags", "words"),
     [
-        ("device_app", ["--node", "cam1", "--bundle", "/nowhere", "--source", "dataset:scenes"],
-         "/nowhere is not a bundle"),
-        ("device_app", ["--node", "cam1", "--bundle", "x", "--source", "webcam"],
-         "--source 'webcam'"),
+        (
+            "device_app",
+            ["--node", "cam1", "--bundle", "/nowhere", "--source", "dataset:scenes"],
+            "/nowhere is not a bundle",
+        ),
+        (
+            "device_app",
+            ["--node", "cam1", "--bundle", "x", "--source", "webcam"],
+            "--source 'webcam'",
+        ),
         ("edge_app", ["--node", "edge", "--bundle", "/nowhere"], "/nowhere is not a bundle"),
         ("cloud_app", ["--bundle", "/nowhere"], "/nowhere is not a bundle"),
     ],
-)  # fmt: skip
+)
 def test_an_app_that_cannot_start_ends_with_2(
     app: str, flags: list[str], words: str, tmp_path: Path
 ) -> None:
     """Through `main` of the real modules, with no traceback."""
     module = importlib.import_module(f"{app}.app")
-    schema = next(v for k, v in vars(module).items() if k.endswith("Settings") and v is not
-                  NodeSettings)  # fmt: skip
+    schema = next(
+        v for k, v in vars(module).items() if k.endswith("Settings") and v is not NodeSettings
+    )
     command = app_command(schema, module.run, name=app, description="")
     result = CliRunner().invoke(command, [*flags, "--state", str(tmp_path)])
     assert result.exit_code == 2, result.output

@@ -198,12 +198,18 @@ def test_ones_own_section_takes_its_place() -> None:
     built = network(device="made_hooks:good", cloud="made_hooks:good")
     assert built.device_features == (4, 4, 2)
     assert [type(layer) for layer in built.cloud.layers] == [
-        layers.InputLayer, layers.Conv2D, layers.Flatten, layers.Dense,
-    ]  # fmt: skip
+        layers.InputLayer,
+        layers.Conv2D,
+        layers.Flatten,
+        layers.Dense,
+    ]
     exits = built(tf.zeros((1, 2, 16, 16, 3)), tf.ones((1, 2)), training=False)
     assert {tier: tuple(scores.shape) for tier, scores in exits.items()} == {
-        "device": (1, 2, 3), "local": (1, 3), "edge": (1, 3), "cloud": (1, 3),
-    }  # fmt: skip
+        "device": (1, 2, 3),
+        "local": (1, 3),
+        "edge": (1, 3),
+        "cloud": (1, 3),
+    }
 
 
 @pytest.mark.usefixtures("_hooks")

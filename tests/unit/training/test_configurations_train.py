@@ -28,9 +28,13 @@ from ddnn.training.models import Architecture, Network
 from ddnn.training.train import batches_of, train
 
 TINY = Architecture(
-    device_channels=(4, 6), device_map_side=4, device_bits=3, edge_channels=(6,), edge_bits=5,
+    device_channels=(4, 6),
+    device_map_side=4,
+    device_bits=3,
+    edge_channels=(6,),
+    edge_bits=5,
     cloud_channels=(6,),
-)  # fmt: skip
+)
 BINARY = msgspec.structs.replace(TINY, style="binary")
 QUICK = Fit(steps=4, batch=8, learning_rate=0.01)
 
@@ -87,9 +91,16 @@ def trained(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ddnn.training.train.Network", Seen)
         train(
-            dataset, hierarchy, path, LiteRtSection, name="made", data="scenes",
-            architecture=case.architecture, how=QUICK, score_type="float32",
-        )  # fmt: skip
+            dataset,
+            hierarchy,
+            path,
+            LiteRtSection,
+            name="made",
+            data="scenes",
+            architecture=case.architecture,
+            how=QUICK,
+            score_type="float32",
+        )
     (network,) = networks
     return Trained(case, network, path)
 
@@ -199,8 +210,9 @@ def test_an_exported_section_equals_keras(tmp_path: Path) -> None:
         for weight in model.weights:  # also the batch norms' statistics, as training would
             if "seed" not in weight.path:
                 value = generator.uniform(0.05, 1.0, weight.shape)
-                weight.assign(value * generator.choice([-1, 1]) if "kernel" in weight.path
-                              else value)  # fmt: skip
+                weight.assign(
+                    value * generator.choice([-1, 1]) if "kernel" in weight.path else value
+                )
         file = tmp_path / f"{style}.tflite"
         file.write_bytes(to_litert(model, "device"))
         section = LiteRtSection(file)
@@ -245,10 +257,18 @@ def test_the_same_seed_trains_the_same_and_another_does_not(dataset: Dataset) ->
 def test_train_goes_from_data_to_bundle(dataset: Dataset, tmp_path: Path) -> None:
     phases: list[str] = []
     manifest = train(
-        dataset, configuration("c", 2), tmp_path / "bundle", LiteRtSection, name="made",
-        data="scenes", architecture=TINY, how=Fit(steps=2, batch=4), jpeg_bytes=900.0,
-        notes={"data_seed": 5}, progress=lambda what, done, total: phases.append(what),
-    )  # fmt: skip
+        dataset,
+        configuration("c", 2),
+        tmp_path / "bundle",
+        LiteRtSection,
+        name="made",
+        data="scenes",
+        architecture=TINY,
+        how=Fit(steps=2, batch=4),
+        jpeg_bytes=900.0,
+        notes={"data_seed": 5},
+        progress=lambda what, done, total: phases.append(what),
+    )
     loaded = load_bundle(tmp_path / "bundle", LiteRtSection)
     assert isinstance(manifest, Manifest)
     assert loaded.manifest == msgspec.json.decode(msgspec.json.encode(manifest), type=Manifest)
@@ -256,5 +276,6 @@ def test_train_goes_from_data_to_bundle(dataset: Dataset, tmp_path: Path) -> Non
     assert manifest.jpeg_bytes == 900.0
     assert any(row.thresholds == manifest.thresholds for row in manifest.sweep)
     assert {phase.partition(",")[0] for phase in phases} >= {
-        "training", "measuring every subset of members",
-    }  # fmt: skip
+        "training",
+        "measuring every subset of members",
+    }

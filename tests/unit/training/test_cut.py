@@ -18,9 +18,15 @@ from ddnn.training.export import load_source, write_source
 from ddnn.training.models import Architecture, Network
 
 SMALL = Architecture(
-    device_channels=(4, 6), device_map_side=8, device_bits=3, edge_channels=(6, 5), edge_bits=4,
-    edge_dense=(24, 16), dropout=0.3, feature_dropout=0.2,
-)  # fmt: skip
+    device_channels=(4, 6),
+    device_map_side=8,
+    device_bits=3,
+    edge_channels=(6, 5),
+    edge_bits=4,
+    edge_dense=(24, 16),
+    dropout=0.3,
+    feature_dropout=0.2,
+)
 
 
 def randomized(model: Any, seed: int = 1) -> Any:

@@ -26,9 +26,14 @@ from ddnn.training.prune import Pruning, prunable, schedule, sparsities
 from ddnn.training.train import batches_of, train
 
 WIDE = Architecture(
-    device_channels=(4, 6), device_map_side=4, device_bits=3, edge_channels=(6,), edge_bits=5,
-    cloud_channels=(6,), edge_dense=(40, 30),
-)  # fmt: skip
+    device_channels=(4, 6),
+    device_map_side=4,
+    device_bits=3,
+    edge_channels=(6,),
+    edge_bits=5,
+    cloud_channels=(6,),
+    edge_dense=(40, 30),
+)
 QUICK = Fit(steps=12, batch=8, learning_rate=0.01, augmentation=NONE)
 
 
@@ -104,9 +109,11 @@ def test_the_smallest_weights_go_first(dataset: Dataset) -> None:
     kernel = prunable(network)["edge/dense1"].kernel
     before = np.abs(np.asarray(kernel)).ravel()
     how = msgspec.structs.replace(
-        QUICK, steps=1, learning_rate=1e-7,
+        QUICK,
+        steps=1,
+        learning_rate=1e-7,
         pruning=Pruning(sparsity=0.3, layers=("edge/dense1",)),
-    )  # fmt: skip
+    )
     fit(network, batches_of(dataset, 2), how)
     gone = np.asarray(kernel).ravel() == 0
     assert before[gone].max() <= before[~gone].min() + 1e-6
@@ -128,9 +135,12 @@ def test_what_cannot_be_pruned_is_refused(dataset: Dataset) -> None:
         attempt(narrow, "c")
     with pytest.raises(ConfigError, match="--prune edge/dense1 goes with --sparsity"):
         train_bundle(
-            data="scenes", out=Path("never"), configuration="e", devices=2,
+            data="scenes",
+            out=Path("never"),
+            configuration="e",
+            devices=2,
             prune=("edge/dense1",),
-        )  # fmt: skip
+        )
     for sparsity in (0.0, 1.0, -1.0, float("nan")):
         with pytest.raises(ConfigError, match="more than 0 and less than 1"):
             Pruning(sparsity=sparsity)
@@ -141,13 +151,17 @@ def test_what_cannot_be_pruned_is_refused(dataset: Dataset) -> None:
 
 def test_wide_dense_layers_need_an_edge_section_that_takes_them() -> None:
     for letter, changes in (
-        ("c", {}), ("e", {"style": "binary"}), ("e", {"sections": {"edge": "somewhere:built"}}),
-    ):  # fmt: skip
+        ("c", {}),
+        ("e", {"style": "binary"}),
+        ("e", {"sections": {"edge": "somewhere:built"}}),
+    ):
         with pytest.raises(ConfigError, match="--edge-dense"):
             Network(
                 configuration(letter, 2),
-                msgspec.structs.replace(WIDE, **changes), (16, 16, 3), 3,
-            )  # fmt: skip
+                msgspec.structs.replace(WIDE, **changes),
+                (16, 16, 3),
+                3,
+            )
     pooled = msgspec.structs.replace(WIDE, pooled_heads=True)
     network = Network(configuration("e", 2), pooled, (32, 32, 3), 3)
     assert network.edges["edge"].get_layer("dense1").kernel.shape == (4 * 4 * 6, 40)
@@ -158,9 +172,15 @@ def test_zeros_stay_zeros_in_the_bundle(dataset: Dataset, tmp_path: Path) -> Non
     path = tmp_path / "bundle"
     how = msgspec.structs.replace(QUICK, pruning=Pruning(sparsity=0.95))
     manifest = train(
-        dataset, configuration("e", 2), path, LiteRtSection, name="made", data="scenes",
-        architecture=WIDE, how=how,
-    )  # fmt: skip
+        dataset,
+        configuration("e", 2),
+        path,
+        LiteRtSection,
+        name="made",
+        data="scenes",
+        architecture=WIDE,
+        how=how,
+    )
     bundle = load_bundle(path, LiteRtSection)
     assert bundle.manifest == manifest
     notes = {k: v for k, v in manifest.training.items() if k.startswith("sparsity ")}

@@ -37,7 +37,7 @@ _SUMS = {
 def upgrade() -> None:
     for column in (
         sa.Column("votes", sa.Text, nullable=False, server_default="{}"),
-        sa.Column("passed", sa.Text, nullable=False, server_default="[]"),
+        sa.Column("exit_trace", sa.Text, nullable=False, server_default="[]"),
         sa.Column("labelled", sa.Integer),
         sa.Column("labelled_by", sa.Text),
         sa.Column("labelled_at_s", sa.Double),
@@ -109,7 +109,7 @@ def downgrade() -> None:
     op.drop_table("counters")
     op.drop_table("rollups")
     op.drop_column("totals", "labelled")
-    for name in ("stored_at_s", "labelled_at_s", "labelled_by", "labelled", "passed", "votes"):
+    for name in ("stored_at_s", "labelled_at_s", "labelled_by", "labelled", "exit_trace", "votes"):
         op.drop_column("answers", name)
 
 

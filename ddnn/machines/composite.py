@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from ddnn.protocol.machine import Effect, Event, Machine, Now
 
 
-class Parts:
+class CompositeMachine:
     """Every part takes every event; what they count and want adds up."""
 
     def __init__(self, *parts: Machine) -> None:
