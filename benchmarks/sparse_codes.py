@@ -33,7 +33,7 @@ from ddnn.coding import Certificate, Code, lower_bound
 from ddnn.coding.conditioning import unit_blocks
 from ddnn.coding.encoding import encode
 from ddnn.coding.section import dense, smaller, stored_bytes
-from ddnn.core.partition import join, slices
+from ddnn.core.blocks import join, slices
 from ddnn.errors import NotDecodableError
 
 Row = dict[str, Any]

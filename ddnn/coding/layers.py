@@ -20,7 +20,7 @@ from scipy import sparse
 
 from ddnn.coding.code import Code
 from ddnn.coding.section import Matrix, smaller
-from ddnn.core.partition import join, sizes, slices
+from ddnn.core.blocks import join, sizes, slices
 from ddnn.core.section import Array
 from ddnn.errors import ConfigError, InconsistentAnswersError
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ddnn.coding.deployment import HEAD, TAIL, Deployment
-from ddnn.core.partition import join
+from ddnn.core.blocks import join
 from ddnn.core.section import Array, Arrays
 from ddnn.errors import InconsistentAnswersError, NotDecodableError
 from ddnn.machines.gather import Ended, Enough, Failed, Gather, Outcome, smoothed

@@ -1,12 +1,12 @@
-"""When enough pieces of a task are there."""
+"""When enough parts of a job are there."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Quorum(Protocol):
-    """Whether the task can be completed from these pieces. Monotone: more pieces never harm."""
+    """Whether a job can be completed from these parts. Monotone: a further part never harms."""
 
-    def __call__(self, pieces: Collection[int], /) -> bool: ...
+    def __call__(self, parts: Collection[Any], /) -> bool: ...

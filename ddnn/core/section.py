@@ -18,3 +18,7 @@ class Section(Protocol):
     """
 
     def __call__(self, inputs: Arrays) -> dict[str, Array]: ...
+
+    def example(self) -> dict[str, Array]:
+        """Inputs to warm the section up and to measure it with; empty where none are known."""
+        ...

@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddnn.core.bits import pack, packed_bytes, unpack
+from ddnn.core.device import DeviceProfile
+from ddnn.core.plan import MAX_ARRAYS, MAX_ELEMENTS, MAX_PIECES, MAX_RANK
 from ddnn.errors import LocalProtocolError, RemoteProtocolError
 
 SCHEMA_VERSION = 1
-MAX_RANK = 5
-MAX_ELEMENTS = 1 << 24
 MAX_MESSAGE_BYTES = 16 << 20
 MAX_BATCH = 256
-MAX_PIECES = 1024  # of a shared layer
+MAX_PLANS = 4  # in use by one node at a time
 MAX_COUNT = 2**53  # what JSON readers hold exactly
 
 ItemType = Literal["float32", "float16", "uint8", "bits"]
@@ -33,7 +33,8 @@ Name = Annotated[str, msgspec.Meta(max_length=64)]
 Text = Annotated[str, msgspec.Meta(max_length=500)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
 Mask = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
-Piece = Annotated[int, msgspec.Meta(ge=0, lt=MAX_PIECES)]
+PieceNumber = Annotated[int, msgspec.Meta(ge=0, lt=MAX_PIECES)]
+Pieces = Annotated[list[PieceNumber], msgspec.Meta(max_length=MAX_PIECES)]
 Label = Annotated[int, msgspec.Meta(ge=-1, lt=2**16)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1.000001)]
 ExitName = Literal["device", "local", "edge", "cloud"]
@@ -132,22 +133,22 @@ class Escalate(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Task(msgspec.Struct, frozen=True, array_like=True):
-    """The input of a shared layer, the same for every worker of the group."""
+    """The inputs of a plan's pieces, the same for every worker of the group."""
 
     v: Literal[1]
     plan: BundleId
     job: Count
-    x: Tensor
+    inputs: Tensors
 
 
 class Result(msgspec.Struct, frozen=True, array_like=True):
-    """What one piece of the layer gives for a task."""
+    """The outputs of one piece for a task."""
 
     v: Literal[1]
     plan: BundleId
     job: Count
-    piece: Piece
-    z: Tensor
+    piece: PieceNumber
+    outputs: Tensors
 
 
 # ------------------------------------------------------------- control plane
@@ -265,24 +266,21 @@ class TimeReply(msgspec.Struct, frozen=True):
 
 
 class WorkerOffer(msgspec.Struct, frozen=True):
-    """A node lends computing power; `holds` are the pieces of `plan` that it can compute now.
+    """A node offers computing power: by plan, the pieces that it can compute now.
 
-    plan "": it has none yet. flops_per_s 0: it lends nothing (any more).
+    No plan: it has none yet. profile None: it offers nothing (any more).
     """
 
-    plan: BundleId
-    holds: Annotated[list[Piece], msgspec.Meta(max_length=MAX_PIECES)]
-    flops_per_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0  # measured at its start
-    memory_bytes: Count = 0  # free at its start
+    holds: Annotated[dict[BundleId, Pieces], msgspec.Meta(max_length=MAX_PLANS)]
+    profile: DeviceProfile | None = None  # measured at its start
 
 
 class Assignment(msgspec.Struct, frozen=True):
-    """Which worker shall hold which pieces of `plan`."""
+    """By plan in use, the pieces that each worker holds. A plan that is not named is retired."""
 
-    plan: BundleId
-    pieces: Annotated[
-        dict[Id, Annotated[list[Piece], msgspec.Meta(max_length=MAX_PIECES)]],
-        msgspec.Meta(max_length=MAX_PIECES),
+    plans: Annotated[
+        dict[BundleId, Annotated[dict[Id, Pieces], msgspec.Meta(max_length=MAX_PIECES)]],
+        msgspec.Meta(max_length=MAX_PLANS),
     ]
 
 
@@ -290,7 +288,7 @@ class WorkerState(msgspec.Struct, frozen=True):
     """How a worker does, as the node that shares its layer sees it."""
 
     state: Literal["live", "loading", "stalled", "lost", "faulty"]
-    pieces: Annotated[list[Piece], msgspec.Meta(max_length=MAX_PIECES)]  # that it shall hold
+    pieces: Pieces  # that it is assigned
     planned: bool = True  # False: a spare that has joined
     answered: Count = 0  # pieces in time
     used: Count = 0  # of them, what was decoded from
@@ -299,26 +297,34 @@ class WorkerState(msgspec.Struct, frozen=True):
     latency_ms: float = 0.0  # task to answer, smoothed
 
 
+class PieceGroup(msgspec.Struct, frozen=True):
+    """Pieces of one kind, `first` up to but not including `end`, as the room names them."""
+
+    name: Name
+    first: Count
+    end: Count
+
+
 class OffloadState(msgspec.Struct, frozen=True):
-    """A layer that is shared among workers: the plan, who does what, and how it goes."""
+    """A section whose work goes to workers: the plan, who does what, and how it goes."""
 
     plan: BundleId
-    layer: Name
-    redundancy: Name
-    code: Name
-    n: Count
-    k: Count
-    tolerate: Count
-    decodable: bool  # from those that are live
+    room: Name
+    title: Text  # what is computed elsewhere, such as "layer edge_dense"
+    description: Text  # what the plan promises, in a sentence of the room's
+    pieces: Count  # of the plan
     live_pieces: Count
+    enough: bool  # whether the live workers' pieces suffice
+    spare_workers: Count  # how many more live workers may vanish, in any combination
     workers: Annotated[dict[Id, WorkerState], msgspec.Meta(max_length=MAX_PIECES)]
-    decoded: Count = 0  # samples
-    computed_here: Count = 0  # samples whose layer the edge computed itself
-    given_up: Count = 0  # samples without the layer: a shallower exit answered
-    contradictions: Count = 0  # among answers, with nobody to blame
-    missing: Annotated[list[Id], msgspec.Meta(max_length=MAX_PIECES)] = []  # in the last decoding
-    gather_ms: float = 0.0  # task to enough answers, smoothed
-    decode_ms: float = 0.0  # smoothed
+    groups: Annotated[list[PieceGroup], msgspec.Meta(max_length=MAX_PIECES)] = []
+    combined: Count = 0  # samples whose results were combined
+    computed_here: Count = 0  # samples whose section the owner computed itself
+    given_up: Count = 0  # samples without the section: a shallower exit answered
+    missing: Annotated[list[Id], msgspec.Meta(max_length=MAX_PIECES)] = []  # in the last one
+    gather_ms: float = 0.0  # task to enough results, smoothed
+    combine_ms: float = 0.0  # smoothed
+    counts: Annotated[dict[Name, Count], msgspec.Meta(max_length=64)] = {}  # the room's own
 
 
 class AnswerAck(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ddnn.coding.deployment import HEAD, TAIL, Deployment, shard_name
-from ddnn.core.partition import join
+from ddnn.core.blocks import join
 from ddnn.core.section import Section
 from ddnn.errors import ConfigError, NotDecodableError
 from ddnn.protocol.machine import Event, Received

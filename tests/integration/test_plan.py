@@ -18,7 +18,7 @@ from ddnn.adapters.litert import LiteRtSection
 from ddnn.adapters.shards import load_section
 from ddnn.cli import main
 from ddnn.coding.deployment import HEAD, TAIL, shard_name
-from ddnn.core.partition import join
+from ddnn.core.blocks import join
 from ddnn.protocol.topics import Kind, Topic
 from ddnn.runtime.bundle import load_bundle, read_golden, read_manifest
 from ddnn.runtime.deployment import DIRECTORY, PLAN, read_plan

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddnn.core.partition import join, sizes, slices
+from ddnn.core.blocks import join, sizes, slices
 from ddnn.errors import ConfigError
 
 TOTALS = st.integers(0, 200)
