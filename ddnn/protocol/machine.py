@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from ddnn.core.section import Arrays
 from ddnn.protocol.messages import Answer, Message
@@ -138,7 +138,16 @@ class Save:
     answers: Sequence[tuple[str, Answer]]  # with their sites
 
 
-Effect = Publish | Compute | Load | Unload | Keep | Forget | Save
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Write a line into the node's log: `message % arguments`, as in `logging`."""
+
+    level: Literal["debug", "info", "warning", "error"]
+    message: str
+    arguments: Sequence[object] = ()
+
+
+Effect = Publish | Compute | Load | Unload | Keep | Forget | Save | Log
 
 
 class Machine(Protocol):

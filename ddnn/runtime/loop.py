@@ -29,6 +29,7 @@ from ddnn.protocol.machine import (
     Keep,
     Load,
     Loaded,
+    Log,
     Machine,
     Now,
     Publish,
@@ -354,6 +355,8 @@ class Loop:
             case Save():
                 if self._save is not None:
                     self._save(effect, self._put)
+            case Log(level, message, arguments):
+                log.log(getattr(logging, level.upper()), message, *arguments)
         return None
 
     def _write_down(self, effect: Keep | Forget) -> None:

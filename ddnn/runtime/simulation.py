@@ -33,6 +33,7 @@ from ddnn.protocol.machine import (
     Keep,
     Load,
     Loaded,
+    Log,
     Machine,
     Now,
     Publish,
@@ -88,6 +89,7 @@ class Simulation:
         self.network = network or Network()
         self.answers: list[tuple[float, str, Answer]] = []  # as given: virtual time, site, answer
         self.store: dict[tuple[str, int], Answer] = {}
+        self.logs: list[tuple[float, str, Log]] = []  # virtual time, node
         self.delivered = 0
         self.failures: list[str] = []  # exceptions of machines; must stay empty
         self._generator = generator
@@ -383,6 +385,8 @@ class Simulation:
                     old = self.store.get((site, answer.sample))
                     self.store[site, answer.sample] = better(old, answer) if old else answer
                 self._later(lambda: self._handle(name, Saved(answers)))
+            case Log():
+                self.logs.append((self.now_s, name, effect))
 
     def _loaded(self, name: str, machine: Machine | None, section: str) -> None:
         node = self._nodes[name]

@@ -29,6 +29,7 @@ from ddnn.protocol.machine import (
     Event,
     Forget,
     Keep,
+    Log,
     Now,
     Publish,
     Received,
@@ -372,6 +373,18 @@ def test_effects_follow_one_after_the_other(make: Callable[..., Running]) -> Non
     assert published == ("ddnn/v1/home/answer", encode(ANSWER), 0, False)
     assert node.loop.counts["messages_sent"] == 1
     assert node.loop.counts["bytes_sent"] > len(published[1])
+
+
+def test_a_machine_writes_into_the_log(
+    make: Callable[..., Running], caplog: pytest.LogCaptureFixture
+) -> None:
+    node = make()
+    node.machine.react = lambda event: [Log("warning", "%s came at %d", ("cam2", 7))]
+    node.start()
+    with caplog.at_level("INFO"):
+        node.settle()
+    (record,) = caplog.records
+    assert (record.levelname, record.getMessage()) == ("WARNING", "cam2 came at 7")
 
 
 class SlowSection:
