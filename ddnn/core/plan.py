@@ -124,14 +124,17 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
         raise ConfigError(f"plan {self.id} has no section {piece!r}")
 
 
+def is_finite(arrays: Arrays) -> bool:
+    """Whether no value is infinite or not a number."""
+    return all(a.dtype.kind != "f" or bool(np.isfinite(a).all()) for a in arrays.values())
+
+
 def fits(arrays: Arrays, specs: Mapping[str, ArraySpec]) -> bool:
     """Whether these are the declared arrays, and their values finite numbers."""
     return arrays.keys() == specs.keys() and all(
-        arrays[name].shape == spec.shape
-        and arrays[name].dtype == spec.dtype
-        and bool(spec.dtype.kind != "f" or np.isfinite(arrays[name]).all())
+        arrays[name].shape == spec.shape and arrays[name].dtype == spec.dtype
         for name, spec in specs.items()
-    )
+    ) and is_finite(arrays)
 
 
 def make_zeros(specs: Mapping[str, ArraySpec]) -> dict[str, np.ndarray[Any, Any]]:

@@ -1,16 +1,21 @@
-"""The worker's machine: hold the pieces it is given, compute them for every task, answer.
+"""The worker's machine: hold the assigned pieces of the plans in use, compute them, report.
 
-assigned -> load the pieces that are missing, drop those that are not wanted -> lend
-task     -> compute each piece held, one after the other -> done, each at once
+assigned -> load the pieces that are missing, drop those no longer assigned -> offer
+task     -> compute each piece of its plan that is held, one after the other -> a result for each
+
+A plan that an assignment names and that is not known is read from disk; a plan that it does not
+name any more is retired, with its pieces.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
-import numpy as np
-
+from ddnn.core.device import DeviceProfile
+from ddnn.core.plan import PieceKey, Plan, fits
 from ddnn.core.section import Arrays
 from ddnn.protocol.machine import (
     Compute,
@@ -22,57 +27,74 @@ from ddnn.protocol.machine import (
     Load,
     Loaded,
     Now,
+    PlanRead,
     Publish,
+    ReadPlan,
     Received,
     Unload,
 )
-from ddnn.protocol.messages import Assignment, Result, Task, Tensor, WorkerOffer
+from ddnn.protocol.messages import (
+    MAX_PLANS,
+    Assignment,
+    Result,
+    Task,
+    WorkerOffer,
+    make_tensors,
+    read_tensors,
+)
 from ddnn.protocol.topics import Kind, Topic, topic_filter
 
 LIMIT = 8  # tasks waiting; the oldest is dropped beyond it, for its gatherer has gone on
-JOB = "piece/"  # the name of our Compute jobs; no node can have it: ids have no slash
-RETRY_S = 5.0  # a piece whose file could not be loaded is tried again
+RETRY_S = 5.0  # a file that could not be loaded is tried again
+
+
+class PieceJob(NamedTuple):
+    """The token of a Compute effect: a piece of a task."""
+
+    key: PieceKey
+    task: int
+
+
+@dataclass(slots=True)
+class _Holding:
+    """What this worker has of one plan."""
+
+    plan: Plan
+    wanted: list[int] = field(default_factory=list)
+    loading: set[int] = field(default_factory=set)
+    held: set[int] = field(default_factory=set)
 
 
 class WorkerNode:
-    """Lends computing power to the group's shared layer. Sans-IO; see ddnn.protocol.machine."""
+    """Computes pieces for the group of its plans. Sans-IO; see ddnn.protocol.machine."""
 
     def __init__(
-        self,
-        site: str,
-        node: str,
-        plan: str,
-        group: str,
-        pieces: int,
-        input_shape: Sequence[int],
-        flops_per_s: float = 0.0,
-        memory_bytes: int = 0,
+        self, site: str, node: str, group: str, plan: Plan | None, profile: DeviceProfile | None
     ) -> None:
-        """plan: its id. pieces: how many the layer has. input_shape: of a task's float32 array."""
-        self.site, self.node, self.plan, self.group = site, node, plan, group
+        """group: the owner of the plans. plan: the one on disk; None: it only offers itself."""
+        self.site, self.node, self.group = site, node, group
         self.counts: dict[str, int] = {}
-        self._pieces, self._input_shape = pieces, tuple(input_shape)
-        self._capacity = (flops_per_s, memory_bytes)
-        self._wanted: list[int] = []
-        self._loading: set[int] = set()
-        self._held: set[int] = set()
+        self._profile = profile
+        self._holdings: dict[str, _Holding] = {} if plan is None else {plan.id: _Holding(plan)}
+        self._assigned: Mapping[str, Mapping[str, list[int]]] = {}
+        self._reading: set[str] = set()
         self._retry_s: float | None = None
-        self._tasks: deque[tuple[int, Arrays]] = deque()
-        self._job = 0
-        self._inputs: Arrays = {}  # of the task at work
+        self._tasks: deque[tuple[_Holding, int, Arrays]] = deque()
+        self._task: tuple[_Holding, int, Arrays] | None = None  # at work
         self._left: list[int] = []  # its pieces that are still to be computed
-        self._computing: int | None = None  # the piece at work
+        self._computing: PieceJob | None = None
         self._connected = False
 
     @property
     def gauges(self) -> dict[str, float]:
-        return {"pieces_held": float(len(self._held)), "tasks_waiting": float(len(self._tasks))}
+        held = sum(len(holding.held) for holding in self._holdings.values())
+        return {"pieces_held": float(held), "tasks_waiting": float(len(self._tasks))}
 
     def subscriptions(self) -> list[str]:
         return [
             topic_filter(Kind.ASSIGN, self.site, self.group),
             topic_filter(Kind.TASK, self.site, self.group),
-            topic_filter(Kind.STATUS, self.site, self.node),  # for Loop to contradict what is false
+            topic_filter(Kind.STATUS, self.site, self.node),  # for Loop to correct a late Will
         ]
 
     def deadline_s(self) -> float | None:
@@ -82,16 +104,21 @@ class WorkerNode:
         effects: list[Effect] = []
         match event:
             case Received(Topic(_, Kind.TASK, self.group), Task() as task):
-                effects = self._task(task)
-            case Computed((name, job)) if name == JOB:
-                effects = self._computed(job, event.outputs)
-            case Received(Topic(_, Kind.ASSIGN, self.group), Assignment() as assigned):
-                effects = self._assigned(assigned)
-            case Loaded(section, ok) if (piece := piece_of(section)) is not None:
-                effects = self._loaded(piece, ok, now)
+                effects = self._receive_task(task)
+            case Computed(PieceJob() as job) if job == self._computing:
+                effects = self._report(job, event.outputs)
+            case Received(Topic(_, Kind.ASSIGN, self.group), Assignment(plans)):
+                self._assigned = plans
+                effects = self._follow_assignment()
+            case PlanRead(plan_id, plan):
+                effects = self._take_plan(plan_id, plan, now)
+            case Loaded(PieceKey(plan_id, int() as piece), ok) if plan_id in self._holdings:
+                effects = self._take_piece(self._holdings[plan_id], piece, ok, now)
+            case Loaded(PieceKey() as key, True):
+                effects = [Unload(key)]  # its plan was retired meanwhile
             case Connected():
                 self._connected = True
-                effects = self._lend()
+                effects = self._offer()
             case Disconnected():
                 self._connected = False
                 self._tasks.clear()
@@ -103,51 +130,78 @@ class WorkerNode:
 
     # ------------------------------------------------------------------ pieces
 
-    def _assigned(self, assigned: Assignment) -> list[Effect]:
-        if assigned.plan != self.plan:
-            self._count("wrong_plan")  # another deployment than the one on this disk
-            return []
-        wanted = set(assigned.pieces.get(self.node, ()))
-        self._wanted = sorted(piece for piece in wanted if piece < self._pieces)
-        unwanted = self._held - wanted
-        self._held -= unwanted
-        effects: list[Effect] = [Unload(section_of(piece)) for piece in sorted(unwanted)]
+    def _follow_assignment(self) -> list[Effect]:
+        effects: list[Effect] = []
+        if self._assigned.keys() & self._holdings.keys():  # else keep what is known to be good
+            for plan_id in self._holdings.keys() - self._assigned.keys():
+                effects += self._retire(self._holdings.pop(plan_id))
+        for plan_id, pieces in self._assigned.items():
+            holding = self._holdings.get(plan_id)
+            if holding is None:
+                continue
+            wanted = set(pieces.get(self.node, ()))
+            holding.wanted = sorted(p for p in wanted if p < len(holding.plan.pieces))
+            effects += [Unload(holding.plan.key(p)) for p in sorted(holding.held - wanted)]
+            holding.held &= wanted
         effects += self._load_missing()
-        return effects + self._lend()  # always: who says it again has not heard it
+        return effects + self._offer()  # always: the owner that repeats it has not received it
+
+    def _retire(self, holding: _Holding) -> list[Effect]:
+        return [Unload(holding.plan.key(piece)) for piece in sorted(holding.held)]
 
     def _load_missing(self) -> list[Effect]:
-        missing = [p for p in self._wanted if p not in self._held and p not in self._loading]
-        self._loading.update(missing)
-        return [Load(section_of(piece)) for piece in missing]
+        effects: list[Effect] = []
+        for plan_id in self._assigned.keys() - self._holdings.keys() - self._reading:
+            self._reading.add(plan_id)
+            effects.append(ReadPlan(plan_id))
+        for holding in self._holdings.values():
+            ready = holding.held | holding.loading
+            missing = [piece for piece in holding.wanted if piece not in ready]
+            holding.loading.update(missing)
+            effects += [Load(holding.plan.key(piece)) for piece in missing]
+        return effects
 
-    def _loaded(self, piece: int, ok: bool, now: Now) -> list[Effect]:
-        self._loading.discard(piece)
-        if not ok:
-            self._count("shards_failed")
+    def _take_plan(self, plan_id: str, plan: Plan | None, now: Now) -> list[Effect]:
+        self._reading.discard(plan_id)
+        if plan_id not in self._assigned or plan_id in self._holdings:
+            return []
+        if plan is None or plan.group != self.group or len(self._holdings) >= MAX_PLANS:
+            self._count("wrong_plan")  # another plan than the one on this disk
             self._retry_s = now.monotonic_s + RETRY_S
             return []
-        if piece not in self._wanted:  # taken away meanwhile
-            return [Unload(section_of(piece))]
-        self._held.add(piece)
-        return self._lend()
+        self._holdings[plan_id] = _Holding(plan)
+        return self._follow_assignment()
 
-    def _lend(self) -> list[Effect]:
-        """Tell what is held."""
+    def _take_piece(self, holding: _Holding, piece: int, ok: bool, now: Now) -> list[Effect]:
+        holding.loading.discard(piece)
+        if not ok:
+            self._count("pieces_failed")
+            self._retry_s = now.monotonic_s + RETRY_S
+            return []
+        if piece not in holding.wanted:  # no longer assigned
+            return [Unload(holding.plan.key(piece))]
+        holding.held.add(piece)
+        return self._offer()
+
+    def _offer(self) -> list[Effect]:
         if not self._connected:
             return []
-        lend = WorkerOffer(self.plan, sorted(self._held), *self._capacity)
-        return [Publish(Topic(self.site, Kind.OFFER, self.node), lend)]
+        holds = {plan_id: sorted(holding.held) for plan_id, holding in self._holdings.items()}
+        offer = WorkerOffer(holds, self._profile)
+        return [Publish(Topic(self.site, Kind.OFFER, self.node), offer)]
 
     # ------------------------------------------------------------------- tasks
 
-    def _task(self, task: Task) -> list[Effect]:
-        if task.plan != self.plan:
+    def _receive_task(self, task: Task) -> list[Effect]:
+        holding = self._holdings.get(task.plan)
+        if holding is None:
             self._count("wrong_plan")
             return []
-        if task.x.shape != self._input_shape or task.x.type != "float32":
+        inputs = read_tensors(task.inputs, holding.plan.inputs)
+        if inputs is None:
             self._count("tasks_refused")
             return []
-        self._tasks.append((task.job, {"x": task.x.array()}))
+        self._tasks.append((holding, task.job, inputs))
         if len(self._tasks) > LIMIT:
             self._tasks.popleft()
             self._count("tasks_skipped")
@@ -158,35 +212,32 @@ class WorkerNode:
         if self._computing is not None:
             return []
         while self._left or self._tasks:
-            if not self._left:
-                self._job, self._inputs = self._tasks.popleft()
-                self._left = sorted(self._held, reverse=True)
-            elif (piece := self._left.pop()) in self._held:  # not taken away meanwhile
-                self._computing = piece
-                return [Compute((JOB, self._job), section_of(piece), self._inputs, lent=True)]
+            if not self._left or self._task is None:
+                self._task = self._tasks.popleft()
+                self._left = sorted(self._task[0].held, reverse=True)
+                continue
+            holding, number, inputs = self._task
+            piece = self._left.pop()
+            if piece in holding.held:  # not taken away meanwhile
+                self._computing = PieceJob(holding.plan.key(piece), number)
+                return [Compute(self._computing, self._computing.key, inputs, lent=True)]
         return []
 
-    def _computed(self, job: int, outputs: Arrays | None) -> list[Effect]:
-        piece, self._computing = self._computing, None
+    def _report(self, job: PieceJob, outputs: Arrays | None) -> list[Effect]:
+        self._computing = None
         effects: list[Effect] = []
-        if outputs is None or not np.isfinite(outputs["z"]).all():
-            self._count("section_failed")
-        elif self._connected and piece is not None:
-            done = Result(1, self.plan, job, piece, Tensor.of(outputs["z"]))
-            effects.append(Publish(Topic(self.site, Kind.RESULT, self.node), done))
-            self._count("pieces_done")
+        holding, piece = self._holdings.get(job.key.plan), job.key.piece
+        if holding is not None and self._connected and isinstance(piece, int):
+            specs = holding.plan.pieces[piece].outputs
+            if outputs is None or not fits(outputs, specs):
+                self._count("section_failed")
+            else:
+                tensors = make_tensors(outputs, specs)
+                result = Result(1, job.key.plan, job.task, piece, tensors)
+                effects.append(Publish(Topic(self.site, Kind.RESULT, self.node), result))
+                self._count("pieces_done")
         return [*effects, *self._next()]
 
     def _count(self, name: str) -> None:
         self.counts[name] = self.counts.get(name, 0) + 1
 
-
-def section_of(piece: int) -> str:
-    """The name of a piece's section."""
-    return f"{JOB}{piece}"
-
-
-def piece_of(section: str) -> int | None:
-    """The piece that a section is; None where it is something else."""
-    number = section.removeprefix(JOB)
-    return int(number) if number != section and number.isdecimal() else None

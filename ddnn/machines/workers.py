@@ -49,6 +49,13 @@ class Worker:
     missed: int = 0  # tasks that ended without it
     latency_s: float = 0.0  # task to result, smoothed
 
+    def count_result(self, *, late: bool, after_s: float) -> None:
+        """late: after there were enough, or after the same piece of another worker."""
+        self.answered += 1
+        self.used += not late
+        self.late += late
+        self.latency_s = smooth(self.latency_s, after_s)
+
 
 class WorkerPool:
     """All workers of one plan. Bounded: a flood of strangers keeps no worker of use out."""
@@ -149,6 +156,11 @@ class WorkerPool:
             worker.holds = holds
         self._stale = True
         return True
+
+    def adopt_presence(self, other: WorkerPool) -> None:
+        """Take over which nodes are online; what they hold of this plan they offer themselves."""
+        for node in other._membership.online:
+            self.take_status(node, Status("worker", other._sessions.get(node, 0), "online"), 0.0)
 
     def disconnect(self) -> None:
         """Nothing is known of anybody without the broker."""

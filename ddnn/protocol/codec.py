@@ -50,9 +50,11 @@ def decode(kind: Kind, data: bytes) -> Message:
         for part in message.parts:
             part.check()
     elif isinstance(message, Task):
-        message.x.check()
+        for tensor in message.inputs.values():
+            tensor.check()
     elif isinstance(message, Result):
-        message.z.check()
+        for tensor in message.outputs.values():
+            tensor.check()
     return message
 
 

@@ -6,13 +6,18 @@ in virtual time. What a machine decides is thereby the same in both.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
+from ddnn.core.plan import Plan, PieceKey
 from ddnn.core.section import Arrays
 from ddnn.protocol.messages import Answer, Message
 from ddnn.protocol.topics import Topic
+
+
+SectionName = str | PieceKey
+"""A section of the bundle by its name, or one of a plan."""
 
 
 class Now(NamedTuple):
@@ -48,7 +53,7 @@ class Captured:
 class Computed:
     """A Compute effect ended; `outputs` is None where the section failed."""
 
-    job: tuple[str, int]
+    job: Hashable
     outputs: Arrays | None
 
 
@@ -56,8 +61,16 @@ class Computed:
 class Loaded:
     """A Load effect ended; `ok` False where the section's file is missing or wrong."""
 
-    section: str
+    section: SectionName
     ok: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRead:
+    """A plan file was read; `plan` is None where there is no plan `id` that can be used."""
+
+    id: str
+    plan: Plan | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +95,7 @@ class Tick:
     """The machine's deadline has come."""
 
 
-Event = Received | Captured | Computed | Loaded | Connected | Disconnected | Saved | Tick
+Event = Received | Captured | Computed | Loaded | PlanRead | Connected | Disconnected | Saved | Tick
 
 # ------------------------------------------------------------------ effects
 
@@ -95,10 +108,14 @@ class Publish:
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """Run a section; a Computed event with the same job follows."""
+    """Run a section; a Computed event with the same job follows.
 
-    job: tuple[str, int]
-    section: str
+    job: an opaque token of the machine that asks. A token is of a type of the machine's own, so
+    that machines in one process do not take each other's results.
+    """
+
+    job: Hashable
+    section: SectionName
     inputs: Arrays
     lent: bool = False  # for others: a node's own work never waits for it
 
@@ -107,14 +124,21 @@ class Compute:
 class Load:
     """Make a section ready; a Loaded event follows."""
 
-    section: str
+    section: SectionName
 
 
 @dataclass(frozen=True, slots=True)
 class Unload:
     """The section is not needed any more."""
 
-    section: str
+    section: SectionName
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPlan:
+    """Read the plan file again, and take it if it is the plan `id`; a PlanRead event follows."""
+
+    id: str
 
 
 @dataclass(frozen=True, slots=True)

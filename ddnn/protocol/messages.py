@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 
 from ddnn.core.bits import pack, packed_bytes, unpack
 from ddnn.core.device import DeviceProfile
-from ddnn.core.plan import MAX_ARRAYS, MAX_ELEMENTS, MAX_PIECES, MAX_RANK
+from ddnn.core.plan import (
+    MAX_ARRAYS,
+    MAX_ELEMENTS,
+    MAX_PIECES,
+    MAX_RANK,
+    ArraySpec,
+    ArrayType,
+)
 from ddnn.errors import LocalProtocolError, RemoteProtocolError
 
 SCHEMA_VERSION = 1
@@ -26,7 +33,6 @@ MAX_BATCH = 256
 MAX_PLANS = 4  # in use by one node at a time
 MAX_COUNT = 2**53  # what JSON readers hold exactly
 
-ItemType = Literal["float32", "float16", "uint8", "bits"]
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[a-z0-9-]+\Z")]
 BundleId = Annotated[str, msgspec.Meta(max_length=16)]
 Name = Annotated[str, msgspec.Meta(max_length=64)]
@@ -47,7 +53,7 @@ _LITTLE_ENDIAN = {"float32": "<f4", "float16": "<f2", "uint8": "|u1"}
 class Tensor(msgspec.Struct, frozen=True, array_like=True):
     """An array on the wire: item type, shape, raw little-endian bytes. `bits` are packed signs."""
 
-    type: ItemType
+    type: ArrayType
     shape: Annotated[tuple[Count, ...], msgspec.Meta(max_length=MAX_RANK)]
     data: bytes
 
@@ -59,7 +65,7 @@ class Tensor(msgspec.Struct, frozen=True, array_like=True):
         if name not in _LITTLE_ENDIAN:
             raise LocalProtocolError(f"arrays of {name} do not travel; use float32/float16/uint8")
         return cls(
-            cast(ItemType, name),
+            cast(ArrayType, name),
             array.shape,
             array.astype(_LITTLE_ENDIAN[name], copy=False).tobytes(),
         )
@@ -92,6 +98,33 @@ class Tensor(msgspec.Struct, frozen=True, array_like=True):
 def add_traffic(a: TrafficBytes, b: TrafficBytes) -> TrafficBytes:
     """The sum, kept within what travels: a peer's numbers never make our message unreadable."""
     return min(a[0] + b[0], MAX_COUNT), min(a[1] + b[1], MAX_COUNT)
+
+
+Tensors = Annotated[dict[Name, Tensor], msgspec.Meta(min_length=1, max_length=MAX_ARRAYS)]
+
+
+def make_tensors(arrays: Mapping[str, NDArray[Any]], specs: Mapping[str, ArraySpec]) -> Tensors:
+    """The declared arrays as they travel; `bits` are packed. Raises LocalProtocolError where one
+    is missing or is not as declared."""
+    for name, spec in specs.items():
+        array = arrays.get(name)
+        if array is None or array.shape != spec.shape or array.dtype != spec.dtype:
+            found = "nothing" if array is None else f"{array.dtype} {array.shape}"
+            raise LocalProtocolError(f"array {name}: {found}, expected {spec.type} {spec.shape}")
+    return {
+        name: Tensor.of(arrays[name], bits=spec.type == "bits") for name, spec in specs.items()
+    }
+
+
+def read_tensors(
+    tensors: Mapping[str, Tensor], specs: Mapping[str, ArraySpec]
+) -> dict[str, NDArray[Any]] | None:
+    """The arrays of a message; None unless they are exactly the declared ones."""
+    declared = tensors.keys() == specs.keys() and all(
+        tensors[name].type == spec.type and tensors[name].shape == spec.shape
+        for name, spec in specs.items()
+    )
+    return {name: tensor.array() for name, tensor in tensors.items()} if declared else None
 
 
 # ---------------------------------------------------------------- data plane

@@ -1,0 +1,268 @@
+"""A machine whose section runs on workers.
+
+A plan that is made while the machine runs is loaded beside the present one. From the moment at
+which its live workers are enough, sections that are asked for begin with it; those under way end
+with the plan they began with (see Versions).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from ddnn.core.plan import PieceKey, Plan
+from ddnn.errors import ConfigError
+from ddnn.machines.gather import Gather
+from ddnn.machines.offload import Combiner, Finished, Offload, OffloadJob
+from ddnn.machines.versions import Versions
+from ddnn.protocol.machine import (
+    Compute,
+    Computed,
+    Connected,
+    Disconnected,
+    Effect,
+    Event,
+    Load,
+    Loaded,
+    Log,
+    Machine,
+    Now,
+    PlanRead,
+    Publish,
+    Received,
+    Unload,
+)
+from ddnn.protocol.messages import Assignment, OffloadState, WorkerState
+from ddnn.protocol.topics import Kind, Topic
+
+STATE_S = 1.0  # time between two messages of state
+
+
+class OffloadNode:
+    """Wraps a machine: its section `plan.group` runs on workers. Sans-IO."""
+
+    def __init__(
+        self,
+        inner: Machine,
+        site: str,
+        plan: Plan,
+        make_combiner: Callable[[Plan], Combiner],
+        *,
+        threshold_s: float = 0.0,
+        timeout_s: float = 0.12,
+        compute_here: bool = True,
+        stopwatch: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        """compute_here: whether this node can compute the whole section itself; if not, the inner
+        machine learns that the section failed. See Gather for the times. stopwatch: seconds, only
+        to report how long combining takes."""
+        self.site, self.group = site, plan.group
+        self._inner, self._make_combiner = inner, make_combiner
+        self._threshold_s, self._timeout_s = threshold_s, timeout_s
+        self._compute_here, self._stopwatch = compute_here, stopwatch
+        self._versions = Versions(plan.id, self._offload(plan))
+        self._asked = 0  # sections that the inner machine has asked for: the tick of a switch
+        self._of_job: dict[object, str] = {}  # the plan of each section under way
+        self._loading: set[PieceKey] = set()
+        self._assigned: dict[str, Mapping[str, list[int]]] = {}
+        self._own = {"computed_here": 0, "given_up": 0, "plans_refused": 0}
+        self._combined_before = 0  # by plans that are retired
+        self._state_due_s = 0.0
+        self._connected = False
+        self._reported: dict[str, str] = {}  # state of each worker, as it was logged
+        self._reported_enough = False
+
+    def _offload(self, plan: Plan) -> Offload:
+        combiner = self._make_combiner(plan)
+        gather = Gather(
+            self.site, plan, combiner.enough,
+            threshold_s=self._threshold_s, timeout_s=self._timeout_s,
+        )
+        return Offload(gather, combiner, self._stopwatch)
+
+    @property
+    def current(self) -> Offload:
+        """The plan that sections begin with."""
+        return self._versions.live[self._versions.current]
+
+    # --------------------------------------------------------------- as a machine
+
+    @property
+    def counts(self) -> dict[str, int]:
+        combined = self._combined_before + sum(o.combined for o in self._versions.live.values())
+        own = {**self._own, "combined": combined}
+        return {
+            **self._inner.counts, **self.current.gather.counts, **self.current.combiner.counts, **own,
+        }
+
+    @property
+    def gauges(self) -> dict[str, float]:
+        return {**self._inner.gauges, **self.current.gauges}
+
+    def subscriptions(self) -> list[str]:
+        return sorted({*self._inner.subscriptions(), *self.current.gather.subscriptions()})
+
+    def deadline_s(self) -> float | None:
+        times = [self._inner.deadline_s(), self._state_due_s]
+        times += [offload.deadline_s() for offload in self._versions.live.values()]
+        return min(time_s for time_s in times if time_s is not None)
+
+    def handle(self, event: Event, now: Now) -> list[Effect]:
+        effects: list[Effect] = []
+        for offload in self._versions.live.values():
+            own, finished = offload.handle(event, now)
+            effects += [*self._merge_assignments(own), *self._finish(finished, now)]
+        match event:
+            case Computed(OffloadJob()) | Received(Topic(_, Kind.RESULT | Kind.OFFER)):
+                pass  # there are many, and none is the inner machine's
+            case Computed(job) if job in self._of_job:
+                self._end(job)
+                effects += self._ask(self._inner.handle(event, now), now)
+            case PlanRead(_, Plan() as plan):
+                effects += self._prepare(plan, now)
+            case Loaded(PieceKey() as key, ok):
+                effects += self._take_section(key, ok)
+            case _:
+                effects += self._ask(self._inner.handle(event, now), now)
+        if isinstance(event, Connected | Disconnected):
+            self._connected = isinstance(event, Connected)
+        effects += self._switch()
+        if now.monotonic_s >= self._state_due_s:
+            self._state_due_s = now.monotonic_s + STATE_S
+            effects += self._report()
+        return effects
+
+    def _ask(self, effects: Sequence[Effect], now: Now) -> list[Effect]:
+        """The inner machine's effects; its section begins with the current plan."""
+        result: list[Effect] = []
+        for effect in effects:
+            if isinstance(effect, Compute) and effect.section == self.group:
+                self._asked += 1
+                version, offload = self._versions.begin(self._asked)
+                self._of_job[effect.job] = version
+                own, finished = offload.begin(effect, now)
+                result += [*own, *self._finish(finished, now)]
+            else:
+                result.append(effect)
+        return result
+
+    def _finish(self, finished: Sequence[Finished], now: Now) -> list[Effect]:
+        effects: list[Effect] = []
+        for end in finished:
+            if end.here and self._compute_here:
+                self._own["computed_here"] += 1
+                effects.append(end.asked)
+                continue
+            self._own["given_up"] += end.here
+            self._end(end.asked.job)
+            event = Computed(end.asked.job, end.outputs)
+            effects += self._ask(self._inner.handle(event, now), now)
+        return effects
+
+    def _end(self, job: object) -> None:
+        version = self._of_job.pop(job, None)
+        if version is not None:
+            self._versions.end(version)
+
+    # ------------------------------------------------------------ another plan
+
+    def _prepare(self, plan: Plan, now: Now) -> list[Effect]:
+        """Load a new plan's own sections beside those of the present one."""
+        if plan.id in self._versions.live or plan.group != self.group:
+            return []
+        try:
+            offload = self._offload(plan)
+            offload.gather.adopt_presence(self.current.gather)
+        except ConfigError as error:
+            self._own["plans_refused"] += 1
+            return [Log("error", "plan %s is not used: %s", (plan.id, error))]
+        displaced = self._versions.prepare(plan.id, offload)
+        effects: list[Effect] = [
+            Log("info", "plan %s is loaded beside plan %s", (plan.id, self._versions.current))
+        ]
+        if displaced is not None:
+            effects += self._retire(displaced)
+        if self._connected:
+            own, _ = offload.handle(Connected(), now)
+            effects += self._merge_assignments(own)
+        self._loading = {plan.key(name) for name in plan.owned}
+        if not self._loading:
+            self._versions.loaded(plan.id)
+        return [*effects, *(Load(key) for key in sorted(self._loading, key=str))]
+
+    def _take_section(self, key: PieceKey, ok: bool) -> list[Effect]:
+        if key not in self._loading:
+            return []
+        self._loading.discard(key)
+        if not ok:
+            self._own["plans_refused"] += 1
+            self._loading.clear()
+            log = Log("error", "plan %s is not used: section %s", (key.plan, key.piece))
+            return [log, *self._retire(self._versions.discard(key.plan))]
+        if not self._loading:
+            self._versions.loaded(key.plan)
+        return []
+
+    def _switch(self) -> list[Effect]:
+        """Begin with the next plan once its workers are enough; free those not used any more."""
+        effects: list[Effect] = []
+        following = self._versions.next
+        if following is not None and self._versions.is_ready(following):
+            if self._versions.live[following].gather.possible:
+                self._versions.switch(following, self._asked + 1)
+                effects.append(Log("info", "plan %s is in use", (following,)))
+        for _, offload in self._versions.free(self._asked + 1):
+            effects += self._retire(offload)
+        return effects
+
+    def _retire(self, offload: Offload) -> list[Effect]:
+        """Free a plan here, and at the workers by an assignment that does not name it."""
+        plan = offload.plan
+        self._combined_before += offload.combined
+        effects: list[Effect] = [Unload(plan.key(name)) for name in plan.owned]
+        if self._assigned.pop(plan.id, None) is not None and self._connected:
+            effects.append(self._assignment())
+        return effects
+
+    def _merge_assignments(self, effects: Sequence[Effect]) -> list[Effect]:
+        """One retained message names the pieces of all plans in use."""
+        merged: list[Effect] = []
+        for effect in effects:
+            if isinstance(effect, Publish) and isinstance(effect.message, Assignment):
+                self._assigned.update(effect.message.plans)
+                merged.append(self._assignment())
+            else:
+                merged.append(effect)
+        return merged
+
+    def _assignment(self) -> Publish:
+        return Publish(Topic(self.site, Kind.ASSIGN, self.group), Assignment(dict(self._assigned)))
+
+    # ------------------------------------------------------------------- state
+
+    def _report(self) -> list[Effect]:
+        """The state for all, and in the log which workers came and went."""
+        effects: list[Effect] = []
+        for name, worker in self.states().items():
+            if self._reported.get(name, "lost") != worker.state:
+                pieces = ", ".join(map(str, worker.pieces)) or "none"
+                text = "worker %s is %s, its pieces: %s"
+                effects.append(Log("info", text, (name, worker.state, pieces)))
+            self._reported[name] = worker.state
+        enough = self.current.gather.possible
+        if self._reported_enough and not enough:
+            text = "the live workers are not enough: the section runs here until they are"
+            effects.append(Log("warning", text, ()))
+        if enough and not self._reported_enough:
+            effects.append(Log("info", "the live workers are enough: the section runs there", ()))
+        self._reported_enough = enough
+        if self._connected:
+            effects.append(Publish(Topic(self.site, Kind.OFFLOAD, self.group), self.state()))
+        return effects
+
+    def state(self) -> OffloadState:
+        """The state of the current plan, with the samples of all."""
+        return self.current.state(self._own["computed_here"], self._own["given_up"])
+
+    def states(self) -> dict[str, WorkerState]:
+        """How each worker does."""
+        return self.current.gather.states()
