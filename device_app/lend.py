@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ddnn.adapters.shards import load_section
+from ddnn.adapters.matrices import load_section
 from ddnn.coding.deployment import shard_name
 from ddnn.core.section import Array, Arrays, Section
 from ddnn.errors import ConfigError

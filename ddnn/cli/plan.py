@@ -166,7 +166,7 @@ def plan_bundle(
             raise ConfigError(
                 f"ddnn plan needs scipy ({error}): pip install 'ddnn[train,coding]'"
             ) from None
-        from ddnn.adapters.shards import load_section, write_matrix
+        from ddnn.adapters.matrices import load_section, write_matrix
         from ddnn.runtime.deployment import DIRECTORY
         from ddnn.training.plan import Wanted, make_plan
 

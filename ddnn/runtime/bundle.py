@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddnn.core.files import BundleFile
-from ddnn.core.section import Section
+from ddnn.core.section import Section, is_close
 from ddnn.errors import ConfigError, SectionError
 from ddnn.exits.manifest import Manifest
 
@@ -25,8 +25,6 @@ ID_CHARS = 8
 MAX_MANIFEST_BYTES = 64 << 20
 MAX_FILE_BYTES = 1 << 30
 MAX_GOLDEN_BYTES = 64 << 20
-# Kernels differ between processors in the last bits; a wrong file differs in the first.
-GOLDEN_TOLERANCE = 2e-3
 Document = TypeVar("Document", bound=msgspec.Struct)
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,100}")
 
@@ -156,21 +154,11 @@ def _check_golden(
     for index in range(count):
         outputs = section({key: value[index] for key, value in inputs.items()})
         for key, values in expected.items():
-            if not close(outputs.get(key), values[index]):
+            if not is_close(outputs.get(key), values[index]):
                 raise ConfigError(
                     f"bundle {path}: section {name} does not reproduce its golden output {key}; "
                     "this file or this LiteRT computes something else: export the bundle again"
                 )
-
-
-def close(got: NDArray[np.generic] | None, expected: NDArray[np.generic]) -> bool:
-    """Whether an output is a golden one, up to what kernels of other processors differ by."""
-    return (
-        got is not None
-        and expected.dtype.kind == "f"
-        and got.shape == expected.shape
-        and np.allclose(got, expected, rtol=GOLDEN_TOLERANCE, atol=GOLDEN_TOLERANCE)
-    )
 
 
 def write_golden(path: Path, vectors: dict[str, NDArray[np.generic]]) -> BundleFile:

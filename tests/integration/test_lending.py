@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from ddnn.adapters.litert import LiteRtSection
-from ddnn.adapters.shards import load_section, write_matrix
+from ddnn.adapters.matrices import load_section, write_matrix
 from ddnn.coding.coverage import Cost, Load
 from ddnn.coding.deployment import Checked, Deployment, shard_name
 from ddnn.exits.inference import run_devices

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ddnn.adapters.litert import LiteRtSection
-from ddnn.adapters.shards import load_section
+from ddnn.adapters.matrices import load_section
 from ddnn.cli import main
 from ddnn.coding.deployment import HEAD, TAIL, shard_name
 from ddnn.core.blocks import join

@@ -14,7 +14,7 @@ import tensorflow as tf
 from keras import layers
 
 from ddnn.adapters.litert import LiteRtSection
-from ddnn.adapters.shards import load_section, write_matrix
+from ddnn.adapters.matrices import load_section, write_matrix
 from ddnn.coding.code import Code
 from ddnn.coding.layers import Linear, split_layer
 from ddnn.core.files import BundleFile

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from numpy.lib import format as npy
 from scipy import sparse
 
-from ddnn.adapters.shards import load_section, read_matrix, write_matrix
+from ddnn.adapters.matrices import load_section, read_matrix, write_matrix
 from ddnn.coding.section import MatrixSection
 from ddnn.errors import SectionError
 
@@ -85,7 +85,7 @@ def test_a_node_that_runs_only_litert_files_needs_no_scipy() -> None:
     program = (
         "import sys; sys.modules['scipy'] = None\n"
         "from pathlib import Path\n"
-        "from ddnn.adapters.shards import load_section\n"
+        "from ddnn.adapters.matrices import load_section\n"
         "from ddnn.errors import SectionError\n"
         "try: load_section(Path('shard.npz'))\n"
         "except SectionError as error: print(error)\n"
@@ -211,9 +211,9 @@ def test_a_matrix_that_is_too_large_is_not_read(
 ) -> None:
     write_matrix(tmp_path / "large.npz", FULL, BIAS)
     held = sum(info.file_size for info in zipfile.ZipFile(tmp_path / "large.npz").infolist())
-    monkeypatch.setattr("ddnn.adapters.shards.MAX_MATRIX_BYTES", held)
+    monkeypatch.setattr("ddnn.adapters.matrices.MAX_MATRIX_BYTES", held)
     load_section(tmp_path / "large.npz")
-    monkeypatch.setattr("ddnn.adapters.shards.MAX_MATRIX_BYTES", held - 1)
+    monkeypatch.setattr("ddnn.adapters.matrices.MAX_MATRIX_BYTES", held - 1)
     with pytest.raises(SectionError, match="bytes"):
         load_section(tmp_path / "large.npz")
 

@@ -1,0 +1,197 @@
+"""Planning of coded shards: the code for these devices, what it costs, what it promises. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from ddnn.coding.capacity import virtual_stragglers, virtual_workers
+from ddnn.coding.code import Certificate, Code
+from ddnn.coding.coverage import Cost, ModelPlan, Redundancy, coverage
+from ddnn.coding.detail import read_detail
+from ddnn.core.device import DeviceProfile
+from ddnn.core.plan import MAX_PIECES, Plan
+from ddnn.errors import ConfigError, InfeasiblePlanError
+
+FLOAT32_EPSILON = 2.0**-23
+WARNING_ERROR = 1e-2  # relative error of the layer's outputs that is worth a warning
+
+
+class PlanRequest(msgspec.Struct, frozen=True):
+    """What a plan is to be like. devices: the workers; None: `tolerate` is 1, with none 0."""
+
+    redundancy: Redundancy
+    devices: tuple[DeviceProfile, ...]
+    tolerate: int | None = None
+    edge: str = ""  # by default the lead
+    layer: str = ""  # by default the heaviest
+    seed: int = 0
+
+    @property
+    def losses(self) -> int:
+        """The workers that may vanish. Raises ConfigError or InfeasiblePlanError where that cannot
+        be."""
+        if self.tolerate is None:
+            return 0 if self.redundancy == "none" else 1
+        if self.tolerate < 0:
+            raise ConfigError(f"--tolerate {self.tolerate}: expected 0 or more")
+        if self.redundancy == "none" and self.tolerate:
+            raise ConfigError("--redundancy none tolerates nothing; use --tolerate 0, or coded")
+        if 0 < len(self.devices) <= self.tolerate:
+            raise InfeasiblePlanError(
+                f"--tolerate {self.tolerate} of {format_count(len(self.devices), 'worker')} leaves "
+                "none to compute the layer; use more workers or a smaller --tolerate"
+            )
+        return self.tolerate
+
+
+def place_shards(request: PlanRequest) -> dict[str, tuple[int, ...]]:
+    """The shards of each device: one for the slowest, more for the others as they are faster.
+
+    Copies on one worker would be lost together: of replicas a fast worker has one, too. Raises
+    ConfigError without a device or with one of no speed, InfeasiblePlanError where there would be
+    too many shards.
+    """
+    if not request.devices:
+        raise ConfigError("no workers; name them with --workers, such as --workers 6")
+    for device in request.devices:
+        device.check()
+    speeds = {
+        device.name: 1.0 if request.redundancy == "replicate" else device.flops_per_s
+        for device in request.devices
+    }
+    slowest = min(speeds.values())
+    shards = sum(max(1, round(speed / slowest)) for speed in speeds.values())
+    if shards > MAX_PIECES:
+        raise InfeasiblePlanError(f"{shards:,} shards; use fewer workers, at most {MAX_PIECES}")
+    return virtual_workers(speeds, shards)
+
+
+def make_code(request: PlanRequest, placement: Mapping[str, tuple[int, ...]]) -> Code:
+    """The code for these workers' shards; InfeasiblePlanError where it cannot stand the losses."""
+    n = sum(len(held) for held in placement.values())
+    s = virtual_stragglers(placement, request.losses)
+    copies = s + 1 if request.redundancy == "replicate" else 0
+    if n - s < 1 or n < copies:
+        raise InfeasiblePlanError(
+            f"{len(placement)} workers with {n} shards cannot lose {request.losses} of them "
+            f"({s} shards) and still hold the layer; use more workers or a smaller --tolerate"
+        )
+    match request.redundancy:
+        case "none":
+            return Code.uncoded(n)
+        case "replicate":
+            return Code.replication(n, s)
+        case "coded-sparse":
+            return Code.low_weight(n, s, request.seed)
+        case "coded":
+            if s == 0:
+                return Code.uncoded(n)
+            return Code.parity(n) if s == 1 else Code.mds(n, s, request.seed)
+
+
+def certify(code: Code) -> Certificate:
+    """The code's certificate; InfeasiblePlanError where some loss is not survived."""
+    certificate = code.certify()
+    if not certificate.decodable:
+        raise InfeasiblePlanError(
+            f"{code.name} with {code.n} shards does not survive the loss of "
+            f"{certificate.worst_set}; use another --seed"
+        )
+    return certificate
+
+
+def check_memory(
+    placement: Mapping[str, tuple[int, ...]], cost: Cost, devices: Iterable[DeviceProfile]
+) -> None:
+    """InfeasiblePlanError where a worker's shards do not fit into the memory that it has free."""
+    for device in devices:
+        held = placement[device.name]
+        needed_bytes = len(held) * cost.worker.memory_bytes
+        if device.memory_bytes is not None and device.memory_bytes < needed_bytes:
+            raise InfeasiblePlanError(
+                f"{device.name} has {device.memory_bytes:,} bytes free, its shards need "
+                f"{needed_bytes:,}; use more workers"
+            )
+
+
+# ---------------------------------------------------------------------- reports
+
+
+def summarize(plan: Plan) -> dict[str, Any]:
+    """What the plan costs and what it covers, for `ddnn plan --json`."""
+    detail = read_detail(plan)
+    n, k = detail.matrix.shape
+    cost, certificate = detail.cost, detail.certificate
+    layer = ModelPlan(detail.layer, k, (k,))
+    extra = n - k
+    return {
+        "section": plan.group,
+        "layer": detail.layer,
+        "redundancy": detail.redundancy,
+        "code": detail.code,
+        "shards": n,
+        "enough": k,
+        "tolerate": detail.tolerate,
+        "workers": {name: list(held) for name, held in plan.placement.items()},
+        "hardware": n / k,
+        "hardware_by_replication": detail.tolerate + 1,
+        "work": cost.total.flops / cost.whole.flops if cost.whole.flops else None,
+        "memory": cost.total.memory_bytes / cost.whole.memory_bytes,
+        "coverage_percent": {
+            "2MR": coverage(layer, "2MR", extra),
+            "CDC+2MR": coverage(layer, "CDC+2MR", extra),
+        },
+        "per_shard": {
+            "memory_bytes": cost.worker.memory_bytes,
+            "input_bytes": cost.worker.input_bytes,
+            "output_bytes": cost.worker.output_bytes,
+            "flops": cost.worker.flops,
+        },
+        "undivided": {"memory_bytes": cost.whole.memory_bytes, "flops": cost.whole.flops},
+        "condition": certificate.worst_condition,
+        "relative_error": certificate.worst_condition * FLOAT32_EPSILON,
+        "sets_checked": certificate.checked,
+        "exhaustive": certificate.exhaustive,
+    }
+
+
+def format_summary(report: Mapping[str, Any]) -> Sequence[str]:
+    """The lines of a summary, for people."""
+    per, whole = report["per_shard"], report["undivided"]
+    covers, tolerate = report["coverage_percent"], report["tolerate"]
+    sets = "all" if report["exhaustive"] else "a sample of"
+    workers = format_count(len(report["workers"]), "worker")
+    may = f"any {format_count(tolerate, 'worker')} may vanish" if tolerate else "all are needed"
+    lines = [
+        f"layer {report['layer']} of {report['section']}, {report['redundancy']} "
+        f"({report['code']})",
+        f"  {format_count(report['shards'], 'shard')} on {workers}; {may}",
+        *(f"    {name:16} {', '.join(map(str, held))}" for name, held in report["workers"].items()),
+        f"  hardware         {report['hardware']:.2f}x as many shards as blocks (copies for the "
+        f"same: {report['hardware_by_replication']}x)",
+        f"  all shards       {report['work'] or 0:.2f}x the work and {report['memory']:.2f}x the "
+        "memory of the undivided layer",
+        f"  coverage         {covers['CDC+2MR']:.0f} % of the workers may fail alone (with as many "
+        f"extra devices as copies {covers['2MR']:.0f} %)",
+        f"  per shard        {per['memory_bytes']:,} bytes of memory, {per['flops']:,} flops, "
+        f"{per['input_bytes']:,} bytes in, {per['output_bytes']:,} bytes out",
+        f"  undivided layer  {whole['memory_bytes']:,} bytes of memory, {whole['flops']:,} flops",
+        f"  rounding         decoding errs by at most about {report['relative_error']:.1g} of the "
+        f"layer's outputs (condition {report['condition']:.3g}; {sets} "
+        f"{format_count(report['sets_checked'], 'loss', 'losses')} tried)",
+    ]
+    if report["relative_error"] > WARNING_ERROR:
+        lines.append(
+            "  warning          answers may differ for rounding: use fewer workers, a smaller "
+            "--tolerate or --redundancy replicate"
+        )
+    return lines
+
+
+def format_count(number: int, one: str, several: str = "") -> str:
+    """A number and its noun, in the plural where it is not one."""
+    return f"{number:,} {one if number == 1 else several or one + 's'}"
+

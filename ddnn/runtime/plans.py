@@ -1,0 +1,189 @@
+"""A plan on disk: plan.json, one file per section, golden vectors. Checked before use."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ddnn.core.plan import ArraySpec, PieceKey, Plan, make_zeros
+from ddnn.core.section import Array, Arrays, Section
+from ddnn.errors import ConfigError
+from ddnn.machines.room import Room
+from ddnn.protocol.machine import PlanRead
+from ddnn.runtime.bundle import (
+    checked_file,
+    load_sections,
+    read_document,
+    read_golden,
+    write_document,
+)
+
+PLAN = "plan.json"
+DIRECTORY = "deployment"  # in the bundle, unless another is named
+WATCH_S = 1.0
+
+
+def read_plan(path: Path, bundle: str) -> Plan:
+    """The plan in a directory. ConfigError where there is none, or one for another bundle."""
+    plan, plan_id = read_document(path / PLAN, Plan, "a plan", "ddnn plan")
+    if plan.bundle != bundle:
+        raise ConfigError(
+            f"the plan in {path} is for bundle {plan.bundle}, this is {bundle}; "
+            "plan again with `ddnn plan`"
+        )
+    return msgspec.structs.replace(plan, id=plan_id)
+
+
+def write_plan(path: Path, plan: Plan) -> Plan:
+    """Write plan.json, after all files that it names; the plan with its id.
+
+    Files of earlier plans that neither this plan nor the one before it names are removed: a site
+    that runs by the one before may still load its files.
+    """
+    named = _list_files(plan)
+    try:
+        before = read_document(path / PLAN, Plan, "a plan", "ddnn plan")[0]
+        kept = named | _list_files(before)
+    except ConfigError:
+        kept = named
+    plan_id = write_document(path / PLAN, msgspec.structs.replace(plan, id=""))
+    for file in path.iterdir():
+        if file.suffix in (".npz", ".tflite") and file.name not in kept:
+            file.unlink()
+    return msgspec.structs.replace(plan, id=plan_id)
+
+
+def _list_files(plan: Plan) -> set[str]:
+    pieces = [*plan.pieces, *plan.owned.values()]
+    return {plan.golden.file, *(piece.file.file for piece in pieces)}
+
+
+class PlannedSection:
+    """A section of a plan with the example that its tasks are like: a matrix alone does not know
+    how many rows a task has, and the loop measures how long an example takes."""
+
+    def __init__(self, section: Section, inputs: Mapping[str, ArraySpec]) -> None:
+        self._section, self._inputs = section, inputs
+
+    def __call__(self, inputs: Arrays) -> dict[str, Array]:
+        return self._section(inputs)
+
+    def example(self) -> dict[str, Array]:
+        return make_zeros(self._inputs)
+
+
+class PlanDirectory:
+    """The plans that one directory held since this process started, newest last."""
+
+    def __init__(
+        self,
+        path: Path,
+        bundle: str,
+        load_section: Callable[[Path], Section],
+        find_room: Callable[[str], Room],
+    ) -> None:
+        self.path, self.bundle = path, bundle
+        self._load_section, self._find_room = load_section, find_room
+        self._plans: dict[str, Plan] = {}
+        self._lock = threading.Lock()  # sections are loaded in one thread, plans read in another
+
+    def read(self) -> Plan:
+        """The plan that is there now, checked. ConfigError where it cannot be used."""
+        plan = read_plan(self.path, self.bundle)
+        with self._lock:
+            if plan.id not in self._plans:
+                golden = read_golden(checked_file(self.path, plan.golden))
+                self._find_room(plan.room).check(plan, golden)
+                _check_arrays(plan, golden)
+                self._plans[plan.id] = plan
+        return plan
+
+    def find(self, plan_id: str) -> Plan | None:
+        """The plan of that id, if it is there now; None for another one or none."""
+        try:
+            plan = self.read()
+        except ConfigError:
+            return None
+        return plan if plan.id == plan_id else None
+
+    def load(self, key: PieceKey) -> Section:
+        """A section of a plan that was read, checked by its golden outputs. ConfigError."""
+        with self._lock:
+            plan = self._plans.get(key.plan)
+        if plan is None:
+            raise ConfigError(f"there is no plan {key.plan} in {self.path}")
+        piece, name = plan.section(key.piece), str(key.piece)
+        sections = load_sections(
+            self.path, {name: piece.file}, plan.golden, self._load_section, [name]
+        )
+        return PlannedSection(sections[name], piece.inputs)
+
+
+class PlanWatch:
+    """Looks every second whether `ddnn plan` has written another plan, in a thread of its own."""
+
+    def __init__(
+        self,
+        directory: PlanDirectory,
+        current: str,
+        found: Callable[[PlanRead], None],
+        failed: Callable[[ConfigError], None],
+    ) -> None:
+        """found: takes each new plan. failed: takes the error of a new plan that cannot be used."""
+        self._directory, self._current = directory, current
+        self._found, self._failed = found, failed
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="plan watch", daemon=True)
+        self._seen = self._stamp()
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(2 * WATCH_S)
+
+    def _run(self) -> None:
+        while not self._stop.wait(WATCH_S):
+            self.look()
+
+    def look(self) -> None:
+        """Look once."""
+        stamp = self._stamp()
+        if stamp is None or stamp == self._seen:
+            return
+        self._seen = stamp
+        try:
+            plan = self._directory.read()
+        except ConfigError as error:
+            self._failed(error)
+            return
+        if plan.id != self._current:
+            self._current = plan.id
+            self._found(PlanRead(plan.id, plan))
+
+    def _stamp(self) -> tuple[int, int, int] | None:
+        try:
+            status = (self._directory.path / PLAN).stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _check_arrays(plan: Plan, golden: Mapping[str, NDArray[np.generic]]) -> None:
+    """ConfigError where a section's golden vectors are not the arrays that the plan declares."""
+    pieces = {**{str(number): piece for number, piece in enumerate(plan.pieces)}, **plan.owned}
+    for name, piece in pieces.items():
+        for way, specs in (("in", piece.inputs), ("out", piece.outputs)):
+            for array, spec in specs.items():
+                vectors = golden.get(f"{name}/{way}/{array}")
+                if vectors is None or (vectors.shape[1:], vectors.dtype) != (spec.shape, spec.dtype):
+                    raise ConfigError(
+                        f"plan {plan.id}: section {name} has no golden {array} of "
+                        f"{spec.type} {spec.shape}; plan again with `ddnn plan`"
+                    )
