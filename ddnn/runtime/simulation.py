@@ -44,7 +44,7 @@ from ddnn.protocol.machine import (
 )
 from ddnn.protocol.messages import Answer, Status
 from ddnn.protocol.topics import Kind, Topic
-from ddnn.runtime.loop import Identity
+from ddnn.runtime.identity import Identity
 
 
 class Network(msgspec.Struct, frozen=True, kw_only=True):

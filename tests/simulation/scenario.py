@@ -14,7 +14,7 @@ from ddnn.exits.manifest import Manifest
 from ddnn.exits.timing import Timing
 from ddnn.protocol.machine import Captured, Machine
 from ddnn.protocol.topics import EVERYWHERE
-from ddnn.runtime.loop import Identity
+from ddnn.runtime.identity import Identity
 from ddnn.runtime.simulation import Network, Simulation
 from tests.simulation.made import BUNDLE, CLASSES, IMAGE
 

@@ -19,7 +19,7 @@ from ddnn.core.files import BundleFile
 from ddnn.core.section import Section
 from ddnn.machines.worker import WorkerNode, section_of
 from ddnn.protocol.messages import OffloadState
-from ddnn.runtime.loop import Identity
+from ddnn.runtime.identity import Identity
 from ddnn.runtime.simulation import Network, Simulation
 from tests.simulation.made import (
     BUNDLE,
