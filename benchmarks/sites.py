@@ -29,9 +29,12 @@ from ddnn.exits.edge_node import EdgeNode
 from ddnn.exits.manifest import Manifest
 from ddnn.exits.timing import Timing
 from ddnn.protocol.machine import Captured, Machine
+from ddnn.protocol.messages import RoleName
 from ddnn.runtime.answer_log import FileAnswerLog
 from ddnn.runtime.bundle import load_bundle, read_manifest
-from ddnn.runtime.loop import Identity, Loop, Role
+from ddnn.runtime.host import Resources
+from ddnn.runtime.identity import Identity
+from ddnn.runtime.loop import Loop
 from ddnn.runtime.service import ddnn_version
 
 RATE = "bench/rate"  # samples per second and site; 0: none
@@ -102,14 +105,15 @@ class SystemSite:
         timing = Timing(deadline_s=arguments.deadline_s, window_s=arguments.window_s)
         site, self._phase = arguments.site, arguments.phase
 
-        def loop(node: str, role: Role, names: list[str], make: Callable[..., Machine]) -> Loop:
+        def loop(node: str, role: RoleName, names: list[str], make: Callable[..., Machine]) -> Loop:
             log = FileAnswerLog(arguments.state / f"{site}-{node}.answers")
             return Loop(
                 Identity(site, node, role, bundle, ddnn_version()),
                 make(site, node, bundle, manifest, timing, log.pending),
                 MqttTransport(f"{site}-{node}", port=arguments.port, version="5"),
-                load_bundle(arguments.bundle, LiteRtSection, names).sections,
-                answer_log=log,
+                Resources(
+                    load_bundle(arguments.bundle, LiteRtSection, names).sections, answer_log=log
+                ),
             )
 
         edges = [group.id for group in hierarchy.edges]

@@ -41,7 +41,9 @@ from ddnn.protocol.machine import (
 from ddnn.protocol.topics import Kind, Topic
 from ddnn.runtime.bundle import checked_file, load_bundle, read_golden, read_manifest
 from ddnn.runtime.deployment import read_plan
-from ddnn.runtime.loop import Identity, Loop
+from ddnn.runtime.host import Resources
+from ddnn.runtime.identity import Identity
+from ddnn.runtime.loop import Loop
 from ddnn.runtime.service import ddnn_version
 from ddnn.runtime.settings import NodeSettings
 from device_app.lend import open_lending
@@ -111,7 +113,7 @@ def work(arguments: argparse.Namespace) -> None:
                 Identity(site, node, "worker", bundle, ddnn_version()),
                 lending.machine,
                 MqttTransport.of(settings),
-                load=load,
+                Resources(load=load),
                 stats_every_s=60.0,
             )
         )
@@ -280,7 +282,7 @@ def gather(arguments: argparse.Namespace) -> None:
         Identity(arguments.site, edge, "edge", bundle.id, ddnn_version()),
         machine,
         MqttTransport(f"{arguments.site}-gather", port=arguments.port, version="5"),
-        plans["first_k"].load(LiteRtSection, HEAD, TAIL),
+        Resources(plans["first_k"].load(LiteRtSection, HEAD, TAIL)),
         stats_every_s=60.0,
     )
     loop.start()

@@ -22,11 +22,15 @@ from ddnn.core.ids import is_id
 from ddnn.errors import ConfigError
 from ddnn.exits.cloud_node import CloudNode, StoreNode
 from ddnn.exits.hierarchy import CLOUD
+from ddnn.machines.composite import CompositeMachine
+from ddnn.machines.observer import Observer
 from ddnn.protocol.machine import Connected, Event, Machine
 from ddnn.protocol.messages import RoleName
 from ddnn.protocol.topics import EVERYWHERE
 from ddnn.runtime.bundle import Bundle, load_bundle
-from ddnn.runtime.loop import Identity, Loop
+from ddnn.runtime.host import Resources
+from ddnn.runtime.identity import Identity
+from ddnn.runtime.loop import Loop
 from ddnn.runtime.service import ddnn_version, run_until_signal
 from ddnn.runtime.settings import NodeSettings, read_secret
 
@@ -150,12 +154,9 @@ def run(settings: CloudSettings) -> None:
 
         loop = Loop(
             Identity(settings.site, settings.node, _role(settings), bundle.id, ddnn_version()),
-            _machine(settings, bundle),
+            CompositeMachine(Observer(observe, recorder.counts), _machine(settings, bundle)),
             transport,
-            bundle.sections,
-            save=recorder.save,
-            observe=observe,
-            report=lambda: (recorder.counts(), {}),
+            Resources(bundle.sections, save=recorder.save),
             stats_every_s=settings.stats_every_s,
         )
         live = LiveSite(

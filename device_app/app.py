@@ -24,13 +24,16 @@ from ddnn.exits.device_node import DeviceNode, own_section
 from ddnn.exits.hierarchy import CLOUD
 from ddnn.machines.clock import OnSiteTime, SiteClock
 from ddnn.machines.composite import CompositeMachine
+from ddnn.machines.observer import Observer
 from ddnn.protocol.codec import encode
 from ddnn.protocol.machine import Now
 from ddnn.protocol.messages import WorkerOffer
 from ddnn.protocol.topics import Kind, Topic
 from ddnn.runtime.answer_log import FileAnswerLog
 from ddnn.runtime.bundle import Bundle, load_bundle, read_manifest
-from ddnn.runtime.loop import Identity, Loop
+from ddnn.runtime.host import Resources
+from ddnn.runtime.identity import Identity
+from ddnn.runtime.loop import Loop
 from ddnn.runtime.service import ddnn_version, run_until_signal
 from ddnn.runtime.settings import NodeSettings, read_secret
 from device_app.capture import Capture, Samples, Sink, live, no_counts, stored
@@ -171,16 +174,18 @@ def run(settings: DeviceSettings) -> None:
     clock = SiteClock(settings.site, settings.node)
     counts = no_counts()
     lending = lending_of(settings, bundle.id) if settings.lend == "on" else None
+    observe = lending.observe if lending else None
     loop = Loop(
         Identity(settings.site, settings.node, "device", bundle.id, ddnn_version()),
-        CompositeMachine(OnSiteTime(device, clock), clock, *([lending.machine] if lending else [])),
+        CompositeMachine(
+            Observer(observe, lambda: counts, lambda: capture.gauges()),
+            OnSiteTime(device, clock),
+            clock,
+            *([lending.machine] if lending else []),
+        ),
         MqttTransport.of(settings),
-        bundle.sections,
-        load=lending.load if lending else None,
-        observe=lending.observe if lending else None,
-        announce=[] if lending else [lends_nothing(settings)],
-        answer_log=answers,
-        report=lambda: (counts, capture.gauges()),
+        Resources(bundle.sections, lending.load if lending else None, answers),
+        announcements=[] if lending else [lends_nothing(settings)],
         stats_every_s=settings.stats_every_s,
     )
     capture = open_capture(
@@ -210,10 +215,9 @@ def run_worker(settings: DeviceSettings) -> None:
     lending = lending_of(settings, bundle)
     loop = Loop(
         Identity(settings.site, settings.node, "worker", bundle, ddnn_version()),
-        lending.machine,
+        CompositeMachine(Observer(lending.observe), lending.machine),
         MqttTransport.of(settings),
-        load=lending.load,
-        observe=lending.observe,
+        Resources(load=lending.load),
         stats_every_s=settings.stats_every_s,
     )
     run_until_signal(loop, Notifier())

@@ -18,12 +18,16 @@ from ddnn.core.section import Section
 from ddnn.errors import ConfigError
 from ddnn.exits.edge_node import EdgeNode
 from ddnn.exits.manifest import Manifest
+from ddnn.machines.composite import CompositeMachine
+from ddnn.machines.observer import Observer
 from ddnn.protocol.home_assistant import discovery, require_prefix
 from ddnn.protocol.machine import Event, Machine
 from ddnn.protocol.messages import Answer
 from ddnn.runtime.answer_log import FileAnswerLog
 from ddnn.runtime.bundle import Bundle, load_bundle, read_manifest
-from ddnn.runtime.loop import Identity, Loop
+from ddnn.runtime.host import Resources
+from ddnn.runtime.identity import Identity
+from ddnn.runtime.loop import Loop
 from ddnn.runtime.service import ddnn_version, run_until_signal
 from ddnn.runtime.settings import NodeSettings
 
@@ -106,7 +110,7 @@ class Edge:
     machine: Machine
     sections: dict[str, Section]
     observe: Callable[[Event], None] | None = None
-    report: Callable[[], tuple[Mapping[str, int], Mapping[str, float]]] | None = None
+    report: Callable[[], Mapping[str, int]] = dict
     says: str = ""
 
 
@@ -151,7 +155,7 @@ class Notices:
         self._states: dict[str, str] = {}
         self._enough = False
 
-    def __call__(self) -> tuple[Mapping[str, int], Mapping[str, float]]:
+    def __call__(self) -> Mapping[str, int]:
         for name, worker in self._machine.states().items():
             if self._states.get(name, "lost") != worker.state:
                 shards = ", ".join(map(str, worker.pieces)) or "none"
@@ -162,7 +166,7 @@ class Notices:
         if not self._enough and self._machine.decodable:
             log.info("the live workers suffice: the layer is shared")
         self._enough = self._machine.decodable
-        return {}, {}
+        return {}
 
 
 def check(settings: EdgeSettings) -> None:
@@ -209,13 +213,10 @@ def run(settings: EdgeSettings) -> None:
         log.info("%s", edge.says)
     loop = Loop(
         Identity(settings.site, settings.node, "edge", edge.bundle.id, ddnn_version()),
-        edge.machine,
+        CompositeMachine(Observer(edge.observe, edge.report), edge.machine),
         MqttTransport.of(settings),
-        edge.sections,
-        answer_log=answers,
-        observe=edge.observe,
-        report=edge.report,
-        announce=announcements(settings, edge.bundle.manifest),
+        Resources(edge.sections, answer_log=answers),
+        announcements=announcements(settings, edge.bundle.manifest),
         stats_every_s=settings.stats_every_s,
     )
     run_until_signal(loop)

@@ -1,8 +1,8 @@
-"""What a device can do: its speed, memory, links and reliability."""
+"""What a computer that runs a node can do, measured by the node or declared by the operator."""
 
 from __future__ import annotations
 
-from math import isfinite
+import math
 from typing import Annotated
 
 import msgspec
@@ -14,26 +14,29 @@ Rate = Annotated[float, msgspec.Meta(gt=0)]
 
 
 class DeviceProfile(msgspec.Struct, frozen=True):
-    """A device, measured by itself at its start or declared in a file. None: not known."""
+    """Speed, free memory, link and reliability of one device. None: not known.
+
+    `outage_probability` is the probability that the device does not answer a task. Raises
+    ConfigError where a value is impossible.
+    """
 
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[a-z0-9-]+\Z")]
     flops_per_s: Rate
-    memory_bytes: Annotated[int, msgspec.Meta(ge=0, le=2**53)] | None = None  # free
+    memory_bytes: Annotated[int, msgspec.Meta(gt=0, le=2**53)] | None = None
     uplink_bits_per_s: Rate | None = None
     downlink_bits_per_s: Rate | None = None
     outage_probability: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
 
-    def check(self) -> None:
-        """Raise ConfigError where a value cannot be one of a device's."""
-        require_id(self.name, "device")
-        for what in ("flops_per_s", "uplink_bits_per_s", "downlink_bits_per_s"):
-            value = getattr(self, what)
-            if value is not None and not (isfinite(value) and value > 0):
-                raise ConfigError(f"device {self.name}: {what} is {value}; expected above 0")
-        if self.memory_bytes is not None and self.memory_bytes < 0:
-            raise ConfigError(f"device {self.name}: memory_bytes is {self.memory_bytes}")
+    def __post_init__(self) -> None:
+        require_id(self.name, "the device profile's name")
+        for field in ("flops_per_s", "memory_bytes", "uplink_bits_per_s", "downlink_bits_per_s"):
+            value = getattr(self, field)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ConfigError(
+                    f"device profile {self.name}: {field} is {value}; give a positive number"
+                )
         if not 0 <= self.outage_probability < 1:
             raise ConfigError(
-                f"device {self.name}: outage_probability is {self.outage_probability}; "
-                "expected 0 or more, below 1"
+                f"device profile {self.name}: outage_probability is {self.outage_probability}; "
+                "give a number from 0 to below 1"
             )

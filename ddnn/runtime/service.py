@@ -10,7 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Protocol
 
 from ddnn.errors import DdnnError
-from ddnn.runtime.loop import PROVE_S, Loop
+from ddnn.runtime.loop import Loop
+from ddnn.runtime.sections import PROVE_S
 
 log = logging.getLogger(__name__)
 

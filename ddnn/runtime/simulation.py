@@ -3,48 +3,30 @@
 A broker with retained messages and Last Wills stands in the middle; every message is encoded and
 decoded as on the wire. Everything random comes from one generator: the same seed gives the same
 run. Nothing sleeps, so an hour of a thousand devices takes what its computing takes.
+
+Work takes time on each node's CPU, and messages take time on its link, as far as `Costs` and
+`DeviceProfile` say so: load queues, and what it does to latency can be measured.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from functools import partial
-from itertools import count
 
 import msgspec
 import numpy as np
 
+from ddnn.core.device import DeviceProfile
 from ddnn.core.section import Section
-from ddnn.exits.answers import better
-from ddnn.protocol import topics
-from ddnn.protocol.codec import decode, encode, publish_bytes
-from ddnn.protocol.machine import (
-    Captured,
-    Compute,
-    Computed,
-    Connected,
-    Disconnected,
-    Effect,
-    Event,
-    Forget,
-    Keep,
-    Load,
-    Loaded,
-    Log,
-    Machine,
-    Now,
-    Publish,
-    Received,
-    Save,
-    Saved,
-    Tick,
-)
-from ddnn.protocol.messages import Answer, Status
-from ddnn.protocol.topics import Kind, Topic
-from ddnn.runtime.loop import Identity
+from ddnn.protocol.machine import Captured, Connected, Disconnected, Event, Machine
+from ddnn.protocol.messages import Answer, Message
+from ddnn.protocol.topics import Topic
+from ddnn.runtime.identity import Identity
+from ddnn.runtime.lanes import Cores, Costs, VirtualTime
+from ddnn.runtime.packets import Packet, pack, unpack
+from ddnn.runtime.simulated_broker import SimulatedBroker
+from ddnn.runtime.simulated_node import WALL_S, Build, Journal, SimulatedNode
 
 
 class Network(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,150 +36,55 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     jitter_s: float = 0.0005  # mean of an exponential on top
     loss: float = 0.0
     duplication: float = 0.0
-    reordering: float = 0.0  # share of messages that fall behind by `reorder_s`
+    reordering: float = 0.0  # share of messages that fall behind by up to `reorder_s`
     reorder_s: float = 0.05
+    reliable: bool = True  # messages of QoS 1 arrive once and in order, whatever the above says
     will_after_s: float = 0.05  # a crashed process: its sockets close
+    will_spread_s: float = 0.0  # and at most so much later
     stall_will_after_s: float = 7.5  # a stopped process: 1.5 keep-alives
 
 
-@dataclass(slots=True)
-class _Node:
-    identity: Identity
-    build: Callable[[list[Answer]], Machine]
-    sections: Mapping[str, Section]
-    compute_s: float
-    wall_offset_s: float
-    machine: Machine | None = None  # None: not running
-    session: int = 0
-    connected: bool = False
-    stalled: bool = False
-    waiting: list[Event] = field(default_factory=list)  # arrived while stalled
-    kept: dict[int, Answer] = field(default_factory=dict)  # its disk
-    tick_s: float | None = None  # the Tick that is scheduled
-    crash_after: int | None = None  # events until it crashes
-    told_s: float = 0.0  # when its last message of state (QoS 1) reaches the broker
-    heard_s: float = 0.0  # when the last one for it arrives
-
-
 class Simulation:
-    """Nodes, a broker and a clock. `run` until a virtual time, then read `answers` and `store`."""
+    """Nodes, a broker and a clock. `run` until a virtual time, then read the journal."""
 
-    WALL_S = 1_700_000_000.0
+    WALL_S = WALL_S
 
     def __init__(self, generator: np.random.Generator, network: Network | None = None) -> None:
-        self.now_s = 0.0
         self.network = network or Network()
-        self.answers: list[tuple[float, str, Answer]] = []  # as given: virtual time, site, answer
-        self.store: dict[tuple[str, int], Answer] = {}
-        self.logs: list[tuple[float, str, Log]] = []  # virtual time, node
-        self.delivered = 0
-        self.failures: list[str] = []  # exceptions of machines; must stay empty
+        self.time = VirtualTime()
+        self.journal = Journal()
         self._generator = generator
-        self._nodes: dict[str, _Node] = {}
-        self._queue: list[tuple[float, int, Callable[[], None]]] = []
-        self._order = count()
-        self._retained: dict[str, bytes] = {}
-        self._broker_up = True
-        self._subscriptions: dict[str, list[list[str]]] = {}
-        self._filters: dict[tuple[str, ...], list[str]] = {}  # the same by filter, when asked for
-        self._routes: dict[str, list[str]] = {}  # topic -> subscribers, as far as asked for
+        self._nodes: dict[str, SimulatedNode] = {}
+        self._broker = SimulatedBroker()
 
-    # ------------------------------------------------------------ the scenario
+    # ------------------------------------------------------------- what happened
 
-    def add(
-        self,
-        identity: Identity,
-        build: Callable[[list[Answer]], Machine],
-        sections: Mapping[str, Section] | None = None,
-        *,
-        compute_s: float = 0.0005,
-        wall_offset_s: float = 0.0,
-    ) -> str:
-        """Add a node and start it; `build` makes its machine from the answers on its disk.
+    @property
+    def now_s(self) -> float:
+        return self.time.now_s
 
-        Its name, "<site>/<node>", is what the other methods take.
-        """
-        name = f"{identity.site}/{identity.node}"
-        self._nodes[name] = _Node(identity, build, sections or {}, compute_s, wall_offset_s)
-        self.start(name)
-        return name
+    @property
+    def answers(self) -> list[tuple[float, str, Answer]]:
+        """Answers as they were given: virtual time, node, answer."""
+        return self.journal.answers
 
-    def at(self, time_s: float, action: Callable[[], None]) -> None:
-        """Do something at a virtual time."""
-        heapq.heappush(self._queue, (time_s, next(self._order), action))
+    @property
+    def store(self) -> dict[tuple[str, int], Answer]:
+        """The database, by site and sample."""
+        return self.journal.store
 
-    def capture(self, name: str, frame: Captured) -> None:
-        """A frame now; nothing happens if the node is not running."""
-        node = self._nodes[name]
-        if node.machine is not None and not node.stalled:
-            self._handle(name, frame)
+    @property
+    def failures(self) -> list[str]:
+        """Exceptions of machines; must stay empty."""
+        return self.journal.failures
 
-    def start(self, name: str) -> None:
-        node = self._nodes[name]
-        node.machine = node.build(list(node.kept.values()))
-        node.stalled = False
-        if self._broker_up:
-            self._connect(name)
+    def node(self, name: str) -> SimulatedNode:
+        """A node by its name, "<site>/<node>"."""
+        return self._nodes[name]
 
-    def crash(self, name: str) -> None:
-        """SIGKILL: all but the disk is lost; the Will follows."""
-        node = self._nodes[name]
-        if node.machine is None:
-            return
-        node.machine = None
-        node.waiting.clear()
-        node.tick_s = node.crash_after = None
-        self._drop_link(name, self.network.will_after_s)
-
-    def crash_after(self, name: str, events: int) -> None:
-        """Crash in the moment in which the node would handle its next but `events`-th event."""
-        self._nodes[name].crash_after = events
-
-    def stall(self, name: str) -> None:
-        """SIGSTOP: the connection stays until the broker misses the keep-alive."""
-        node = self._nodes[name]
-        node.stalled = True
-        session = node.session
-
-        def broken() -> None:
-            if node.stalled and node.connected and node.session == session:
-                self._drop_link(name, 0.0)
-                node.waiting.append(Disconnected())
-
-        self.at(self.now_s + self.network.stall_will_after_s, broken)
-
-    def resume(self, name: str) -> None:
-        """SIGCONT: what arrived meanwhile is handled now."""
-        node = self._nodes[name]
-        node.stalled = False
-        waiting, node.waiting = node.waiting, []
-        for event in waiting:
-            self._handle(name, event)
-        if not node.connected and node.machine is not None and self._broker_up:
-            self._connect(name)
-
-    def broker(self, up: bool) -> None:
-        """The broker dies, forgetting everything, or comes back, forgetful."""
-        self._broker_up = up
-        if not up:
-            self._retained.clear()
-            self._subscriptions.clear()
-            self._subscriptions_changed()
-            for name, node in self._nodes.items():
-                if node.connected:
-                    node.connected = False
-                    self._handle(name, Disconnected())
-        else:
-            for name, node in self._nodes.items():
-                if node.machine is not None and not node.stalled:
-                    self._connect(name)
-
-    def run(self, until_s: float) -> None:
-        """Let virtual time pass."""
-        while self._queue and self._queue[0][0] <= until_s:
-            self.now_s, _, action = heapq.heappop(self._queue)
-            action()
-        self.now_s = until_s
+    def machine(self, name: str) -> Machine | None:
+        """The machine of a node; None where it is not running."""
+        return self._nodes[name].machine
 
     def counts(self) -> dict[str, int]:
         """The running machines' counts, summed."""
@@ -211,84 +98,181 @@ class Simulation:
         """Answers on the nodes' disks that no store has confirmed."""
         return {name: list(node.kept.values()) for name, node in self._nodes.items() if node.kept}
 
-    # -------------------------------------------------------------- the broker
+    # ------------------------------------------------------------ the scenario
 
-    def _connect(self, name: str) -> None:
+    def add(
+        self,
+        identity: Identity,
+        build: Build,
+        sections: Mapping[str, Section] | None = None,
+        *,
+        device: DeviceProfile | None = None,
+        costs: Costs | None = None,
+        cores: Cores | None = None,
+        wall_offset_s: float = 0.0,
+    ) -> str:
+        """Add a node and start it; `build` makes its machine from the answers on its disk.
+
+        `device` limits its link and its computing speed, `costs` says what its work takes, nodes
+        with the same `cores` share a computer. Its name, "<site>/<node>", is what the other
+        methods take.
+        """
+        node = SimulatedNode(
+            self,
+            identity,
+            build,
+            sections or {},
+            device=device,
+            costs=costs or Costs(),
+            cores=cores or Cores(),
+            wall_offset_s=wall_offset_s,
+        )
+        self._nodes[node.name] = node
+        self.start(node.name)
+        return node.name
+
+    def at(self, time_s: float, action: Callable[[], None]) -> None:
+        """Do something at a virtual time."""
+        self.time.at(time_s, action)
+
+    def run(self, until_s: float) -> None:
+        """Let virtual time pass."""
+        self.time.run(until_s)
+
+    def capture(self, name: str, frame: Captured) -> None:
+        """A frame now; nothing happens if the node is not running."""
+        if not self._nodes[name].stalled:
+            self._nodes[name].take(frame)
+
+    def publish(self, topic: Topic, message: Message) -> None:
+        """A message of somebody else, at the broker now."""
+        self._distribute(pack(topic, message))
+
+    def start(self, name: str) -> None:
+        self._nodes[name].start()
+        self.connect(name)
+
+    def crash(self, name: str) -> None:
+        """SIGKILL: all but the disk is lost; the Will follows."""
+        if self._nodes[name].machine is not None:
+            self._nodes[name].stop()
+            self._drop_link(name, self._will_after_s())
+
+    def crash_after(self, name: str, events: int) -> None:
+        """Crash in the moment in which the node would handle its next but `events`-th event."""
+        self._nodes[name].crash_after = events
+
+    def stall(self, name: str) -> None:
+        """SIGSTOP: the connection stays until the broker misses the keep-alive."""
         node = self._nodes[name]
-        if node.machine is None or node.connected:
+        node.stalled = True
+        session = node.session
+
+        def break_link() -> None:
+            if node.stalled and node.connected and node.session == session:
+                self._drop_link(name, 0.0)
+                node.take(Disconnected())
+
+        self.at(self.now_s + self.network.stall_will_after_s, break_link)
+
+    def resume(self, name: str) -> None:
+        """SIGCONT: what arrived meanwhile is handled now."""
+        self._nodes[name].resume()
+        self.connect(name)
+
+    def disconnect(self, name: str) -> None:
+        """The node's link breaks; the Will follows."""
+        if self._nodes[name].connected:
+            self._drop_link(name, self._will_after_s())
+            self._nodes[name].take(Disconnected())
+
+    def connect(self, name: str) -> None:
+        """The node connects, if it runs, is not connected, and the broker is there."""
+        node = self._nodes[name]
+        if node.machine is None or node.stalled or node.connected or not self._broker.up:
             return
-        node.session = int(self._generator.integers(1, 2**50))
+        node.session = session = int(self._generator.integers(1, 2**50))
         node.connected = True
-        filters = node.machine.subscriptions()
-        self._subscriptions[name] = [text.split("/") for text in filters]
-        self._subscriptions_changed()
-        self._publish(*self._status(node, "online", node.session), retain=True)
-        self._later(lambda: self._handle_if(name, node.session, Connected()))
-        for topic, payload in list(self._retained.items()):
-            if any(_matches(text, topic.split("/")) for text in self._subscriptions[name]):
-                self._deliver(name, topic, payload)
+        retained = self._broker.subscribe(name, node.machine.subscriptions())
+        self._distribute(node.identity.status("online", session))
+        self.later(partial(self._take_if, node, session, Connected()))
+        for packet in retained:
+            self._deliver(node, packet)
+
+    def broker(self, up: bool) -> None:
+        """The broker dies, forgetting everything, or comes back, forgetful."""
+        if up:
+            self._broker.up = True
+            for name in self._nodes:
+                self.connect(name)
+            return
+        self._broker.stop()
+        for node in self._nodes.values():
+            if node.connected:
+                node.connected = False
+                node.take(Disconnected())
+
+    # -------------------------------------------------------------- the network
+
+    def send(self, node: SimulatedNode, packet: Packet) -> None:
+        """A message of a node: through its uplink, then one hop to the broker."""
+        if not node.connected:
+            return
+        session, leaves_s = node.session, node.uplink.take(self.now_s, packet.wire_bytes)
+
+        def leave() -> None:
+            if node.connected and node.session == session:
+                arrive = partial(self._distribute, packet)
+                node.sent_s = self._travel(packet, arrive, node.sent_s)
+
+        self._when(leaves_s, leave)
+
+    def later(self, action: Callable[[], None]) -> None:
+        """Call `action` after one hop."""
+        self._hop(action)
+
+    def _will_after_s(self) -> float:
+        spread_s = self.network.will_spread_s
+        late_s = spread_s * self._generator.random() if spread_s else 0.0
+        return self.network.will_after_s + late_s
 
     def _drop_link(self, name: str, after_s: float) -> None:
         node = self._nodes[name]
-        if not node.connected:
-            return
-        node.connected = False
-        self._subscriptions.pop(name, None)
-        self._subscriptions_changed()
-        topic, payload = self._status(node, "lost", node.session)
-        self.at(self.now_s + after_s, lambda: self._publish(topic, payload, retain=True))
+        if node.connected:
+            node.connected = False
+            self._broker.unsubscribe(name)
+            will = node.identity.status("lost", node.session)
+            self.at(self.now_s + after_s, partial(self._distribute, will))
 
-    def _status(self, node: _Node, state: str, session: int) -> tuple[str, bytes]:
-        me = node.identity
-        status = Status(me.role, session, state, me.bundle, me.version)  # type: ignore[arg-type]
-        return str(Topic(me.site, Kind.STATUS, me.node)), encode(status)
+    def _distribute(self, packet: Packet) -> None:
+        """At the broker: pass on to everyone subscribed."""
+        for name in self._broker.publish(packet):
+            self._deliver(self._nodes[name], packet)
 
-    def _publish(self, topic: str, payload: bytes, *, retain: bool) -> None:
-        """At the broker: keep, and pass on to everyone subscribed."""
-        if not self._broker_up:
-            return
-        if retain:
-            self._retained[topic] = payload
-        if topic not in self._routes:
-            self._routes[topic] = self._route(topic.split("/"))
-        for name in self._routes[topic]:
-            self._deliver(name, topic, payload)
+    def _deliver(self, node: SimulatedNode, packet: Packet) -> None:
+        """One hop to the node, then through its downlink."""
+        received, session = unpack(packet.topic, packet.payload), node.session
 
-    def _route(self, topic: list[str]) -> list[str]:
-        """Who is subscribed. A thousand nodes have few different filters."""
-        if not self._filters:
-            for name, filters in self._subscriptions.items():
-                for text in filters:
-                    self._filters.setdefault(tuple(text), []).append(name)
-        lists = (names for text, names in self._filters.items() if _matches(text, topic))
-        matched = {name for names in lists for name in names}
-        return [name for name in self._subscriptions if name in matched] if matched else []
+        def arrive() -> None:
+            passed_s = node.downlink.take(self.now_s, packet.wire_bytes)
+            self._when(passed_s, partial(self._take_if, node, session, received))
 
-    def _subscriptions_changed(self) -> None:
-        self._filters.clear()
-        self._routes.clear()
+        node.received_s = self._travel(packet, arrive, node.received_s)
 
-    def _deliver(self, name: str, topic: str, payload: bytes) -> None:
-        session = self._nodes[name].session
-        parsed = topics.parse(topic)
-        received = Received(
-            parsed,
-            decode(parsed.kind, payload),
-            publish_bytes(topic, len(payload), parsed.kind.value.qos),
-        )
-        node = self._nodes[name]
-        action = partial(self._handle_if, name, session, received)
-        node.heard_s = self._travel(parsed.kind, action, node.heard_s)
+    def _take_if(self, node: SimulatedNode, session: int, event: Event) -> None:
+        """A delivery reaches only the connection that it was meant for."""
+        if node.connected and node.session == session:
+            node.take(event)
 
-    def _travel(self, kind: Kind, action: Callable[[], None], last_s: float) -> float:
+    def _travel(self, packet: Packet, action: Callable[[], None], last_s: float) -> float:
         """One hop. State (QoS 1) arrives, and in the order in which it was sent: the time of the
         last one. Data may do neither."""
-        if kind.value.qos == 0:
-            self._later(action, lossy=True)
+        if packet.qos == 0 or not self.network.reliable:
+            self._hop(action, lossy=True)
             return last_s
-        return self._later(action, not_before_s=last_s)
+        return self._hop(action, not_before_s=last_s)
 
-    def _later(
+    def _hop(
         self, action: Callable[[], None], *, lossy: bool = False, not_before_s: float = 0.0
     ) -> float:
         """After one hop; when that is."""
@@ -305,97 +289,9 @@ class Simulation:
         self.at(arrival_s, action)
         return arrival_s
 
-    # --------------------------------------------------------------- the nodes
-
-    def _handle_if(self, name: str, session: int, event: Event) -> None:
-        """A delivery reaches only the connection that it was meant for."""
-        node = self._nodes[name]
-        if node.connected and node.session == session:
-            self._handle(name, event)
-
-    def _handle(self, name: str, event: Event) -> None:
-        node = self._nodes[name]
-        if node.machine is None:
-            return
-        if node.stalled:
-            node.waiting.append(event)
-            return
-        if node.crash_after is not None:
-            node.crash_after -= 1
-            if node.crash_after < 0:
-                self.crash(name)
-                return
-        self.delivered += 1
-        now = Now(self.now_s, self.WALL_S + self.now_s + node.wall_offset_s)
-        try:
-            effects = node.machine.handle(event, now)
-        except Exception as error:  # recorded, for a test to show
-            self.failures.append(f"{name}: {type(event).__name__}: {error!r}")
-            return
-        for effect in effects:
-            self._perform(name, node, effect)
-        self._schedule_tick(name, node)
-
-    def _schedule_tick(self, name: str, node: _Node) -> None:
-        due_s = node.machine.deadline_s() if node.machine else None
-        if due_s is None or (node.tick_s is not None and node.tick_s <= due_s):
-            return
-        node.tick_s = due_s = max(due_s, self.now_s)
-
-        def tick() -> None:
-            if node.tick_s == due_s:
-                node.tick_s = None
-                if node.stalled:
-                    node.waiting.append(Tick())
-                else:
-                    self._handle(name, Tick())
-
-        self.at(due_s, tick)
-
-    def _perform(self, name: str, node: _Node, effect: Effect) -> None:
-        machine = node.machine
-        match effect:
-            case Publish(topic, message):
-                if isinstance(message, Answer):
-                    self.answers.append((self.now_s, topic.site, message))
-                if node.connected:
-                    text, payload = str(topic), encode(message)
-                    retain = topic.kind.value.retain
-                    send = partial(self._publish, text, payload, retain=retain)
-                    node.told_s = self._travel(topic.kind, send, node.told_s)
-            case Compute():
-                outputs = node.sections[effect.section](effect.inputs)
-
-                def computed() -> None:
-                    if node.machine is machine:
-                        self._handle(name, Computed(effect.job, outputs))
-
-                self.at(self.now_s + node.compute_s, computed)
-            case Load(section):
-                self.at(self.now_s + node.compute_s, lambda: self._loaded(name, machine, section))
-            case Keep(answer):
-                if not node.connected:
-                    self.answers.append((self.now_s, node.identity.site, answer))
-                node.kept[answer.sample] = answer
-            case Forget(samples):
-                for sample in samples:
-                    node.kept.pop(sample, None)
-            case Save(answers):
-                for site, answer in answers:
-                    old = self.store.get((site, answer.sample))
-                    self.store[site, answer.sample] = better(old, answer) if old else answer
-                self._later(lambda: self._handle(name, Saved(answers)))
-            case Log():
-                self.logs.append((self.now_s, name, effect))
-
-    def _loaded(self, name: str, machine: Machine | None, section: str) -> None:
-        node = self._nodes[name]
-        if node.machine is machine:
-            self._handle(name, Loaded(section, section in node.sections))
-
-
-def _matches(text: Sequence[str], topic: Sequence[str]) -> bool:
-    """MQTT's '+' wildcard, all that we subscribe with."""
-    return len(text) == len(topic) and all(
-        want in ("+", part) for want, part in zip(text, topic, strict=True)
-    )
+    def _when(self, time_s: float, action: Callable[[], None]) -> None:
+        """At a time that may be now."""
+        if time_s > self.now_s:
+            self.at(time_s, action)
+        else:
+            action()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ddnn.core.device import DeviceProfile
 from ddnn.exits.cloud_node import CloudNode
 from ddnn.exits.device_node import DeviceNode
 from ddnn.exits.edge_node import EdgeNode
@@ -14,7 +15,8 @@ from ddnn.exits.manifest import Manifest
 from ddnn.exits.timing import Timing
 from ddnn.protocol.machine import Captured, Machine
 from ddnn.protocol.topics import EVERYWHERE
-from ddnn.runtime.loop import Identity
+from ddnn.runtime.identity import Identity
+from ddnn.runtime.lanes import Costs
 from ddnn.runtime.simulation import Network, Simulation
 from tests.simulation.made import BUNDLE, CLASSES, IMAGE
 
@@ -67,10 +69,12 @@ def build(
     skew_s: float = 0.0,
     timing: Timing = TIMING,
     wrap: Callable[[Machine], Machine] = lambda edge: edge,
+    device: DeviceProfile | None = None,
+    costs: Costs | None = None,
 ) -> Scenario:
     """Broker, one cloud for all sites, per site the hierarchy's edges and devices.
 
-    wrap: makes of an edge's machine the one that runs.
+    wrap: makes of an edge's machine the one that runs. device, costs: of every node.
     """
     generator = np.random.default_rng(seed)
     simulation = Simulation(np.random.default_rng(seed + 1), network)
@@ -80,6 +84,8 @@ def build(
         Identity(cloud_at, "cloud", "cloud", BUNDLE, ""),
         lambda pending: CloudNode(served, "cloud", BUNDLE, manifest, timing),
         {"cloud": sections["cloud"]},
+        device=device,
+        costs=costs,
     )
     for site in sites:
         for group in hierarchy.edges:
@@ -89,14 +95,18 @@ def build(
                     EdgeNode(site, edge, BUNDLE, manifest, timing, pending)
                 ),
                 sections,
+                device=device,
+                costs=costs,
             )
-        for i, device in enumerate(hierarchy.devices):
+        for i, node in enumerate(hierarchy.devices):
             simulation.add(
-                Identity(site, device, "device", BUNDLE, ""),
-                lambda pending, site=site, device=device: DeviceNode(
-                    site, device, BUNDLE, manifest, timing, pending
+                Identity(site, node, "device", BUNDLE, ""),
+                lambda pending, site=site, node=node: DeviceNode(
+                    site, node, BUNDLE, manifest, timing, pending
                 ),
                 sections,
+                device=device,
+                costs=costs,
                 wall_offset_s=skew_s * i,
             )
     images = generator.integers(0, 256, (samples, len(hierarchy.devices), *IMAGE), np.uint8)

@@ -19,7 +19,8 @@ from ddnn.core.files import BundleFile
 from ddnn.core.section import Section
 from ddnn.machines.worker import WorkerNode, section_of
 from ddnn.protocol.messages import OffloadState
-from ddnn.runtime.loop import Identity
+from ddnn.runtime.identity import Identity
+from ddnn.runtime.lanes import Costs
 from ddnn.runtime.simulation import Network, Simulation
 from tests.simulation.made import (
     BUNDLE,
@@ -175,11 +176,11 @@ class Run:
             Identity("home", name, "worker", BUNDLE, ""),
             lambda pending: self.site.worker(name),
             shards or self.site.shards,
-            compute_s=compute_s,
+            costs=Costs(any_section_s=compute_s),
         )
 
     def machine(self, name: str):
-        return self.simulation._nodes[f"home/{name}"].machine
+        return self.simulation.machine(f"home/{name}")
 
     @property
     def sharing(self) -> OffloadState:

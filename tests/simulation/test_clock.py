@@ -11,7 +11,7 @@ from ddnn.exits.edge_node import EdgeNode
 from ddnn.machines.clock import SiteClock
 from ddnn.machines.composite import CompositeMachine
 from ddnn.protocol.machine import Now
-from ddnn.runtime.loop import Identity
+from ddnn.runtime.identity import Identity
 from ddnn.runtime.simulation import Network, Simulation
 from tests.simulation.made import BUNDLE, hierarchy_of, manifest_of, sections_of
 from tests.simulation.scenario import PERIOD_S, TIMING

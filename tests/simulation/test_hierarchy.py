@@ -156,7 +156,7 @@ def test_lossy_network_and_random_crashes(seed):
 
 
 def restart(simulation, name):
-    node = simulation._nodes[name]
+    node = simulation.node(name)
     if node.machine is None:
         simulation.start(name)
     node.crash_after = None
@@ -178,7 +178,7 @@ def test_same_seed_same_run():
     def run():
         scenario = build(manifest, sections_of(manifest), network=network, samples=30)
         scenario.run()
-        return scenario.simulation.answers, scenario.simulation.delivered
+        return scenario.simulation.answers, scenario.simulation.journal.handled
 
     assert run() == run()
 

@@ -15,6 +15,7 @@ import pytest
 from ddnn.coding.code import Code
 from ddnn.machines.gather import SETTLE_S
 from ddnn.protocol.messages import Answer
+from ddnn.runtime.lanes import Costs
 from ddnn.runtime.simulation import Network
 from tests.simulation.made import reference
 from tests.simulation.scenario import PERIOD_S, TIMING
@@ -297,7 +298,7 @@ def test_workers_that_are_always_too_late_are_not_waited_for():
     """Slower than the time-out: after two samples the edge computes at once."""
     run = site().run_of(network=STEADY)
     for name in ("worker1", "worker2", "worker3"):
-        run.simulation._nodes[f"home/{name}"].compute_s = 3 * TIMEOUT_S
+        run.simulation.node(f"home/{name}").costs = Costs(any_section_s=3 * TIMEOUT_S)
     run.scenario.run()
     assert_equal(run, uncoded())
     waited = latencies(run, range(SAMPLES)) > TIMEOUT_S
@@ -361,19 +362,11 @@ def test_spares_alone_will_do():
 
 
 @pytest.mark.parametrize("what", ["edge crashes", "broker dies"])
-def test_after_an_outage_the_workers_go_on(what, monkeypatch):
+def test_after_an_outage_the_workers_go_on(what):
     """They keep their pieces: nothing is loaded again, spares included."""
     run = site().run_of()
     run.add("spare1")
     run.simulation.crash("home/worker5")
-    loaded = []
-    original = run.simulation._loaded
-
-    def counted(name, machine, section):
-        loaded.append((run.simulation.now_s, name, section))
-        original(name, machine, section)
-
-    monkeypatch.setattr(run.simulation, "_loaded", counted)
     down_s, up_s = START_S + 1.0, START_S + 1.3
     if what == "edge crashes":
         run.simulation.at(down_s, lambda: run.simulation.crash(f"home/{EDGE}"))
@@ -385,6 +378,7 @@ def test_after_an_outage_the_workers_go_on(what, monkeypatch):
     assert run.store.keys() == uncoded().keys()
     assert_equal(run, uncoded(), [*range(9), *range(15, SAMPLES)])
     assert run.sharing.live_pieces == 6
+    loaded = run.simulation.journal.loaded
     planned = [entry for entry in loaded if entry[0] > down_s and entry[1] != "home/spare1"]
     assert planned == []
     after = sum(uncoded()[n].exit != "local" for n in range(14, SAMPLES))
@@ -431,7 +425,7 @@ def test_same_seed_same_run():
         run = site().run_of(network=Network(loss=0.02, duplication=0.05, reordering=0.1))
         run.at(START_S + 0.7, "crash", "worker2")
         run.scenario.run()
-        return run.simulation.answers, run.simulation.delivered, run.sharing
+        return run.simulation.answers, run.simulation.journal.handled, run.sharing
 
     assert once() == once()
 
@@ -448,7 +442,7 @@ def lying(site: Site, factor: float = 1.5):
 
 def test_a_liar_is_found_and_left_out_until_it_starts_anew():
     run = site().run_of()
-    liar = run.simulation._nodes["home/worker2"]
+    liar = run.simulation.node("home/worker2")
     truth, liar.sections = liar.sections, lying(run.site)
     seen = {}
     run.simulation.at(START_S + 1.5, lambda: seen.update(found=run.sharing))
@@ -473,7 +467,7 @@ def test_a_liar_that_one_parity_cannot_name_is_not_believed():
     """A contradiction is seen and nobody can be blamed: the edge computes itself, for as long as
     the answers contradict each other."""
     run = site("parity").run_of()
-    run.simulation._nodes["home/worker2"].sections = lying(run.site)
+    run.simulation.node("home/worker2").sections = lying(run.site)
     run.scenario.run()
     deep = [n for n in range(SAMPLES) if uncoded("parity")[n].exit != "local"]
     assert_equal(run, uncoded("parity"), range(deep[1], SAMPLES))
@@ -485,7 +479,7 @@ def test_a_bit_that_flipped_once_costs_little():
     """After a while without a contradiction the answers are believed again."""
     site = Site(CODES["parity"]())
     run = site.run_of(samples=160)
-    node = run.simulation._nodes["home/worker2"]
+    node = run.simulation.node("home/worker2")
     truth, node.sections = node.sections, lying(site)
 
     def mend():
@@ -504,7 +498,7 @@ def test_a_worker_whose_section_fails_is_as_good_as_dead():
     broken = {
         name: lambda arrays: {"z": np.full(10, np.nan, np.float32)} for name in run.site.shards
     }
-    run.simulation._nodes["home/worker3"].sections = broken
+    run.simulation.node("home/worker3").sections = broken
     for each in (run, plain):
         each.scenario.run()
     assert_equal(run, uncoded())

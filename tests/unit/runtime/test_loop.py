@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ddnn.errors import DdnnError, LinkError, SectionError
+from ddnn.errors import DdnnError, LinkError, LocalProtocolError, SectionError
+from ddnn.machines.composite import CompositeMachine
+from ddnn.machines.observer import Observer
 from ddnn.protocol import topics
 from ddnn.protocol.codec import decode, encode
 from ddnn.protocol.machine import (
@@ -40,7 +42,10 @@ from ddnn.protocol.machine import (
 from ddnn.protocol.messages import Answer, Escalate, Scores, Stats, Status, Tensor, Thresholds
 from ddnn.protocol.topics import Kind, Topic
 from ddnn.runtime import loop as module
-from ddnn.runtime.loop import Identity, Loop
+from ddnn.runtime import sections as sections_module
+from ddnn.runtime.host import Resources
+from ddnn.runtime.identity import Identity
+from ddnn.runtime.loop import TRANSITIONS, Loop, LoopState, State
 from ddnn.runtime.service import run_until_signal
 from ddnn.runtime.transport import Arrived, LinkDown, LinkEvent, LinkUp
 
@@ -153,7 +158,11 @@ class Running:
     def __init__(self, **options: Any) -> None:
         self.machine, self.transport = MadeMachine(), MadeTransport()
         options.setdefault("stats_every_s", 1000.0)
-        self.loop = Loop(ME, self.machine, self.transport, **options)
+        observer = options.pop("observer", None)
+        machine = CompositeMachine(observer, self.machine) if observer else self.machine
+        named = ("sections", "load", "answer_log", "save")
+        resources = Resources(**{name: options.pop(name) for name in named if name in options})
+        self.loop = Loop(ME, machine, self.transport, resources, **options)
 
     def start(self) -> Running:
         self.loop.start()
@@ -235,6 +244,36 @@ def test_close_says_that_it_stopped(make: Callable[..., Running]) -> None:
     topic, payload = node.transport.last_words
     assert topic == STATUS
     assert decode(Kind.STATUS, payload) == Status("device", 77, "stopped", "ab12cd34", "0")
+
+
+def test_the_states_of_a_loop(make: Callable[..., Running]) -> None:
+    node = make()
+    assert node.loop.link.state is State.NEW
+    node.start()
+    node.settle()
+    assert node.loop.link.state is State.DISCONNECTED
+    node.transport.happen(LinkUp(1))
+    node.settle()
+    assert node.loop.link.state is State.CONNECTED
+    node.loop.close()
+    assert node.loop.link.state is State.STOPPED
+    with pytest.raises(LinkError, match="stopped"):
+        node.loop.publish(Publish(Topic("home", Kind.ANSWER), ANSWER))
+
+
+@pytest.mark.parametrize("before", State)
+@pytest.mark.parametrize("after", State)
+def test_forbidden_transitions_raise(
+    make: Callable[..., Running], before: State, after: State
+) -> None:
+    loop = make().loop
+    loop.link = LoopState(before, 0.0)
+    if after in TRANSITIONS[before]:
+        loop._enter(after)
+        assert loop.link.state is after
+    else:
+        with pytest.raises(LocalProtocolError, match=f"{before.value} cannot be {after.value}"):
+            loop._enter(after)
 
 
 # ---------------------------------------------------------------- what arrives
@@ -400,7 +439,7 @@ class SlowSection:
 
     def __call__(self, inputs: Any) -> dict[str, Any]:
         if not inputs["x"][0]:
-            time.sleep(2 * module.INLINE_S)
+            time.sleep(2 * sections_module.INLINE_S)
             return {}
         self.thread = threading.current_thread().name
         self.entered.set()
@@ -452,17 +491,16 @@ def test_a_section_that_fails_is_told_to_the_machine(
 
 
 def test_answers_are_written_down_before_they_are_published(make: Callable[..., Running]) -> None:
-    node = make()
     order: list[object] = []
 
-    class Log:
+    class Disk:
         def keep(self, answer: Answer) -> None:
             order.append(answer)
 
         def forget(self, samples: Any) -> None:
             order.append(list(samples))
 
-    node.loop._answer_log = Log()
+    node = make(answer_log=Disk())
     publish = node.transport.publish
     node.transport.publish = lambda *what: (order.append("published"), publish(*what))[1]
     node.machine.react = lambda event: (
@@ -518,7 +556,7 @@ def test_statistics_are_published(make: Callable[..., Running]) -> None:
 
 def test_observers_see_every_event_before_the_machine(make: Callable[..., Running]) -> None:
     seen: list[Event] = []
-    node = make(observe=seen.append).start()
+    node = make(observer=Observer(seen.append)).start()
     node.transport.happen(LinkUp(1))
     node.settle()
     assert seen == [event for event, _ in node.machine.events]
@@ -592,7 +630,7 @@ def test_others_may_send_through_the_loop_but_not_without_a_broker(
 
 
 def test_announcements_are_retained_and_made_at_every_connect(make: Callable[..., Running]) -> None:
-    node = make(announce=[("homeassistant/x/config", b"{}")]).start()
+    node = make(announcements=[("homeassistant/x/config", b"{}")]).start()
     for session in (1, 2):
         node.transport.happen(LinkUp(session))
         node.settle()
@@ -601,7 +639,10 @@ def test_announcements_are_retained_and_made_at_every_connect(make: Callable[...
 
 
 def test_statistics_say_what_else_runs_in_the_process(make: Callable[..., Running]) -> None:
-    node = make(stats_every_s=0.02, report=lambda: ({"frames": 7}, {"camera_up": 1.0})).start()
+    node = make(
+        stats_every_s=0.02,
+        observer=Observer(None, lambda: {"frames": 7}, lambda: {"camera_up": 1.0}),
+    ).start()
     topic = str(Topic("home", Kind.STATS, "cam1"))
     until(lambda: any(t == topic for t, *_ in node.transport.published))
     (payload, *_) = [p for t, p, *_ in node.transport.published if t == topic]
@@ -632,7 +673,7 @@ class Example:
 def test_a_section_without_work_proves_that_it_can(
     make: Callable[..., Running], monkeypatch: pytest.MonkeyPatch, slow: bool
 ) -> None:
-    monkeypatch.setattr("ddnn.runtime.loop.PROVE_S", 0.0)
+    monkeypatch.setattr("ddnn.runtime.sections.PROVE_S", 0.0)
     section = Example(slow=slow)
     node = make(sections={"cam1": section}, stats_every_s=0.02).start()
     until(lambda: section.runs > 5)  # three of them to warm up
@@ -644,7 +685,7 @@ def test_a_section_without_work_proves_that_it_can(
 def test_a_broken_section_is_not_taken_for_a_working_one(
     make: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ddnn.runtime.loop.PROVE_S", 0.0)
+    monkeypatch.setattr("ddnn.runtime.sections.PROVE_S", 0.0)
     section = Example(fails=True)
     node = make(sections={"cam1": section}, stats_every_s=0.02).start()
     until(lambda: section.runs > 3)

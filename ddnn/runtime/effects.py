@@ -1,0 +1,59 @@
+"""The interpreter of effects: what a machine asks for, performed by a host.
+
+A host is where a machine runs: a node's loop with sockets, threads and files, or a node of the
+simulation in virtual time. `perform` is the only place that matches effects, so that both hosts
+perform the same ones: a new effect is one row here and one method of `Host`, and mypy and the tests
+refuse a host without it.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, assert_never
+
+from ddnn.protocol.machine import (
+    Compute,
+    Effect,
+    Forget,
+    Keep,
+    Load,
+    Log,
+    Publish,
+    Save,
+    Unload,
+)
+
+
+class Host(Protocol):
+    """Performs the effects of one machine; the events that follow go back to the machine."""
+
+    def publish(self, effect: Publish) -> None: ...
+    def compute(self, effect: Compute) -> None: ...
+    def load(self, effect: Load) -> None: ...
+    def unload(self, effect: Unload) -> None: ...
+    def keep(self, effect: Keep) -> None: ...
+    def forget(self, effect: Forget) -> None: ...
+    def save(self, effect: Save) -> None: ...
+    def log(self, effect: Log) -> None: ...
+
+
+def perform(effect: Effect, host: Host) -> None:
+    """Let the host perform one effect."""
+    match effect:
+        case Publish():
+            host.publish(effect)
+        case Compute():
+            host.compute(effect)
+        case Load():
+            host.load(effect)
+        case Unload():
+            host.unload(effect)
+        case Keep():
+            host.keep(effect)
+        case Forget():
+            host.forget(effect)
+        case Save():
+            host.save(effect)
+        case Log():
+            host.log(effect)
+        case _:
+            assert_never(effect)

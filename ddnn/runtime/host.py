@@ -1,0 +1,114 @@
+"""The host of a machine on a real node: a broker connection, sections, a file and a database."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ddnn.core.section import Section
+from ddnn.protocol.machine import (
+    Compute,
+    Computed,
+    Event,
+    Forget,
+    Keep,
+    Load,
+    Log,
+    Publish,
+    Save,
+    Saved,
+    Unload,
+)
+from ddnn.protocol.messages import Answer
+from ddnn.runtime.packets import pack
+from ddnn.runtime.sections import Ready, SectionRunner
+from ddnn.runtime.transport import Transport
+
+log = logging.getLogger(__name__)
+
+
+class AnswerLog(Protocol):
+    """Where answers are kept until they are confirmed. Both raise OSError where the disk fails."""
+
+    def keep(self, answer: Answer) -> None: ...
+    def forget(self, samples: Sequence[int]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a node has besides its connection; every one may be missing.
+
+    `load` makes the section of a Load effect, in another thread.
+    `save` takes the answers of a Save effect and a function to call once they are stored.
+    """
+
+    sections: Mapping[str, Section] = field(default_factory=dict)
+    load: Callable[[str], Section] | None = None
+    answer_log: AnswerLog | None = None
+    save: Callable[[Save, Callable[[Saved], None]], None] | None = None
+
+
+class NodeHost:
+    """Performs effects in the machine's thread; see ddnn.runtime.effects.Host.
+
+    Events that follow at once stand in `results`; `deliver` takes later ones, from any thread.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        resources: Resources,
+        deliver: Callable[[Computed | Ready | Saved], None],
+    ) -> None:
+        self.counts: Counter[str] = Counter()
+        self.results: list[Event] = []
+        self.sections = SectionRunner(resources.sections, resources.load, deliver)
+        self._transport, self._deliver = transport, deliver
+        self._answer_log, self._save = resources.answer_log, resources.save
+
+    def publish(self, effect: Publish) -> None:
+        packet = pack(effect.topic, effect.message)
+        self.counts["messages_sent"] += 1
+        self.counts["bytes_sent"] += packet.wire_bytes
+        self._transport.publish(*packet)
+
+    def compute(self, effect: Compute) -> None:
+        computed = self.sections.compute(effect)
+        if computed is not None:
+            self.results.append(computed)
+
+    def load(self, effect: Load) -> None:
+        self.sections.load(effect.section)
+
+    def unload(self, effect: Unload) -> None:
+        self.sections.unload(effect.section)
+
+    def keep(self, effect: Keep) -> None:
+        if self._answer_log is not None:
+            with self._disk():
+                self._answer_log.keep(effect.answer)
+
+    def forget(self, effect: Forget) -> None:
+        if self._answer_log is not None:
+            with self._disk():
+                self._answer_log.forget(effect.samples)
+
+    def save(self, effect: Save) -> None:
+        if self._save is not None:
+            self._save(effect, self._deliver)
+
+    def log(self, effect: Log) -> None:
+        log.log(getattr(logging, effect.level.upper()), effect.message, *effect.arguments)
+
+    @contextmanager
+    def _disk(self) -> Iterator[None]:
+        """A full disk costs the answers' safety from crashes, not the answers."""
+        try:
+            yield
+        except OSError as error:
+            self.counts["answer_log_failed"] += 1
+            log.error("answers are not on disk: %s", error)

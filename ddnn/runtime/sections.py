@@ -1,0 +1,135 @@
+"""The sections that a node runs: fast ones in the machine's thread, slow ones in threads."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from ddnn.core.section import Arrays, Section
+from ddnn.protocol.machine import Compute, Computed, Loaded
+
+log = logging.getLogger(__name__)
+
+INLINE_S = 0.002  # a section faster than this runs in the machine's thread: a hand-over costs more
+PROVE_S = 10.0  # after so long without work a section runs on its example: does it still work?
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A section that was loaded in another thread; None where that failed."""
+
+    name: str
+    section: Section | None
+    slow: bool = False
+
+
+class SectionRunner:
+    """Sections by name. The machine's thread calls every method.
+
+    `deliver` takes, from any thread, the results of slow sections and what was loaded.
+    """
+
+    def __init__(
+        self,
+        sections: Mapping[str, Section],
+        load: Callable[[str], Section] | None,
+        deliver: Callable[[Computed | Ready], None],
+    ) -> None:
+        self.inferred_s: float | None = None  # monotonic time of the last inference that succeeded
+        self._sections = dict(sections)
+        self._slow: set[str] = set()
+        self._lent: set[str] = set()  # those loaded for others
+        self._load, self._deliver = load, deliver
+        # One thread for this node's own slow sections, one for what it computes for others.
+        self._pools: dict[bool, ThreadPoolExecutor] = {}
+
+    def measure(self) -> None:
+        """Find out which sections are slow."""
+        self._slow = {name for name, section in self._sections.items() if self._is_slow(section)}
+
+    def compute(self, effect: Compute) -> Computed | None:
+        """The result, or None where a slow section delivers it later."""
+        if effect.section not in self._slow:
+            return self._run(effect)
+        self._pool(effect.lent).submit(lambda: self._deliver(self._run(effect)))
+        return None
+
+    def load(self, name: str) -> None:
+        """Load a section in another thread; what comes of it is delivered."""
+        self._pool(lent=True).submit(lambda: self._deliver(self._make_ready(name)))
+
+    def add(self, ready: Ready) -> Loaded:
+        """Take over a section that was loaded."""
+        if ready.section is not None:
+            self._sections[ready.name] = ready.section
+            self._lent.add(ready.name)
+            (self._slow.add if ready.slow else self._slow.discard)(ready.name)
+        return Loaded(ready.name, ready.section is not None)
+
+    def unload(self, name: str) -> None:
+        self._sections.pop(name, None)
+
+    def prove(self, now_s: float) -> None:
+        """Run sections that had no work for a while, so that a failure shows."""
+        if self.inferred_s is not None and now_s - self.inferred_s < PROVE_S:
+            return
+        for name, section in self._sections.items():
+            inputs: Arrays = getattr(section, "example", dict)()
+            if inputs:
+                effect = Compute(("prove", 0), name, inputs)
+                if name in self._slow:
+                    self._pool(name in self._lent).submit(self._run, effect)
+                else:
+                    self._run(effect)
+
+    def close(self) -> None:
+        for pool in self._pools.values():
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _run(self, effect: Compute) -> Computed:
+        try:
+            outputs = self._sections[effect.section](effect.inputs)
+            self.inferred_s = time.monotonic()
+            return Computed(effect.job, outputs)
+        except Exception as error:  # whatever a section raises: the machine must hear of it
+            log.error("section %s failed: %s: %s", effect.section, type(error).__name__, error)
+            return Computed(effect.job, None)
+
+    def _make_ready(self, name: str) -> Ready:
+        if self._load is None:
+            return Ready(name, None)
+        try:
+            section = self._load(name)
+            return Ready(name, section, self._is_slow(section))
+        except Exception as error:  # a wrong file, or whatever else: the machine must hear of it
+            log.error("section %s not loaded: %s", name, error)
+            return Ready(name, None)
+
+    def _is_slow(self, section: Section) -> bool:
+        """Measured once warm."""
+        inputs: Arrays = getattr(section, "example", dict)()
+        took_s = 0.0
+        for _ in range(3 if inputs else 0):
+            started_s = time.perf_counter()
+            section(inputs)
+            self.inferred_s = time.monotonic()
+            took_s = time.perf_counter() - started_s
+        return took_s > INLINE_S
+
+    def _pool(self, lent: bool) -> ThreadPoolExecutor:
+        if lent not in self._pools:
+            name = "lent" if lent else "section"
+            self._pools[lent] = ThreadPoolExecutor(1, name, be_nice if lent else None)
+        return self._pools[lent]
+
+
+def be_nice() -> None:
+    """Let the other threads of the machine go first (Linux counts niceness by thread)."""
+    with contextlib.suppress(OSError, AttributeError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
