@@ -40,9 +40,7 @@ from device_app.capture import Capture, Samples, Sink, live, no_counts, stored
 from device_app.picture import Image, MotionGate, parse_roi, scaled
 from device_app.sources import PREPARED, Uri, open_camera, open_source, parse_uri, require_libraries
 from device_app.ticks import Clock
-
-if TYPE_CHECKING:
-    from device_app.lend import Lending
+from device_app.worker import Worker, open_worker
 
 log = logging.getLogger(__name__)
 
@@ -151,11 +149,11 @@ def check(settings: DeviceSettings) -> None:
     """Raise a DdnnError where `run` could not start, or the source gives no frame now."""
     settings.check_files()
     if not settings.has_source:
-        check_lending(settings, load_worker(settings))
+        check_worker(settings, load_worker(settings))
         return
     bundle = load(settings)
     if settings.lend == "on":
-        check_lending(settings, bundle.id)
+        check_worker(settings, bundle.id)
     require_libraries(parse_uri(settings.uri).kind, imported=True)
     click.echo(first_frame(settings, bundle.manifest.image_shape, view_of(settings, bundle)))
 
@@ -173,19 +171,22 @@ def run(settings: DeviceSettings) -> None:
     )
     clock = SiteClock(settings.site, settings.node)
     counts = no_counts()
-    lending = lending_of(settings, bundle.id) if settings.lend == "on" else None
-    observe = lending.observe if lending else None
+    worker = open_worker_node(settings, bundle.id) if settings.lend == "on" else None
     loop = Loop(
         Identity(settings.site, settings.node, "device", bundle.id, ddnn_version()),
         CompositeMachine(
-            Observer(observe, lambda: counts, lambda: capture.gauges()),
+            Observer(None, lambda: counts, lambda: capture.gauges()),
             OnSiteTime(device, clock),
             clock,
-            *([lending.machine] if lending else []),
+            *([worker.machine] if worker else []),
         ),
         MqttTransport.of(settings),
-        Resources(bundle.sections, lending.load if lending else None, answers),
-        announcements=[] if lending else [lends_nothing(settings)],
+        (
+            Resources(dict(bundle.sections), worker.load, worker.find_plan, answers)
+            if worker
+            else Resources(dict(bundle.sections), answer_log=answers)
+        ),
+        announcements=[] if worker else [withdraw_offer(settings)],
         stats_every_s=settings.stats_every_s,
     )
     capture = open_capture(
@@ -198,26 +199,26 @@ def run(settings: DeviceSettings) -> None:
         capture.close()
 
 
-def check_lending(settings: DeviceSettings, bundle: str) -> None:
-    lending = lending_of(settings, bundle)
-    lending.check()
-    click.echo(lending.says)
+def check_worker(settings: DeviceSettings, bundle: str) -> None:
+    worker = open_worker_node(settings, bundle)
+    worker.check()
+    click.echo(worker.summary)
 
 
-def lends_nothing(settings: DeviceSettings) -> tuple[str, bytes]:
-    """Retained, in the place of what this node may have lent before."""
-    return str(Topic(settings.site, Kind.OFFER, settings.node)), encode(WorkerOffer("", []))
+def withdraw_offer(settings: DeviceSettings) -> tuple[str, bytes]:
+    """A retained message in the place of what this node may have offered before."""
+    return str(Topic(settings.site, Kind.OFFER, settings.node)), encode(WorkerOffer({}))
 
 
 def run_worker(settings: DeviceSettings) -> None:
-    """A node without a camera, that only lends."""
+    """Run a node without a camera, which only works for others."""
     bundle = load_worker(settings)
-    lending = lending_of(settings, bundle)
+    worker = open_worker_node(settings, bundle)
     loop = Loop(
         Identity(settings.site, settings.node, "worker", bundle, ddnn_version()),
-        CompositeMachine(Observer(lending.observe), lending.machine),
+        worker.machine,
         MqttTransport.of(settings),
-        Resources(load=lending.load),
+        Resources(load=worker.load, find_plan=worker.find_plan),
         stats_every_s=settings.stats_every_s,
     )
     run_until_signal(loop, Notifier())
@@ -235,14 +236,10 @@ def load_worker(settings: DeviceSettings) -> str:
     return bundle
 
 
-def lending_of(settings: DeviceSettings, bundle: str) -> Lending:
-    try:
-        from device_app.lend import open_lending  # needs scipy, which only lenders install
-    except ImportError as error:
-        raise ConfigError(f"--lend on needs scipy ({error}): pip install 'ddnn[coding]'") from None
-    lending = open_lending(settings, settings.plan, bundle)
-    log.info("%s", lending.says)
-    return lending
+def open_worker_node(settings: DeviceSettings, bundle: str) -> Worker:
+    worker = open_worker(settings, settings.plan, bundle)
+    log.info("%s", worker.summary)
+    return worker
 
 
 def load(settings: DeviceSettings) -> Bundle:

@@ -4,35 +4,34 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import click
 import msgspec
 
 from ddnn.adapters.litert import LiteRtSection
+from ddnn.adapters.matrices import load_section
 from ddnn.adapters.mqtt import MqttTransport
+from ddnn.core.plan import PieceKey, Plan
 from ddnn.core.section import Section
 from ddnn.errors import ConfigError
 from ddnn.exits.edge_node import EdgeNode
 from ddnn.exits.manifest import Manifest
-from ddnn.machines.composite import CompositeMachine
-from ddnn.machines.observer import Observer
+from ddnn.machines.offload_node import OffloadNode
 from ddnn.protocol.home_assistant import discovery, require_prefix
-from ddnn.protocol.machine import Event, Machine
-from ddnn.protocol.messages import Answer
+from ddnn.protocol.machine import Machine, SectionName
+from ddnn.rooms import find_room
 from ddnn.runtime.answer_log import FileAnswerLog
 from ddnn.runtime.bundle import Bundle, load_bundle, read_manifest
-from ddnn.runtime.host import Resources
+from ddnn.runtime.host import AnswerLog, Resources
 from ddnn.runtime.identity import Identity
 from ddnn.runtime.loop import Loop
+from ddnn.runtime.plans import DIRECTORY, PlanDirectory, PlanWatch
 from ddnn.runtime.service import ddnn_version, run_until_signal
 from ddnn.runtime.settings import NodeSettings
-
-if TYPE_CHECKING:
-    from ddnn.coding.sharing_node import SharingNode
 
 log = logging.getLogger(__name__)
 
@@ -104,88 +103,71 @@ def load(settings: EdgeSettings) -> Bundle:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """The machine, all sections that it runs, and what watches for workers of other plans."""
+    """The machine, its sections, and the plan by which workers compute one of them."""
 
     bundle: Bundle
     machine: Machine
-    sections: dict[str, Section]
-    observe: Callable[[Event], None] | None = None
-    report: Callable[[], Mapping[str, int]] = dict
-    says: str = ""
+    resources: Resources
+    plans: PlanDirectory | None = None
+    plan: Plan | None = None
+    summary: str = ""
 
 
-def share(settings: EdgeSettings, bundle: Bundle, edge: Machine) -> Edge:
-    """The edge with a machine that shares its layer."""
-    try:
-        # These need scipy, which only edges that share a layer install.
-        from ddnn.coding.deployment import HEAD, TAIL
-        from ddnn.coding.sharing_node import SharingNode
-        from ddnn.runtime.deployment import DIRECTORY, OtherPlans, read_plan
-    except ImportError as error:
-        raise ConfigError(
-            f"--redundancy on needs scipy ({error}): pip install 'ddnn[coding]'"
-        ) from None
-    plan = read_plan(Path(settings.plan or Path(settings.bundle) / DIRECTORY), bundle.id)
-    if plan.deployment.section != settings.node:
-        raise ConfigError(
-            f"the plan in {plan.path} is for {plan.deployment.section}, not for {settings.node}"
-        )
-    plan.check_code()
-    machine = SharingNode(
+def open_offload(
+    settings: EdgeSettings, bundle: Bundle, edge: Machine, answers: AnswerLog | None
+) -> Edge:
+    """The edge with a machine whose section runs on workers."""
+    path = Path(settings.plan or Path(settings.bundle) / DIRECTORY)
+    plans = PlanDirectory(path, bundle.id, load_section, find_room)
+    plan = plans.read()
+    if plan.group != settings.node:
+        raise ConfigError(f"the plan in {path} is for {plan.group}, not for {settings.node}")
+    machine = OffloadNode(
         edge,
         settings.site,
-        plan.id,
-        plan.deployment,
+        plan,
+        lambda plan: find_room(plan.room).make_combiner(plan),
         threshold_s=settings.straggler_threshold_s,
         timeout_s=settings.layer_timeout_s or settings.window_s / 2,
-        here=settings.layer_here == "on",
+        compute_here=settings.layer_here == "on",
         stopwatch=time.perf_counter,
     )
-    sections = {**bundle.sections, **plan.load(LiteRtSection, HEAD, TAIL)}
-    of = plan.deployment
-    says = f"shares {of.layer} by plan {plan.id} among {', '.join(of.workers)}"
-    return Edge(bundle, machine, sections, OtherPlans(plan.id), Notices(machine), says)
 
+    def load(name: SectionName) -> Section:
+        if not isinstance(name, PieceKey):
+            raise ConfigError(f"section {name} is no piece of a plan")
+        return plans.load(name)
 
-class Notices:
-    """Logs, as often as statistics are sent, which workers came and went, and what follows."""
-
-    def __init__(self, machine: SharingNode) -> None:
-        self._machine = machine
-        self._states: dict[str, str] = {}
-        self._enough = False
-
-    def __call__(self) -> Mapping[str, int]:
-        for name, worker in self._machine.states().items():
-            if self._states.get(name, "lost") != worker.state:
-                shards = ", ".join(map(str, worker.pieces)) or "none"
-                log.info("worker %s is %s, its shards: %s", name, worker.state, shards)
-            self._states[name] = worker.state
-        if self._enough and not self._machine.decodable:
-            log.warning("the live workers do not suffice: the layer is not shared until they do")
-        if not self._enough and self._machine.decodable:
-            log.info("the live workers suffice: the layer is shared")
-        self._enough = self._machine.decodable
-        return {}
+    owned = {plan.key(name): plans.load(plan.key(name)) for name in plan.owned}
+    title = machine.current.combiner.title
+    return Edge(
+        bundle,
+        machine,
+        Resources({**bundle.sections, **owned}, load, answer_log=answers),
+        plans,
+        plan,
+        f"shares {title} by plan {plan.id} among {', '.join(plan.placement)}",
+    )
 
 
 def check(settings: EdgeSettings) -> None:
     """Raise a DdnnError where `run` could not start."""
     edge = open_edge(settings)
     settings.check_files()
-    if edge.says:
-        click.echo(edge.says)
+    if edge.summary:
+        click.echo(edge.summary)
 
 
-def open_edge(settings: EdgeSettings, pending: Iterable[Answer] = ()) -> Edge:
+def open_edge(settings: EdgeSettings, answers: FileAnswerLog | None = None) -> Edge:
     """What `run` runs. ConfigError where it could not start."""
     bundle = load(settings)
+    pending = answers.pending if answers is not None else ()
     edge = EdgeNode(
         settings.site, settings.node, bundle.id, bundle.manifest, settings.timing, pending
     )
     if settings.redundancy == "off":
-        return Edge(bundle, edge, bundle.sections)
-    return share(settings, bundle, edge)
+        return Edge(bundle, edge, Resources(dict(bundle.sections), answer_log=answers))
+    return open_offload(settings, bundle, edge, answers)
 
 
 def announcements(settings: EdgeSettings, manifest: Manifest) -> list[tuple[str, bytes]]:
@@ -208,15 +190,24 @@ def announcements(settings: EdgeSettings, manifest: Manifest) -> list[tuple[str,
 def run(settings: EdgeSettings) -> None:
     """Run the edge until SIGINT or SIGTERM."""
     answers = FileAnswerLog(Path(settings.state) / f"{settings.node}.answers")
-    edge = open_edge(settings, answers.pending)
-    if edge.says:
-        log.info("%s", edge.says)
+    edge = open_edge(settings, answers)
+    if edge.summary:
+        log.info("%s", edge.summary)
     loop = Loop(
         Identity(settings.site, settings.node, "edge", edge.bundle.id, ddnn_version()),
-        CompositeMachine(Observer(edge.observe, edge.report), edge.machine),
+        edge.machine,
         MqttTransport.of(settings),
-        Resources(edge.sections, answer_log=answers),
+        edge.resources,
         announcements=announcements(settings, edge.bundle.manifest),
         stats_every_s=settings.stats_every_s,
     )
-    run_until_signal(loop)
+    watch = None
+    if edge.plans is not None and edge.plan is not None:
+        refuse = partial(log.error, "the new plan is not used: %s")
+        watch = PlanWatch(edge.plans, edge.plan.id, loop.take_plan, refuse)
+        watch.start()
+    try:
+        run_until_signal(loop)
+    finally:
+        if watch is not None:
+            watch.close()

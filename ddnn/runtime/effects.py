@@ -18,6 +18,7 @@ from ddnn.protocol.machine import (
     Load,
     Log,
     Publish,
+    ReadPlan,
     Save,
     Unload,
 )
@@ -30,6 +31,7 @@ class Host(Protocol):
     def compute(self, effect: Compute) -> None: ...
     def load(self, effect: Load) -> None: ...
     def unload(self, effect: Unload) -> None: ...
+    def read_plan(self, effect: ReadPlan) -> None: ...
     def keep(self, effect: Keep) -> None: ...
     def forget(self, effect: Forget) -> None: ...
     def save(self, effect: Save) -> None: ...
@@ -47,6 +49,8 @@ def perform(effect: Effect, host: Host) -> None:
             host.load(effect)
         case Unload():
             host.unload(effect)
+        case ReadPlan():
+            host.read_plan(effect)
         case Keep():
             host.keep(effect)
         case Forget():

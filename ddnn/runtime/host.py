@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from ddnn.core.plan import Plan
 from ddnn.core.section import Section
 from ddnn.protocol.machine import (
     Compute,
@@ -18,9 +19,12 @@ from ddnn.protocol.machine import (
     Keep,
     Load,
     Log,
+    PlanRead,
     Publish,
+    ReadPlan,
     Save,
     Saved,
+    SectionName,
     Unload,
 )
 from ddnn.protocol.messages import Answer
@@ -42,12 +46,14 @@ class AnswerLog(Protocol):
 class Resources:
     """What a node has besides its connection; every one may be missing.
 
-    `load` makes the section of a Load effect, in another thread.
+    `load` makes the section of a Load effect, `find_plan` reads the plan of a ReadPlan effect, in
+    another thread.
     `save` takes the answers of a Save effect and a function to call once they are stored.
     """
 
-    sections: Mapping[str, Section] = field(default_factory=dict)
-    load: Callable[[str], Section] | None = None
+    sections: Mapping[SectionName, Section] = field(default_factory=dict)
+    load: Callable[[SectionName], Section] | None = None
+    find_plan: Callable[[str], Plan | None] = lambda plan_id: None
     answer_log: AnswerLog | None = None
     save: Callable[[Save, Callable[[Saved], None]], None] | None = None
 
@@ -62,13 +68,14 @@ class NodeHost:
         self,
         transport: Transport,
         resources: Resources,
-        deliver: Callable[[Computed | Ready | Saved], None],
+        deliver: Callable[[Computed | Ready | PlanRead | Saved], None],
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.results: list[Event] = []
         self.sections = SectionRunner(resources.sections, resources.load, deliver)
         self._transport, self._deliver = transport, deliver
         self._answer_log, self._save = resources.answer_log, resources.save
+        self._find_plan = resources.find_plan
 
     def publish(self, effect: Publish) -> None:
         packet = pack(effect.topic, effect.message)
@@ -86,6 +93,9 @@ class NodeHost:
 
     def unload(self, effect: Unload) -> None:
         self.sections.unload(effect.section)
+
+    def read_plan(self, effect: ReadPlan) -> None:
+        self.sections.read_plan(effect.id, self._find_plan)
 
     def keep(self, effect: Keep) -> None:
         if self._answer_log is not None:

@@ -14,6 +14,7 @@ from itertools import count
 import msgspec
 
 from ddnn.core.device import DeviceProfile
+from ddnn.protocol.machine import SectionName
 from ddnn.runtime.sections import INLINE_S
 
 
@@ -44,13 +45,13 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
     `receive_s` each, messages that go out `send_s`.
     """
 
-    section_s: Mapping[str, float] = {}
-    section_flops: Mapping[str, float] = {}
+    section_s: Mapping[SectionName, float] = {}
+    section_flops: Mapping[SectionName, float] = {}
     any_section_s: float = 0.0005
     receive_s: float = 0.0
     send_s: float = 0.0
 
-    def of_section(self, name: str, device: DeviceProfile | None) -> float:
+    def of_section(self, name: SectionName, device: DeviceProfile | None) -> float:
         if name in self.section_s:
             return self.section_s[name]
         if device is not None and name in self.section_flops:
@@ -127,8 +128,9 @@ class Lane:
 class Link:
     """One direction of a node's connection: messages queue, n bytes take n * 8 / bits_per_s."""
 
-    def __init__(self, bits_per_s: float = math.inf) -> None:
-        self._bits_per_s = bits_per_s
+    def __init__(self, bits_per_s: float | None = None) -> None:
+        """bits_per_s None: messages do not queue."""
+        self._bits_per_s = math.inf if bits_per_s is None else bits_per_s
         self._free_s = 0.0
 
     def take(self, now_s: float, size_bytes: int) -> float:

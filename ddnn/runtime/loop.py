@@ -24,6 +24,7 @@ from ddnn.protocol.machine import (
     Event,
     Machine,
     Now,
+    PlanRead,
     Publish,
     Received,
     Saved,
@@ -92,7 +93,7 @@ class _Stop:
     pass
 
 
-Inbox = LinkEvent | Captured | Computed | Saved | Publish | Ready | _Stop
+Inbox = LinkEvent | Captured | Computed | PlanRead | Saved | Publish | Ready | _Stop
 
 
 class Loop:
@@ -142,6 +143,10 @@ class Loop:
     def captured(self, frame: Captured) -> None:
         """Hand over a frame of this node's camera."""
         self._put(frame)
+
+    def take_plan(self, plan: PlanRead) -> None:
+        """Hand over a plan that was made while this node runs."""
+        self._put(plan)
 
     def publish(self, message: Publish) -> None:
         """Send a message besides the machine's. LinkError without a broker."""
@@ -247,7 +252,7 @@ class Loop:
                 self._host.publish(item)
             case Ready():
                 return self._host.sections.add(item)
-            case Captured() | Computed() | Saved():
+            case Captured() | Computed() | PlanRead() | Saved():
                 return item
         return None
 

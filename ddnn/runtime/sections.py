@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ddnn.core.section import Arrays, Section
-from ddnn.protocol.machine import Compute, Computed, Loaded
+from ddnn.core.plan import Plan
+from ddnn.protocol.machine import Compute, Computed, Loaded, PlanRead, SectionName
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +25,7 @@ PROVE_S = 10.0  # after so long without work a section runs on its example: does
 class Ready:
     """A section that was loaded in another thread; None where that failed."""
 
-    name: str
+    name: SectionName
     section: Section | None
     slow: bool = False
 
@@ -37,14 +38,14 @@ class SectionRunner:
 
     def __init__(
         self,
-        sections: Mapping[str, Section],
-        load: Callable[[str], Section] | None,
-        deliver: Callable[[Computed | Ready], None],
+        sections: Mapping[SectionName, Section],
+        load: Callable[[SectionName], Section] | None,
+        deliver: Callable[[Computed | Ready | PlanRead], None],
     ) -> None:
         self.inferred_s: float | None = None  # monotonic time of the last inference that succeeded
         self._sections = dict(sections)
-        self._slow: set[str] = set()
-        self._lent: set[str] = set()  # those loaded for others
+        self._slow: set[SectionName] = set()
+        self._lent: set[SectionName] = set()  # those loaded for others
         self._load, self._deliver = load, deliver
         # One thread for this node's own slow sections, one for what it computes for others.
         self._pools: dict[bool, ThreadPoolExecutor] = {}
@@ -60,9 +61,15 @@ class SectionRunner:
         self._pool(effect.lent).submit(lambda: self._deliver(self._run(effect)))
         return None
 
-    def load(self, name: str) -> None:
+    def load(self, name: SectionName) -> None:
         """Load a section in another thread; what comes of it is delivered."""
         self._pool(lent=True).submit(lambda: self._deliver(self._make_ready(name)))
+
+    def read_plan(self, plan_id: str, find_plan: Callable[[str], Plan | None]) -> None:
+        """Read a plan in the thread that loads its sections; what comes of it is delivered."""
+        self._pool(lent=True).submit(
+            lambda: self._deliver(PlanRead(plan_id, find_plan(plan_id)))
+        )
 
     def add(self, ready: Ready) -> Loaded:
         """Take over a section that was loaded."""
@@ -72,7 +79,7 @@ class SectionRunner:
             (self._slow.add if ready.slow else self._slow.discard)(ready.name)
         return Loaded(ready.name, ready.section is not None)
 
-    def unload(self, name: str) -> None:
+    def unload(self, name: SectionName) -> None:
         self._sections.pop(name, None)
 
     def prove(self, now_s: float) -> None:
@@ -80,7 +87,7 @@ class SectionRunner:
         if self.inferred_s is not None and now_s - self.inferred_s < PROVE_S:
             return
         for name, section in self._sections.items():
-            inputs: Arrays = getattr(section, "example", dict)()
+            inputs: Arrays = section.example()
             if inputs:
                 effect = Compute(("prove", 0), name, inputs)
                 if name in self._slow:
@@ -101,7 +108,7 @@ class SectionRunner:
             log.error("section %s failed: %s: %s", effect.section, type(error).__name__, error)
             return Computed(effect.job, None)
 
-    def _make_ready(self, name: str) -> Ready:
+    def _make_ready(self, name: SectionName) -> Ready:
         if self._load is None:
             return Ready(name, None)
         try:
@@ -113,7 +120,7 @@ class SectionRunner:
 
     def _is_slow(self, section: Section) -> bool:
         """Measured once warm."""
-        inputs: Arrays = getattr(section, "example", dict)()
+        inputs: Arrays = section.example()
         took_s = 0.0
         for _ in range(3 if inputs else 0):
             started_s = time.perf_counter()

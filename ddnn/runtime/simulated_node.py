@@ -8,6 +8,7 @@ from functools import partial
 from typing import Protocol
 
 from ddnn.core.device import DeviceProfile
+from ddnn.core.plan import Plan
 from ddnn.core.section import Arrays, Section
 from ddnn.exits.answers import better
 from ddnn.protocol.machine import (
@@ -22,10 +23,13 @@ from ddnn.protocol.machine import (
     Log,
     Machine,
     Now,
+    PlanRead,
     Publish,
+    ReadPlan,
     Received,
     Save,
     Saved,
+    SectionName,
     Tick,
     Unload,
 )
@@ -47,7 +51,7 @@ class Journal:
     answers: list[tuple[float, str, Answer]] = field(default_factory=list)
     store: dict[tuple[str, int], Answer] = field(default_factory=dict)  # by site and sample
     logs: list[tuple[float, str, Log]] = field(default_factory=list)
-    loaded: list[tuple[float, str, str]] = field(default_factory=list)  # sections
+    loaded: list[tuple[float, str, SectionName]] = field(default_factory=list)  # sections
     failures: list[str] = field(default_factory=list)  # exceptions of machines: must stay empty
     handled: int = 0  # events
 
@@ -77,7 +81,7 @@ class SimulatedNode:
         surroundings: Surroundings,
         identity: Identity,
         build: Build,
-        sections: Mapping[str, Section],
+        sections: Mapping[SectionName, Section],
         *,
         device: DeviceProfile | None,
         costs: Costs,
@@ -90,11 +94,12 @@ class SimulatedNode:
         self.session = 0
         self.connected = self.stalled = False
         self.kept: dict[int, Answer] = {}  # its disk
+        self.plans: dict[str, Plan] = {}  # on its disk, too
         self.crash_after: int | None = None  # events until it crashes
         self.sent_s = 0.0  # when its last message of state (QoS 1) reaches the broker
         self.received_s = 0.0  # when the last one for it arrives
-        self.uplink = Link(device.uplink_bits_per_s) if device else Link()
-        self.downlink = Link(device.downlink_bits_per_s) if device else Link()
+        self.uplink = Link(device.uplink_bits_per_s if device else None)
+        self.downlink = Link(device.downlink_bits_per_s if device else None)
         self._around, self._build, self._cores = surroundings, build, cores
         self._wall_offset_s = wall_offset_s
         self._lane = Lane(surroundings.time, cores)
@@ -197,9 +202,13 @@ class SimulatedNode:
     def load(self, effect: Load) -> None:
         self._work(self.costs.any_section_s, lambda: self._loaded(effect.section), Urgency.LENT)
 
-    def _loaded(self, section: str) -> None:
+    def _loaded(self, section: SectionName) -> None:
         self._around.journal.loaded.append((self._around.time.now_s, self.name, section))
         self.take(Loaded(section, section in self.sections))
+
+    def read_plan(self, effect: ReadPlan) -> None:
+        plan = PlanRead(effect.id, self.plans.get(effect.id))
+        self._work(self.costs.any_section_s, lambda: self.take(plan), Urgency.LENT)
 
     def unload(self, effect: Unload) -> None:
         """Memory costs nothing here."""

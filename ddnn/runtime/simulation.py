@@ -19,7 +19,14 @@ import numpy as np
 
 from ddnn.core.device import DeviceProfile
 from ddnn.core.section import Section
-from ddnn.protocol.machine import Captured, Connected, Disconnected, Event, Machine
+from ddnn.protocol.machine import (
+    Captured,
+    Connected,
+    Disconnected,
+    Event,
+    Machine,
+    SectionName,
+)
 from ddnn.protocol.messages import Answer, Message
 from ddnn.protocol.topics import Topic
 from ddnn.runtime.identity import Identity
@@ -104,7 +111,7 @@ class Simulation:
         self,
         identity: Identity,
         build: Build,
-        sections: Mapping[str, Section] | None = None,
+        sections: Mapping[SectionName, Section] | None = None,
         *,
         device: DeviceProfile | None = None,
         costs: Costs | None = None,
