@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import click
+import msgspec
 import pytest
 
 from cloud_app.app import CloudSettings
@@ -34,7 +35,7 @@ FILES = frozenset(files())
 PATHS = FILES | {str(parent) for file in FILES for parent in Path(file).parents}
 NAMES = {Path(file).name for file in FILES}
 DOCUMENTS = sorted(file for file in FILES if file.endswith(".md"))
-SETTINGS = {
+SETTINGS: dict[str, type[msgspec.Struct]] = {
     "device_app": DeviceSettings,
     "edge_app": EdgeSettings,
     "cloud_app": CloudSettings,
