@@ -7,6 +7,7 @@ run's lock shared from its start to its end, and the first test that is marked t
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import tempfile
@@ -52,12 +53,10 @@ class RunLock:
 
     def remove(self) -> None:
         """Give the lock back; the last of the run removes its file."""
-        try:
+        with contextlib.suppress(BlockingIOError):
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.give_back()
-        else:
             self._path.unlink(missing_ok=True)
+        self.give_back()  # one that waits has the same file open
 
 
 class Alone:
