@@ -27,7 +27,7 @@ def files(folder: Path = ROOT) -> Iterator[str]:
     for path in folder.iterdir():
         if path.is_file():
             yield str(path.relative_to(ROOT))
-        elif not OTHERS.fullmatch(path.name):
+        elif not OTHERS.fullmatch(path.name) and not (path / "pyvenv.cfg").exists():
             yield from files(path)
 
 
