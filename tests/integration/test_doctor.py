@@ -1,4 +1,4 @@
-"""`ddnn doctor` finds what is wrong, in words, and ends with its number."""
+"""`ddnn doctor` names what is wrong and its remedy, and ends with the exit code of it."""
 
 from __future__ import annotations
 
@@ -70,9 +70,9 @@ class Report:
         assert self.rows[check]["remedy"]
 
     def says(self, check: str, *words: str) -> None:
-        told = f"{self.rows[check]['says']} {self.rows[check]['remedy']}"
+        text = f"{self.rows[check]['says']} {self.rows[check]['remedy']}"
         for word in words:
-            assert word in told, told
+            assert word in text, text
 
 
 Doctor = Callable[..., Report]
@@ -275,7 +275,7 @@ def test_users_and_passwords(doctor: Doctor, tmp_path: Path) -> None:
             report.fails("mqtt", 8, "Not authorized", "mosquitto_passwd")
             assert "91c" not in json.dumps(report.rows)
         report = doctor(port=port)
-        report.fails("mqtt", 8, "Not authorized", "it wants a user", "--broker-password-file")
+        report.fails("mqtt", 8, "Not authorized", "requires a user", "--broker-password-file")
         assert report.outcome("round trip") == "skipped"
 
 
@@ -300,7 +300,7 @@ def test_an_access_list_that_forbids(doctor: Doctor, tmp_path: Path) -> None:
         (-7200.0, "failed", "7200.0 s ahead of the lead edge's"),
         (-5.0, "warning", "5.0 s ahead of the lead edge's"),
         (0.5, "warning", "ms behind the lead edge's"),
-        (None, "warning", "does not tell the time"),
+        (None, "warning", "does not answer time requests"),
     ],
 )
 def test_clocks_that_disagree(

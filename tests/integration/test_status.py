@@ -1,4 +1,4 @@
-"""`ddnn status` shows who is there and which exits answer, and never what is no longer so."""
+"""`ddnn status` shows which nodes are online and which exits answer, and nothing outdated."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from ddnn.adapters.broker import free_port
-from ddnn.cli.any_node import AnyNode
-from ddnn.cli.status import Watched, listening
+from ddnn.cli.observer import ObserverSettings
+from ddnn.cli.site_observer import SiteObserver, observe_site
 from ddnn.protocol.messages import Stats
 from ddnn.protocol.topics import Kind, Topic
 from ddnn.runtime.bundle import read_manifest
@@ -47,11 +47,11 @@ def of(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {node["node"]: node for node in found["nodes"]}
 
 
-def until(watched: Watched, true: Callable[[], Any]) -> None:
+def until(observer: SiteObserver, true: Callable[[], Any]) -> None:
     until_s = time.monotonic() + IN_TIME_S
     while not true():
-        assert time.monotonic() < until_s, watched.report()
-        watched.wait(0.05)
+        assert time.monotonic() < until_s, observer.report()
+        observer.wait(0.05)
 
 
 # ------------------------------------------------------------------- a real site
@@ -117,7 +117,7 @@ def test_a_real_site(
 def test_nobody_is_there(ddnn: list[str], port: int) -> None:
     done = run([*ddnn, "status", "--broker-port", str(port), "--site", "shop", "--for-s", "1"])
     assert done.returncode == 0
-    assert "nobody is there; start a node, or correct --site" in done.stdout
+    assert "no node is there; start a node, or correct --site" in done.stdout
     assert "site shop" in done.stdout
     found = report(ddnn, port, "--for-s", "0.5")
     assert (found["nodes"], found["exits"], found["last_answer_age_s"]) == ([], {}, None)
@@ -174,25 +174,25 @@ def test_users_and_passwords(ddnn: list[str], tmp_path: Path) -> None:
 
 def test_a_late_will_kills_nobody(port: int, voice: Voice) -> None:
     """A Last Will of a connection that the node has replaced; then its own."""
-    with listening(AnyNode(broker_port=port)) as watched:
+    with observe_site(ObserverSettings(broker_port=port)) as observer:
         voice.announce("cam1", "device", session=2)
-        until(watched, lambda: of(watched.report()).get("cam1"))
+        until(observer, lambda: of(observer.report()).get("cam1"))
         voice.announce("cam1", "device", "lost", session=1)
         voice.announce("mark", "device")
-        until(watched, lambda: of(watched.report()).get("mark"))  # the Will came before it
-        assert of(watched.report())["cam1"]["presence"] == "online"
+        until(observer, lambda: of(observer.report()).get("mark"))  # the Will came before it
+        assert of(observer.report())["cam1"]["presence"] == "online"
         voice.announce("cam1", "device", "lost", session=2)
-        until(watched, lambda: of(watched.report())["cam1"]["presence"] == "lost")
+        until(observer, lambda: of(observer.report())["cam1"]["presence"] == "lost")
 
 
 def test_who_says_nothing_is_not_called_online(port: int, voice: Voice) -> None:
-    with listening(AnyNode(broker_port=port)) as watched:
-        watched.silent_s = 0.4
+    with observe_site(ObserverSettings(broker_port=port)) as observer:
+        observer.silent_s = 0.4
         voice.announce("cam1", "device")
-        until(watched, lambda: of(watched.report()).get("cam1", {}).get("presence") == "silent")
+        until(observer, lambda: of(observer.report()).get("cam1", {}).get("presence") == "silent")
         voice.say(Kind.STATS, "cam1", Stats("device", 5.0, 1 << 20, {"frames_skipped": 3}))
-        until(watched, lambda: of(watched.report())["cam1"]["presence"] == "online")
-        assert of(watched.report())["cam1"]["counts"] == {"frames_skipped": 3}
+        until(observer, lambda: of(observer.report())["cam1"]["presence"] == "online")
+        assert of(observer.report())["cam1"]["counts"] == {"frames_skipped": 3}
 
 
 def test_words_of_peers_do_nothing_to_the_terminal(
@@ -241,7 +241,7 @@ def test_watch_says_that_the_broker_is_away_and_recovers(ddnn: list[str], tmp_pa
         assert "unknown" in next_of("cam1")
         time.sleep(0.2)
         fleet.start("broker")
-        next_of("nobody is there")  # the broker has forgotten; nothing old is shown as present
+        next_of("no node is there")  # the broker has forgotten; nothing old is shown as present
         watching.send_signal(signal.SIGINT)
         assert watching.wait(10) == 0
     finally:
