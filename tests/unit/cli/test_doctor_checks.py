@@ -46,7 +46,7 @@ def test_what_needs_a_failed_check_is_not_run() -> None:
         "skipped",
         "ok",
     ]
-    assert "without b" in found["d"].message  # the cause, not the link between
+    assert "without b" in found["d"].message  # the cause, not the check between
 
 
 def test_a_check_that_needs_a_skipped_one_is_skipped() -> None:
