@@ -62,22 +62,21 @@ def check_health(settings: HealthSettings) -> None:
     transport.start(sink, lambda _session: (topics.probe(site, node, "health"), b""))
     try:
         if not is_healthy.wait(wait_s):
-            raise LinkError(f"{site}/{node} {_describe_missing(latest, wait_s)}")
+            raise LinkError(f"{site}/{node}: {_describe_missing(latest, wait_s)}")
     finally:
         transport.close()
     click.echo(f"{site}/{node} is online and at work")
 
 
 def _describe_missing(latest: dict[type, object], wait_s: float) -> str:
-    """The predicate of a sentence whose subject is the node."""
     down, status = latest.get(LinkDown), latest.get(Status)
     if isinstance(down, LinkDown):
-        return f"is unknown: no connection to the broker: {down.reason}"
+        return f"no connection to the broker: {down.reason}"
     if not isinstance(status, Status):
-        return "was never announced at this broker"
+        return "it was never announced at this broker"
     if status.state != "online":
-        return f"is {status.state}"
-    return f"is announced as online, but sent no statistics within {wait_s:.0f} s"
+        return f"it is {status.state}"
+    return f"it is announced as online, but sent no statistics within {wait_s:.0f} s"
 
 
 health = app_command(HealthSettings, check_health, name="health", description=DESCRIPTION)
