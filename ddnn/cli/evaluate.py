@@ -51,10 +51,10 @@ def evaluate(bundle: Path, data: str | None, objects: str | None, as_json: bool)
 
 def evaluate_bundle(path: Path, data: str | None, objects: str | None = None) -> dict[str, Any]:
     from ddnn.adapters.litert import LiteRtSection
-    from ddnn.cli.progress import bars
+    from ddnn.cli.progress import show_progress
     from ddnn.runtime.bundle import load_bundle
 
-    with bars() as progress:
+    with show_progress() as progress:
         bundle = load_bundle(path, LiteRtSection)
         split = judged_split(bundle.manifest, data or bundle.manifest.data, _numbers(objects))
         return report(bundle, split, progress)

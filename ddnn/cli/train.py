@@ -155,7 +155,7 @@ def train_bundle(
     seed: int = 0,
 ) -> Manifest:
     """Load the data, train with a progress bar, write the bundle."""
-    from ddnn.cli.progress import bars
+    from ddnn.cli.progress import show_progress
 
     hooks = dict(_hook(text) for text in sections)
     name = data.partition(":")[0]
@@ -163,7 +163,7 @@ def train_bundle(
         raise ConfigError(f"--prune {prune[0]} goes with --sparsity, such as --sparsity 0.98")
     if (out / "manifest.json").exists():
         raise ConfigError(f"--out {out} holds a bundle already; remove it or choose another")
-    with bars() as progress:
+    with show_progress() as progress:
         progress("loading data", 0, 1)
         from ddnn.data import jpeg_bytes, load
 
