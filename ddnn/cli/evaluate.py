@@ -11,7 +11,6 @@ import numpy as np
 
 from ddnn.adapters.command import exit_codes
 from ddnn.errors import ConfigError
-from ddnn.exits.manifest import Manifest
 from ddnn.exits.measure import (
     accuracy_table,
     bytes_per_device,
@@ -20,6 +19,8 @@ from ddnn.exits.measure import (
     missing_accuracy,
     staged,
 )
+from ddnn.local_site.progress import bars
+from ddnn.local_site.samples import load_test_samples
 
 if TYPE_CHECKING:
     from ddnn.data import Split
@@ -51,44 +52,12 @@ def evaluate(bundle: Path, data: str | None, objects: str | None, as_json: bool)
 
 def evaluate_bundle(path: Path, data: str | None, objects: str | None = None) -> dict[str, Any]:
     from ddnn.adapters.litert import LiteRtSection
-    from ddnn.cli.progress import bars
     from ddnn.runtime.bundle import load_bundle
 
     with bars() as progress:
         bundle = load_bundle(path, LiteRtSection)
-        split = judged_split(bundle.manifest, data or bundle.manifest.data, _numbers(objects))
+        split = load_test_samples(bundle.manifest, data or bundle.manifest.data, _numbers(objects))
         return report(bundle, split, progress)
-
-
-def judged_split(manifest: Manifest, data: str, objects: list[int] | None = None) -> Split:
-    """The samples to judge a bundle on: named objects, else those kept out of its training."""
-    from ddnn.data import load, load_samples
-
-    members = len(manifest.hierarchy.devices)
-    seed = int(manifest.training.get("data_seed", 0))
-    kept = manifest.training.get("objects_test")
-    name = data.partition(":")[0]
-    if name.startswith("eth80"):
-        if objects is None and kept is not None and name == manifest.data:
-            objects = [int(kept)]
-        split = load_samples(data, objects, seed=seed)
-    elif objects is not None:
-        raise ConfigError(f"--objects goes with eth80, not with {name}")
-    elif name == "scenes":
-        split = load_samples(data, seed=seed)
-    else:
-        split = load(data, seed=seed).test
-    if split.images.shape[1] < members or split.images.shape[2:] != manifest.image_shape:
-        raise ConfigError(
-            f"{data}: views {split.images.shape[1:]} do not fit the bundle, which has {members} "
-            f"devices with images {manifest.image_shape}"
-        )
-    if split.labels.max() >= len(manifest.classes):
-        raise ConfigError(
-            f"{data}: labels up to {split.labels.max()}, but the bundle knows the classes "
-            f"{', '.join(manifest.classes)}; use the data set that it was trained on"
-        )
-    return split
 
 
 def report(bundle: Bundle, split: Split, progress: Any) -> dict[str, Any]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +10,14 @@ import click
 
 from ddnn.adapters.command import exit_codes, schema_options
 from ddnn.cli.any_node import AnyNode, read_any_node
-from ddnn.core.ids import require_id
 from ddnn.errors import ConfigError, InfeasiblePlanError
+from ddnn.local_site.planning import REDUNDANCIES, counted, parse_workers, plan_bundle
 from ddnn.runtime.bundle import read_manifest
 
 if TYPE_CHECKING:
     from ddnn.coding.deployment import Deployment
     from ddnn.protocol.messages import WorkerOffer
 
-REDUNDANCIES = ("none", "replicate", "coded", "coded-sparse")
 MOST_TIMES = 4  # a worker gets at most so many times the shards of the weakest
 FLOAT32_EPSILON = 2.0**-23
 WORTH_A_WARNING = 1e-2  # relative error of the layer's outputs
@@ -108,7 +105,7 @@ def plan(
                 speed = f"{lends[name].flops_per_s / 1e9:.1f} GFLOP/s at its start"
                 click.echo(f"ddnn: {name} announces {speed}: power {times:g}", err=True)
         else:
-            power = named(workers)
+            power = parse_workers(workers)
         deployment, plan_id = plan_bundle(
             bundle,
             out,
@@ -132,70 +129,6 @@ def plan(
                 "and workers take it when they are started again.",
                 err=True,
             )
-
-
-def plan_bundle(
-    bundle: Path,
-    out: Path | None,
-    *,
-    redundancy: Any,
-    power: Mapping[str, float],
-    tolerate: int | None = None,
-    edge: str = "",
-    layer: str = "",
-    seed: int = 0,
-    memory_bytes: Mapping[str, int] | None = None,
-) -> tuple[Deployment, str]:
-    """Plan with progress bars; the plan and its id. tolerate: by default 1, with none 0."""
-    from ddnn.cli.progress import bars
-
-    if tolerate is None:
-        tolerate = 0 if redundancy == "none" else 1
-    if tolerate < 0:
-        raise ConfigError(f"--tolerate {tolerate}: expected 0 or more")
-    if 0 < len(power) <= tolerate and redundancy != "none":
-        raise InfeasiblePlanError(
-            f"--tolerate {tolerate} of {counted(len(power), 'worker')} leaves none to compute the "
-            "layer; use more workers or a smaller --tolerate"
-        )
-    with bars() as progress:
-        progress("importing TensorFlow", 0, 1)
-        try:
-            import scipy  # noqa: F401
-        except ImportError as error:
-            raise ConfigError(
-                f"ddnn plan needs scipy ({error}): pip install 'ddnn[train,coding]'"
-            ) from None
-        from ddnn.adapters.shards import load_section, write_matrix
-        from ddnn.runtime.deployment import DIRECTORY
-        from ddnn.training.plan import Wanted, make_plan
-
-        progress("importing TensorFlow", 1, 1)
-        wanted = Wanted(redundancy, power, tolerate, edge, layer, seed, memory_bytes or {})
-        return make_plan(
-            bundle, out or bundle / DIRECTORY, wanted, load_section, write_matrix, progress
-        )
-
-
-def named(text: str) -> dict[str, float]:
-    """The workers of --workers and their powers: "6", or "pi3,pi4=2"."""
-    if text.isdecimal():
-        return {f"worker{i + 1}": 1.0 for i in range(int(text))}
-    if get_close_matches(text, ["announced"]):
-        raise ConfigError(f"--workers {text!r}: did you mean announced?")
-    power: dict[str, float] = {}
-    for part in text.split(","):
-        name, _, value = part.strip().partition("=")
-        require_id(name, "--workers: worker")
-        if name in power:
-            raise ConfigError(f"--workers: {name} is named twice")
-        try:
-            power[name] = float(value or 1)
-        except ValueError:
-            raise ConfigError(f"--workers {part!r}: expected NAME=POWER, such as pi4=2") from None
-        if not 0 < power[name] < 1e6:
-            raise ConfigError(f"--workers {part!r}: the power must be above 0")
-    return power
 
 
 def announced(settings: AnyNode, for_s: float, bundle: str) -> dict[str, WorkerOffer]:
@@ -301,7 +234,3 @@ def text(report: dict[str, Any]) -> str:
             "--tolerate or --redundancy replicate"
         )
     return "\n".join(lines)
-
-
-def counted(number: int, one: str, several: str = "") -> str:
-    return f"{number:,} {one if number == 1 else several or one + 's'}"

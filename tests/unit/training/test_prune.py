@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddnn.adapters.litert import LiteRtSection
-from ddnn.cli.train import summary, train_bundle
+from ddnn.cli.train import summary
 from ddnn.data import Dataset, load
 from ddnn.errors import ConfigError
 from ddnn.exits.hierarchy import configuration
+from ddnn.local_site.train import train_bundle
 from ddnn.runtime.bundle import checked_file, load_bundle
 from ddnn.training.augment import NONE
 from ddnn.training.export import load_source

@@ -1,9 +1,11 @@
-"""Progress bars on standard error."""
+"""Progress bars and notes on standard error."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+import click
 
 
 @contextmanager
@@ -28,3 +30,8 @@ def bars() -> Iterator[Callable[[str, int, int], None]]:
             shown.update(tasks[phase], completed=done, total=total, description=what)  # type: ignore[arg-type]
 
         yield progress
+
+
+def print_note(text: str) -> None:
+    """Print a line on standard error, because standard output is for results."""
+    click.echo(f"ddnn: {text}", err=True)

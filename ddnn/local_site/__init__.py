@@ -1,0 +1,9 @@
+"""A whole site as processes on this machine, for the demo, the benchmarks and the tests.
+
+bundles   trained bundles, frames and plans, made once and kept under $DDNN_HOME
+site      broker, cloud, dashboard, edges, devices and workers as processes
+watcher   listens to the site and keeps the best answer per sample
+run       lets samples pass, kills and starts nodes
+report    the figures of `ddnn demo --json`
+control   lets the dashboard kill and start the processes
+"""
