@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import click
 import numpy as np
 
 from ddnn.adapters.command import exit_codes
+from ddnn.cli.output import print_report
 from ddnn.errors import ConfigError
 from ddnn.exits.measure import (
     accuracy_table,
@@ -42,12 +42,7 @@ JPEG_SAMPLES = 200
 def evaluate(bundle: Path, data: str | None, objects: str | None, as_json: bool) -> None:
     """Accuracy, exits, bytes and missing members of BUNDLE on test data."""
     with exit_codes():
-        report = evaluate_bundle(bundle, data, objects)
-        if as_json:
-            click.echo(json.dumps(report))
-        else:
-            for key, value in report.items():
-                click.echo(f"{key:28} {value}")
+        print_report(evaluate_bundle(bundle, data, objects), as_json)
 
 
 def evaluate_bundle(path: Path, data: str | None, objects: str | None = None) -> dict[str, Any]:

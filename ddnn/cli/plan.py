@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
+import msgspec
 
-from ddnn.adapters.command import exit_codes, schema_options
+from ddnn.adapters.command import exit_codes, read_config, schema_options
 from ddnn.cli.any_node import AnyNode, read_any_node
 from ddnn.errors import ConfigError, InfeasiblePlanError
-from ddnn.local_site.planning import REDUNDANCIES, counted, parse_workers, plan_bundle
+from ddnn.local_site.planning import (
+    REDUNDANCIES,
+    counted,
+    parse_workers,
+    plan_bundle,
+    require_redundancy,
+)
+from ddnn.local_site.progress import print_note
 from ddnn.runtime.bundle import read_manifest
 
 if TYPE_CHECKING:
@@ -21,7 +30,8 @@ if TYPE_CHECKING:
 MOST_TIMES = 4  # a worker gets at most so many times the shards of the weakest
 FLOAT32_EPSILON = 2.0**-23
 WORTH_A_WARNING = 1e-2  # relative error of the layer's outputs
-KEYS = ("site", "broker_host", "broker_port", "broker_user", "broker_password_file", "mqtt")
+PREFIX = "DDNN_PLAN_"
+BROKER_KEYS = ("site", "broker_host", "broker_port", "broker_user", "broker_password_file", "mqtt")
 EPILOG = """\b
 Examples:
   ddnn plan --bundle bundle --redundancy coded --workers 6 --tolerate 2
@@ -36,89 +46,92 @@ Then, with the bundle on every node:
 """
 
 
-@click.command(
-    epilog=EPILOG,
-    params=[option for option in schema_options(AnyNode) if option.name in (*KEYS, "config")],
-)
-@click.option(
-    "--bundle",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Bundle whose edge section is shared.",
-)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=None,
-    help="Directory to write [BUNDLE/deployment].",
-)
-@click.option(
-    "--redundancy",
-    type=click.Choice(REDUNDANCIES),
-    default="coded",
-    show_default=True,
-    help="none: after any loss the edge computes the layer itself; replicate: copies of "
-    "every block; coded: only as many shards more as may vanish; coded-sparse: the "
-    "same, for layers that were pruned (ddnn train --sparsity).",
-)
-@click.option(
-    "--workers",
-    required=True,
-    metavar="N|NAMES|announced",
-    help="6: worker1 to worker6; or names, with =POWER where they differ; or announced: "
-    "all nodes that lend at the site now (see --broker-host).",
-)
-@click.option(
-    "--tolerate",
-    default=None,
-    type=int,
-    help="So many workers may vanish, whichever they are. [1, with none 0]",
-)
-@click.option("--edge", default="", help="Edge whose section is shared [the lead].")
-@click.option("--layer", default="", help="Layer to share [the heaviest].")
-@click.option("--seed", default=0, show_default=True, help="Seed of the code's coefficients.")
-@click.option(
-    "--for-s", default=3.0, show_default=True, help="Listen so long for nodes that lend, at most."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def plan(
-    bundle: Path,
-    out: Path | None,
-    redundancy: Any,
-    workers: str,
-    tolerate: int | None,
-    edge: str,
-    layer: str,
-    seed: int,
-    for_s: float,
-    as_json: bool,
-    **keys: Any,
-) -> None:
+class PlanOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Keys of `ddnn plan`; those of the broker are the nodes' (see AnyNode)."""
+
+    bundle: Annotated[str, msgspec.Meta(description="Bundle whose edge section is shared.")]
+    out: Annotated[str, msgspec.Meta(description="Directory to write [BUNDLE/deployment].")] = ""
+    redundancy: Annotated[
+        str,
+        msgspec.Meta(
+            description="none: after any loss the edge computes the layer itself; replicate: "
+            "copies of every block; coded: only as many shards more as may vanish; coded-sparse: "
+            "the same, for layers that were pruned (ddnn train --sparsity).",
+            extra={"metavar": f"[{'|'.join(REDUNDANCIES)}]"},
+        ),
+    ] = "coded"
+    workers: Annotated[
+        str,
+        msgspec.Meta(
+            description="6: worker1 to worker6; or names, with =POWER where they differ; or "
+            "announced: all nodes that lend at the site now (see --broker-host).",
+            extra={"metavar": "N|NAMES|announced"},
+        ),
+    ]
+    tolerate: Annotated[
+        int | None,
+        msgspec.Meta(
+            description="So many workers may vanish, whichever they are [1, with none 0]."
+        ),
+    ] = None
+    edge: Annotated[str, msgspec.Meta(description="Edge whose section is shared [the lead].")] = ""
+    layer: Annotated[str, msgspec.Meta(description="Layer to share [the heaviest].")] = ""
+    seed: Annotated[int, msgspec.Meta(description="Seed of the code's coefficients.")] = 0
+    for_s: Annotated[
+        float, msgspec.Meta(description="Listen so long for nodes that lend, at most.")
+    ] = 3.0
+    json: Annotated[bool, msgspec.Meta(description="Print one JSON object.")] = False
+
+    def __post_init__(self) -> None:
+        require_redundancy(self.redundancy)
+        if self.workers == "announced":
+            if not 0 < self.for_s < 3600:
+                raise ConfigError(f"--for-s {self.for_s}: expected above 0, under an hour")
+        else:
+            parse_workers(self.workers)
+
+
+BROKER_OPTIONS = [option for option in schema_options(AnyNode) if option.name in BROKER_KEYS]
+
+
+@click.command(epilog=EPILOG, params=[*BROKER_OPTIONS, *schema_options(PlanOptions, PREFIX)])
+def plan(config: str | None, **flags: Any) -> None:
     """Plan which workers compute which shards of a layer, and write the shards."""
     with exit_codes():
-        file = keys.pop("config")
+        broker_flags = {key: flags.pop(key) for key in BROKER_KEYS}
+        options = read_config(
+            PlanOptions,
+            flags,
+            os.environ,
+            config,
+            others=AnyNode.__struct_fields__,
+            prefix=PREFIX,
+        )
+        bundle = Path(options.bundle)
+        out = Path(options.out) if options.out else None
         lends: dict[str, WorkerOffer] = {}
-        if workers == "announced":
-            lends = announced(read_any_node(keys, file), for_s, read_manifest(bundle)[1])
+        if options.workers == "announced":
+            settings = read_any_node(broker_flags, config)
+            lends = announced(settings, options.for_s, read_manifest(bundle)[1])
             power = powers(lends)
             for name, times in power.items():
                 speed = f"{lends[name].flops_per_s / 1e9:.1f} GFLOP/s at its start"
-                click.echo(f"ddnn: {name} announces {speed}: power {times:g}", err=True)
+                print_note(f"{name} announces {speed}: power {times:g}")
         else:
-            power = parse_workers(workers)
+            power = parse_workers(options.workers)
         deployment, plan_id = plan_bundle(
             bundle,
             out,
-            redundancy=redundancy,
+            redundancy=options.redundancy,
             power=power,
-            tolerate=tolerate,
-            edge=edge,
-            layer=layer,
-            seed=seed,
+            tolerate=options.tolerate,
+            edge=options.edge,
+            layer=options.layer,
+            seed=options.seed,
             memory_bytes={name: lend.memory_bytes for name, lend in lends.items()},
         )
         report = {"plan": plan_id, **summary(deployment)}
-        if as_json:
+        if options.json:
             click.echo(json.dumps(report))
         else:
             click.echo(text(report))
@@ -135,15 +148,12 @@ def announced(settings: AnyNode, for_s: float, bundle: str) -> dict[str, WorkerO
     """The nodes of the site that are there and lend; LinkError without a broker."""
     from ddnn.cli.status import listening
 
-    if not 0 < for_s < 3600:
-        raise ConfigError(f"--for-s {for_s}: expected above 0, under an hour")
     with listening(settings) as watched:
         watched.listen(for_s)
         lends = watched.lenders()
         others = {name for name in lends if watched.bundle(name) != bundle}
     for name in sorted(others):
-        text = f"ddnn: {name} has bundle {watched.bundle(name)}, not {bundle}: left out"
-        click.echo(text, err=True)
+        print_note(f"{name} has bundle {watched.bundle(name)}, not {bundle}: left out")
     lends = {name: lend for name, lend in lends.items() if name not in others}
     if not lends:
         raise InfeasiblePlanError(

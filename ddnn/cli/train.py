@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-import click
+import msgspec
 
-from ddnn.adapters.command import exit_codes
-from ddnn.exits.aggregate import SCHEMES
-from ddnn.exits.hierarchy import CONFIGURATIONS
+from ddnn.adapters.command import app_command
+from ddnn.cli.output import print_report
+from ddnn.exits.aggregate import Scheme
+from ddnn.exits.hierarchy import Configuration
 from ddnn.exits.manifest import SPARSITY, Manifest
 from ddnn.local_site.train import train_bundle
 
@@ -23,108 +23,109 @@ Examples:
 """
 
 
-@click.command(epilog=EPILOG)
-@click.option("--data", default="scenes", show_default=True, help="NAME[:PATH] of the data set.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Bundle to write.")
-@click.option(
-    "--configuration",
-    type=click.Choice(CONFIGURATIONS),
-    default="e",
-    show_default=True,
-    help="The paper's Fig. 2: a cloud only, b device+cloud, c devices+cloud, "
-    "d device+edge+cloud, e devices+edge+cloud, f devices+edges+cloud.",
-)
-@click.option("--devices", default=6, show_default=True, help="How many devices.")
-@click.option("--edges", default=2, show_default=True, help="How many edges, for f.")
-@click.option(
-    "--exit-scheme",
-    type=click.Choice(SCHEMES),
-    default=None,
-    help="How scores are aggregated [the data set's recipe]",
-)
-@click.option(
-    "--fusion-scheme",
-    type=click.Choice(SCHEMES),
-    default=None,
-    help="How features are fused [the data set's recipe]",
-)
-@click.option(
-    "--style",
-    type=click.Choice(["float", "binary"]),
-    default="float",
-    show_default=True,
-    help="Weights; features are binary in both.",
-)
-@click.option("--own-weights", is_flag=True, help="Each device its own weights, not shared ones.")
-@click.option("--bits", type=int, default=None, help="Binary maps (filters) of a device.")
-@click.option(
-    "--section",
-    "sections",
-    multiple=True,
-    metavar="PLACE=MODULE:FUNCTION",
-    help="One's own Keras section for device, edge or cloud.",
-)
-@click.option(
-    "--edge-dense",
-    type=click.IntRange(1),
-    multiple=True,
-    metavar="UNITS",
-    help="A wide dense layer before the edge's scores, a heavy one that redundant "
-    "workers can share (ddnn plan); several times for several.",
-)
-@click.option(
-    "--sparsity",
-    type=float,
-    default=None,
-    help="Set this share of a dense layer's weights to zero, more and more of them while "
-    "training, such as 0.98. What it costs: train without it, too, with the same "
-    "--seed, and compare validation_accuracy.",
-)
-@click.option(
-    "--prune",
-    multiple=True,
-    metavar="EDGE/LAYER",
-    help="Layer for --sparsity, such as edge/dense1, several times for several [all "
-    "dense layers of the edges' sections but those of the scores]",
-)
-@click.option(
-    "--scores",
-    type=click.Choice(["auto", "float32", "float16", "uint8"]),
-    default="auto",
-    show_default=True,
-    help="How scores travel.",
-)
-@click.option(
-    "--margin",
-    default=0.005,
-    show_default=True,
-    help="Validation accuracy that thresholds may cost.",
-)
-@click.option("--objects-test", type=int, default=None, help="eth80: the object to test on.")
-@click.option(
-    "--folds",
-    type=int,
-    default=None,
-    help="eth80: networks trained beside, so that thresholds are chosen on more than "
-    "one object [3]",
-)
-@click.option("--steps", type=int, default=None, help="Training steps.")
-@click.option("--seed", default=0, show_default=True, help="Seed of everything random.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def train(**options: Any) -> None:
-    """Train one network jointly and write it as a bundle."""
-    with exit_codes():
-        as_json = options.pop("as_json")
-        manifest = train_bundle(**options)
-        report = summary(manifest)
-        if as_json:
-            click.echo(json.dumps(report))
-        else:
-            for key, value in report.items():
-                click.echo(f"{key:28} {value}")
+class TrainOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Keys of `ddnn train`."""
+
+    data: Annotated[str, msgspec.Meta(description="NAME[:PATH] of the data set.")] = "scenes"
+    out: Annotated[str, msgspec.Meta(description="Directory of the bundle to write.")]
+    configuration: Annotated[
+        Configuration,
+        msgspec.Meta(
+            description="The paper's Fig. 2: a cloud only, b device+cloud, c devices+cloud, "
+            "d device+edge+cloud, e devices+edge+cloud, f devices+edges+cloud."
+        ),
+    ] = "e"
+    devices: Annotated[int, msgspec.Meta(description="How many devices.")] = 6
+    edges: Annotated[int, msgspec.Meta(description="How many edges, for f.")] = 2
+    exit_scheme: Annotated[
+        Scheme | None,
+        msgspec.Meta(description="How scores are aggregated [the data set's recipe]."),
+    ] = None
+    fusion_scheme: Annotated[
+        Scheme | None,
+        msgspec.Meta(description="How features are fused [the data set's recipe]."),
+    ] = None
+    style: Annotated[
+        Literal["float", "binary"],
+        msgspec.Meta(description="Weights; features are binary in both."),
+    ] = "float"
+    own_weights: Annotated[
+        bool, msgspec.Meta(description="Each device its own weights, not shared ones.")
+    ] = False
+    bits: Annotated[int | None, msgspec.Meta(description="Binary maps (filters) of a device.")] = (
+        None
+    )
+    section: Annotated[
+        tuple[str, ...],
+        msgspec.Meta(
+            description="One's own Keras section for device, edge or cloud.",
+            extra={"metavar": "PLACE=MODULE:FUNCTION"},
+        ),
+    ] = ()
+    edge_dense: Annotated[
+        tuple[Annotated[int, msgspec.Meta(ge=1)], ...],
+        msgspec.Meta(
+            description="A wide dense layer before the edge's scores, a heavy one that redundant "
+            "workers can share (ddnn plan); several times for several.",
+            extra={"metavar": "UNITS"},
+        ),
+    ] = ()
+    sparsity: Annotated[
+        float | None,
+        msgspec.Meta(
+            description="Set this share of a dense layer's weights to zero, more and more of them "
+            "while training, such as 0.98. What it costs: train without it, too, with the same "
+            "--seed, and compare validation_accuracy.",
+        ),
+    ] = None
+    prune: Annotated[
+        tuple[str, ...],
+        msgspec.Meta(
+            description="Layer for --sparsity, such as edge/dense1, several times for several [all "
+            "dense layers of the edges' sections but those of the scores].",
+            extra={"metavar": "EDGE/LAYER"},
+        ),
+    ] = ()
+    scores: Annotated[
+        Literal["auto", "float32", "float16", "uint8"],
+        msgspec.Meta(description="How scores travel."),
+    ] = "auto"
+    margin: Annotated[
+        float, msgspec.Meta(description="Validation accuracy that thresholds may cost.")
+    ] = 0.005
+    objects_test: Annotated[
+        int | None, msgspec.Meta(description="eth80: the object to test on.")
+    ] = None
+    folds: Annotated[
+        int | None,
+        msgspec.Meta(
+            description="eth80: how many more networks are trained, so that thresholds are chosen "
+            "on more than one object [3]."
+        ),
+    ] = None
+    steps: Annotated[int | None, msgspec.Meta(description="Training steps.")] = None
+    seed: Annotated[int, msgspec.Meta(description="Seed of everything random.")] = 0
+    json: Annotated[bool, msgspec.Meta(description="Print one JSON object.")] = False
 
 
-def summary(manifest: Manifest) -> dict[str, Any]:
+def run(options: TrainOptions) -> None:
+    keys = msgspec.structs.asdict(options)
+    as_json = keys.pop("json")
+    keys.update(out=Path(options.out), sections=keys.pop("section"))
+    print_report(summarize(train_bundle(**keys)), as_json)
+
+
+train = app_command(
+    TrainOptions,
+    run,
+    name="train",
+    description="Train one network jointly and write it as a bundle.",
+    epilog=EPILOG,
+    prefix="DDNN_TRAIN_",
+)
+
+
+def summarize(manifest: Manifest) -> dict[str, Any]:
     """What training gave, on validation data."""
     hierarchy = manifest.hierarchy
     everyone = manifest.accuracy[str(hierarchy.everyone)]

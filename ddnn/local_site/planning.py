@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 REDUNDANCIES = ("none", "replicate", "coded", "coded-sparse")
 
 
+def require_redundancy(name: str) -> None:
+    """ConfigError unless this kind of redundancy can be planned."""
+    if name not in REDUNDANCIES:
+        raise ConfigError(f"--redundancy {name!r}: expected one of {', '.join(REDUNDANCIES)}")
+
+
 def plan_bundle(
     bundle: Path,
     out: Path | None,

@@ -19,13 +19,12 @@ def make_report(site: Site, samples: range, delivered: Collection[int]) -> dict[
 
     delivered: the samples whose answers have left the nodes
     """
-    watcher, manifest = site.watcher, site.config.manifest
-    labels = site.config.labels
+    watcher, manifest, labels = site.watcher, site.config.manifest, site.config.labels
     answers = [watcher.answers[sample] for sample in samples if sample in watcher.answers]
     by_tier = {tier: [a for a in answers if a.exit == tier] for tier in TIERS}
 
     def accuracy(of: list[Answer]) -> float | None:
-        return _mean([a.label == labels[a.sample % len(labels)] for a in of])
+        return _mean([a.label == labels[site.frame(a.sample)] for a in of])
 
     members = len(manifest.hierarchy.devices)
     sent = [a for a in answers if a.exit != "device"]

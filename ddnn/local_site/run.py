@@ -46,7 +46,7 @@ def run_samples(
 
     refresh: called about twenty times a second meanwhile
     """
-    first = site.tick(0.5) + 1
+    first = site.choose_first_sample()
     count = 0
     left = sorted(actions)
     try:

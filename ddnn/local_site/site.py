@@ -23,6 +23,7 @@ from ddnn.local_site.watcher import SITE, Watcher
 from ddnn.protocol.messages import Answer, Thresholds
 from ddnn.runtime.answer_log import read_answers
 from ddnn.runtime.fleet import Fleet
+from ddnn.runtime.frame_order import FrameOrder, write_order
 
 if TYPE_CHECKING:
     from ddnn.exits.manifest import Manifest
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 BROKER = "broker"
 DASHBOARD = "dashboard"  # a process of its own, so that the page lives on when the cloud is killed
 READY_S = 30.0
+LEAD_S = 0.5  # from the choice of the first sample to its capture
 STORED_TIMEOUT_S = 5.0
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # it is on this machine
 
@@ -82,15 +84,22 @@ class Site:
         window_s: float = 0.12,
         broker_port: int | None = None,
         http_port: int,
+        seed: int | None = None,
     ) -> None:
-        """state: directory of logs, database and answers that were not delivered."""
+        """state: directory of logs, database and answers that were not delivered
+
+        seed: of the order in which the cameras show the frames from the sample on that
+        `choose_first_sample` returns; without it, sample t shows frame t modulo their number
+        """
         self.config, self.kind, self.state = config, kind, state
         self.rate_hz, self.deadline_s, self.window_s = rate_hz, deadline_s, window_s
         self.port = broker_port or brokers.free_port()
-        self.http_port = http_port
+        self.http_port, self.seed = http_port, seed
         self.page = f"http://127.0.0.1:{http_port}/"
         self.fleet = Fleet(state / "logs")
         self.control = Control(self.fleet, frozenset({DASHBOARD}))
+        self.frames = config.frames if seed is None else state / "frames"
+        self._order = FrameOrder(self.frames, len(config.labels))
         lead = config.manifest.hierarchy.lead
         self.watcher = Watcher(self.port, self._mqtt_version, lead, config.thresholds)
 
@@ -104,6 +113,10 @@ class Site:
         Raises DdnnError with the last line of its log where a node does not come up.
         """
         config, hierarchy = self.config, self.config.manifest.hierarchy
+        if self.frames != config.frames:  # several sites may use those, each in its own order
+            self.frames.mkdir(parents=True)
+            for file in config.frames.iterdir():
+                (self.frames / file.name).symlink_to(file.resolve())
         self.fleet.start(BROKER, brokers.command(self.kind, self.port, self.state))
         try:
             brokers.wait_until_listening(self.port)
@@ -113,7 +126,7 @@ class Site:
         database = ("--database", f"sqlite:///{self.state / 'site.db'}")
         page = ("--serve", "page", "--http-port", str(self.http_port), "--sign-in", "off")
         control = {"DDNN_DEMO_CONTROL": self.control.url}
-        frames = ("--demo-frames", str(config.frames))
+        frames = ("--demo-frames", str(self.frames))
         self.start_app(DASHBOARD, "cloud_app", *page, *frames, *database, env=control)
         self.start_app(CLOUD, "cloud_app", "--serve", "node", *database)
         plan = ("--plan", str(config.plan))
@@ -125,7 +138,7 @@ class Site:
         if config.workers:  # before the first sample
             self.watcher.wait_for(self.fleet, [config.edge, *config.workers], READY_S)
             self.watcher.wait_for_pieces(READY_S)
-        camera = ("--source", f"frames:{config.frames}", "--rate-hz", str(self.rate_hz))
+        camera = ("--source", f"frames:{self.frames}", "--rate-hz", str(self.rate_hz))
         for device in hierarchy.devices:
             self.start_app(device, "device_app", *camera)
         self.watcher.wait_for(self.fleet, self.fleet.nodes[1:], READY_S)
@@ -152,6 +165,18 @@ class Site:
     def tick(self, later_s: float = 0.0) -> int:
         """The sample that is being captured now, or `later_s` from now."""
         return tick_of(time.time() + later_s, 1 / self.rate_hz)
+
+    def choose_first_sample(self) -> int:
+        """The sample with which a run begins, a while from now; once per site where it has a
+        seed."""
+        first = self.tick(LEAD_S) + 1
+        if self.seed is not None:
+            write_order(self.frames, first, self.seed)
+        return first
+
+    def frame(self, sample: int) -> int:
+        """The frame that the cameras show at this sample."""
+        return self._order.frame(sample)
 
     def stored(self, samples: range) -> list[StoredAnswer]:
         """What the cloud's database holds of these samples; what came before the dashboard went

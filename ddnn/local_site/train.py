@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from ddnn.errors import ConfigError
+from ddnn.exits.aggregate import Scheme
 from ddnn.exits.hierarchy import Configuration
 from ddnn.exits.hierarchy import configuration as describe
 from ddnn.local_site.progress import bars
@@ -26,9 +27,9 @@ def train_bundle(
     configuration: Configuration,
     devices: int,
     edges: int = 2,
-    exit_scheme: Any = None,
-    fusion_scheme: Any = None,
-    style: Any = "float",
+    exit_scheme: Scheme | None = None,
+    fusion_scheme: Scheme | None = None,
+    style: Literal["float", "binary"] = "float",
     own_weights: bool = False,
     bits: int | None = None,
     sections: tuple[str, ...] = (),
@@ -43,7 +44,7 @@ def train_bundle(
     seed: int = 0,
 ) -> Manifest:
     """Load the data, train with a progress bar, write the bundle."""
-    hooks = dict(_hook(text) for text in sections)
+    hooks = dict(parse_section(text) for text in sections)
     name = data.partition(":")[0]
     if prune and sparsity is None:
         raise ConfigError(f"--prune {prune[0]} goes with --sparsity, such as --sparsity 0.98")
@@ -115,7 +116,8 @@ def train_bundle(
         )
 
 
-def _hook(text: str) -> tuple[str, str]:
+def parse_section(text: str) -> tuple[str, str]:
+    """Place and function of "edge=package.module:function"; ConfigError."""
     place, equals, hook = text.partition("=")
     if place not in ("device", "edge", "cloud") or not equals or ":" not in hook:
         raise ConfigError(f"--section {text!r}: expected device|edge|cloud=package.module:function")
