@@ -19,7 +19,7 @@ from ddnn.exits.measure import (
     missing_accuracy,
     staged,
 )
-from ddnn.local_site.progress import bars
+from ddnn.local_site.progress import show_progress
 from ddnn.local_site.samples import load_test_samples
 
 if TYPE_CHECKING:
@@ -46,16 +46,19 @@ def evaluate(bundle: Path, data: str | None, objects: str | None, as_json: bool)
 
 
 def evaluate_bundle(path: Path, data: str | None, objects: str | None = None) -> dict[str, Any]:
+    """The report on a bundle's directory; data: by default the bundle's own."""
     from ddnn.adapters.litert import LiteRtSection
     from ddnn.runtime.bundle import load_bundle
 
-    with bars() as progress:
+    with show_progress() as progress:
         bundle = load_bundle(path, LiteRtSection)
-        split = load_test_samples(bundle.manifest, data or bundle.manifest.data, _numbers(objects))
-        return report(bundle, split, progress)
+        split = load_test_samples(
+            bundle.manifest, data or bundle.manifest.data, _parse_objects(objects)
+        )
+        return make_report(bundle, split, progress)
 
 
-def report(bundle: Bundle, split: Split, progress: Any) -> dict[str, Any]:
+def make_report(bundle: Bundle, split: Split, progress: Any) -> dict[str, Any]:
     """The figures of `ddnn evaluate --json`."""
     from ddnn.data import jpeg_bytes
 
@@ -100,7 +103,7 @@ def report(bundle: Bundle, split: Split, progress: Any) -> dict[str, Any]:
     }
 
 
-def _numbers(text: str | None) -> list[int] | None:
+def _parse_objects(text: str | None) -> list[int] | None:
     if text is None:
         return None
     try:

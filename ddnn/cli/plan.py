@@ -15,7 +15,7 @@ from ddnn.cli.any_node import AnyNode, read_any_node
 from ddnn.errors import ConfigError, InfeasiblePlanError
 from ddnn.local_site.planning import (
     REDUNDANCIES,
-    counted,
+    format_count,
     parse_workers,
     plan_bundle,
     require_redundancy,
@@ -112,8 +112,8 @@ def plan(config: str | None, **flags: Any) -> None:
         lends: dict[str, WorkerOffer] = {}
         if options.workers == "announced":
             settings = read_any_node(broker_flags, config)
-            lends = announced(settings, options.for_s, read_manifest(bundle)[1])
-            power = powers(lends)
+            lends = find_offers(settings, options.for_s, read_manifest(bundle)[1])
+            power = compare_speeds(lends)
             for name, times in power.items():
                 speed = f"{lends[name].flops_per_s / 1e9:.1f} GFLOP/s at its start"
                 print_note(f"{name} announces {speed}: power {times:g}")
@@ -130,11 +130,11 @@ def plan(config: str | None, **flags: Any) -> None:
             seed=options.seed,
             memory_bytes={name: lend.memory_bytes for name, lend in lends.items()},
         )
-        report = {"plan": plan_id, **summary(deployment)}
+        report = {"plan": plan_id, **summarize(deployment)}
         if options.json:
             click.echo(json.dumps(report))
         else:
-            click.echo(text(report))
+            click.echo(format_report(report))
             from ddnn.runtime.deployment import DIRECTORY  # needs scipy, as planning does
 
             click.echo(
@@ -144,7 +144,7 @@ def plan(config: str | None, **flags: Any) -> None:
             )
 
 
-def announced(settings: AnyNode, for_s: float, bundle: str) -> dict[str, WorkerOffer]:
+def find_offers(settings: AnyNode, for_s: float, bundle: str) -> dict[str, WorkerOffer]:
     """The nodes of the site that are there and lend; LinkError without a broker."""
     from ddnn.cli.status import listening
 
@@ -163,7 +163,7 @@ def announced(settings: AnyNode, for_s: float, bundle: str) -> dict[str, WorkerO
     return lends
 
 
-def powers(lends: dict[str, WorkerOffer]) -> dict[str, float]:
+def compare_speeds(lends: dict[str, WorkerOffer]) -> dict[str, float]:
     """Workers' powers from what they measured at their start: whole, the weakest 1, bounded.
 
     Equal machines that were busy differ by less than twice: those count as equal.
@@ -175,7 +175,7 @@ def powers(lends: dict[str, WorkerOffer]) -> dict[str, float]:
     }
 
 
-def summary(deployment: Deployment) -> dict[str, Any]:
+def summarize(deployment: Deployment) -> dict[str, Any]:
     """What the plan costs and what it covers."""
     from ddnn.coding.coverage import ModelPlan, coverage
 
@@ -214,7 +214,7 @@ def summary(deployment: Deployment) -> dict[str, Any]:
     }
 
 
-def text(report: dict[str, Any]) -> str:
+def format_report(report: dict[str, Any]) -> str:
     """The plan for people."""
     per, whole = report["per_shard"], report["undivided"]
     covers, tolerate = report["coverage_percent"], report["tolerate"]
@@ -222,8 +222,8 @@ def text(report: dict[str, Any]) -> str:
     lines = [
         f"plan {report['plan']}: layer {report['layer']} of {report['section']}, "
         f"{report['redundancy']} ({report['code']})",
-        f"  {counted(report['shards'], 'shard')} on {counted(len(report['workers']), 'worker')}; "
-        + (f"any {counted(tolerate, 'worker')} may vanish" if tolerate else "all are needed"),
+        f"  {format_count(report['shards'], 'shard')} on {format_count(len(report['workers']), 'worker')}; "
+        + (f"any {format_count(tolerate, 'worker')} may vanish" if tolerate else "all are needed"),
         *(f"    {name:16} {', '.join(map(str, held))}" for name, held in report["workers"].items()),
         f"  hardware         {report['hardware']:.2f}x as many shards as blocks (copies for the "
         f"same: {report['hardware_by_replication']}x)",
@@ -236,7 +236,7 @@ def text(report: dict[str, Any]) -> str:
         f"  undivided layer  {whole['memory_bytes']:,} bytes of memory, {whole['flops']:,} flops",
         f"  rounding         decoding errs by at most about {report['relative_error']:.1g} of the "
         f"layer's outputs (condition {report['condition']:.3g}; {sets} "
-        f"{counted(report['sets_checked'], 'loss', 'losses')} tried)",
+        f"{format_count(report['sets_checked'], 'loss', 'losses')} tried)",
     ]
     if report["relative_error"] > WORTH_A_WARNING:
         lines.append(

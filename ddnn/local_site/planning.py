@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ddnn.core.ids import require_id
 from ddnn.errors import ConfigError, InfeasiblePlanError
-from ddnn.local_site.progress import bars
+from ddnn.local_site.progress import show_progress
 
 if TYPE_CHECKING:
     from ddnn.coding.deployment import Deployment
@@ -35,17 +35,21 @@ def plan_bundle(
     seed: int = 0,
     memory_bytes: Mapping[str, int] | None = None,
 ) -> tuple[Deployment, str]:
-    """Plan with progress bars; the plan and its id. tolerate: by default 1, with none 0."""
+    """Plan with progress bars; the plan and its id.
+
+    out:      directory to write, by default in the bundle
+    tolerate: by default 1, with redundancy none 0
+    """
     if tolerate is None:
         tolerate = 0 if redundancy == "none" else 1
     if tolerate < 0:
         raise ConfigError(f"--tolerate {tolerate}: expected 0 or more")
     if 0 < len(power) <= tolerate and redundancy != "none":
         raise InfeasiblePlanError(
-            f"--tolerate {tolerate} of {counted(len(power), 'worker')} leaves none to compute the "
+            f"--tolerate {tolerate} of {format_count(len(power), 'worker')} leaves none to compute the "
             "layer; use more workers or a smaller --tolerate"
         )
-    with bars() as progress:
+    with show_progress() as progress:
         progress("importing TensorFlow", 0, 1)
         try:
             import scipy  # noqa: F401
@@ -65,7 +69,7 @@ def plan_bundle(
 
 
 def parse_workers(text: str) -> dict[str, float]:
-    """The workers of --workers and their powers: "6", or "pi3,pi4=2"."""
+    """The workers of --workers and their powers: "6", or "pi3,pi4=2"; ConfigError."""
     if text.isdecimal():
         return {f"worker{i + 1}": 1.0 for i in range(int(text))}
     if get_close_matches(text, ["announced"]):
@@ -85,5 +89,6 @@ def parse_workers(text: str) -> dict[str, float]:
     return power
 
 
-def counted(number: int, one: str, several: str = "") -> str:
+def format_count(number: int, one: str, several: str = "") -> str:
+    """ "1 worker", "2 workers"; several: the plural where it is not with an s."""
     return f"{number:,} {one if number == 1 else several or one + 's'}"

@@ -115,8 +115,8 @@ class Site:
         config, hierarchy = self.config, self.config.manifest.hierarchy
         if self.frames != config.frames:  # several sites may use those, each in its own order
             self.frames.mkdir(parents=True)
-            for file in config.frames.iterdir():
-                (self.frames / file.name).symlink_to(file.resolve())
+            for name in ("images.npy", "view_labels.npy"):
+                (self.frames / name).symlink_to((config.frames / name).resolve())
         self.fleet.start(BROKER, brokers.command(self.kind, self.port, self.state))
         try:
             brokers.wait_until_listening(self.port)

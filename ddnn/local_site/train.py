@@ -11,7 +11,7 @@ from ddnn.errors import ConfigError
 from ddnn.exits.aggregate import Scheme
 from ddnn.exits.hierarchy import Configuration
 from ddnn.exits.hierarchy import configuration as describe
-from ddnn.local_site.progress import bars
+from ddnn.local_site.progress import show_progress
 
 if TYPE_CHECKING:
     from ddnn.data import Dataset
@@ -50,7 +50,7 @@ def train_bundle(
         raise ConfigError(f"--prune {prune[0]} goes with --sparsity, such as --sparsity 0.98")
     if (out / "manifest.json").exists():
         raise ConfigError(f"--out {out} holds a bundle already; remove it or choose another")
-    with bars() as progress:
+    with show_progress() as progress:
         progress("loading data", 0, 1)
         from ddnn.data import jpeg_bytes, load
 
