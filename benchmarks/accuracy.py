@@ -165,7 +165,7 @@ def judge_fold(folds: dict[int, Fold], test: int) -> dict[str, Any]:
 def run_once(data: str, seed: int, steps: int | None, style: str) -> dict[str, Any]:
     """Data with splits of their own (scenes): one training, judged on the test split."""
     from ddnn.cli.evaluate import evaluate_bundle
-    from ddnn.cli.train import train_bundle
+    from ddnn.local_site.train import train_bundle
 
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory) / "bundle"

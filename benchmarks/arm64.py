@@ -32,9 +32,11 @@ from benchmarks.bare import connect
 from benchmarks.hierarchy import NEVER, variant
 from ddnn.adapters.broker import free_port
 from ddnn.adapters.litert import LiteRtSection
-from ddnn.cli.demo import SITE, Plan, Site, prepare
 from ddnn.exits.exit_node import votes
 from ddnn.exits.inference import infer, run_devices
+from ddnn.local_site.bundles import prepare_site
+from ddnn.local_site.site import Site, SiteConfig
+from ddnn.local_site.watcher import SITE
 from ddnn.protocol.codec import decode
 from ddnn.protocol.messages import Answer, Scores, Status
 from ddnn.protocol.topics import Kind, Topic
@@ -130,13 +132,13 @@ def take_turn(
             "--site",
             SITE,
             "--bundle",
-            str(site.plan.bundle),
+            str(site.config.bundle),
             "--state",
             str(site.state),
             "--broker-port",
             str(site.port),
             "--source",
-            f"frames:{site.plan.frames}",
+            f"frames:{site.config.frames}",
             "--rate-hz",
             str(RATE_HZ),
             "--deadline-s",
@@ -160,7 +162,9 @@ def take_turn(
     return figures, [site.watcher.answers[sample] for sample in wanted]
 
 
-def compare(plan: Plan, node: str, answers: list[Answer], listener: Listener) -> dict[str, Any]:
+def compare(
+    plan: SiteConfig, node: str, answers: list[Answer], listener: Listener
+) -> dict[str, Any]:
     """Against this machine's sections on the same frames."""
     bundle = load_bundle(plan.bundle, LiteRtSection)
     images = np.load(plan.frames / "images.npy", mmap_mode="r", allow_pickle=False)
@@ -210,7 +214,7 @@ def main() -> None:
     parser.add_argument("--data", default="scenes")
     parser.add_argument("--bundle", type=Path, default=None)
     arguments = parser.parse_args()
-    plan = prepare(arguments.data, 6, "e", arguments.bundle, 0)
+    plan = prepare_site(arguments.data, 6, "e", arguments.bundle, 0)
     devices = plan.manifest.hierarchy.devices
     began_s = time.monotonic()
     subprocess.run([SCRIPT, arguments.root], check=True, timeout=INSTALL_S, stdout=sys.stderr)

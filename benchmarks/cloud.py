@@ -22,7 +22,8 @@ from typing import Any
 
 from benchmarks import fan_in, ingest, page
 from benchmarks.report import bar, ended_cleanly, header, parser, show
-from ddnn.cli.demo import Plan, prepare
+from ddnn.local_site.bundles import prepare_site
+from ddnn.local_site.site import SiteConfig
 from tests.postgres import running_postgres
 
 DATABASES = ("sqlite", "postgresql")
@@ -74,7 +75,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     kinds = arguments.databases.split(",")
     report: dict[str, Any] = {}
     if wanted != ("ingest",):
-        plan = prepare(arguments.data, arguments.devices, "e", arguments.bundle, 0)
+        plan = prepare_site(arguments.data, arguments.devices, "e", arguments.bundle, 0)
     if "sites" in wanted:
         rates = [float(rate) for rate in arguments.rates.split(",")]
         report["sites"] = fan_in.measure(
@@ -92,7 +93,7 @@ def measure_ingest(kind: str, arguments: argparse.Namespace) -> dict[str, Any]:
         return ingest.measure(database(), arguments.answers, min(10.0, arguments.seconds))
 
 
-def measure_page(kind: str, arguments: argparse.Namespace, plan: Plan) -> dict[str, Any]:
+def measure_page(kind: str, arguments: argparse.Namespace, plan: SiteConfig) -> dict[str, Any]:
     with databases(kind) as database, bar(f"filling {kind}", arguments.stored) as progress:
         return page.measure(
             database(), database(), arguments.stored, plan.bundle, arguments.requests, progress

@@ -28,9 +28,9 @@ from benchmarks.report import quantiles_ms
 from benchmarks.sites import RATE, READY, Sizes
 from cloud_app.store import Store
 from ddnn.adapters import broker as brokers
-from ddnn.cli.demo import Plan
 from ddnn.core.ids import tick_of
 from ddnn.errors import DdnnError
+from ddnn.local_site.site import SiteConfig
 from ddnn.protocol.codec import decode
 from ddnn.protocol.messages import Answer, Status
 from ddnn.protocol.topics import EVERYWHERE, Kind, parse, topic_filter
@@ -103,7 +103,7 @@ class Bench:
 
     def __init__(
         self,
-        plan: Plan | None,
+        plan: SiteConfig | None,
         edges: int,
         devices: int,
         exit_: str,
@@ -275,7 +275,7 @@ THRESHOLDS = {"local": ALWAYS, "cloud": NEVER}
 
 
 def measure(
-    plan: Plan,
+    plan: SiteConfig,
     edges: int,
     devices: int,
     seconds: float,
@@ -288,7 +288,7 @@ def measure(
         with ExitStack() as stack:
             state = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ddnn-bench-")))
             bundle = variant(plan.bundle, state / "bundle", THRESHOLDS[exit_])
-            forced = Plan(plan.manifest, bundle, plan.frames, plan.labels)
+            forced = SiteConfig(plan.manifest, bundle, plan.frames, plan.labels)
             bench = Bench(forced, edges, devices, exit_, state)
             stack.callback(bench.close)
             bench.ear.rate(2.0)

@@ -31,7 +31,8 @@ import psutil
 from benchmarks.bare import ROOT, connect, number
 from ddnn.adapters import broker as brokers
 from ddnn.adapters.litert import LiteRtSection
-from ddnn.cli.demo import Plan, Site, prepare
+from ddnn.local_site.bundles import prepare_site
+from ddnn.local_site.site import Site, SiteConfig
 from ddnn.protocol.codec import decode
 from ddnn.protocol.messages import Answer
 from ddnn.protocol.topics import Kind, parse, topic_filter
@@ -123,7 +124,7 @@ def bare_latency(tier: str, sizes: dict[str, int], devices: int, seconds: float)
         return listener.latencies_ms(first, int(time.time() * RATE_HZ) - 2, RATE_HZ)
 
 
-def system_latency(plan: Plan, seconds: float) -> tuple[list[float], dict[str, int]]:
+def system_latency(plan: SiteConfig, seconds: float) -> tuple[list[float], dict[str, int]]:
     """Latencies (ms) of the hierarchy, and the payload sizes that were seen."""
     with ExitStack() as stack:
         state = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -147,7 +148,7 @@ def system_latency(plan: Plan, seconds: float) -> tuple[list[float], dict[str, i
 SIZES = ("scores", "features", "escalate", "uplink", "result")
 
 
-def sustained(plan: Plan, rate_hz: float, seconds: float) -> dict[str, Any]:
+def sustained(plan: SiteConfig, rate_hz: float, seconds: float) -> dict[str, Any]:
     """Whether every sample of `seconds` at a rate is answered in full and in time."""
     with ExitStack() as stack:
         state = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -173,7 +174,7 @@ def sustained(plan: Plan, rate_hz: float, seconds: float) -> dict[str, Any]:
         }
 
 
-def device_start(plan: Plan, times: int = 5) -> dict[str, float]:
+def device_start(plan: SiteConfig, times: int = 5) -> dict[str, float]:
     """Seconds from exec to online, and resident MB after some samples; medians."""
     starts, memory = [], []
     with ExitStack() as stack:
@@ -253,7 +254,7 @@ def main() -> None:
     parser.add_argument("--data", default="scenes")
     parser.add_argument("--bundle", type=Path, default=None)
     arguments = parser.parse_args()
-    plan = prepare(arguments.data, 6, "e", arguments.bundle, 0)
+    plan = prepare_site(arguments.data, 6, "e", arguments.bundle, 0)
     report: dict[str, Any] = {
         "command": " ".join(["python -m benchmarks.hierarchy", *sys.argv[1:]]),
         "date": time.strftime("%Y-%m-%d"),
@@ -266,7 +267,7 @@ def main() -> None:
             ("cloud", NEVER, ["cam1", "edge", "cloud"]),
         ):
             bundle = variant(plan.bundle, Path(directory) / tier, threshold)
-            forced = Plan(plan.manifest, bundle, plan.frames, plan.labels)
+            forced = SiteConfig(plan.manifest, bundle, plan.frames, plan.labels)
             own_ms = section_ms(bundle, names)
             system, sizes = system_latency(forced, arguments.seconds)
             bare = bare_latency(tier, sizes, 6, arguments.seconds)

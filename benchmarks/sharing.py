@@ -37,11 +37,12 @@ from benchmarks.bare import body, connect, number
 from benchmarks.bare_worker import DONE, TASK
 from ddnn.adapters import broker as brokers
 from ddnn.adapters.litert import LiteRtSection
-from ddnn.cli.demo import Plan, command_of, prepare, share
 from ddnn.core.ids import tick_of
 from ddnn.errors import DdnnError
 from ddnn.exits.inference import run_devices, run_exits
 from ddnn.exits.manifest import judge
+from ddnn.local_site.bundles import parse_thresholds, prepare_site, share_layer
+from ddnn.local_site.site import SiteConfig
 from ddnn.protocol.codec import decode, encode
 from ddnn.protocol.messages import Answer, OffloadState, Result, Task, Tensor
 from ddnn.protocol.topics import Kind, Topic, topic_filter
@@ -145,7 +146,7 @@ class Bench:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: SiteConfig,
         plans: dict[str, Sharded],
         state: Path,
         settle_s: float,
@@ -160,7 +161,8 @@ class Bench:
 
     def open(self) -> None:
         brokers.wait_until_listening(self.port)
-        command = command_of(self._plan, ("local=0", "edge=1"))  # every sample exits at the edge
+        # every sample exits at the edge
+        command = parse_thresholds(self._plan, ("local=0", "edge=1"))
         topic = str(Topic(SITE, Kind.THRESHOLDS, EDGE))
         self.ear = Ear(self.port, (topic, encode(command)))
         for camera in self._plan.manifest.hierarchy.devices:
@@ -378,7 +380,7 @@ class BareExchange:
 
 
 def latency(
-    seed: int, progress: Progress, quick: bool = False, plan: Plan | None = None
+    seed: int, progress: Progress, quick: bool = False, plan: SiteConfig | None = None
 ) -> dict[str, Any]:
     """See the head of this file. progress: share done, what. plan: by default the demo's."""
     plan, effort = plan or demo_plan(), QUICK if quick else FULL
@@ -427,17 +429,17 @@ def latency(
     return report
 
 
-def demo_plan() -> Plan:
+def demo_plan() -> SiteConfig:
     """The demo's bundle, trained if there is none yet."""
-    return prepare("scenes", 6, "e", None, 0, cut=True)
+    return prepare_site("scenes", 6, "e", None, 0, cut=True)
 
 
-def planned(plan: Plan, redundancy: str, workers: int, tolerate: int) -> Sharded:
+def planned(plan: SiteConfig, redundancy: str, workers: int, tolerate: int) -> Sharded:
     """A plan for the demo's edge, kept as the demo keeps its own."""
     own = replace(plan)
-    share(own, redundancy, workers, tolerate, "")
-    assert own.sharing is not None
-    return read_plan(own.sharing, read_manifest(plan.bundle)[1])
+    share_layer(own, redundancy, workers, tolerate, "")
+    assert own.plan is not None
+    return read_plan(own.plan, read_manifest(plan.bundle)[1])
 
 
 def run(
@@ -493,7 +495,7 @@ class Verdict:
     error: float  # of its probabilities
 
 
-def judged(plan: Plan, results: dict[int, tuple[bytes, float]]) -> dict[int, Verdict]:
+def judged(plan: SiteConfig, results: dict[int, tuple[bytes, float]]) -> dict[int, Verdict]:
     """Every answer against the undistributed network's on the same frames, up to the edge."""
     loaded = load_bundle(plan.bundle, LiteRtSection)
     manifest, everyone = loaded.manifest, loaded.manifest.hierarchy.everyone

@@ -50,8 +50,10 @@ from benchmarks.bare import connect
 from benchmarks.hierarchy import variant
 from benchmarks.report import bar, ended_cleanly, header, parser, quantiles_ms, show
 from ddnn.adapters import broker as brokers
-from ddnn.cli.demo import BROKER, SITE, Plan, Site, StoredAnswer, prepare
 from ddnn.exits.manifest import Manifest
+from ddnn.local_site.bundles import prepare_site
+from ddnn.local_site.site import BROKER, Site, SiteConfig, StoredAnswer
+from ddnn.local_site.watcher import SITE
 from ddnn.protocol.codec import decode
 from ddnn.protocol.messages import Stats
 from ddnn.protocol.topics import Kind, parse, topic_filter
@@ -315,7 +317,7 @@ class Soak:
 
     def __init__(self, site: Site, seconds: float, seed: int, gap_s: float) -> None:
         self.site, self.seconds = site, seconds
-        hierarchy = site.plan.manifest.hierarchy
+        hierarchy = site.config.manifest.hierarchy
         self.devices = list(hierarchy.devices)
         self.nodes = list(site.fleet.nodes)
         random = np.random.default_rng(seed)
@@ -477,7 +479,7 @@ def balanced(manifest: Manifest) -> dict[str, float]:
 
 
 def soak(
-    plan: Plan,
+    plan: SiteConfig,
     seconds: float,
     seed: int,
     *,
@@ -490,7 +492,7 @@ def soak(
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ddnn-soak-")))
         bundle = variant(plan.bundle, directory / "bundle", balanced(plan.manifest))
-        plan = Plan(plan.manifest, bundle, plan.frames, plan.labels)
+        plan = SiteConfig(plan.manifest, bundle, plan.frames, plan.labels)
         site = Site(
             plan,
             "mosquitto",
@@ -546,7 +548,7 @@ def main() -> None:
     parse.add_argument("--bundle", type=Path, default=None, help="another bundle")
     arguments = parse.parse_args()
     ended_cleanly()
-    plan = prepare(arguments.data, 6, "e", arguments.bundle, 0)
+    plan = prepare_site(arguments.data, 6, "e", arguments.bundle, 0)
     result = soak(
         plan,
         60 * arguments.minutes,

@@ -37,8 +37,8 @@ from scipy import special
 from benchmarks.sharing import ENVIRONMENT, Progress, demo_plan, figures, planned
 from benchmarks.straggler import FIXED_S, MEAN_S, MODES, WARM, delays_s
 from ddnn.adapters import broker as brokers
-from ddnn.cli.demo import Plan
 from ddnn.errors import DdnnError
+from ddnn.local_site.site import SiteConfig
 from ddnn.runtime.fleet import Fleet
 
 START_S = 120.0
@@ -59,7 +59,7 @@ QUICK = Effort((((3, 1), (5, 2)),), 2.0)
 
 
 def stragglers(
-    seed: int, progress: Progress, quick: bool = False, plan: Plan | None = None
+    seed: int, progress: Progress, quick: bool = False, plan: SiteConfig | None = None
 ) -> dict[str, Any]:
     """See the head of this file. progress: share done, what. plan: by default the demo's."""
     plan, effort = plan or demo_plan(), QUICK if quick else FULL
@@ -79,7 +79,7 @@ def stragglers(
 
 
 def measure(
-    plan: Plan, group: Sequence[tuple[int, int]], seed: int, seconds: float
+    plan: SiteConfig, group: Sequence[tuple[int, int]], seed: int, seconds: float
 ) -> list[dict[str, Any]]:
     """One row for each (n, s), all measured at the same time over one broker."""
     plans = {

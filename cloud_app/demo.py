@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cloud_app.live import Act
 from ddnn.errors import ConfigError, DdnnError, LinkError
+from ddnn.runtime.frame_order import FrameOrder
 
 TIMEOUT_S = 2.0
 MAX_REPLY_BYTES = 1 << 16
@@ -31,11 +32,11 @@ class DemoSite:
             self._images = np.load(frames / "images.npy", mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise ConfigError(f"--demo-frames {frames}: {error}") from None
+        self._order = FrameOrder(frames, len(self._images))
         self._control = control
 
     def views(self, sample: int) -> NDArray[np.uint8]:
-        # as device_app's FramesSource chooses them
-        return np.asarray(self._images[sample % len(self._images)], np.uint8)
+        return np.asarray(self._images[self._order.frame(sample)], np.uint8)
 
     def nodes(self) -> dict[str, bool]:
         return self._ask("GET", "nodes")

@@ -55,7 +55,8 @@ def find_room(name: str) -> Room:
 
 
 def find_planner(redundancy: str) -> Callable[..., Plan]:
-    """The function make_plan of the room that plans this redundancy. ConfigError as find_room."""
+    """The function make_plan(bundle, out, request, *, load_section, write_matrix, progress) of the
+    room that plans this redundancy. ConfigError as find_room."""
     for entry in _ENTRIES.values():
         if redundancy in entry.redundancies:
             planner: Callable[..., Plan] = _load(entry, entry.planner).make_plan

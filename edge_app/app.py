@@ -21,7 +21,7 @@ from ddnn.errors import ConfigError
 from ddnn.exits.edge_node import EdgeNode
 from ddnn.exits.manifest import Manifest
 from ddnn.machines.offload_node import OffloadNode
-from ddnn.protocol.home_assistant import discovery, require_prefix
+from ddnn.protocol.home_assistant import make_discovery, require_prefix
 from ddnn.protocol.machine import Machine, SectionName
 from ddnn.rooms import find_room
 from ddnn.runtime.answer_log import FileAnswerLog
@@ -175,7 +175,7 @@ def announcements(settings: EdgeSettings, manifest: Manifest) -> list[tuple[str,
     hierarchy = manifest.hierarchy
     if not settings.home_assistant or settings.node != hierarchy.lead:
         return []
-    entities = discovery(
+    entities = make_discovery(
         settings.home_assistant,
         settings.site,
         model=manifest.name,

@@ -1,8 +1,10 @@
-"""The command line and configuration of every app, made from one typed schema by click.
+"""The command line and configuration of apps and commands, made from one typed schema by click.
 
-A field of the schema is a flag `--field-name`, an environment variable `DDNN_FIELD_NAME` and a
-key `field_name` in the TOML file; the flag wins over the environment, that over the file. Unknown
-keys are refused. Programs end with the exit code of the error (see ddnn.errors).
+A field of the schema is a flag `--field-name`, an environment variable `DDNN_FIELD_NAME` (of the
+command `ddnn demo`: `DDNN_DEMO_FIELD_NAME`) and a key `field_name` in the TOML file; the flag wins
+over the environment, that over the file. A bool is a flag without a value; a tuple is a flag that
+may be given several times, in the environment its values stand between commas. Unknown keys are
+refused. Programs end with the exit code of the error (see ddnn.errors).
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import os
 import sys
 import tomllib
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,8 +35,12 @@ def app_command(
     name: str,
     description: str,
     check: Callable[[Schema], None] | None = None,
+    epilog: str | None = None,
+    prefix: str = PREFIX,
 ) -> click.Command:
     """The command `name`: reads the configuration, checks it, calls `run`.
+
+    prefix: of the environment variables
 
     With --check it calls `check` instead, which raises a DdnnError where `run` could not start.
     Standard output then begins as soon as the keys are found to be valid: `ddnn doctor` reads it.
@@ -44,13 +50,10 @@ def app_command(
         with exit_codes():
             file = given.pop("config", None)
             only_check = given.pop("check", False)
-            flags = {key: value for key, value in given.items() if value is not None}
-            config = read_config(schema, flags, os.environ, file)
-            logging.basicConfig(
-                level=getattr(config, "log_level", "info").upper(),
-                format=LOG_FORMAT,
-                stream=sys.stderr,
-            )
+            config = read_config(schema, given, os.environ, file, prefix=prefix)
+            level = getattr(config, "log_level", None)
+            if level is not None:
+                logging.basicConfig(level=level.upper(), format=LOG_FORMAT, stream=sys.stderr)
             if only_check:
                 if check is not None:
                     click.echo(f"{name}: the keys are valid")
@@ -59,23 +62,19 @@ def app_command(
             else:
                 run(config)
 
-    params = schema_options(schema)
+    params = schema_options(schema, prefix)
     params.append(click.Option(["--check"], is_flag=True, help="Check the configuration and exit."))
-    return click.Command(name, params=params, callback=callback, help=description)
+    return click.Command(name, params=params, callback=callback, help=description, epilog=epilog)
 
 
-def schema_options(schema: type[msgspec.Struct]) -> list[click.Parameter]:
-    """A flag for each field of the schema, and --config."""
-    params: list[click.Parameter] = [
-        click.Option(
-            ["--" + field.name.replace("_", "-")],
-            default=None,
-            help=_help(schema, field),
-            metavar=_metavar(field),
-        )
-        for field in msgspec.structs.fields(schema)
-    ]
-    params.append(click.Option(["--config"], type=click.Path(), help="TOML file with these keys."))
+def schema_options(schema: type[msgspec.Struct], prefix: str = PREFIX) -> list[click.Parameter]:
+    """A flag for each field of the schema, and --config.
+
+    prefix: of the environment variables
+    """
+    params: list[click.Parameter] = [_option(f) for f in msgspec.structs.fields(schema)]
+    text = f"TOML file with these keys; the environment ({prefix}…) and flags win over it."
+    params.append(click.Option(["--config"], type=click.Path(), help=text))
     return params
 
 
@@ -85,11 +84,14 @@ def read_config(
     environ: Mapping[str, str],
     file: str | Path | None = None,
     *,
-    others: bool = False,
+    others: bool | Collection[str] = False,
+    prefix: str = PREFIX,
 ) -> Schema:
     """Flags over environment over file over defaults; ConfigError names the key and the remedy.
 
-    `others`: the file may hold keys of other schemas, too.
+    flags:  None and () stand for flags that were not given
+    others: keys of other schemas that the file may hold, too; True: whichever
+    prefix: of the environment variables
     """
     values: dict[str, Any] = {}
     if file is not None:
@@ -100,14 +102,19 @@ def read_config(
             raise ConfigError(f"--config {file}: {error.strerror}") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"--config {file}: not TOML: {error}") from None
-    names = [field.name for field in msgspec.structs.fields(schema)]
-    values.update({n: environ[PREFIX + n.upper()] for n in names if PREFIX + n.upper() in environ})
-    values.update(flags)
+    fields = {field.encode_name: field for field in msgspec.structs.fields(schema)}
+    for key, field in fields.items():
+        text = environ.get(prefix + key.upper())
+        if text is not None:
+            values[key] = text.split(",") if _is_tuple(field) else text
+    values.update({key: value for key, value in flags.items() if value not in (None, ())})
     for key in list(values):
-        if key not in names and others:
+        if key in fields:
+            continue
+        if others is True or (others and key in others):
             del values[key]
-        elif key not in names:
-            raise ConfigError(f"unknown key {key!r}; known: {', '.join(sorted(names))}")
+        else:
+            raise ConfigError(f"unknown key {key!r}; known: {', '.join(sorted(fields))}")
     try:
         return msgspec.convert(values, schema, strict=False)
     except msgspec.ValidationError as error:
@@ -126,13 +133,44 @@ class exit_codes:  # noqa: N801  reads as a statement: `with exit_codes():`
             sys.exit(error.exit_code)
 
 
-def _help(schema: type[msgspec.Struct], field: msgspec.structs.FieldInfo) -> str:
-    hints = typing.get_type_hints(schema, include_extras=True)
-    metas = getattr(hints[field.name], "__metadata__", ())
-    text = next((m.description for m in metas if getattr(m, "description", None)), "")
-    default = "" if field.required or field.default in (None, "") else f" [{field.default}]"
+def _option(field: msgspec.structs.FieldInfo) -> click.Option:
+    flag = "--" + field.encode_name.replace("_", "-")
+    text = _help(field)
+    if getattr(field.type, "__origin__", field.type) is bool:
+        return click.Option([flag], is_flag=True, default=None, help=text)
+    several = _is_tuple(field)
+    return click.Option([flag], default=None, multiple=several, help=text, metavar=_metavar(field))
+
+
+def _is_tuple(field: msgspec.structs.FieldInfo) -> bool:
+    return isinstance(field.default, tuple)
+
+
+def _find_meta(field: msgspec.structs.FieldInfo, name: str) -> Any:
+    """This attribute of the field's Meta, None where it is not set."""
+    metas = getattr(field.type, "__metadata__", ())
+    return next((found for m in metas if (found := getattr(m, name, None))), None)
+
+
+def _help(field: msgspec.structs.FieldInfo) -> str:
+    text = _find_meta(field, "description") or ""
+    shown = field.default not in (None, "", ()) and field.default is not False
+    default = f" [{field.default}]" if shown and not field.required else ""
     return text + (" (required)" if field.required else default)
 
 
 def _metavar(field: msgspec.structs.FieldInfo) -> str:
-    return field.name.rsplit("_", maxsplit=1)[-1].upper()
+    """As the schema says in Meta(extra={"metavar": …}), or the choices, or the last word."""
+    given: str | None = (_find_meta(field, "extra") or {}).get("metavar")
+    choices = _find_choices(field.type)
+    if choices and given is None:
+        return f"[{'|'.join(choices)}]"
+    return given or field.name.rsplit("_", maxsplit=1)[-1].upper()
+
+
+def _find_choices(kind: Any) -> list[str]:
+    """The strings of a Literal, whatever stands around it."""
+    inner = typing.get_args(kind)
+    if typing.get_origin(kind) is typing.Literal:
+        return [str(choice) for choice in inner]
+    return [choice for part in inner for choice in _find_choices(part)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +9,8 @@ import click
 import numpy as np
 
 from ddnn.adapters.command import exit_codes
+from ddnn.cli.output import print_report
 from ddnn.errors import ConfigError
-from ddnn.exits.manifest import Manifest
 from ddnn.exits.measure import (
     accuracy_table,
     bytes_per_device,
@@ -20,6 +19,8 @@ from ddnn.exits.measure import (
     missing_accuracy,
     staged,
 )
+from ddnn.local_site.progress import show_progress
+from ddnn.local_site.samples import load_test_samples
 
 if TYPE_CHECKING:
     from ddnn.data import Split
@@ -41,57 +42,23 @@ JPEG_SAMPLES = 200
 def evaluate(bundle: Path, data: str | None, objects: str | None, as_json: bool) -> None:
     """Accuracy, exits, bytes and missing members of BUNDLE on test data."""
     with exit_codes():
-        report = evaluate_bundle(bundle, data, objects)
-        if as_json:
-            click.echo(json.dumps(report))
-        else:
-            for key, value in report.items():
-                click.echo(f"{key:28} {value}")
+        print_report(evaluate_bundle(bundle, data, objects), as_json)
 
 
 def evaluate_bundle(path: Path, data: str | None, objects: str | None = None) -> dict[str, Any]:
+    """The report on a bundle's directory; data: by default the bundle's own."""
     from ddnn.adapters.litert import LiteRtSection
-    from ddnn.cli.progress import show_progress
     from ddnn.runtime.bundle import load_bundle
 
     with show_progress() as progress:
         bundle = load_bundle(path, LiteRtSection)
-        split = judged_split(bundle.manifest, data or bundle.manifest.data, _numbers(objects))
-        return report(bundle, split, progress)
-
-
-def judged_split(manifest: Manifest, data: str, objects: list[int] | None = None) -> Split:
-    """The samples to judge a bundle on: named objects, else those kept out of its training."""
-    from ddnn.data import load, load_samples
-
-    members = len(manifest.hierarchy.devices)
-    seed = int(manifest.training.get("data_seed", 0))
-    kept = manifest.training.get("objects_test")
-    name = data.partition(":")[0]
-    if name.startswith("eth80"):
-        if objects is None and kept is not None and name == manifest.data:
-            objects = [int(kept)]
-        split = load_samples(data, objects, seed=seed)
-    elif objects is not None:
-        raise ConfigError(f"--objects goes with eth80, not with {name}")
-    elif name == "scenes":
-        split = load_samples(data, seed=seed)
-    else:
-        split = load(data, seed=seed).test
-    if split.images.shape[1] < members or split.images.shape[2:] != manifest.image_shape:
-        raise ConfigError(
-            f"{data}: views {split.images.shape[1:]} do not fit the bundle, which has {members} "
-            f"devices with images {manifest.image_shape}"
+        split = load_test_samples(
+            bundle.manifest, data or bundle.manifest.data, _parse_objects(objects)
         )
-    if split.labels.max() >= len(manifest.classes):
-        raise ConfigError(
-            f"{data}: labels up to {split.labels.max()}, but the bundle knows the classes "
-            f"{', '.join(manifest.classes)}; use the data set that it was trained on"
-        )
-    return split
+        return make_report(bundle, split, progress)
 
 
-def report(bundle: Bundle, split: Split, progress: Any) -> dict[str, Any]:
+def make_report(bundle: Bundle, split: Split, progress: Any) -> dict[str, Any]:
     """The figures of `ddnn evaluate --json`."""
     from ddnn.data import jpeg_bytes
 
@@ -136,7 +103,7 @@ def report(bundle: Bundle, split: Split, progress: Any) -> dict[str, Any]:
     }
 
 
-def _numbers(text: str | None) -> list[int] | None:
+def _parse_objects(text: str | None) -> list[int] | None:
     if text is None:
         return None
     try:

@@ -4,31 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from ddnn.cli.demo import Site
+from ddnn.exits.manifest import Manifest
+from ddnn.local_site.watcher import Watcher
+from ddnn.runtime.fleet import Fleet
 
 NEWEST = 8
 
 
 @contextmanager
-def live_view(site: Site, *, enabled: bool) -> Iterator[Callable[[], None]]:
-    """A table that is drawn anew by every call of what it yields; nothing where not enabled."""
-    if not enabled:
-        yield lambda: None
-        return
+def live_view(
+    manifest: Manifest, page: str, fleet: Fleet, watcher: Watcher
+) -> Iterator[Callable[[], None]]:
+    """A table on standard error, drawn again by every call of what it yields.
+
+    page: the dashboard's URL
+    """
     from rich.console import Console
     from rich.live import Live
 
     with Live(console=Console(stderr=True), refresh_per_second=8) as live:
-        yield lambda: live.update(_table(site))
+        yield lambda: live.update(_make_table(manifest, page, fleet, watcher))
 
 
-def _table(site: Site) -> Any:
+def _make_table(manifest: Manifest, page: str, fleet: Fleet, watcher: Watcher) -> Any:
     from rich.table import Table
 
-    manifest, fleet, watcher = site.plan.manifest, site.fleet, site.watcher
     with watcher.lock:
         answers = list(watcher.answers.values())
     total = max(1, len(answers))
@@ -41,7 +43,7 @@ def _table(site: Site) -> Any:
             f"{tier} {100 * sum(a.exit == tier for a in answers) / total:.0f} %"
             for tier in (*manifest.hierarchy.exits, "device")
         ),
-        caption=f"page: {site.page} · "
+        caption=f"page: {page} · "
         + " ".join(f"[{'green' if fleet.alive(n) else 'red'}]{n}[/]" for n in fleet.nodes)
         + " · Ctrl-C ends all",
     )

@@ -5,46 +5,35 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import msgspec
-
 from ddnn.coding.capacity import virtual_stragglers, virtual_workers
 from ddnn.coding.code import Certificate, Code
-from ddnn.coding.coverage import Cost, ModelPlan, Redundancy, coverage
+from ddnn.coding.coverage import Cost, ModelPlan, coverage
 from ddnn.coding.detail import read_detail
 from ddnn.core.device import DeviceProfile
-from ddnn.core.plan import MAX_PIECES, Plan
+from ddnn.core.plan import MAX_PIECES, Plan, PlanRequest
 from ddnn.errors import ConfigError, InfeasiblePlanError
 
 FLOAT32_EPSILON = 2.0**-23
 WARNING_ERROR = 1e-2  # relative error of the layer's outputs that is worth a warning
 
 
-class PlanRequest(msgspec.Struct, frozen=True):
-    """What a plan is to be like. devices: the workers; None: `tolerate` is 1, with none 0."""
+def count_losses(request: PlanRequest) -> int:
+    """The workers that may vanish, by default 1, with redundancy none 0.
 
-    redundancy: Redundancy
-    devices: tuple[DeviceProfile, ...]
-    tolerate: int | None = None
-    edge: str = ""  # by default the lead
-    layer: str = ""  # by default the heaviest
-    seed: int = 0
-
-    @property
-    def losses(self) -> int:
-        """The workers that may vanish. Raises ConfigError or InfeasiblePlanError where that cannot
-        be."""
-        if self.tolerate is None:
-            return 0 if self.redundancy == "none" else 1
-        if self.tolerate < 0:
-            raise ConfigError(f"--tolerate {self.tolerate}: expected 0 or more")
-        if self.redundancy == "none" and self.tolerate:
-            raise ConfigError("--redundancy none tolerates nothing; use --tolerate 0, or coded")
-        if 0 < len(self.devices) <= self.tolerate:
-            raise InfeasiblePlanError(
-                f"--tolerate {self.tolerate} of {format_count(len(self.devices), 'worker')} leaves "
-                "none to compute the layer; use more workers or a smaller --tolerate"
-            )
-        return self.tolerate
+    Raises ConfigError or InfeasiblePlanError where that cannot be.
+    """
+    if request.tolerate is None:
+        return 0 if request.redundancy == "none" else 1
+    if request.tolerate < 0:
+        raise ConfigError(f"--tolerate {request.tolerate}: expected 0 or more")
+    if request.redundancy == "none" and request.tolerate:
+        raise ConfigError("--redundancy none tolerates nothing; use --tolerate 0, or coded")
+    if 0 < len(request.devices) <= request.tolerate:
+        raise InfeasiblePlanError(
+            f"--tolerate {request.tolerate} of {format_count(len(request.devices), 'worker')} "
+            "leaves none to compute the layer; use more workers or a smaller --tolerate"
+        )
+    return request.tolerate
 
 
 def place_shards(request: PlanRequest) -> dict[str, tuple[int, ...]]:
@@ -56,8 +45,6 @@ def place_shards(request: PlanRequest) -> dict[str, tuple[int, ...]]:
     """
     if not request.devices:
         raise ConfigError("no workers; name them with --workers, such as --workers 6")
-    for device in request.devices:
-        device.check()
     speeds = {
         device.name: 1.0 if request.redundancy == "replicate" else device.flops_per_s
         for device in request.devices
@@ -71,12 +58,12 @@ def place_shards(request: PlanRequest) -> dict[str, tuple[int, ...]]:
 
 def make_code(request: PlanRequest, placement: Mapping[str, tuple[int, ...]]) -> Code:
     """The code for these workers' shards; InfeasiblePlanError where it cannot stand the losses."""
-    n = sum(len(held) for held in placement.values())
-    s = virtual_stragglers(placement, request.losses)
+    n, losses = sum(len(held) for held in placement.values()), count_losses(request)
+    s = virtual_stragglers(placement, losses)
     copies = s + 1 if request.redundancy == "replicate" else 0
     if n - s < 1 or n < copies:
         raise InfeasiblePlanError(
-            f"{len(placement)} workers with {n} shards cannot lose {request.losses} of them "
+            f"{len(placement)} workers with {n} shards cannot lose {losses} of them "
             f"({s} shards) and still hold the layer; use more workers or a smaller --tolerate"
         )
     match request.redundancy:
@@ -90,6 +77,7 @@ def make_code(request: PlanRequest, placement: Mapping[str, tuple[int, ...]]) ->
             if s == 0:
                 return Code.uncoded(n)
             return Code.parity(n) if s == 1 else Code.mds(n, s, request.seed)
+    raise ConfigError(f"--redundancy {request.redundancy!r} is none of coded shards")
 
 
 def certify(code: Code) -> Certificate:

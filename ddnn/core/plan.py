@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 import numpy as np
 
+from ddnn.core.device import DeviceProfile
 from ddnn.core.files import BundleFile
 from ddnn.core.ids import require_id
 from ddnn.core.section import Arrays
@@ -122,6 +123,17 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
         if isinstance(piece, str) and piece in self.owned:
             return self.owned[piece]
         raise ConfigError(f"plan {self.id} has no section {piece!r}")
+
+
+class PlanRequest(msgspec.Struct, frozen=True):
+    """What a plan is to be like. devices: the workers, each with its speed and free memory."""
+
+    redundancy: str
+    devices: tuple[DeviceProfile, ...]
+    tolerate: int | None = None  # workers that may vanish; None: the room's default
+    edge: str = ""  # whose section is cut; by default the lead's
+    layer: str = ""  # where it is cut; by default the heaviest
+    seed: int = 0
 
 
 def is_finite(arrays: Arrays) -> bool:

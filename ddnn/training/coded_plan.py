@@ -16,9 +16,9 @@ from ddnn.coding.code import Certificate, Code
 from ddnn.coding.coverage import Cost, layer_cost
 from ddnn.coding.detail import INPUT, OUTPUT, ROOM, CertificateSummary, CodingDetail, read_detail
 from ddnn.coding.layers import Linear, SplitLayer, split_layer
-from ddnn.coding.plan import PlanRequest, certify, check_memory, make_code, place_shards
+from ddnn.coding.plan import certify, check_memory, count_losses, make_code, place_shards
 from ddnn.core.files import BundleFile
-from ddnn.core.plan import ArraySpec, Piece, Plan
+from ddnn.core.plan import ArraySpec, Piece, Plan, PlanRequest
 from ddnn.core.section import Arrays, Section, is_close
 from ddnn.errors import ConfigError, InfeasiblePlanError, SectionError
 from ddnn.exits.hierarchy import CLOUD, Hierarchy
@@ -51,6 +51,7 @@ def make_plan(
     bundle: Path,
     out: Path,
     request: PlanRequest,
+    *,
     load_section: Callable[[Path], Section],
     write_matrix: WriteMatrix,
     progress: Progress = lambda what, done, total: None,
@@ -127,8 +128,8 @@ def make_detail(
     return CodingDetail(
         layer=layer,
         kind=whole.kind,
-        redundancy=request.redundancy,
-        tolerate=request.losses,
+        redundancy=request.redundancy,  # type: ignore[arg-type]  checked by make_code
+        tolerate=count_losses(request),
         code=code.name,
         s=code.s,
         generator=code.generator.tolist(),

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ddnn.errors import ConfigError
+from ddnn.runtime.frame_order import FrameOrder
 from device_app.picture import WHOLE, Image, Roi, scaled
 from device_app.sources import Frame
 
@@ -34,7 +35,8 @@ class DatasetSource:
 
 
 class FramesSource:
-    """images.npy [samples, views, height, width, 3] and view_labels.npy, mapped, not loaded."""
+    """images.npy [samples, views, height, width, 3] and view_labels.npy, mapped, not loaded; which
+    of them a tick shows says ddnn.runtime.frame_order."""
 
     at_hand = True
 
@@ -51,9 +53,10 @@ class FramesSource:
                 f"{labels.dtype} {labels.shape} do not belong together"
             )
         self._images, self._labels, self._view = images, labels, view
+        self._order = FrameOrder(path, len(images))
 
     def frame(self, tick: int) -> Frame:
-        index = tick % len(self._images)
+        index = self._order.frame(tick)
         return Frame(
             np.array(self._images[index, self._view]), int(self._labels[index, self._view])
         )

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from ddnn.adapters.broker import free_port
-from ddnn.cli.demo import Plan, Site, command_of
 from ddnn.data import Split, load_samples
+from ddnn.local_site.bundles import parse_thresholds
+from ddnn.local_site.site import Site, SiteConfig
 from ddnn.runtime.bundle import read_manifest
 from ddnn.runtime.deployment import read_plan
 from tests.conftest import made_once
@@ -41,7 +42,7 @@ def scenes_frames(scenes_split: Split, tmp_path_factory: pytest.TempPathFactory)
 def open_site(tmp_path: Path) -> Iterator[Callable[..., Site]]:
     """open_site(bundle, frames, labels, broker, **options) starts a site; all end with the test.
 
-    sharing: the directory of a plan by which the edge shares its layer; thresholds: such as
+    plan: the directory of a plan by which workers compute a layer of the edge; thresholds: such as
     ("local=0",).
     """
     opened: list[Site] = []
@@ -52,19 +53,20 @@ def open_site(tmp_path: Path) -> Iterator[Callable[..., Site]]:
         labels,
         broker: str = "mosquitto",
         *,
-        sharing: Path | None = None,
+        plan: Path | None = None,
         thresholds: tuple[str, ...] = (),
         **options,
     ) -> Site:
         if broker == "mosquitto":
             need_mosquitto()
         manifest, bundle_id = read_manifest(bundle)
-        plan = Plan(manifest, bundle, frames, labels, sharing)
-        plan.command = command_of(plan, thresholds)
-        if sharing is not None:
-            deployment = read_plan(sharing, bundle_id).deployment
-            plan.section, plan.workers = deployment.section, list(deployment.workers)
-        site = Site(plan, broker, tmp_path / f"site{len(opened)}", http_port=free_port(), **options)
+        config = SiteConfig(manifest, bundle, frames, labels, plan)
+        config.thresholds = parse_thresholds(config, thresholds)
+        if plan is not None:
+            deployment = read_plan(plan, bundle_id).deployment
+            config.edge, config.workers = deployment.section, list(deployment.workers)
+        state = tmp_path / f"site{len(opened)}"
+        site = Site(config, broker, state, http_port=free_port(), **options)
         opened.append(site)
         site.state.mkdir(exist_ok=True)
         site.start()

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.alone
 
 def answers_to(site, samples: int):
     """The stored answers to `samples` consecutive samples, by sample number."""
-    settle(site)
+    wait_until_full(site)
     first = site.tick(0.5) + 1
     wanted = range(first, first + samples)
     while site.tick() < wanted.stop:
@@ -39,9 +39,9 @@ def answers_to(site, samples: int):
     pytest.fail(f"{samples - len(stored)} of {samples} samples have no stored answer")
 
 
-def settle(site) -> None:
-    """Until the answers of a whole second are full: a cloud that was slow to start is suspected
-    for a while, and so is a camera."""
+def wait_until_full(site) -> None:
+    """Wait until the answers of a whole second are full: a cloud that was slow to start is
+    suspected for a while, and so is a camera."""
     until_s = time.monotonic() + 20
     while time.monotonic() < until_s:
         now = site.tick(-0.5)

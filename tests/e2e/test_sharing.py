@@ -19,9 +19,10 @@ import numpy as np
 import pytest
 
 from ddnn.adapters.litert import LiteRtSection
-from ddnn.cli.demo import SITE, Site
 from ddnn.exits.inference import infer
 from ddnn.exits.manifest import Judgement, Manifest
+from ddnn.local_site.site import Site
+from ddnn.local_site.watcher import SITE
 from ddnn.protocol.codec import decode
 from ddnn.protocol.messages import Answer, OffloadState, Result, Tensor, WorkerOffer
 from ddnn.protocol.topics import Kind, parse
@@ -48,10 +49,10 @@ class Sharers:
     """The site and what its answers must be."""
 
     def __init__(self, site: Site, images: np.ndarray) -> None:
-        loaded = load_bundle(site.plan.bundle, LiteRtSection)
+        loaded = load_bundle(site.config.bundle, LiteRtSection)
         manifest: Manifest = loaded.manifest.with_thresholds({"local": 0.0})
         self.site, self.bundle = site, loaded.id
-        self.plan = read_plan(site.plan.sharing, loaded.id)
+        self.plan = read_plan(site.config.plan, loaded.id)
 
         @cache
         def expected(index: int) -> Judgement:
@@ -74,7 +75,7 @@ class Sharers:
 
     def lend(self, worker: str, plan: Path) -> None:
         """Start a worker with its own copy of the plan."""
-        self.site._app(worker, "device_app", "--lend", "on", "--plan", str(plan))
+        self.site.start_app(worker, "device_app", "--lend", "on", "--plan", str(plan))
 
     def log(self, node: str) -> str:
         return (self.site.state / "logs" / f"{node}.log").read_text()
@@ -83,9 +84,9 @@ class Sharers:
 
     def sharing(self) -> OffloadState:
         """What the edge says of its workers, said from now on."""
-        before = self.site.watcher.sharing
+        before = self.site.watcher.offload
         return self.until(
-            lambda: now if (now := self.site.watcher.sharing) is not before else None,
+            lambda: now if (now := self.site.watcher.offload) is not before else None,
             "the edge tells of its workers",
         )
 
@@ -93,12 +94,12 @@ class Sharers:
         until_s = time.monotonic() + RECOVER_S
         while not (found := true()):
             if time.monotonic() > until_s:
-                pytest.fail(f"{what}: not within {RECOVER_S} s; {self.site.watcher.sharing}")
+                pytest.fail(f"{what}: not within {RECOVER_S} s; {self.site.watcher.offload}")
             time.sleep(0.05)
         return found
 
     def states(self) -> dict[str, str]:
-        return {name: worker.state for name, worker in self.site.watcher.sharing.workers.items()}
+        return {name: worker.state for name, worker in self.site.watcher.offload.workers.items()}
 
     def until_whole(self) -> None:
         """Until every shard is live."""
@@ -147,7 +148,7 @@ def sharers(
         scenes_bundle,
         scenes_frames,
         scenes_split.labels,
-        sharing=scenes_plan,
+        plan=scenes_plan,
         thresholds=("local=0",),
         **TIMES,
     )
@@ -218,7 +219,7 @@ def a_spare_stands_in(sharers: Sharers) -> None:
     before = sharers.sharing()
     mine = before.workers["worker2"].pieces
     sharers.kill("worker2")
-    sharers.lend("spare", site.plan.sharing)
+    sharers.lend("spare", site.config.plan)
     sharers.until_whole()
     standing_in = sharers.sharing().workers
     assert standing_in["spare"].pieces == mine
@@ -259,7 +260,7 @@ def a_corrupt_shard(sharers: Sharers, tmp_path: Path) -> None:
     damaged, other = tmp_path / "damaged", tmp_path / "other"
     for copy in (damaged, other):
         copy.mkdir()
-        for file in site.plan.sharing.iterdir():
+        for file in site.config.plan.iterdir():
             (copy / file.name).write_bytes(file.read_bytes())
     shard = damaged / "shard2.tflite"
     shard.write_bytes(shard.read_bytes()[:-8] + bytes(8))

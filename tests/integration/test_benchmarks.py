@@ -17,8 +17,8 @@ from benchmarks import fan_in, page, sharing, stragglers
 from benchmarks.made import answers
 from benchmarks.soak import BOUNDS, Life, faults, growth, judge, owed, resources, soak, spared
 from cloud_app.store import Store
-from ddnn.cli.demo import Plan, StoredAnswer
 from ddnn.data import load
+from ddnn.local_site.site import SiteConfig, StoredAnswer
 from ddnn.runtime.bundle import read_manifest
 from tests.conftest import ROOT
 from tests.parts import need, need_mosquitto
@@ -28,13 +28,13 @@ RATE_HZ, DEADLINE_S = 10.0, 1.5
 
 
 @pytest.fixture(scope="module")
-def plan(scenes_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Plan:
+def plan(scenes_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> SiteConfig:
     split = load("scenes", samples=(50, 50, 50)).test
     frames = tmp_path_factory.mktemp("benchmark") / "frames"
     frames.mkdir()
     np.save(frames / "images.npy", split.images)
     np.save(frames / "view_labels.npy", split.view_labels)
-    return Plan(read_manifest(scenes_bundle)[0], scenes_bundle, frames, split.labels)
+    return SiteConfig(read_manifest(scenes_bundle)[0], scenes_bundle, frames, split.labels)
 
 
 # ------------------------------------------------------------- what is owed
@@ -158,7 +158,7 @@ def test_every_node_is_spared_once():
 
 
 @pytest.mark.timeout(240)
-def test_a_short_soak_kills_real_processes_and_every_sample_is_answered(plan: Plan):
+def test_a_short_soak_kills_real_processes_and_every_sample_is_answered(plan: SiteConfig):
     need_mosquitto()
     result = soak(plan, 12.0, 1, gap_s=1.0)
     assert result["holds"], result["failures"]
@@ -207,7 +207,7 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.timeout(240)
 @pytest.mark.usefixtures("own_home")
 @pytest.mark.alone
-def test_workers_are_killed_and_stopped_and_no_answer_changes(plan: Plan):
+def test_workers_are_killed_and_stopped_and_no_answer_changes(plan: SiteConfig):
     need_mosquitto()
     found = sharing.latency(0, lambda *_: None, quick=True, plan=plan)
     assert found["answers_hold"], found
@@ -227,7 +227,7 @@ def test_workers_are_killed_and_stopped_and_no_answer_changes(plan: Plan):
 
 @pytest.mark.timeout(240)
 @pytest.mark.usefixtures("own_home")
-def test_the_first_k_of_n_answers_are_there_before_all_are(plan: Plan):
+def test_the_first_k_of_n_answers_are_there_before_all_are(plan: SiteConfig):
     need_mosquitto()
     found = stragglers.stragglers(0, lambda *_: None, quick=True, plan=plan)
     assert [(row["n"], row["k"]) for row in found["rows"]] == [(3, 2), (5, 3)]
@@ -243,7 +243,7 @@ def test_the_first_k_of_n_answers_are_there_before_all_are(plan: Plan):
 
 
 @pytest.mark.timeout(240)
-def test_edges_are_counted_against_one_cloud_and_a_bare_exchange(plan: Plan):
+def test_edges_are_counted_against_one_cloud_and_a_bare_exchange(plan: SiteConfig):
     need_mosquitto()
     found = fan_in.measure(plan, 2, 6, 2.0, [3.0], exits=["cloud"])["cloud"]
     (step,), (bare,) = found["steps"], found["bare_steps"]
@@ -294,7 +294,7 @@ def test_ingest_stores_and_confirms_every_answer(kind: str):
 
 
 @pytest.mark.timeout(240)
-def test_the_page_is_timed_in_a_real_browser_over_what_is_stored(plan: Plan, tmp_path: Path):
+def test_the_page_is_timed_in_a_real_browser_over_what_is_stored(plan: SiteConfig, tmp_path: Path):
     need_mosquitto()
     need(importlib.util.find_spec("playwright"), "playwright is not installed")
     need(shutil.which("chromium") or shutil.which("chromium-browser"), "chromium is not installed")

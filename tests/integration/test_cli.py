@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,13 @@ from tests.parts import need_mosquitto
 
 DEMO_S = 60  # the longest that anything here may take
 NODES = 9  # broker, cloud, edge, six devices
+# `ddnn` where TensorFlow cannot be imported: only training needs its seconds and megabytes
+WITHOUT_TENSORFLOW = """
+import sys
+sys.modules.update(tensorflow=None, keras=None)
+from ddnn.cli import main
+main()
+"""
 
 
 def run(command: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
@@ -243,12 +251,12 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def demo(
-    ddnn: list[str], home: Path, tmp_path: Path, scenes_bundle: Path
-) -> Iterator[Callable[..., Demo]]:
+def demo(home: Path, tmp_path: Path, scenes_bundle: Path) -> Iterator[Callable[..., Demo]]:
+    """Starts a demo of a trained bundle, which never imports TensorFlow."""
     started: list[Demo] = []
 
     def start(*flags: str) -> Demo:
+        ddnn = [sys.executable, "-c", WITHOUT_TENSORFLOW]
         command = [*ddnn, "demo", "--bundle", str(scenes_bundle), *flags]
         started.append(Demo(command, home, tmp_path / f"scratch{len(started)}"))
         return started[-1]

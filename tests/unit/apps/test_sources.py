@@ -11,6 +11,7 @@ from PIL import Image
 import ddnn.data
 from ddnn.data import load_samples
 from ddnn.errors import ConfigError
+from ddnn.runtime.frame_order import FrameOrder, write_order
 from device_app.app import DeviceSettings
 from device_app.sources import masked, open_source, parse_uri, require_libraries
 
@@ -44,6 +45,18 @@ def test_frames_are_the_samples_by_tick(tmp_path: Path) -> None:
         np.testing.assert_array_equal(frame.image, images[tick % 5, 1])
         assert frame.label == labels[tick % 5, 1]
         assert type(frame.label) is int
+
+
+def test_frames_come_in_the_order_of_their_directory(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (5, 2, *SHAPE), np.uint8)
+    path = frames_at(tmp_path / "f", images, np.arange(10, dtype=np.int32).reshape(5, 2))
+    sources = [open_source(f"frames:{path}", view, SHAPE) for view in range(2)]
+    write_order(path, 100, seed=1)
+    order = FrameOrder(path, 5)
+    assert {order.frame(tick) for tick in range(100, 105)} == set(range(5))
+    for tick in range(100, 110):
+        for view, source in enumerate(sources):
+            np.testing.assert_array_equal(source.frame(tick).image, images[order.frame(tick), view])
 
 
 def test_a_data_set_is_the_same_samples_for_every_camera(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from cloud_app.demo import DemoSite
-from ddnn.cli.control import Control
 from ddnn.errors import ConfigError, DdnnError, LinkError
+from ddnn.local_site.control import Control
 from ddnn.runtime.fleet import Fleet
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]

@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddnn.adapters.litert import LiteRtSection
-from ddnn.cli.train import summary, train_bundle
+from ddnn.cli.train import summarize
 from ddnn.data import Dataset, load
 from ddnn.errors import ConfigError
 from ddnn.exits.hierarchy import configuration
+from ddnn.local_site.train import train_bundle
 from ddnn.runtime.bundle import checked_file, load_bundle
 from ddnn.training.augment import NONE
 from ddnn.training.export import load_source
@@ -186,7 +187,7 @@ def test_zeros_stay_zeros_in_the_bundle(dataset: Dataset, tmp_path: Path) -> Non
     notes = {k: v for k, v in manifest.training.items() if k.startswith("sparsity ")}
     assert list(notes) == ["sparsity edge/dense1", "sparsity edge/dense2"]
     assert list(notes.values()) == pytest.approx([0.95, 0.95], abs=1 / 1200)
-    assert {k: v for k, v in summary(manifest).items() if k in notes} == notes  # it is printed
+    assert {k: v for k, v in summarize(manifest).items() if k in notes} == notes  # it is printed
     source = load_source(checked_file(path, manifest.sources["edge"]))
     interpreter = Interpreter(model_path=str(path / manifest.sections["edge"].file))
     interpreter.allocate_tensors()

@@ -1,9 +1,11 @@
-"""Progress bars on standard error."""
+"""Progress bars and notes on standard error; standard output is for results."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+import click
 
 
 @contextmanager
@@ -31,3 +33,8 @@ def show_progress() -> Iterator[Callable[[str, int, int], None]]:
             bars.update(tasks[phase], completed=done, total=total, description=what)  # type: ignore[arg-type]
 
         yield progress
+
+
+def print_note(text: str) -> None:
+    """Print one line."""
+    click.echo(f"ddnn: {text}", err=True)

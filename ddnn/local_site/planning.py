@@ -1,0 +1,61 @@
+"""Plans which workers compute which pieces of a section."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+
+from ddnn.core.device import DeviceProfile
+from ddnn.core.ids import require_id
+from ddnn.core.plan import Plan, PlanRequest
+from ddnn.errors import ConfigError
+from ddnn.local_site.progress import show_progress
+from ddnn.rooms import find_planner
+from ddnn.runtime.plans import DIRECTORY
+
+UNIT_FLOPS_PER_S = 1e9  # of a worker of power 1: only ratios count
+
+
+def plan_bundle(bundle: Path, out: Path | None, request: PlanRequest) -> Plan:
+    """Plan with progress bars; the plan with its id. out: by default in the bundle."""
+    with show_progress() as progress:
+        progress("importing TensorFlow", 0, 1)
+        make_plan = find_planner(request.redundancy)
+        from ddnn.adapters.matrices import load_section, write_matrix
+
+        progress("importing TensorFlow", 1, 1)
+        return make_plan(
+            bundle,
+            out or bundle / DIRECTORY,
+            request,
+            load_section=load_section,
+            write_matrix=write_matrix,
+            progress=progress,
+        )
+
+
+def parse_workers(text: str) -> tuple[DeviceProfile, ...]:
+    """The workers of --workers: "6", or names with powers, "pi3,pi4=2". Raises ConfigError."""
+    if text.isdecimal():
+        return tuple(make_worker(f"worker{i + 1}") for i in range(int(text)))
+    if get_close_matches(text, ["announced"]):
+        raise ConfigError(f"--workers {text!r}: did you mean announced?")
+    workers: dict[str, DeviceProfile] = {}
+    for part in text.split(","):
+        name, _, value = part.strip().partition("=")
+        require_id(name, "--workers: worker")
+        if name in workers:
+            raise ConfigError(f"--workers: {name} is named twice")
+        try:
+            power = float(value or 1)
+        except ValueError:
+            raise ConfigError(f"--workers {part!r}: expected NAME=POWER, such as pi4=2") from None
+        if not 0 < power < 1e6:
+            raise ConfigError(f"--workers {part!r}: the power must be above 0")
+        workers[name] = make_worker(name, power)
+    return tuple(workers.values())
+
+
+def make_worker(name: str, power: float = 1.0, memory_bytes: int | None = None) -> DeviceProfile:
+    """A worker whose speed is known beside the others' only."""
+    return DeviceProfile(name, power * UNIT_FLOPS_PER_S, memory_bytes)

@@ -1,0 +1,102 @@
+"""Listens to everything that a site publishes."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from ddnn.adapters.mqtt import DrivenTransport, MqttTransport
+from ddnn.errors import DdnnError, RemoteProtocolError
+from ddnn.exits.answers import better
+from ddnn.protocol import topics
+from ddnn.protocol.codec import decode, encode
+from ddnn.protocol.messages import Answer, Backlog, OffloadState, Stats, Status, Thresholds
+from ddnn.protocol.topics import Kind, Topic, topic_filter
+from ddnn.runtime.fleet import Fleet
+from ddnn.runtime.transport import Arrived, LinkEvent, LinkUp
+
+SITE = "demo"
+HEARD = (Kind.ANSWER, Kind.BACKLOG, Kind.STATUS, Kind.STATS, Kind.OFFLOAD)
+POLL_S = 0.02
+
+
+class Watcher:
+    """Keeps the best answer per sample, as the store does, and the newest state of the nodes."""
+
+    def __init__(
+        self, port: int, version: str, lead: str = "", thresholds: Thresholds | None = None
+    ) -> None:
+        """thresholds: command that the edge `lead` receives, retained."""
+        self._lead, self._thresholds = lead, thresholds
+        self.lock = threading.Lock()
+        self.answers: dict[int, Answer] = {}
+        self.first_s: dict[int, float] = {}  # when any answer to a sample was first given
+        self.online: set[str] = set()
+        self.stats: dict[str, Stats] = {}
+        self.offload: OffloadState | None = None
+        self._transport = DrivenTransport(MqttTransport("demo-watcher", port=port, version=version))
+
+    def start(self) -> None:
+        self._transport.start(self._sink, lambda session: (f"ddnn/demo-watcher/{SITE}", b""))
+
+    def _sink(self, event: LinkEvent) -> None:
+        if isinstance(event, LinkUp):
+            self._transport.subscribe([topic_filter(kind, SITE) for kind in HEARD])
+            if self._thresholds is not None:
+                to_lead = str(Topic(SITE, Kind.THRESHOLDS, self._lead))
+                self._transport.publish(to_lead, encode(self._thresholds), 1, True)
+        elif isinstance(event, Arrived):
+            try:
+                topic = topics.parse(event.topic)
+                message = decode(topic.kind, event.payload)
+            except RemoteProtocolError:
+                return
+            with self.lock:
+                self._take(topic.node, message)
+
+    def _take(self, node: str, message: object) -> None:
+        match message:
+            case Answer():
+                self.add(message)
+            case Backlog(answers):
+                for answer in answers:
+                    self.add(answer)
+            case Status(state=state):
+                (self.online.add if state == "online" else self.online.discard)(node)
+            case Stats():
+                self.stats[node] = message
+            case OffloadState():
+                self.offload = message
+
+    def add(self, answer: Answer, first_s: float | None = None) -> None:
+        """Keep the better of this answer and the one that is known.
+
+        first_s: when any answer to this sample was first given, where that is known
+        """
+        old = self.answers.get(answer.sample)
+        self.answers[answer.sample] = answer if old is None else better(old, answer)
+        given_s = answer.answered_at_s if first_s is None else first_s
+        self.first_s[answer.sample] = min(given_s, self.first_s.get(answer.sample, given_s))
+
+    def wait_for(self, fleet: Fleet, nodes: list[str], timeout_s: float) -> None:
+        """Wait until all nodes are online; DdnnError names one that is not, with its last words."""
+        until_s = time.monotonic() + timeout_s
+        while missing := [node for node in nodes if node not in self.online]:
+            for node in missing:
+                fleet.check(node)
+            if time.monotonic() > until_s:
+                raise DdnnError(f"{missing[0]} is not up: {fleet.tail(missing[0])}")
+            time.sleep(POLL_S)
+
+    def wait_for_pieces(self, timeout_s: float) -> None:
+        """Wait until every worker has loaded its pieces of the plan."""
+        until_s = time.monotonic() + timeout_s
+        while self.offload is None or self.offload.live_pieces < self.offload.pieces:
+            if time.monotonic() > until_s:
+                workers = self.offload.workers if self.offload else {}
+                states = ", ".join(f"{name} {worker.state}" for name, worker in workers.items())
+                raise DdnnError(f"not all pieces are loaded: {states or 'the edge is silent'}")
+            time.sleep(POLL_S)
+
+    def close(self) -> None:
+        self._transport.close()
