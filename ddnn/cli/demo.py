@@ -533,7 +533,7 @@ class Watcher:
     def wait_for_shards(self, timeout_s: float) -> None:
         """Until every worker has loaded its shards."""
         until_s = time.monotonic() + timeout_s
-        while self.sharing is None or self.sharing.live_pieces < self.sharing.n:
+        while self.sharing is None or self.sharing.live_pieces < self.sharing.pieces:
             if time.monotonic() > until_s:
                 workers = self.sharing.workers if self.sharing else {}
                 states = ", ".join(f"{name} {worker.state}" for name, worker in workers.items())
@@ -651,15 +651,14 @@ def report(site: Site, wanted: range, delivered: set[int]) -> dict[str, Any]:
 def shared(sharing: OffloadState) -> dict[str, Any]:
     """How the shared layer was computed, by the edge's last word."""
     return {
-        "layer": sharing.layer,
-        "code": sharing.code,
-        "shards": sharing.n,
-        "enough": sharing.k,
-        "decoded": sharing.decoded,
+        "title": sharing.title,
+        "description": sharing.description,
+        "pieces": sharing.pieces,
+        "combined": sharing.combined,
         "computed_here": sharing.computed_here,
         "given_up": sharing.given_up,
         "gather_ms": round(sharing.gather_ms, 3),
-        "decode_ms": round(sharing.decode_ms, 4),
+        "combine_ms": round(sharing.combine_ms, 4),
         "workers": {
             name: {"state": worker.state, "used": worker.used, "late": worker.late}
             for name, worker in sharing.workers.items()

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ddnn.coding.deployment import HEAD, TAIL, Deployment
+from ddnn.coding.state import ROOM, count_spare_workers, describe_plan, list_groups
 from ddnn.core.partition import join
 from ddnn.core.section import Array, Arrays
 from ddnn.errors import InconsistentAnswersError, NotDecodableError
@@ -262,20 +263,26 @@ class SharingNode:
         return Topic(self.site, Kind.OFFLOAD, self._deployment.section)
 
     def _state(self) -> OffloadState:
-        deployment = self._deployment
+        deployment, own, states = self._deployment, self._own, self._gather.states()
+        live, enough = len(self._gather.live_pieces), self._gather.possible
+        spare_shards = self._code.s - (self._code.n - live)
+        held = [len(worker.pieces) for worker in states.values() if worker.state == "live"]
         return OffloadState(
-            self.plan,
-            deployment.layer,
-            deployment.redundancy,
-            deployment.code,
-            self._code.n,
-            self._code.k,
-            deployment.tolerate,
-            self._gather.possible,
-            len(self._gather.live_pieces),
-            self._gather.states(),
-            **self._own,
+            plan=self.plan,
+            room=ROOM,
+            title=f"layer {deployment.layer}",
+            description=describe_plan(deployment),
+            pieces=self._code.n,
+            live_pieces=live,
+            enough=enough,
+            spare_workers=count_spare_workers(spare_shards, held) if enough else 0,
+            workers=states,
+            groups=list_groups(deployment),
+            combined=own["decoded"],
+            computed_here=own["computed_here"],
+            given_up=own["given_up"],
             missing=list(self._missing),
             gather_ms=1e3 * self._gather_s,
-            decode_ms=1e3 * self._decode_s,
+            combine_ms=1e3 * self._decode_s,
+            counts={"contradictions": own["contradictions"]},
         )

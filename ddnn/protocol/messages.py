@@ -287,38 +287,46 @@ class Assignment(msgspec.Struct, frozen=True):
 
 
 class WorkerState(msgspec.Struct, frozen=True):
-    """How a worker does, as the node that shares its layer sees it."""
+    """How a worker does, as the node that gives it work sees it."""
 
     state: Literal["live", "loading", "stalled", "lost", "faulty"]
-    pieces: Annotated[list[Piece], msgspec.Meta(max_length=MAX_PIECES)]  # that it shall hold
+    pieces: Annotated[list[Piece], msgspec.Meta(max_length=MAX_PIECES)]  # that it is to hold
     planned: bool = True  # False: a spare that has joined
     answered: Count = 0  # pieces in time
-    used: Count = 0  # of them, what was decoded from
+    used: Count = 0  # of them, what a combination was made from
     late: Count = 0  # of them, after the others were enough
     missed: Count = 0  # tasks that ended without it
     latency_ms: float = 0.0  # task to answer, smoothed
 
 
+class PieceGroup(msgspec.Struct, frozen=True):
+    """Pieces of one kind, `first` up to but not including `end`, as the room names them."""
+
+    name: Name
+    first: Count
+    end: Count
+
+
 class OffloadState(msgspec.Struct, frozen=True):
-    """A layer that is shared among workers: the plan, who does what, and how it goes."""
+    """A section whose work goes to workers: the plan, who does what, and how it goes."""
 
     plan: BundleId
-    layer: Name
-    redundancy: Name
-    code: Name
-    n: Count
-    k: Count
-    tolerate: Count
-    decodable: bool  # from those that are live
+    room: Name  # whose plan it is: "coding"
+    title: Text  # what is computed elsewhere: "layer edge_dense"
+    description: Text  # what the plan promises, in a sentence of the room's
+    pieces: Count  # of the plan
     live_pieces: Count
+    enough: bool  # whether the live workers' pieces suffice
+    spare_workers: Count  # how many more live workers may vanish, in any combination
     workers: Annotated[dict[Id, WorkerState], msgspec.Meta(max_length=MAX_PIECES)]
-    decoded: Count = 0  # samples
-    computed_here: Count = 0  # samples whose layer the edge computed itself
-    given_up: Count = 0  # samples without the layer: a shallower exit answered
-    contradictions: Count = 0  # among answers, with nobody to blame
-    missing: Annotated[list[Id], msgspec.Meta(max_length=MAX_PIECES)] = []  # in the last decoding
-    gather_ms: float = 0.0  # task to enough answers, smoothed
-    decode_ms: float = 0.0  # smoothed
+    groups: Annotated[list[PieceGroup], msgspec.Meta(max_length=MAX_PIECES)] = []
+    combined: Count = 0  # samples that were combined from the workers' results
+    computed_here: Count = 0  # samples whose section the node computed itself
+    given_up: Count = 0  # samples without the section: a shallower exit answered
+    missing: Annotated[list[Id], msgspec.Meta(max_length=MAX_PIECES)] = []  # of the last combination
+    gather_ms: float = 0.0  # task to enough results, smoothed
+    combine_ms: float = 0.0  # smoothed
+    counts: Annotated[dict[Name, Count], msgspec.Meta(max_length=256)] = {}  # the room's own
 
 
 class AnswerAck(msgspec.Struct, frozen=True):
