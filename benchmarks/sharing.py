@@ -242,7 +242,7 @@ class Bench:
         if self.ear.sharing is None or self.ear.sharing[1] < since_s:
             return False
         state = self.ear.sharing[0]
-        return state.plan == plan.id and state.live_pieces == state.n
+        return state.plan == plan.id and state.live_pieces == state.pieces
 
     def free(self, seconds: float) -> None:
         """Let samples pass."""
@@ -611,7 +611,7 @@ def summary(
     ]
     if states:
         report["gather_ms"] = round(float(np.median([s.gather_ms for s in states])), 3)
-        report["decode_ms"] = round(float(np.median([s.decode_ms for s in states])), 4)
+        report["decode_ms"] = round(float(np.median([s.combine_ms for s in states])), 4)
     return report
 
 

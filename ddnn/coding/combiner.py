@@ -10,23 +10,16 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from ddnn.coding.detail import OUTPUT, CodingDetail, read_detail
+from ddnn.coding.detail import OUTPUT, read_detail
+from ddnn.coding.state import count_spare_workers, describe_plan, list_groups
 from ddnn.core.blocks import join
 from ddnn.core.plan import Plan
 from ddnn.core.section import Array, Arrays
 from ddnn.errors import InconsistentAnswersError, NotDecodableError
 from ddnn.machines.offload import Combined
-from ddnn.protocol.messages import PieceGroup
 
 CHECK_S = 0.5  # how often surplus results are compared with the others
 WARY_S = 10.0  # after a contradiction without a culprit, all results are waited for so long
-
-_GROUPS = {
-    "coded": ("data", "parity"),
-    "coded-sparse": ("mixed", "mixed"),
-    "replicate": ("copies", "copies"),
-    "none": ("data", "data"),
-}
 
 
 class CodingCombiner:
@@ -42,8 +35,8 @@ class CodingCombiner:
         self.code = self.detail.make_code()
         self.counts = {"contradictions": 0}
         self.title = f"layer {self.detail.layer}"
-        self.description = describe_promise(self.detail, len(plan.placement))
-        self.groups = group_pieces(self.detail)
+        self.description = describe_plan(self.detail, len(plan.placement))
+        self.groups = list_groups(self.detail)
         self._check_s = self._wary_until_s = 0.0
 
     def enough(self, pieces: Collection[int], /) -> bool:
@@ -70,7 +63,11 @@ class CodingCombiner:
         return self._decode(parts, senders, now_s).faulty
 
     def count_spare(self, holdings: Sequence[Collection[int]]) -> int:
-        return count_spare(self.detail, [len(held) for held in holdings])
+        n, k = self.detail.matrix.shape
+        # Of replicas only as many as a block has copies besides one.
+        spare = n // k - 1 if self.detail.redundancy == "replicate" else n - k
+        held = [len(pieces) for pieces in holdings]
+        return count_spare_workers(spare - (n - sum(held)), held)
 
     def _decode(
         self, parts: Mapping[int, Arrays], senders: Mapping[int, str], now_s: float
@@ -87,44 +84,3 @@ class CodingCombiner:
         except NotDecodableError:
             return Combined(None)
         return Combined({OUTPUT: decoded.astype(np.float32, copy=False)})
-
-
-def count_spare(detail: CodingDetail, held: Sequence[int]) -> int:
-    """How many live workers may vanish, whichever they are, and the layer is still decoded.
-
-    held: the number of shards of each live worker. A code of n shards of k blocks stands any n - k
-    losses; with replicas only as many as a block has copies besides one. Those that hold most
-    vanish first.
-    """
-    n, k = detail.matrix.shape
-    stands = n // k - 1 if detail.redundancy == "replicate" else n - k
-    left = stands - (n - sum(held))
-    if left < 0:
-        return 0
-    for vanished, shards in enumerate(sorted(held, reverse=True)):
-        left -= shards
-        if left < 0:
-            return vanished
-    return len(held)
-
-
-def describe_promise(detail: CodingDetail, workers: int) -> str:
-    """What the plan promises, for people."""
-    n, k = detail.matrix.shape
-    scheme = f"{detail.redundancy}, code {detail.code}: {n} shards on {workers} workers."
-    if detail.tolerate == 0:
-        return f"{scheme} All are needed: no worker may vanish."
-    if detail.redundancy == "replicate":
-        suffices = f"One copy of each of the {k} blocks suffices"
-    else:
-        suffices = f"Any {k} of the shards suffice"
-    return f"{scheme} {suffices}: any {detail.tolerate} of {workers} workers may vanish."
-
-
-def group_pieces(detail: CodingDetail) -> list[PieceGroup]:
-    """Which shards are blocks of the layer, and which are combinations of blocks."""
-    n, k = detail.matrix.shape
-    first, rest = _GROUPS[detail.redundancy]
-    if first == rest or n == k:
-        return [PieceGroup(first, 0, n)]
-    return [PieceGroup(first, 0, k), PieceGroup(rest, k, n)]

@@ -103,7 +103,7 @@ class Sharers:
 
     def until_whole(self) -> None:
         """Until every shard is live."""
-        self.until(lambda: (told := self.sharing()).live_pieces == told.n, "all shards live")
+        self.until(lambda: (told := self.sharing()).live_pieces == told.pieces, "all shards live")
 
     def samples(self, seconds: float = FLOW_S) -> range:
         """Let samples flow."""
@@ -173,7 +173,7 @@ def test_whoever_vanishes_the_answers_are_the_models(sharers: Sharers, tmp_path:
 
 def any_s_of_n_vanish(sharers: Sharers) -> None:
     before = sharers.sharing()
-    assert before.decodable
+    assert before.enough
     first = sharers.site.tick()
     for number, mended, pair in (
         (signal.SIGKILL, None, ("worker1", "worker2")),
@@ -192,7 +192,7 @@ def any_s_of_n_vanish(sharers: Sharers) -> None:
     sharers.assert_equal(samples)
     after = sharers.sharing()
     assert (after.computed_here, after.given_up) == (before.computed_here, 0)
-    assert after.decoded >= before.decoded + len(samples)
+    assert after.combined >= before.combined + len(samples)
 
 
 def more_vanish(sharers: Sharers) -> None:
@@ -202,7 +202,7 @@ def more_vanish(sharers: Sharers) -> None:
     sharers.signal(signal.SIGSTOP, "worker3")
     time.sleep(2 * FLOW_S)
     lacking = sharers.sharing()
-    assert not lacking.decodable
+    assert not lacking.enough
     assert lacking.computed_here > before.computed_here
     sharers.start("worker1", "worker2")
     sharers.signal(signal.SIGCONT, "worker3")
@@ -210,7 +210,7 @@ def more_vanish(sharers: Sharers) -> None:
     again = sharers.samples()
     sharers.assert_equal(range(first, again.stop))
     assert sharers.sharing().computed_here - lacking.computed_here < again.start - first
-    assert sharers.sharing().decoded > lacking.decoded
+    assert sharers.sharing().combined > lacking.combined
 
 
 def a_spare_stands_in(sharers: Sharers) -> None:
@@ -324,7 +324,7 @@ def a_liar(sharers: Sharers) -> None:
     liar = Liar(sharers, "worker4")
     sharers.until(lambda: sharers.sharing().workers["worker4"].state == "faulty", "found")
     found = sharers.samples()
-    assert sharers.sharing().decodable
+    assert sharers.sharing().enough
     assert {name for name, state in sharers.states().items() if state == "faulty"} == {"worker4"}
     sharers.assert_equal(found)
     assert liar.lied
@@ -340,9 +340,9 @@ def the_broker_dies(sharers: Sharers) -> None:
     sharers.start("broker")
     sharers.until_whole()
     time.sleep(1.0)
-    decoded = sharers.sharing().decoded
+    decoded = sharers.sharing().combined
     sharers.assert_equal(sharers.samples())
-    assert sharers.sharing().decoded > decoded
+    assert sharers.sharing().combined > decoded
 
 
 def the_edge_dies(sharers: Sharers) -> None:
@@ -350,7 +350,7 @@ def the_edge_dies(sharers: Sharers) -> None:
     sharers.kill("edge")
     time.sleep(FLOW_S)
     sharers.start("edge")
-    sharers.until(lambda: sharers.sharing().decoded > 0, "decoded again")
+    sharers.until(lambda: sharers.sharing().combined > 0, "decoded again")
     sharers.until_whole()
     time.sleep(1.0)
     sharers.assert_equal(sharers.samples())
@@ -369,7 +369,7 @@ def test_an_edge_too_small_for_the_layer_answers_from_a_shallower_exit(sharers: 
         assert answer.members == EVERYONE
     assert sharers.sharing().given_up > 0
     sharers.signal(signal.SIGCONT, "worker3")  # the fourth of six: enough
-    sharers.until(lambda: sharers.sharing().decodable, "enough")
+    sharers.until(lambda: sharers.sharing().enough, "enough")
     sharers.assert_equal(sharers.samples())
     assert sharers.sharing().computed_here == 0
 
@@ -413,8 +413,8 @@ def test_the_demo_as_a_user_runs_it(ddnn, scenes_bundle, tmp_path: Path) -> None
     assert report["quality"] == {"full": 60, "degraded": 0, "late": 0}
     assert report["exit_share"]["local"] == 0
     sharing = report["sharing"]
-    assert (sharing["shards"], sharing["enough"]) == (6, 4)
-    assert sharing["decoded"] >= 60
+    assert (sharing["pieces"], "Any 4 of the shards" in sharing["description"]) == (6, True)
+    assert sharing["combined"] >= 60
     assert (sharing["computed_here"], sharing["given_up"]) == (0, 0)
     states = {name: worker["state"] for name, worker in sharing["workers"].items()}
     assert states == {**dict.fromkeys(WORKERS, "live"), "worker2": "lost"}

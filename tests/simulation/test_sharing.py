@@ -86,13 +86,13 @@ def test_coded_equals_uncoded(name):
     assert_equal(run, uncoded(name))
     assert_in_time(run)
     sharing = run.sharing
-    assert (sharing.decoded, sharing.computed_here, sharing.given_up) == (
+    assert (sharing.combined, sharing.computed_here, sharing.given_up) == (
         escalated(uncoded(name)),
         0,
         0,
     )
     assert {worker.state for worker in sharing.workers.values()} == {"live"}
-    assert sharing.live_pieces == sharing.n
+    assert sharing.live_pieces == sharing.pieces
 
 
 def test_a_worker_may_have_several_shards():
@@ -114,7 +114,7 @@ def test_any_two_of_six_vanish(gone, how):
     run.scenario.run()
     assert_equal(run, uncoded())
     assert_in_time(run)
-    assert run.sharing.decoded == escalated(uncoded())
+    assert run.sharing.combined == escalated(uncoded())
 
 
 @pytest.mark.parametrize("name", ["mds", "low weight"])
@@ -132,7 +132,7 @@ def test_crashes_at_every_event(name):
         run.scenario.run(settle_s=3.0)
         assert_equal(run, expected)
         assert_in_time(run)
-        assert run.sharing.decoded == escalated(expected), moment
+        assert run.sharing.combined == escalated(expected), moment
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -253,10 +253,10 @@ def test_more_than_s_gone_the_edge_computes_itself(how):
     assert_equal(run, uncoded())
     assert_in_time(run)
     sharing = run.sharing
-    assert sharing.decoded + sharing.computed_here == escalated(uncoded())
+    assert sharing.combined + sharing.computed_here == escalated(uncoded())
     lost = sum(answer.exit != "local" for n, answer in uncoded().items() if 10 <= n < 20)
     assert lost - 1 <= sharing.computed_here <= lost + 2  # and when they are back, they are used
-    assert sharing.decodable
+    assert sharing.enough
     assert sharing.live_pieces == 6
 
 
@@ -288,8 +288,8 @@ def test_stalled_workers_that_recover_are_used_again():
     assert_equal(run, uncoded())
     late = [n for n in range(25, SAMPLES) if uncoded()[n].exit != "local"]
     assert late
-    assert run.sharing.decodable
-    decoded = run.sharing.decoded
+    assert run.sharing.enough
+    decoded = run.sharing.combined
     early = sum(uncoded()[n].exit != "local" for n in range(5))
     assert decoded > early + len(late) - 1
 
@@ -382,7 +382,7 @@ def test_after_an_outage_the_workers_go_on(what):
     planned = [entry for entry in loaded if entry[0] > down_s and entry[1] != "home/spare1"]
     assert planned == []
     after = sum(uncoded()[n].exit != "local" for n in range(14, SAMPLES))
-    assert run.sharing.decoded >= after > 0
+    assert run.sharing.combined >= after > 0
     assert run.sharing.computed_here <= 1 + SETTLE_S / PERIOD_S
 
 
@@ -413,7 +413,7 @@ def test_lossy_network(seed):
                 answer.probabilities, expected.probabilities, rtol=0, atol=run.site.error
             )
     assert equal > 40
-    assert run.sharing.decoded > 5
+    assert run.sharing.combined > 5
     first_s = {}
     for at_s, _, answer in run.simulation.answers:
         first_s.setdefault(answer.sample, at_s - (START_S + answer.sample * PERIOD_S))
@@ -488,7 +488,7 @@ def test_a_bit_that_flipped_once_costs_little():
     run.simulation.at(START_S + 0.6, mend)
     run.scenario.run()
     assert run.sharing.computed_here < 8
-    assert run.sharing.decoded > 40
+    assert run.sharing.combined > 40
     assert_in_time(run)
 
 
@@ -525,7 +525,7 @@ def test_a_thousand_workers(name, s):
     whole = big.without_workers(samples).simulation.store
     expected = {sample: answer for (_, sample), answer in whole.items()}
     assert_equal(run, expected)
-    assert run.sharing.decoded == escalated(expected) > 4
+    assert run.sharing.combined == escalated(expected) > 4
     np.testing.assert_allclose(
         latencies(run, range(samples)), latencies(plain, range(samples)), rtol=0, atol=1e-9
     )
