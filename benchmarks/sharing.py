@@ -32,6 +32,8 @@ from typing import Any
 
 import numpy as np
 import paho.mqtt.client as paho
+from ddnn.runtime.deployment import Plan as Sharded
+from ddnn.runtime.deployment import read_plan
 
 from benchmarks.bare import body, connect, number
 from benchmarks.bare_worker import DONE, TASK
@@ -47,8 +49,6 @@ from ddnn.protocol.codec import decode, encode
 from ddnn.protocol.messages import Answer, OffloadState, Result, Task, Tensor
 from ddnn.protocol.topics import Kind, Topic, topic_filter
 from ddnn.runtime.bundle import load_bundle, read_manifest
-from ddnn.runtime.deployment import Plan as Sharded
-from ddnn.runtime.deployment import read_plan
 from ddnn.runtime.fleet import Fleet
 
 SITE, EDGE = "bench", "edge"

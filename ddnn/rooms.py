@@ -15,6 +15,7 @@ from ddnn.core.plan import Plan
 from ddnn.errors import ConfigError
 from ddnn.machines.room import Room
 
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """Where a room is: `room` holds ROOM, `planner` a function make_plan."""
@@ -69,4 +70,6 @@ def _load(entry: Entry, module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ConfigError(f"{module} needs {error.name}: pip install 'ddnn[{entry.extra}]'") from None
+        raise ConfigError(
+            f"{module} needs {error.name}: pip install 'ddnn[{entry.extra}]'"
+        ) from None

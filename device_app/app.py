@@ -11,7 +11,7 @@ import threading
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import click
 import msgspec
@@ -182,9 +182,9 @@ def run(settings: DeviceSettings) -> None:
         ),
         MqttTransport.of(settings),
         (
-            Resources(dict(bundle.sections), worker.load, worker.find_plan, answers)
+            Resources(bundle.sections, worker.load, worker.find_plan, answers)
             if worker
-            else Resources(dict(bundle.sections), answer_log=answers)
+            else Resources(bundle.sections, answer_log=answers)
         ),
         announcements=[] if worker else [withdraw_offer(settings)],
         stats_every_s=settings.stats_every_s,

@@ -138,12 +138,14 @@ def open_offload(
             raise ConfigError(f"section {name} is no piece of a plan")
         return plans.load(name)
 
-    owned = {plan.key(name): plans.load(plan.key(name)) for name in plan.owned}
+    owned: dict[SectionName, Section] = {
+        plan.key(name): plans.load(plan.key(name)) for name in plan.owned
+    }
     title = machine.current.combiner.title
     return Edge(
         bundle,
         machine,
-        Resources({**bundle.sections, **owned}, load, answer_log=answers),
+        Resources({**owned, **bundle.sections}, load, answer_log=answers),
         plans,
         plan,
         f"shares {title} by plan {plan.id} among {', '.join(plan.placement)}",
@@ -166,7 +168,7 @@ def open_edge(settings: EdgeSettings, answers: FileAnswerLog | None = None) -> E
         settings.site, settings.node, bundle.id, bundle.manifest, settings.timing, pending
     )
     if settings.redundancy == "off":
-        return Edge(bundle, edge, Resources(dict(bundle.sections), answer_log=answers))
+        return Edge(bundle, edge, Resources(bundle.sections, answer_log=answers))
     return open_offload(settings, bundle, edge, answers)
 
 

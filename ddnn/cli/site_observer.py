@@ -153,7 +153,7 @@ class SiteObserver:
             node: offer
             for (site, node), offer in self.offers.items()
             if (site, node) in self.nodes and self.nodes[site, node].is_online
-            if offer.flops_per_s > 0
+            if offer.profile is not None
         }
 
     def find_bundle(self, node: str) -> str:

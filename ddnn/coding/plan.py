@@ -182,4 +182,3 @@ def format_summary(report: Mapping[str, Any]) -> Sequence[str]:
 def format_count(number: int, one: str, several: str = "") -> str:
     """A number and its noun, in the plural where it is not one."""
     return f"{number:,} {one if number == 1 else several or one + 's'}"
-

@@ -106,7 +106,9 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
         if any(piece.inputs != self.inputs for piece in self.pieces):
             raise ConfigError("plan: its pieces take different inputs; plan again with `ddnn plan`")
         if not set(self.owned) <= {"head", "tail"}:
-            raise ConfigError(f"plan: sections {sorted(self.owned)}; expected head and tail at most")
+            raise ConfigError(
+                f"plan: sections {sorted(self.owned)}; expected head and tail at most"
+            )
 
     @property
     def inputs(self) -> Mapping[str, ArraySpec]:
@@ -143,10 +145,14 @@ def is_finite(arrays: Arrays) -> bool:
 
 def fits(arrays: Arrays, specs: Mapping[str, ArraySpec]) -> bool:
     """Whether these are the declared arrays, and their values finite numbers."""
-    return arrays.keys() == specs.keys() and all(
-        arrays[name].shape == spec.shape and arrays[name].dtype == spec.dtype
-        for name, spec in specs.items()
-    ) and is_finite(arrays)
+    return (
+        arrays.keys() == specs.keys()
+        and all(
+            arrays[name].shape == spec.shape and arrays[name].dtype == spec.dtype
+            for name, spec in specs.items()
+        )
+        and is_finite(arrays)
+    )
 
 
 def make_zeros(specs: Mapping[str, ArraySpec]) -> dict[str, np.ndarray[Any, Any]]:

@@ -8,11 +8,12 @@ captured -> compute -> publish scores, keep features -> (escalate -> publish fea
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ddnn.core.section import Arrays
 from ddnn.exits.manifest import Manifest, judge
 from ddnn.exits.timing import Timing
 from ddnn.machines.jobs import Jobs
@@ -47,6 +48,13 @@ class _Sample:
         self.label = frame.label
         self.scores: NDArray[np.float32] | None = None  # as receivers decode them
         self.features: NDArray[Any] | None = None
+
+
+class FrameJob(NamedTuple):
+    """The token of a Compute effect: the device's section on its frame of a sample."""
+
+    node: str
+    sample: int
 
 
 class DeviceNode:
@@ -92,8 +100,8 @@ class DeviceNode:
         match event:
             case Captured():
                 effects += self._capture(event, now)
-            case Computed((self.node, _)):
-                effects += self._computed(event, now)
+            case Computed(FrameJob(self.node, sample), outputs):
+                effects += self._computed(sample, outputs, now)
             case Received(Topic(_, Kind.ESCALATE), Escalate() as escalate):
                 effects += self._escalated(escalate)
             case Received(Topic(_, Kind.ANSWER), Answer() as answer):
@@ -134,24 +142,23 @@ class DeviceNode:
         """Run the section, or wait for it; a frame that waits gives way to a newer one."""
         if not self._computing:
             self._computing = True
-            return [Compute((self.node, frame.sample), self.node, frame.image)]
+            return [Compute(FrameJob(self.node, frame.sample), self.node, frame.image)]
         if self._waiting is not None and self._samples.get(self._waiting.sample):
             self._samples.close(self._waiting.sample)
             self._count("frames_skipped")
         self._waiting = frame
         return []
 
-    def _computed(self, event: Computed, now: Now) -> list[Effect]:
+    def _computed(self, sample: int, outputs: Arrays | None, now: Now) -> list[Effect]:
         self._computing = False
-        sample = event.job[1]
         kept = self._samples.get(sample)
         effects: list[Effect] = []
-        if event.outputs is None or not np.isfinite(event.outputs["scores"]).all():
+        if outputs is None or not np.isfinite(outputs["scores"]).all():
             self._count("section_failed")
         elif kept is not None:
-            wire = self.manifest.score_format.encode(event.outputs["scores"])
+            wire = self.manifest.score_format.encode(outputs["scores"])
             kept.scores = self.manifest.score_format.decode(wire)
-            kept.features = event.outputs["features"]
+            kept.features = outputs["features"]
             if self._connected:
                 effects.append(
                     Publish(

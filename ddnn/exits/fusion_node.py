@@ -7,11 +7,12 @@ Without a section of its own (configurations a to c) the edge hands the features
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ddnn.core.section import Arrays
 from ddnn.exits.manifest import Manifest, cloud_parts, fuse_features
 from ddnn.exits.timing import Timing
 from ddnn.machines.jobs import Jobs
@@ -32,6 +33,14 @@ from ddnn.protocol.topics import Kind, Topic, shared, topic_filter
 MAX_SITES = 4096  # whose presence is remembered; the oldest is forgotten beyond it
 
 Key = tuple[str, int]  # site, sample
+
+
+class SectionJob(NamedTuple):
+    """The token of a Compute effect: a section on a sample of a site."""
+
+    section: str
+    site: str
+    sample: int
 
 
 class _Gathering:
@@ -116,8 +125,8 @@ class FusionNode:
             case Received(topic, Status() as status) if topic.node in self._children:
                 if self.membership(topic.site).status(topic.node, status):
                     effects = self._all_ready(topic.site, now)
-            case Computed((section, _)) if section.split("/")[0] == self.section:
-                effects = self._computed(event)
+            case Computed(SectionJob(self.section, site, sample), outputs):
+                effects = self._computed((site, sample), outputs)
             case Disconnected():
                 self._membership.clear()
         for key in self._jobs.due(now.monotonic_s):
@@ -239,28 +248,27 @@ class FusionNode:
                 (name, part.array()) for name, part in zip(named, message.parts, strict=True)
             )
         fused = fuse_features(self.manifest, [arrays.get(node) for node in nodes], shape)
-        return [Compute((f"{self.section}/{key[0]}", key[1]), self.section, {"features": fused})]
+        return [Compute(SectionJob(self.section, *key), self.section, {"features": fused})]
 
-    def _computed(self, event: Computed) -> list[Effect]:
-        key = (event.job[0].split("/")[1], event.job[1])
+    def _computed(self, key: Key, outputs: Arrays | None) -> list[Effect]:
         gathering = self._jobs.get(key)
         if gathering is None:
             return []
-        if event.outputs is None or not np.isfinite(event.outputs["scores"]).all():
+        if outputs is None or not np.isfinite(outputs["scores"]).all():
             self._count("section_failed")
             self._jobs.close(key)
             return []
         if self.cloud:
             self._jobs.close(key)
         else:
-            gathering.features = event.outputs["features"]
+            gathering.features = outputs["features"]
         message = Scores(
             1,
             key[1],
             self.bundle,
             gathering.mask,
             gathering.captured_at_s,
-            Tensor.of(event.outputs["scores"]),
+            Tensor.of(outputs["scores"]),
             gathering.label,
             gathering.traffic,
         )

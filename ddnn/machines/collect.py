@@ -99,11 +99,13 @@ class _Job(Generic[Value]):
     def missing(self) -> tuple[str, ...]:
         """The expected senders whose parts have not all come."""
         nothing: frozenset[Any] = frozenset()
-        return tuple(sorted(
-            sender
-            for sender, parts in self.expected.items()
-            if not parts <= self.received.get(sender, nothing)
-        ))
+        return tuple(
+            sorted(
+                sender
+                for sender, parts in self.expected.items()
+                if not parts <= self.received.get(sender, nothing)
+            )
+        )
 
     def move(self, signal: Signal) -> None:
         try:
@@ -137,9 +139,7 @@ class Collector(Generic[Key, Value]):
         and only from then on any parts that are enough will do.
         """
         first_s = due_s if wait_for_all_until_s is None else min(wait_for_all_until_s, due_s)
-        job = _Job[Value](
-            expected, set(expected), quorum, due_s, wait_for_all_until_s is not None
-        )
+        job = _Job[Value](expected, set(expected), quorum, due_s, wait_for_all_until_s is not None)
         evicted = self._jobs.open(key, job, now_s, first_s)
         return [self._end(*evicted)] if evicted else []
 

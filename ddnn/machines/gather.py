@@ -232,4 +232,3 @@ class Gather:
 
     def _count(self, name: str) -> None:
         self._counts[name] = self._counts.get(name, 0) + 1
-

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 from ddnn.core.plan import MAX_PIECES, is_finite
 from ddnn.core.section import Arrays
@@ -26,7 +26,8 @@ from ddnn.protocol.machine import Compute, Computed, Effect, Event, Now
 from ddnn.protocol.messages import OffloadState, PieceGroup
 
 LIMIT = 256  # samples at a time
-HEAD, TAIL = "head", "tail"
+HEAD: Final = "head"
+TAIL: Final = "tail"
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,9 +234,7 @@ class Offload:
             del self._tasks[outcome.key]
             return [], []
         started_s = self._stopwatch()
-        combined = self.combiner.combine(
-            outcome.parts, outcome.senders, now.monotonic_s, last=last
-        )
+        combined = self.combiner.combine(outcome.parts, outcome.senders, now.monotonic_s, last=last)
         if combined.faulty:
             self.gather.quarantine(combined.faulty, now)
         if combined.wait and not last:

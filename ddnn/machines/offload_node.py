@@ -7,7 +7,7 @@ with the plan they began with (see Versions).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from ddnn.core.plan import PieceKey, Plan
 from ddnn.errors import ConfigError
@@ -63,7 +63,7 @@ class OffloadNode:
         self._asked = 0  # sections that the inner machine has asked for: the tick of a switch
         self._of_job: dict[object, str] = {}  # the plan of each section under way
         self._loading: set[PieceKey] = set()
-        self._assigned: dict[str, Mapping[str, list[int]]] = {}
+        self._assigned: dict[str, dict[str, list[int]]] = {}
         self._own = {"computed_here": 0, "given_up": 0, "plans_refused": 0}
         self._combined_before = 0  # by plans that are retired
         self._state_due_s = 0.0
@@ -74,8 +74,11 @@ class OffloadNode:
     def _offload(self, plan: Plan) -> Offload:
         combiner = self._make_combiner(plan)
         gather = Gather(
-            self.site, plan, combiner.enough,
-            threshold_s=self._threshold_s, timeout_s=self._timeout_s,
+            self.site,
+            plan,
+            combiner.enough,
+            threshold_s=self._threshold_s,
+            timeout_s=self._timeout_s,
         )
         return Offload(gather, combiner, self._stopwatch)
 
@@ -90,8 +93,12 @@ class OffloadNode:
     def counts(self) -> dict[str, int]:
         combined = self._combined_before + sum(o.combined for o in self._versions.live.values())
         own = {**self._own, "combined": combined}
+        current = self.current
         return {
-            **self._inner.counts, **self.current.gather.counts, **self.current.combiner.counts, **own,
+            **self._inner.counts,
+            **current.gather.counts,
+            **current.combiner.counts,
+            **own,
         }
 
     @property

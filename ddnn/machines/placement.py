@@ -74,11 +74,13 @@ class Placement:
         pool = self._pool
         present = pool.present
         planned = {
-            name: held for name, held in pool.planned.items()
+            name: held
+            for name, held in pool.planned.items()
             if name not in pool.workers or not pool.workers[name].faulty
         }
         vacant = [
-            pieces for name, pieces in pool.planned.items()
+            pieces
+            for name, pieces in pool.planned.items()
             if not pool.live.get(name, NO_PIECES).issuperset(pieces)
         ]
         spares = sorted(name for name in present if not pool.planned.get(name))

@@ -147,8 +147,6 @@ class Versions(Generic[Value]):
         return freed
 
     def _of(self, tick: int) -> _Version[Value]:
-        switched = [
-            v for v in self._versions.values() if v.phase in (Phase.CURRENT, Phase.RETIRED)
-        ]
+        switched = [v for v in self._versions.values() if v.phase in (Phase.CURRENT, Phase.RETIRED)]
         begun = [version for version in switched if version.first_tick <= tick]
         return max(begun or switched, key=lambda version: version.first_tick)

@@ -240,4 +240,3 @@ class WorkerNode:
 
     def _count(self, name: str) -> None:
         self.counts[name] = self.counts.get(name, 0) + 1
-

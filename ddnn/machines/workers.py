@@ -93,7 +93,8 @@ class WorkerPool:
         """Workers that are online and not faulty, whether or not they hold a piece."""
         self._refresh()
         return frozenset(
-            name for name in self._online.intersection(self.workers)
+            name
+            for name in self._online.intersection(self.workers)
             if not self.workers[name].faulty
         )
 

@@ -10,11 +10,10 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
-from ddnn.core.plan import Plan, PieceKey
+from ddnn.core.plan import PieceKey, Plan
 from ddnn.core.section import Arrays
 from ddnn.protocol.messages import Answer, Message
 from ddnn.protocol.topics import Topic
-
 
 SectionName = str | PieceKey
 """A section of the bundle by its name, or one of a plan."""
@@ -171,7 +170,7 @@ class Log:
     arguments: Sequence[object] = ()
 
 
-Effect = Publish | Compute | Load | Unload | Keep | Forget | Save | Log
+Effect = Publish | Compute | Load | Unload | ReadPlan | Keep | Forget | Save | Log
 
 
 class Machine(Protocol):

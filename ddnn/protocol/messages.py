@@ -111,9 +111,7 @@ def make_tensors(arrays: Mapping[str, NDArray[Any]], specs: Mapping[str, ArraySp
         if array is None or array.shape != spec.shape or array.dtype != spec.dtype:
             found = "nothing" if array is None else f"{array.dtype} {array.shape}"
             raise LocalProtocolError(f"array {name}: {found}, expected {spec.type} {spec.shape}")
-    return {
-        name: Tensor.of(arrays[name], bits=spec.type == "bits") for name, spec in specs.items()
-    }
+    return {name: Tensor.of(arrays[name], bits=spec.type == "bits") for name, spec in specs.items()}
 
 
 def read_tensors(

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from ddnn.core.plan import Plan
 from ddnn.core.section import Section
@@ -46,12 +46,12 @@ class AnswerLog(Protocol):
 class Resources:
     """What a node has besides its connection; every one may be missing.
 
-    `load` makes the section of a Load effect, `find_plan` reads the plan of a ReadPlan effect, in
+    `sections` are by SectionName. `load` makes the section of a Load effect, `find_plan` reads the plan of a ReadPlan effect, in
     another thread.
     `save` takes the answers of a Save effect and a function to call once they are stored.
     """
 
-    sections: Mapping[SectionName, Section] = field(default_factory=dict)
+    sections: Mapping[Any, Section] = field(default_factory=dict)
     load: Callable[[SectionName], Section] | None = None
     find_plan: Callable[[str], Plan | None] = lambda plan_id: None
     answer_log: AnswerLog | None = None

@@ -182,7 +182,10 @@ def _check_arrays(plan: Plan, golden: Mapping[str, NDArray[np.generic]]) -> None
         for way, specs in (("in", piece.inputs), ("out", piece.outputs)):
             for array, spec in specs.items():
                 vectors = golden.get(f"{name}/{way}/{array}")
-                if vectors is None or (vectors.shape[1:], vectors.dtype) != (spec.shape, spec.dtype):
+                if vectors is None or (vectors.shape[1:], vectors.dtype) != (
+                    spec.shape,
+                    spec.dtype,
+                ):
                     raise ConfigError(
                         f"plan {plan.id}: section {name} has no golden {array} of "
                         f"{spec.type} {spec.shape}; plan again with `ddnn plan`"

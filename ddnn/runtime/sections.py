@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
-from ddnn.core.section import Arrays, Section
 from ddnn.core.plan import Plan
+from ddnn.core.section import Arrays, Section
 from ddnn.protocol.machine import Compute, Computed, Loaded, PlanRead, SectionName
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ class SectionRunner:
 
     def __init__(
         self,
-        sections: Mapping[SectionName, Section],
+        sections: Mapping[Any, Section],
         load: Callable[[SectionName], Section] | None,
         deliver: Callable[[Computed | Ready | PlanRead], None],
     ) -> None:
@@ -67,9 +68,7 @@ class SectionRunner:
 
     def read_plan(self, plan_id: str, find_plan: Callable[[str], Plan | None]) -> None:
         """Read a plan in the thread that loads its sections; what comes of it is delivered."""
-        self._pool(lent=True).submit(
-            lambda: self._deliver(PlanRead(plan_id, find_plan(plan_id)))
-        )
+        self._pool(lent=True).submit(lambda: self._deliver(PlanRead(plan_id, find_plan(plan_id))))
 
     def add(self, ready: Ready) -> Loaded:
         """Take over a section that was loaded."""

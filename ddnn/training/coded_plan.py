@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import keras
 import msgspec
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddnn.coding.code import Certificate, Code
-from ddnn.coding.coverage import Cost, layer_cost
+from ddnn.coding.coverage import Cost, Redundancy, layer_cost
 from ddnn.coding.detail import INPUT, OUTPUT, ROOM, CertificateSummary, CodingDetail, read_detail
 from ddnn.coding.layers import Linear, SplitLayer, split_layer
 from ddnn.coding.plan import certify, check_memory, count_losses, make_code, place_shards
@@ -128,7 +128,7 @@ def make_detail(
     return CodingDetail(
         layer=layer,
         kind=whole.kind,
-        redundancy=request.redundancy,  # type: ignore[arg-type]  checked by make_code
+        redundancy=cast(Redundancy, request.redundancy),  # make_code has checked it
         tolerate=count_losses(request),
         code=code.name,
         s=code.s,

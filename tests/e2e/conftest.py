@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ddnn.runtime.deployment import read_plan
 
 from ddnn.adapters.broker import free_port
 from ddnn.data import Split, load_samples
 from ddnn.local_site.bundles import parse_thresholds
 from ddnn.local_site.site import Site, SiteConfig
 from ddnn.runtime.bundle import read_manifest
-from ddnn.runtime.deployment import read_plan
 from tests.conftest import made_once
 from tests.parts import need_mosquitto
 

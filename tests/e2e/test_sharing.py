@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ddnn.runtime.deployment import PLAN, read_plan
 
 from ddnn.adapters.litert import LiteRtSection
 from ddnn.exits.inference import infer
@@ -27,7 +28,6 @@ from ddnn.protocol.codec import decode
 from ddnn.protocol.messages import Answer, OffloadState, Result, Tensor, WorkerOffer
 from ddnn.protocol.topics import Kind, parse
 from ddnn.runtime.bundle import load_bundle
-from ddnn.runtime.deployment import PLAN, read_plan
 from tests.integration.site import Voice, run
 
 pytestmark = pytest.mark.alone

@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from ddnn.coding.deployment import Checked, Deployment, shard_name
+from ddnn.runtime.deployment import read_plan, write_plan
 
 from ddnn.adapters.litert import LiteRtSection
 from ddnn.adapters.matrices import load_section, write_matrix
 from ddnn.coding.coverage import Cost, Load
-from ddnn.coding.deployment import Checked, Deployment, shard_name
 from ddnn.exits.inference import run_devices
 from ddnn.protocol.codec import decode
 from ddnn.protocol.messages import Assignment, Result, Scores, Task, Tensor, WorkerOffer
 from ddnn.protocol.topics import Kind, Topic, parse
 from ddnn.runtime.bundle import file_entry, load_bundle, read_manifest, write_golden
-from ddnn.runtime.deployment import read_plan, write_plan
 from ddnn.runtime.fleet import Fleet
 from tests.e2e.conftest import scenes_frames, scenes_split  # noqa: F401  fixtures
 from tests.integration.site import Voice, run, start_node

@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from ddnn.coding.deployment import HEAD, TAIL, shard_name
+from ddnn.runtime.deployment import DIRECTORY, PLAN, read_plan
 
 from ddnn.adapters.litert import LiteRtSection
 from ddnn.adapters.matrices import load_section
 from ddnn.cli import main
-from ddnn.coding.deployment import HEAD, TAIL, shard_name
 from ddnn.core.blocks import join
 from ddnn.protocol.topics import Kind, Topic
 from ddnn.runtime.bundle import load_bundle, read_golden, read_manifest
-from ddnn.runtime.deployment import DIRECTORY, PLAN, read_plan
 from ddnn.runtime.fleet import Fleet
 from tests.integration.site import Voice, run, start_node
 

@@ -8,13 +8,13 @@ from functools import cached_property, partial
 
 import msgspec
 import numpy as np
+from ddnn.coding.deployment import HEAD, TAIL, Checked, Deployment, shard_name
+from ddnn.coding.sharing_node import SharingNode
 
 from ddnn.coding.code import Code
 from ddnn.coding.coverage import layer_cost
-from ddnn.coding.deployment import HEAD, TAIL, Checked, Deployment, shard_name
 from ddnn.coding.layers import Linear, split_layer
 from ddnn.coding.section import MatrixSection
-from ddnn.coding.sharing_node import SharingNode
 from ddnn.core.files import BundleFile
 from ddnn.core.section import Section
 from ddnn.machines.worker import WorkerNode, section_of

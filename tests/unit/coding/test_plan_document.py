@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from ddnn.coding.deployment import Deployment
 
 from ddnn.coding import Code
-from ddnn.coding.deployment import Deployment
 from ddnn.errors import ConfigError
 from ddnn.protocol.messages import MAX_PIECES
 from tests.simulation.shared import Site

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ddnn.coding.deployment import HEAD, TAIL
+from ddnn.coding.sharing_node import CHECK_S, LIMIT, TELL_S, WARY_S
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddnn.coding.code import Code
-from ddnn.coding.deployment import HEAD, TAIL
-from ddnn.coding.sharing_node import CHECK_S, LIMIT, TELL_S, WARY_S
 from ddnn.machines.worker import section_of
 from ddnn.protocol.codec import decode, encode
 from ddnn.protocol.machine import (

@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 import pytest
+from ddnn.coding.deployment import Deployment
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ddnn.coding import Code
-from ddnn.coding.deployment import Deployment
 from ddnn.coding.state import count_spare_workers, describe_plan, list_groups
 from ddnn.protocol.messages import PieceGroup
 from tests.simulation.shared import Site
@@ -56,9 +56,7 @@ def test_the_number_is_what_the_code_decodes(code: Code) -> None:
         left = range(lost, code.n)
         spare = count_spare_workers(code.s - lost, [1] * len(left))
         for vanished, survives in ((spare, True), (spare + 1, False)):
-            found = {
-                code.decodable(set(left) - set(gone)) for gone in combinations(left, vanished)
-            }
+            found = {code.decodable(set(left) - set(gone)) for gone in combinations(left, vanished)}
             assert found == {survives}
 
 

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 import tensorflow as tf
+from ddnn.training.deployment import golden, write_sections
 from keras import layers
 
 from ddnn.adapters.litert import LiteRtSection
@@ -21,7 +22,6 @@ from ddnn.core.files import BundleFile
 from ddnn.errors import ConfigError, SectionError
 from ddnn.runtime.bundle import file_entry
 from ddnn.training.cut import cut, cuttable
-from ddnn.training.deployment import golden, write_sections
 from ddnn.training.export import convolution_to_litert, to_litert
 from tests.unit.training.test_cut import SMALL, edge, randomized
 
