@@ -132,7 +132,8 @@ class WorkerNode:
 
     def _follow_assignment(self) -> list[Effect]:
         effects: list[Effect] = []
-        if self._assigned.keys() & self._holdings.keys():  # else keep what is known to be good
+        followed = self._assigned.keys() & self._holdings.keys()
+        if followed:  # else keep what is known to be good
             for plan_id in self._holdings.keys() - self._assigned.keys():
                 effects += self._retire(self._holdings.pop(plan_id))
         for plan_id, pieces in self._assigned.items():
@@ -144,7 +145,9 @@ class WorkerNode:
             effects += [Unload(holding.plan.key(p)) for p in sorted(holding.held - wanted)]
             holding.held &= wanted
         effects += self._load_missing()
-        return effects + self._offer()  # always: the owner that repeats it has not received it
+        if followed:  # each time: an owner that repeats the assignment has not received the offer
+            effects += self._offer()
+        return effects
 
     def _retire(self, holding: _Holding) -> list[Effect]:
         return [Unload(holding.plan.key(piece)) for piece in sorted(holding.held)]
