@@ -57,6 +57,7 @@ class Site:
         tolerate: int | None = None,
         units: int = UNITS,
         seed: int = 11,
+        plan_id: str = PLAN,
     ) -> None:
         generator = np.random.default_rng(seed)
 
@@ -86,12 +87,13 @@ class Site:
         layer = Linear("dense", kernel, bias)
         split = split_layer(layer, code.n, code.s, code=code)
         self.shards: dict[PieceKey, Section] = {
-            PieceKey(PLAN, piece): MatrixSection(shard.kernel, shard.bias, lambda: 0.0)
+            PieceKey(plan_id, piece): MatrixSection(shard.kernel, shard.bias, lambda: 0.0)
             for piece, shard in enumerate(split.shards)
         }
         self.workers = dict(workers or {f"worker{i + 1}": (i,) for i in range(code.n)})
         plain = manifest_of(hierarchy_of("e", DEVICES))
-        self.sections = {**sections_of(plain), EDGE: whole, HEAD: head, TAIL: tail}
+        self.sections = {**sections_of(plain), EDGE: whole}
+        self.sections |= {PieceKey(plan_id, "head"): head, PieceKey(plan_id, "tail"): tail}
         middle = tuned(plain, self.sections)
         # Most samples need the layer.
         thresholds = {**middle.thresholds, "local": 0.6 * middle.thresholds["local"]}
@@ -119,7 +121,7 @@ class Site:
         self.plan = make_plan(
             self.workers,
             make_piece({"x": (INPUTS,)}, {"z": (split.shards[0].units,)}),
-            plan_id=PLAN,
+            plan_id=plan_id,
             room=ROOM,
             bundle=BUNDLE,
             group=EDGE,
