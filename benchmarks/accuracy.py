@@ -43,7 +43,7 @@ UNDISTRIBUTED = {
 def train_fold(data: str, fold: int, seed: int, steps: int | None, out: Path) -> None:
     """Train the networks of one fold; keep their scores on validation and test data."""
     from ddnn.adapters.litert import LiteRtSection
-    from ddnn.data import jpeg_bytes, load
+    from ddnn.data import load, measure_jpeg_bytes
     from ddnn.runtime.bundle import load_bundle
     from ddnn.training.fit import fit
     from ddnn.training.models import Network
@@ -69,7 +69,7 @@ def train_fold(data: str, fold: int, seed: int, steps: int | None, out: Path) ->
     kept: dict[str, Any] = {
         "seconds": seconds,
         "validation_object": int(dataset.validation.groups[0]),
-        "jpeg": float(jpeg_bytes(dataset.test.images).mean()),
+        "jpeg": float(measure_jpeg_bytes(dataset.test.images).mean()),
         "manifest": msgspec.json.encode(bundle.manifest).decode(),
     }
     for split in (dataset.validation, dataset.test):

@@ -165,11 +165,11 @@ def train_bundle(
         raise ConfigError(f"--out {out} holds a bundle already; remove it or choose another")
     with bars() as progress:
         progress("loading data", 0, 1)
-        from ddnn.data import jpeg_bytes, load
+        from ddnn.data import load, measure_jpeg_bytes
 
         fine = name.startswith("eth80")  # photographs that augmentation scales down
         dataset = load(data, seed=seed, objects_test=objects_test, fine=fine)
-        jpeg = float(jpeg_bytes(dataset.validation.images[:JPEG_SAMPLES]).mean())
+        jpeg = float(measure_jpeg_bytes(dataset.validation.images[:JPEG_SAMPLES]).mean())
         progress("loading data", 1, 1)
         progress("importing TensorFlow", 0, 1)
         from ddnn.adapters.litert import LiteRtSection
