@@ -47,11 +47,11 @@ def train_fold(data: str, fold: int, seed: int, steps: int | None, out: Path) ->
     from ddnn.runtime.bundle import load_bundle
     from ddnn.training.fit import fit
     from ddnn.training.models import Network
-    from ddnn.training.recipes import recipe
-    from ddnn.training.train import batches_of, train
+    from ddnn.training.recipes import choose_recipe
+    from ddnn.training.train import make_batches, train
 
     dataset = load(data, objects_test=fold, seed=seed, fine=True)
-    chosen = recipe(data.partition(":")[0], steps=steps, seed=100 * seed + fold)
+    chosen = choose_recipe(data.partition(":")[0], steps=steps, seed=100 * seed + fold)
     hierarchy = _hierarchy(chosen.schemes)
     started_s = time.monotonic()
     train(
@@ -62,7 +62,7 @@ def train_fold(data: str, fold: int, seed: int, steps: int | None, out: Path) ->
         name=f"fold{fold}",
         data="eth80",
         architecture=chosen.architecture,
-        how=chosen.fit,
+        settings=chosen.fit,
     )
     seconds = time.monotonic() - started_s
     bundle = load_bundle(out / f"bundle{fold}", LiteRtSection)
@@ -86,7 +86,7 @@ def train_fold(data: str, fold: int, seed: int, steps: int | None, out: Path) ->
         network = Network(
             hierarchy, chosen.architecture, dataset.image_shape, len(dataset.classes), binary=False
         )
-        fit(network, batches_of(dataset, 6), msgspec.structs.replace(chosen.fit, weights=weights))
+        fit(network, make_batches(dataset, 6), msgspec.structs.replace(chosen.fit, weights=weights))
         for split in (dataset.validation, dataset.test):
             everyone = np.ones((len(split), 6), np.float32)
             scores = network(split.images.astype(np.float32), everyone, training=False)["cloud"]

@@ -174,11 +174,11 @@ def train_bundle(
         progress("importing TensorFlow", 0, 1)
         from ddnn.adapters.litert import LiteRtSection
         from ddnn.training.prune import Pruning
-        from ddnn.training.recipes import recipe
+        from ddnn.training.recipes import choose_recipe
         from ddnn.training.train import train
 
         progress("importing TensorFlow", 1, 1)
-        chosen = recipe(
+        chosen = choose_recipe(
             name,
             style=style,
             schemes=(exit_scheme, fusion_scheme),
@@ -220,7 +220,7 @@ def train_bundle(
             data=name,
             folds=beside,
             architecture=chosen.architecture,
-            how=chosen.fit,
+            settings=chosen.fit,
             margin=margin,
             score_type=scores,
             jpeg_bytes=jpeg,
