@@ -15,28 +15,14 @@ from cloud_app.store import Store
 from ddnn.errors import LinkError
 from ddnn.protocol.machine import Save, Saved
 from ddnn.protocol.messages import Answer
+from tests.answers_made import make_answer
 
 IN_TIME_S = 5.0
 Pair = tuple[str, Answer]
 
 
 def pair(sample: int) -> Pair:
-    return "home", Answer(
-        sample=sample,
-        node="edge",
-        exit="local",
-        label=1,
-        probabilities=[0.2, 0.8],
-        eta=0.7,
-        members=["cam1"],
-        missing=[],
-        quality="full",
-        expected_accuracy=0.9,
-        bundle="ab12cd34",
-        captured_at_s=1.0,
-        answered_at_s=1.5,
-        latency_s=0.5,
-    )
+    return "home", make_answer(sample)
 
 
 class MadeStore:

@@ -10,25 +10,13 @@ import pytest
 from cloud_app import registry as module
 from cloud_app.registry import ANNOUNCED_WITHIN_S, MAX_HELD, MAX_SHARED, SHARED_S, Registry
 from ddnn.protocol.machine import Connected, Disconnected, Received
-from ddnn.protocol.messages import MAX_PIECES, Answer, Message, Stats, Status, WorkerState
+from ddnn.protocol.messages import MAX_PIECES, Message, Stats, Status, WorkerState
 from ddnn.protocol.topics import Kind, Topic
+from tests.answers_made import make_answer
 from tests.live_made import shared_among
 
-ANSWER = Answer(
-    sample=3,
-    node="cam1",
-    exit="device",
-    label=0,
-    probabilities=[1.0],
-    eta=0.0,
-    members=["cam1"],
-    missing=[],
-    quality="degraded",
-    expected_accuracy=None,
-    bundle="b1",
-    captured_at_s=1.0,
-    answered_at_s=2.0,
-    latency_s=1.0,
+ANSWER = make_answer(
+    3, node="cam1", exit="device", members=["cam1"], quality="degraded", expected_accuracy=None
 )
 
 
