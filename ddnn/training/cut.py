@@ -97,7 +97,7 @@ def cut(model: Any, name: str) -> Cut:
     late: dict[int, Any] = {}  # tensors that depend on the layer -> their copies in the tail
     carried: dict[int, tuple[Any, Any]] = {}  # tensors that the tail needs -> the tensor, its input
 
-    def in_tail(tensor: Any) -> Any:
+    def map_to_tail(tensor: Any) -> Any:
         if not isinstance(tensor, keras.KerasTensor):
             return tensor
         if id(tensor) in late:
@@ -115,13 +115,13 @@ def cut(model: Any, name: str) -> Cut:
             late[id(out)] = _activate(layer, z)
             inputs.append(z)
         elif any(id(tensor) in late for tensor in tensors):
-            args, kwargs = keras.tree.map_structure(in_tail, (args, kwargs))
+            args, kwargs = keras.tree.map_structure(map_to_tail, (args, kwargs))
             again = _list_tensors(layer(*args, **kwargs))
             late.update(zip(map(id, _list_tensors(out)), again, strict=True))
 
     inputs: list[Any] = []
     clone = _replay(model, visit)
-    outputs = [in_tail(tensor) for tensor in clone.outputs]
+    outputs = [map_to_tail(tensor) for tensor in clone.outputs]
     layer, x = layer_call[0]
     carries = list(carried.values())
     head = keras.Model(clone.inputs, [x, *(tensor for tensor, _ in carries)])

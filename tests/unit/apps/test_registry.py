@@ -233,7 +233,7 @@ def test_after_a_reconnect_no_shared_layer_is_known(edges: World) -> None:
 
 
 def test_an_unknown_node_shares_nothing(world: World) -> None:
-    share(world, "nobody")
+    share(world, "edge-9")
     assert list_shared(world) == []
 
 

@@ -119,7 +119,7 @@ def test_the_bundle_is_complete(trained: Trained) -> None:
     )
     used = {entry.file for entry in [*manifest.sections.values(), *manifest.sources.values()]}
     assert on_disk == used | {"manifest.json", "golden.npz"}
-    # every set of members has its accuracy, and each answer can say its accuracy
+    # every set of members has its accuracy, so that each answer can report it
     assert set(manifest.accuracy) == {str(m) for m in member_masks(len(hierarchy.devices))}
     for row in manifest.accuracy.values():
         assert set(row) == {*hierarchy.exits, "overall"}

@@ -45,7 +45,7 @@ def make_edge(architecture: Architecture = SMALL, letter: str = "e") -> Any:
 
 
 def make_residual() -> Any:
-    """Skip connections around two layers, one of them with an activation of its own."""
+    """Skip connections around two layers, one of them with another activation."""
     image = layers.Input((6, 6, 3))
     first = layers.Conv2D(4, 3, padding="same", activation="elu", name="first")(image)
     second = layers.Conv2D(4, 3, padding="same", name="second")(first)
