@@ -62,7 +62,7 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """The broker took us; everything must be announced again."""
+    """The broker accepted the connection; everything must be announced again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,5 +170,5 @@ class Machine(Protocol):
         ...
 
     def subscriptions(self) -> list[str]:
-        """Topic filters, subscribed anew on every connect."""
+        """Topic filters, subscribed on every connect."""
         ...

@@ -40,7 +40,7 @@ class AnswerLog(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What a node has besides its connection; every one may be missing.
+    """What the effects of a machine need apart from the connection; each may be missing.
 
     `load` makes the section of a Load effect, in another thread.
     `save` takes the answers of a Save effect and a function to call once they are stored.

@@ -1,7 +1,7 @@
-"""All machines together under schedules that nobody would have thought of, in virtual time.
+"""All machines together under random schedules, in virtual time.
 
 Messages are lost, repeated, delayed and reordered; nodes die and come back; links break; sections
-fail; and a stranger publishes whatever it likes. However that goes: no machine raises, nobody
+fail; and a stranger publishes whatever it likes. Whatever happens: no machine raises, no node
 answers a sample twice, and every sample that was captured is answered by its deadline.
 """
 
@@ -159,7 +159,7 @@ class World:
             self.simulation.start(f"{SITE}/{node}")
 
     def stranger_publishes(self) -> None:
-        """A well-formed message of any kind but a result, in anybody's name, replays included."""
+        """A well-formed message of any kind but a result, in any node's name, replays included."""
         pick = self.random.choice
         nodes = [*self.devices, *self.edges, "cloud", "x"]
         node = str(pick(nodes))
