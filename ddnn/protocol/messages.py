@@ -323,7 +323,9 @@ class OffloadState(msgspec.Struct, frozen=True):
     combined: Count = 0  # samples that were combined from the workers' results
     computed_here: Count = 0  # samples whose section the node computed itself
     given_up: Count = 0  # samples without the section: a shallower exit answered
-    missing: Annotated[list[Id], msgspec.Meta(max_length=MAX_PIECES)] = []  # of the last combination
+    missing: Annotated[
+        list[Id], msgspec.Meta(max_length=MAX_PIECES)
+    ] = []  # of the last combination
     gather_ms: float = 0.0  # task to enough results, smoothed
     combine_ms: float = 0.0  # smoothed
     counts: Annotated[dict[Name, Count], msgspec.Meta(max_length=256)] = {}  # the room's own

@@ -42,7 +42,7 @@ from ddnn.errors import ConfigError, LinkError
 from ddnn.exits.answers import better
 from ddnn.exits.hierarchy import EXITS
 from ddnn.protocol.messages import Answer
-from tests.answers_made import make_answer as make
+from tests.answer_builder import make_answer as make
 from tests.postgres import Postgres
 
 CAMS = ["cam1", "cam2", "cam3"]

@@ -7,7 +7,7 @@ import pytest
 
 from cloud_app.store import Store
 from ddnn.protocol.messages import Answer
-from tests.answers_made import make_answer
+from tests.answer_builder import make_answer
 
 
 @pytest.fixture

@@ -16,12 +16,12 @@ from flask.testing import FlaskClient
 from PIL import Image
 from werkzeug.test import TestResponse
 
-from cloud_app.live import BundleView, NodeView, SharingView
 from cloud_app.store import Store
+from cloud_app.views import BundleView, NodeView, OffloadView
 from cloud_app.web import board, create_app, routes
 from ddnn.errors import LinkError
 from ddnn.protocol.messages import Answer, WorkerState
-from tests.live_made import BUNDLE, MadeDemo, MadeLive, shared_among
+from tests.site_builder import BUNDLE, FakeDemo, FakeSite, make_offload
 
 Make = Callable[..., Answer]
 Away = Callable[[], None]
@@ -29,12 +29,12 @@ HOSTILE = "</b><script>alert('x')</script>\"><img src=x onerror=alert(1)>{{ 7*7 
 
 
 @pytest.fixture
-def live() -> MadeLive:
-    return MadeLive()
+def live() -> FakeSite:
+    return FakeSite()
 
 
 @pytest.fixture
-def client(store: Store, live: MadeLive) -> FlaskClient:
+def client(store: Store, live: FakeSite) -> FlaskClient:
     return create_app(store, live, sign_in=None).test_client()
 
 
@@ -67,7 +67,7 @@ def post(client: FlaskClient, path: str, body: object = None) -> TestResponse:
 
 
 def test_the_state_holds_all_that_the_page_shows(
-    store: Store, live: MadeLive, client: FlaskClient, make: Make
+    store: Store, live: FakeSite, client: FlaskClient, make: Make
 ) -> None:
     store.save([("home", make(i)) for i in range(3)])
     store.add_event(5.0, "home", "cam2", "died")
@@ -113,7 +113,7 @@ def test_the_state_holds_all_that_the_page_shows(
 
 
 def test_a_state_of_a_site_is_of_that_site_only(
-    store: Store, live: MadeLive, client: FlaskClient, make: Make
+    store: Store, live: FakeSite, client: FlaskClient, make: Make
 ) -> None:
     store.save([("home", make(1)), ("shop", make(7))])
     store.add_event(1.0, "shop", "cam9", "died")
@@ -144,7 +144,7 @@ def test_only_the_newest_are_shown(store: Store, client: FlaskClient, make: Make
 
 
 def test_without_a_broker_nothing_is_said_of_who_is_there(
-    live: MadeLive, client: FlaskClient
+    live: FakeSite, client: FlaskClient
 ) -> None:
     live.lose_broker()
     state = get(client, "/api/v1/state")
@@ -159,13 +159,13 @@ def test_without_a_broker_nothing_is_said_of_who_is_there(
 
 
 def test_a_device_of_another_bundle_does_not_contribute(
-    live: MadeLive, client: FlaskClient
+    live: FakeSite, client: FlaskClient
 ) -> None:
     live.shown[1] = replace(live.shown[1], bundle="b0")
     assert get(client, "/api/v1/state")["expected_now"]["members"] == []
 
 
-def test_what_a_mad_edge_reports_breaks_nothing(live: MadeLive, client: FlaskClient) -> None:
+def test_what_a_mad_edge_reports_breaks_nothing(live: FakeSite, client: FlaskClient) -> None:
     live.shown[0] = replace(
         live.shown[0], gauges={"threshold_revision": 1e300, "threshold_local": 1e300}
     )
@@ -179,7 +179,7 @@ def test_the_page_comes_with_the_state_in_it(store: Store, client: FlaskClient, 
 
 
 def test_a_state_is_made_once_for_all_who_look(
-    store: Store, live: MadeLive, client: FlaskClient
+    store: Store, live: FakeSite, client: FlaskClient
 ) -> None:
     app = client.application
     threads = [
@@ -246,7 +246,7 @@ def test_a_database_that_hangs_does_not_hang_the_page(
     assert get(client, "/api/v1/state")["database"] == ""
 
 
-def test_answers_that_wait_to_be_written_are_said_too(live: MadeLive, client: FlaskClient) -> None:
+def test_answers_that_wait_to_be_written_are_said_too(live: FakeSite, client: FlaskClient) -> None:
     live.away = "disk full"
     state = get(client, "/api/v1/state")
     assert (state["database"], state["summary"]["answered"]) == ("disk full", 0)
@@ -289,7 +289,7 @@ def test_a_series_has_few_points_and_the_newest_answers(
     assert sum(bucket["exits"].get("local", 0) for bucket in series["buckets"]) == 5
 
 
-def test_events_and_nodes(store: Store, live: MadeLive, client: FlaskClient) -> None:
+def test_events_and_nodes(store: Store, live: FakeSite, client: FlaskClient) -> None:
     for i in range(5):
         store.add_event(float(i), "home", "cam1", f"event-{i}")
     assert [e["what"] for e in get(client, "/api/v1/events?n=2")] == ["event-4", "event-3"]
@@ -298,20 +298,22 @@ def test_events_and_nodes(store: Store, live: MadeLive, client: FlaskClient) -> 
     assert len(get(client, "/api/v1/nodes")) == 5
 
 
-# -------------------------------------------------------------- shared layers
+# ------------------------------------------------------------ work for workers
 
 
-def test_shared_layers_of_a_site_with_what_follows_from_them(
-    live: MadeLive, client: FlaskClient
-) -> None:
-    assert get(client, "/api/v1/sharing") == []
-    told = shared_among("live", "lost", "live", "live", "live", "live")
-    live.shared = [SharingView("home", "edge", 0.5, told), SharingView("shop", "edge", 2.0, told)]
-    (home,) = get(client, "/api/v1/sharing?site=home")
+def test_the_offloads_of_a_site(live: FakeSite, client: FlaskClient) -> None:
+    assert get(client, "/api/v1/offload") == []
+    state = make_offload("live", "lost", "live", "live", "live", "live")
+    live.offloaded = [
+        OffloadView("home", "edge", 0.5, state),
+        OffloadView("shop", "edge", 2.0, state),
+    ]
+    (home,) = get(client, "/api/v1/offload?site=home")
     assert (home["site"], home["node"], home["age_s"]) == ("home", "edge", 0.5)
-    assert (home["planned"], home["to_spare"], home["states"]) == (6, 1, {"live": 5, "lost": 1})
-    assert (home["sharing"]["layer"], home["sharing"]["decodable"]) == ("edge_dense", True)
-    assert home["sharing"]["workers"]["worker2"] == {
+    assert home["worker_states"] == {"live": 5, "lost": 1}
+    assert (home["state"]["title"], home["state"]["enough"]) == ("layer edge_dense", True)
+    assert home["state"]["spare_workers"] == 1
+    assert home["state"]["workers"]["worker2"] == {
         "state": "lost",
         "pieces": [1],
         "planned": True,
@@ -321,36 +323,36 @@ def test_shared_layers_of_a_site_with_what_follows_from_them(
         "missed": 1,
         "latency_ms": 4.0,
     }
-    assert [of["site"] for of in get(client, "/api/v1/sharing")] == ["home", "shop"]
-    assert get(client, "/api/v1/state?site=home")["sharing"] == [home]
+    assert [of["site"] for of in get(client, "/api/v1/offload")] == ["home", "shop"]
+    assert get(client, "/api/v1/state?site=home")["offloads"] == [home]
     live.lose_broker()
-    assert get(client, "/api/v1/sharing") == get(client, "/api/v1/state")["sharing"] == []
+    assert get(client, "/api/v1/offload") == get(client, "/api/v1/state")["offloads"] == []
 
 
-def test_a_state_tells_of_the_first_of_very_many_workers_and_of_all_in_numbers(
-    live: MadeLive, client: FlaskClient
+def test_a_state_holds_the_first_of_very_many_workers_and_the_numbers_of_all(
+    live: FakeSite, client: FlaskClient
 ) -> None:
-    """What goes to every page each second is bounded; who asks for the layers gets all."""
+    """What goes to every page each second is bounded; /api/v1/offload has all of them."""
     workers = {f"worker{i:04}": WorkerState("live", [i]) for i in range(1024)}
     workers["worker0900"] = WorkerState("stalled", [900])
-    told = shared_among(n=1024, k=1000, workers=workers, live_pieces=1023, decodable=True)
-    live.shared = [SharingView("home", f"edge{i:02}", 0.1, told) for i in range(60)]
-    shared = get(client, "/api/v1/state")["sharing"]
-    assert len(shared) == board.MOST_SHARED
-    for of in shared:
-        assert len(of["sharing"]["workers"]) == board.MOST_WORKERS
-        assert next(iter(of["sharing"]["workers"])) == "worker0900"  # trouble comes first
-        assert of["states"] == {"live": 1023, "stalled": 1}
-        assert (of["planned"], of["to_spare"]) == (1024, 23)
+    state = make_offload(pieces=1024, workers=workers, live_pieces=1023, spare_workers=23)
+    live.offloaded = [OffloadView("home", f"edge{i:02}", 0.1, state) for i in range(60)]
+    offloads = get(client, "/api/v1/state")["offloads"]
+    assert len(offloads) == board.MOST_OFFLOADS
+    for of in offloads:
+        assert len(of["state"]["workers"]) == board.MOST_WORKERS
+        assert next(iter(of["state"]["workers"])) == "worker0900"  # trouble comes first
+        assert of["worker_states"] == {"live": 1023, "stalled": 1}
+        assert (of["state"]["pieces"], of["state"]["spare_workers"]) == (1024, 23)
     assert len(client.get("/api/v1/state").data) < 600_000
-    assert len(get(client, "/api/v1/sharing")[59]["sharing"]["workers"]) == 1024
+    assert len(get(client, "/api/v1/offload")[59]["state"]["workers"]) == 1024
 
 
 # ----------------------------------------------------------------- thresholds
 
 
 def test_thresholds_are_written_down_then_sent(
-    store: Store, live: MadeLive, client: FlaskClient
+    store: Store, live: FakeSite, client: FlaskClient
 ) -> None:
     wanted = {"local": 0.1, "edge": 1.0}
     change = post(client, "/api/v1/thresholds", {"site": "home", "thresholds": wanted}).json
@@ -376,7 +378,7 @@ def test_thresholds_are_written_down_then_sent(
 
 
 def test_what_could_not_be_sent_is_written_down_all_the_same(
-    store: Store, live: MadeLive, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+    store: Store, live: FakeSite, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Never a threshold in use of which nobody knows who set it; it is sent at the next connect."""
 
@@ -391,7 +393,7 @@ def test_what_could_not_be_sent_is_written_down_all_the_same(
 
 @pytest.mark.parametrize("edge_reports", [True, False])
 def test_revert_brings_back_those_before_the_newest_change(
-    live: MadeLive, client: FlaskClient, edge_reports: bool
+    live: FakeSite, client: FlaskClient, edge_reports: bool
 ) -> None:
     """Also where the edge has not yet reported what it uses."""
     first, second = {"local": 0.1, "edge": 0.1}, {"local": 0.2, "edge": 0.2}
@@ -405,7 +407,7 @@ def test_revert_brings_back_those_before_the_newest_change(
     assert live.sent[-1] == ("home", first, 3)
 
 
-def test_a_revision_is_never_used_twice(store: Store, live: MadeLive, client: FlaskClient) -> None:
+def test_a_revision_is_never_used_twice(store: Store, live: FakeSite, client: FlaskClient) -> None:
     """Neither after a restart, nor where the database was made anew under a running edge."""
     command = {"site": "home", "thresholds": {"local": 0.1, "edge": 0.1}}
     post(client, "/api/v1/thresholds", command)
@@ -430,7 +432,7 @@ def test_a_revision_is_never_used_twice(store: Store, live: MadeLive, client: Fl
     ],
 )
 def test_thresholds_that_mean_nothing_are_refused(
-    store: Store, live: MadeLive, client: FlaskClient, thresholds: object, says: str
+    store: Store, live: FakeSite, client: FlaskClient, thresholds: object, says: str
 ) -> None:
     response = post(client, "/api/v1/thresholds", {"site": "home", "thresholds": thresholds})
     assert response.status_code == 400
@@ -439,7 +441,7 @@ def test_thresholds_that_mean_nothing_are_refused(
 
 
 def test_without_a_broker_no_threshold_is_changed(
-    store: Store, live: MadeLive, client: FlaskClient
+    store: Store, live: FakeSite, client: FlaskClient
 ) -> None:
     live.lose_broker()
     command = {"site": "home", "thresholds": {"local": 0.1, "edge": 0.1}}
@@ -450,7 +452,7 @@ def test_without_a_broker_no_threshold_is_changed(
 
 
 def test_nothing_to_revert_and_sites_that_are_not_there(
-    live: MadeLive, client: FlaskClient
+    live: FakeSite, client: FlaskClient
 ) -> None:
     response = post(client, "/api/v1/thresholds/revert", {"site": "home"})
     assert (response.status_code, live.sent) == (409, [])
@@ -490,7 +492,7 @@ def test_what_if_beside_what_is(
     assert get(client, "/api/v1/whatif")["recorded"]["accuracy"] == 1.0  # a person's word counts
 
 
-def test_what_if_asks_for_what_the_bundle_has(live: MadeLive, client: FlaskClient) -> None:
+def test_what_if_asks_for_what_the_bundle_has(live: FakeSite, client: FlaskClient) -> None:
     assert get(client, "/api/v1/whatif?local=nan", 400)
     assert get(client, "/api/v1/whatif?local=1.5", 400)
     live.in_use = replace(BUNDLE, exits=("edge", "cloud"), thresholds={"edge": 0.5}, sweep=())
@@ -541,8 +543,8 @@ def test_labels_that_cannot_be(
 # ------------------------------------------------------------------------ demo
 
 
-def test_a_demo_shows_the_views_side_by_side(live: MadeLive, client: FlaskClient) -> None:
-    live.made_demo = MadeDemo()
+def test_a_demo_shows_the_views_side_by_side(live: FakeSite, client: FlaskClient) -> None:
+    live.made_demo = FakeDemo()
     response = client.get("/api/v1/demo/views/300.png")
     assert (response.mimetype, response.headers["Cache-Control"]) == ("image/png", "no-store")
     image = np.asarray(Image.open(io.BytesIO(response.data)))
@@ -559,8 +561,8 @@ def test_great_views_are_made_small() -> None:
     assert width / height == pytest.approx(6 * 1920 / 1080, rel=0.01)
 
 
-def test_in_a_demo_nodes_are_killed_and_started(live: MadeLive, client: FlaskClient) -> None:
-    live.made_demo = MadeDemo()
+def test_in_a_demo_nodes_are_killed_and_started(live: FakeSite, client: FlaskClient) -> None:
+    live.made_demo = FakeDemo()
     killed = post(client, "/api/v1/demo/nodes/cam1/kill")
     assert (killed.status_code, killed.json) == (200, {"nodes": {"edge": True, "cam1": False}})
     assert post(client, "/api/v1/demo/nodes/cam1/kill").status_code == 409  # it says why
@@ -573,8 +575,8 @@ def test_without_a_demo_there_is_no_picture_and_no_kill(client: FlaskClient) -> 
     assert post(client, "/api/v1/demo/nodes/cam1/kill").status_code == 404
 
 
-def test_a_demo_that_was_ended_does_not_end_the_page(live: MadeLive, client: FlaskClient) -> None:
-    class Ended(MadeDemo):
+def test_a_demo_that_was_ended_does_not_end_the_page(live: FakeSite, client: FlaskClient) -> None:
+    class Ended(FakeDemo):
         def nodes(self) -> dict[str, bool]:
             raise LinkError("the demo does not answer; was it ended?")
 
@@ -586,7 +588,7 @@ def test_a_demo_that_was_ended_does_not_end_the_page(live: MadeLive, client: Fla
 # --------------------------------------------------------------- health, errors
 
 
-def test_ready_is_a_real_inference_lately(live: MadeLive, client: FlaskClient) -> None:
+def test_ready_is_a_real_inference_lately(live: FakeSite, client: FlaskClient) -> None:
     assert get(client, "/readyz") == {"inference_age_s": 1.0}
     live.inferred_s = 61.0
     assert "no inference for 61 s" in get(client, "/readyz", 503)["error"]
@@ -634,7 +636,7 @@ def test_what_reads_only_reads(client: FlaskClient, method: str) -> None:
 
 
 def test_a_bug_is_a_500_that_tells_nothing_and_a_log_that_does(
-    live: MadeLive,
+    live: FakeSite,
     client: FlaskClient,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -651,7 +653,7 @@ def test_a_bug_is_a_500_that_tells_nothing_and_a_log_that_does(
 # -------------------------------------------------------------------- security
 
 
-def test_hostile_text_stays_text(store: Store, live: MadeLive, make: Make) -> None:
+def test_hostile_text_stays_text(store: Store, live: FakeSite, make: Make) -> None:
     store.save([("home", make(bundle=HOSTILE[:16], missing=[HOSTILE], node=HOSTILE))])
     store.save([(HOSTILE[:64], make(2, label=0, truth=1))])
     store.add_event(1.0, HOSTILE[:64], HOSTILE[:64], HOSTILE)
@@ -716,7 +718,7 @@ def test_without_sign_in_other_names_of_this_machine_are_refused(
         assert response.status_code == (404 if path == "/nowhere" and code == 200 else code)
 
 
-def test_a_command_needs_the_sessions_token(live: MadeLive, client: FlaskClient) -> None:
+def test_a_command_needs_the_sessions_token(live: FakeSite, client: FlaskClient) -> None:
     command = {"site": "home", "thresholds": {"local": 0.1, "edge": 0.1}}
     token = get(client, "/api/v1/state")["csrf"]
     other = client.application.test_client().get("/api/v1/state").json["csrf"]

@@ -56,9 +56,7 @@ def test_the_number_is_what_the_code_decodes(code: Code) -> None:
         left = range(lost, code.n)
         spare = count_spare_workers(code.s - lost, [1] * len(left))
         for vanished, survives in ((spare, True), (spare + 1, False)):
-            found = {
-                code.decodable(set(left) - set(gone)) for gone in combinations(left, vanished)
-            }
+            found = {code.decodable(set(left) - set(gone)) for gone in combinations(left, vanished)}
             assert found == {survives}
 
 

@@ -188,9 +188,7 @@ STRATEGIES: dict[Kind, st.SearchStrategy[Any]] = {
             ),
             max_size=3,
         ),
-        groups=st.lists(
-            st.builds(PieceGroup, name=BUNDLES, first=COUNTS, end=COUNTS), max_size=3
-        ),
+        groups=st.lists(st.builds(PieceGroup, name=BUNDLES, first=COUNTS, end=COUNTS), max_size=3),
         combined=COUNTS,
         computed_here=COUNTS,
         given_up=COUNTS,
