@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -12,22 +11,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cloud_app.store import LATENCY_BOUNDS_S, Store
 from cloud_app.views import NodeView, OffloadView
-from cloud_app.web import create_app
 from ddnn.errors import LinkError
-from ddnn.protocol.messages import DROPS, Answer
+from ddnn.protocol.messages import DROPS
 from tests.site_builder import FakeSite, make_offload
-
-Make = Callable[..., Answer]
-
-
-@pytest.fixture
-def live() -> FakeSite:
-    return FakeSite()
-
-
-@pytest.fixture
-def client(store: Store, live: FakeSite) -> FlaskClient:
-    return create_app(store, live, sign_in=None).test_client()
+from tests.unit.cloud.web_client import Make
 
 
 def scrape(client: FlaskClient) -> dict[str, Metric]:
