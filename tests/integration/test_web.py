@@ -26,20 +26,20 @@ from ddnn.adapters.broker import free_port, wait_until_listening
 from ddnn.errors import ConfigError
 from ddnn.protocol.topics import Kind
 from ddnn.runtime.fleet import Fleet
-from tests.answers_made import make_answer
+from tests.answer_builder import make_answer
 from tests.browser.chromium import Open, text, wait_for
 from tests.integration.site import Voice, mosquitto, start_node
-from tests.live_made import BUNDLE, MadeLive, shared_among
+from tests.site_builder import BUNDLE, FakeSite, make_offload
 
 TIMEOUT_S = 10.0
 
 
 class Site:
-    """A store, a Live that a test may change, and the server."""
+    """A store, a LiveSite that a test may change, and the server."""
 
     def __init__(self, folder: Path) -> None:
         self.store = Store(f"sqlite:///{folder}/cloud.db")
-        self.live = MadeLive()
+        self.live = FakeSite()
         self.app = create_app(self.store, self.live, sign_in=None)
         self.server = serve(self.app, port=0)
 
@@ -386,7 +386,7 @@ def signed(tmp_path: Path) -> Iterator[Callable[..., tuple[Flask, Server]]]:
 
     def start(**named: str) -> tuple[Flask, Server]:
         known, _ = SignIn.open(store, tmp_path, password="correct horse")
-        app = create_app(store, MadeLive(), sign_in=known)
+        app = create_app(store, FakeSite(), sign_in=known)
         servers.append(serve(app, port=0, **named))
         return app, servers[-1]
 
@@ -450,11 +450,11 @@ def test_it_listens_on_ipv6_too(site: Site) -> None:
     server.close()
 
 
-# --------------------------------------------------------------- shared layers
+# ------------------------------------------------------------ work for workers
 
 
 @pytest.mark.parametrize("role", ["all", "page"])
-def test_what_an_edge_tells_at_the_broker_of_its_shared_layer_is_on_the_page(
+def test_the_offload_state_that_an_edge_publishes_is_on_the_page(
     role: str, fleet: Fleet, scenes_bundle: Path, tmp_path: Path, opened: Open
 ) -> None:
     """The real program at a real broker: a worker dies, and then the broker itself."""
@@ -463,10 +463,10 @@ def test_what_an_edge_tells_at_the_broker_of_its_shared_layer_is_on_the_page(
     place = tmp_path / "broker"
     place.mkdir()
 
-    def shared() -> Any:
+    def read() -> Any:
         connection = http.client.HTTPConnection("127.0.0.1", http_port, timeout=TIMEOUT_S)
         with closing(connection):
-            connection.request("GET", "/api/v1/sharing?site=home")
+            connection.request("GET", "/api/v1/offload?site=home")
             return json.loads(connection.getresponse().read())
 
     with mosquitto(place, "allow_anonymous true") as port:
@@ -491,24 +491,24 @@ def test_what_an_edge_tells_at_the_broker_of_its_shared_layer_is_on_the_page(
         for i in range(6):
             voice.announce(f"worker{i + 1}", "worker")
 
-        def told(*states: str) -> Any:
-            voice.say(Kind.OFFLOAD, "edge", shared_among(*states))
-            return shared()
+        def publish(*states: str) -> Any:
+            voice.say(Kind.OFFLOAD, "edge", make_offload(*states))
+            return read()
 
-        voice.until(lambda: told("live", "lost", "live", "live", "live", "live"))
+        voice.until(lambda: publish("live", "lost", "live", "live", "live", "live"))
         page = opened(url)
-        wait_for(page, ".shared .enough.good", "5 of 6 shards live: enough. Any one more may")
+        wait_for(page, ".offload .enough.good", "5 of 6 pieces live: enough. Any one worker more")
         voice.announce("worker2", "worker", "lost")
         wait_for(page, "#event-rows", "worker2 died")
         wait_for(page, "#node-rows .lost", "worker2")
-        assert "worker1 shard 0 live" in text(page, "#sharing")
-        told("lost", "lost", "lost", "live", "live", "live")
-        wait_for(page, ".shared .enough.bad", "too few")
-        told()
-        wait_for(page, ".shared .enough.good", "Any 2 more")
-        wait_for(page, ".shared .enough.wait", "Not heard of for")  # the edge says no more
-        told()
+        assert "worker1 piece 0 live" in text(page, "#offload")
+        publish("lost", "lost", "lost", "live", "live", "live")
+        wait_for(page, ".offload .enough.bad", "too few")
+        publish()
+        wait_for(page, ".offload .enough.good", "Any 2 workers more")
+        wait_for(page, ".offload .enough.wait", "Not heard of for")  # the edge says no more
+        publish()
         voice.close()
-    page.locator("#sharing").wait_for(state="hidden")  # the broker is gone: nothing is known
+    page.locator("#offload").wait_for(state="hidden")  # the broker is gone: nothing is known
     wait_for(page, "#problems", "No connection to the broker")
-    assert shared() == []
+    assert read() == []

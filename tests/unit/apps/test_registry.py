@@ -8,12 +8,19 @@ import msgspec
 import pytest
 
 from cloud_app import registry as module
-from cloud_app.registry import ANNOUNCED_WITHIN_S, MAX_HELD, MAX_SHARED, SHARED_S, Registry
+from cloud_app.registry import ANNOUNCED_WITHIN_S, MAX_HELD, MAX_OFFLOADS, OFFLOAD_S, Registry
 from ddnn.protocol.machine import Connected, Disconnected, Received
-from ddnn.protocol.messages import MAX_PIECES, Message, Stats, Status, WorkerState
+from ddnn.protocol.messages import (
+    MAX_PIECES,
+    Answer,
+    Message,
+    PieceGroup,
+    Stats,
+    Status,
+    WorkerState,
+)
 from ddnn.protocol.topics import Kind, Topic
-from tests.answers_made import make_answer
-from tests.live_made import shared_among
+from tests.site_builder import make_offload
 
 ANSWER = make_answer(
     3, node="cam1", exit="device", members=["cam1"], quality="degraded", expected_accuracy=None
@@ -173,16 +180,16 @@ def test_a_cloud_that_was_replaced_is_not_missing_but_the_last_one_is(world: Wor
     assert world.list_states() == {"cloud-2": "online", "cam1": "lost"}
 
 
-# --------------------------------------------------------------- shared layers
+# --------------------------------------------------------------- work for workers
 
 
-def share(world: World, node: str = "edge", site: str = "home", **fields: Any) -> None:
-    message = shared_among(**fields)
+def offload(world: World, node: str = "edge", site: str = "home", **fields: Any) -> None:
+    message = make_offload(**fields)
     world.registry.observe(Received(Topic(site, Kind.OFFLOAD, node), message))
 
 
-def list_shared(world: World) -> list[tuple[str, str, int]]:
-    return [(of.site, of.node, of.sharing.decoded) for of in world.registry.sharing()]
+def offloads(world: World) -> list[tuple[str, str, int]]:
+    return [(of.site, of.node, of.state.combined) for of in world.registry.offloads()]
 
 
 @pytest.fixture
@@ -197,57 +204,57 @@ def edges(world: World) -> World:
 
 
 def test_the_newest_plan_of_each_edge_is_kept_and_ages(edges: World) -> None:
-    share(edges, decoded=1)
-    share(edges, "edge-2", decoded=2)
-    share(edges, site="shop", decoded=3)
+    offload(edges, combined=1)
+    offload(edges, "edge-2", combined=2)
+    offload(edges, site="shop", combined=3)
     edges.now_s += 1.5
-    share(edges, decoded=4)
-    assert list_shared(edges) == [("home", "edge", 4), ("home", "edge-2", 2), ("shop", "edge", 3)]
-    assert [of.age_s for of in edges.registry.sharing()] == [0.0, 1.5, 1.5]
+    offload(edges, combined=4)
+    assert offloads(edges) == [("home", "edge", 4), ("home", "edge-2", 2), ("shop", "edge", 3)]
+    assert [of.age_s for of in edges.registry.offloads()] == [0.0, 1.5, 1.5]
 
 
-def test_a_plan_that_is_no_longer_reported_is_forgotten(edges: World) -> None:
-    share(edges)
-    edges.now_s += SHARED_S
-    assert list_shared(edges) == [("home", "edge", 1234)]
+def test_a_plan_that_is_published_no_more_is_forgotten(edges: World) -> None:
+    offload(edges)
+    edges.now_s += OFFLOAD_S
+    assert offloads(edges) == [("home", "edge", 1234)]
     edges.now_s += 0.1
-    assert list_shared(edges) == []
+    assert offloads(edges) == []
 
 
 @pytest.mark.parametrize("state", ["lost", "stopped"])
-def test_an_edge_that_is_gone_shares_nothing(edges: World, state: Any) -> None:
-    share(edges)
-    share(edges, "edge-2")
+def test_an_edge_that_is_gone_gives_no_work(edges: World, state: Any) -> None:
+    offload(edges)
+    offload(edges, "edge-2")
     status = Status("edge", 1, state, "b1", "0.1")
     edges.registry.observe(Received(Topic("home", Kind.STATUS, "edge"), status))
-    assert list_shared(edges) == [("home", "edge-2", 1234)]
+    assert offloads(edges) == [("home", "edge-2", 1234)]
 
 
-def test_after_a_reconnect_no_shared_layer_is_known(edges: World) -> None:
-    share(edges)
+def test_without_the_broker_no_offload_is_known(edges: World) -> None:
+    offload(edges)
     edges.registry.observe(Disconnected())
     edges.registry.observe(Connected())
-    assert list_shared(edges) == []  # although its age is below the limit
-    share(edges)
-    assert list_shared(edges) == [("home", "edge", 1234)]
+    assert offloads(edges) == []  # not even for the seconds that it would have been young enough
+    offload(edges)
+    assert offloads(edges) == [("home", "edge", 1234)]
 
 
-def test_an_unknown_node_shares_nothing(world: World) -> None:
-    share(world, "edge-9")
-    assert list_shared(world) == []
+def test_a_node_that_has_not_announced_itself_gives_no_work(world: World) -> None:
+    offload(world, "nobody")
+    assert offloads(world) == []
 
 
-def test_the_number_of_layers_is_bounded(world: World) -> None:
-    for i in range(MAX_SHARED + 5):
+def test_the_offloads_are_bounded_and_forgotten_ones_make_room(world: World) -> None:
+    for i in range(MAX_OFFLOADS + 5):
         world.receive(f"edge-{i}", Status("edge", 1, "online"))
-        share(world, f"edge-{i}")
-    assert len(list_shared(world)) == MAX_SHARED
-    share(world, "edge-0", decoded=7)  # a known one is updated
-    assert ("home", "edge-0", 7) in list_shared(world)
-    world.now_s += SHARED_S + 1
-    share(world, f"edge-{MAX_SHARED + 4}")
-    assert list_shared(world) == [("home", f"edge-{MAX_SHARED + 4}", 1234)]
-    assert len(world.registry._sharing) == 1
+        offload(world, f"edge-{i}")
+    assert len(offloads(world)) == MAX_OFFLOADS
+    offload(world, "edge-0", combined=7)  # a known one goes on
+    assert ("home", "edge-0", 7) in offloads(world)
+    world.now_s += OFFLOAD_S + 1
+    offload(world, f"edge-{MAX_OFFLOADS + 4}")
+    assert offloads(world) == [("home", f"edge-{MAX_OFFLOADS + 4}", 1234)]
+    assert len(world.registry._offloads) == 1
 
 
 GREEDY = {
@@ -258,32 +265,34 @@ GREEDY = {
 @pytest.mark.parametrize(
     "nonsense",
     [
-        {"n": 2**53},  # a page would draw as many
-        {"n": MAX_PIECES + 1},
-        {"k": 0},
-        {"k": 7},
+        {"pieces": 2**53},  # a page would draw so many
+        {"pieces": MAX_PIECES + 1},
+        {"pieces": 0},
+        {"spare_workers": 7},
+        {"groups": [PieceGroup("data", 0, 7)]},
+        {"groups": [PieceGroup("data", 3, 3)]},
         {"live_pieces": 7},
         {"workers": {"w": WorkerState("live", [6])}},
-        {"n": MAX_PIECES, "workers": GREEDY},
+        {"pieces": MAX_PIECES, "workers": GREEDY},
     ],
 )
-def test_an_inconsistent_plan_is_reported_once_and_not_kept(
+def test_a_plan_that_contradicts_itself_is_not_kept_and_is_reported_once(
     edges: World, nonsense: dict[str, Any]
 ) -> None:
-    share(edges, decoded=1)
-    share(edges, **nonsense)
-    share(edges, **nonsense)
-    assert list_shared(edges) == [("home", "edge", 1)]
+    offload(edges, combined=1)
+    offload(edges, **nonsense)
+    offload(edges, **nonsense)
+    assert offloads(edges) == [("home", "edge", 1)]
     assert {node for node, _ in edges.events} == {"edge"}
-    assert "nonsense" in edges.events[0][1]
+    assert "contradicts itself" in edges.events[0][1]
     assert len(set(edges.keys)) == 1  # the store keeps one a minute
 
 
 def test_the_largest_possible_plan_is_kept(edges: World) -> None:
     workers = {f"w{i}": WorkerState("live", [i]) for i in range(MAX_PIECES)}
-    share(edges, n=MAX_PIECES, k=MAX_PIECES - 3, live_pieces=MAX_PIECES, workers=workers)
-    (view,) = edges.registry.sharing()
-    assert (view.to_spare, view.states, view.planned) == (3, {"live": MAX_PIECES}, MAX_PIECES)
+    offload(edges, pieces=MAX_PIECES, live_pieces=MAX_PIECES, workers=workers)
+    (view,) = edges.registry.offloads()
+    assert view.worker_states == {"live": MAX_PIECES}
 
 
 def test_a_worker_dies_and_comes_back_like_any_node(world: World) -> None:

@@ -22,7 +22,6 @@ from ddnn.core.files import BundleFile
 from ddnn.errors import ConfigError, SectionError
 from ddnn.runtime.bundle import file_entry
 from ddnn.training.cut import cut, find_cuttable
-from ddnn.training.deployment import golden, write_sections
 from ddnn.training.export import convolution_to_litert, section_to_litert
 from tests.unit.training.test_cut import SMALL, make_edge, randomize
 
