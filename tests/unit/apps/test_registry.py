@@ -12,7 +12,6 @@ from cloud_app.registry import ANNOUNCED_WITHIN_S, MAX_HELD, MAX_OFFLOADS, OFFLO
 from ddnn.protocol.machine import Connected, Disconnected, Received
 from ddnn.protocol.messages import (
     MAX_PIECES,
-    Answer,
     Message,
     PieceGroup,
     Stats,
@@ -20,6 +19,7 @@ from ddnn.protocol.messages import (
     WorkerState,
 )
 from ddnn.protocol.topics import Kind, Topic
+from tests.answer_builder import make_answer
 from tests.site_builder import make_offload
 
 ANSWER = make_answer(

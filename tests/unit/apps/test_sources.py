@@ -49,14 +49,16 @@ def test_frames_are_the_samples_by_tick(tmp_path: Path) -> None:
 
 def test_frames_come_in_the_order_of_their_directory(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (5, 2, *SHAPE), np.uint8)
-    path = frames_at(tmp_path / "f", images, np.arange(10, dtype=np.int32).reshape(5, 2))
+    path = write_frames(tmp_path / "f", images, np.arange(10, dtype=np.int32).reshape(5, 2))
     sources = [open_source(f"frames:{path}", view, SHAPE) for view in range(2)]
     write_order(path, 100, seed=1)
     order = FrameOrder(path, 5)
     assert {order.frame(tick) for tick in range(100, 105)} == set(range(5))
     for tick in range(100, 110):
         for view, source in enumerate(sources):
-            np.testing.assert_array_equal(source.frame(tick).image, images[order.frame(tick), view])
+            np.testing.assert_array_equal(
+                source.read_frame(tick).image, images[order.frame(tick), view]
+            )
 
 
 def test_a_data_set_is_the_same_samples_for_every_camera(monkeypatch: pytest.MonkeyPatch) -> None:
