@@ -15,10 +15,10 @@ from ddnn.cli.any_node import AnyNode, read_any_node
 from ddnn.errors import ConfigError, InfeasiblePlanError
 from ddnn.local_site.planning import (
     REDUNDANCIES,
-    format_count,
     parse_workers,
     plan_bundle,
     require_redundancy,
+    say_count,
 )
 from ddnn.local_site.progress import print_note
 from ddnn.runtime.bundle import read_manifest
@@ -222,8 +222,9 @@ def format_report(report: dict[str, Any]) -> str:
     lines = [
         f"plan {report['plan']}: layer {report['layer']} of {report['section']}, "
         f"{report['redundancy']} ({report['code']})",
-        f"  {format_count(report['shards'], 'shard')} on {format_count(len(report['workers']), 'worker')}; "
-        + (f"any {format_count(tolerate, 'worker')} may vanish" if tolerate else "all are needed"),
+        f"  {say_count(report['shards'], 'shard')} on "
+        f"{say_count(len(report['workers']), 'worker')}; "
+        + (f"any {say_count(tolerate, 'worker')} may vanish" if tolerate else "all are needed"),
         *(f"    {name:16} {', '.join(map(str, held))}" for name, held in report["workers"].items()),
         f"  hardware         {report['hardware']:.2f}x as many shards as blocks (copies for the "
         f"same: {report['hardware_by_replication']}x)",
@@ -236,7 +237,7 @@ def format_report(report: dict[str, Any]) -> str:
         f"  undivided layer  {whole['memory_bytes']:,} bytes of memory, {whole['flops']:,} flops",
         f"  rounding         decoding errs by at most about {report['relative_error']:.1g} of the "
         f"layer's outputs (condition {report['condition']:.3g}; {sets} "
-        f"{format_count(report['sets_checked'], 'loss', 'losses')} tried)",
+        f"{say_count(report['sets_checked'], 'loss', 'losses')} tried)",
     ]
     if report["relative_error"] > WORTH_A_WARNING:
         lines.append(

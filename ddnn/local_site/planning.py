@@ -46,7 +46,7 @@ def plan_bundle(
         raise ConfigError(f"--tolerate {tolerate}: expected 0 or more")
     if 0 < len(power) <= tolerate and redundancy != "none":
         raise InfeasiblePlanError(
-            f"--tolerate {tolerate} of {format_count(len(power), 'worker')} leaves none to compute the "
+            f"--tolerate {tolerate} of {say_count(len(power), 'worker')} leaves none to compute the "
             "layer; use more workers or a smaller --tolerate"
         )
     with show_progress() as progress:
@@ -89,6 +89,6 @@ def parse_workers(text: str) -> dict[str, float]:
     return power
 
 
-def format_count(number: int, one: str, several: str = "") -> str:
+def say_count(number: int, one: str, several: str = "") -> str:
     """ "1 worker", "2 workers"; several: the plural where it is not with an s."""
     return f"{number:,} {one if number == 1 else several or one + 's'}"
