@@ -46,8 +46,8 @@ def plan_bundle(
         raise ConfigError(f"--tolerate {tolerate}: expected 0 or more")
     if 0 < len(power) <= tolerate and redundancy != "none":
         raise InfeasiblePlanError(
-            f"--tolerate {tolerate} of {say_count(len(power), 'worker')} leaves none to compute the "
-            "layer; use more workers or a smaller --tolerate"
+            f"--tolerate {tolerate} of {say_count(len(power), 'worker')} leaves none to compute "
+            "the layer; use more workers or a smaller --tolerate"
         )
     with show_progress() as progress:
         progress("importing TensorFlow", 0, 1)
