@@ -93,7 +93,7 @@ def judged_split(manifest: Manifest, data: str, objects: list[int] | None = None
 
 def report(bundle: Bundle, split: Split, progress: Any) -> dict[str, Any]:
     """The figures of `ddnn evaluate --json`."""
-    from ddnn.data import jpeg_bytes
+    from ddnn.data import measure_jpeg_bytes
 
     manifest = bundle.manifest
     hierarchy = manifest.hierarchy
@@ -112,7 +112,7 @@ def report(bundle: Bundle, split: Split, progress: Any) -> dict[str, Any]:
     chosen, _ = staged(hierarchy, measured.exits[hierarchy.everyone], manifest.thresholds)
     share = {str(tier): float(np.mean(chosen == i)) for i, tier in enumerate(hierarchy.exits)}
     sent = bytes_per_device(manifest, manifest.score_format, share.get("local", 0.0))
-    jpeg = float(jpeg_bytes(images[:JPEG_SAMPLES]).mean())
+    jpeg = float(measure_jpeg_bytes(images[:JPEG_SAMPLES]).mean())
     tiers = ("local", "edge", "cloud")
     return {
         "accuracy": {key: everyone.get(key) for key in (*tiers, "overall")},
