@@ -11,7 +11,12 @@ import click
 import msgspec
 
 from ddnn.adapters.command import exit_codes, read_config, schema_options
-from ddnn.cli.any_node import AnyNode, read_any_node
+from ddnn.cli.observer import (
+    SITE_KEYS,
+    ObserverSettings,
+    list_site_options,
+    read_observer_settings,
+)
 from ddnn.errors import ConfigError, InfeasiblePlanError
 from ddnn.local_site.planning import (
     REDUNDANCIES,
@@ -31,7 +36,6 @@ MOST_TIMES = 4  # a worker gets at most so many times the shards of the weakest
 FLOAT32_EPSILON = 2.0**-23
 WORTH_A_WARNING = 1e-2  # relative error of the layer's outputs
 PREFIX = "DDNN_PLAN_"
-BROKER_KEYS = ("site", "broker_host", "broker_port", "broker_user", "broker_password_file", "mqtt")
 EPILOG = """\b
 Examples:
   ddnn plan --bundle bundle --redundancy coded --workers 6 --tolerate 2
@@ -47,7 +51,7 @@ Then, with the bundle on every node:
 
 
 class PlanOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Keys of `ddnn plan`; those of the broker are the nodes' (see AnyNode)."""
+    """Keys of `ddnn plan`; those of the broker are the nodes' (see ObserverSettings)."""
 
     bundle: Annotated[str, msgspec.Meta(description="Bundle whose edge section is shared.")]
     out: Annotated[str, msgspec.Meta(description="Directory to write [BUNDLE/deployment].")] = ""
@@ -91,28 +95,29 @@ class PlanOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             parse_workers(self.workers)
 
 
-BROKER_OPTIONS = [option for option in schema_options(AnyNode) if option.name in BROKER_KEYS]
+OPTIONS = [option for option in list_site_options() if option.name != "config"]
+OPTIONS += schema_options(PlanOptions, PREFIX)
 
 
-@click.command(epilog=EPILOG, params=[*BROKER_OPTIONS, *schema_options(PlanOptions, PREFIX)])
+@click.command(epilog=EPILOG, params=OPTIONS)
 def plan(config: str | None, **flags: Any) -> None:
     """Plan which workers compute which shards of a layer, and write the shards."""
     with exit_codes():
-        broker_flags = {key: flags.pop(key) for key in BROKER_KEYS}
+        site_flags = {key: flags.pop(key) for key in SITE_KEYS if key in flags}
         options = read_config(
             PlanOptions,
             flags,
             os.environ,
             config,
-            others=AnyNode.__struct_fields__,
+            others=ObserverSettings.__struct_fields__,
             prefix=PREFIX,
         )
         bundle = Path(options.bundle)
         out = Path(options.out) if options.out else None
         lends: dict[str, WorkerOffer] = {}
         if options.workers == "announced":
-            settings = read_any_node(broker_flags, config)
-            lends = find_offers(settings, options.for_s, read_manifest(bundle)[1])
+            settings = read_observer_settings(site_flags, config)
+            lends = find_workers(settings, options.for_s, read_manifest(bundle)[1])
             power = compare_speeds(lends)
             for name, times in power.items():
                 speed = f"{lends[name].flops_per_s / 1e9:.1f} GFLOP/s at its start"
@@ -144,16 +149,16 @@ def plan(config: str | None, **flags: Any) -> None:
             )
 
 
-def find_offers(settings: AnyNode, for_s: float, bundle: str) -> dict[str, WorkerOffer]:
+def find_workers(settings: ObserverSettings, for_s: float, bundle: str) -> dict[str, WorkerOffer]:
     """The nodes of the site that are there and lend; LinkError without a broker."""
-    from ddnn.cli.status import listening
+    from ddnn.cli.site_observer import observe_site
 
-    with listening(settings) as watched:
-        watched.listen(for_s)
-        lends = watched.lenders()
-        others = {name for name in lends if watched.bundle(name) != bundle}
+    with observe_site(settings) as observer:
+        observer.listen(for_s)
+        lends = observer.find_offers()
+        others = {name for name in lends if observer.find_bundle(name) != bundle}
     for name in sorted(others):
-        print_note(f"{name} has bundle {watched.bundle(name)}, not {bundle}: left out")
+        print_note(f"{name} has bundle {observer.find_bundle(name)}, not {bundle}: left out")
     lends = {name: lend for name, lend in lends.items() if name not in others}
     if not lends:
         raise InfeasiblePlanError(
