@@ -62,7 +62,7 @@ class OpenCvCamera:
         if not self._capture.isOpened():
             self._capture.release()
             raise LinkError(
-                f"{path} gives no pictures; expected a camera, as `ls /dev/video*` lists"
+                f"{path} is no camera that gives pictures; `ls /dev/video*` lists the cameras"
                 if kind == "v4l2"
                 else "the stream cannot be opened; are address, path, user and password right?"
             )
@@ -109,7 +109,7 @@ def _check_device(path: Path) -> None:
     """
     try:
         if not stat.S_ISCHR(path.stat().st_mode):
-            raise ConfigError(f"{path} is not a device; `ls /dev/video*` lists the cameras")
+            raise ConfigError(f"{path} is no device; `ls /dev/video*` lists the cameras")
         if not os.access(path, os.R_OK | os.W_OK):
             raise ConfigError(f"{path}: not permitted; add this user to the group `video`")
     except OSError as error:

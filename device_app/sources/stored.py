@@ -37,7 +37,8 @@ class DatasetSource:
 class FramesSource:
     """Exported frames, memory-mapped.
 
-    images.npy: uint8 [samples, views, height, width, 3]; view_labels.npy: int [samples, views]
+    images.npy: uint8 [samples, views, height, width, 3]; view_labels.npy: int [samples, views].
+    ddnn.runtime.frame_order says which of them a tick shows.
     """
 
     preloaded = True
