@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.alone import Alone, MachineLock
+from tests.alone import Alone, RunLock
 from tests.browser.chromium import browser, opened, problems  # noqa: F401  fixtures
 from tests.postgres import Postgres, running_postgres
 
@@ -23,11 +23,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    distributing = config.getoption("numprocesses", None) and not hasattr(config, "workerinput")
-    lock = MachineLock()
-    if not distributing and not config.option.collectonly:
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        lock = RunLock()
         lock.take(exclusive=False)
-    config.pluginmanager.register(Alone(lock))
+        config.pluginmanager.register(Alone(lock))
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -102,10 +101,10 @@ def scenes_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         from ddnn.adapters.litert import LiteRtSection
         from ddnn.data import load
         from ddnn.exits.hierarchy import configuration
-        from ddnn.training.recipes import recipe
+        from ddnn.training.recipes import choose_recipe
         from ddnn.training.train import train
 
-        chosen = recipe("scenes", steps=150)
+        chosen = choose_recipe("scenes", steps=150)
         train(
             load("scenes", samples=(600, 200, 50)),
             configuration("e", 6, exit_scheme="AP", fusion_scheme="CC"),
@@ -114,7 +113,7 @@ def scenes_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
             name="scenes-e",
             data="scenes",
             architecture=chosen.architecture,
-            how=chosen.fit,
+            settings=chosen.fit,
             score_type="float32",
         )
         balance(out, load("scenes", samples=(50, 50, 50)).validation.images)
