@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.answers_made import make_answer
 
 from cloud_app import recorder as module
 from cloud_app.recorder import Recorder
@@ -16,6 +15,7 @@ from cloud_app.store import Store
 from ddnn.errors import LinkError
 from ddnn.protocol.machine import Save, Saved
 from ddnn.protocol.messages import Answer
+from tests.answer_builder import make_answer
 
 IN_TIME_S = 5.0
 Pair = tuple[str, Answer]

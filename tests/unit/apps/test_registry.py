@@ -188,7 +188,7 @@ def offload(world: World, node: str = "edge", site: str = "home", **fields: Any)
     world.registry.observe(Received(Topic(site, Kind.OFFLOAD, node), message))
 
 
-def offloads(world: World) -> list[tuple[str, str, int]]:
+def list_offloads(world: World) -> list[tuple[str, str, int]]:
     return [(of.site, of.node, of.state.combined) for of in world.registry.offloads()]
 
 
@@ -209,16 +209,16 @@ def test_the_newest_plan_of_each_edge_is_kept_and_ages(edges: World) -> None:
     offload(edges, site="shop", combined=3)
     edges.now_s += 1.5
     offload(edges, combined=4)
-    assert offloads(edges) == [("home", "edge", 4), ("home", "edge-2", 2), ("shop", "edge", 3)]
+    assert list_offloads(edges) == [("home", "edge", 4), ("home", "edge-2", 2), ("shop", "edge", 3)]
     assert [of.age_s for of in edges.registry.offloads()] == [0.0, 1.5, 1.5]
 
 
 def test_a_plan_that_is_published_no_more_is_forgotten(edges: World) -> None:
     offload(edges)
     edges.now_s += OFFLOAD_S
-    assert offloads(edges) == [("home", "edge", 1234)]
+    assert list_offloads(edges) == [("home", "edge", 1234)]
     edges.now_s += 0.1
-    assert offloads(edges) == []
+    assert list_offloads(edges) == []
 
 
 @pytest.mark.parametrize("state", ["lost", "stopped"])
@@ -227,33 +227,33 @@ def test_an_edge_that_is_gone_gives_no_work(edges: World, state: Any) -> None:
     offload(edges, "edge-2")
     status = Status("edge", 1, state, "b1", "0.1")
     edges.registry.observe(Received(Topic("home", Kind.STATUS, "edge"), status))
-    assert offloads(edges) == [("home", "edge-2", 1234)]
+    assert list_offloads(edges) == [("home", "edge-2", 1234)]
 
 
 def test_without_the_broker_no_offload_is_known(edges: World) -> None:
     offload(edges)
     edges.registry.observe(Disconnected())
     edges.registry.observe(Connected())
-    assert offloads(edges) == []  # not even for the seconds that it would have been young enough
+    assert list_offloads(edges) == []  # although its state is young enough
     offload(edges)
-    assert offloads(edges) == [("home", "edge", 1234)]
+    assert list_offloads(edges) == [("home", "edge", 1234)]
 
 
 def test_a_node_that_has_not_announced_itself_gives_no_work(world: World) -> None:
     offload(world, "nobody")
-    assert offloads(world) == []
+    assert list_offloads(world) == []
 
 
 def test_the_offloads_are_bounded_and_forgotten_ones_make_room(world: World) -> None:
     for i in range(MAX_OFFLOADS + 5):
         world.receive(f"edge-{i}", Status("edge", 1, "online"))
         offload(world, f"edge-{i}")
-    assert len(offloads(world)) == MAX_OFFLOADS
+    assert len(list_offloads(world)) == MAX_OFFLOADS
     offload(world, "edge-0", combined=7)  # a known one goes on
-    assert ("home", "edge-0", 7) in offloads(world)
+    assert ("home", "edge-0", 7) in list_offloads(world)
     world.now_s += OFFLOAD_S + 1
     offload(world, f"edge-{MAX_OFFLOADS + 4}")
-    assert offloads(world) == [("home", f"edge-{MAX_OFFLOADS + 4}", 1234)]
+    assert list_offloads(world) == [("home", f"edge-{MAX_OFFLOADS + 4}", 1234)]
     assert len(world.registry._offloads) == 1
 
 
@@ -282,7 +282,7 @@ def test_a_plan_that_contradicts_itself_is_not_kept_and_is_reported_once(
     offload(edges, combined=1)
     offload(edges, **nonsense)
     offload(edges, **nonsense)
-    assert offloads(edges) == [("home", "edge", 1)]
+    assert list_offloads(edges) == [("home", "edge", 1)]
     assert {node for node, _ in edges.events} == {"edge"}
     assert "contradicts itself" in edges.events[0][1]
     assert len(set(edges.keys)) == 1  # the store keeps one a minute
