@@ -150,12 +150,13 @@ class Collector(Generic[Key, Value]):
             return (Receipt.LATE if self._jobs.is_closed(key) else Receipt.UNKNOWN), []
         received = job.received.setdefault(sender, set())
         received.add(part)
-        if job.expected.get(sender, frozenset()) <= received:
+        discharged = sender in job.awaited and job.expected.get(sender, frozenset()) <= received
+        if discharged:
             job.awaited.discard(sender)
-        repeated = part in job.parts
-        if not repeated:
+        if part not in job.parts:
             job.parts[part], job.senders[part] = value, sender
-        return (Receipt.REPEATED if repeated else Receipt.TAKEN), self._progress(key, job, now_s)
+            return Receipt.TAKEN, self._progress(key, job, now_s)
+        return Receipt.REPEATED, self._progress(key, job, now_s) if discharged else []
 
     def withdraw(self, senders: Collection[str], now_s: float) -> list[Outcome[Key, Value]]:
         """These senders will send nothing more: what waited only for them waits no more."""

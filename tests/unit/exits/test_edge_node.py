@@ -531,7 +531,7 @@ def test_a_flood_of_samples_takes_bounded_room(edge: Driven) -> None:
         edge.tell(1.0, escalate(1_000_000 + n))
     exits, fusion = edge.machine.exits, edge.machine.fusion
     assert exits is not None
-    assert len(exits._samples) <= 1024
+    assert len(exits._decisions) <= 1024
     assert len(fusion._jobs) <= 1024
     assert len(fusion._jobs._closed) <= 8192
     assert edge.counts["evicted"] > 0
