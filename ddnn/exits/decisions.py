@@ -102,7 +102,7 @@ class Decisions:
 
     def review(self, now: Now) -> list[Effect]:
         """Somebody came or went: samples that waited only for them need not wait any more."""
-        outcomes = self._collector.review(self._collector.keys(), now.monotonic_s)
+        outcomes = self._collector.review(self._collector.open_keys(), now.monotonic_s)
         return self._conclude(outcomes, now)
 
     def end_due(self, now: Now) -> list[Effect]:

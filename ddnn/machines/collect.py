@@ -212,7 +212,7 @@ class Collector(Generic[Key, Value]):
     def next_due_s(self) -> float | None:
         return self._jobs.next_due_s()
 
-    def keys(self) -> list[Key]:
+    def open_keys(self) -> list[Key]:
         """The open jobs, oldest first."""
         return [key for key, _ in self._jobs.items()]
 
