@@ -270,7 +270,7 @@ class World:
                 getattr(machine, "exits", None),
                 getattr(machine, "fusion", None),
             ):
-                for jobs in ("_samples", "_jobs"):
+                for jobs in ("_samples", "_decisions", "_collector", "_running"):
                     open_jobs = getattr(part, jobs, None)
                     assert open_jobs is None or len(open_jobs) == 0  # nothing is left behind
 
