@@ -126,8 +126,9 @@ def scenes_plan(scenes_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -
     """The heaviest layer of its edge on worker1 to worker6, any two of which may vanish."""
 
     def make(out: Path) -> None:
+        from ddnn.core.plan import PlanRequest
         from ddnn.local_site.planning import parse_workers, plan_bundle
 
-        plan_bundle(scenes_bundle, out, redundancy="coded", power=parse_workers("6"), tolerate=2)
+        plan_bundle(scenes_bundle, out, PlanRequest("coded", parse_workers("6"), tolerate=2))
 
     return made_once(tmp_path_factory, "coded-6-2", make)

@@ -26,6 +26,7 @@ from ddnn.protocol.machine import (
     Event,
     Load,
     Loaded,
+    Log,
     Now,
     PlanRead,
     Publish,
@@ -78,6 +79,7 @@ class WorkerNode:
         self._holdings: dict[str, _Holding] = {} if plan is None else {plan.id: _Holding(plan)}
         self._assigned: Mapping[str, Mapping[str, list[int]]] = {}
         self._reading: set[str] = set()
+        self._unknown: set[str] = set()  # assigned plans that could not be read
         self._retry_s: float | None = None
         self._tasks: deque[tuple[_Holding, int, Arrays]] = deque()
         self._task: tuple[_Holding, int, Arrays] | None = None  # at work
@@ -109,6 +111,7 @@ class WorkerNode:
                 effects = self._report(job, event.outputs)
             case Received(Topic(_, Kind.ASSIGN, self.group), Assignment(plans)):
                 self._assigned = plans
+                self._unknown &= plans.keys()
                 effects = self._follow_assignment()
             case PlanRead(plan_id, plan):
                 effects = self._take_plan(plan_id, plan, now)
@@ -171,7 +174,12 @@ class WorkerNode:
         if plan is None or plan.group != self.group or len(self._holdings) >= MAX_PLANS:
             self._count("wrong_plan")  # another plan than the one on this disk
             self._retry_s = now.monotonic_s + RETRY_S
-            return []
+            if plan_id in self._unknown:
+                return []
+            self._unknown.add(plan_id)
+            text = "%s has plan %s, which is not on this node: copy the plan's directory here"
+            return [Log("warning", text, (self.group, plan_id))]
+        self._unknown.discard(plan_id)
         self._holdings[plan_id] = _Holding(plan)
         return self._follow_assignment()
 

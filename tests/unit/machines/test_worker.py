@@ -16,6 +16,7 @@ from ddnn.protocol.machine import (
     Effect,
     Load,
     Loaded,
+    Log,
     Now,
     PlanRead,
     Publish,
@@ -181,11 +182,14 @@ def test_a_plan_that_is_not_on_this_disk_is_looked_for_and_changes_nothing() -> 
     worker = Worker(2)
     assert worker.assign(1, plan=OTHER) == [ReadPlan(OTHER)]
     assert worker.assign(1, plan=OTHER) == []  # it is being read
-    assert worker.event(PlanRead(OTHER, None)) == []
+    (log,) = worker.event(PlanRead(OTHER, None))
+    assert isinstance(log, Log)
+    assert (log.level, log.arguments) == ("warning", ("edge", OTHER))
     assert worker.machine.counts == {"wrong_plan": 1}
     assert worker.machine.gauges["pieces_held"] == 1
     worker.now_s = RETRY_S
     assert worker.event(Tick()) == [ReadPlan(OTHER)]
+    assert worker.event(PlanRead(OTHER, None)) == []  # logged once
 
 
 def test_two_plans_at_a_time_until_the_older_one_is_no_longer_assigned() -> None:
