@@ -53,7 +53,8 @@ class Attempt:
     """One opening of the source and what follows, until it fails or is abandoned."""
 
     def __init__(self, capture: Capture, limit_s: float) -> None:
-        self.due_s = time.monotonic() + 2 * limit_s  # opening takes longer than reading
+        self.monotonic = capture.monotonic
+        self.due_s = self.monotonic() + 2 * limit_s  # opening takes longer than reading
         self.gave = False  # a frame
         self.done = threading.Event()
         self.failure = "its thread was ended"  # "" once it has ended as it should
@@ -74,7 +75,7 @@ class Attempt:
     def frame(self, taken_s: float) -> None:
         """There is a frame, taken at this monotonic time."""
         if self.current:
-            self.due_s = time.monotonic() + self._limit_s
+            self.due_s = self.monotonic() + self._limit_s
             self._capture.arrived(self, taken_s)
             self.gave = True
 
@@ -85,6 +86,7 @@ class Capture:
     shown:   the source as it may be logged;  secret: what is replaced by it in messages
     work:    opens the source and works until it fails; what it raises is reported
     limit_s: without a frame for so long (for twice as long after opening) it is abandoned
+    monotonic: the clock that frames are stamped and limits are judged by
 
     Drivers and decoders may block for ever, so each attempt has a thread of its own. An abandoned
     one gives nothing any more, and closes its camera if its driver ever returns.
@@ -99,11 +101,12 @@ class Capture:
         limit_s: float = math.inf,
         secret: str = "",
         dice: random.Random | None = None,
+        monotonic: Clock = time.monotonic,
     ) -> None:
-        self.counts = counts
+        self.counts, self.monotonic = counts, monotonic
         self._shown, self._secret, self._work, self._limit_s = shown, secret, work, limit_s
         self._dice = dice or random.Random()  # noqa: S311  jitter
-        self._started_s = time.monotonic()
+        self._started_s = monotonic()
         self._newest_s: float | None = None  # monotonic: when the newest frame was taken
         self._up = False
         self._away_since_s = 0.0
@@ -115,7 +118,7 @@ class Capture:
     def gauges(self) -> dict[str, float]:
         """camera_up: 0 or 1. frame_age_s: of the newest frame; since the start without any."""
         newest_s = self._started_s if self._newest_s is None else self._newest_s
-        age_s = max(0.0, time.monotonic() - newest_s)
+        age_s = max(0.0, self.monotonic() - newest_s)
         return {"camera_up": float(self._up), "frame_age_s": age_s}
 
     def start(self) -> None:
@@ -142,7 +145,7 @@ class Capture:
                 log.info("source %s is up", self._shown)
             else:
                 self.counts["camera_reopened"] += 1
-                away_s = time.monotonic() - self._away_since_s
+                away_s = self.monotonic() - self._away_since_s
                 log.info("source %s is back after %.1f s", self._shown, away_s)
         self.counts["frames"] += 1
         self._newest_s = taken_s
@@ -159,7 +162,7 @@ class Capture:
                 return
             attempt.abandon()
             if self._up:
-                self._up, self._away_since_s = False, time.monotonic()
+                self._up, self._away_since_s = False, self.monotonic()
             if attempt.gave:
                 wait_s = REOPEN_S[0]
             self.counts["camera_failures"] += 1
@@ -193,10 +196,10 @@ class Capture:
     def _watch(self, attempt: Attempt) -> str:
         """Wait for the end of an attempt; why it ended, nothing where that is as it should be."""
         while not self._stop.is_set():
-            left_s = min(attempt.due_s - time.monotonic(), LONGEST_WAIT_S)
+            left_s = min(attempt.due_s - self.monotonic(), LONGEST_WAIT_S)
             if attempt.done.wait(max(0.0, left_s)):
                 return "" if self._stop.is_set() else attempt.failure
-            if time.monotonic() >= attempt.due_s:
+            if self.monotonic() >= attempt.due_s:
                 after = f"no frame for {self._limit_s:g} s" if attempt.gave else "no answer"
                 return f"{after}; is the camera powered and reachable?"
         return ""
@@ -230,12 +233,14 @@ def stored(opens: Callable[[], FrameSource], samples: Samples) -> Callable[[Atte
     """Work on a stored source: a frame at every tick."""
 
     def work(attempt: Attempt) -> None:
-        frames = Clocked(opens(), samples.period_s, samples.wall, seen=attempt.frame)
+        frames = Clocked(
+            opens(), samples.period_s, samples.wall, attempt.monotonic, seen=attempt.frame
+        )
         if frames.source.at_hand:
             samples.sink.attach(frames)  # no thread stands between frame and section
             return
         while attempt.current:
-            attempt.wait(frames.due_s() - time.monotonic())
+            attempt.wait(frames.due_s() - attempt.monotonic())
             if attempt.current:
                 samples.give(attempt, frames.take())
 
@@ -259,7 +264,7 @@ def live(
                 if not attempt.current:
                     return
                 attempt.frame(taken_s)
-                age_s = time.monotonic() - taken_s
+                age_s = attempt.monotonic() - taken_s
                 for sample in nearest.offer(
                     samples.wall() - age_s, age_s, lambda: scale(camera.image(), camera.bgr)
                 ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 
@@ -13,12 +14,19 @@ SIZE = (1280, 960)  # the sensors' whole field of view, binned where they can
 PLAUSIBLE_S = 10.0  # the clock of a stamp further away than this is not the one we think
 
 
+def read_clocks() -> tuple[float, int]:
+    """The monotonic clock in seconds and the clock of the sensor's stamps in nanoseconds."""
+    return time.monotonic(), time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
 class PiCamera:
     """Stamped by the sensor. `BGR888` is libcamera's name for bytes in the order R, G, B."""
 
     bgr = False
 
-    def __init__(self, number: int) -> None:
+    def __init__(
+        self, number: int, clocks: Callable[[], tuple[float, int]] = read_clocks
+    ) -> None:
         from picamera2 import Picamera2
 
         found = len(Picamera2.global_camera_info())
@@ -39,12 +47,13 @@ class PiCamera:
         except BaseException:
             self._camera.close()
             raise
+        self._clocks = clocks
         self._image: Image | None = None
 
     def grab(self) -> float:
         request = self._camera.capture_request()
         try:
-            now_s, now_ns = time.monotonic(), time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+            now_s, now_ns = self._clocks()
             stamp_ns = request.get_metadata().get("SensorTimestamp")
             self._image = request.make_array("main")
         finally:

@@ -22,7 +22,24 @@ from device_app.sources import Frame
 SHAPE = (32, 32, 3)
 P = 0.002
 LIMIT_S = 0.05
-IN_TIME_S = 10.0
+EPOCH_S = 1.76e9
+IN_TIME_S = 60.0
+
+
+class World:
+    """A clock that goes on only as the test says."""
+
+    def __init__(self) -> None:
+        self.now_s = 50.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def wall(self) -> float:
+        return EPOCH_S + self.now_s
+
+    def advance(self, seconds: float) -> None:
+        self.now_s += seconds
 
 
 class Taker:
@@ -57,13 +74,14 @@ class Camera:
 
     bgr = False
 
-    def __init__(self, frames: Callable[[int], None]) -> None:
+    def __init__(self, world: World, frames: Callable[[int], None]) -> None:
         self._frames, self.count, self.closed = frames, 0, threading.Event()
+        self._world = world
 
     def grab(self) -> float:
         self._frames(self.count)
         self.count += 1
-        return time.monotonic()
+        return self._world.monotonic()
 
     def image(self) -> np.ndarray:
         return np.zeros(SHAPE, np.uint8)
@@ -75,6 +93,11 @@ class Camera:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "REOPEN_S", (0.001, 0.002))
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
 
 
 @pytest.fixture
@@ -96,8 +119,10 @@ def start() -> Iterator[Callable[..., Capture]]:
         capture.close()
 
 
-def samples(taker: Taker, gate: MotionGate | None = None) -> Samples:
-    return Samples(taker, P, time.time, no_counts(), gate)
+def samples(
+    taker: Taker, gate: MotionGate | None = None, wall: Callable[[], float] = time.time
+) -> Samples:
+    return Samples(taker, P, wall, no_counts(), gate)
 
 
 def unscaled(image: np.ndarray, bgr: bool) -> np.ndarray:
@@ -172,13 +197,29 @@ def test_a_source_at_hand_is_attached_and_counted(
     assert taker.frames == []
 
 
-def test_a_camera_that_gives_frames_is_up(taker: Taker, start: Callable[..., Capture]) -> None:
-    camera = Camera(lambda count: time.sleep(0.0005))
-    where = samples(taker)
-    capture = start(live(lambda: camera, unscaled, where), where.counts, limit_s=IN_TIME_S)
+def test_a_camera_that_gives_frames_is_up(
+    world: World, taker: Taker, start: Callable[..., Capture]
+) -> None:
+    enough = threading.Event()
+
+    def frame(count: int) -> None:
+        enough.wait(IN_TIME_S if len(taker.frames) > 20 else 0)
+        world.advance(P / 4)
+
+    camera = Camera(world, frame)
+    where = samples(taker, wall=world.wall)
+    capture = start(
+        live(lambda: camera, unscaled, where),
+        where.counts,
+        limit_s=LIMIT_S,
+        monotonic=world.monotonic,
+    )
     until(lambda: len(taker.frames) > 20)
     assert capture.gauges()["camera_up"] == 1
-    assert capture.gauges()["frame_age_s"] < 1
+    assert capture.gauges()["frame_age_s"] <= P / 4
+    world.advance(LIMIT_S / 2)
+    assert capture.gauges()["frame_age_s"] == pytest.approx(LIMIT_S / 2, abs=P / 4)
+    enough.set()
     capture.close()
     assert camera.closed.is_set()
     ticks = [frame.sample for frame in taker.frames]
@@ -193,27 +234,36 @@ def test_a_camera_that_gives_frames_is_up(taker: Taker, start: Callable[..., Cap
 
 @pytest.mark.parametrize("hangs_at", [0, 3])
 def test_a_camera_that_hangs_is_abandoned(
-    hangs_at: int, taker: Taker, start: Callable[..., Capture], caplog: pytest.LogCaptureFixture
+    hangs_at: int,
+    world: World,
+    taker: Taker,
+    start: Callable[..., Capture],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The second one is opened in its place; what the first one says later is ignored."""
     wake = threading.Event()
 
     def hang(count: int) -> None:
         if count == hangs_at:
+            world.advance(2 * LIMIT_S)
             assert wake.wait(IN_TIME_S)
-        time.sleep(0.001)
 
-    cameras = [Camera(hang), Camera(lambda count: time.sleep(0.001))]
+    cameras = [Camera(world, hang), Camera(world, lambda count: time.sleep(0.001))]
     opened: list[Camera] = []
 
     def opens() -> Camera:
         opened.append(cameras[len(opened)])
         return opened[-1]
 
-    where = samples(taker)
+    where = samples(taker, wall=world.wall)
     with caplog.at_level(logging.INFO):
-        capture = start(live(opens, unscaled, where), where.counts, limit_s=LIMIT_S)
-        until(lambda: cameras[1].count > 5)
+        capture = start(
+            live(opens, unscaled, where),
+            where.counts,
+            limit_s=LIMIT_S,
+            monotonic=world.monotonic,
+        )
+        until(lambda: len(opened) == 2 and cameras[1].count > 5)
     assert ("no frame for 0.05 s" if hangs_at else "no answer") in caplog.text
     assert capture.gauges()["camera_up"] == 1
     assert capture.counts["camera_reopened"] == (1 if hangs_at else 0)
@@ -224,32 +274,52 @@ def test_a_camera_that_hangs_is_abandoned(
     assert capture.counts["camera_failures"] == 1
 
 
-def test_a_camera_that_hangs_in_opening(taker: Taker, start: Callable[..., Capture]) -> None:
+def test_a_camera_that_hangs_in_opening(
+    world: World,
+    taker: Taker,
+    start: Callable[..., Capture],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """No more than so many threads are left hanging, and closing waits for none of them."""
-    wake, opened = threading.Event(), 0
+    monkeypatch.setattr(module, "CLOSE_S", 0.01)
+    wakes = [threading.Event() for _ in range(module.MOST_HUNG + 1)]
+    started_s, opened, pauses, ended = world.now_s, 0, 0, []
 
     def opens() -> Camera:
         nonlocal opened
-        opened += 1
-        wake.wait(IN_TIME_S)
+        number, opened = opened, opened + 1
+        if number <= module.MOST_HUNG:
+            world.advance(2 * LIMIT_S)
+            wakes[number].wait(IN_TIME_S)
+        ended.append(number)
         raise LinkError("away")
 
-    where = samples(taker)
-    capture = start(live(opens, unscaled, where), where.counts, limit_s=0.01)
-    until(lambda: opened == module.MOST_HUNG)
-    time.sleep(0.1)
+    where = samples(taker, wall=world.wall)
+    capture = Capture(
+        "video:x",
+        live(opens, unscaled, where),
+        where.counts,
+        limit_s=LIMIT_S,
+        monotonic=world.monotonic,
+    )
+    wait = capture._stop.wait
+
+    def counted(timeout: float) -> bool:
+        nonlocal pauses
+        pauses += 1
+        return wait(timeout)
+
+    monkeypatch.setattr(capture._stop, "wait", counted)
+    capture.start()
+    until(lambda: pauses > module.MOST_HUNG + 10)
     assert opened == module.MOST_HUNG
-    assert capture.gauges() == {
-        "camera_up": 0.0,
-        "frame_age_s": pytest.approx(capture.gauges()["frame_age_s"], abs=0.1),
-    }
-    wake.set()
+    assert capture.gauges() == {"camera_up": 0.0, "frame_age_s": world.now_s - started_s}
+    wakes[0].set()
     until(lambda: opened > module.MOST_HUNG)
-    wake.clear()
-    started_s = time.monotonic()
     capture.close()
-    assert time.monotonic() - started_s < 1.2
-    wake.set()
+    assert ended == [0]  # the others hang still
+    for wake in wakes:
+        wake.set()
 
 
 def test_the_password_is_not_in_what_a_driver_says(
@@ -293,9 +363,16 @@ def test_back_off_grows_with_jitter_and_starts_anew(
     assert len({pause_s / min(2.0**i, 30.0) for i, pause_s in enumerate(waited[:8])}) == 8
 
 
-def test_the_gate_holds_back_and_counts(taker: Taker, start: Callable[..., Capture]) -> None:
-    camera = Camera(lambda count: time.sleep(0.002))
-    where = samples(taker, MotionGate(0.01, hold_s=0.0))
-    capture = start(live(lambda: camera, unscaled, where), where.counts, limit_s=IN_TIME_S)
+def test_the_gate_holds_back_and_counts(
+    world: World, taker: Taker, start: Callable[..., Capture]
+) -> None:
+    camera = Camera(world, lambda count: world.advance(P))
+    where = samples(taker, MotionGate(0.01, hold_s=0.0), world.wall)
+    capture = start(
+        live(lambda: camera, unscaled, where),
+        where.counts,
+        limit_s=LIMIT_S,
+        monotonic=world.monotonic,
+    )
     until(lambda: capture.counts["frames_gated"] > 10)
     assert len(taker.frames) == 1  # the first
