@@ -16,7 +16,7 @@ from ddnn.errors import LinkError
 from ddnn.protocol.machine import Save, Saved
 from ddnn.protocol.messages import Answer
 
-IN_TIME_S = 5.0
+IN_TIME_S = 60.0
 Pair = tuple[str, Answer]
 
 
