@@ -24,9 +24,7 @@ class PiCamera:
 
     bgr = False
 
-    def __init__(
-        self, number: int, clocks: Callable[[], tuple[float, int]] = read_clocks
-    ) -> None:
+    def __init__(self, number: int, clocks: Callable[[], tuple[float, int]] = read_clocks) -> None:
         from picamera2 import Picamera2
 
         found = len(Picamera2.global_camera_info())

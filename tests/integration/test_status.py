@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from ddnn.adapters.broker import free_port
+from ddnn.adapters.broker import free_port, wait_until_listening
 from ddnn.cli.any_node import AnyNode
 from ddnn.cli.status import Watched, listening
 from ddnn.protocol.messages import Stats
@@ -74,7 +74,7 @@ def test_a_real_site(
             start_node(fleet, app, node, port, scenes_bundle, *state, *flags)
         result = str(Topic("home", Kind.ANSWER))
         voice.until(lambda: len(voice.payloads(result)) > 5)
-        found = report(ddnn, port)
+        found = report(ddnn, port, "--for-s", "50")
         bundle = read_manifest(scenes_bundle)[1]
         assert {(n["node"], n["role"], n["presence"], n["bundle"]) for n in found["nodes"]} == {
             ("edge", "edge", "online", bundle),
@@ -82,7 +82,7 @@ def test_a_real_site(
             ("cam2", "device", "online", bundle),
         }
         for node in found["nodes"]:
-            assert 0 <= node["heard_age_s"] < 2
+            assert 0 <= node["heard_age_s"] < IN_TIME_S
             assert node["uptime_s"] > 0
             assert node["memory_bytes"] > 1 << 20
         exits = found["exits"]
@@ -90,8 +90,8 @@ def test_a_real_site(
         assert sum(exit_["share"] for exit_ in exits.values()) == pytest.approx(1, abs=1e-3)
         assert all(exit_["latency_p50_s"] > 0 for exit_ in exits.values())
         assert sum(exit_["degraded"] for exit_ in exits.values()) > 0  # four cameras are missing
-        assert found["last_answer_age_s"] < 2
-        assert 2 <= found["listened_s"] < 6  # no longer than it takes to have heard all
+        assert found["last_answer_age_s"] < IN_TIME_S
+        assert 2 <= found["listened_s"] < 25  # no longer than it takes to have heard all
 
         fleet.signal("cam1", signal.SIGKILL)
         fleet.signal("cam2", signal.SIGTERM)
@@ -190,9 +190,14 @@ def test_who_says_nothing_is_not_called_online(port: int, voice: Voice) -> None:
         watched.silent_s = 0.4
         voice.announce("cam1", "device")
         until(watched, lambda: of(watched.report()).get("cam1", {}).get("presence") == "silent")
+        (seen,) = watched.nodes.values()
+        before_s = seen.heard_s
         voice.say(Kind.STATS, "cam1", Stats("device", 5.0, 1 << 20, {"frames_skipped": 3}))
-        until(watched, lambda: of(watched.report())["cam1"]["presence"] == "online")
-        assert of(watched.report())["cam1"]["counts"] == {"frames_skipped": 3}
+        until(watched, lambda: of(watched.report())["cam1"]["counts"] == {"frames_skipped": 3})
+        assert seen.heard_s is not None
+        assert before_s is None or seen.heard_s >= before_s + 0.4
+        watched.silent_s = IN_TIME_S
+        assert of(watched.report())["cam1"]["presence"] == "online"
 
 
 def test_words_of_peers_do_nothing_to_the_terminal(
@@ -220,7 +225,7 @@ def test_watch_says_that_the_broker_is_away_and_recovers(ddnn: list[str], tmp_pa
     command = [*ddnn, "status", "--watch", "--broker-port", str(port)]
     watching = None
     try:
-        time.sleep(0.5)
+        wait_until_listening(port)
         voice = Voice(port)
         voice.announce("cam1", "device")
         watching = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -239,7 +244,6 @@ def test_watch_says_that_the_broker_is_away_and_recovers(ddnn: list[str], tmp_pa
         fleet.signal("broker", signal.SIGKILL)
         next_of("the broker is away")
         assert "unknown" in next_of("cam1")
-        time.sleep(0.2)
         fleet.start("broker")
         next_of("nobody is there")  # the broker has forgotten; nothing old is shown as present
         watching.send_signal(signal.SIGINT)
