@@ -1,5 +1,5 @@
-# One image per program, each with what that program needs and no more: targets device, edge, cloud
-# and train (which alone has TensorFlow). All come as x86-64 and arm64.
+# One image per program, each with only what that program needs: targets device, edge, cloud and
+# train (the only one with TensorFlow). All can be built for x86-64 and arm64.
 ARG PYTHON=python:3.11.13-slim-bookworm
 
 FROM ${PYTHON} AS build
@@ -25,7 +25,7 @@ RUN /opt/ddnn/bin/pip install '.[cloud]'
 FROM build AS build-train
 RUN /opt/ddnn/bin/pip install '.[train]'
 
-# A volume takes owner and mode from the image's directory, so that the user can write to it.
+# A volume takes owner and mode from the image's directory: the user can write to it.
 FROM ${PYTHON} AS base
 RUN groupadd --gid 10001 ddnn \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin ddnn \

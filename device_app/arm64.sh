@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs device_app for arm64 on another processor, emulated by QEMU in a Debian of its own.
+# Runs device_app for arm64 on another processor, emulated by QEMU, in its own Debian.
 set -eu
 
 usage() {
@@ -10,7 +10,7 @@ Runs COMMAND in ROOT, an arm64 Debian in which device_app/install.sh has been ru
 /opt/ddnn/bin/python there. ROOT is made if it is not there, and device_app installed again if the
 sources have changed. Without COMMAND that is all.
 
-  --share=DIR   DIR of this machine is seen in ROOT under the same path
+  --share=DIR   DIR of this machine is visible in ROOT under the same path
 
 It needs Debian's qemu-user-static and debootstrap, and no root: it runs in a user namespace. COMMAND
 has the process id of this script, and the mounts end with it. The network is this machine's.
@@ -32,7 +32,7 @@ case ${1:-} in
     --help | -h) usage; exit 0 ;;
 esac
 self=$(readlink -f "$0")
-if [ "${DDNN_INSIDE:-}" != "$$" ]; then  # begin again in namespaces, as the same process
+if [ "${DDNN_INSIDE:-}" != "$$" ]; then  # start again in namespaces, as the same process
     for tool in unshare debootstrap qemu-aarch64-static; do
         command -v "$tool" >/dev/null || fail "no $tool (apt install debootstrap qemu-user-static)"
     done
@@ -46,8 +46,8 @@ mkdir -p "$1"
 root=$(readlink -f "$1")
 shift
 
-# Debian's packages, unpacked and not configured: enough for Python. NumPy stands for what comes
-# with picamera2, whose packages are not Debian's.
+# Debian's packages, unpacked and not configured: enough for Python. The system has a NumPy, as a
+# Raspberry Pi has one by picamera2, which is not in Debian.
 debian() {
     # shellcheck disable=SC2016
     known=$(apt-get indextargets --format '$(REPO_URI)' "Codename: $suite" | head -n 1)
@@ -74,8 +74,9 @@ debian() {
 unset PYTHONPATH PYTHONHOME
 export HOME=/root PATH=/usr/bin:/usr/sbin TMPDIR=/tmp LC_ALL=C.UTF-8
 
-# What the root sees of this machine. The kernel is to start arm64 programs by QEMU: Debian has
-# arranged that where systemd runs, a namespace arranges it for itself from Linux 6.7 on.
+# The parts of this machine that are visible in ROOT. The kernel must start arm64 programs by QEMU:
+# where systemd runs, Debian's package has registered that; from Linux 6.7 on a namespace can register
+# it for itself.
 for directory in dev proc sys; do
     mount --rbind "/$directory" "$root/$directory"
 done
@@ -90,8 +91,8 @@ if ! chroot "$root" /usr/bin/true 2>/dev/null; then
     chroot "$root" /usr/bin/true || fail "QEMU does not run in $root"
 fi
 
-# A Raspberry Pi 4, in /proc/cpuinfo, too: QEMU 7.2 leaves the real processor's there, and LiteRT
-# (2.3), which looks there for what an ARM processor can do, crashes on it.
+# A Raspberry Pi 4, in /proc/cpuinfo, too: QEMU 7.2 leaves the real processor's file there, and LiteRT
+# (2.3), which reads an ARM processor's features from it, crashes.
 export QEMU_CPU="${QEMU_CPU:-cortex-a72}"
 for core in $(seq 0 $(($(nproc --all) - 1))); do
     printf '%s: %s\n' processor "$core" Features "fp asimd evtstrm crc32 cpuid" \

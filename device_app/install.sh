@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs device_app as a service on Raspberry Pi OS 64-bit, or any Debian from bookworm on.
 # Run as root from anywhere; run again to upgrade. /etc/ddnn is never overwritten.
-# --lend: with what a device needs that lends computing power to others.
+# --lend: also installs what a device needs to lend its computing power.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -28,12 +28,12 @@ then packages="$packages python3-picamera2"; fi
 [ -z "$packages" ] || apt-get install -y --no-install-recommends $packages
 
 python3 -m venv --system-site-packages "$prefix"  # picamera2 is not on PyPI
-# From a copy: a build leaves files where it runs, and what it left would be installed again.
+# From a copy: a build leaves files where it runs, and the next build would install those.
 source=$(mktemp -d)
 trap 'rm -rf "$source"' EXIT
 (cd "$here/.." && cp -r pyproject.toml README.md LICENSE ddnn device_app "$source")
-# The system's packages, picamera2 too, were built for the system's numpy. Where that is 1.x, so is
-# this one, and OpenCV the last that goes with it.
+# The system's packages, picamera2 too, were built for the system's numpy. Where that is 1.x, this
+# installs numpy 1.x too, and the last OpenCV that works with it.
 old="from importlib.metadata import version as v; raise SystemExit(v('numpy') >= '2')"
 if python3 -c "$old" 2>/dev/null; then set -- "numpy<2" "opencv-python-headless<4.12"; else set --; fi
 "$prefix/bin/python" -m pip install "${source}[$extras]" "$@"

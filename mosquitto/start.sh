@@ -1,6 +1,6 @@
 #!/bin/sh
-# start.sh edge|cloud: Mosquitto with its configuration and secrets in /tmp, which is memory and
-# readable by its own user alone, as Mosquitto wants it; a mounted secret is readable by all.
+# start.sh edge|cloud: runs Mosquitto with its configuration and secrets in /tmp, which is memory.
+# Mosquitto requires that only its own user can read them; a mounted secret is readable by all.
 set -eu
 umask 077
 broker=$1

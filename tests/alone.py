@@ -1,13 +1,13 @@
 """Tests that need the machine for themselves, beside tests that run several at a time.
 
 A test marked `alone` judges answers of real processes by their deadlines. All of these run in one
-worker of pytest-xdist, and only once every other worker has ended: each worker holds a lock of the
-machine shared from its start to its end, and the first test that is marked takes it exclusively.
-Two runs of the suite on one machine wait for each other in the same way.
+worker of pytest-xdist, and only once every other worker has ended: each worker of a run holds the
+run's lock shared from its start to its end, and the first test that is marked takes it exclusively.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import tempfile
@@ -20,14 +20,15 @@ import pytest
 GROUP = "alone"
 WAIT_S = 1800.0  # as long as the other workers may take
 POLL_S = 0.05
-LOCK_FILE = Path(tempfile.gettempdir()) / f"ddnn-tests-{os.getuid()}.lock"
 
 
-class MachineLock:
-    """A lock of the machine, shared or exclusive, that ends with its process at the latest."""
+class RunLock:
+    """A lock of the workers of one run, shared or exclusive, that ends with its process."""
 
-    def __init__(self, path: Path = LOCK_FILE) -> None:
-        self._file = path.open("a")
+    def __init__(self) -> None:
+        run = os.environ.get("PYTEST_XDIST_TESTRUNUID", f"{os.getpid()}")
+        self._path = Path(tempfile.gettempdir()) / f"ddnn-tests-{run}.lock"
+        self._file = self._path.open("a")
         self.exclusive = False
 
     def take(self, *, exclusive: bool, wait_s: float = WAIT_S) -> None:
@@ -40,7 +41,7 @@ class MachineLock:
                 fcntl.flock(self._file, kind | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() > until_s:
-                    raise TimeoutError(f"{LOCK_FILE} is held for over {wait_s:g} s") from None
+                    raise TimeoutError(f"{self._path} is held for over {wait_s:g} s") from None
                 time.sleep(POLL_S)
             else:
                 self.exclusive = exclusive
@@ -50,11 +51,18 @@ class MachineLock:
         fcntl.flock(self._file, fcntl.LOCK_UN)
         self.exclusive = False
 
+    def remove(self) -> None:
+        """Give the lock back; the last of the run removes its file."""
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._path.unlink(missing_ok=True)
+        self.give_back()  # one that waits has the same file open
+
 
 class Alone:
     """The pytest plugin; tests/conftest.py registers it."""
 
-    def __init__(self, lock: MachineLock) -> None:
+    def __init__(self, lock: RunLock) -> None:
         self._lock = lock
 
     @pytest.hookimpl(tryfirst=True)
@@ -74,4 +82,4 @@ class Alone:
         return (yield)
 
     def pytest_sessionfinish(self) -> None:
-        self._lock.give_back()
+        self._lock.remove()

@@ -208,6 +208,7 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.alone
 @pytest.mark.timeout(240)
 @pytest.mark.usefixtures("own_home")
+@pytest.mark.alone
 def test_workers_are_killed_and_stopped_and_no_answer_changes(plan: Plan):
     need_mosquitto()
     found = sharing.latency(0, lambda *_: None, quick=True, plan=plan)
