@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import fan_in, page, sharing, stragglers
+from benchmarks import fan_in, page, sharing, straggler, stragglers
 from benchmarks.made import answers
 from benchmarks.soak import BOUNDS, Life, faults, growth, judge, owed, resources, soak, spared
 from cloud_app.store import Store
@@ -192,9 +192,9 @@ def test_samples_under_way_when_workers_vanish_count_as_hit():
 
 
 def test_expected_delays_are_those_of_order_statistics():
-    drawn = np.sort(np.random.default_rng(0).exponential(stragglers.MEAN_S, (100_000, 6)), axis=1)
+    drawn = np.sort(np.random.default_rng(0).exponential(straggler.MEAN_S, (100_000, 6)), axis=1)
     for k in (1, 4, 6):
-        of_k = stragglers.FIXED_S + drawn[:, k - 1]
+        of_k = straggler.FIXED_S + drawn[:, k - 1]
         assert stragglers.expected_mean_s(k, 6) == pytest.approx(of_k.mean(), rel=0.01)
         p99_s = stragglers.expected_quantile_s(k, 6, 0.99)
         assert p99_s == pytest.approx(np.percentile(of_k, 99), rel=0.02)

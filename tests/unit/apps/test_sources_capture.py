@@ -202,11 +202,11 @@ def test_a_camera_that_gives_frames_is_up(
 ) -> None:
     enough = threading.Event()
 
-    def frame(count: int) -> None:
+    def wait(count: int) -> None:
         enough.wait(IN_TIME_S if len(taker.frames) > 20 else 0)
         world.advance(P / 4)
 
-    camera = Camera(world, frame)
+    camera = Camera(world, wait)
     where = samples(taker, wall=world.wall)
     capture = start(
         live(lambda: camera, unscaled, where),

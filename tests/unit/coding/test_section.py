@@ -197,11 +197,11 @@ def test_arrays_of_a_kernel_and_back(density: float) -> None:
 )
 def test_indices_that_lead_elsewhere_are_refused(name: str, values: list[int]) -> None:
     """A product with them would read, or end, somewhere in this program's memory."""
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         "data": np.ones(3, np.float32),
         "indices": np.array([0, 1, 3], np.int32),
         "indptr": np.array([0, 1, 3], np.int32),
-        "inputs": np.int64(4),
+        "inputs": np.array(4, np.int64),
     }
     assert matrix_of(arrays).shape == (4, 2)
     arrays[name] = np.array(values, arrays[name].dtype)

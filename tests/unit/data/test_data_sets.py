@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_files import make_directory, make_eth80, make_mvmc
 from PIL import Image
 
 from ddnn.data import ABSENT, jpeg_bytes, label_views, load, load_samples, raster, scenes
 from ddnn.data.dataset import draw_presence
 from ddnn.data.eth80 import FIELD_PRESENCE
 from ddnn.errors import ConfigError
+from tests.unit.data.made_files import make_directory, make_eth80, make_mvmc
 
 
 class TestScenes:

@@ -15,17 +15,6 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from exit_builders import (
-    BUNDLE,
-    EPOCH_S,
-    IMAGE,
-    SITE,
-    TIMING,
-    bits,
-    manifest_of,
-    sections_of,
-    vector,
-)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -63,6 +52,17 @@ from ddnn.protocol.messages import (
     Tensor,
 )
 from ddnn.protocol.topics import Kind, Topic
+from tests.unit.exits.exit_builders import (
+    BUNDLE,
+    EPOCH_S,
+    IMAGE,
+    SITE,
+    TIMING,
+    bits,
+    manifest_of,
+    sections_of,
+    vector,
+)
 
 PERIOD_S = 0.1
 SAMPLES = 25

@@ -30,7 +30,15 @@ from ddnn.protocol.machine import (
     Received,
     Tick,
 )
-from ddnn.protocol.messages import Assignment, Result, Status, Task, Tensor, WorkerOffer
+from ddnn.protocol.messages import (
+    MAX_PIECES,
+    Assignment,
+    Result,
+    Status,
+    Task,
+    Tensor,
+    WorkerOffer,
+)
 from ddnn.protocol.topics import Kind, Topic
 
 PLAN = "cd34ef56"
@@ -834,7 +842,7 @@ def test_a_flood_of_strangers_takes_no_room_and_keeps_nobody_out() -> None:
         group.status(name)
         group.lend(name, *pieces)
     assert group.machine.live_pieces == {0, 1, 2, 3}
-    assert len(group.machine.states()) <= gather.MAX_PIECES
+    assert len(group.machine.states()) <= MAX_PIECES
 
 
 @pytest.mark.parametrize("state", ["online", "lost"])
