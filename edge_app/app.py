@@ -18,7 +18,7 @@ from ddnn.core.section import Section
 from ddnn.errors import ConfigError
 from ddnn.exits.edge_node import EdgeNode
 from ddnn.exits.manifest import Manifest
-from ddnn.protocol.home_assistant import discovery, require_prefix
+from ddnn.protocol.home_assistant import make_discovery, require_prefix
 from ddnn.protocol.machine import Event, Machine
 from ddnn.protocol.messages import Answer
 from ddnn.runtime.answer_log import FileAnswerLog
@@ -189,7 +189,7 @@ def announcements(settings: EdgeSettings, manifest: Manifest) -> list[tuple[str,
     hierarchy = manifest.hierarchy
     if not settings.home_assistant or settings.node != hierarchy.lead:
         return []
-    entities = discovery(
+    entities = make_discovery(
         settings.home_assistant,
         settings.site,
         model=manifest.name,

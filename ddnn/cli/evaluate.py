@@ -51,10 +51,10 @@ def evaluate(bundle: Path, data: str | None, objects: str | None, as_json: bool)
 
 def evaluate_bundle(path: Path, data: str | None, objects: str | None = None) -> dict[str, Any]:
     from ddnn.adapters.litert import LiteRtSection
-    from ddnn.cli.progress import bars
+    from ddnn.cli.progress import show_progress
     from ddnn.runtime.bundle import load_bundle
 
-    with bars() as progress:
+    with show_progress() as progress:
         bundle = load_bundle(path, LiteRtSection)
         split = judged_split(bundle.manifest, data or bundle.manifest.data, _numbers(objects))
         return report(bundle, split, progress)
@@ -93,7 +93,7 @@ def judged_split(manifest: Manifest, data: str, objects: list[int] | None = None
 
 def report(bundle: Bundle, split: Split, progress: Any) -> dict[str, Any]:
     """The figures of `ddnn evaluate --json`."""
-    from ddnn.data import jpeg_bytes
+    from ddnn.data import measure_jpeg_bytes
 
     manifest = bundle.manifest
     hierarchy = manifest.hierarchy
@@ -112,7 +112,7 @@ def report(bundle: Bundle, split: Split, progress: Any) -> dict[str, Any]:
     chosen, _ = staged(hierarchy, measured.exits[hierarchy.everyone], manifest.thresholds)
     share = {str(tier): float(np.mean(chosen == i)) for i, tier in enumerate(hierarchy.exits)}
     sent = bytes_per_device(manifest, manifest.score_format, share.get("local", 0.0))
-    jpeg = float(jpeg_bytes(images[:JPEG_SAMPLES]).mean())
+    jpeg = float(measure_jpeg_bytes(images[:JPEG_SAMPLES]).mean())
     tiers = ("local", "edge", "cloud")
     return {
         "accuracy": {key: everyone.get(key) for key in (*tiers, "overall")},

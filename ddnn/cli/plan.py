@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddnn.adapters.command import exit_codes, schema_options
-from ddnn.cli.any_node import AnyNode, read_any_node
+from ddnn.adapters.command import exit_codes
+from ddnn.cli.observer import ObserverSettings, list_site_options, read_observer_settings
 from ddnn.core.ids import require_id
 from ddnn.errors import ConfigError, InfeasiblePlanError
 from ddnn.runtime.bundle import read_manifest
@@ -24,7 +24,6 @@ REDUNDANCIES = ("none", "replicate", "coded", "coded-sparse")
 MOST_TIMES = 4  # a worker gets at most so many times the shards of the weakest
 FLOAT32_EPSILON = 2.0**-23
 WORTH_A_WARNING = 1e-2  # relative error of the layer's outputs
-KEYS = ("site", "broker_host", "broker_port", "broker_user", "broker_password_file", "mqtt")
 EPILOG = """\b
 Examples:
   ddnn plan --bundle bundle --redundancy coded --workers 6 --tolerate 2
@@ -41,7 +40,7 @@ Then, with the bundle on every node:
 
 @click.command(
     epilog=EPILOG,
-    params=[option for option in schema_options(AnyNode) if option.name in (*KEYS, "config")],
+    params=list_site_options(),
 )
 @click.option(
     "--bundle",
@@ -102,7 +101,7 @@ def plan(
         file = keys.pop("config")
         lends: dict[str, WorkerOffer] = {}
         if workers == "announced":
-            lends = announced(read_any_node(keys, file), for_s, read_manifest(bundle)[1])
+            lends = announced(read_observer_settings(keys, file), for_s, read_manifest(bundle)[1])
             power = powers(lends)
             for name, times in power.items():
                 speed = f"{lends[name].flops_per_s / 1e9:.1f} GFLOP/s at its start"
@@ -147,7 +146,7 @@ def plan_bundle(
     memory_bytes: Mapping[str, int] | None = None,
 ) -> tuple[Deployment, str]:
     """Plan with progress bars; the plan and its id. tolerate: by default 1, with none 0."""
-    from ddnn.cli.progress import bars
+    from ddnn.cli.progress import show_progress
 
     if tolerate is None:
         tolerate = 0 if redundancy == "none" else 1
@@ -158,7 +157,7 @@ def plan_bundle(
             f"--tolerate {tolerate} of {counted(len(power), 'worker')} leaves none to compute the "
             "layer; use more workers or a smaller --tolerate"
         )
-    with bars() as progress:
+    with show_progress() as progress:
         progress("importing TensorFlow", 0, 1)
         try:
             import scipy  # noqa: F401
@@ -198,18 +197,18 @@ def named(text: str) -> dict[str, float]:
     return power
 
 
-def announced(settings: AnyNode, for_s: float, bundle: str) -> dict[str, WorkerOffer]:
+def announced(settings: ObserverSettings, for_s: float, bundle: str) -> dict[str, WorkerOffer]:
     """The nodes of the site that are there and lend; LinkError without a broker."""
-    from ddnn.cli.status import listening
+    from ddnn.cli.site_observer import observe_site
 
     if not 0 < for_s < 3600:
         raise ConfigError(f"--for-s {for_s}: expected above 0, under an hour")
-    with listening(settings) as watched:
-        watched.listen(for_s)
-        lends = watched.lenders()
-        others = {name for name in lends if watched.bundle(name) != bundle}
+    with observe_site(settings) as observer:
+        observer.listen(for_s)
+        lends = observer.find_offers()
+        others = {name for name in lends if observer.find_bundle(name) != bundle}
     for name in sorted(others):
-        text = f"ddnn: {name} has bundle {watched.bundle(name)}, not {bundle}: left out"
+        text = f"ddnn: {name} has bundle {observer.find_bundle(name)}, not {bundle}: left out"
         click.echo(text, err=True)
     lends = {name: lend for name, lend in lends.items() if name not in others}
     if not lends:

@@ -7,8 +7,11 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def bars() -> Iterator[Callable[[str, int, int], None]]:
-    """progress(what, done, total): one bar per phase; a phase is what stands before a comma."""
+def show_progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Yield progress(what, done, total), which updates one bar for each phase.
+
+    A phase is the text of `what` before the first comma.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -18,13 +21,13 @@ def bars() -> Iterator[Callable[[str, int, int], None]]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as shown:
+    with Progress(*columns, console=Console(stderr=True)) as bars:
         tasks: dict[str, object] = {}
 
         def progress(what: str, done: int, total: int) -> None:
             phase = what.partition(",")[0]
             if phase not in tasks:
-                tasks[phase] = shown.add_task(what, total=total)
-            shown.update(tasks[phase], completed=done, total=total, description=what)  # type: ignore[arg-type]
+                tasks[phase] = bars.add_task(what, total=total)
+            bars.update(tasks[phase], completed=done, total=total, description=what)  # type: ignore[arg-type]
 
         yield progress

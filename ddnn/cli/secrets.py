@@ -1,8 +1,8 @@
 """`ddnn secrets`: every password of a deployment, as the files that docker-compose.yml mounts.
 
-A container sees a secret as a bind mount of the file here, with this file's owner and mode, and
-runs as a user of its own. So the files can be read by everyone and the directory by its owner
-alone (0700): on the host nobody else gets to them, and a container gets those it is given.
+A container sees a secret as a bind mount of its file, with the file's owner and mode, and runs as
+a user of its own. So everyone may read the files, and only the owner may enter the directory
+(0700): on the host nobody else reads a secret, and a container reads those that it mounts.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ EDGE_USERS = ("device", "edge", "health")
 CLOUD_USERS = ("bridge", "cloud", "dashboard", "health")
 DATABASE = "ddnn"  # name of the database and of its user
 RANDOM_BYTES = 24
-# Nobody guesses 24 random bytes, however fast; and the broker's only thread pays these per connect.
+# 24 random bytes cannot be guessed, and the broker's only thread computes these at every connect.
 PBKDF2_ITERATIONS = 1_000
 SALT_BYTES = 12
 DIRECTORY_MODE, FILE_MODE = 0o700, 0o444
@@ -37,13 +37,13 @@ Example:
 
 @click.command(epilog=EPILOG)
 @click.argument("directory", type=click.Path(path_type=Path))
-@click.option("--force", is_flag=True, help="Make all anew, over those that are there.")
+@click.option("--force", is_flag=True, help="Replace the secrets that exist.")
 def secrets(directory: Path, force: bool) -> None:
-    """Make the passwords of a deployment in DIRECTORY; prints the dashboard's once."""
+    """Make the passwords of a deployment in DIRECTORY; print the dashboard's password once."""
     with exit_codes():
         files = generate()
         write(directory, files, force=force)
-        click.echo(f"{len(files)} files in {directory}; keep it to yourself and out of git")
+        click.echo(f"{len(files)} files in {directory}; keep it private and out of git")
         if force:
             click.echo(
                 "a database that exists keeps its old password: "
@@ -53,7 +53,7 @@ def secrets(directory: Path, force: bool) -> None:
 
 
 def generate() -> dict[str, str]:
-    """Name -> content of every file: random passwords, and what is derived from them."""
+    """Make random passwords and what is derived from them: file name -> content."""
     passwords = {user: random.token_urlsafe(RANDOM_BYTES) for user in (*EDGE_USERS, *CLOUD_USERS)}
     database = random.token_urlsafe(RANDOM_BYTES)
     lines = {
@@ -66,45 +66,45 @@ def generate() -> dict[str, str]:
     }
     return {
         **{name: f"{line}\n" for name, line in lines.items()},
-        "mqtt_edge_users": password_file({user: passwords[user] for user in EDGE_USERS}),
-        "mqtt_cloud_users": password_file({user: passwords[user] for user in CLOUD_USERS}),
+        "mqtt_edge_users": format_password_file({user: passwords[user] for user in EDGE_USERS}),
+        "mqtt_cloud_users": format_password_file({user: passwords[user] for user in CLOUD_USERS}),
     }
 
 
 def write(directory: Path, files: Mapping[str, str], *, force: bool = False) -> None:
-    """Write the files, each at once; ConfigError where one is there already, unless forced."""
-    there = sorted(name for name in files if (directory / name).exists())
-    if there and not force:
+    """Write each file atomically; ConfigError where one exists, unless `force` is set."""
+    existing = sorted(name for name in files if (directory / name).exists())
+    if existing and not force:
         raise ConfigError(
-            f"{directory} holds secrets already ({there[0]}, …); they are kept. "
-            "--force makes all anew"
+            f"{directory} holds secrets already ({existing[0]}, …); they are kept. "
+            "--force replaces all of them"
         )
     try:
         directory.mkdir(parents=True, exist_ok=True)
         directory.chmod(DIRECTORY_MODE)
         for name, content in files.items():
-            fresh = directory / f".{name}.new"
-            fresh.unlink(missing_ok=True)
-            handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
+            new = directory / f".{name}.new"
+            new.unlink(missing_ok=True)
+            handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
             with os.fdopen(handle, "w") as file:
                 file.write(content)
-            fresh.chmod(FILE_MODE)  # whatever the umask
-            fresh.replace(directory / name)
+            new.chmod(FILE_MODE)  # whatever the umask
+            new.replace(directory / name)
     except OSError as error:
         raise ConfigError(f"{directory}: {error.strerror}; choose another directory") from None
 
 
-def password_file(passwords: Mapping[str, str]) -> str:
+def format_password_file(passwords: Mapping[str, str]) -> str:
     """Mosquitto's password file: user:$7$iterations$salt$hash, PBKDF2 over SHA-512, base64."""
-    return "".join(f"{user}:{hashed(password)}\n" for user, password in passwords.items())
+    return "".join(f"{user}:{hash_password(password)}\n" for user, password in passwords.items())
 
 
-def hashed(password: str, salt: bytes = b"", iterations: int = PBKDF2_ITERATIONS) -> str:
-    """A password as Mosquitto 2 keeps it; by default with a random salt."""
+def hash_password(password: str, salt: bytes = b"", iterations: int = PBKDF2_ITERATIONS) -> str:
+    """A password as Mosquitto 2 stores it; with a random salt where none is given."""
     salt = salt or random.token_bytes(SALT_BYTES)
     key = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, iterations)
-    return f"$7${iterations}${_base64(salt)}${_base64(key)}"
+    return f"$7${iterations}${_encode_base64(salt)}${_encode_base64(key)}"
 
 
-def _base64(data: bytes) -> str:
+def _encode_base64(data: bytes) -> str:
     return base64.b64encode(data).decode()

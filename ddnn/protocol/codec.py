@@ -14,7 +14,7 @@ from ddnn.protocol.messages import (
     Scores,
     Task,
 )
-from ddnn.protocol.topics import Kind
+from ddnn.protocol.topics import Kind, Topic, parse
 
 _PACK = msgspec.msgpack.Encoder()
 _JSON = msgspec.json.Encoder()
@@ -54,6 +54,15 @@ def decode(kind: Kind, data: bytes) -> Message:
     elif isinstance(message, Result):
         message.z.check()
     return message
+
+
+def decode_arrived(topic: str, payload: bytes) -> tuple[Topic, Message]:
+    """The parsed topic and the message of what arrived from the broker.
+
+    Raises RemoteProtocolError where the topic is none of ddnn's or the payload no such message.
+    """
+    parsed = parse(topic)
+    return parsed, decode(parsed.kind, payload)
 
 
 def publish_bytes(topic: str, payload_bytes: int, qos: int = 0) -> int:

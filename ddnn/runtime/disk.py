@@ -1,4 +1,4 @@
-"""The state directory: whether answers can be kept in it, and how many more."""
+"""The state directory: whether it can be written, and the space that is left for answers."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import NamedTuple
 
 from ddnn.errors import ConfigError
 
-PROBE_BYTES = 4096  # about as many answers as a short outage leaves
+PROBE_BYTES = 4096  # about the size of the answers that a short outage leaves
 
 
-class Room(NamedTuple):
-    """What is left for this user on a file system; `files` is None where it has no such limit."""
+class FreeSpace(NamedTuple):
+    """What a file system has left for this user; `free_files` is None where files have no limit."""
 
     free_bytes: int
     free_files: int | None
 
 
 def require_writable(directory: Path) -> None:
-    """ConfigError unless a file can be written there now, or the directory could be made.
+    """Raise ConfigError unless a file can be written there, or the directory can be made.
 
-    Nothing is left behind: a directory made by whoever only asks might be of the wrong owner.
+    Leaves nothing behind: a directory made by another user than the node's has the wrong owner.
     """
     try:
-        nearest = _nearest(directory)
+        nearest = _find_nearest(directory)
         if nearest == directory:
             with tempfile.TemporaryFile(dir=directory) as file:
                 file.write(bytes(PROBE_BYTES))
@@ -41,14 +41,14 @@ def require_writable(directory: Path) -> None:
         ) from None
 
 
-def room(directory: Path) -> Room:
-    """The room on the file system that the directory is on, or would be."""
-    found = os.statvfs(_nearest(directory))
-    return Room(found.f_bavail * found.f_frsize, found.f_favail if found.f_files else None)
+def measure_free_space(directory: Path) -> FreeSpace:
+    """The free space of the file system that the directory is on, or would be made on."""
+    found = os.statvfs(_find_nearest(directory))
+    return FreeSpace(found.f_bavail * found.f_frsize, found.f_favail if found.f_files else None)
 
 
-def _nearest(directory: Path) -> Path:
-    """The directory, or what is there of the way to it."""
+def _find_nearest(directory: Path) -> Path:
+    """The directory, or the nearest of its parents that exists."""
     while not directory.exists():
         directory = directory.parent
     return directory

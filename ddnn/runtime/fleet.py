@@ -1,4 +1,4 @@
-"""Nodes as processes of this machine: started, killed, started again, all ended at the end."""
+"""Nodes as processes of this machine, which can be started, killed and started again."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ TERMINATE_S = 6.0
 
 
 @contextlib.contextmanager
-def _signals_later() -> Iterator[None]:
-    """Hold SIGINT and SIGTERM back: between the birth of a process and our note of it, they would
-    leave it behind."""
+def _defer_signals() -> Iterator[None]:
+    """Defer SIGINT and SIGTERM: between the start of a process and the record of its id, a signal
+    would leave the process running."""
     if threading.current_thread() is not threading.main_thread():
         yield  # signals interrupt the main thread only
         return
-    held: list[int] = []
+    deferred: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda number, _: held.append(number)) for number in numbers]
+    handlers = [signal.signal(n, lambda number, _: deferred.append(number)) for n in numbers]
     try:
         yield
     finally:
-        for number, handler in zip(numbers, before, strict=True):
+        for number, handler in zip(numbers, handlers, strict=True):
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        for caught in held:
+        for caught in deferred:
             signal.raise_signal(signal.Signals(caught))
 
 
 class Fleet:
-    """Processes by node id. Ends only what it started, by process id."""
+    """Processes by node id. Ends only the processes that it started, by process id."""
 
     def __init__(self, logs: Path) -> None:
         self._logs = logs
@@ -47,13 +47,13 @@ class Fleet:
     def start(
         self, node: str, command: Sequence[str] | None = None, env: Mapping[str, str] | None = None
     ) -> None:
-        """Start a node, or start it again with the command it had. Its output goes to a log."""
+        """Start a node; without `command` again with its last one. The output goes to its log."""
         if command is not None:
             self._commands[node] = (list(command), dict(env or {}))
         command, variables = self._commands[node]
         if self.alive(node):
             raise ConfigError(f"{node} is running already")
-        with (self._logs / f"{node}.log").open("ab") as log, _signals_later():
+        with (self._logs / f"{node}.log").open("ab") as log, _defer_signals():
             self._running[node] = subprocess.Popen(
                 command,
                 stdout=log,
@@ -82,7 +82,7 @@ class Fleet:
                 self._running[node].wait(TERMINATE_S)
 
     def check(self, node: str) -> None:
-        """Raise where a node has ended by itself; its log says why."""
+        """Raise DdnnError with the last line of the log where a node has ended by itself."""
         if not self.alive(node):
             raise DdnnError(f"{node} ended: {self.tail(node)}")
 
@@ -94,18 +94,19 @@ class Fleet:
         return "no log"
 
     def close(self) -> None:
-        """End everything; the first started (the broker) last, so that it hears the farewells."""
+        """End all processes; the first one (the broker) last, so that it receives the others'
+        last messages."""
         running = [p for p in self._running.values() if p.poll() is None]
         try:
             for group in (running[1:], running[:1]):
                 for process in group:
                     process.terminate()
-                    process.send_signal(signal.SIGCONT)  # a stopped process hears no SIGTERM
+                    process.send_signal(signal.SIGCONT)  # a stopped process does not handle SIGTERM
                 until_s = time.monotonic() + TERMINATE_S
                 for process in group:
                     with contextlib.suppress(subprocess.TimeoutExpired):
                         process.wait(max(0.1, until_s - time.monotonic()))
-        finally:  # an impatient Ctrl-C, too, leaves nothing behind
+        finally:  # a second Ctrl-C leaves no process running either
             for process in running:
                 if process.poll() is None:
                     process.kill()

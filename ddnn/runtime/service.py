@@ -1,4 +1,4 @@
-"""Runs a loop as a program: until a signal asks for the end, or the machine fails."""
+"""Runs a loop as a program, until a signal ends it or the machine fails."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from ddnn.runtime.loop import PROVE_S, Loop
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.5
-INFERRED_WITHIN_S = 3 * PROVE_S  # a process without an inference for longer is of no use
+INFERRED_WITHIN_S = 3 * PROVE_S  # a process without an inference for longer is restarted
 
 
 class Notifier(Protocol):
-    """Who supervises this process, such as systemd."""
+    """Reports to the supervisor of this process, such as systemd."""
 
     def ready(self) -> None: ...
 
     def watchdog(self) -> None:
-        """This process does what it is for; said as often as the supervisor wants it."""
+        """Report that the process works; sends it as often as the supervisor expects it."""
         ...
 
     def stopping(self) -> None: ...
@@ -37,14 +37,14 @@ def ddnn_version() -> str:
         return "0"
 
 
-def inferring(loop: Loop) -> bool:
-    """Whether the section has run lately, on a frame or to prove that it can."""
+def has_inferred_lately(loop: Loop) -> bool:
+    """Whether the section has run lately, on a frame or on its example."""
     last_s = loop.inferred_s
     return last_s is not None and time.monotonic() - last_s < INFERRED_WITHIN_S
 
 
 def run_until_signal(loop: Loop, notifier: Notifier | None = None) -> None:
-    """Start the loop; SIGINT and SIGTERM end it cleanly. Raises what the machine failed with."""
+    """Start the loop; SIGINT and SIGTERM end it cleanly. DdnnError where the machine fails."""
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -55,12 +55,12 @@ def run_until_signal(loop: Loop, notifier: Notifier | None = None) -> None:
         while not stop.wait(LOOK_S):
             if loop.failed is not None:
                 raise DdnnError(f"{loop.identity.node}: the machine failed: {loop.failed}")
-            if notifier is None or not inferring(loop):
+            if notifier is None or not has_inferred_lately(loop):
                 continue
             if not ready and loop.link.connected:
                 ready = True
                 notifier.ready()
-            notifier.watchdog()  # before it is ready, too: only the broker is missing
+            notifier.watchdog()  # before `ready` too: a restart does not bring a missing broker
     finally:
         if notifier is not None:
             notifier.stopping()

@@ -1,4 +1,4 @@
-"""What every node's configuration has in common."""
+"""The configuration that every node has in common."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_SECRET_CHARS = 4096
 
 
 def read_secret(file: str) -> str:
-    """The first line of a file that holds a secret; a ConfigError never shows its content."""
+    """The first line of a file that holds a secret; a ConfigError never shows the content."""
     try:
         with Path(file).open(encoding="utf-8") as lines:
             secret = lines.readline(MAX_SECRET_CHARS).strip()
@@ -31,7 +31,7 @@ def read_secret(file: str) -> str:
 
 
 class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Keys of device_app, edge_app and cloud_app alike."""
+    """The keys that device_app, edge_app and cloud_app share."""
 
     node: Annotated[str, msgspec.Meta(description="Id of this node, as in the bundle's hierarchy.")]
     bundle: Annotated[str, msgspec.Meta(description="Directory of the bundle to run.")]
@@ -80,11 +80,11 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     @property
     def broker_password(self) -> str | None:
-        """Read anew at every call, for it may be changed; None: no password."""
+        """Read from the file at every call, because it may change; None: no password."""
         return read_secret(self.broker_password_file) if self.broker_password_file else None
 
     def check_files(self) -> None:
-        """Raise ConfigError where a node could not start for the files that its keys name."""
+        """Raise ConfigError where the files that the keys name keep the node from starting."""
         _ = self.broker_password
         require_writable(Path(self.state))
 

@@ -19,7 +19,7 @@ from ddnn.exits.hierarchy import CLOUD, Hierarchy
 from ddnn.protocol.messages import MAX_PIECES
 from ddnn.runtime.bundle import MANIFEST, checked_file, read_golden, read_manifest, write_golden
 from ddnn.runtime.deployment import write_plan
-from ddnn.training.cut import CutLayer, cut, cuttable
+from ddnn.training.cut import CutLayer, cut, find_cuttable
 from ddnn.training.deployment import WriteMatrix, golden, write_sections
 from ddnn.training.export import load_source
 
@@ -106,7 +106,7 @@ def make_plan(
     certificate = certified(code)
     progress("cutting the section", 0, 1)
     model = load_source(checked_file(bundle, manifest.sources[edge]))
-    layer = chosen(cuttable(model), wanted.layer.removeprefix(f"{edge}/"), edge)
+    layer = chosen(find_cuttable(model), wanted.layer.removeprefix(f"{edge}/"), edge)
     parts = cut(model, layer.name)
     whole = Linear.of(parts.layer)
     if code.k > whole.units:

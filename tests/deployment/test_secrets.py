@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from ddnn.cli import main
-from ddnn.cli.secrets import CLOUD_USERS, EDGE_USERS, generate, hashed
+from ddnn.cli.secrets import CLOUD_USERS, EDGE_USERS, generate, hash_password
 from tests.deployment.native import make_database, open_directory
 from tests.parts import need
 from tests.postgres import running_postgres
@@ -103,7 +103,7 @@ def test_the_hash_is_mosquittos_own():
         subprocess.run(command, check=True, capture_output=True, timeout=10)
         theirs = file.read_text().strip().removeprefix("cam:")
     _, _, iterations, salt, _ = theirs.split("$")
-    assert hashed("secret", base64.b64decode(salt), int(iterations)) == theirs
+    assert hash_password("secret", base64.b64decode(salt), int(iterations)) == theirs
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640])

@@ -1,4 +1,4 @@
-"""`ddnn doctor` finds what is wrong, in words, and ends with its number."""
+"""`ddnn doctor` names each fault and its remedy, and ends with the first fault's exit code."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.integration.site import (
 )
 
 NETWORK = ("name", "tcp", "mqtt", "round trip", "clock")
-# What a base installation does not have. Asked for, each raises ImportError.
+# Packages that a base installation does not have: importing one raises ImportError.
 SITECUSTOMIZE = """
 import sys
 
@@ -42,27 +42,27 @@ MORE = "rich", "flask", "sqlalchemy", "tensorflow", "keras", "scipy"
 class Blocked:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in MORE:
-            raise ImportError(name + " is no part of the base")
+            raise ImportError(name + " is not in the base")
 
 sys.meta_path.insert(0, Blocked())
 """
 
 
 class Report:
-    """The rows of `ddnn doctor --json`, and how it ended."""
+    """The rows of `ddnn doctor --json`, and its exit code."""
 
     def __init__(self, done: subprocess.CompletedProcess[str]) -> None:
         assert "Traceback" not in done.stderr, done.stderr
         self.rows = {row["check"]: row for row in json.loads(done.stdout)}
         self.code = done.returncode
-        firsts = (row["exit_code"] for row in self.rows.values() if row["exit_code"])
-        assert self.code == next(firsts, 0)
+        codes = (row["exit_code"] for row in self.rows.values() if row["exit_code"])
+        assert self.code == next(codes, 0)
 
     def outcome(self, check: str) -> str:
         return str(self.rows[check]["outcome"])
 
     def fails(self, check: str, code: int, *words: str) -> None:
-        """`check` is the first that failed; all these words stand in what is said of it."""
+        """Assert that `check` failed first, and that its text contains all the words."""
         failing = [name for name, row in self.rows.items() if row["outcome"] == "failed"]
         assert failing[:1] == [check], self.rows
         assert self.code == code, self.rows
@@ -70,9 +70,9 @@ class Report:
         assert self.rows[check]["remedy"]
 
     def says(self, check: str, *words: str) -> None:
-        told = f"{self.rows[check]['says']} {self.rows[check]['remedy']}"
+        text = f"{self.rows[check]['says']} {self.rows[check]['remedy']}"
         for word in words:
-            assert word in told, told
+            assert word in text, text
 
 
 Doctor = Callable[..., Report]
@@ -85,7 +85,7 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def doctor(ddnn: list[str], scenes_bundle: Path, picture: str, tmp_path: Path) -> Doctor:
-    """doctor(*flags, port=…): the report on cam1, or on whom the flags name."""
+    """doctor(*flags, port=…): the report on cam1, or on the node that the flags name."""
 
     def examine(*flags: str, port: int | None = None, **variables: str) -> Report:
         usual = {
@@ -103,10 +103,10 @@ def doctor(ddnn: list[str], scenes_bundle: Path, picture: str, tmp_path: Path) -
     return examine
 
 
-# ------------------------------------------------------------------- all is well
+# ---------------------------------------------------------------------- no fault
 
 
-def test_a_site_in_order(
+def test_a_site_without_faults(
     doctor: Doctor,
     ddnn: list[str],
     port: int,
@@ -115,7 +115,7 @@ def test_a_site_in_order(
     scenes_bundle: Path,
     tmp_path: Path,
 ) -> None:
-    """Every hop against a real broker, edge and camera; the node that runs is not disturbed."""
+    """Every hop with a real broker, edge and camera; a node that runs keeps its connection."""
     start_node(fleet, "edge", "edge", port, scenes_bundle, "--state", str(tmp_path / "edge"))
     status = str(Topic("home", Kind.STATUS, "edge"))
     voice.until(lambda: voice.payloads(status))
@@ -138,14 +138,14 @@ def test_a_site_in_order(
     report.says("clock", "within", "ms of the lead edge's")
     report.says("bundle", read_manifest(scenes_bundle)[1], "(cam1)", "the same as of edge")
     report.says("camera", "32x32")
-    assert not (tmp_path / "state").exists()  # who only asks makes no directory
+    assert not (tmp_path / "state").exists()  # a check makes no directory
 
-    report = doctor("--node", "edge", port=port)  # the node that runs: under its own name
+    report = doctor("--node", "edge", port=port)  # the node that runs
     assert report.code == 0, report.rows
     assert list(report.rows)[-2] == "program"
     report.says("bundle", "(edge)")
     said = [decode(Kind.STATUS, payload) for payload in voice.payloads(status)]
-    assert {message.state for message in said} == {"online"}  # never lost its connection
+    assert {message.state for message in said} == {"online"}  # it kept its connection
     assert len({message.session for message in said if isinstance(message, Status)}) == 1
     leftover = [topic for topic, _, retained in voice.heard if retained and "probe" in topic]
     assert leftover == []
@@ -157,12 +157,12 @@ def test_a_site_in_order(
     assert done.stdout.splitlines()[-1].endswith("skipped")
 
 
-def test_it_needs_the_base_only(doctor: Doctor, port: int, tmp_path: Path) -> None:
+def test_it_needs_a_base_installation_only(doctor: Doctor, port: int, tmp_path: Path) -> None:
     blocked = tmp_path / "blocked"
     blocked.mkdir()
     (blocked / "sitecustomize.py").write_text(SITECUSTOMIZE)
     missing = run([sys.executable, "-c", "import rich"], PYTHONPATH=str(blocked))
-    assert "is no part of the base" in missing.stderr  # the block blocks
+    assert "is not in the base" in missing.stderr  # the import is blocked
     report = doctor("--node", "edge", port=port, PYTHONPATH=str(blocked))
     assert report.code == 0, report.rows
     assert report.outcome("program") == "ok"
@@ -171,7 +171,7 @@ def test_it_needs_the_base_only(doctor: Doctor, port: int, tmp_path: Path) -> No
 def test_keys_come_from_file_and_environment(
     doctor: Doctor, port: int, scenes_bundle: Path, tmp_path: Path
 ) -> None:
-    """As the node reads them, its own keys included."""
+    """The app's own keys too, as the app reads them."""
     file = tmp_path / "cam1.toml"
     file.write_text(f'node = "cam1"\nbundle = "{scenes_bundle}"\nsite = "shop"\nrate_hz = 1e9\n')
     flags = ("--config", str(file), "--node", "cam2")
@@ -211,7 +211,7 @@ def test_a_name_that_cannot_be_resolved(doctor: Doctor) -> None:
     report = doctor("--broker-host", "broker.invalid")
     report.fails("name", 8, "'broker.invalid' cannot be resolved", "--broker-host")
     assert {report.outcome(check) for check in NETWORK[1:]} == {"skipped"}
-    assert report.outcome("camera") == "ok"  # what needs no broker is examined all the same
+    assert report.outcome("camera") == "ok"  # checks that need no broker run
 
 
 def test_a_port_where_nothing_listens(doctor: Doctor) -> None:
@@ -223,7 +223,7 @@ def test_a_port_where_nothing_listens(doctor: Doctor) -> None:
 
 @pytest.fixture
 def listener() -> Iterator[Callable[[bytes], int]]:
-    """listener(words): a port that takes connections and says `words`, then nothing more."""
+    """listener(words): a port that accepts connections and sends `words`, then nothing."""
     opened: list[socket.socket] = []
 
     def listen(words: bytes) -> int:
@@ -243,15 +243,15 @@ def listener() -> Iterator[Callable[[bytes], int]]:
         return int(server.getsockname()[1])
 
     yield listen
-    for one in opened:
-        one.close()
+    for opened_socket in opened:
+        opened_socket.close()
 
 
 @pytest.mark.parametrize("words", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
-def test_what_listens_is_no_broker(
+def test_a_port_of_another_service(
     doctor: Doctor, listener: Callable[[bytes], int], words: bytes
 ) -> None:
-    """One that says nothing keeps nobody waiting."""
+    """A port that sends nothing does not block the report."""
     started_s = time.monotonic()
     report = doctor(port=listener(words))
     assert time.monotonic() - started_s < 20
@@ -275,7 +275,7 @@ def test_users_and_passwords(doctor: Doctor, tmp_path: Path) -> None:
             report.fails("mqtt", 8, "Not authorized", "mosquitto_passwd")
             assert "91c" not in json.dumps(report.rows)
         report = doctor(port=port)
-        report.fails("mqtt", 8, "Not authorized", "it wants a user", "--broker-password-file")
+        report.fails("mqtt", 8, "Not authorized", "requires a user", "--broker-password-file")
         assert report.outcome("round trip") == "skipped"
 
 
@@ -300,7 +300,7 @@ def test_an_access_list_that_forbids(doctor: Doctor, tmp_path: Path) -> None:
         (-7200.0, "failed", "7200.0 s ahead of the lead edge's"),
         (-5.0, "warning", "5.0 s ahead of the lead edge's"),
         (0.5, "warning", "ms behind the lead edge's"),
-        (None, "warning", "does not tell the time"),
+        (None, "warning", "does not answer time requests"),
     ],
 )
 def test_clocks_that_disagree(
@@ -347,7 +347,7 @@ def test_a_broken_bundle(doctor: Doctor, port: int, own_bundle: Path) -> None:
     assert report.outcome("disk") in ("ok", "warning")
 
 
-def test_a_bundle_that_is_not_the_others(
+def test_a_bundle_that_differs_from_the_peers(
     doctor: Doctor, port: int, voice: Voice, own_bundle: Path, scenes_bundle: Path
 ) -> None:
     manifest, mine = read_manifest(own_bundle)
@@ -376,7 +376,7 @@ def test_another_version_of_ddnn(doctor: Doctor, port: int, voice: Voice) -> Non
 # ------------------------------------------------------------- disk and the program
 
 
-def test_a_state_directory_that_cannot_be(doctor: Doctor, port: int, tmp_path: Path) -> None:
+def test_a_state_directory_that_cannot_be_made(doctor: Doctor, port: int, tmp_path: Path) -> None:
     file = tmp_path / "a-file"
     file.write_text("")
     report = doctor("--state", str(file / "state"), port=port)
@@ -384,9 +384,9 @@ def test_a_state_directory_that_cannot_be(doctor: Doctor, port: int, tmp_path: P
     assert report.outcome("camera") == "skipped"
 
 
-def test_disks_that_take_nothing_more(ddnn: list[str], tmp_path: Path) -> None:
-    """A limit that stops every write; and, where namespaces are allowed, a file system of 64 KiB:
-    filled up, with little left, and read-only with and without the directory."""
+def test_full_disks(ddnn: list[str], tmp_path: Path) -> None:
+    """A limit that refuses every write; and, where namespaces are allowed, a file system of
+    64 KiB: full, nearly full, and read-only with and without the directory."""
 
     def check(before: str, state: str, words: str, *, around: tuple[str, ...] = ()) -> None:
         doctor = " ".join([*ddnn, "doctor", "--json", "--state", f"{tmp_path}{state}"])
@@ -410,7 +410,7 @@ def test_a_camera_that_is_not_there(doctor: Doctor, port: int, voice: Voice) -> 
     missing = ("--source", "video:/nowhere.avi")
     report = doctor(*missing, port=port)
     report.fails("camera", 2, "/nowhere.avi")
-    voice.announce("cam1", "device")  # the node runs: perhaps it is the one that holds the camera
+    voice.announce("cam1", "device")  # the node that runs may hold the camera
     report = doctor(*missing, port=port)
     assert (report.code, report.outcome("camera")) == (0, "warning")
     report.says("camera", "/nowhere.avi", "cam1 is online", "stop the node")

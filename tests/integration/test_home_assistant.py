@@ -1,4 +1,4 @@
-"""A real edge tells Home Assistant of its site; what real nodes say is shown by those templates."""
+"""A real edge announces its site to Home Assistant; templates show what real nodes publish."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def retained(port: int) -> dict[str, dict[str, Any]]:
         late.close()
 
 
-def all_told(port: int) -> dict[str, dict[str, Any]]:
-    """The same, once the last of them is there."""
+def retained_whole(port: int) -> dict[str, dict[str, Any]]:
+    """The same once all of them have arrived, else nothing."""
     found = retained(port)
     return found if any("/cloud/" in topic for topic in found) else {}
 
@@ -88,7 +88,7 @@ def test_a_site_in_home_assistant(
         str(tmp_path / "cam1"),
     )
     expected = 3 + len(manifest.hierarchy.devices) + 2  # of the last answer; nodes, edge, cloud
-    configs = voice.until(lambda: all_told(port))
+    configs = voice.until(lambda: retained_whole(port))
     assert len(configs) == expected
 
     for topic, config in configs.items():
@@ -151,13 +151,13 @@ def test_it_is_off_unless_asked_for(
     assert retained(port) == {}
 
 
-def test_it_is_told_again_to_a_broker_that_has_forgotten(
+def test_it_is_sent_again_to_a_broker_that_has_forgotten(
     fleet: Fleet, scenes_bundle: Path, tmp_path: Path
 ) -> None:
-    def told(port: int) -> dict[str, dict[str, Any]]:
+    def read_discovery(port: int) -> dict[str, dict[str, Any]]:
         voice = Voice(port)
         try:
-            return dict(voice.until(lambda: all_told(port)))
+            return dict(voice.until(lambda: retained_whole(port)))
         finally:
             voice.close()
 
@@ -173,6 +173,6 @@ def test_it_is_told_again_to_a_broker_that_has_forgotten(
             "--state",
             str(tmp_path / "edge"),
         )
-        before = told(port)
+        before = read_discovery(port)
     with mosquitto(tmp_path, "allow_anonymous true", port=port):
-        assert told(port) == before
+        assert read_discovery(port) == before

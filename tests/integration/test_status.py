@@ -1,4 +1,4 @@
-"""`ddnn status` shows who is there and which exits answer, and never what is no longer so."""
+"""`ddnn status` shows which nodes are online and which exits answer, and nothing outdated."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from ddnn.adapters.broker import free_port, wait_until_listening
-from ddnn.cli.any_node import AnyNode
-from ddnn.cli.status import Watched, listening
+from ddnn.cli.observer import ObserverSettings
+from ddnn.cli.site_observer import SiteObserver, observe_site
 from ddnn.protocol.messages import Stats
 from ddnn.protocol.topics import Kind, Topic
 from ddnn.runtime.bundle import read_manifest
@@ -43,15 +43,15 @@ def report(ddnn: list[str], port: int, *flags: str) -> dict[str, Any]:
     return found
 
 
-def of(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def index_nodes(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {node["node"]: node for node in found["nodes"]}
 
 
-def until(watched: Watched, true: Callable[[], Any]) -> None:
+def wait_until(observer: SiteObserver, condition: Callable[[], Any]) -> None:
     until_s = time.monotonic() + IN_TIME_S
-    while not true():
-        assert time.monotonic() < until_s, watched.report()
-        watched.wait(0.05)
+    while not condition():
+        assert time.monotonic() < until_s, observer.report()
+        observer.wait(0.05)
 
 
 # ------------------------------------------------------------------- a real site
@@ -60,7 +60,7 @@ def until(watched: Watched, true: Callable[[], Any]) -> None:
 def test_a_real_site(
     ddnn: list[str], port: int, voice: Voice, scenes_bundle: Path, tmp_path: Path
 ) -> None:
-    """Nodes, counts and exits as they are; one that was killed, and one that was stopped."""
+    """Nodes, counts and exits; then one node that was killed and one that was stopped."""
     fleet = Fleet(tmp_path / "logs")
     (tmp_path / "pictures").mkdir()
     camera = ("--source", one_picture(tmp_path / "pictures"))
@@ -91,13 +91,13 @@ def test_a_real_site(
         assert all(exit_["latency_p50_s"] > 0 for exit_ in exits.values())
         assert sum(exit_["degraded"] for exit_ in exits.values()) > 0  # four cameras are missing
         assert found["last_answer_age_s"] < IN_TIME_S
-        assert 2 <= found["listened_s"] < 25  # no longer than it takes to have heard all
+        assert 2 <= found["listened_s"] < 25  # it ends once all nodes have sent statistics
 
         fleet.signal("cam1", signal.SIGKILL)
         fleet.signal("cam2", signal.SIGTERM)
         states = [str(Topic("home", Kind.STATUS, node)) for node in ("cam1", "cam2")]
         voice.until(lambda: all(b"online" not in voice.payloads(topic)[-1] for topic in states))
-        nodes = of(report(ddnn, port))
+        nodes = index_nodes(report(ddnn, port))
         assert (nodes["cam1"]["presence"], nodes["cam2"]["presence"]) == ("lost", "stopped")
         done = run([*ddnn, "status", "--broker-port", str(port)])
         assert f"site home at 127.0.0.1:{port}: 1 of 3 nodes online" in done.stdout
@@ -111,19 +111,19 @@ def test_a_real_site(
         fleet.close()
 
 
-# ---------------------------------------------------------------- who is not there
+# -------------------------------------------------------------------- absent nodes
 
 
-def test_nobody_is_there(ddnn: list[str], port: int) -> None:
+def test_a_site_without_nodes(ddnn: list[str], port: int) -> None:
     done = run([*ddnn, "status", "--broker-port", str(port), "--site", "shop", "--for-s", "1"])
     assert done.returncode == 0
-    assert "nobody is there; start a node, or correct --site" in done.stdout
+    assert "no node is there; start a node, or correct --site" in done.stdout
     assert "site shop" in done.stdout
     found = report(ddnn, port, "--for-s", "0.5")
     assert (found["nodes"], found["exits"], found["last_answer_age_s"]) == ([], {}, None)
 
 
-def test_another_site_is_not_shown_and_every_site_can_be(ddnn: list[str], port: int) -> None:
+def test_one_site_or_every_site_is_shown(ddnn: list[str], port: int) -> None:
     for site in ("home", "shop"):
         voice = Voice(port, site)
         voice.announce(f"cam-{site}", "device")
@@ -131,8 +131,8 @@ def test_another_site_is_not_shown_and_every_site_can_be(ddnn: list[str], port: 
     cloud = Voice(port, "all")
     cloud.announce("cloud", "cloud")
     cloud.close()
-    assert set(of(report(ddnn, port, "--for-s", "1"))) == {"cam-home", "cloud"}
-    everyone = of(report(ddnn, port, "--for-s", "1", "--site", "all"))
+    assert set(index_nodes(report(ddnn, port, "--for-s", "1"))) == {"cam-home", "cloud"}
+    everyone = index_nodes(report(ddnn, port, "--for-s", "1", "--site", "all"))
     assert set(everyone) == {"cam-home", "cam-shop", "cloud"}
 
 
@@ -172,35 +172,41 @@ def test_users_and_passwords(ddnn: list[str], tmp_path: Path) -> None:
 # ------------------------------------------------------------- presence cannot lie
 
 
-def test_a_late_will_kills_nobody(port: int, voice: Voice) -> None:
-    """A Last Will of a connection that the node has replaced; then its own."""
-    with listening(AnyNode(broker_port=port)) as watched:
+def test_a_late_will_changes_nothing(port: int, voice: Voice) -> None:
+    """The Last Will of a replaced connection, and then that of the present one."""
+    with observe_site(ObserverSettings(broker_port=port)) as observer:
         voice.announce("cam1", "device", session=2)
-        until(watched, lambda: of(watched.report()).get("cam1"))
+        wait_until(observer, lambda: index_nodes(observer.report()).get("cam1"))
         voice.announce("cam1", "device", "lost", session=1)
         voice.announce("mark", "device")
-        until(watched, lambda: of(watched.report()).get("mark"))  # the Will came before it
-        assert of(watched.report())["cam1"]["presence"] == "online"
+        wait_until(
+            observer, lambda: index_nodes(observer.report()).get("mark")
+        )  # the Will arrived before it
+        assert index_nodes(observer.report())["cam1"]["presence"] == "online"
         voice.announce("cam1", "device", "lost", session=2)
-        until(watched, lambda: of(watched.report())["cam1"]["presence"] == "lost")
+        wait_until(observer, lambda: index_nodes(observer.report())["cam1"]["presence"] == "lost")
 
 
-def test_who_says_nothing_is_not_called_online(port: int, voice: Voice) -> None:
-    with listening(AnyNode(broker_port=port)) as watched:
-        watched.silent_s = 0.4
+def test_a_silent_node_is_not_shown_as_online(port: int, voice: Voice) -> None:
+    with observe_site(ObserverSettings(broker_port=port)) as observer:
+        observer.silent_s = 0.4
         voice.announce("cam1", "device")
-        until(watched, lambda: of(watched.report()).get("cam1", {}).get("presence") == "silent")
-        (seen,) = watched.nodes.values()
+        wait_until(
+            observer,
+            lambda: index_nodes(observer.report()).get("cam1", {}).get("presence") == "silent",
+        )
+        (seen,) = observer.nodes.values()
         before_s = seen.heard_s
         voice.say(Kind.STATS, "cam1", Stats("device", 5.0, 1 << 20, {"frames_skipped": 3}))
-        until(watched, lambda: of(watched.report())["cam1"]["counts"] == {"frames_skipped": 3})
+        counts = {"frames_skipped": 3}
+        wait_until(observer, lambda: index_nodes(observer.report())["cam1"]["counts"] == counts)
         assert seen.heard_s is not None
         assert before_s is None or seen.heard_s >= before_s + 0.4
-        watched.silent_s = IN_TIME_S
-        assert of(watched.report())["cam1"]["presence"] == "online"
+        observer.silent_s = IN_TIME_S
+        assert index_nodes(observer.report())["cam1"]["presence"] == "online"
 
 
-def test_words_of_peers_do_nothing_to_the_terminal(
+def test_texts_of_peers_cannot_control_the_terminal(
     ddnn: list[str], port: int, voice: Voice
 ) -> None:
     voice.announce(
@@ -215,7 +221,9 @@ def test_words_of_peers_do_nothing_to_the_terminal(
 # --------------------------------------------------------------------------- watch
 
 
-def test_watch_says_that_the_broker_is_away_and_recovers(ddnn: list[str], tmp_path: Path) -> None:
+def test_watch_reports_that_the_broker_is_away_and_recovers(
+    ddnn: list[str], tmp_path: Path
+) -> None:
     need_mosquitto()
     port = free_port()
     conf = tmp_path / "broker.conf"
@@ -237,7 +245,7 @@ def test_watch_says_that_the_broker_is_away_and_recovers(ddnn: list[str], tmp_pa
                 line = watching.stdout.readline()
                 if words in line:
                     return line
-            pytest.fail(f"never said: {words}")
+            pytest.fail(f"not printed: {words}")
 
         assert "online" in next_of("cam1")
         voice.close()
@@ -245,7 +253,7 @@ def test_watch_says_that_the_broker_is_away_and_recovers(ddnn: list[str], tmp_pa
         next_of("the broker is away")
         assert "unknown" in next_of("cam1")
         fleet.start("broker")
-        next_of("nobody is there")  # the broker has forgotten; nothing old is shown as present
+        next_of("no node is there")  # the broker lost its state; no old node is shown as present
         watching.send_signal(signal.SIGINT)
         assert watching.wait(10) == 0
     finally:
@@ -269,7 +277,7 @@ def test_watch_draws_a_table_in_a_terminal(ddnn: list[str], port: int, voice: Vo
         while b"cam1" not in seen and time.monotonic() < until_s:
             seen += os.read(ours, 4096)
         assert b"online" in seen
-        assert b"\x1b[" in seen  # drawn over itself, in colour
+        assert b"\x1b[" in seen  # redrawn in place, in colour
         watching.send_signal(signal.SIGINT)
         assert watching.wait(10) == 0
     finally:

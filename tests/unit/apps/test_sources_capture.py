@@ -1,4 +1,4 @@
-"""A source that fails, hangs or vanishes: it is reported and opened again, and nothing hangs."""
+"""A source that fails or hangs is reported and opened again, and closing never hangs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ from PIL import Image
 from ddnn.errors import ConfigError, LinkError
 from ddnn.protocol.machine import Captured
 from device_app import capture as module
-from device_app.capture import Attempt, Capture, Samples, live, no_counts, stored
+from device_app.capture import (
+    Attempt,
+    Capture,
+    Samples,
+    make_counts,
+    make_live_work,
+    make_stored_work,
+)
 from device_app.picture import MotionGate
 from device_app.sources import Frame
 
@@ -42,7 +49,7 @@ class World:
         self.now_s += seconds
 
 
-class Taker:
+class RecordingSink:
     def __init__(self) -> None:
         self.frames: list[Captured] = []
         self.attached: list[Any] = []
@@ -55,14 +62,14 @@ class Taker:
 
 
 class Failing:
-    """Gives two stored frames, then fails."""
+    """A source of two stored frames that then fails."""
 
-    at_hand = False
+    preloaded = False
 
     def __init__(self, error: Exception) -> None:
         self.error, self.left = error, 2
 
-    def frame(self, tick: int) -> Frame:
+    def read_frame(self, tick: int) -> Frame:
         self.left -= 1
         if self.left < 0:
             raise self.error
@@ -83,7 +90,7 @@ class Camera:
         self.count += 1
         return self._world.monotonic()
 
-    def image(self) -> np.ndarray:
+    def read_image(self) -> np.ndarray:
         return np.zeros(SHAPE, np.uint8)
 
     def close(self) -> None:
@@ -101,8 +108,8 @@ def world() -> World:
 
 
 @pytest.fixture
-def taker() -> Taker:
-    return Taker()
+def sink() -> RecordingSink:
+    return RecordingSink()
 
 
 @pytest.fixture
@@ -119,17 +126,17 @@ def start() -> Iterator[Callable[..., Capture]]:
         capture.close()
 
 
-def samples(
-    taker: Taker, gate: MotionGate | None = None, wall: Callable[[], float] = time.time
+def make_samples(
+    sink: RecordingSink, gate: MotionGate | None = None, wall: Callable[[], float] = time.time
 ) -> Samples:
-    return Samples(taker, P, wall, no_counts(), gate)
+    return Samples(sink, P, wall, make_counts(), gate)
 
 
-def unscaled(image: np.ndarray, bgr: bool) -> np.ndarray:
+def keep(image: np.ndarray, bgr: bool) -> np.ndarray:
     return image
 
 
-def until(true: Callable[[], object]) -> None:
+def wait_until(true: Callable[[], object]) -> None:
     until_s = time.monotonic() + IN_TIME_S
     while not true():
         assert time.monotonic() < until_s, "not in time"
@@ -153,23 +160,26 @@ def until(true: Callable[[], object]) -> None:
 )
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_source_that_fails_is_opened_again(
-    error: Exception, taker: Taker, start: Callable[..., Capture], caplog: pytest.LogCaptureFixture
+    error: Exception,
+    sink: RecordingSink,
+    start: Callable[..., Capture],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     opened = 0
 
-    def opens() -> Failing:
+    def open_camera() -> Failing:
         nonlocal opened
         opened += 1
         if opened % 2:
             raise error
         return Failing(error)
 
-    where = samples(taker)
+    samples = make_samples(sink)
     with caplog.at_level(logging.INFO):
-        capture = start(stored(opens, where), where.counts)
-        until(lambda: opened > 6)
+        capture = start(make_stored_work(open_camera, samples), samples.counts)
+        wait_until(lambda: opened > 6)
         capture.close()
-    ticks = [frame.sample for frame in taker.frames]
+    ticks = [frame.sample for frame in sink.frames]
     assert len(ticks) == 6
     assert ticks == sorted(set(ticks))  # no tick twice
     assert caplog.text.count("trying again") in (6, 7)  # never silently
@@ -178,53 +188,53 @@ def test_a_source_that_fails_is_opened_again(
     assert capture.counts["frames"] == 6
     assert capture.counts["camera_failures"] in (6, 7)
     assert capture.counts["camera_reopened"] == 2
-    assert capture.gauges()["camera_up"] == 0
+    assert capture.read_gauges()["camera_up"] == 0
 
 
-def test_a_source_at_hand_is_attached_and_counted(
-    taker: Taker, start: Callable[..., Capture]
+def test_a_preloaded_source_is_attached_and_counted(
+    sink: RecordingSink, start: Callable[..., Capture]
 ) -> None:
-    class AtHand(Failing):
-        at_hand = True
+    class Preloaded(Failing):
+        preloaded = True
 
-    where = samples(taker)
-    capture = start(stored(lambda: AtHand(ValueError("")), where), where.counts)
-    assert capture.gauges()["camera_up"] == 0
-    until(lambda: taker.attached)
-    taker.attached[0].take()
+    samples = make_samples(sink)
+    capture = start(make_stored_work(lambda: Preloaded(ValueError("")), samples), samples.counts)
+    assert capture.read_gauges()["camera_up"] == 0
+    wait_until(lambda: sink.attached)
+    sink.attached[0].take()
     assert capture.counts["frames"] == 1
-    assert capture.gauges()["camera_up"] == 1
-    assert taker.frames == []
+    assert capture.read_gauges()["camera_up"] == 1
+    assert sink.frames == []
 
 
 def test_a_camera_that_gives_frames_is_up(
-    world: World, taker: Taker, start: Callable[..., Capture]
+    world: World, sink: RecordingSink, start: Callable[..., Capture]
 ) -> None:
     enough = threading.Event()
 
     def wait(count: int) -> None:
-        enough.wait(IN_TIME_S if len(taker.frames) > 20 else 0)
+        enough.wait(IN_TIME_S if len(sink.frames) > 20 else 0)
         world.advance(P / 4)
 
     camera = Camera(world, wait)
-    where = samples(taker, wall=world.wall)
+    samples = make_samples(sink, wall=world.wall)
     capture = start(
-        live(lambda: camera, unscaled, where),
-        where.counts,
+        make_live_work(lambda: camera, keep, samples),
+        samples.counts,
         limit_s=LIMIT_S,
         monotonic=world.monotonic,
     )
-    until(lambda: len(taker.frames) > 20)
-    assert capture.gauges()["camera_up"] == 1
-    assert capture.gauges()["frame_age_s"] <= P / 4
+    wait_until(lambda: len(sink.frames) > 20)
+    assert capture.read_gauges()["camera_up"] == 1
+    assert capture.read_gauges()["frame_age_s"] <= P / 4
     world.advance(LIMIT_S / 2)
-    assert capture.gauges()["frame_age_s"] == pytest.approx(LIMIT_S / 2, abs=P / 4)
+    assert capture.read_gauges()["frame_age_s"] == pytest.approx(LIMIT_S / 2, abs=P / 4)
     enough.set()
     capture.close()
     assert camera.closed.is_set()
-    ticks = [frame.sample for frame in taker.frames]
+    ticks = [frame.sample for frame in sink.frames]
     assert ticks == sorted(set(ticks))
-    for frame in taker.frames:
+    for frame in sink.frames:
         assert abs(frame.captured_at_s - frame.sample * P) <= P / 2 + 1e-4
     counts = capture.counts
     assert camera.count - counts["frames"] in (0, 1)  # what comes while it closes is not counted
@@ -236,11 +246,11 @@ def test_a_camera_that_gives_frames_is_up(
 def test_a_camera_that_hangs_is_abandoned(
     hangs_at: int,
     world: World,
-    taker: Taker,
+    sink: RecordingSink,
     start: Callable[..., Capture],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The second one is opened in its place; what the first one says later is ignored."""
+    """Another one is opened, and later frames of the first are ignored."""
     wake = threading.Event()
 
     def hang(count: int) -> None:
@@ -251,21 +261,21 @@ def test_a_camera_that_hangs_is_abandoned(
     cameras = [Camera(world, hang), Camera(world, lambda count: time.sleep(0.001))]
     opened: list[Camera] = []
 
-    def opens() -> Camera:
+    def open_camera() -> Camera:
         opened.append(cameras[len(opened)])
         return opened[-1]
 
-    where = samples(taker, wall=world.wall)
+    samples = make_samples(sink, wall=world.wall)
     with caplog.at_level(logging.INFO):
         capture = start(
-            live(opens, unscaled, where),
-            where.counts,
+            make_live_work(open_camera, keep, samples),
+            samples.counts,
             limit_s=LIMIT_S,
             monotonic=world.monotonic,
         )
-        until(lambda: len(opened) == 2 and cameras[1].count > 5)
+        wait_until(lambda: len(opened) == 2 and cameras[1].count > 5)
     assert ("no frame for 0.05 s" if hangs_at else "no answer") in caplog.text
-    assert capture.gauges()["camera_up"] == 1
+    assert capture.read_gauges()["camera_up"] == 1
     assert capture.counts["camera_reopened"] == (1 if hangs_at else 0)
     assert not cameras[0].closed.is_set()
     wake.set()
@@ -276,16 +286,16 @@ def test_a_camera_that_hangs_is_abandoned(
 
 def test_a_camera_that_hangs_in_opening(
     world: World,
-    taker: Taker,
+    sink: RecordingSink,
     start: Callable[..., Capture],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """No more than so many threads are left hanging, and closing waits for none of them."""
+    """At most MOST_HUNG threads hang, and closing does not wait for them."""
     monkeypatch.setattr(module, "CLOSE_S", 0.01)
     wakes = [threading.Event() for _ in range(module.MOST_HUNG + 1)]
     started_s, opened, pauses, ended = world.now_s, 0, 0, []
 
-    def opens() -> Camera:
+    def open_camera() -> Camera:
         nonlocal opened
         number, opened = opened, opened + 1
         if number <= module.MOST_HUNG:
@@ -294,11 +304,11 @@ def test_a_camera_that_hangs_in_opening(
         ended.append(number)
         raise LinkError("away")
 
-    where = samples(taker, wall=world.wall)
+    samples = make_samples(sink, wall=world.wall)
     capture = Capture(
         "video:x",
-        live(opens, unscaled, where),
-        where.counts,
+        make_live_work(open_camera, keep, samples),
+        samples.counts,
         limit_s=LIMIT_S,
         monotonic=world.monotonic,
     )
@@ -311,34 +321,36 @@ def test_a_camera_that_hangs_in_opening(
 
     monkeypatch.setattr(capture._stop, "wait", counted)
     capture.start()
-    until(lambda: pauses > module.MOST_HUNG + 10)
+    wait_until(lambda: pauses > module.MOST_HUNG + 10)
     assert opened == module.MOST_HUNG
-    assert capture.gauges() == {"camera_up": 0.0, "frame_age_s": world.now_s - started_s}
+    assert capture.read_gauges() == {"camera_up": 0.0, "frame_age_s": world.now_s - started_s}
     wakes[0].set()
-    until(lambda: opened > module.MOST_HUNG)
+    wait_until(lambda: opened > module.MOST_HUNG)
     capture.close()
     assert ended == [0]  # the others hang still
     for wake in wakes:
         wake.set()
 
 
-def test_the_password_is_not_in_what_a_driver_says(
-    taker: Taker, caplog: pytest.LogCaptureFixture
+def test_the_password_in_a_drivers_message_is_masked(
+    sink: RecordingSink, caplog: pytest.LogCaptureFixture
 ) -> None:
     def work(attempt: Attempt) -> None:
         raise RuntimeError("cannot open rtsp://me:hush@cam/live")
 
-    capture = Capture("rtsp://me:***@cam/live", work, no_counts(), secret="rtsp://me:hush@cam/live")
+    capture = Capture(
+        "rtsp://me:***@cam/live", work, make_counts(), secret="rtsp://me:hush@cam/live"
+    )
     with caplog.at_level(logging.INFO):
         capture.start()
-        until(lambda: "cannot open" in caplog.text)
+        wait_until(lambda: "cannot open" in caplog.text)
         capture.close()
     assert "hush" not in caplog.text
     assert "cannot open rtsp://me:***@cam/live" in caplog.text
 
 
-def test_back_off_grows_with_jitter_and_starts_anew(
-    taker: Taker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_back_off_grows_with_jitter(
+    sink: RecordingSink, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(module, "REOPEN_S", (1.0, 30.0))
     works = iter([False] * 8 + [True, False])
@@ -349,11 +361,11 @@ def test_back_off_grows_with_jitter_and_starts_anew(
         if next(works, None) is None:
             capture._stop.set()
             ended.set()
-        elif taker.frames:
-            attempt.frame(time.monotonic())
+        elif sink.frames:
+            attempt.report_frame(time.monotonic())
         raise LinkError("away")
 
-    capture = Capture("video:x", work, no_counts())
+    capture = Capture("video:x", work, make_counts())
     monkeypatch.setattr(capture._stop, "wait", waited.append)  # virtual: it takes no time
     capture.start()
     assert ended.wait(IN_TIME_S)
@@ -363,16 +375,16 @@ def test_back_off_grows_with_jitter_and_starts_anew(
     assert len({pause_s / min(2.0**i, 30.0) for i, pause_s in enumerate(waited[:8])}) == 8
 
 
-def test_the_gate_holds_back_and_counts(
-    world: World, taker: Taker, start: Callable[..., Capture]
+def test_the_gate_withholds_frames_and_counts_them(
+    world: World, sink: RecordingSink, start: Callable[..., Capture]
 ) -> None:
     camera = Camera(world, lambda count: world.advance(P))
-    where = samples(taker, MotionGate(0.01, hold_s=0.0), world.wall)
+    samples = make_samples(sink, MotionGate(0.01, hold_s=0.0), world.wall)
     capture = start(
-        live(lambda: camera, unscaled, where),
-        where.counts,
+        make_live_work(lambda: camera, keep, samples),
+        samples.counts,
         limit_s=LIMIT_S,
         monotonic=world.monotonic,
     )
-    until(lambda: capture.counts["frames_gated"] > 10)
-    assert len(taker.frames) == 1  # the first
+    wait_until(lambda: capture.counts["frames_gated"] > 10)
+    assert len(sink.frames) == 1  # the first

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddnn.errors import LocalProtocolError, RemoteProtocolError
-from ddnn.protocol.codec import decode, encode, publish_bytes
+from ddnn.protocol.codec import decode, decode_arrived, encode, publish_bytes
 from ddnn.protocol.messages import (
     MAX_COUNT,
     MAX_ELEMENTS,
@@ -69,6 +69,15 @@ def test_what_is_encoded_is_decoded(kind: Kind, data: st.DataObject) -> None:
 @KINDS
 def test_samples_come_back_equal(kind: Kind) -> None:
     assert decode(kind, encode(SAMPLES[kind])) == SAMPLES[kind]
+
+
+@KINDS
+def test_what_arrived_is_decoded_by_its_topic(kind: Kind) -> None:
+    topic = Topic("home", kind, "n1" if kind.value.per_node else "")
+    assert decode_arrived(str(topic), encode(SAMPLES[kind])) == (topic, SAMPLES[kind])
+    for text, payload in (("elsewhere", encode(SAMPLES[kind])), (str(topic), b"")):
+        with pytest.raises(RemoteProtocolError):
+            decode_arrived(text, payload)
 
 
 def test_the_control_plane_is_json_and_the_data_plane_is_not() -> None:

@@ -1,4 +1,4 @@
-"""What Home Assistant is told: valid in its format, on our topics, whatever classes are called."""
+"""Discovery messages are valid in Home Assistant's format, whatever the classes are called."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ddnn.errors import ConfigError
 from ddnn.protocol.codec import encode
-from ddnn.protocol.home_assistant import MAX_STATE_CHARS, discovery, require_prefix
+from ddnn.protocol.home_assistant import MAX_STATE_CHARS, make_discovery, require_prefix
 from ddnn.protocol.messages import Stats, Status
 from ddnn.protocol.topics import Kind, Topic
 from tests.unit.protocol.messages_made import answer
@@ -34,7 +34,7 @@ HOSTILE = [
 ]
 
 
-def told(**changes: Any) -> dict[str, dict[str, Any]]:
+def make_payloads(**changes: Any) -> dict[str, dict[str, Any]]:
     """Discovery payloads by topic, as they are read from the wire."""
     given: dict[str, Any] = {
         "model": "scenes-e",
@@ -44,7 +44,7 @@ def told(**changes: Any) -> dict[str, dict[str, Any]]:
         "version": "1.2.3",
         **changes,
     }
-    messages = discovery("homeassistant", "home", **given)
+    messages = make_discovery("homeassistant", "home", **given)
     read = {topic: json.loads(msgspec.json.encode(payload)) for topic, payload in messages}
     assert len(read) == len(messages)
     return read
@@ -61,7 +61,7 @@ def template(payloads: dict[str, dict[str, Any]], entity: str) -> str:
 
 
 def test_every_entity_is_of_one_device_and_unique() -> None:
-    payloads = told()
+    payloads = make_payloads()
     assert set(payloads) == {
         *(
             f"homeassistant/sensor/ddnn-home/{name}/config"
@@ -84,7 +84,7 @@ def test_every_entity_is_of_one_device_and_unique() -> None:
         }
     ids = [payload["unique_id"] for payload in payloads.values()]
     assert len(set(ids)) == len(ids)
-    other = discovery(
+    other = make_discovery(
         "homeassistant",
         "shop",
         model="m",
@@ -98,20 +98,20 @@ def test_every_entity_is_of_one_device_and_unique() -> None:
 
 @pytest.mark.parametrize("label", range(len(HOSTILE)))
 def test_a_class_is_shown_by_its_name_whatever_it_is(label: int) -> None:
-    shown = render(template(told(classes=HOSTILE), "label"), encode(answer(label=label)))
+    shown = render(template(make_payloads(classes=HOSTILE), "label"), encode(answer(label=label)))
     assert shown == HOSTILE[label].strip()
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=2, max_size=4))
 def test_any_name_stays_a_name(classes: list[str]) -> None:
-    shown = template(told(classes=classes), "label")
+    shown = template(make_payloads(classes=classes), "label")
     for label, name in enumerate(classes):
         assert render(shown, encode(answer(label=label))) == name[:MAX_STATE_CHARS].strip()
 
 
 @pytest.mark.parametrize("label", [-1, 2, 65535])
 def test_a_class_that_the_bundle_does_not_know_is_a_number(label: int) -> None:
-    assert render(template(told(), "label"), encode(answer(label=label))) == str(label)
+    assert render(template(make_payloads(), "label"), encode(answer(label=label))) == str(label)
 
 
 @pytest.mark.parametrize(
@@ -121,14 +121,14 @@ def test_the_confidence_is_the_greatest_probability(
     probabilities: list[float], expected: str
 ) -> None:
     payload = encode(answer(probabilities=probabilities))
-    assert render(template(told(), "confidence"), payload) == expected
+    assert render(template(make_payloads(), "confidence"), payload) == expected
 
 
 @pytest.mark.parametrize(
     ("state", "shown"), [("online", "online"), ("stopped", "offline"), ("lost", "offline")]
 )
 def test_presence_is_what_the_retained_status_says(state: Any, shown: str) -> None:
-    payloads = told()
+    payloads = make_payloads()
     for node in ("edge", "edge2", "cam1"):
         entity = payloads[f"homeassistant/binary_sensor/ddnn-home/node-{node}/config"]
         assert entity["state_topic"] == str(Topic("home", Kind.STATUS, node))
@@ -140,7 +140,7 @@ def test_presence_is_what_the_retained_status_says(state: Any, shown: str) -> No
 
 
 def test_answers_are_available_while_anybody_answers() -> None:
-    label = told()["homeassistant/sensor/ddnn-home/label/config"]
+    label = make_payloads()["homeassistant/sensor/ddnn-home/label/config"]
     assert label["availability_mode"] == "any"
     assert [entry["topic"] for entry in label["availability"]] == [
         str(Topic("home", Kind.STATUS, node)) for node in ("edge", "cam1")
@@ -153,7 +153,7 @@ def test_answers_are_available_while_anybody_answers() -> None:
 )
 def test_the_lead_edge_says_whether_a_cloud_is_there(gauges: Any, shown: str) -> None:
     """Whatever clouds are called and however many there are; without the edge nobody knows."""
-    entity = told()["homeassistant/binary_sensor/ddnn-home/cloud/config"]
+    entity = make_payloads()["homeassistant/binary_sensor/ddnn-home/cloud/config"]
     assert entity["state_topic"] == str(Topic("home", Kind.STATS, "edge"))
     assert render(entity["value_template"], encode(Stats("edge", 1.0, gauges=gauges))) == shown
     (available,) = entity["availability"]

@@ -20,10 +20,10 @@ from ddnn.coding.layers import Linear, split_layer
 from ddnn.core.files import BundleFile
 from ddnn.errors import ConfigError, SectionError
 from ddnn.runtime.bundle import file_entry
-from ddnn.training.cut import cut, cuttable
+from ddnn.training.cut import cut, find_cuttable
 from ddnn.training.deployment import golden, write_sections
-from ddnn.training.export import convolution_to_litert, to_litert
-from tests.unit.training.test_cut import SMALL, edge, randomized
+from ddnn.training.export import convolution_to_litert, section_to_litert
+from tests.unit.training.test_cut import SMALL, make_edge, randomize
 
 
 def loaded(path: Path, entries: dict[str, BundleFile]) -> dict[str, Any]:
@@ -42,20 +42,20 @@ def passing() -> Any:
     maps = layers.Conv2D(3, 3, padding="same", activation="relu", name="conv")(fused)
     maps = layers.Add()([maps, fused])
     scores = layers.Dense(3, name="scores")(layers.Flatten()(maps))
-    return randomized(keras.Model(fused, [scores, layers.ReLU()(fused)]))
+    return randomize(keras.Model(fused, [scores, layers.ReLU()(fused)]))
 
 
 def narrow_edge() -> Any:
-    return edge(msgspec.structs.replace(SMALL, edge_channels=(6,), edge_dense=(24,)))
+    return make_edge(msgspec.structs.replace(SMALL, edge_channels=(6,), edge_dense=(24,)))
 
 
 @pytest.mark.parametrize("make", [narrow_edge, passing], ids=["edge", "skip connections"])
 def test_any_s_shards_may_be_missing(make, tmp_path: Path) -> None:
     """For each layer: head, shards and tail as files, decoded from every set of n - s shards."""
     model, n, s = make(), 5, 2
-    (tmp_path / "whole.tflite").write_bytes(to_litert(model, "edge"))
+    (tmp_path / "whole.tflite").write_bytes(section_to_litert(model, "edge"))
     whole = LiteRtSection(tmp_path / "whole.tflite")
-    for layer in cuttable(model):
+    for layer in find_cuttable(model):
         parts = cut(model, layer.name)
         split = split_layer(parts.layer, n, s, code=Code.mds(n, s, seed=1))
         out = tmp_path / layer.name
@@ -84,10 +84,10 @@ def test_any_s_shards_may_be_missing(make, tmp_path: Path) -> None:
 
 
 def test_head_layer_and_tail_files_equal_the_section_closely(tmp_path: Path) -> None:
-    model = edge()
-    (tmp_path / "whole.tflite").write_bytes(to_litert(model, "edge"))
+    model = make_edge()
+    (tmp_path / "whole.tflite").write_bytes(section_to_litert(model, "edge"))
     whole = LiteRtSection(tmp_path / "whole.tflite")
-    for layer in cuttable(model):
+    for layer in find_cuttable(model):
         parts = cut(model, layer.name)
         split = split_layer(parts.layer, 1, 0)
         entries = write_sections(model, layer.name, split.shards, tmp_path, write_matrix)
@@ -101,7 +101,7 @@ def test_head_layer_and_tail_files_equal_the_section_closely(tmp_path: Path) -> 
 
 
 def test_golden_vectors_are_what_every_section_computes(tmp_path: Path) -> None:
-    model = edge()
+    model = make_edge()
     split = split_layer(cut(model, "conv2").layer, 3, 1)
     entries = write_sections(model, "conv2", split.shards, tmp_path, write_matrix)
     sections = loaded(tmp_path, entries)
@@ -129,7 +129,7 @@ def test_golden_vectors_are_what_every_section_computes(tmp_path: Path) -> None:
 
 
 def test_a_section_that_is_not_the_models_has_no_golden_vectors(tmp_path: Path) -> None:
-    model = edge()
+    model = make_edge()
     shards = split_layer(cut(model, "dense1").layer, 2, 1).shards
     sections = loaded(tmp_path, write_sections(model, "dense1", shards, tmp_path, write_matrix))
     kernel = model.get_layer("scores").kernel
@@ -150,7 +150,7 @@ def test_a_convolution_in_a_file_is_the_keras_layer(
 ) -> None:
     layer = layers.Conv2D(4, (3, 2), strides, padding, dilation_rate=dilation, use_bias=bias)
     layer.build((None, 9, 8, 3))
-    randomized(layer)
+    randomize(layer)
     file = tmp_path / "shard0.tflite"
     file.write_bytes(convolution_to_litert(Linear.of(layer), (9, 8, 3)))
     section = LiteRtSection(file)
@@ -161,7 +161,7 @@ def test_a_convolution_in_a_file_is_the_keras_layer(
 
 def test_zeros_of_a_pruned_layer_stay_zeros_in_its_files(tmp_path: Path) -> None:
     """Dense shards of an uncoded split have exactly the layer's zeros."""
-    model = edge(SMALL)
+    model = make_edge(SMALL)
     kernel = model.get_layer("dense1").kernel
     pruned = np.asarray(kernel).copy()
     pruned[np.random.default_rng(1).random(pruned.shape) < 0.9] = 0

@@ -1,4 +1,4 @@
-"""Checks run in order; one that hangs, or breaks, takes none of the others with it."""
+"""Checks run in order; one that hangs or raises does not keep the others from running."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import threading
 
 import pytest
 
-from ddnn.cli.examination import Check, Finding, examine, failed, ok, parted, skipped, warning
+from ddnn.cli.doctor.check import Check, Finding, run_checks, split_remedy
 from ddnn.errors import LinkError, SectionError
 
 
 def outcomes(*checks: Check) -> dict[str, Finding]:
-    return {name: finding for name, finding, _ in examine(checks)}
+    return {name: finding for name, finding, _ in run_checks(checks)}
 
 
 def raising(error: Exception) -> Check:
@@ -32,13 +32,13 @@ def test_what_needs_a_failed_check_is_not_run() -> None:
         return Check(name, run, needs)
 
     found = outcomes(
-        check("a", warning("slow", "wait")),
-        check("b", failed("no", "mend it"), "a"),
-        check("c", ok("yes"), "b"),
-        check("d", ok("yes"), "c"),
-        check("e", ok("yes"), "a"),
+        check("a", Finding.warning("slow", "wait")),
+        check("b", Finding.failed("no", "mend it"), "a"),
+        check("c", Finding.ok("yes"), "b"),
+        check("d", Finding.ok("yes"), "c"),
+        check("e", Finding.ok("yes"), "a"),
     )
-    assert ran == ["a", "b", "e"]  # a warning stops nobody
+    assert ran == ["a", "b", "e"]  # a warning skips no check
     assert [found[name].outcome for name in "abcde"] == [
         "warning",
         "failed",
@@ -46,13 +46,13 @@ def test_what_needs_a_failed_check_is_not_run() -> None:
         "skipped",
         "ok",
     ]
-    assert "without b" in found["d"].says  # the cause, not the link between
+    assert "without b" in found["d"].message  # the cause, not the check between
 
 
-def test_what_was_skipped_is_no_ground_to_go_on() -> None:
+def test_a_check_that_needs_a_skipped_one_is_skipped() -> None:
     found = outcomes(
-        Check("a", lambda: skipped("nothing to see", "name it")),
-        Check("b", lambda: ok("never asked"), ("a",)),
+        Check("a", lambda: Finding.skipped("nothing to see", "name it")),
+        Check("b", lambda: Finding.ok("never asked"), ("a",)),
     )
     assert found["b"].outcome == "skipped"
     assert (found["a"].exit_code, found["b"].exit_code) == (0, 0)
@@ -63,10 +63,10 @@ def test_an_error_is_its_sentence_its_remedy_and_its_exit_code() -> None:
     assert found == Finding("failed", "cam1 computes nonsense", "export it again", 7)
 
 
-def test_a_defect_is_told_and_hides_nothing() -> None:
-    found = outcomes(raising(KeyError("x")), Check("next", lambda: ok("yes")))
+def test_a_defect_is_reported_and_hides_nothing() -> None:
+    found = outcomes(raising(KeyError("x")), Check("next", lambda: Finding.ok("yes")))
     assert found["it"].outcome == "failed"
-    assert "KeyError" in found["it"].says
+    assert "KeyError" in found["it"].message
     assert found["it"].exit_code == 1
     assert found["next"].outcome == "ok"
 
@@ -76,10 +76,10 @@ def test_a_check_that_hangs_ends_at_its_deadline() -> None:
 
     def hang() -> Finding:
         held.wait(30)
-        return ok("too late")
+        return Finding.ok("too late")
 
     hanging = Check("it", hang, deadline_s=0.05, exit_code=LinkError.exit_code)
-    ((_, found, took_s),) = examine([hanging])
+    ((_, found, took_s),) = run_checks([hanging])
     held.set()
     assert (found.outcome, found.exit_code) == ("failed", 8)
     assert took_s < 5
@@ -97,4 +97,4 @@ def test_a_check_that_hangs_ends_at_its_deadline() -> None:
 def test_the_remedy_stands_behind_the_last_semicolon(
     message: str, expected: tuple[str, str]
 ) -> None:
-    assert parted(message) == expected
+    assert split_remedy(message) == expected

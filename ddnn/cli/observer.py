@@ -1,0 +1,74 @@
+"""An observer: a command that looks at a site with the settings and the rights of a node."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import msgspec
+
+from ddnn.adapters.command import read_config, schema_options
+from ddnn.adapters.mqtt import MqttTransport
+from ddnn.protocol.topics import probe
+from ddnn.runtime.settings import NodeSettings
+from ddnn.runtime.transport import LinkEvent
+
+UNNAMED_NODE = "nobody"
+SITE_KEYS = (
+    "site",
+    "broker_host",
+    "broker_port",
+    "broker_user",
+    "broker_password_file",
+    "mqtt",
+    "config",
+)
+MAX_PRINTED_CHARS = 24
+
+
+class ObserverSettings(NodeSettings, frozen=True, kw_only=True):
+    """The keys that the nodes of every app have; node and bundle may be left out."""
+
+    node: Annotated[str, msgspec.Meta(description="Id of the node, as in the bundle.")] = (
+        UNNAMED_NODE
+    )
+    bundle: Annotated[str, msgspec.Meta(description="Directory of the bundle it runs.")] = ""
+
+    def _check_site(self) -> None:
+        """A cloud node's site may be every site."""
+
+    @property
+    def broker(self) -> str:
+        """host:port"""
+        return f"{self.broker_host}:{self.broker_port}"
+
+
+def read_observer_settings(flags: Mapping[str, Any], file: str | Path | None) -> ObserverSettings:
+    """The settings from flags, environment and file; raises the ConfigError of the node's app."""
+    given = {key: value for key, value in flags.items() if value is not None}
+    return read_config(ObserverSettings, given, os.environ, file, others=True)
+
+
+def list_site_options() -> list[click.Parameter]:
+    """The options of a command that needs a site and its broker only."""
+    return [option for option in schema_options(ObserverSettings) if option.name in SITE_KEYS]
+
+
+def start_observer(
+    settings: ObserverSettings, sink: Callable[[LinkEvent], None], version: str | None = None
+) -> MqttTransport:
+    """Connect with the node's rights under another client id: a node that runs keeps its own
+    connection. The Last Will goes to a topic to which no machine subscribes."""
+    name = f"observer-{secrets.token_hex(4)}"
+    transport = MqttTransport.of(settings, name, version or "")
+    transport.start(sink, lambda session: (probe(settings.site, settings.node, name), b""))
+    return transport
+
+
+def make_printable(text: str) -> str:
+    """A peer's text for a terminal: shortened, and without control sequences."""
+    return "".join(c if c.isprintable() else "?" for c in text[:MAX_PRINTED_CHARS])
