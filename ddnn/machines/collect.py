@@ -186,7 +186,7 @@ class Collector(Generic[Key, Value]):
 
     def remove_parts(self, senders: Collection[str]) -> None:
         """Forget what these senders gave to open jobs. Call `withdraw` for them next."""
-        for _, job in self._jobs.items():
+        for job in self._jobs.values():
             for part in [part for part, sender in job.senders.items() if sender in senders]:
                 del job.parts[part]
                 job.awaited.add(job.senders.pop(part))
@@ -236,7 +236,7 @@ class Collector(Generic[Key, Value]):
 
     def awaited(self) -> set[str]:
         """All senders that some open job waits for."""
-        return {sender for _, job in self._jobs.items() for sender in job.awaited}
+        return {sender for job in self._jobs.values() for sender in job.awaited}
 
     # --------------------------------------------------------------------- phases
 

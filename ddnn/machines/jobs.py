@@ -38,6 +38,10 @@ class Jobs(Generic[Key, Job]):
         """The open jobs, oldest first; a copy, so that the caller may close them."""
         return list(self._open.items())
 
+    def values(self) -> list[Job]:
+        """The open jobs, oldest first; a copy, so that the caller may close them."""
+        return list(self._open.values())
+
     def opened_s(self, key: Key) -> float | None:
         """When the job was opened, open or closed; None where it is unknown."""
         return self._opened_s.get(key, self._closed.get(key))

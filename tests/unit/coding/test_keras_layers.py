@@ -120,7 +120,8 @@ def test_a_layer_without_weights_is_refused() -> None:
 
 def test_a_quantized_layer_is_refused() -> None:
     model = keras.Sequential([keras.Input((8,)), layers.Dense(4)])
-    model.quantize("int8")
+    with pytest.warns(UserWarning, match="InputLayer does not have a `quantize`"):
+        model.quantize("int8")
     with pytest.raises(ConfigError, match="quantized"):
         Linear.of(model.layers[0])
 

@@ -6,26 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from exit_builders import (
-    BUNDLE,
-    DEVICE_FEATURES,
-    EDGE_FEATURES,
-    EPOCH_S,
-    SITE,
-    SURE,
-    TIMING,
-    UNSURE,
-    answers_in,
-    at,
-    bits,
-    escalate,
-    features_from,
-    manifest_of,
-    presence,
-    published,
-    scores_from,
-    vector,
-)
 
 from ddnn.exits.cost import communication_bytes
 from ddnn.exits.edge_node import EdgeNode
@@ -45,6 +25,26 @@ from ddnn.protocol.machine import (
 )
 from ddnn.protocol.messages import MAX_COUNT, Status, Tensor
 from ddnn.protocol.topics import Kind, Topic
+from tests.unit.exits.exit_builders import (
+    BUNDLE,
+    DEVICE_FEATURES,
+    EDGE_FEATURES,
+    EPOCH_S,
+    SITE,
+    SURE,
+    TIMING,
+    UNSURE,
+    answers_in,
+    at,
+    bits,
+    escalate,
+    features_from,
+    manifest_of,
+    presence,
+    published,
+    scores_from,
+    vector,
+)
 
 ALL = 0b111
 

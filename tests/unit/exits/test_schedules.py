@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from exit_builders import (
+from tests.unit.exits.exit_builders import (
     BUNDLE,
     EPOCH_S,
     IMAGE,

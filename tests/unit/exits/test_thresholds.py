@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from exit_builders import (
+
+from ddnn.errors import ConfigError
+from ddnn.exits.entropy import softmax
+from ddnn.exits.manifest import Manifest, SweepRow
+from ddnn.protocol.machine import Received, Tick
+from ddnn.protocol.messages import Thresholds, TimeReply, TimeRequest
+from ddnn.protocol.topics import Kind, Topic
+from tests.unit.exits.exit_builders import (
     BUNDLE,
     EPOCH_S,
     SITE,
@@ -14,14 +21,7 @@ from exit_builders import (
     manifest_of,
     published,
 )
-from test_edge_node import ALL, Driven
-
-from ddnn.errors import ConfigError
-from ddnn.exits.entropy import softmax
-from ddnn.exits.manifest import Manifest, SweepRow
-from ddnn.protocol.machine import Received, Tick
-from ddnn.protocol.messages import Thresholds, TimeReply, TimeRequest
-from ddnn.protocol.topics import Kind, Topic
+from tests.unit.exits.test_edge_node import ALL, Driven
 
 COMMAND = Topic(SITE, Kind.THRESHOLDS, "edge")
 ACCURACY = {

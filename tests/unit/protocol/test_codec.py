@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from messages_made import SAMPLES, STRATEGIES, answer
 
 from ddnn.core.plan import MAX_ARRAYS
 from ddnn.errors import LocalProtocolError, RemoteProtocolError
@@ -29,6 +28,7 @@ from ddnn.protocol.messages import (
     add_traffic,
 )
 from ddnn.protocol.topics import Kind, Topic
+from tests.unit.protocol.messages_made import SAMPLES, STRATEGIES, answer
 
 KINDS = pytest.mark.parametrize("kind", list(Kind), ids=lambda kind: kind.name)
 MSGPACK = (
