@@ -233,7 +233,7 @@ def main() -> None:
         for rate in arguments.rates.split(",")
     ]
     report["device"] = measure_device(config)
-    report |= measure_site_cpu(ROOT, seconds=arguments.seconds, bundle=config.bundle)
+    report |= measure_site_cpu(ROOT, bundle=config.bundle)
     print_report(report, as_json=arguments.json)
 
 

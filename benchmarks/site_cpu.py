@@ -35,7 +35,7 @@ from ddnn.errors import DdnnError
 ROLES = ("edge", "device", "cloud", "dashboard", "broker")
 DEVICES = 6
 START_S = 600.0  # a bundle is trained where there is none yet
-SETTLE_S = 5.0  # from the start of the last process, so that start-up is not counted
+SETTLE_S = 8.0  # from the start of the last process, so that start-up is not counted
 END_S = 60.0
 POLL_S = 0.1
 TERMINATE_S = 10.0

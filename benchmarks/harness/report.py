@@ -28,8 +28,11 @@ def make_parser(description: str | None, seed: str = "of data and training") -> 
 
     seed: what --seed fixes, for its help
     """
+    main = sys.modules["__main__"].__spec__
     parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=f"python -m {main.name.removesuffix('.__main__')}" if main else None,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--seed", type=int, default=0, help=f"{seed} [0]")
     parser.add_argument("--json", action="store_true", help="print one JSON object on one line")
