@@ -107,7 +107,7 @@ class World:
             wall_offset_s=EPOCH_S - Simulation.WALL_S,
         )
 
-    def sometimes_failing(self, section: Section) -> Section:
+    def sometimes_failing(self, section: Section) -> Any:
         def run(inputs: Any) -> Any:
             if self.random.random() < 0.2 * self.trouble:
                 raise SectionError("failed")
