@@ -32,8 +32,8 @@ from benchmarks.bare import connect
 from benchmarks.hierarchy import NEVER, variant
 from ddnn.adapters.broker import free_port
 from ddnn.adapters.litert import LiteRtSection
-from ddnn.exits.exit_node import votes
 from ddnn.exits.inference import infer, run_devices
+from ddnn.exits.sample import make_votes
 from ddnn.local_site.bundles import prepare_site
 from ddnn.local_site.site import Site, SiteConfig
 from ddnn.local_site.watcher import SITE
@@ -174,7 +174,7 @@ def compare(
     for answer in answers:
         frame = images[answer.sample % len(images)]
         own = run_devices(bundle.manifest, bundle.sections, frame)[view].scores
-        label, probability = votes({node: own})[node]
+        label, probability = make_votes({node: own})[node]
         expected = infer(bundle.manifest, bundle.sections, frame)
         if answer.quality != "full" or node not in answer.votes:
             wrong.append(f"sample {answer.sample}: {answer.quality}, votes of {[*answer.votes]}")

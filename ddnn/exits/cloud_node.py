@@ -1,10 +1,11 @@
-"""The cloud: it has every answer stored, and runs the deepest section."""
+"""The cloud node: it stores the answers of its sites and runs the deepest section."""
 
 from __future__ import annotations
 
 from ddnn.core.ids import is_id
 from ddnn.exits.fusion_node import FusionNode
 from ddnn.exits.manifest import Manifest
+from ddnn.exits.tiers import CloudTier
 from ddnn.exits.timing import Timing
 from ddnn.machines.composite import CompositeMachine
 from ddnn.protocol.machine import (
@@ -62,7 +63,7 @@ class StoreNode:
         return [Save([(site, answer) for answer in good])] if good else []
 
     def _confirm(self, event: Saved) -> list[Effect]:
-        """Tell each node which of its answers it may forget."""
+        """Report to each node which of its answers are stored, so that it forgets them."""
         by_node: dict[tuple[str, str], list[int]] = {}
         for site, answer in event.answers:
             by_node.setdefault((site, answer.node), []).append(answer.sample)
@@ -85,5 +86,5 @@ class CloudNode(CompositeMachine):
         timing: Timing,
         share: str = "",
     ) -> None:
-        self.fusion = FusionNode(site, node, bundle, manifest, timing, cloud=True, share=share)
+        self.fusion = FusionNode(site, node, bundle, manifest, timing, CloudTier(manifest, share))
         super().__init__(self.fusion, StoreNode(site, share))

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from ddnn.exits.exit_node import ExitNode
 from ddnn.exits.fusion_node import FusionNode
 from ddnn.exits.manifest import Manifest
+from ddnn.exits.tiers import EdgeTier
 from ddnn.exits.timing import Timing
 from ddnn.machines.composite import CompositeMachine
 from ddnn.machines.outbox import Outbox
@@ -16,7 +17,7 @@ from ddnn.protocol.topics import Kind
 
 
 class EdgeNode(CompositeMachine):
-    """One machine of up to three; what they tell each other does not leave the process."""
+    """One machine of up to three; what they send each other does not leave the process."""
 
     def __init__(
         self,
@@ -29,7 +30,7 @@ class EdgeNode(CompositeMachine):
     ) -> None:
         self.node = node
         self.outbox = Outbox(site, node, pending)
-        self.fusion = FusionNode(site, node, bundle, manifest, timing, cloud=False)
+        self.fusion = FusionNode(site, node, bundle, manifest, timing, EdgeTier(manifest, node))
         self.exits = (
             ExitNode(site, node, bundle, manifest, timing, self.outbox)
             if node == manifest.hierarchy.lead

@@ -1,22 +1,36 @@
-"""A tier's machine, the same for an edge and for the cloud: gather features, fuse, run, report.
+"""The machine of an edge or of the cloud: collect features, fuse them, run a section, report.
 
-    children's features -> all live ones, or the window -> section -> scores up or down,
-                                                              features kept for the next tier
-Without a section of its own (configurations a to c) the edge hands the features on as they are.
+    state       signal     next
+    COLLECTED   RUN        RUNNING     the section computes on the fused features
+    COLLECTED   PASS_ON    CLOSED      there is no section: the features go up as they are
+    RUNNING     KEEP       KEPT        scores are sent; the features wait for the next tier to ask
+    RUNNING     CLOSE      CLOSED      scores are sent and nothing more is wanted
+    KEPT        PASS_ON    CLOSED      the next tier asks: the features go up
+    RUNNING     GIVE_UP    CLOSED      the section failed, the time is over, or there are too many
+    KEPT        GIVE_UP    CLOSED      the time is over, or there are too many
+Before that the features are collected until all live children have sent theirs, or the window is
+over (`ddnn.machines.collect`). What differs between edge and cloud stands in `tiers`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ddnn.core.section import Arrays
-from ddnn.exits.manifest import Manifest, cloud_parts, fuse_features
+from ddnn.exits.manifest import Manifest
+from ddnn.exits.tiers import Tier
 from ddnn.exits.timing import Timing
+from ddnn.machines.collect import Collector, Expired, Outcome, Receipt
 from ddnn.machines.jobs import Jobs
 from ddnn.machines.membership import Membership
+from ddnn.machines.states import advance
 from ddnn.protocol.machine import (
     Compute,
     Computed,
@@ -27,12 +41,55 @@ from ddnn.protocol.machine import (
     Publish,
     Received,
 )
-from ddnn.protocol.messages import Escalate, Features, Scores, Status, Tensor, add_traffic
-from ddnn.protocol.topics import Kind, Topic, shared, topic_filter
+from ddnn.protocol.messages import (
+    Escalate,
+    Features,
+    Scores,
+    Status,
+    Tensor,
+    TrafficBytes,
+    add_traffic,
+)
+from ddnn.protocol.topics import Kind, Topic, topic_filter
 
 MAX_SITES = 4096  # whose presence is remembered; the oldest is forgotten beyond it
 
-Key = tuple[str, int]  # site, sample
+
+class State(Enum):
+    """The states of a fusion."""
+
+    COLLECTED = auto()
+    RUNNING = auto()
+    KEPT = auto()
+    CLOSED = auto()
+
+
+class Signal(Enum):
+    """What moves a fusion from one state to the next."""
+
+    RUN = auto()
+    KEEP = auto()
+    PASS_ON = auto()
+    CLOSE = auto()
+    GIVE_UP = auto()
+
+
+TRANSITIONS: Mapping[tuple[State, Signal], State] = {
+    (State.COLLECTED, Signal.RUN): State.RUNNING,
+    (State.COLLECTED, Signal.PASS_ON): State.CLOSED,
+    (State.RUNNING, Signal.KEEP): State.KEPT,
+    (State.RUNNING, Signal.CLOSE): State.CLOSED,
+    (State.KEPT, Signal.PASS_ON): State.CLOSED,
+    (State.RUNNING, Signal.GIVE_UP): State.CLOSED,
+    (State.KEPT, Signal.GIVE_UP): State.CLOSED,
+}
+
+
+class Key(NamedTuple):
+    """The cloud fuses for several sites."""
+
+    site: str
+    sample: int
 
 
 class SectionJob(NamedTuple):
@@ -43,268 +100,212 @@ class SectionJob(NamedTuple):
     sample: int
 
 
-class _Gathering:
-    """One sample's features as they come in."""
+class Part(NamedTuple):
+    """A child's features, and what the devices have sent for them."""
 
-    __slots__ = ("captured_at_s", "features", "label", "mask", "messages", "running", "traffic")
+    message: Features
+    traffic: TrafficBytes
 
-    def __init__(self) -> None:
-        self.messages: dict[str, Features] = {}
-        self.traffic = (0, 0)
-        self.mask = 0
-        self.captured_at_s = 0.0
-        self.label: int | None = None
-        self.running = False
-        self.features: NDArray[Any] | None = None  # the section's, kept for the next tier
+
+@dataclass(slots=True)
+class Fusion:
+    """What the features of one sample say besides themselves."""
+
+    mask: int = 0  # of the devices that contributed
+    captured_at_s: float = 0.0
+    label: int | None = None
+    traffic: TrafficBytes = (0, 0)
+    state: State = State.COLLECTED
+    features: NDArray[Any] | None = None  # the section's; read in state KEPT only
+
+    def move(self, signal: Signal) -> None:
+        self.state = advance(TRANSITIONS, self.state, signal)
+
+    def add(self, part: Part) -> None:
+        """Take what a part says. Of labels that differ the greatest counts, in any order."""
+        message = part.message
+        self.mask |= message.members
+        self.captured_at_s = message.captured_at_s
+        self.traffic = add_traffic(self.traffic, part.traffic)
+        if message.label is not None:
+            self.label = max(message.label, -1 if self.label is None else self.label)
 
 
 class FusionNode:
-    """Gathers from `children`, runs section `section` (or none), for one site or several."""
+    """Fuses the features of a tier's children, for one site or several."""
 
     def __init__(
-        self,
-        site: str,
-        node: str,
-        bundle: str,
-        manifest: Manifest,
-        timing: Timing,
-        *,
-        cloud: bool,
-        share: str = "",
+        self, site: str, node: str, bundle: str, manifest: Manifest, timing: Timing, tier: Tier
     ) -> None:
-        """`share`: the group of cloud nodes that divide the samples among them. With several edges
-        the parts of one sample must meet, so that every node of the group computes all of them."""
-        hierarchy = manifest.hierarchy
         self.site, self.node, self.bundle = site, node, bundle
-        self.manifest, self.timing, self.cloud = manifest, timing, cloud
-        self._share = share if len(hierarchy.edges) == 1 else ""
+        self.manifest, self.timing, self.tier = manifest, timing, tier
         self.counts: dict[str, int] = {}
-        self.has_section = cloud or hierarchy.edge_section
-        self._children = (
-            tuple(group.id for group in hierarchy.edges) if cloud else hierarchy.group(node).devices
-        )
-        self._input = Kind.UPLINK if cloud else Kind.FEATURES
-        # who is worth waiting for, by site (the cloud serves several)
-        self._membership: dict[str, Membership] = {}
-        self._jobs: Jobs[Key, _Gathering] = Jobs()
+        self._membership: dict[str, Membership] = {}  # of the children, by site
+        self._expected = {child: frozenset([child]) for child in tier.children}
+        self._collector: Collector[Key, Part] = Collector()
+        self._running: Jobs[Key, Fusion] = Jobs()
 
     @property
     def gauges(self) -> dict[str, float]:
         return {}
 
-    @property
-    def section(self) -> str:
-        return "cloud" if self.cloud else self.node
-
     def subscriptions(self) -> list[str]:
-        inputs = (
-            [shared(topic_filter(self._input, self.site), self._share)]
-            if self.cloud
-            else [topic_filter(self._input, self.site, child) for child in self._children]
-        )
-        escalate = [] if self.cloud else [topic_filter(Kind.ESCALATE, self.site)]
-        return [*inputs, *escalate, topic_filter(Kind.STATUS, self.site)]
+        return [*self.tier.subscriptions(self.site), topic_filter(Kind.STATUS, self.site)]
 
     def deadline_s(self) -> float | None:
-        return self._jobs.next_due_s()
+        times = (self._collector.next_due_s(), self._running.next_due_s())
+        return min((time_s for time_s in times if time_s is not None), default=None)
 
     def membership(self, site: str) -> Membership:
+        """The children of a site that are worth waiting for."""
         if site not in self._membership:
             if len(self._membership) >= MAX_SITES:
                 del self._membership[next(iter(self._membership))]
-            self._membership[site] = Membership(self._children)
+            self._membership[site] = Membership(self.tier.children)
         return self._membership[site]
 
     def handle(self, event: Event, now: Now) -> list[Effect]:
         effects: list[Effect] = []
         match event:
-            case Received(topic, Features() as message) if topic.kind is self._input:
-                effects = self._gather(topic, message, event.wire_bytes, now)
+            case Received(topic, Features() as message) if topic.kind is self.tier.input:
+                effects = self._take(topic, message, event.wire_bytes, now)
             case Received(topic, Escalate() as escalate):
-                effects = self._escalated(topic.site, escalate, now)
-            case Received(topic, Status() as status) if topic.node in self._children:
+                effects = self._escalate(topic.site, escalate, now)
+            case Received(topic, Status() as status) if topic.node in self.tier.children:
                 if self.membership(topic.site).status(topic.node, status):
-                    effects = self._all_ready(topic.site, now)
-            case Computed(SectionJob(self.section, site, sample), outputs):
-                effects = self._computed((site, sample), outputs)
+                    # Samples that waited only for a child that went need not wait any more.
+                    keys = [key for key in self._collector.open_keys() if key.site == topic.site]
+                    effects = self._conclude(self._collector.review(keys, now.monotonic_s), now)
+            case Computed(SectionJob(self.tier.section, site, sample), outputs):
+                effects = self._finish(Key(site, sample), outputs)
             case Disconnected():
                 self._membership.clear()
-        for key in self._jobs.due(now.monotonic_s):
-            effects += self._window_closed(key, now)
+        effects += self._conclude(self._collector.end_due(now.monotonic_s), now)
+        for key in self._running.due(now.monotonic_s):
+            self._running.close(key).move(Signal.GIVE_UP)
         return effects
 
-    # ------------------------------------------------------------------ gather
+    # ----------------------------------------------------------------- collect
 
-    def _open(self, key: Key, now: Now) -> _Gathering:
-        gathering = _Gathering()
-        due_s = now.monotonic_s + self.timing.window_s
-        if self._jobs.open(key, gathering, now.monotonic_s, due_s) is not None:
-            self._count("evicted")
-        return gathering
-
-    def _gather(self, topic: Topic, message: Features, wire_bytes: int, now: Now) -> list[Effect]:
-        key = (topic.site, message.sample)
-        if topic.node not in self._children or not self._fits(topic.node, message):
+    def _take(self, topic: Topic, message: Features, wire_bytes: int, now: Now) -> list[Effect]:
+        key, child = Key(topic.site, message.sample), topic.node
+        if child not in self.tier.children or not self._is_valid(child, message):
             self._count("features_refused")
             return []
-        opened_s = self._jobs.opened_s(key)
+        opened_s = self._collector.opened_s(key)
         if opened_s is None or now.monotonic_s <= opened_s + self.timing.window_s:
-            self.membership(topic.site).reported(topic.node)
-        gathering = self._jobs.get(key)
-        if gathering is None:
-            if self._jobs.is_closed(key):
-                self._count("features_late")
-                return []
-            gathering = self._open(key, now)
-        if gathering.running or topic.node in gathering.messages:
+            self.membership(key.site).reported(child)
+        if opened_s is None:
+            self._open(key, now)
+        part = Part(message, self.tier.traffic(message, wire_bytes))
+        receipt, outcomes = self._collector.receive(key, child, child, part, now.monotonic_s)
+        if receipt is not Receipt.TAKEN:
             self._count("features_late")
-            return []
-        gathering.messages[topic.node] = message
-        gathering.mask |= message.members
-        gathering.captured_at_s = message.captured_at_s
-        if message.label is not None:
-            gathering.label = max(message.label, -1 if gathering.label is None else gathering.label)
-        traffic = message.traffic
-        if not self.cloud:
-            traffic = (sum(len(part.data) for part in message.parts), wire_bytes)
-        gathering.traffic = add_traffic(gathering.traffic, traffic)
-        return self._run_if_ready(key, gathering, now)
+        return self._conclude(outcomes, now)
 
-    def _fits(self, child: str, message: Features) -> bool:
-        """Whether these features are of our bundle, of this child, and of the right shape."""
-        hierarchy = self.manifest.hierarchy
+    def _is_valid(self, child: str, message: Features) -> bool:
         if message.bundle != self.bundle:
             self._count("wrong_bundle")
             return False
-        if not self.cloud:
-            allowed, members = hierarchy.mask([child]), 1
-            shape = self.manifest.device_features
-        else:
-            allowed = hierarchy.mask(hierarchy.group(child).devices)
-            _, shape = cloud_parts(self.manifest)
-            members = 1 if hierarchy.edge_section else message.members.bit_count()
-        item = "bits" if hierarchy.device_section else "uint8"
-        return (
-            message.members & ~allowed == 0
-            and message.members != 0
-            and len(message.parts) == members
-            and all(part.shape == shape and part.type == item for part in message.parts)
-        )
+        return self.tier.is_valid(child, message)
 
-    def _run_if_ready(self, key: Key, gathering: _Gathering, now: Now) -> list[Effect]:
-        waiting = self.membership(key[0]).live - gathering.messages.keys()
-        if waiting or not gathering.messages or gathering.running:
-            return []
-        return self._run(key, gathering, now)
+    def _open(self, key: Key, now: Now) -> None:
+        """Wait for the children's features."""
+        due_s = now.monotonic_s + self.timing.window_s
+        enough = partial(self._is_enough, key.site)
+        for _ in self._collector.open(key, self._expected, enough, now.monotonic_s, due_s):
+            self._count("evicted")
 
-    def _all_ready(self, site: str, now: Now) -> list[Effect]:
-        """A child went away: samples that waited only for it need not wait any more."""
+    def _is_enough(self, site: str, children: Collection[str]) -> bool:
+        """Whether all who are live have sent theirs; who is live changes while a sample waits."""
+        return len(children) > 0 and self.membership(site).live.issubset(children)
+
+    def _conclude(self, outcomes: list[Outcome[Key, Part]], now: Now) -> list[Effect]:
         effects: list[Effect] = []
-        for key, gathering in self._jobs.items():
-            if key[0] == site:
-                effects += self._run_if_ready(key, gathering, now)
+        for outcome in outcomes:
+            if isinstance(outcome, Expired):
+                if outcome.completed or not outcome.parts:
+                    continue
+                membership = self.membership(outcome.key.site)
+                membership.missed(membership.live.intersection(outcome.missing), now.monotonic_s)
+            self._collector.end(outcome.key)
+            effects += self._fuse(outcome.key, outcome.parts, now)
         return effects
-
-    def _window_closed(self, key: Key, now: Now) -> list[Effect]:
-        gathering = self._jobs.get(key)
-        if gathering is None or gathering.running:
-            if gathering is not None:
-                self._jobs.close(key)
-            return []
-        if not gathering.messages:
-            self._jobs.close(key)
-            return []
-        membership = self.membership(key[0])
-        absent = membership.live - gathering.messages.keys()
-        membership.missed(absent, now.monotonic_s)
-        return self._run(key, gathering, now)
 
     # -------------------------------------------------------------------- work
 
-    def _run(self, key: Key, gathering: _Gathering, now: Now) -> list[Effect]:
-        gathering.running = True
-        self._jobs.reschedule(key, now.monotonic_s + self.timing.deadline_s)
-        if not self.has_section:
-            parts = tuple(
-                part
-                for child in self._children
-                if child in gathering.messages
-                for part in gathering.messages[child].parts
-            )
-            self._jobs.close(key)
-            return [self._uplink(key, gathering, parts)]
-        if self.cloud:
-            nodes, shape = cloud_parts(self.manifest)
-        else:
-            nodes, shape = self._children, self.manifest.device_features
-        arrays: dict[str, NDArray[Any]] = {}
-        for child, message in gathering.messages.items():
-            named = (
-                self.manifest.hierarchy.members(message.members)
-                if self.cloud and not self.manifest.hierarchy.edge_section
-                else (child,)
-            )
-            arrays.update(
-                (name, part.array()) for name, part in zip(named, message.parts, strict=True)
-            )
-        fused = fuse_features(self.manifest, [arrays.get(node) for node in nodes], shape)
-        return [Compute(SectionJob(self.section, *key), self.section, {"features": fused})]
+    def _fuse(self, key: Key, parts: Mapping[str, Part], now: Now) -> list[Effect]:
+        fusion = Fusion()
+        for part in parts.values():
+            fusion.add(part)
+        section = self.tier.section
+        if section is None:
+            fusion.move(Signal.PASS_ON)
+            present = [parts[child] for child in self.tier.children if child in parts]
+            tensors = [tensor for part in present for tensor in part.message.parts]
+            return [self._uplink(key, fusion, tensors)]
+        fusion.move(Signal.RUN)
+        due_s = now.monotonic_s + self.timing.deadline_s
+        evicted = self._running.open(key, fusion, now.monotonic_s, due_s)
+        if evicted is not None:
+            evicted[1].move(Signal.GIVE_UP)
+            self._count("evicted")
+        inputs = self.tier.fuse({child: part.message for child, part in parts.items()})
+        return [Compute(SectionJob(section, *key), section, inputs)]
 
-    def _computed(self, key: Key, outputs: Arrays | None) -> list[Effect]:
-        gathering = self._jobs.get(key)
-        if gathering is None:
+    def _finish(self, key: Key, outputs: Arrays | None) -> list[Effect]:
+        """The section's outputs are there, or it failed."""
+        fusion = self._running.get(key)
+        if fusion is None or fusion.state is not State.RUNNING:
             return []
         if outputs is None or not np.isfinite(outputs["scores"]).all():
             self._count("section_failed")
-            self._jobs.close(key)
+            self._running.close(key).move(Signal.GIVE_UP)
             return []
-        if self.cloud:
-            self._jobs.close(key)
+        if self.tier.keeps_features:
+            fusion.move(Signal.KEEP)
+            fusion.features = outputs["features"]
         else:
-            gathering.features = outputs["features"]
-        message = Scores(
+            self._running.close(key).move(Signal.CLOSE)
+        scores = Scores(
             1,
-            key[1],
+            key.sample,
             self.bundle,
-            gathering.mask,
-            gathering.captured_at_s,
+            fusion.mask,
+            fusion.captured_at_s,
             Tensor.of(outputs["scores"]),
-            gathering.label,
-            gathering.traffic,
+            fusion.label,
+            fusion.traffic,
         )
-        if self.cloud:
-            return [Publish(Topic(key[0], Kind.VERDICT, self.manifest.hierarchy.lead), message)]
-        return [Publish(Topic(key[0], Kind.SCORES, self.node), message)]
+        return [Publish(self.tier.scores_topic(key.site), scores)]
 
-    def _escalated(self, site: str, escalate: Escalate, now: Now) -> list[Effect]:
-        key = (site, escalate.sample)
-        if escalate.bundle != self.bundle or self._jobs.is_closed(key):
+    def _escalate(self, site: str, escalate: Escalate, now: Now) -> list[Effect]:
+        """From the local exit on: features will come. From the edge exit on: send ours up."""
+        key = Key(site, escalate.sample)
+        if escalate.bundle != self.bundle:
             return []
-        gathering = self._jobs.get(key)
         if escalate.tier == "local":
-            if gathering is None:
+            if self._collector.opened_s(key) is None:
                 self._open(key, now)
             return []
-        if gathering is None or gathering.features is None:
+        fusion = self._running.get(key)
+        if fusion is None or fusion.state is not State.KEPT:
             return []
-        self._jobs.close(key)
-        part = Tensor.of(np.asarray(gathering.features), bits=True)
-        return [self._uplink(key, gathering, (part,))]
+        self._running.close(key).move(Signal.PASS_ON)
+        return [self._uplink(key, fusion, [Tensor.of(np.asarray(fusion.features), bits=True)])]
 
-    def _uplink(self, key: Key, gathering: _Gathering, parts: tuple[Tensor, ...]) -> Publish:
-        return Publish(
-            Topic(key[0], Kind.UPLINK, self.node),
-            Features(
-                1,
-                key[1],
-                self.bundle,
-                gathering.mask,
-                gathering.captured_at_s,
-                parts,
-                gathering.label,
-                gathering.traffic,
-            ),
+    def _uplink(self, key: Key, fusion: Fusion, parts: list[Tensor]) -> Publish:
+        features = Features(
+            1,
+            key.sample,
+            self.bundle,
+            fusion.mask,
+            fusion.captured_at_s,
+            tuple(parts),
+            fusion.label,
+            fusion.traffic,
         )
+        return Publish(Topic(key.site, Kind.UPLINK, self.node), features)
 
     def _count(self, name: str) -> None:
         self.counts[name] = self.counts.get(name, 0) + 1

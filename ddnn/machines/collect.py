@@ -9,19 +9,20 @@ of a task from workers. Both wait for the same: enough parts, nobody left to wai
     COMPLETE     END       CLOSED      Expired(completed=True): surplus parts are in it
 
 END is whichever comes first: all expected parts are there, those that may still come cannot make
-them enough, the job is due, or there are more open jobs than the limit.
+them enough, the job is due, there are more open jobs than the limit, or the owner wants no more.
+A quorum may depend on more than the parts, such as on who is live: `review` asks it again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, Generic, TypeVar
 
 from ddnn.core.quorum import Quorum
-from ddnn.errors import LocalProtocolError
 from ddnn.machines.jobs import Jobs
+from ddnn.machines.states import advance
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -108,10 +109,7 @@ class _Job(Generic[Value]):
         )
 
     def move(self, signal: Signal) -> None:
-        try:
-            self.phase = TRANSITIONS[self.phase, signal]
-        except KeyError:
-            raise LocalProtocolError(f"{signal.name} in phase {self.phase.name}") from None
+        self.phase = advance(TRANSITIONS, self.phase, signal)
 
 
 class Collector(Generic[Key, Value]):
@@ -152,12 +150,13 @@ class Collector(Generic[Key, Value]):
             return (Receipt.LATE if self._jobs.is_closed(key) else Receipt.UNKNOWN), []
         received = job.received.setdefault(sender, set())
         received.add(part)
-        if job.expected.get(sender, frozenset()) <= received:
+        discharged = sender in job.awaited and job.expected.get(sender, frozenset()) <= received
+        if discharged:
             job.awaited.discard(sender)
-        repeated = part in job.parts
-        if not repeated:
+        if part not in job.parts:
             job.parts[part], job.senders[part] = value, sender
-        return (Receipt.REPEATED if repeated else Receipt.TAKEN), self._progress(key, job, now_s)
+            return Receipt.TAKEN, self._progress(key, job, now_s)
+        return Receipt.REPEATED, self._progress(key, job, now_s) if discharged else []
 
     def withdraw(self, senders: Collection[str], now_s: float) -> list[Outcome[Key, Value]]:
         """These senders will send nothing more: what waited only for them waits no more."""
@@ -170,6 +169,20 @@ class Collector(Generic[Key, Value]):
                 if self._jobs.get(key) is job and not self._can_complete(job):
                     outcomes.append(self._close(key))
         return outcomes
+
+    def review(self, keys: Iterable[Key], now_s: float) -> list[Outcome[Key, Value]]:
+        """Ask the quorum of these jobs again: it may hold without a further part."""
+        outcomes: list[Outcome[Key, Value]] = []
+        for key in keys:
+            job = self._jobs.get(key)
+            if job is not None:
+                outcomes += self._progress(key, job, now_s)
+        return outcomes
+
+    def end(self, key: Key) -> None:
+        """End the job, if it is open, without an outcome: its owner wants no more parts."""
+        if self._jobs.get(key) is not None:
+            self._close(key)
 
     def remove_parts(self, senders: Collection[str]) -> None:
         """Forget what these senders gave to open jobs. Call `withdraw` for them next."""
@@ -198,6 +211,10 @@ class Collector(Generic[Key, Value]):
 
     def next_due_s(self) -> float | None:
         return self._jobs.next_due_s()
+
+    def open_keys(self) -> list[Key]:
+        """The open jobs, oldest first."""
+        return [key for key, _ in self._jobs.items()]
 
     def opened_s(self, key: Key) -> float | None:
         """When the job was opened, be it open or closed; None where it is unknown."""

@@ -216,10 +216,10 @@ class OffloadNode:
         """Begin with the next plan once its workers are enough; free those not used any more."""
         effects: list[Effect] = []
         following = self._versions.next
-        if following is not None and self._versions.is_ready(following):
-            if self._versions.live[following].gather.possible:
-                self._versions.switch(following, self._asked + 1)
-                effects.append(Log("info", "plan %s is in use", (following,)))
+        ready = following is not None and self._versions.is_ready(following)
+        if following is not None and ready and self._versions.live[following].gather.possible:
+            self._versions.switch(following, self._asked + 1)
+            effects.append(Log("info", "plan %s is in use", (following,)))
         for _, offload in self._versions.free(self._asked + 1):
             effects += self._retire(offload)
         return effects

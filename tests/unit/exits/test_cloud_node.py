@@ -250,7 +250,7 @@ def test_a_flood_of_samples_takes_bounded_room() -> None:
     node = cloud_of()
     for n in range(3000):
         node.handle(uplink(n), at(1))
-    assert len(node.fusion._jobs) <= 1024
+    assert len(node.fusion._collector) + len(node.fusion._running) <= 1024
     assert node.counts["evicted"] == 3000 - 1024
 
 

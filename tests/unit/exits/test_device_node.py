@@ -22,7 +22,7 @@ from exit_builders import (
     result,
 )
 
-from ddnn.exits.device_node import LIMIT, DeviceNode, own_section
+from ddnn.exits.device_node import LIMIT, DeviceNode, FrameJob, own_section
 from ddnn.exits.manifest import Manifest, judge
 from ddnn.exits.scores import ScoreFormat
 from ddnn.protocol.machine import Compute, Computed, Connected, Disconnected, Effect, Keep, Tick
@@ -38,7 +38,7 @@ def outputs(scores: Any = SURE, value: float = 1.0) -> dict[str, np.ndarray]:
 
 
 def computed(sample: int, scores: Any = SURE, node: str = "cam2") -> Computed:
-    return Computed((node, sample), outputs(scores))
+    return Computed(FrameJob(node, sample), outputs(scores))
 
 
 def kept(effects: list[Effect]) -> list[Answer]:
@@ -65,7 +65,7 @@ def edge_answer(sample: int, tier: Any = "local", node: str = "edge") -> Answer:
 
 def test_a_frame_is_computed_and_its_scores_published(device: DeviceNode) -> None:
     shot = frame(5, 1.0, label=2)
-    assert device.handle(shot, at(1.0)) == [Compute(("cam2", 5), "cam2", shot.image)]
+    assert device.handle(shot, at(1.0)) == [Compute(FrameJob("cam2", 5), "cam2", shot.image)]
     (scores,) = published(device.handle(computed(5), at(1.1)), Kind.SCORES)
     assert (scores.v, scores.sample, scores.bundle, scores.members) == (1, 5, BUNDLE, 0b010)
     assert (scores.captured_at_s, scores.label, scores.traffic) == (shot.captured_at_s, 2, (0, 0))
@@ -189,7 +189,7 @@ def test_a_broker_that_went_away_in_between(device: DeviceNode) -> None:
 
 def test_a_failed_section_ends_in_an_answer_that_says_nothing(device: DeviceNode) -> None:
     device.handle(frame(5, 1.0), at(1.0))
-    assert device.handle(Computed(("cam2", 5), None), at(1.1)) == []
+    assert device.handle(Computed(FrameJob("cam2", 5), None), at(1.1)) == []
     (answer,) = answers_in(device.handle(Tick(), at(1.88)))
     assert (answer.label, answer.probabilities, answer.eta) == (-1, [], 1.0)
     assert device.counts["section_failed"] == 1
@@ -219,7 +219,7 @@ def test_the_newest_frame_wins_while_the_section_is_busy(device: DeviceNode) -> 
     assert device.counts["frames_skipped"] == 2
     scores, compute = device.handle(computed(1), at(1.5))
     assert isinstance(compute, Compute)
-    assert compute.job == ("cam2", 4)
+    assert compute.job == FrameJob("cam2", 4)
     assert compute.inputs["image"].max() == 4
     assert scores in device.handle(computed(1), at(1.5)) or published([scores], Kind.SCORES)
     answered = [a.sample for a in answers_in(device.handle(Tick(), at(9)))]

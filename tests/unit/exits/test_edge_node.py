@@ -531,9 +531,9 @@ def test_a_flood_of_samples_takes_bounded_room(edge: Driven) -> None:
         edge.tell(1.0, escalate(1_000_000 + n))
     exits, fusion = edge.machine.exits, edge.machine.fusion
     assert exits is not None
-    assert len(exits._samples) <= 1024
-    assert len(fusion._jobs) <= 1024
-    assert len(fusion._jobs._closed) <= 8192
+    assert len(exits._decisions) <= 1024
+    assert len(fusion._collector) + len(fusion._running) <= 1024
+    assert len(fusion._collector._jobs._closed) <= 8192
     assert edge.counts["evicted"] > 0
 
 
@@ -541,7 +541,7 @@ def test_an_escalation_by_a_stranger_opens_and_closes_and_no_more(edge: Driven) 
     assert edge.tell(1.0, escalate(5), escalate(5, "edge"), escalate(5, bundle="b2")) == []
     assert edge.tell(2.0, Tick()) == []
     assert edge.tell(2.0, escalate(5)) == []
-    assert len(edge.machine.fusion._jobs) == 0
+    assert len(edge.machine.fusion._collector) == 0
 
 
 def test_subscriptions_name_only_what_the_node_hears() -> None:

@@ -21,9 +21,9 @@ from ddnn.core.files import BundleFile
 from ddnn.errors import ConfigError, SectionError
 from ddnn.runtime.bundle import file_entry
 from ddnn.training.coded_plan import run_golden, write_files
-from ddnn.training.cut import Cut, cut, cuttable
-from ddnn.training.export import convolution_to_litert, to_litert
-from tests.unit.training.test_cut import SMALL, edge, randomized
+from ddnn.training.cut import Cut, cut, find_cuttable
+from ddnn.training.export import convolution_to_litert, section_to_litert
+from tests.unit.training.test_cut import SMALL, make_edge, randomize
 
 
 def write(parts: Cut, split: SplitLayer, out: Path) -> dict[str, BundleFile]:
@@ -47,20 +47,20 @@ def passing() -> Any:
     maps = layers.Conv2D(3, 3, padding="same", activation="relu", name="conv")(fused)
     maps = layers.Add()([maps, fused])
     scores = layers.Dense(3, name="scores")(layers.Flatten()(maps))
-    return randomized(keras.Model(fused, [scores, layers.ReLU()(fused)]))
+    return randomize(keras.Model(fused, [scores, layers.ReLU()(fused)]))
 
 
 def narrow_edge() -> Any:
-    return edge(msgspec.structs.replace(SMALL, edge_channels=(6,), edge_dense=(24,)))
+    return make_edge(msgspec.structs.replace(SMALL, edge_channels=(6,), edge_dense=(24,)))
 
 
 @pytest.mark.parametrize("make", [narrow_edge, passing], ids=["edge", "skip connections"])
 def test_any_s_shards_may_be_missing(make, tmp_path: Path) -> None:
     """For each layer: head, shards and tail as files, decoded from every set of n - s shards."""
     model, n, s = make(), 5, 2
-    (tmp_path / "whole.tflite").write_bytes(to_litert(model, "edge"))
+    (tmp_path / "whole.tflite").write_bytes(section_to_litert(model, "edge"))
     whole = LiteRtSection(tmp_path / "whole.tflite")
-    for layer in cuttable(model):
+    for layer in find_cuttable(model):
         parts = cut(model, layer.name)
         split = split_layer(parts.layer, n, s, code=Code.mds(n, s, seed=1))
         out = tmp_path / layer.name
@@ -91,10 +91,10 @@ def test_any_s_shards_may_be_missing(make, tmp_path: Path) -> None:
 
 
 def test_head_layer_and_tail_files_equal_the_section_closely(tmp_path: Path) -> None:
-    model = edge()
-    (tmp_path / "whole.tflite").write_bytes(to_litert(model, "edge"))
+    model = make_edge()
+    (tmp_path / "whole.tflite").write_bytes(section_to_litert(model, "edge"))
     whole = LiteRtSection(tmp_path / "whole.tflite")
-    for layer in cuttable(model):
+    for layer in find_cuttable(model):
         parts = cut(model, layer.name)
         split = split_layer(parts.layer, 1, 0)
         sections = loaded(tmp_path, write(parts, split, tmp_path))
@@ -107,7 +107,7 @@ def test_head_layer_and_tail_files_equal_the_section_closely(tmp_path: Path) -> 
 
 
 def test_golden_vectors_are_what_every_section_computes(tmp_path: Path) -> None:
-    model = edge()
+    model = make_edge()
     parts = cut(model, "conv2")
     split = split_layer(parts.layer, 3, 1)
     entries = write(parts, split, tmp_path)
@@ -136,7 +136,7 @@ def test_golden_vectors_are_what_every_section_computes(tmp_path: Path) -> None:
 
 
 def test_a_section_that_is_not_the_models_has_no_golden_vectors(tmp_path: Path) -> None:
-    model = edge()
+    model = make_edge()
     parts = cut(model, "dense1")
     sections = loaded(tmp_path, write(parts, split_layer(parts.layer, 2, 1), tmp_path))
     kernel = model.get_layer("scores").kernel
@@ -157,7 +157,7 @@ def test_a_convolution_in_a_file_is_the_keras_layer(
 ) -> None:
     layer = layers.Conv2D(4, (3, 2), strides, padding, dilation_rate=dilation, use_bias=bias)
     layer.build((None, 9, 8, 3))
-    randomized(layer)
+    randomize(layer)
     file = tmp_path / "shard0.tflite"
     file.write_bytes(convolution_to_litert(Linear.of(layer), (9, 8, 3)))
     section = LiteRtSection(file)
@@ -168,7 +168,7 @@ def test_a_convolution_in_a_file_is_the_keras_layer(
 
 def test_zeros_of_a_pruned_layer_stay_zeros_in_its_files(tmp_path: Path) -> None:
     """Dense shards of an uncoded split have exactly the layer's zeros."""
-    model = edge(SMALL)
+    model = make_edge(SMALL)
     kernel = model.get_layer("dense1").kernel
     pruned = np.asarray(kernel).copy()
     pruned[np.random.default_rng(1).random(pruned.shape) < 0.9] = 0

@@ -1,0 +1,196 @@
+"""The open samples of the lead edge: collect scores exit by exit, then answer or escalate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddnn.core.quorum import Quorum
+from ddnn.exits.hierarchy import CLOUD
+from ddnn.exits.manifest import Judgement, exit_scores, judge
+from ddnn.exits.presence import HierarchyPresence
+from ddnn.exits.sample import EXITS, STATES, Sample, Signal, State, make_answer, make_votes
+from ddnn.exits.thresholds import ThresholdsInUse
+from ddnn.exits.timing import Timing
+from ddnn.machines.collect import Collector, Expired, Outcome, Receipt
+from ddnn.machines.outbox import Outbox
+from ddnn.protocol.machine import Effect, Now, Publish
+from ddnn.protocol.messages import Escalate, TrafficBytes
+from ddnn.protocol.topics import Kind, Topic
+
+LIMIT = 1024  # samples without an answer at a time; the oldest is dropped beyond it
+REMEMBER = 3 * 8192  # collections: up to three of a sample
+# How long scores are waited for. Features travel before the scores of the edges, which takes a
+# window of its own; the cloud is waited for until the answer is due.
+WINDOWS: Mapping[State, float] = {State.LOCAL: 1, State.EDGE: 2, State.CLOUD: math.inf}
+
+
+class Key(NamedTuple):
+    """A collection: of a sample, at a state of it."""
+
+    sample: int
+    state: State
+
+
+class Report(NamedTuple):
+    """What a node of a tier says of a sample."""
+
+    scores: NDArray[np.float32]  # [classes]
+    mask: int  # of the devices that contributed
+    label: int | None
+    traffic: TrafficBytes  # of the devices, below this node
+
+
+class Decisions:
+    """Decides at every exit and answers. Each open sample has one open collection, of its state."""
+
+    def __init__(
+        self,
+        site: str,
+        node: str,
+        bundle: str,
+        thresholds: ThresholdsInUse,
+        timing: Timing,
+        presence: HierarchyPresence,
+        outbox: Outbox,
+    ) -> None:
+        hierarchy = thresholds.manifest.hierarchy
+        self.counts: dict[str, int] = {}
+        self._site, self._node, self._bundle = site, node, bundle
+        self._thresholds, self._timing, self._hierarchy = thresholds, timing, hierarchy
+        self._presence, self._outbox = presence, outbox
+        self._first = STATES[hierarchy.exits[0]]
+        self._nodes = {
+            State.LOCAL: hierarchy.devices,
+            State.EDGE: tuple(group.id for group in hierarchy.edges),
+            State.CLOUD: (CLOUD,),
+        }
+        self._samples: dict[int, Sample] = {}
+        self._collector: Collector[Key, Report] = Collector(LIMIT, REMEMBER)
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def deadline_s(self) -> float | None:
+        return self._collector.next_due_s()
+
+    def opened_s(self, sample: int) -> float | None:
+        """When the sample was opened, be it open or answered; None: unknown."""
+        return self._collector.opened_s(Key(sample, self._first))
+
+    def open(self, number: int, captured_at_s: float, captured_s: float, now: Now) -> None:
+        """Begin with a sample; captured_at_s by its device's clock, captured_s by ours."""
+        answer_by_s = captured_s + self._timing.edge_s
+        sample = Sample(number, captured_at_s, captured_s, answer_by_s, self._first)
+        self._samples[number] = sample
+        self._collect(sample, now)
+
+    def take(
+        self, number: int, state: State, node: str, report: Report, now: Now
+    ) -> tuple[bool, list[Effect]]:
+        """Add a report. False where the sample does not wait for it: it is early, late or known."""
+        key = Key(number, state)
+        receipt, outcomes = self._collector.receive(key, node, node, report, now.monotonic_s)
+        taken = receipt is Receipt.TAKEN
+        if taken:
+            self._samples[number].add(report.label, report.traffic)
+        return taken, self._conclude(outcomes, now)
+
+    def review(self, now: Now) -> list[Effect]:
+        """Somebody came or went: samples that waited only for them need not wait any more."""
+        outcomes = self._collector.review(self._collector.open_keys(), now.monotonic_s)
+        return self._conclude(outcomes, now)
+
+    def end_due(self, now: Now) -> list[Effect]:
+        """Decide on the samples whose wait is over."""
+        return self._conclude(self._collector.end_due(now.monotonic_s), now)
+
+    # ----------------------------------------------------------------- collect
+
+    def _collect(self, sample: Sample, now: Now) -> None:
+        """Wait for the scores of the sample's state."""
+        now_s, nodes = now.monotonic_s, self._nodes[sample.state]
+        evicted = self._collector.open(
+            Key(sample.number, sample.state),
+            {node: frozenset([node]) for node in nodes},
+            self._make_quorum(nodes),
+            now_s,
+            min(now_s + WINDOWS[sample.state] * self._timing.window_s, sample.answer_by_s),
+        )
+        for outcome in evicted:
+            self._samples.pop(outcome.key.sample).move(Signal.DROP)
+            self._count("evicted")
+
+    def _make_quorum(self, nodes: tuple[str, ...]) -> Quorum:
+        """Whether all who are live have reported; who is live changes while a sample waits."""
+        return lambda reported: self._presence.live.intersection(nodes).issubset(reported)
+
+    def _conclude(self, outcomes: list[Outcome[Key, Report]], now: Now) -> list[Effect]:
+        effects: list[Effect] = []
+        for outcome in outcomes:
+            sample = self._samples.get(outcome.key.sample)
+            if sample is None or sample.state is not outcome.key.state:
+                continue  # the collection was complete before it ended
+            self._collector.end(outcome.key)
+            overdue = False
+            if isinstance(outcome, Expired):
+                self._presence.missed(outcome.missing, now.monotonic_s)
+                overdue = now.monotonic_s >= sample.answer_by_s
+            if sample.state is State.LOCAL:
+                sample.votes = make_votes({n: r.scores for n, r in outcome.parts.items()})
+            if overdue or not outcome.parts:
+                effects += self._answer(sample, now)
+            else:
+                effects += self._decide(sample, outcome.parts, now)
+        return effects
+
+    # ------------------------------------------------------------------ decide
+
+    def _decide(self, sample: Sample, reports: Mapping[str, Report], now: Now) -> list[Effect]:
+        """Apply the exit rule to the reports of the sample's state."""
+        judgement = self._judge(sample.state, reports)
+        sample.take(judgement)
+        return self._answer(sample, now) if judgement.sure else self._escalate(sample, now)
+
+    def _judge(self, state: State, reports: Mapping[str, Report]) -> Judgement:
+        manifest, mask = self._thresholds.manifest, 0
+        for report in reports.values():
+            mask |= report.mask
+        if state is State.CLOUD:
+            return judge(manifest, "cloud", reports[CLOUD].scores, mask)
+        tier = EXITS[state]
+        parts = [reports[n].scores if n in reports else None for n in self._nodes[state]]
+        return judge(manifest, tier, exit_scores(manifest, tier, parts), mask)
+
+    def _escalate(self, sample: Sample, now: Now) -> list[Effect]:
+        """Ask the nodes of the sample's tier for features, so that the next tier can report."""
+        exits, tier = self._hierarchy.exits, EXITS[sample.state]
+        to_edge = exits[exits.index(tier) + 1] == "edge"
+        message = Escalate(1, sample.number, self._bundle, "edge" if tier == "edge" else "local")
+        ask: list[Effect] = [Publish(Topic(self._site, Kind.ESCALATE), message)]
+        if not to_edge and not self._presence.cloud_is_live:
+            probe = self._presence.probe_cloud(now.monotonic_s)
+            return [*(ask if probe else []), *self._answer(sample, now)]
+        sample.move(Signal.ASK_EDGE if to_edge else Signal.ASK_CLOUD)
+        self._collect(sample, now)
+        return ask
+
+    def _answer(self, sample: Sample, now: Now) -> list[Effect]:
+        del self._samples[sample.number]
+        best = sample.best
+        if best is None:  # no scores came: the devices answer for themselves
+            sample.move(Signal.DROP)
+            self._count("unanswered")
+            return []
+        sample.move(Signal.ANSWER)
+        self._count(f"exit_{best.exit}")
+        manifest = self._thresholds.manifest
+        answer = make_answer(sample, best, self._node, self._bundle, manifest, now)
+        return self._outbox.post(answer, now)
+
+    def _count(self, name: str) -> None:
+        self.counts[name] = self.counts.get(name, 0) + 1

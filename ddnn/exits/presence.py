@@ -1,0 +1,57 @@
+"""Which nodes of a hierarchy are worth waiting for, as its lead edge sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ddnn.exits.hierarchy import CLOUD, Hierarchy
+from ddnn.machines.membership import AnyOf, Membership
+from ddnn.protocol.messages import Status
+
+
+class HierarchyPresence:
+    """The membership of devices, edges and the cloud.
+
+    Any cloud of several will do, whatever its name: CLOUD stands for all of them.
+    """
+
+    def __init__(self, node: str, hierarchy: Hierarchy) -> None:
+        self._node = node
+        self._nodes = (*hierarchy.devices, *(group.id for group in hierarchy.edges), CLOUD)
+        self.disconnect()
+
+    def disconnect(self) -> None:
+        """Without the broker only this node itself is known to be there."""
+        self._clouds = AnyOf()
+        self._membership = Membership(self._nodes)
+        self._membership.reported(self._node)
+
+    @property
+    def live(self) -> frozenset[str]:
+        """The nodes that are present and worth waiting for."""
+        return self._membership.live
+
+    @property
+    def cloud_is_live(self) -> bool:
+        return CLOUD in self._membership.live
+
+    def status(self, site: str, node: str, status: Status) -> bool:
+        """Take a birth, a stop or a Last Will; True where it changed who is live."""
+        if status.role != "cloud":
+            return node != CLOUD and self._membership.status(node, status)
+        self._clouds.status(f"{site}/{node}", status)
+        return self._membership.status(
+            CLOUD, Status("cloud", 0, "online" if self._clouds else "lost")
+        )
+
+    def reported(self, node: str) -> None:
+        """`node` contributed in time."""
+        self._membership.reported(node)
+
+    def missed(self, nodes: Iterable[str], now_s: float) -> None:
+        """A sample waited in vain for these; those that are not live are no news."""
+        self._membership.missed(self.live.intersection(nodes), now_s)
+
+    def probe_cloud(self, now_s: float) -> bool:
+        """Whether to ask a cloud that stalled once more, without waiting for it."""
+        return self._membership.probe(CLOUD, now_s)
