@@ -24,7 +24,7 @@ from benchmarks import bare
 from ddnn.adapters.litert import LiteRtSection
 from ddnn.adapters.mqtt import MqttTransport
 from ddnn.core.ids import tick_of
-from ddnn.exits.device_node import DeviceNode, own_section
+from ddnn.exits.device_node import DeviceNode, list_device_sections
 from ddnn.exits.edge_node import EdgeNode
 from ddnn.exits.manifest import Manifest
 from ddnn.exits.timing import Timing
@@ -120,7 +120,7 @@ class SystemSite:
         self._loops = [loop(e, "edge", _edge_sections(manifest, e), EdgeNode) for e in edges]
         self._cameras = [
             (
-                loop(device, "device", list(own_section(manifest, device)), DeviceNode),
+                loop(device, "device", list(list_device_sections(manifest, device)), DeviceNode),
                 MemoryFrames(arguments.frames, view, 1.0, 0.0),
             )
             for view, device in enumerate(hierarchy.devices)
