@@ -26,7 +26,7 @@ def check_bundle(node: ExaminedNode, online: Mapping[str, Status]) -> Finding:
         raise ConfigError(f"LiteRT cannot be loaded: {error}; reinstall ddnn with pip") from None
     directory = Path(node.settings.bundle)
     manifest, _ = read_manifest(directory)
-    names = [] if node.is_worker else list_device_sections(manifest, node.app, node.settings.node)
+    names = [] if node.is_worker else list_sections(manifest, node.app, node.settings.node)
     bundle = load_bundle(directory, LiteRtSection, names)
     sections = ", ".join(bundle.sections) or "no section"
     message = f"{manifest.name} {bundle.id}; checksums and golden outputs agree ({sections})"
@@ -43,7 +43,7 @@ def check_bundle(node: ExaminedNode, online: Mapping[str, Status]) -> Finding:
     return Finding.warning(f"{message}; but {listed}", remedy)
 
 
-def list_device_sections(manifest: Manifest, app: App | None, node: str) -> list[str] | None:
+def list_sections(manifest: Manifest, app: App | None, node: str) -> list[str] | None:
     """The sections that the node runs; None: all. ConfigError where the bundle has no such node."""
     hierarchy = manifest.hierarchy
     if app == "device":
