@@ -43,15 +43,15 @@ UNDISTRIBUTED = {
 def train_fold(data: str, fold: int, seed: int, steps: int | None, out: Path) -> None:
     """Train the networks of one fold; keep their scores on validation and test data."""
     from ddnn.adapters.litert import LiteRtSection
-    from ddnn.data import jpeg_bytes, load
+    from ddnn.data import load, measure_jpeg_bytes
     from ddnn.runtime.bundle import load_bundle
     from ddnn.training.fit import fit
     from ddnn.training.models import Network
-    from ddnn.training.recipes import recipe
-    from ddnn.training.train import batches_of, train
+    from ddnn.training.recipes import choose_recipe
+    from ddnn.training.train import make_batches, train
 
     dataset = load(data, objects_test=fold, seed=seed, fine=True)
-    chosen = recipe(data.partition(":")[0], steps=steps, seed=100 * seed + fold)
+    chosen = choose_recipe(data.partition(":")[0], steps=steps, seed=100 * seed + fold)
     hierarchy = _hierarchy(chosen.schemes)
     started_s = time.monotonic()
     train(
@@ -62,14 +62,14 @@ def train_fold(data: str, fold: int, seed: int, steps: int | None, out: Path) ->
         name=f"fold{fold}",
         data="eth80",
         architecture=chosen.architecture,
-        how=chosen.fit,
+        settings=chosen.fit,
     )
     seconds = time.monotonic() - started_s
     bundle = load_bundle(out / f"bundle{fold}", LiteRtSection)
     kept: dict[str, Any] = {
         "seconds": seconds,
         "validation_object": int(dataset.validation.groups[0]),
-        "jpeg": float(jpeg_bytes(dataset.test.images).mean()),
+        "jpeg": float(measure_jpeg_bytes(dataset.test.images).mean()),
         "manifest": msgspec.json.encode(bundle.manifest).decode(),
     }
     for split in (dataset.validation, dataset.test):
@@ -86,7 +86,7 @@ def train_fold(data: str, fold: int, seed: int, steps: int | None, out: Path) ->
         network = Network(
             hierarchy, chosen.architecture, dataset.image_shape, len(dataset.classes), binary=False
         )
-        fit(network, batches_of(dataset, 6), msgspec.structs.replace(chosen.fit, weights=weights))
+        fit(network, make_batches(dataset, 6), msgspec.structs.replace(chosen.fit, weights=weights))
         for split in (dataset.validation, dataset.test):
             everyone = np.ones((len(split), 6), np.float32)
             scores = network(split.images.astype(np.float32), everyone, training=False)["cloud"]

@@ -10,11 +10,11 @@ from typing import Annotated, Literal
 import msgspec
 
 from cloud_app.demo import DemoSite
-from cloud_app.live import BundleView
 from cloud_app.recorder import Recorder
 from cloud_app.registry import Registry
-from cloud_app.site import LiveSite
+from cloud_app.site import MqttSite
 from cloud_app.store import Store
+from cloud_app.views import BundleView
 from cloud_app.web import SignIn, create_app, serve
 from ddnn.adapters.litert import LiteRtSection
 from ddnn.adapters.mqtt import MqttTransport
@@ -159,7 +159,7 @@ def run(settings: CloudSettings) -> None:
             Resources(bundle.sections, save=recorder.save),
             stats_every_s=settings.stats_every_s,
         )
-        live = LiveSite(
+        live = MqttSite(
             loop,
             transport.broker,
             registry,

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from cloud_app.live import Act
+from cloud_app.views import Act
 from ddnn.errors import ConfigError, DdnnError, LinkError
 from ddnn.runtime.frame_order import FrameOrder
 
@@ -25,7 +25,7 @@ class _Refused(msgspec.Struct):
 
 
 class DemoSite:
-    """See cloud_app.live.Demo; `control` is the URL that the demo gave, with its token."""
+    """See cloud_app.views.Demo; `control` is the URL that the demo gave, with its token."""
 
     def __init__(self, frames: Path, control: str) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Which nodes there are, what becomes of them and what they share, as their messages tell it."""
+"""Which nodes there are, what becomes of them and what they give to workers, by their messages."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from cloud_app.live import NodeView, SharingView
+from cloud_app.views import NodeView, OffloadView
+from ddnn.core.plan import MAX_PIECES
 from ddnn.protocol.machine import Connected, Disconnected, Event, Received
-from ddnn.protocol.messages import MAX_PIECES, Answer, OffloadState, Stats, Status, drops
+from ddnn.protocol.messages import Answer, OffloadState, Stats, Status, drops
 
 MAX_NODES = 10_000
 EVENT_EVERY_S = 60.0  # of what may happen again and again, once a node and minute
 SILENT_S = 30.0  # an online node that says nothing for longer is not there
 MOST_EVERY_S = 3600.0
-SHARED_S = 10.0  # a shared layer is told of each second; so old, it is shared no more
-MAX_SHARED = 64  # layers
-MAX_HELD = 4 * MAX_PIECES  # shards of one layer, over all workers
+OFFLOAD_S = 10.0  # a state is published each second; an older one is forgotten
+MAX_OFFLOADS = 64
+MAX_HELD = 4 * MAX_PIECES  # pieces of one plan, over all workers
 ANNOUNCED_WITHIN_S = 8.0  # after a reconnect; the longest back-off of a node is 5 s
 _NOTHING = Stats("device", 0.0)
 _WORDS = {"online": "joined", "stopped": "stopped", "lost": "died"}
@@ -34,7 +35,7 @@ class _Seen:
 
 
 class Registry:
-    """Watches events of the cloud's machine; `nodes`, `sharing` may be called from any thread.
+    """Watches events of the cloud's machine; `nodes`, `offloads` may be called from any thread.
 
     Written by the machine's thread alone. Each entry is replaced, never changed while it is read.
     """
@@ -42,7 +43,7 @@ class Registry:
     def __init__(self, report: Report) -> None:
         self._report = report
         self._nodes: dict[tuple[str, str], _Seen] = {}
-        self._sharing: dict[tuple[str, str], tuple[float, OffloadState]] = {}
+        self._offloads: dict[tuple[str, str], tuple[float, OffloadState]] = {}
         self._connected_s = 0.0
         self.inferred_s: float | None = None  # monotonic: some section of the site ran
 
@@ -51,13 +52,13 @@ class Registry:
             case Connected():
                 self._connected_s = time.monotonic()
             case Disconnected():
-                self._sharing.clear()
+                self._offloads.clear()
             case Received(topic, Status() as status):
                 self._status((topic.site, topic.node), status)
             case Received(topic, Stats() as stats):
                 self._stats((topic.site, topic.node), stats)
-            case Received(topic, OffloadState() as sharing):
-                self._share((topic.site, topic.node), sharing)
+            case Received(topic, OffloadState() as state):
+                self._offload((topic.site, topic.node), state)
             case Received(topic, Answer() as answer):
                 if answer.label >= 0:
                     self.inferred_s = time.monotonic()
@@ -99,26 +100,26 @@ class Registry:
             or (view.site, view.role) not in served
         ]
 
-    def sharing(self) -> list[SharingView]:
+    def offloads(self) -> list[OffloadView]:
         now_s = time.monotonic()
         return [
-            SharingView(site, node, now_s - at_s, sharing)
-            for (site, node), (at_s, sharing) in sorted(self._sharing.copy().items())
-            if now_s - at_s <= SHARED_S
+            OffloadView(site, node, now_s - at_s, state)
+            for (site, node), (at_s, state) in sorted(self._offloads.copy().items())
+            if now_s - at_s <= OFFLOAD_S
         ]
 
-    def _share(self, key: tuple[str, str], sharing: OffloadState) -> None:
+    def _offload(self, key: tuple[str, str], state: OffloadState) -> None:
         if key not in self._nodes:
             return
-        if not _is_sound(sharing):
-            self._say(key, "told nonsense of its shared layer: it is not shown", "sharing")
+        if not _is_consistent(state):
+            self._say(key, "reports an offload that contradicts itself: it is not shown", "offload")
             return
         now_s = time.monotonic()
-        for other, (at_s, _) in list(self._sharing.items()):
-            if now_s - at_s > SHARED_S:
-                del self._sharing[other]
-        if key in self._sharing or len(self._sharing) < MAX_SHARED:
-            self._sharing[key] = now_s, sharing
+        for other, (at_s, _) in list(self._offloads.items()):
+            if now_s - at_s > OFFLOAD_S:
+                del self._offloads[other]
+        if key in self._offloads or len(self._offloads) < MAX_OFFLOADS:
+            self._offloads[key] = now_s, state
 
     def _status(self, key: tuple[str, str], status: Status) -> None:
         seen = self._nodes.get(key)
@@ -127,7 +128,7 @@ class Registry:
         if seen is None and len(self._nodes) >= MAX_NODES:
             return
         if status.state != "online":
-            self._sharing.pop(key, None)  # what it shared is shared no more
+            self._offloads.pop(key, None)  # it gives no work to workers any more
         now = (status.session, status.state)
         if seen is None or (seen.status.session, seen.status.state) != now:
             once = f"{status.session}-{status.state}"
@@ -172,12 +173,14 @@ class Registry:
         self._report(now_s, *key, what, f"{kind}-{now_s // EVENT_EVERY_S:.0f}")
 
 
-def _is_sound(sharing: OffloadState) -> bool:
+def _is_consistent(state: OffloadState) -> bool:
     """Whether the numbers fit together, and are few enough to be shown."""
-    held = [piece for worker in sharing.workers.values() for piece in worker.pieces]
+    held = [piece for worker in state.workers.values() for piece in worker.pieces]
     return (
-        1 <= sharing.k <= sharing.n <= MAX_PIECES
-        and sharing.live_pieces <= sharing.n
+        1 <= state.pieces <= MAX_PIECES
+        and state.live_pieces <= state.pieces
+        and state.spare_workers <= len(state.workers)
+        and all(group.first < group.end <= state.pieces for group in state.groups)
         and len(held) <= MAX_HELD
-        and max(held, default=0) < sharing.n
+        and max(held, default=0) < state.pieces
     )

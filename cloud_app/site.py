@@ -8,10 +8,10 @@ import time
 from collections.abc import Mapping
 
 from cloud_app.demo import DemoSite
-from cloud_app.live import BundleView, LinkView, NodeView, SharingView
 from cloud_app.recorder import Recorder
 from cloud_app.registry import Registry
 from cloud_app.store import Store
+from cloud_app.views import BundleView, LinkView, NodeView, OffloadView
 from ddnn.errors import LinkError
 from ddnn.protocol.machine import Publish
 from ddnn.protocol.messages import ExitName, Thresholds
@@ -21,8 +21,8 @@ from ddnn.runtime.loop import Loop
 log = logging.getLogger(__name__)
 
 
-class LiveSite:
-    """See cloud_app.live.Live. Every method may be called from any thread."""
+class MqttSite:
+    """See cloud_app.views.LiveSite. Every method may be called from any thread."""
 
     def __init__(
         self,
@@ -48,8 +48,8 @@ class LiveSite:
         for_s = time.monotonic() - link.since_s
         return LinkView(link.connected, self._broker, for_s, link.reason)
 
-    def sharing(self) -> list[SharingView]:
-        return self._registry.sharing() if self._loop.link.connected else []
+    def offloads(self) -> list[OffloadView]:
+        return self._registry.offloads() if self._loop.link.connected else []
 
     def database_away(self) -> str:
         return self._recorder.away

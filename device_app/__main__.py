@@ -2,7 +2,7 @@
 
 import sys
 
-from device_app.platform import refusal
+from device_app.platform import describe_problem
 
 DESCRIPTION = """Run a device: a camera and its section of the network.
 
@@ -18,9 +18,9 @@ Examples:
 """
 
 if __name__ == "__main__":
-    refused = refusal()  # before the imports: they would fail in worse words
-    if refused:
-        print(f"error: {refused}", file=sys.stderr)
+    problem = describe_problem()  # before the imports, which fail with an unclear message
+    if problem:
+        print(f"error: {problem}", file=sys.stderr)
         sys.exit(2)  # as ddnn.errors.ConfigError
 
     from ddnn.adapters.command import app_command

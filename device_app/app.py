@@ -1,4 +1,4 @@
-"""Wires a camera, a section and a broker connection into a device node; or lends to others."""
+"""The device node: a camera, a section and a broker connection, or a worker without a camera."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ from ddnn.runtime.identity import Identity
 from ddnn.runtime.loop import Loop
 from ddnn.runtime.service import ddnn_version, run_until_signal
 from ddnn.runtime.settings import NodeSettings, read_secret
-from device_app.capture import Capture, Samples, Sink, live, no_counts, stored
-from device_app.picture import Image, MotionGate, parse_roi, scaled
+from device_app.capture import Capture, Samples, Sink, make_counts, make_live_work, make_stored_work
+from device_app.picture import Image, MotionGate, crop_and_scale, parse_roi
 from device_app.sources import PREPARED, Uri, open_camera, open_source, parse_uri, require_libraries
 from device_app.ticks import Clock
 from device_app.worker import Worker, open_worker
 
 log = logging.getLogger(__name__)
 
-STORED_LIMIT_S = 120.0  # for a data set to be rendered
+STORED_LIMIT_S = 120.0  # limit for rendering a data set
 
 KINDS = (
     "picamera://0, v4l2:///dev/video0, rtsp://HOST/…, video:FILE, directory:DIR, "
@@ -63,8 +63,8 @@ class DeviceSettings(NodeSettings, frozen=True, kw_only=True):
     lend: Annotated[
         Literal["off", "on"],
         msgspec.Meta(
-            description="on or off: lend computing power to the layer that an edge shares; without "
-            "a source this node, which then may have any new name, does nothing else."
+            description="on or off: lend computing power to the layer that an edge shares. Without "
+            "a source this node is a worker, with a name that is not in the bundle."
         ),
     ] = "off"
     plan: Annotated[
@@ -79,26 +79,26 @@ class DeviceSettings(NodeSettings, frozen=True, kw_only=True):
         str,
         msgspec.Meta(
             description="Region of interest: x,y,w,h as fractions of the frame, from its upper "
-            "left; its middle, in the aspect of the section's input, is what the section sees."
+            "left; the section sees its middle, with the aspect ratio of the section's input."
         ),
     ] = ""
     motion: Annotated[
         float,
         msgspec.Meta(
-            description="Samples only while something moves: while at least this share of the "
-            "pixels of the section's input (0.02 is one in fifty) differs in brightness by more "
-            "than a tenth from the last second's average. 0: always.",
+            description="Take samples only while at least this share of the pixels of the "
+            "section's input (0.02 is one in fifty) differs in brightness by more than a tenth "
+            "from the average of the last second. 0: always.",
             ge=0,
             le=1,
         ),
     ] = 0.0
     motion_hold_s: Annotated[
-        float, msgspec.Meta(description="Samples go on for so long after the last motion.", ge=0)
+        float, msgspec.Meta(description="How long samples continue after motion.", ge=0)
     ] = 2.0
     camera_timeout_s: Annotated[
         float,
         msgspec.Meta(
-            description="A camera without a frame for so long is opened again.", ge=0.1, le=3600
+            description="A camera without a frame for this long is opened again.", ge=0.1, le=3600
         ),
     ] = 5.0
 
@@ -110,52 +110,56 @@ class DeviceSettings(NodeSettings, frozen=True, kw_only=True):
                 f"{KINDS}"
             )
         if self.plan and self.lend == "off":
-            raise ConfigError("--plan is for --lend on")
+            raise ConfigError("--plan without --lend on; expected both")
         parse_roi(self.roi)
         if self.source:
             self._check_source(parse_uri(self.source))
 
-    def __repr__(self) -> str:
-        return f"DeviceSettings({self.site}/{self.node})"  # its source may hold a password
+    def __repr__(self) -> str:  # without the source, which may hold a password
+        return f"DeviceSettings({self.site}/{self.node})"
 
     @property
     def has_source(self) -> bool:
+        """Whether this node has a camera or stored frames."""
         return bool(self.source or self.source_file)
 
     def _check_source(self, source: Uri) -> None:
         if source.kind in PREPARED and (self.roi or self.motion):
             raise ConfigError(
-                f"--roi and --motion are for cameras, videos and directories; the images of "
-                f"{source.kind} are what the section sees"
+                f"--roi and --motion with {source.kind}, whose images are what the section sees; "
+                "expected a camera, a video or a directory"
             )
 
     @property
     def uri(self) -> str:
-        """The source. May hold a password: log `parse_uri(…).shown`."""
+        """The source, which may hold a password: log `parse_uri(…).shown` instead."""
         if self.source:
             return self.source
         uri = read_secret(self.source_file)
         try:
             source = parse_uri(uri)
-        except ConfigError:  # would show the line: it may be a password
+        except ConfigError:  # its message shows the line, which may be a password
             raise ConfigError(
-                f"--source-file {self.source_file}: its first line is no source; one of {KINDS}"
+                f"--source-file {self.source_file}: its first line is no source; expected "
+                f"one of {KINDS}"
             ) from None
         self._check_source(source)
         return uri
 
 
 def check(settings: DeviceSettings) -> None:
-    """Raise a DdnnError where `run` could not start, or the source gives no frame now."""
+    """Raise a DdnnError where `run` cannot start or the source gives no frame."""
     settings.check_files()
     if not settings.has_source:
-        check_worker(settings, load_worker(settings))
+        check_worker(settings, read_worker_bundle(settings))
         return
-    bundle = load(settings)
+    bundle = load_device_bundle(settings)
     if settings.lend == "on":
         check_worker(settings, bundle.id)
     require_libraries(parse_uri(settings.uri).kind, imported=True)
-    click.echo(first_frame(settings, bundle.manifest.image_shape, view_of(settings, bundle)))
+    click.echo(
+        take_first_frame(settings, bundle.manifest.image_shape, choose_view(settings, bundle))
+    )
 
 
 def run(settings: DeviceSettings) -> None:
@@ -163,19 +167,19 @@ def run(settings: DeviceSettings) -> None:
     if not settings.has_source:
         run_worker(settings)
         return
-    bundle = load(settings)
+    bundle = load_device_bundle(settings)
     manifest = bundle.manifest
     answers = FileAnswerLog(Path(settings.state) / f"{settings.node}.answers")
     device = DeviceNode(
         settings.site, settings.node, bundle.id, manifest, settings.timing, answers.pending
     )
     clock = SiteClock(settings.site, settings.node)
-    counts = no_counts()
+    counts = make_counts()
     worker = open_worker_node(settings, bundle.id) if settings.lend == "on" else None
     loop = Loop(
         Identity(settings.site, settings.node, "device", bundle.id, ddnn_version()),
         CompositeMachine(
-            Observer(None, lambda: counts, lambda: capture.gauges()),
+            Observer(None, lambda: counts, lambda: capture.read_gauges()),
             OnSiteTime(device, clock),
             clock,
             *([worker.machine] if worker else []),
@@ -200,19 +204,20 @@ def run(settings: DeviceSettings) -> None:
 
 
 def check_worker(settings: DeviceSettings, bundle: str) -> None:
+    """Raise ConfigError where the node cannot work for others; print what it would do."""
     worker = open_worker_node(settings, bundle)
     worker.check()
     click.echo(worker.summary)
 
 
 def withdraw_offer(settings: DeviceSettings) -> tuple[str, bytes]:
-    """A retained message in the place of what this node may have offered before."""
+    """The retained message that withdraws an earlier offer of this node: topic and payload."""
     return str(Topic(settings.site, Kind.OFFER, settings.node)), encode(WorkerOffer({}))
 
 
 def run_worker(settings: DeviceSettings) -> None:
-    """Run a node without a camera, which only works for others."""
-    bundle = load_worker(settings)
+    """Run a worker, a node without a camera, until SIGINT or SIGTERM."""
+    bundle = read_worker_bundle(settings)
     worker = open_worker_node(settings, bundle)
     loop = Loop(
         Identity(settings.site, settings.node, "worker", bundle, ddnn_version()),
@@ -224,14 +229,17 @@ def run_worker(settings: DeviceSettings) -> None:
     run_until_signal(loop, Notifier())
 
 
-def load_worker(settings: DeviceSettings) -> str:
-    """The id of the bundle. ConfigError where the node has work of its own in it."""
+def read_worker_bundle(settings: DeviceSettings) -> str:
+    """Read the id of the bundle.
+
+    Raises ConfigError where the node is a device, edge or cloud of the bundle.
+    """
     manifest, bundle = read_manifest(Path(settings.bundle))
     hierarchy = manifest.hierarchy
     if settings.node in (*hierarchy.devices, *(group.id for group in hierarchy.edges), CLOUD):
         raise ConfigError(
-            f"--node {settings.node!r} has a place of its own in the bundle: give it a --source, "
-            "or the worker another name, such as worker1"
+            f"--node {settings.node!r} is a device, edge or cloud of the bundle; give a --source, "
+            "or another name for a worker, such as worker1"
         )
     return bundle
 
@@ -242,12 +250,15 @@ def open_worker_node(settings: DeviceSettings, bundle: str) -> Worker:
     return worker
 
 
-def load(settings: DeviceSettings) -> Bundle:
-    """The bundle with this device's section. ConfigError unless a device could start like this."""
+def load_device_bundle(settings: DeviceSettings) -> Bundle:
+    """Load the bundle with this device's section.
+
+    Raises ConfigError where the settings do not fit the bundle or a library is missing.
+    """
     if settings.source and parse_uri(settings.source).secret and settings.source in sys.argv:
         raise ConfigError(
             "--source with a password: every user of this machine sees the command line; "
-            "write the URI into a file that only this user reads, and name it with --source-file"
+            "write the URI to a file that only this user can read, and give --source-file"
         )
     require_libraries(parse_uri(settings.uri).kind)
     path = Path(settings.bundle)
@@ -260,7 +271,8 @@ def load(settings: DeviceSettings) -> Bundle:
     return load_bundle(path, LiteRtSection, list_device_sections(manifest, settings.node))
 
 
-def view_of(settings: DeviceSettings, bundle: Bundle) -> int:
+def choose_view(settings: DeviceSettings, bundle: Bundle) -> int:
+    """The number of the view of the source: --view, or the device's in the bundle."""
     devices = bundle.manifest.hierarchy.devices
     return devices.index(settings.node) if settings.view is None else settings.view
 
@@ -268,7 +280,7 @@ def view_of(settings: DeviceSettings, bundle: Bundle) -> int:
 def open_capture(
     settings: DeviceSettings, bundle: Bundle, sink: Sink, wall: Clock, counts: dict[str, int]
 ) -> Capture:
-    """What brings the frames of the source to the sink, not started yet."""
+    """Make the capture that sends the source's frames to the sink; the caller starts it."""
     uri, period_s = settings.uri, 1 / settings.rate_hz
     source, roi = parse_uri(uri), parse_roi(settings.roi)
     shape = bundle.manifest.image_shape
@@ -277,24 +289,27 @@ def open_capture(
     if source.live:
 
         def scale(image: Image, bgr: bool) -> Image:
-            return scaled(image, shape, roi, bgr=bgr)
+            return crop_and_scale(image, shape, roi, bgr=bgr)
 
-        work = live(partial(open_camera, uri, settings.camera_timeout_s), scale, samples)
+        work = make_live_work(partial(open_camera, uri, settings.camera_timeout_s), scale, samples)
     else:
-        opens = partial(open_source, uri, view_of(settings, bundle), shape, roi)
-        work = stored(opens, samples)
+        view = choose_view(settings, bundle)
+        work = make_stored_work(partial(open_source, uri, view, shape, roi), samples)
     return Capture(
         source.shown,
         work,
         counts,
         limit_s=settings.camera_timeout_s if source.live else math.inf,
         secret=uri,
-        dice=random.Random(settings.node),  # noqa: S311  jitter
+        generator=random.Random(settings.node),  # noqa: S311  jitter
     )
 
 
-def first_frame(settings: DeviceSettings, shape: tuple[int, int, int], view: int) -> str:
-    """Open the source, take one frame and say what it is like; what is wrong with it is raised."""
+def take_first_frame(settings: DeviceSettings, shape: tuple[int, int, int], view: int) -> str:
+    """Open the source and take one frame; returns a line that describes it.
+
+    Raises a DdnnError where that fails or takes too long.
+    """
     uri = settings.uri
     source = parse_uri(uri)
     limit_s = 3 * settings.camera_timeout_s if source.live else STORED_LIMIT_S
@@ -304,19 +319,19 @@ def first_frame(settings: DeviceSettings, shape: tuple[int, int, int], view: int
         try:
             if not source.live:
                 done.put(
-                    open_source(uri, view, shape, parse_roi(settings.roi)).frame(0).image.shape
+                    open_source(uri, view, shape, parse_roi(settings.roi)).read_frame(0).image.shape
                 )
                 return
             camera = open_camera(uri, settings.camera_timeout_s)
             try:
                 camera.grab()
-                done.put(camera.image().shape)
+                done.put(camera.read_image().shape)
             finally:
                 camera.close()
-        except Exception as error:  # drivers and decoders raise whatever they like
-            words = f"{error if isinstance(error, (DdnnError, OSError)) else repr(error)}"
+        except Exception as error:  # drivers and decoders raise exceptions of any type
+            text = f"{error if isinstance(error, (DdnnError, OSError)) else repr(error)}"
             kind = type(error) if isinstance(error, DdnnError) else LinkError
-            done.put(kind(f"source {source.shown}: {words.replace(uri, source.shown)}"))
+            done.put(kind(f"source {source.shown}: {text.replace(uri, source.shown)}"))
 
     threading.Thread(target=take, name="camera", daemon=True).start()
     try:

@@ -1,8 +1,8 @@
-"""Keeps a source giving frames, and makes samples of them.
+"""Capture of samples from a source of frames.
 
 source ── attempt (a thread that may be abandoned) ── region, scaling, motion gate ── samples
              ^
-          Capture: opens it again when it fails or gives nothing, and says so
+          Capture: opens the source again when it fails or hangs, and logs it
 """
 
 from __future__ import annotations
@@ -20,74 +20,76 @@ from ddnn.protocol.machine import Captured
 from ddnn.runtime.loop import Frames
 from device_app.picture import Image, MotionGate
 from device_app.sources import FrameSource, LiveCamera
-from device_app.ticks import Clock, Clocked, Nearest
+from device_app.ticks import Clock, NearestFrames, StoredFrames
 
 log = logging.getLogger(__name__)
 
 REOPEN_S = (1.0, 30.0)  # back-off, before jitter
-MOST_HUNG = 3  # threads that hang in a driver at a time; no further one is started beside them
-CLOSE_S = 0.5  # for a camera to be switched off
+MOST_HUNG = 3  # threads that may hang in a driver before no further one is started
+CLOSE_S = 0.5  # limit for closing a camera
 LONGEST_WAIT_S = 3600.0  # for waits without a deadline
 
 
-def no_counts() -> dict[str, int]:
-    """All that a source counts. Every key is there from the start: other threads read it."""
+def make_counts() -> dict[str, int]:
+    """New counters of a source. They have every key from the start, as other threads read them."""
     return {
-        "frames": 0,  # that the source gave
-        "frames_dropped": 0,  # another one was nearer to the tick
-        "frames_stale": 0,  # came too late to be used
-        "frames_gated": 0,  # nothing moved in them
-        "camera_failures": 0,  # the source could not be opened, failed, or gave nothing in time
-        "camera_reopened": 0,  # it gave frames again
+        "frames": 0,  # received from the source
+        "frames_dropped": 0,  # another frame was nearer to the tick
+        "frames_stale": 0,  # too old to be used
+        "frames_gated": 0,  # without motion
+        "camera_failures": 0,  # the source did not open, failed or hung
+        "camera_reopened": 0,  # the source gave frames after a failure
     }
 
 
 class Sink(Protocol):
-    """Who takes the samples: ddnn.runtime.loop.Loop."""
+    """Receiver of the samples: ddnn.runtime.loop.Loop."""
 
     def captured(self, frame: Captured) -> None: ...
     def attach(self, frames: Frames) -> None: ...
 
 
 class Attempt:
-    """One opening of the source and what follows, until it fails or is abandoned."""
+    """One opening of the source and its frames, until it fails or is abandoned."""
 
     def __init__(self, capture: Capture, limit_s: float) -> None:
         self.due_s = time.monotonic() + 2 * limit_s  # opening takes longer than reading
-        self.gave = False  # a frame
+        self.has_frame = False
         self.done = threading.Event()
-        self.failure = "its thread was ended"  # "" once it has ended as it should
+        self.failure = "its thread was ended"  # "" after a normal end
         self._capture, self._limit_s = capture, limit_s
         self._abandoned = threading.Event()
 
     @property
     def current(self) -> bool:
+        """Whether the attempt is not abandoned."""
         return not self._abandoned.is_set()
 
     def wait(self, seconds: float) -> None:
-        """Until so long has passed, or it is abandoned."""
+        """Wait for `seconds`, or until the attempt is abandoned."""
         self._abandoned.wait(max(0.0, seconds))
 
     def abandon(self) -> None:
+        """Ignore everything the attempt does from now on."""
         self._abandoned.set()
 
-    def frame(self, taken_s: float) -> None:
-        """There is a frame, taken at this monotonic time."""
+    def report_frame(self, taken_s: float) -> None:
+        """Report a frame, taken at this monotonic time."""
         if self.current:
             self.due_s = time.monotonic() + self._limit_s
-            self._capture.arrived(self, taken_s)
-            self.gave = True
+            self._capture.record_frame(self, taken_s)
+            self.has_frame = True
 
 
 class Capture:
-    """Frames of one source for one node, whatever becomes of the source.
+    """Keeps one source open for one node, and opens it again after failures.
 
-    shown:   the source as it may be logged;  secret: what is replaced by it in messages
-    work:    opens the source and works until it fails; what it raises is reported
-    limit_s: without a frame for so long (for twice as long after opening) it is abandoned
+    shown:   the source as it may be logged; secret: text that is replaced by it in messages
+    work:    opens the source and reads frames until it fails; its exceptions are logged
+    limit_s: an attempt without a frame for this time (twice this time after opening) is abandoned
 
-    Drivers and decoders may block for ever, so each attempt has a thread of its own. An abandoned
-    one gives nothing any more, and closes its camera if its driver ever returns.
+    Drivers and decoders may block for ever, so each attempt has its own thread. An abandoned
+    attempt delivers no frames, and closes its camera if its driver returns.
     """
 
     def __init__(
@@ -98,11 +100,11 @@ class Capture:
         *,
         limit_s: float = math.inf,
         secret: str = "",
-        dice: random.Random | None = None,
+        generator: random.Random | None = None,
     ) -> None:
         self.counts = counts
         self._shown, self._secret, self._work, self._limit_s = shown, secret, work, limit_s
-        self._dice = dice or random.Random()  # noqa: S311  jitter
+        self._generator = generator or random.Random()  # noqa: S311  jitter
         self._started_s = time.monotonic()
         self._newest_s: float | None = None  # monotonic: when the newest frame was taken
         self._up = False
@@ -112,17 +114,18 @@ class Capture:
         self._threads: list[threading.Thread] = []  # of attempts
         self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
 
-    def gauges(self) -> dict[str, float]:
-        """camera_up: 0 or 1. frame_age_s: of the newest frame; since the start without any."""
+    def read_gauges(self) -> dict[str, float]:
+        """camera_up: 0 or 1; frame_age_s: of the newest frame, since the start without any."""
         newest_s = self._started_s if self._newest_s is None else self._newest_s
         age_s = max(0.0, time.monotonic() - newest_s)
         return {"camera_up": float(self._up), "frame_age_s": age_s}
 
     def start(self) -> None:
+        """Start the thread that opens the source."""
         self._thread.start()
 
     def close(self) -> None:
-        """End it, within a second even where a driver hangs."""
+        """End the capture, within a second even if a driver hangs."""
         self._stop.set()
         attempt = self._attempt
         if attempt is not None:
@@ -134,9 +137,9 @@ class Capture:
         for thread in self._threads:
             thread.join(max(0.0, until_s - time.monotonic()))
 
-    def arrived(self, attempt: Attempt, taken_s: float) -> None:
-        """An attempt has a frame."""
-        if not attempt.gave:
+    def record_frame(self, attempt: Attempt, taken_s: float) -> None:
+        """Count a frame of an attempt; log a source that is up or back."""
+        if not attempt.has_frame:
             self._up = True
             if self._newest_s is None:
                 log.info("source %s is up", self._shown)
@@ -152,30 +155,30 @@ class Capture:
         while not self._stop.is_set():
             attempt = self._attempt = Attempt(self, self._limit_s)
             thread = threading.Thread(target=self._try, args=(attempt,), name="camera", daemon=True)
-            self._threads = [*self._hung(), thread]
+            self._threads = [*self._list_hung(), thread]
             thread.start()
-            why = self._watch(attempt)
-            if not why:
+            reason = self._watch(attempt)
+            if not reason:
                 return
             attempt.abandon()
             if self._up:
                 self._up, self._away_since_s = False, time.monotonic()
-            if attempt.gave:
+            if attempt.has_frame:
                 wait_s = REOPEN_S[0]
             self.counts["camera_failures"] += 1
-            pause_s = wait_s * self._dice.uniform(0.5, 1.0)
+            pause_s = wait_s * self._generator.uniform(0.5, 1.0)
             wait_s = min(2 * wait_s, REOPEN_S[1])
-            log.error("source %s: %s; trying again in %.1f s", self._shown, why, pause_s)
+            log.error("source %s: %s; trying again in %.1f s", self._shown, reason, pause_s)
             self._stop.wait(pause_s)
-            if len(self._hung()) >= MOST_HUNG:
+            if len(self._list_hung()) >= MOST_HUNG:
                 log.error(
-                    "source %s: its driver hangs; start this program again if that does not end",
+                    "source %s: its driver hangs; restart this program if it does not recover",
                     self._shown,
                 )
-            while len(self._hung()) >= MOST_HUNG and not self._stop.is_set():
+            while len(self._list_hung()) >= MOST_HUNG and not self._stop.is_set():
                 self._stop.wait(REOPEN_S[0])
 
-    def _hung(self) -> list[threading.Thread]:
+    def _list_hung(self) -> list[threading.Thread]:
         """Threads of former attempts that have not ended."""
         return [thread for thread in self._threads if thread.is_alive()]
 
@@ -183,27 +186,27 @@ class Capture:
         try:
             self._work(attempt)
             attempt.failure = ""
-        except Exception as error:  # drivers and decoders raise whatever they like
+        except Exception as error:  # drivers and decoders raise exceptions of any type
             plain = isinstance(error, (DdnnError, OSError)) and str(error)
-            words = str(error) if plain else repr(error)
-            attempt.failure = words.replace(self._secret, self._shown) if self._secret else words
+            text = str(error) if plain else repr(error)
+            attempt.failure = text.replace(self._secret, self._shown) if self._secret else text
         finally:
             attempt.done.set()
 
     def _watch(self, attempt: Attempt) -> str:
-        """Wait for the end of an attempt; why it ended, nothing where that is as it should be."""
+        """Wait for the end of an attempt; returns the reason of a failure, or ""."""
         while not self._stop.is_set():
             left_s = min(attempt.due_s - time.monotonic(), LONGEST_WAIT_S)
             if attempt.done.wait(max(0.0, left_s)):
                 return "" if self._stop.is_set() else attempt.failure
             if time.monotonic() >= attempt.due_s:
-                after = f"no frame for {self._limit_s:g} s" if attempt.gave else "no answer"
+                after = f"no frame for {self._limit_s:g} s" if attempt.has_frame else "no answer"
                 return f"{after}; is the camera powered and reachable?"
         return ""
 
 
 class Samples:
-    """What becomes of frames: each, unless the gate holds it back, is a sample of the sink."""
+    """Output of a capture: frames that the motion gate admits become samples of the sink."""
 
     def __init__(
         self,
@@ -216,54 +219,60 @@ class Samples:
         self.sink, self.period_s, self.wall, self.counts = sink, period_s, wall, counts
         self._gate = gate
 
-    def give(self, attempt: Attempt, frame: Captured) -> None:
+    def send(self, attempt: Attempt, frame: Captured) -> None:
+        """Send the frame to the sink unless the attempt is abandoned or the gate is closed."""
         if not attempt.current:
             return
         gate = self._gate
-        if gate is None or gate.passes(frame.image["image"], frame.captured_at_s):
+        if gate is None or gate.admit(frame.image["image"], frame.captured_at_s):
             self.sink.captured(frame)
         else:
             self.counts["frames_gated"] += 1
 
 
-def stored(opens: Callable[[], FrameSource], samples: Samples) -> Callable[[Attempt], None]:
-    """Work on a stored source: a frame at every tick."""
+def make_stored_work(
+    open_source: Callable[[], FrameSource], samples: Samples
+) -> Callable[[Attempt], None]:
+    """Make the work of an attempt on a stored source: a frame at every tick."""
 
     def work(attempt: Attempt) -> None:
-        frames = Clocked(opens(), samples.period_s, samples.wall, seen=attempt.frame)
-        if frames.source.at_hand:
-            samples.sink.attach(frames)  # no thread stands between frame and section
+        frames = StoredFrames(
+            open_source(), samples.period_s, samples.wall, report=attempt.report_frame
+        )
+        if frames.source.preloaded:
+            samples.sink.attach(frames)  # the sink reads the frames without a thread between
             return
         while attempt.current:
             attempt.wait(frames.due_s() - time.monotonic())
             if attempt.current:
-                samples.give(attempt, frames.take())
+                samples.send(attempt, frames.take())
 
     return work
 
 
-def live(
-    opens: Callable[[], LiveCamera], scale: Callable[[Image, bool], Image], samples: Samples
+def make_live_work(
+    open_camera: Callable[[], LiveCamera], scale: Callable[[Image, bool], Image], samples: Samples
 ) -> Callable[[Attempt], None]:
-    """Work on a live camera: every frame is taken as it comes, the one nearest to a tick is used.
+    """Make the work of an attempt on a live camera: every frame is read, those nearest to the ticks
+    are used.
 
-    scale: from the camera's picture (and whether it is BGR) to the section's input
+    scale: converts the camera's picture (and whether it is BGR) to the section's input
     """
-    nearest = Nearest[Image](samples.period_s, samples.counts)
+    nearest = NearestFrames[Image](samples.period_s, samples.counts)
 
     def work(attempt: Attempt) -> None:
-        camera = opens()
+        camera = open_camera()
         try:
             while attempt.current:
                 taken_s = camera.grab()
                 if not attempt.current:
                     return
-                attempt.frame(taken_s)
+                attempt.report_frame(taken_s)
                 age_s = time.monotonic() - taken_s
                 for sample in nearest.offer(
-                    samples.wall() - age_s, age_s, lambda: scale(camera.image(), camera.bgr)
+                    samples.wall() - age_s, age_s, lambda: scale(camera.read_image(), camera.bgr)
                 ):
-                    samples.give(
+                    samples.send(
                         attempt, Captured(sample.tick, sample.taken_s, {"image": sample.image})
                     )
         finally:

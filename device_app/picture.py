@@ -1,4 +1,4 @@
-"""From a camera's picture to a section's input: region of interest, scaling, motion. Pure."""
+"""Pure functions from a camera's picture to a section's input: region, scaling, motion."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ddnn.errors import ConfigError
 
 Image = NDArray[np.uint8]
 
-NOISE = 25  # grey levels of 255: a pixel that differs by less has not changed
-MEMORY_S = 1.0  # what stands still for about so long becomes part of the background
+NOISE = 25  # grey levels of 255; a pixel that differs by no more has not changed
+MEMORY_S = 1.0  # time constant with which the background follows the pictures
 
 
 class Roi(NamedTuple):
@@ -29,7 +29,10 @@ WHOLE = Roi(0.0, 0.0, 1.0, 1.0)
 
 
 def parse_roi(text: str) -> Roi:
-    """`x,y,w,h`; the empty text is the whole frame. ConfigError unless it lies inside the frame."""
+    """Parse `x,y,w,h`; the empty text is the whole frame.
+
+    Raises ConfigError unless the region lies inside the frame.
+    """
     if not text:
         return WHOLE
     try:
@@ -45,11 +48,13 @@ def parse_roi(text: str) -> Roi:
     return roi
 
 
-def region(
+def find_crop(
     height: int, width: int, shape: tuple[int, int, int], roi: Roi = WHOLE
 ) -> tuple[int, int, int, int]:
-    """The pixels (left, top, right, bottom) that a section's input shows: the middle of the region
-    of interest, in the aspect of `shape`."""
+    """The pixels (left, top, right, bottom) that a section's input shows.
+
+    They are the middle of the region of interest, with the aspect ratio of `shape`.
+    """
     left, top = min(round(roi.x * width), width - 1), min(round(roi.y * height), height - 1)
     width = min(max(1, round(roi.w * width)), width - left)
     height = min(max(1, round(roi.h * height)), height - top)
@@ -60,18 +65,18 @@ def region(
     return left, top, left + crop_w, top + crop_h
 
 
-def scaled(
+def crop_and_scale(
     image: Image, shape: tuple[int, int, int], roi: Roi = WHOLE, *, bgr: bool = False
 ) -> Image:
-    """`region` of `image`, averaged down to `shape`, as RGB.
+    """Crop `image` (`find_crop`) and average it down to `shape` [height, width, 3], as RGB.
 
-    A picture in BGR is turned around after it was scaled, when that costs nothing: turning round
-    a frame of 1280x720 takes longer than scaling it.
+    A picture in BGR is reversed after scaling: reversing 1280x720 pixels takes longer than scaling
+    them.
     """
-    from PIL import Image as Pillow  # only here: stored frames have their size
+    from PIL import Image as Pillow  # imported here because stored frames need no scaling
 
     if image.shape != shape or roi != WHOLE:
-        box = region(image.shape[0], image.shape[1], shape, roi)
+        box = find_crop(image.shape[0], image.shape[1], shape, roi)
         picture = Pillow.fromarray(image)
         image = np.asarray(
             picture.resize((shape[1], shape[0]), Pillow.Resampling.BOX, box=box), np.uint8
@@ -79,22 +84,22 @@ def scaled(
     return np.ascontiguousarray(image[:, :, ::-1]) if bgr else image
 
 
-def grey(image: Image) -> NDArray[np.float32]:
-    """float32 [height, width]: the brightness (ITU-R BT.601 luma)."""
+def compute_brightness(image: Image) -> NDArray[np.float32]:
+    """The brightness (ITU-R BT.601 luma) of uint8 [height, width, 3]: float32 [height, width]."""
     return np.asarray(image @ np.array([0.299, 0.587, 0.114], np.float32), np.float32)
 
 
-def changed(now: NDArray[np.float32], before: NDArray[np.float32]) -> float:
-    """The share of pixels that differ by more than noise."""
+def measure_change(now: NDArray[np.float32], before: NDArray[np.float32]) -> float:
+    """The share of pixels whose brightness differs by more than NOISE."""
     return float(np.mean(np.abs(now - before) > NOISE))
 
 
 class MotionGate:
-    """Open while something moves: while the share of changed pixels is at least `share`, and for
-    `hold_s` after that. The first frame counts as motion.
+    """Admits pictures while something moves.
 
-    Compared is with a background that follows what is seen (an exponential average over MEMORY_S),
-    so that slow movement adds up and a change of light is motion only once.
+    Motion lasts while the share of changed pixels is at least `share`, and `hold_s` longer. The
+    first picture counts as motion. Pictures are compared with a background, their exponential
+    average over MEMORY_S, so that slow movement adds up and a change of light is motion only once.
     """
 
     def __init__(self, share: float, hold_s: float) -> None:
@@ -103,10 +108,10 @@ class MotionGate:
         self._seen_s = 0.0
         self._moved_s = -math.inf
 
-    def passes(self, image: Image, at_s: float) -> bool:
-        """Take the image of the moment `at_s` (of any clock) and say whether it may pass."""
-        now = grey(image)
-        if self._background is None or changed(now, self._background) >= self._share:
+    def admit(self, image: Image, at_s: float) -> bool:
+        """Add the picture taken at `at_s` (of any clock); returns whether there is motion."""
+        now = compute_brightness(image)
+        if self._background is None or measure_change(now, self._background) >= self._share:
             self._moved_s = at_s
         if self._background is None:
             self._background = now

@@ -1,4 +1,4 @@
-"""What this machine must be. Imports nothing that is not in Python itself."""
+"""Check of the platform. Imports only the standard library, as LiteRT may be missing."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import struct
 MACHINES_32_BIT = ("armv6l", "armv7l", "armv8l", "i386", "i486", "i586", "i686")
 
 
-def refusal() -> str:
-    """Why the device cannot run here; empty where it can."""
+def describe_problem() -> str:
+    """Describe why the device cannot run on this machine; "" if it can."""
     bits, machine = 8 * struct.calcsize("P"), platform.machine()
     if bits == 64 and machine not in MACHINES_32_BIT:
         return ""

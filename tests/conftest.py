@@ -101,10 +101,10 @@ def scenes_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         from ddnn.adapters.litert import LiteRtSection
         from ddnn.data import load
         from ddnn.exits.hierarchy import configuration
-        from ddnn.training.recipes import recipe
+        from ddnn.training.recipes import choose_recipe
         from ddnn.training.train import train
 
-        chosen = recipe("scenes", steps=150)
+        chosen = choose_recipe("scenes", steps=150)
         train(
             load("scenes", samples=(600, 200, 50)),
             configuration("e", 6, exit_scheme="AP", fusion_scheme="CC"),
@@ -113,7 +113,7 @@ def scenes_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
             name="scenes-e",
             data="scenes",
             architecture=chosen.architecture,
-            how=chosen.fit,
+            settings=chosen.fit,
             score_type="float32",
         )
         balance(out, load("scenes", samples=(50, 50, 50)).validation.images)
@@ -126,8 +126,9 @@ def scenes_plan(scenes_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -
     """The heaviest layer of its edge on worker1 to worker6, any two of which may vanish."""
 
     def make(out: Path) -> None:
+        from ddnn.core.plan import PlanRequest
         from ddnn.local_site.planning import parse_workers, plan_bundle
 
-        plan_bundle(scenes_bundle, out, redundancy="coded", power=parse_workers("6"), tolerate=2)
+        plan_bundle(scenes_bundle, out, PlanRequest("coded", parse_workers("6"), tolerate=2))
 
     return made_once(tmp_path_factory, "coded-6-2", make)

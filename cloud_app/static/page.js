@@ -9,8 +9,8 @@ import { clock } from "./format.js";
 import { renderBytes, renderExits, renderHeadline } from "./headline.js";
 import { History } from "./history.js";
 import { listenToNodes, renderNodes } from "./nodes.js";
+import { renderOffloads } from "./offload.js";
 import { listenToSamples, renderSamples } from "./samples.js";
-import { renderSharing } from "./sharing.js";
 import { listenToThresholds, renderThresholds } from "./thresholds.js";
 import { renderVerdict } from "./verdict.js";
 
@@ -37,7 +37,7 @@ const page = {
     renderExits(state);
     renderBytes(state, history);
     renderNodes(state, elapsedS);
-    renderSharing(state, elapsedS);
+    renderOffloads(state, elapsedS);
     renderSamples(state, nowS, feed.shownRound);
     renderEvents(state, nowS);
     renderThresholds(state);

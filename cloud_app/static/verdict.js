@@ -90,12 +90,12 @@ export function standing(state, nowS) {
       text: `${cameras - missing.length} of ${many(cameras, "camera")} answer together.${worth}`,
     };
   }
-  const lacking = state.sharing.filter(({ sharing }) => !sharing.decodable).map(({ sharing }) => sharing.layer);
+  const lacking = state.offloads.filter((of) => !of.state.enough).map((of) => of.state.title);
   if (lacking.length) {
     return {
       tone: "warn",
-      title: `Too few workers share ${list(lacking)}; answers go on.`,
-      text: `The edge computes the layer itself, or answers from the deepest exit it has.${worth}`,
+      title: `Too few workers compute ${list(lacking)}; answers go on.`,
+      text: `The edge computes it itself, or answers from the deepest exit it has.${worth}`,
     };
   }
   if (gone("cloud") && bundle.exits.includes("cloud")) {

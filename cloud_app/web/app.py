@@ -27,8 +27,8 @@ from werkzeug.exceptions import (
 )
 from werkzeug.wrappers import Response as AnyResponse
 
-from cloud_app.live import Live
 from cloud_app.store import NotFound, Store
+from cloud_app.views import LiveSite
 from cloud_app.web import openapi
 from cloud_app.web.board import Streams
 from cloud_app.web.messages import GivePassword, Nothing, OfSite, Problem
@@ -60,7 +60,7 @@ _HEADERS = {
 _ASSETS = frozenset({"static", "vendor.file"})
 
 
-def create_app(store: Store, live: Live, *, sign_in: SignIn | None) -> Flask:
+def create_app(store: Store, live: LiveSite, *, sign_in: SignIn | None) -> Flask:
     """The page and its API. Without `sign_in` only for those who call it by a loopback name.
 
     `store` and `live` are used from the server's threads.

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from cloud_app.live import BundleView, LinkView, Live, NodeView
 from cloud_app.store import NodeEvent, Record, Store, Summary
+from cloud_app.views import BundleView, LinkView, LiveSite, NodeView
 from cloud_app.web.messages import (
     Bundle,
     DemoState,
@@ -19,7 +19,7 @@ from cloud_app.web.messages import (
     InUse,
     Node,
     Now,
-    Shared,
+    Offload,
     Viewer,
 )
 from ddnn.errors import DdnnError, LinkError
@@ -30,7 +30,7 @@ from ddnn.runtime.service import ddnn_version
 EVERY_S = 1.0
 PATIENCE_S = 1.5  # for the database; a page without its numbers is better than none
 NEWEST = 20  # answers and events shown
-MOST_SHARED = 16  # layers shown
+MOST_OFFLOADS = 16  # shown
 MOST_WORKERS = 128  # shown of each
 EVENTS_LOOKED_AT = 200  # to find those of one site
 MOST_STREAMS = 32  # each holds a thread
@@ -82,7 +82,7 @@ class Reader:
 class Board:
     """The newest Now of each site that somebody looks at, as JSON; from any thread."""
 
-    def __init__(self, store: Store, live: Live) -> None:
+    def __init__(self, store: Store, live: LiveSite) -> None:
         self._reader, self._live = Reader(store), live
         self._lock = threading.Lock()
         self._made: dict[str | None, tuple[float, bytes]] = {}
@@ -114,7 +114,7 @@ class Board:
             database = str(error)
         sites = sites_of(nodes, stored.sites if stored else ())
         shown = [node for node in nodes if site is None or node.site in (site, EVERYWHERE)]
-        shared = [view for view in live.sharing() if site in (None, view.site)]
+        offloads = [view for view in live.offloads() if site in (None, view.site)]
         one = site or (sites[0] if len(sites) == 1 else None)
         return Now(
             at_s=time.time(),
@@ -123,7 +123,7 @@ class Board:
             link=link,
             database=live.database_away() or database,
             nodes=[Node.of(node, bundle) for node in shown],
-            sharing=[Shared.of(view, MOST_WORKERS) for view in shared[:MOST_SHARED]],
+            offloads=[Offload.of(view, MOST_WORKERS) for view in offloads[:MOST_OFFLOADS]],
             summary=stored.summary if stored else None,
             quiet_s=self._quiet_s(site, stored) if stored else None,
             expected_now=expected_now(nodes, bundle, link, one),
@@ -188,7 +188,7 @@ def in_use(
     return InUse(None, own, None)
 
 
-def _demo(live: Live) -> DemoState | None:
+def _demo(live: LiveSite) -> DemoState | None:
     demo = live.demo()
     if demo is None:
         return None

@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from cloud_app.live import BundleView, LinkView, NodeView, SharingView
 from cloud_app.store import Bucket, Change, NodeEvent, Record, Summary
+from cloud_app.views import BundleView, LinkView, NodeView, OffloadView
 from cloud_app.whatif import WhatIf
 from ddnn.exits.manifest import SweepRow
 from ddnn.protocol.messages import Id, OffloadState, Share
@@ -156,25 +156,23 @@ class Node(msgspec.Struct, frozen=True):
         return cls(**dataclasses.asdict(view), wanted=wanted)
 
 
-class Shared(msgspec.Struct, frozen=True):
-    """A layer that a node shares among workers, as it told `age_s` ago."""
+class Offload(msgspec.Struct, frozen=True):
+    """A section whose work a node gives to workers, as it reported `age_s` ago."""
 
     site: str
     node: str
     age_s: float
-    planned: int  # workers of the plan; the others are spares that have joined
-    to_spare: int  # live workers that may vanish, whichever they are; the rest decodes still
-    states: dict[str, int]  # how many workers are in each
-    sharing: OffloadState
+    worker_states: dict[str, int]  # how many workers are in each
+    state: OffloadState
 
     @classmethod
-    def of(cls, view: SharingView, most: int | None = None) -> Shared:
+    def of(cls, view: OffloadView, most: int | None = None) -> Offload:
         """With at most so many workers, those in trouble first."""
-        told = view.sharing
-        if most is not None and len(told.workers) > most:
-            workers = sorted(told.workers.items(), key=lambda of: of[1].state == "live")
-            told = msgspec.structs.replace(told, workers=dict(workers[:most]))
-        return cls(view.site, view.node, view.age_s, view.planned, view.to_spare, view.states, told)
+        state = view.state
+        if most is not None and len(state.workers) > most:
+            workers = sorted(state.workers.items(), key=lambda of: of[1].state == "live")
+            state = msgspec.structs.replace(state, workers=dict(workers[:most]))
+        return cls(view.site, view.node, view.age_s, view.worker_states, state)
 
 
 class ExpectedNow(msgspec.Struct, frozen=True):
@@ -208,7 +206,7 @@ class Now(msgspec.Struct, frozen=True):
     link: LinkView
     database: str  # why it is away, empty while it is there
     nodes: list[Node]
-    sharing: list[Shared]  # of very many workers the first
+    offloads: list[Offload]  # of very many workers the first
     summary: Summary | None
     quiet_s: float | None  # since the last answer came, by this clock; null: there is none
     expected_now: ExpectedNow

@@ -17,8 +17,8 @@ from prometheus_client.core import (
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
-from cloud_app.live import Live, NodeView, SharingView
 from cloud_app.store import LATENCY_BOUNDS_S, Store
+from cloud_app.views import LiveSite, NodeView, OffloadView
 from ddnn.errors import LinkError
 from ddnn.protocol.messages import DROPS, WorkerState
 from ddnn.runtime.service import ddnn_version
@@ -30,7 +30,7 @@ WORKER_STATES: tuple[str, ...] = get_args(get_type_hints(WorkerState)["state"])
 class Metrics(Collector):
     """Collects anew at every scrape."""
 
-    def __init__(self, store: Store, live: Live) -> None:
+    def __init__(self, store: Store, live: LiveSite) -> None:
         self._store, self._live = store, live
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -57,7 +57,7 @@ class Metrics(Collector):
         yield GaugeMetricFamily("ddnn_database_up", database, float(up))
         yield from samples
         yield from _nodes(live.nodes(), live.link().connected)
-        yield from _sharing(live.sharing())
+        yield from _offloads(live.offloads())
 
 
 def _samples(store: Store) -> Iterator[Metric]:
@@ -127,45 +127,45 @@ def _nodes(nodes: Iterable[NodeView], connected: bool) -> Iterator[Metric]:
     yield from (up, age, memory, sent, dropped)
 
 
-def _sharing(shared: Iterable[SharingView]) -> Iterator[Metric]:
+def _offloads(views: Iterable[OffloadView]) -> Iterator[Metric]:
     names = ("site", "node")
     workers = GaugeMetricFamily(
-        "ddnn_workers",
-        "Workers of the layer that the node shares, by their state.",
-        labels=(*names, "state"),
+        "ddnn_workers", "Workers that the node gives work to, by state.", labels=(*names, "state")
     )
-    decodable = GaugeMetricFamily(
-        "ddnn_shared_decodable", "Whether the live workers suffice.", labels=names
+    enough = GaugeMetricFamily(
+        "ddnn_offload_enough", "Whether the live workers suffice.", labels=names
     )
-    to_spare = GaugeMetricFamily(
-        "ddnn_shared_workers_to_spare",
-        "Live workers that may vanish, whichever they are.",
+    spare = GaugeMetricFamily(
+        "ddnn_offload_spare_workers",
+        "Live workers that may vanish, in any combination.",
         labels=names,
     )
     gather = GaugeMetricFamily(
-        "ddnn_shared_gather_seconds", "From task to enough answers, smoothed.", labels=names
+        "ddnn_offload_gather_seconds", "From task to enough results, smoothed.", labels=names
     )
-    decode = GaugeMetricFamily("ddnn_shared_decode_seconds", "Decoding, smoothed.", labels=names)
-    decoded = CounterMetricFamily(
-        "ddnn_shared_decoded", "Samples whose layer was decoded.", labels=names
+    combine = GaugeMetricFamily(
+        "ddnn_offload_combine_seconds", "Combining the results, smoothed.", labels=names
+    )
+    combined = CounterMetricFamily(
+        "ddnn_offload_combined", "Samples combined from the workers' results.", labels=names
     )
     computed_here = CounterMetricFamily(
-        "ddnn_shared_computed_here", "Samples whose layer the node computed itself.", labels=names
+        "ddnn_offload_computed_here", "Samples that the node computed itself.", labels=names
     )
     given_up = CounterMetricFamily(
-        "ddnn_shared_given_up",
-        "Samples without the layer: a shallower exit answered.",
+        "ddnn_offload_given_up",
+        "Samples without the section: a shallower exit answered.",
         labels=names,
     )
-    for view in shared:
-        key, told, states = (view.site, view.node), view.sharing, view.states
-        for state in WORKER_STATES:
-            workers.add_metric((*key, state), states.get(state, 0))
-        decodable.add_metric(key, float(told.decodable))
-        to_spare.add_metric(key, view.to_spare)
-        gather.add_metric(key, told.gather_ms / 1e3)
-        decode.add_metric(key, told.decode_ms / 1e3)
-        decoded.add_metric(key, told.decoded)
-        computed_here.add_metric(key, told.computed_here)
-        given_up.add_metric(key, told.given_up)
-    yield from (workers, decodable, to_spare, gather, decode, decoded, computed_here, given_up)
+    for view in views:
+        key, state = (view.site, view.node), view.state
+        for name in WORKER_STATES:
+            workers.add_metric((*key, name), view.worker_states.get(name, 0))
+        enough.add_metric(key, float(state.enough))
+        spare.add_metric(key, state.spare_workers)
+        gather.add_metric(key, state.gather_ms / 1e3)
+        combine.add_metric(key, state.combine_ms / 1e3)
+        combined.add_metric(key, state.combined)
+        computed_here.add_metric(key, state.computed_here)
+        given_up.add_metric(key, state.given_up)
+    yield from (workers, enough, spare, gather, combine, combined, computed_here, given_up)

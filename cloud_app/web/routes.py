@@ -16,8 +16,8 @@ from flask_wtf.csrf import generate_csrf  # type: ignore[import-untyped]
 from PIL import Image
 from werkzeug.exceptions import BadRequest, Conflict, NotFound, ServiceUnavailable
 
-from cloud_app.live import Act, BundleView, Demo, Live
 from cloud_app.store import Change, NodeEvent, Record, Replay, Store
+from cloud_app.views import Act, BundleView, Demo, LiveSite
 from cloud_app.web.board import Board, Streams, in_use, sites_of
 from cloud_app.web.messages import (
     MAX_ANSWERS,
@@ -29,6 +29,7 @@ from cloud_app.web.messages import (
     Nothing,
     OfAnswers,
     OfEvents,
+    Offload,
     OfNode,
     OfSample,
     OfSeries,
@@ -37,7 +38,6 @@ from cloud_app.web.messages import (
     Ready,
     RevertThresholds,
     Series,
-    Shared,
     State,
     SummaryNow,
     Sweep,
@@ -64,7 +64,7 @@ GAP_PIXELS = 2  # between two views
 class Api:
     """Answers the questions and commands of the API; from any thread."""
 
-    def __init__(self, store: Store, live: Live, streams: Streams) -> None:
+    def __init__(self, store: Store, live: LiveSite, streams: Streams) -> None:
         self._store, self._live, self._streams = store, live, streams
         self._board = Board(store, live)
         self._metrics = Metrics(store, live)
@@ -104,10 +104,10 @@ class Api:
             Route("GET", f"{v1}/nodes", self.nodes, list[Node], "All nodes.", site),
             Route(
                 "GET",
-                f"{v1}/sharing",
-                self.sharing,
-                list[Shared],
-                "Layers that are shared among workers now.",
+                f"{v1}/offload",
+                self.offloads,
+                list[Offload],
+                "Sections whose work goes to workers now.",
                 site,
             ),
             Route(
@@ -233,8 +233,8 @@ class Api:
             Node.of(node, bundle) for node in self._live.nodes() if ask.site in (None, node.site)
         ]
 
-    def sharing(self, ask: OfSite) -> list[Shared]:
-        return [Shared.of(view) for view in self._live.sharing() if ask.site in (None, view.site)]
+    def offloads(self, ask: OfSite) -> list[Offload]:
+        return [Offload.of(view) for view in self._live.offloads() if ask.site in (None, view.site)]
 
     # ------------------------------------------------------------ thresholds
 

@@ -72,7 +72,7 @@ def schema_options(schema: type[msgspec.Struct], prefix: str = PREFIX) -> list[c
 
     prefix: of the environment variables
     """
-    params: list[click.Parameter] = [_option(f) for f in msgspec.structs.fields(schema)]
+    params: list[click.Parameter] = [_make_option(f) for f in msgspec.structs.fields(schema)]
     text = f"TOML file with these keys; the environment ({prefix}…) and flags win over it."
     params.append(click.Option(["--config"], type=click.Path(), help=text))
     return params
@@ -133,13 +133,15 @@ class exit_codes:  # noqa: N801  reads as a statement: `with exit_codes():`
             sys.exit(error.exit_code)
 
 
-def _option(field: msgspec.structs.FieldInfo) -> click.Option:
+def _make_option(field: msgspec.structs.FieldInfo) -> click.Option:
     flag = "--" + field.encode_name.replace("_", "-")
-    text = _help(field)
+    text = _describe(field)
     if getattr(field.type, "__origin__", field.type) is bool:
         return click.Option([flag], is_flag=True, default=None, help=text)
     several = _is_tuple(field)
-    return click.Option([flag], default=None, multiple=several, help=text, metavar=_metavar(field))
+    return click.Option(
+        [flag], default=None, multiple=several, help=text, metavar=_choose_metavar(field)
+    )
 
 
 def _is_tuple(field: msgspec.structs.FieldInfo) -> bool:
@@ -152,14 +154,14 @@ def _find_meta(field: msgspec.structs.FieldInfo, name: str) -> Any:
     return next((found for m in metas if (found := getattr(m, name, None))), None)
 
 
-def _help(field: msgspec.structs.FieldInfo) -> str:
+def _describe(field: msgspec.structs.FieldInfo) -> str:
     text = _find_meta(field, "description") or ""
     shown = field.default not in (None, "", ()) and field.default is not False
     default = f" [{field.default}]" if shown and not field.required else ""
     return text + (" (required)" if field.required else default)
 
 
-def _metavar(field: msgspec.structs.FieldInfo) -> str:
+def _choose_metavar(field: msgspec.structs.FieldInfo) -> str:
     """As the schema says in Meta(extra={"metavar": …}), or the choices, or the last word."""
     given: str | None = (_find_meta(field, "extra") or {}).get("metavar")
     choices = _find_choices(field.type)

@@ -60,7 +60,7 @@ def evaluate_bundle(path: Path, data: str | None, objects: str | None = None) ->
 
 def make_report(bundle: Bundle, split: Split, progress: Any) -> dict[str, Any]:
     """The figures of `ddnn evaluate --json`."""
-    from ddnn.data import jpeg_bytes
+    from ddnn.data import measure_jpeg_bytes
 
     manifest = bundle.manifest
     hierarchy = manifest.hierarchy
@@ -79,7 +79,7 @@ def make_report(bundle: Bundle, split: Split, progress: Any) -> dict[str, Any]:
     chosen, _ = staged(hierarchy, measured.exits[hierarchy.everyone], manifest.thresholds)
     share = {str(tier): float(np.mean(chosen == i)) for i, tier in enumerate(hierarchy.exits)}
     sent = bytes_per_device(manifest, manifest.score_format, share.get("local", 0.0))
-    jpeg = float(jpeg_bytes(images[:JPEG_SAMPLES]).mean())
+    jpeg = float(measure_jpeg_bytes(images[:JPEG_SAMPLES]).mean())
     tiers = ("local", "edge", "cloud")
     return {
         "accuracy": {key: everyone.get(key) for key in (*tiers, "overall")},

@@ -63,11 +63,8 @@ class CodingCombiner:
         return self._decode(parts, senders, now_s).faulty
 
     def count_spare(self, holdings: Sequence[Collection[int]]) -> int:
-        n, k = self.detail.matrix.shape
-        # Of replicas only as many as a block has copies besides one.
-        spare = n // k - 1 if self.detail.redundancy == "replicate" else n - k
         held = [len(pieces) for pieces in holdings]
-        return count_spare_workers(spare - (n - sum(held)), held)
+        return count_spare_workers(self.code.s - (self.code.n - sum(held)), held)
 
     def _decode(
         self, parts: Mapping[int, Arrays], senders: Mapping[int, str], now_s: float

@@ -1,8 +1,8 @@
-"""Reading .npz files that somebody else made: every claim is checked before memory is taken.
+"""Reader of untrusted .npz files: every header is checked before memory is allocated.
 
 An .npz file is a zip archive of .npy members, each a short header (dtype, shape) and raw data. The
-headers are read first and judged against what is expected; only then is an array allocated.
-Nothing is ever unpickled.
+headers are read and compared with the specification first; only then is an array allocated.
+Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from ddnn.errors import ConfigError
 
 MAX_ARRAY_BYTES = 2**31
-"""Of one array. The largest known set here has 63 MB."""
+"""Limit of one array; the largest data set supported here has 63 MB."""
 MAX_EXPANSION = 1100
-"""Bytes out for one byte in: deflate cannot do better than 1032, so more is a lie."""
+"""Limit of bytes per compressed byte: deflate reaches 1032, so more means a false header."""
 MAX_HEADER_BYTES = 4096
 MAX_MEMBERS = 1000
 MAX_CLASSES = 1000
@@ -33,12 +33,13 @@ _KINDS = {"u": "unsigned integer", "i": "signed integer", "f": "float", "U": "te
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
-    """What an array has to be.
+class ArraySpec:
+    """The dtype and shape that an array must have.
 
-    kinds: of its dtype, any of "uifU" (unsigned, signed, float, text)
-    shape: a length for each axis, None where any length from 1 up will do
+    kinds: accepted kinds of dtype, of "uifU" (unsigned, signed, float, text)
+    shape: the length of each axis, None for any length of at least 1
     itemsize: bytes of one element, None for any
+    optional: whether the file may lack the array
     """
 
     kinds: str
@@ -52,6 +53,7 @@ class Expected:
         return f"{kinds}{bits} [{', '.join('n' if n is None else str(n) for n in self.shape)}]"
 
     def accepts(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
+        """Whether an array of this dtype and shape meets the specification."""
         return (
             dtype.kind in self.kinds
             and dtype.names is None
@@ -64,12 +66,12 @@ class Expected:
         )
 
 
-def read_npz(path: Path, expected: Mapping[str, Expected]) -> dict[str, NDArray[Any]]:
-    """The expected arrays of an .npz file; others in it are not looked at.
+def read_npz(path: Path, expected: Mapping[str, ArraySpec]) -> dict[str, NDArray[Any]]:
+    """The expected arrays of an .npz file; other arrays in it are ignored.
 
-    Raises ConfigError, once, for whatever is wrong with the file.
+    Raises ConfigError where the file cannot be read or an array does not meet its specification.
     """
-    with refusing(path), zipfile.ZipFile(regular_file(path)) as archive:
+    with convert_read_errors(path), zipfile.ZipFile(require_file(path)) as archive:
         if len(archive.namelist()) > MAX_MEMBERS:
             raise ConfigError(f"{path}: more than {MAX_MEMBERS} members; expected {list(expected)}")
         missing = [
@@ -90,18 +92,21 @@ def read_npz(path: Path, expected: Mapping[str, Expected]) -> dict[str, NDArray[
         }
 
 
-def regular_file(path: Path) -> Path:
-    """The path, if an ordinary file is there (a pipe or a device would block)."""
+def require_file(path: Path) -> Path:
+    """The path of a regular file; opening a pipe or a device could block.
+
+    Raises ConfigError for anything else.
+    """
     if not path.is_file():
         what = "is a directory" if path.is_dir() else "there is no such file"
-        raise ConfigError(f"{path}: {what}; expected a data file: mend the path after the colon")
+        raise ConfigError(f"{path}: {what}; expected a data file: correct the path after the colon")
     return path
 
 
 def check_range(
     values: NDArray[np.integer[Any]], low: int, high: int, name: str, path: Path
 ) -> None:
-    """Refuse integers outside low..high."""
+    """Raise ConfigError where an integer lies outside low..high."""
     least, most = int(values.min()), int(values.max())
     if least < low or most > high:
         raise ConfigError(
@@ -109,9 +114,12 @@ def check_range(
         )
 
 
-def class_names(array: NDArray[Any], path: Path) -> tuple[str, ...]:
-    """The names of two or more classes, all different."""
-    with refusing(path):  # text of numbers that are no characters
+def read_class_names(array: NDArray[Any], path: Path) -> tuple[str, ...]:
+    """The names in a text array [classes].
+
+    Raises ConfigError unless there are two or more, all different.
+    """
+    with convert_read_errors(path):  # the text may hold invalid code points
         names = tuple(str(name) for name in array)
     if not 2 <= len(names) <= MAX_CLASSES or len(set(names)) != len(names) or not all(names):
         raise ConfigError(
@@ -121,52 +129,51 @@ def class_names(array: NDArray[Any], path: Path) -> tuple[str, ...]:
 
 
 @contextmanager
-def refusing(path: Path) -> Iterator[None]:
-    """Turn whatever reading a file raises into one ConfigError that names it."""
+def convert_read_errors(path: Path) -> Iterator[None]:
+    """Context in which every error raised by reading `path` becomes a ConfigError that names it."""
     try:
         yield
     except ConfigError:
         raise
-    # zipfile, zlib, ast, numpy and pillow raise some fifteen unrelated types for broken files;
-    # whichever it is, the file cannot be read, and the user needs to hear just that.
+    # zipfile, zlib, ast, numpy and pillow raise some fifteen unrelated types for broken files.
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ConfigError(
-            f"{path}: cannot be read ({reason}): broken, cut short or of another kind; "
-            "copy it again from where it came from"
+            f"{path}: cannot be read ({reason}): broken, truncated or of another format; "
+            "copy it again from its origin"
         ) from None
 
 
-def _read_member(archive: zipfile.ZipFile, path: Path, name: str, want: Expected) -> NDArray[Any]:
+def _read_member(archive: zipfile.ZipFile, path: Path, name: str, want: ArraySpec) -> NDArray[Any]:
     info = archive.getinfo(f"{name}.npy")
     with archive.open(info) as member:
         dtype, shape, header_bytes = _read_header(member)
-    # Numbers of the file are Python integers here: no product can wrap round.
-    promised = math.prod(shape) * dtype.itemsize
+    # These are Python integers, so the product cannot overflow.
+    declared = math.prod(shape) * dtype.itemsize
     if dtype.hasobject or not want.accepts(dtype, shape):
         raise ConfigError(f"{path}: array {name} is {dtype} {list(shape)}; expected {want}")
     held = info.file_size - header_bytes
     packed = min(info.compress_size, path.stat().st_size)
-    if promised != held or held > MAX_EXPANSION * packed:
+    if declared != held or held > MAX_EXPANSION * packed:
         raise ConfigError(
-            f"{path}: array {name} claims {promised} bytes but holds {held} in "
-            f"{packed}: broken or cut short; copy it again from where it came from"
+            f"{path}: array {name} declares {declared} bytes but holds {held} in "
+            f"{packed}: broken or truncated; copy it again from its origin"
         )
-    if promised > MAX_ARRAY_BYTES:
+    if declared > MAX_ARRAY_BYTES:
         raise ConfigError(
-            f"{path}: array {name} has {promised} bytes; at most {MAX_ARRAY_BYTES} are read: "
+            f"{path}: array {name} has {declared} bytes; at most {MAX_ARRAY_BYTES} are read: "
             "split the data into several files"
         )
     with archive.open(info) as member:
         array: NDArray[Any] = npy.read_array(
             member, allow_pickle=False, max_header_size=MAX_HEADER_BYTES
         )
-        member.read(1)  # reaching the end is what makes zipfile compare the checksum
+        member.read(1)  # zipfile compares the checksum at the end of the member
     return array
 
 
 def _read_header(member: Any) -> tuple[np.dtype[Any], tuple[int, ...], int]:
-    """Dtype, shape and the bytes that come before the data of an .npy file."""
+    """Dtype, shape and length in bytes of the header of an .npy file."""
     version = npy.read_magic(member)
     readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
     if version not in readers:

@@ -2,7 +2,7 @@
 
 A *sample* is one instant of one object; a *view* is what one camera sees of it. A camera that does
 not see the object has an image of zeros and the view label -1 (DDNN paper, A7: black image, label
--1). A seen image is never all zero, so image and view label always say the same.
+-1). The image of a camera that sees it is never all zero, so image and view label always agree.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Images = NDArray[np.uint8]
 Labels = NDArray[np.int32]
 
 ABSENT = -1
-"""The view label of a camera that does not see the object; the group of a sample without one."""
+"""View label of a camera that does not see the object, and group of a sample that has none."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,7 +29,7 @@ class Split:
     images:      uint8 [samples, views, height, width, 3]
     labels:      int32 [samples], the object's class
     view_labels: int32 [samples, views], the class, or -1 where the camera does not see it
-    groups:      int32 [samples], what splits are made by (the object's number), -1 if none
+    groups:      int32 [samples], the number of the object that splits are made by, or -1
     """
 
     name: str
@@ -42,7 +42,7 @@ class Split:
         return len(self.labels)
 
     def take(self, indices: ArrayLike) -> Split:
-        """The samples at `indices`: numbers or a bool mask."""
+        """The samples at `indices`, which are row numbers or a bool mask [samples]."""
         rows = np.asarray(indices)
         rows = rows if rows.size else rows.astype(np.intp)
         return Split(
@@ -53,8 +53,8 @@ class Split:
             self.groups[rows],
         )
 
-    def named(self, name: str) -> Split:
-        """The same samples under another name."""
+    def rename(self, name: str) -> Split:
+        """The same samples as a split of another name."""
         return replace(self, name=name)
 
 
@@ -64,7 +64,7 @@ class ViewPool:
 
     images:   uint8 [objects, directions, height, width, 3]
     labels:   int32 [objects]
-    presence: how often each camera of a drawn rig sees its object; None: always
+    presence: share of the samples in which each camera of a rig sees its object; None: all
     """
 
     images: Images
@@ -74,28 +74,29 @@ class ViewPool:
     def draw(
         self, generator: np.random.Generator, samples: int, views: int
     ) -> tuple[Images, Labels]:
-        """Random objects, each seen by a random rig: `views` different directions of it.
+        """Random objects, each from `views` different random directions.
 
-        Returns images uint8 [samples, views, height, width, 3] and labels int32 [samples]. Where
-        cameras are absent their images are zeros; `label_views` tells which.
+        Returns images uint8 [samples, views, height, width, 3] and labels int32 [samples]. Images
+        of cameras that do not see the object are zeros; `label_views` returns their labels.
+        Raises ConfigError where there are fewer directions than views.
         """
-        objects, directions = self.images.shape[:2]
+        count, directions = self.images.shape[:2]
         if not 1 <= views <= directions:
             raise ConfigError(
-                f"a rig of {views} views was asked for; this pool has {directions} directions: "
-                f"ask for 1 to {directions}"
+                f"{views} views requested of objects with {directions} directions: "
+                f"request 1 to {directions}"
             )
-        chosen = generator.integers(0, objects, samples)
+        objects = generator.integers(0, count, samples)
         rigs = np.argsort(generator.random((samples, directions)), axis=1)[:, :views]
-        images = self.images[chosen[:, None], rigs]
+        images = self.images[objects[:, None], rigs]
         if self.presence is not None:
             images[~draw_presence(generator, samples, self.presence[:views])] = 0
-        return images, self.labels[chosen]
+        return images, self.labels[objects]
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Three splits that share no sample and, where samples have groups, no group."""
+    """Three splits that share no sample and no group."""
 
     name: str
     classes: tuple[str, ...]
@@ -106,11 +107,12 @@ class Dataset:
 
     @property
     def views(self) -> int:
+        """Number of cameras."""
         return int(self.train.images.shape[1])
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Height, width, 3, as judged; training images may be finer (eth80)."""
+        """Height, width and 3 of the test images; training images may be larger (eth80)."""
         _, _, height, width, channels = self.test.images.shape
         return int(height), int(width), int(channels)
 
@@ -124,9 +126,10 @@ def label_views(images: Images, labels: Labels) -> Labels:
 def draw_presence(
     generator: np.random.Generator, samples: int, rates: Sequence[float]
 ) -> NDArray[np.bool_]:
-    """Which cameras see which sample, bool [samples, views]; at least one sees each.
+    """Draw which cameras see which sample: bool [samples, views], at least one in each row.
 
-    Samples that no camera would see are drawn again, so the rates come out a little above `rates`.
+    Samples that no camera sees are drawn again, so the resulting rates are a little above `rates`.
+    Raises ConfigError unless `rates` are in 0..1 and not all zero.
     """
     chances = np.asarray(rates, float)
     if chances.ndim != 1 or not ((chances >= 0) & (chances <= 1)).all() or not chances.any():
@@ -139,14 +142,15 @@ def draw_presence(
     return seen
 
 
-def first_views(split: Split, views: int | None) -> Split:
-    """The split as its first `views` cameras see it; all of them where None."""
+def take_views(split: Split, views: int) -> Split:
+    """The split with its first `views` cameras only.
+
+    Raises ConfigError where it has fewer.
+    """
     available = split.images.shape[1]
-    if views is None or views == available:
-        return split
     if not 1 <= views <= available:
         raise ConfigError(
-            f"views={views}: this data set has {available} cameras; ask for 1 to {available}"
+            f"views={views}: this data set has {available} cameras; request 1 to {available}"
         )
     return Split(
         split.name,
@@ -157,10 +161,10 @@ def first_views(split: Split, views: int | None) -> Split:
     )
 
 
-def check_enough(counts: Sequence[int], what: str) -> None:
-    """Refuse splits of which one would be empty."""
+def check_split_sizes(counts: Sequence[int], what: str) -> None:
+    """Raise ConfigError where a split is empty."""
     if min(counts) < 1:
         raise ConfigError(
-            f"{what}: training, validation and test would get {tuple(counts)} samples; "
+            f"{what}: training, validation and test get {tuple(counts)} samples; "
             "each needs at least one: add samples"
         )

@@ -1,9 +1,9 @@
 """eth80: photographs of objects of eight classes, each from 41 directions.
 
 The file holds, for every photograph, its class and the number of its object within the class, and
-rows of six photographs that six cameras around one object would take. Splits are by object number,
-never within one: fold t tests on object t, validates on the next and trains on the rest, so no
-object is both learned and judged.
+rows of six photographs that six cameras around one object would take. Splits are by object number:
+fold t tests on object t, validates on the next and trains on the rest, so that no object of the
+training split is in another one.
 """
 
 from __future__ import annotations
@@ -11,33 +11,37 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
 from ddnn.errors import ConfigError
 
-from .archive import Expected, check_range, class_names, read_npz
+from .archive import ArraySpec, check_range, read_class_names, read_npz
 from .dataset import Dataset, Images, Labels, Split, ViewPool, draw_presence, label_views
 
 SIZE_PX = 32
 SIZES_PX = (32, 64)
 FIELD_PRESENCE = (0.37, 0.37, 0.46, 0.52, 0.60, 0.73)
-"""Of the field variant: how often each camera sees its object, as the accuracies of the single
-cameras in the DDNN paper suggest (A7: Fig. 8)."""
+"""Share of the samples of the field variant in which each camera sees its object, as the
+accuracies of the single cameras in the DDNN paper suggest (A7: Fig. 8)."""
 
 _EXPECTED = {
-    "images": Expected("u", (None, None, None, 3), itemsize=1),
-    "label": Expected("ui", (None,)),
-    "object": Expected("ui", (None,)),
-    "classes": Expected("U", (None,)),
-    "view_index": Expected("ui", (None, None)),
+    "images": ArraySpec("u", (None, None, None, 3), itemsize=1),
+    "label": ArraySpec("ui", (None,)),
+    "object": ArraySpec("ui", (None,)),
+    "classes": ArraySpec("U", (None,)),
+    "view_index": ArraySpec("ui", (None, None)),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class _Photographs:
-    """images uint8 [photographs, size, size, 3]; labels and objects int32 [photographs];
-    rigs int32 [samples, views], the photographs of each sample."""
+    """The arrays of a file.
+
+    images: uint8 [photographs, size, size, 3]; labels, objects: int32 [photographs]
+    rigs:   int32 [samples, views], the numbers of each sample's photographs
+    """
 
     classes: tuple[str, ...]
     images: Images
@@ -50,7 +54,7 @@ class _Photographs:
         return [int(number) for number in np.unique(self.objects)]
 
 
-def eth80(
+def load_eth80(
     path: Path,
     *,
     seed: int = 0,
@@ -61,23 +65,25 @@ def eth80(
     fine: bool = False,
     presence: Sequence[float] | None = None,
 ) -> Dataset:
-    """Fold `objects_test` (the largest object number if None) of the file at `path`.
+    """Fold `objects_test` (None: the largest object number) of the file at `path`.
 
-    objects_validation: the object to validate on, None: the next after the test's
-    train_all: train on the validation object too (thresholds having been chosen on other folds)
+    objects_validation: the object to validate on, None: the one after the test's
+    train_all: train on the validation object too (thresholds then come from other folds)
     fine: training images at twice the size, for augmentation to scale down
-    presence: how often each camera sees its object (FIELD_PRESENCE); None: always.
+    presence: share of the samples in which each camera sees its object; None: all
+
+    Raises ConfigError for objects that the file does not have and for a file that cannot be read.
     """
     photographs = _read(path, size)
     finer = _read(path, 2 * size) if fine else photographs
     numbers = photographs.object_numbers
     test = numbers[-1] if objects_test is None else objects_test
     if test not in numbers:
-        raise ConfigError(f"{path}: no object {test} to test on; it has objects {numbers}")
+        raise ConfigError(f"{path}: object {test} to test on; expected one of {numbers}")
     if len(numbers) < 3:
         raise ConfigError(
-            f"{path}: objects {numbers}; training, validation and test need three object numbers: "
-            "a file with fewer can be evaluated, not trained on"
+            f"{path}: objects {numbers}; training, validation and test need three object numbers; "
+            "a file with fewer can only be evaluated"
         )
     validation = (
         numbers[(numbers.index(test) + 1) % len(numbers)]
@@ -88,8 +94,8 @@ def eth80(
         raise ConfigError(
             f"{path}: object {validation} to validate on; expected one of {numbers}, not {test}"
         )
-    kept_out = (test,) if train_all else (test, validation)
-    train = [number for number in numbers if number not in kept_out]
+    excluded = (test,) if train_all else (test, validation)
+    train = [number for number in numbers if number not in excluded]
     train_split, validation_split, test_split = (
         _split(source, name, objects, child, presence, path)
         for source, name, objects, child in zip(
@@ -100,14 +106,14 @@ def eth80(
             strict=True,
         )
     )
-    pool = _pool(finer, train, None if presence is None else tuple(presence), path)
+    pool = _make_pool(finer, train, None if presence is None else tuple(presence), path)
     name = "eth80" if presence is None else "eth80-field"
     return Dataset(
         name, photographs.classes, train_split, validation_split, test_split, augment_pool=pool
     )
 
 
-def eth80_samples(
+def load_eth80_samples(
     path: Path,
     objects: Sequence[int] | None = None,
     *,
@@ -115,12 +121,15 @@ def eth80_samples(
     size: int = SIZE_PX,
     presence: Sequence[float] | None = None,
 ) -> Split:
-    """All samples of the objects with these numbers (None: of all), whatever their split."""
+    """All samples of the objects with these numbers (None: of all objects).
+
+    Raises ConfigError for objects that the file does not have and for a file that cannot be read.
+    """
     photographs = _read(path, size)
     numbers = photographs.object_numbers
     wanted = numbers if objects is None else list(objects)
     if not wanted or not set(wanted) <= set(numbers):
-        raise ConfigError(f"{path}: objects {wanted} asked for; it has objects {numbers}")
+        raise ConfigError(f"{path}: objects {wanted} requested; expected some of {numbers}")
     return _split(photographs, "samples", wanted, np.random.SeedSequence(seed), presence, path)
 
 
@@ -132,10 +141,12 @@ def _split(
     presence: Sequence[float] | None,
     path: Path,
 ) -> Split:
-    of_rig = photographs.objects[photographs.rigs[:, 0]]
-    rows = np.flatnonzero(np.isin(of_rig, objects))
+    object_of_rig = photographs.objects[photographs.rigs[:, 0]]
+    rows = np.flatnonzero(np.isin(object_of_rig, objects))
     if rows.size == 0:
-        raise ConfigError(f"{path}: view_index has no sample of objects {list(objects)}")
+        raise ConfigError(
+            f"{path}: view_index has no sample of objects {list(objects)}; expected some"
+        )
     rigs = photographs.rigs[rows]
     images, labels = photographs.images[rigs], photographs.labels[rigs[:, 0]]
     if presence is not None:
@@ -144,25 +155,27 @@ def _split(
                 f"presence has {len(presence)} rates; {path} has {rigs.shape[1]} cameras"
             )
         images[~draw_presence(np.random.default_rng(seed), len(rows), presence)] = 0
-    return Split(name, images, labels, label_views(images, labels), of_rig[rows])
+    return Split(name, images, labels, label_views(images, labels), object_of_rig[rows])
 
 
-def _pool(
+def _make_pool(
     photographs: _Photographs,
     objects: Sequence[int],
     presence: tuple[float, ...] | None,
     path: Path,
 ) -> ViewPool:
-    """The training objects with all their directions, in the file's order."""
+    """The objects with these numbers and all their directions, in the file's order."""
     pairs = np.stack([photographs.labels, photographs.objects], axis=1)
-    chosen = np.unique(pairs[np.isin(photographs.objects, objects)], axis=0)
-    rows = [np.flatnonzero((pairs == pair).all(axis=1)) for pair in chosen]
+    objects_of_pool = np.unique(pairs[np.isin(photographs.objects, objects)], axis=0)
+    rows = [np.flatnonzero((pairs == pair).all(axis=1)) for pair in objects_of_pool]
     counts = {len(row) for row in rows}
     if len(counts) != 1:
         raise ConfigError(
-            f"{path}: objects have {sorted(counts)} photographs; expected as many of each"
+            f"{path}: objects have {sorted(counts)} photographs; expected the same number of each"
         )
-    return ViewPool(photographs.images[np.stack(rows)], chosen[:, 0].astype(np.int32), presence)
+    return ViewPool(
+        photographs.images[np.stack(rows)], objects_of_pool[:, 0].astype(np.int32), presence
+    )
 
 
 def _read(path: Path, size: int) -> _Photographs:
@@ -170,15 +183,13 @@ def _read(path: Path, size: int) -> _Photographs:
         raise ConfigError(f"eth80: size={size}; expected one of {SIZES_PX}")
     arrays = read_npz(path, _EXPECTED)
     count = len(arrays["images"])
-    classes = class_names(arrays["classes"], path)
+    classes = read_class_names(arrays["classes"], path)
 
-    def refuse(what: str) -> ConfigError:
-        return ConfigError(f"{path}: {what}; expected the layout of ddnn/data/eth80.py")
+    def refuse(what: str) -> NoReturn:
+        raise ConfigError(f"{path}: {what}; expected the layout of ddnn/data/eth80.py")
 
     if len(arrays["label"]) != count or len(arrays["object"]) != count:
-        raise refuse(
-            f"{count} images, {len(arrays['label'])} labels, {len(arrays['object'])} objects"
-        )
+        refuse(f"{count} images, {len(arrays['label'])} labels, {len(arrays['object'])} objects")
     check_range(arrays["label"], 0, len(classes) - 1, "label", path)
     check_range(arrays["object"], 0, 2**31 - 1, "object", path)
     check_range(arrays["view_index"], 0, count - 1, "view_index", path)
@@ -186,15 +197,15 @@ def _read(path: Path, size: int) -> _Photographs:
     rigs = arrays["view_index"].astype(np.int32)
     for name, values in (("classes", labels), ("objects", objects)):
         if (values[rigs] != values[rigs[:, :1]]).any():
-            raise refuse(f"view_index has samples of several {name}")
-    images = _reduce(arrays["images"], size, path)
+            refuse(f"view_index has samples of several {name}")
+    images = _scale_down(arrays["images"], size, path)
     if not images.any(axis=(1, 2, 3)).all():
-        raise refuse("an image is all black, which stands for a camera that sees nothing")
+        refuse("an image is all black, which is reserved for cameras that do not see the object")
     return _Photographs(classes, images, labels, objects, rigs)
 
 
-def _reduce(images: Images, size: int, path: Path) -> Images:
-    """Photographs [n, side, side, 3] at `size`: as they are, or each 2x2 pixels' mean."""
+def _scale_down(images: Images, size: int, path: Path) -> Images:
+    """Photographs [n, side, side, 3] at `size`: unchanged, or the means of 2x2 pixels."""
     height, width = images.shape[1:3]
     if height == width == size:
         return images

@@ -1,14 +1,14 @@
 """Data sets by name: `NAME` or `NAME:PATH`.
 
 ==============  =========================  ====================================================
-name            path                       what
+name            path                       content
 ==============  =========================  ====================================================
 scenes          none                       rendered street scenes, six cameras (the default)
 eth80           .npz, or $DDNN_DATA        photographs of objects of eight classes, six cameras
 eth80-field     as eth80                   the same, each camera absent from some samples
 mvmc            .npz, or $DDNN_DATA        the DDNN paper's own data
-directory       a directory                one's own images, <camera>/<class>/<sample>.png
-npz             .npz                       one's own arrays
+directory       a directory                user images, <camera>/<class>/<sample>.png
+npz             .npz                       user arrays
 ==============  =========================  ====================================================
 """
 
@@ -22,16 +22,28 @@ from pathlib import Path
 from ddnn.errors import ConfigError
 
 from . import folders, scenes
-from .dataset import Dataset, Split, ViewPool, first_views
-from .eth80 import FIELD_PRESENCE, SIZE_PX, eth80, eth80_samples
-from .mvmc import mvmc, mvmc_samples
+from .dataset import Dataset, Split, ViewPool, take_views
+from .eth80 import FIELD_PRESENCE, SIZE_PX, load_eth80, load_eth80_samples
+from .mvmc import load_mvmc, load_mvmc_samples
 
 NAMES = ("scenes", "eth80", "eth80-field", "mvmc", "directory", "npz")
 DATA_VARIABLE = "DDNN_DATA"
-"""The environment variable that names a directory with eth80.npz and mvmc.npz."""
+"""Environment variable that names a directory with eth80.npz and mvmc.npz."""
 
 MAX_SIZE_PX = 512
 
+_ETH80 = ("eth80", "eth80-field")
+# The data sets that have each option.
+_OPTIONS = {
+    "objects": _ETH80,
+    "objects_test": _ETH80,
+    "objects_validation": _ETH80,
+    "train_all": _ETH80,
+    "fine": _ETH80,
+    "presence": _ETH80,
+    "size": (*_ETH80, "directory"),
+    "samples": ("scenes",),
+}
 _DEFAULT_FILES = {"eth80": "eth80.npz", "eth80-field": "eth80.npz", "mvmc": "mvmc.npz"}
 
 
@@ -50,36 +62,36 @@ def load(
 ) -> Dataset:
     """The data set `NAME[:PATH]`, in three splits; the same seed gives the same bytes.
 
-    views:        only the first so many cameras; None: all (six, but for one's own data)
+    views:        how many cameras to keep, from the first; None: all
     objects_test: eth80: the object number to test on, None: the largest
-    objects_validation: eth80: the one to validate on, None: the next
+    objects_validation: eth80: the object number to validate on, None: the next
     train_all:    eth80: train on the validation object too
     fine:         eth80: training images at twice the size, for augmentation to scale down
-    presence:     eth80: how often each camera sees its object; eth80-field has its own rates
+    presence:     eth80: share of the samples in which each camera sees its object
     size:         eth80: 32 or 64 pixels; directory: any up to 512
-    samples:      scenes: how many in the training, validation and test split
+    samples:      scenes: sizes of the training, validation and test split
 
-    Raises ConfigError for an unknown name, an option that the data set does not have, and whatever
-    is wrong with a file.
+    Raises ConfigError for an unknown name, an option that the data set does not have, and a file
+    that cannot be used.
     """
     name, path = _parse(spec)
     _check_numbers(seed, size)
     _refuse_options(
         name,
-        objects_test=(objects_test, ("eth80", "eth80-field")),
-        objects_validation=(objects_validation, ("eth80", "eth80-field")),
-        train_all=(train_all or None, ("eth80", "eth80-field")),
-        fine=(fine or None, ("eth80", "eth80-field")),
-        presence=(presence, ("eth80", "eth80-field")),
-        size=(None if size == SIZE_PX else size, ("eth80", "eth80-field", "directory")),
-        samples=(samples, ("scenes",)),
+        objects_test=objects_test,
+        objects_validation=objects_validation,
+        train_all=train_all or None,
+        fine=fine or None,
+        presence=presence,
+        size=None if size == SIZE_PX else size,
+        samples=samples,
     )
     rates = FIELD_PRESENCE if name == "eth80-field" and presence is None else presence
     match name:
         case "scenes":
-            dataset = scenes.scenes(seed=seed, samples=samples or scenes.SAMPLES)
+            dataset = scenes.draw_dataset(seed=seed, samples=samples or scenes.SAMPLES)
         case "eth80" | "eth80-field":
-            dataset = eth80(
+            dataset = load_eth80(
                 path,
                 seed=seed,
                 size=size,
@@ -90,12 +102,12 @@ def load(
                 presence=rates,
             )
         case "mvmc":
-            dataset = mvmc(path)
+            dataset = load_mvmc(path)
         case "directory":
-            dataset = folders.directory(path, seed=seed, size=size)
+            dataset = folders.load_directory(path, seed=seed, size=size)
         case _:
-            dataset = folders.npz(path, seed=seed)
-    return dataset if views is None else _with_views(dataset, views)
+            dataset = folders.load_npz(path, seed=seed)
+    return dataset if views is None else _take_dataset_views(dataset, views)
 
 
 def load_samples(
@@ -108,19 +120,21 @@ def load_samples(
     size: int = SIZE_PX,
     samples: int | None = None,
 ) -> Split:
-    """Samples to evaluate on, whatever split they belong to: all of the file's, or those of the
-    `objects` with these numbers (eth80). A file too small to train on can be read in this way.
+    """Samples to evaluate on: all samples of the file, which may be too small for three splits.
 
-    scenes has no file: its test split, or the first `samples` of it, is meant.
+    objects: eth80: only the objects with these numbers
+    samples: scenes, which has no file: the size of its test split, which is what is returned
+
+    The other parameters and errors are those of `load`.
     """
     name, path = _parse(spec)
     _check_numbers(seed, size)
     _refuse_options(
         name,
-        objects=(objects, ("eth80", "eth80-field")),
-        presence=(presence, ("eth80", "eth80-field")),
-        size=(None if size == SIZE_PX else size, ("eth80", "eth80-field", "directory")),
-        samples=(samples, ("scenes",)),
+        objects=objects,
+        presence=presence,
+        size=None if size == SIZE_PX else size,
+        samples=samples,
     )
     rates = FIELD_PRESENCE if name == "eth80-field" and presence is None else presence
     match name:
@@ -128,24 +142,24 @@ def load_samples(
             count = scenes.SAMPLES[2] if samples is None else samples
             split = scenes.draw_split("test", seed=seed, samples=count)
         case "eth80" | "eth80-field":
-            split = eth80_samples(path, objects, seed=seed, size=size, presence=rates)
+            split = load_eth80_samples(path, objects, seed=seed, size=size, presence=rates)
         case "mvmc":
-            split = mvmc_samples(path)
+            split = load_mvmc_samples(path)
         case "directory":
-            split = folders.directory_samples(path, size=size)[1]
+            split = folders.load_directory_samples(path, size=size)[1]
         case _:
-            split = folders.npz_samples(path)[1]
+            split = folders.load_npz_samples(path)[1]
     if len(split) == 0:
         raise ConfigError(f"{spec}: no camera sees any sample")
-    return split if views is None else first_views(split, views)
+    return split if views is None else take_views(split, views)
 
 
 def _parse(spec: str) -> tuple[str, Path]:
-    """The name and the path of a specification; the path means nothing for scenes."""
+    """The name and the path of a specification; the path is unused for scenes."""
     name, colon, path = spec.partition(":")
     if name not in NAMES:
         raise ConfigError(
-            f"data set {spec!r}: no such name; expected NAME[:PATH] with one of {', '.join(NAMES)}"
+            f"data set {spec!r}: unknown name; expected NAME[:PATH] with one of {', '.join(NAMES)}"
         )
     if name == "scenes":
         if colon:
@@ -154,10 +168,10 @@ def _parse(spec: str) -> tuple[str, Path]:
     if path:
         return name, Path(path)
     if name not in _DEFAULT_FILES:
-        raise ConfigError(f"data set {spec!r}: needs a path; write {name}:PATH")
+        raise ConfigError(f"data set {spec!r}: no path given; write {name}:PATH")
     if not (parent := os.environ.get(DATA_VARIABLE)):
         raise ConfigError(
-            f"data set {spec!r}: which file? Write {name}:PATH, or set {DATA_VARIABLE} to the "
+            f"data set {spec!r}: no file given; write {name}:PATH, or set {DATA_VARIABLE} to the "
             f"directory that holds {_DEFAULT_FILES[name]}"
         )
     return name, Path(parent) / _DEFAULT_FILES[name]
@@ -170,24 +184,25 @@ def _check_numbers(seed: int, size: int) -> None:
         raise ConfigError(f"size={size}; expected 1 to {MAX_SIZE_PX} pixels")
 
 
-def _refuse_options(name: str, **options: tuple[object, tuple[str, ...]]) -> None:
-    """Options are (value, the names of data sets that have it); none is silently passed over."""
-    for option, (value, having) in options.items():
-        if value is not None and name not in having:
+def _refuse_options(name: str, **options: object) -> None:
+    """Raise ConfigError where an option is given (not None) that the data set does not have."""
+    for option, value in options.items():
+        owners = _OPTIONS[option]
+        if value is not None and name not in owners:
             raise ConfigError(
                 f"data set {name!r} has no option {option} (given: {value!r}); "
-                f"it belongs to {', '.join(having)}"
+                f"it belongs to {', '.join(owners)}"
             )
 
 
-def _with_views(dataset: Dataset, views: int) -> Dataset:
+def _take_dataset_views(dataset: Dataset, views: int) -> Dataset:
     pool = dataset.augment_pool
     if pool is not None and pool.presence is not None:
         pool = ViewPool(pool.images, pool.labels, pool.presence[:views])
     return replace(
         dataset,
-        train=first_views(dataset.train, views),
-        validation=first_views(dataset.validation, views),
-        test=first_views(dataset.test, views),
+        train=take_views(dataset.train, views),
+        validation=take_views(dataset.validation, views),
+        test=take_views(dataset.test, views),
         augment_pool=pool,
     )

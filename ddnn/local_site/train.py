@@ -52,20 +52,20 @@ def train_bundle(
         raise ConfigError(f"--out {out} holds a bundle already; remove it or choose another")
     with show_progress() as progress:
         progress("loading data", 0, 1)
-        from ddnn.data import jpeg_bytes, load
+        from ddnn.data import load, measure_jpeg_bytes
 
         fine = name.startswith("eth80")  # photographs that augmentation scales down
         dataset = load(data, seed=seed, objects_test=objects_test, fine=fine)
-        jpeg = float(jpeg_bytes(dataset.validation.images[:JPEG_SAMPLES]).mean())
+        jpeg = float(measure_jpeg_bytes(dataset.validation.images[:JPEG_SAMPLES]).mean())
         progress("loading data", 1, 1)
         progress("importing TensorFlow", 0, 1)
         from ddnn.adapters.litert import LiteRtSection
         from ddnn.training.prune import Pruning
-        from ddnn.training.recipes import recipe
+        from ddnn.training.recipes import choose_recipe
         from ddnn.training.train import train
 
         progress("importing TensorFlow", 1, 1)
-        chosen = recipe(
+        chosen = choose_recipe(
             name,
             style=style,
             schemes=(exit_scheme, fusion_scheme),
@@ -107,7 +107,7 @@ def train_bundle(
             data=name,
             folds=beside,
             architecture=chosen.architecture,
-            how=chosen.fit,
+            settings=chosen.fit,
             margin=margin,
             score_type=scores,
             jpeg_bytes=jpeg,

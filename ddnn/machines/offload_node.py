@@ -31,7 +31,7 @@ from ddnn.protocol.machine import (
     Received,
     Unload,
 )
-from ddnn.protocol.messages import Assignment, OffloadState, WorkerState
+from ddnn.protocol.messages import Assignment, OffloadState, WorkerOffer, WorkerState
 from ddnn.protocol.topics import Kind, Topic
 
 STATE_S = 1.0  # time between two messages of state
@@ -70,6 +70,7 @@ class OffloadNode:
         self._connected = False
         self._reported: dict[str, str] = {}  # state of each worker, as it was logged
         self._reported_enough = False
+        self._astray: set[str] = set()  # workers of the current plan that follow another
 
     def _offload(self, plan: Plan) -> Offload:
         combiner = self._make_combiner(plan)
@@ -119,7 +120,9 @@ class OffloadNode:
             own, finished = offload.handle(event, now)
             effects += [*self._merge_assignments(own), *self._finish(finished, now)]
         match event:
-            case Computed(OffloadJob()) | Received(Topic(_, Kind.RESULT | Kind.OFFER)):
+            case Received(Topic(_, Kind.OFFER, node), WorkerOffer() as offer):
+                effects += self._check_plan(node, offer)
+            case Computed(OffloadJob()) | Received(Topic(_, Kind.RESULT)):
                 pass  # there are many, and none is the inner machine's
             case Computed(job) if job in self._of_job:
                 self._end(job)
@@ -213,10 +216,10 @@ class OffloadNode:
         """Begin with the next plan once its workers are enough; free those not used any more."""
         effects: list[Effect] = []
         following = self._versions.next
-        if following is not None and self._versions.is_ready(following):
-            if self._versions.live[following].gather.possible:
-                self._versions.switch(following, self._asked + 1)
-                effects.append(Log("info", "plan %s is in use", (following,)))
+        ready = following is not None and self._versions.is_ready(following)
+        if following is not None and ready and self._versions.live[following].gather.possible:
+            self._versions.switch(following, self._asked + 1)
+            effects.append(Log("info", "plan %s is in use", (following,)))
         for _, offload in self._versions.free(self._asked + 1):
             effects += self._retire(offload)
         return effects
@@ -243,6 +246,19 @@ class OffloadNode:
 
     def _assignment(self) -> Publish:
         return Publish(Topic(self.site, Kind.ASSIGN, self.group), Assignment(dict(self._assigned)))
+
+    def _check_plan(self, node: str, offer: WorkerOffer) -> list[Effect]:
+        """Log, once for each, the workers of the current plan that have others only."""
+        plan = self.current.plan
+        if plan.id in offer.holds or node not in plan.placement:
+            self._astray.discard(node)
+            return []
+        if node in self._astray:
+            return []
+        self._astray.add(node)
+        others = f"plan {', '.join(sorted(offer.holds))}" if offer.holds else "no plan"
+        text = "%s has %s, this node plan %s: copy the plan to it"
+        return [Log("warning", text, (node, others, plan.id))]
 
     # ------------------------------------------------------------------- state
 

@@ -26,6 +26,7 @@ from ddnn.protocol.machine import (
     Event,
     Load,
     Loaded,
+    Log,
     Now,
     PlanRead,
     Publish,
@@ -78,6 +79,7 @@ class WorkerNode:
         self._holdings: dict[str, _Holding] = {} if plan is None else {plan.id: _Holding(plan)}
         self._assigned: Mapping[str, Mapping[str, list[int]]] = {}
         self._reading: set[str] = set()
+        self._unknown: set[str] = set()  # assigned plans that could not be read
         self._retry_s: float | None = None
         self._tasks: deque[tuple[_Holding, int, Arrays]] = deque()
         self._task: tuple[_Holding, int, Arrays] | None = None  # at work
@@ -109,6 +111,7 @@ class WorkerNode:
                 effects = self._report(job, event.outputs)
             case Received(Topic(_, Kind.ASSIGN, self.group), Assignment(plans)):
                 self._assigned = plans
+                self._unknown &= plans.keys()
                 effects = self._follow_assignment()
             case PlanRead(plan_id, plan):
                 effects = self._take_plan(plan_id, plan, now)
@@ -132,7 +135,8 @@ class WorkerNode:
 
     def _follow_assignment(self) -> list[Effect]:
         effects: list[Effect] = []
-        if self._assigned.keys() & self._holdings.keys():  # else keep what is known to be good
+        followed = self._assigned.keys() & self._holdings.keys()
+        if followed:  # else keep what is known to be good
             for plan_id in self._holdings.keys() - self._assigned.keys():
                 effects += self._retire(self._holdings.pop(plan_id))
         for plan_id, pieces in self._assigned.items():
@@ -144,7 +148,9 @@ class WorkerNode:
             effects += [Unload(holding.plan.key(p)) for p in sorted(holding.held - wanted)]
             holding.held &= wanted
         effects += self._load_missing()
-        return effects + self._offer()  # always: the owner that repeats it has not received it
+        if followed:  # each time: an owner that repeats the assignment has not received the offer
+            effects += self._offer()
+        return effects
 
     def _retire(self, holding: _Holding) -> list[Effect]:
         return [Unload(holding.plan.key(piece)) for piece in sorted(holding.held)]
@@ -168,7 +174,12 @@ class WorkerNode:
         if plan is None or plan.group != self.group or len(self._holdings) >= MAX_PLANS:
             self._count("wrong_plan")  # another plan than the one on this disk
             self._retry_s = now.monotonic_s + RETRY_S
-            return []
+            if plan_id in self._unknown:
+                return []
+            self._unknown.add(plan_id)
+            text = "%s has plan %s, which is not on this node: copy the plan's directory here"
+            return [Log("warning", text, (self.group, plan_id))]
+        self._unknown.discard(plan_id)
         self._holdings[plan_id] = _Holding(plan)
         return self._follow_assignment()
 

@@ -207,7 +207,8 @@ class WorkerPool:
     def probe(self, now_s: float) -> bool:
         """Whether to ask those who stalled once more, while nothing else is asked."""
         stalled = [name for name in self.assigned if name not in self.live]
-        return any([self._membership.probe(name, now_s) for name in stalled])
+        asked = [name for name in stalled if self._membership.probe(name, now_s)]
+        return bool(asked)
 
     # --------------------------------------------------------------------- states
 

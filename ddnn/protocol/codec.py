@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from ddnn.errors import RemoteProtocolError
+from ddnn.errors import ConfigError, RemoteProtocolError
 from ddnn.protocol.messages import (
     MAX_MESSAGE_BYTES,
     Escalate,
@@ -42,7 +42,13 @@ def decode(kind: Kind, data: bytes) -> Message:
         )
     try:
         message = _DECODERS[kind.value.message].decode(data)
-    except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError) as error:
+    except (
+        msgspec.MsgspecError,
+        ValueError,
+        RecursionError,
+        OverflowError,
+        ConfigError,  # of a DeviceProfile that is impossible
+    ) as error:
         raise RemoteProtocolError(f"{kind.name}: {error}") from None
     if isinstance(message, Scores):
         message.scores.check()

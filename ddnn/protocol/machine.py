@@ -74,7 +74,7 @@ class PlanRead:
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """The broker took us; everything must be announced again."""
+    """The broker accepted the connection; everything must be announced again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,5 +193,5 @@ class Machine(Protocol):
         ...
 
     def subscriptions(self) -> list[str]:
-        """Topic filters, subscribed anew on every connect."""
+        """Topic filters, subscribed on every connect."""
         ...

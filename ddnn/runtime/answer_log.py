@@ -24,7 +24,7 @@ _DECODER = msgspec.json.Decoder(Answer)
 
 
 def read_answers(path: Path) -> list[Answer]:
-    """The answers of a log, the newest per sample; a line cut by a crash is passed over."""
+    """The answers of a log, the newest per sample; a line that a crash has cut is skipped."""
     answers: dict[int, Answer] = {}
     with contextlib.suppress(FileNotFoundError), path.open("rb") as lines:
         for line in lines:

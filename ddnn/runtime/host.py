@@ -44,10 +44,10 @@ class AnswerLog(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What a node has besides its connection; every one may be missing.
+    """What the effects of a machine need apart from the connection; each may be missing.
 
-    `sections` are by SectionName. `load` makes the section of a Load effect, `find_plan` reads the plan of a ReadPlan effect, in
-    another thread.
+    `sections` are by SectionName. `load` makes the section of a Load effect, `find_plan` reads the
+    plan of a ReadPlan effect; both are called in another thread.
     `save` takes the answers of a Save effect and a function to call once they are stored.
     """
 

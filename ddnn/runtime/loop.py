@@ -129,7 +129,7 @@ class Loop:
 
     @property
     def counts(self) -> Counter[str]:
-        """What happened besides the machine: what was sent, and drops above all."""
+        """What the runtime counts: messages sent, and those dropped before the machine."""
         return self._host.counts
 
     @property
@@ -149,7 +149,7 @@ class Loop:
         self._put(plan)
 
     def publish(self, message: Publish) -> None:
-        """Send a message besides the machine's. LinkError without a broker."""
+        """Send a message that is not the machine's. LinkError without a broker."""
         if not self.link.connected:
             raise LinkError(f"no connection to the broker: {self.link.reason}; try again later")
         self._put(message)
@@ -160,7 +160,7 @@ class Loop:
         self.transport.wake()
 
     def close(self, timeout_s: float = 3.0) -> None:
-        """Stop the machine, say so to the others, disconnect."""
+        """Stop the machine, publish the status `stopped`, disconnect."""
         self._put(_Stop())
         self._thread.join(timeout_s)
         topic, payload, *_ = self.identity.status("stopped", self._session)
@@ -236,7 +236,7 @@ class Loop:
                 self._publish_stats()
 
     def _event(self, item: Inbox) -> Event | None:
-        """The machine's event, or None where the item is none of its business."""
+        """The machine's event, or None where the item is not for the machine."""
         match item:
             case Arrived(topic, payload):
                 return self._read(topic, payload)

@@ -9,7 +9,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class LinkUp:
-    """The broker took us. `session` stands in the Last Will of this connection, and only of it."""
+    """The broker accepted the connection; `session` is unique to it and stands in its Last Will."""
 
     session: int
 
@@ -33,8 +33,8 @@ LinkEvent = LinkUp | LinkDown | Arrived
 class Transport(Protocol):
     """A connection that comes and goes, driven by one thread: the one that calls `wait`.
 
-    That thread alone calls `subscribe` and `publish`, and hears the events, so that a message is
-    read, handled and answered without changing threads.
+    That thread alone calls `subscribe` and `publish`, and the sink runs in it, so that a message
+    is read, handled and answered without changing threads.
     """
 
     def start(
@@ -46,8 +46,8 @@ class Transport(Protocol):
         ...
 
     def wait(self, timeout_s: float) -> None:
-        """Let the network work until something has happened, or for so long; events go to the
-        sink. Never longer, whatever the network does."""
+        """Read and write until something has happened, at most for `timeout_s`; events go to the
+        sink."""
         ...
 
     def wake(self) -> None:
@@ -62,5 +62,5 @@ class Transport(Protocol):
 
     def close(self, last_words: tuple[str, bytes] | None = None) -> None:
         """Publish the retained `last_words`, wait for them briefly, disconnect. From any thread,
-        once nobody calls `wait` any more."""
+        once no thread calls `wait` any more."""
         ...

@@ -1,5 +1,5 @@
-"""Everything that trains: the only place where TensorFlow and Keras are imported."""
+"""Training and export of networks; the only package that imports TensorFlow and Keras."""
 
 import os
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its greetings are not for the user
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # omits start-up messages, which help no user

@@ -1,4 +1,4 @@
-"""Random views of the training samples: geometry, colour, cut-outs, noise, all on the tensor."""
+"""Random changes of training images: geometry, colour, cut-outs and noise, as tensor operations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tensorflow as tf
 
 
 class Augmentation(msgspec.Struct, frozen=True, kw_only=True):
-    """How far views may be changed. Angles in degrees, lengths as shares of the image."""
+    """Bounds of the random changes. Angles in degrees, lengths as shares of the image."""
 
     rotation_deg: float = 10.0
     log_scale: float = 0.1
@@ -21,7 +21,7 @@ class Augmentation(msgspec.Struct, frozen=True, kw_only=True):
     hue_turns: float = 0.25  # of all views of a sample
     saturation: float = 0.5
     grey: float = 0.3  # share of samples without colour
-    view_brightness: float = 0.08  # on top, each view for itself
+    view_brightness: float = 0.08  # in addition, of each view
     noise: float = 0.02
     cutout: float = 0.3  # share of views with a hole
 
@@ -54,16 +54,16 @@ class Draw(msgspec.Struct, frozen=True):
 
 def draw(
     generator: np.random.Generator,
-    how: Augmentation,
+    augmentation: Augmentation,
     batch: int,
     views: int,
     side: int,
     source_side: int | None = None,
 ) -> Draw:
-    """All randomness of a batch from one generator.
+    """Draw the random numbers for one batch.
 
-    side: of the images that come out; source_side: of those that go in, where they are larger.
-    Scaling down while warping keeps the pictures as sharp as those that are judged.
+    side: of the resulting images, in pixels; source_side: of the original images, if larger.
+    Scaling down and warping in one step keeps them as sharp as the images of the test split.
     """
     source = source_side or side
     each, rig = (batch, views), (batch, 1)
@@ -71,16 +71,18 @@ def draw(
     def uniform(shape: tuple[int, ...], bound: float) -> np.ndarray[Any, np.dtype[np.float64]]:
         return generator.uniform(-bound, bound, shape)
 
-    angle = np.deg2rad(uniform(each, how.rotation_deg))
-    scale, aspect = np.exp(uniform(each, how.log_scale)), np.exp(uniform(rig, how.log_aspect))
-    flip = np.where((generator.random(each) < 0.5) & how.flip, -1.0, 1.0)
+    angle = np.deg2rad(uniform(each, augmentation.rotation_deg))
+    scale = np.exp(uniform(each, augmentation.log_scale))
+    aspect = np.exp(uniform(rig, augmentation.log_aspect))
+    flip = np.where((generator.random(each) < 0.5) & augmentation.flip, -1.0, 1.0)
     finer = source / side
     wide, high = finer * aspect / scale, finer / (aspect * scale)
     a, b = np.cos(angle) * wide * flip, -np.sin(angle) * high
     c, d = np.sin(angle) * wide * flip, np.cos(angle) * high
     middle, from_middle = (side - 1) / 2, (source - 1) / 2
-    right, down = uniform(each, how.shift) * source, uniform(each, how.shift) * source
-    nought = np.zeros(each)
+    right = uniform(each, augmentation.shift) * source
+    down = uniform(each, augmentation.shift) * source
+    zero = np.zeros(each)
     warp = np.stack(
         [
             a,
@@ -89,29 +91,29 @@ def draw(
             c,
             d,
             from_middle - (c + d) * middle + down,
-            nought,
-            nought,
+            zero,
+            zero,
         ],
         -1,
     )
 
     grey = np.full((3, 3), 1 / 3)
     turn = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
-    saturation = np.where(generator.random(rig) < how.grey, 0.0, 1 + uniform(rig, how.saturation))[
-        ..., None, None
-    ]
-    hue = 2 * np.pi * uniform(rig, how.hue_turns)[..., None, None]
+    saturation = np.where(
+        generator.random(rig) < augmentation.grey, 0.0, 1 + uniform(rig, augmentation.saturation)
+    )[..., None, None]
+    hue = 2 * np.pi * uniform(rig, augmentation.hue_turns)[..., None, None]
     chroma = np.cos(hue) * (np.eye(3) - grey) + np.sin(hue) * turn
-    gain = np.exp(uniform(rig, how.brightness))[..., None, None]
-    tint = np.exp(uniform((batch, 1, 1, 3), how.brightness / 3))
-    view_gain = np.exp(uniform(each, how.view_brightness))[..., None, None]
+    gain = np.exp(uniform(rig, augmentation.brightness))[..., None, None]
+    tint = np.exp(uniform((batch, 1, 1, 3), augmentation.brightness / 3))
+    view_gain = np.exp(uniform(each, augmentation.view_brightness))[..., None, None]
     colour = (grey + saturation * chroma) * gain * tint * view_gain
-    offset = uniform((batch, 1, 3), how.brightness / 4) + uniform(
-        (batch, views, 1), how.view_brightness / 2
+    offset = uniform((batch, 1, 3), augmentation.brightness / 4) + uniform(
+        (batch, views, 1), augmentation.view_brightness / 2
     )
 
     size = generator.integers(side // 10, side // 4, each)
-    size *= generator.random(each) < how.cutout
+    size *= generator.random(each) < augmentation.cutout
     x, y = generator.integers(0, side, each), generator.integers(0, side, each)
     hole = np.stack([x - size, x + size, y - size, y + size], -1)
     n = batch * views
@@ -125,9 +127,9 @@ def draw(
 
 
 def apply(images: Any, numbers: Draw, noise: float, shape: tuple[int, int, int]) -> Any:
-    """images: uint8 [batch, views, h, w, 3] -> float32 [batch, views, *shape] of 0..255.
+    """Apply drawn changes: uint8 [batch, views, h, w, 3] -> float32 [batch, views, *shape], 0..255.
 
-    Blank views stay blank.
+    noise: standard deviation, of full scale. Blank views stay blank.
     """
     batch, views, *source, _ = images.shape
     height, width, _ = shape

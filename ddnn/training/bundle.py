@@ -1,4 +1,4 @@
-"""A trained network becomes a bundle: sections, measurements, thresholds, golden vectors."""
+"""Writer of bundles: sections, measurements, thresholds and golden vectors of a network."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from ddnn.exits.inference import run_devices, signs
 from ddnn.exits.manifest import Head, Manifest, fuse_features
 from ddnn.exits.scores import ScoreFormat
 from ddnn.runtime.bundle import file_entry, write_golden, write_manifest
-from ddnn.training.export import to_litert, write_section, write_source
+from ddnn.training.export import section_to_litert, write_section, write_source
 from ddnn.training.fit import SplitLike
 from ddnn.training.models import Network
 
 GOLDEN_SAMPLES = 4
-MARGIN = 0.005  # accuracy that thresholds may cost, against the deepest exit
+MARGIN = 0.005  # accuracy below the deepest exit's that thresholds may cost
 
 Progress = Callable[[str, int, int], None]
 LoadSection = Callable[[Path], Section]
 
 
 def export_sources(network: Network, directory: Path) -> dict[str, BundleFile]:
-    """The Keras model of each edge's section that can be saved and loaded again, by edge."""
+    """Write the Keras models of the edges' sections that can be loaded again; entries by edge."""
     return {
         edge: file_entry(file)
         for edge, model in network.edges.items()
@@ -38,7 +38,7 @@ def export_sources(network: Network, directory: Path) -> dict[str, BundleFile]:
 
 
 def export_sections(network: Network, directory: Path) -> dict[str, BundleFile]:
-    """One LiteRT file per section; devices that share weights share the file."""
+    """Write one LiteRT file per section; devices that share weights share the file."""
     directory.mkdir(parents=True, exist_ok=True)
     written: dict[int, BundleFile] = {}
     entries: dict[str, BundleFile] = {}
@@ -51,12 +51,14 @@ def export_sections(network: Network, directory: Path) -> dict[str, BundleFile]:
         if id(model) not in written:
             shared = place == "device" and network.architecture.share_devices
             stem = "device" if shared else name
-            written[id(model)] = file_entry(write_section(directory, stem, to_litert(model, place)))
+            written[id(model)] = file_entry(
+                write_section(directory, stem, section_to_litert(model, place))
+            )
         entries[name] = written[id(model)]
     return entries
 
 
-def draft(
+def draft_manifest(
     network: Network,
     name: str,
     data: str,
@@ -64,7 +66,7 @@ def draft(
     files: dict[str, BundleFile],
     sources: dict[str, BundleFile] | None = None,
 ) -> Manifest:
-    """The manifest before anything is measured: every threshold 0, so everything escalates."""
+    """The manifest before measurement: every threshold is 0, so that every sample escalates."""
     heads = {
         tier: Head(
             np.asarray(head.kernel).astype(float).tolist(),
@@ -91,14 +93,14 @@ def draft(
     )
 
 
-def measured_network(
+def measure_network(
     manifest: Manifest,
     directory: Path,
     load_section: LoadSection,
     split: SplitLike,
     progress: Progress,
 ) -> m.Measured:
-    """What the exported network says of a split, with every subset of members."""
+    """Measure the exported network on a split, for every subset of members."""
     sections = load_sections(manifest, directory, load_section)
     members = len(manifest.hierarchy.devices)
     return m.measure(
@@ -114,10 +116,11 @@ def measured_network(
 def load_sections(
     manifest: Manifest, directory: Path, load_section: LoadSection
 ) -> dict[str, Section]:
+    """The sections of a bundle, by name."""
     return {name: load_section(directory / e.file) for name, e in manifest.sections.items()}
 
 
-def finish(
+def finish_bundle(
     manifest: Manifest,
     directory: Path,
     load_section: LoadSection,
@@ -129,7 +132,7 @@ def finish(
     jpeg_bytes: float | None = None,
     training: Mapping[str, str | float | int] | None = None,
 ) -> Manifest:
-    """Choose score type and thresholds on what was measured, write golden vectors and manifest.
+    """Choose score type and thresholds from measurements; write golden vectors and manifest.
 
     images: uint8 [samples, devices, h, w, 3], for the golden vectors.
     """
@@ -145,8 +148,8 @@ def finish(
             score_format = next(
                 f for f in m.score_formats(measured.devices) if f.type == score_type
             )
-            heard = m.with_format(manifest, measured, score_format)
-            sweep = m.sweep(manifest, heard.exits[everyone], labels, score_format)
+            rescored = m.with_format(manifest, measured, score_format)
+            sweep = m.sweep(manifest, rescored.exits[everyone], labels, score_format)
             deepest = m.accuracy(measured.exits[everyone]["cloud"], labels)
             row = m.choose(sweep, deepest, margin)
         thresholds = row.thresholds
@@ -170,7 +173,9 @@ def finish(
         jpeg_bytes=jpeg_bytes,
         golden=write_golden(
             directory,
-            golden_vectors(manifest, load_sections(manifest, directory, load_section), images),
+            compute_golden_vectors(
+                manifest, load_sections(manifest, directory, load_section), images
+            ),
         ),
         training={"margin": margin, "validation_samples": len(labels), **(training or {})},
     )
@@ -178,7 +183,7 @@ def finish(
     return manifest
 
 
-def golden_vectors(
+def compute_golden_vectors(
     manifest: Manifest, sections: Mapping[str, Section], images: NDArray[np.uint8]
 ) -> dict[str, NDArray[Any]]:
     """Inputs and outputs of every section for a few samples, by <section>/in|out/<array>."""

@@ -31,7 +31,7 @@ from ddnn.runtime.bundle import (
     write_golden,
 )
 from ddnn.runtime.plans import write_plan
-from ddnn.training.cut import Cut, CutLayer, cut, cuttable
+from ddnn.training.cut import Cut, CutLayer, cut, find_cuttable
 from ddnn.training.export import (
     convolution_to_litert,
     load_source,
@@ -80,7 +80,7 @@ def make_plan(
     certificate = certify(code)
     progress("cutting the section", 0, 1)
     model = load_source(checked_file(bundle, manifest.sources[edge]))
-    layer = find_layer(cuttable(model), request.layer.removeprefix(f"{edge}/"), edge)
+    layer = find_layer(find_cuttable(model), request.layer.removeprefix(f"{edge}/"), edge)
     parts = cut(model, layer.name)
     whole = Linear.of(parts.layer)
     if code.k > whole.units:

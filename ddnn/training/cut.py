@@ -1,4 +1,4 @@
-"""Cutting a Keras model at one linear layer: head -> layer -> tail, for `ddnn plan`."""
+"""Cuts of a Keras model at one linear layer: head -> layer -> tail, for `ddnn plan`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ddnn.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class CutLayer:
-    """A layer that can be cut out. flops: of one sample; density: share of weights not zero."""
+    """A layer that can be cut out. flops: of one sample; density: share of non-zero weights."""
 
     name: str
     kind: Literal["dense", "conv2d"]
@@ -26,11 +26,11 @@ class CutLayer:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A model in three parts; they share the model's weights, the layer has a copy.
+    """A model in three parts. Head and tail share the model's weights; the layer has a copy.
 
     head: the model's inputs -> [x, carry0, …]; layer: x -> z, the pre-activation;
-    tail: [z, carry0, …] -> the model's outputs, as a list. Carries are what the rest needs and
-    does not depend on the layer, outputs of the model among them.
+    tail: [z, carry0, …] -> the model's outputs, as a list. Carries are tensors that the tail needs
+    and that do not depend on the layer, including outputs of the model.
     """
 
     head: Any
@@ -48,18 +48,19 @@ class Cut:
         return ("z", *self.head_arrays[1:])
 
 
-def cuttable(model: Any) -> tuple[CutLayer, ...]:
+def find_cuttable(model: Any) -> tuple[CutLayer, ...]:
     """The layers that can be cut out, heaviest first.
 
     Plain Dense and Conv2D layers (groups 1, channels last, float32 weights, fixed shapes) that
-    the model calls once. ConfigError: the model is not made of layers in Keras's functional way.
+    the model calls once. Raises ConfigError where the model is not functional (keras.Model with
+    inputs and outputs).
     """
     calls: dict[str, list[tuple[Any, Any]]] = {}
     _replay(model, lambda layer, _, __, out: calls.setdefault(layer.name, []).append((layer, out)))
     found = []
     for name, called in calls.items():
         layer, out = called[0]
-        kind = _kind(layer)
+        kind = _classify(layer)
         if len(called) > 1 or kind is None or None in out.shape[1:]:
             continue
         kernel = np.asarray(layer.kernel)
@@ -77,8 +78,11 @@ def cuttable(model: Any) -> tuple[CutLayer, ...]:
 
 
 def cut(model: Any, name: str) -> Cut:
-    """Cut the model at the layer `name`. ConfigError names the layers that can be cut out."""
-    known = cuttable(model)
+    """Cut the model at the layer `name`.
+
+    Raises ConfigError, which names the layers that can be cut out, for another name.
+    """
+    known = find_cuttable(model)
     if name not in (layer.name for layer in known):
         those = ", ".join(f"{layer.name} ({layer.flops:,} flops)" for layer in known)
         raise ConfigError(
@@ -86,14 +90,14 @@ def cut(model: Any, name: str) -> Cut:
             + (
                 f"those that can, heaviest first: {those}"
                 if known
-                else "this section has none: a Dense or Conv2D layer with float weights"
+                else "this section has none; expected a Dense or Conv2D layer with float weights"
             )
         )
-    whole: list[tuple[Any, Any]] = []  # the layer and its input
-    late: dict[int, Any] = {}  # tensors that depend on the layer -> the same in the tail
-    carried: dict[int, tuple[Any, Any]] = {}  # tensors that the tail needs -> themselves, its input
+    layer_call: list[tuple[Any, Any]] = []  # the layer and its input
+    late: dict[int, Any] = {}  # tensors that depend on the layer -> their copies in the tail
+    carried: dict[int, tuple[Any, Any]] = {}  # tensors that the tail needs -> the tensor, its input
 
-    def in_tail(tensor: Any) -> Any:
+    def map_to_tail(tensor: Any) -> Any:
         if not isinstance(tensor, keras.KerasTensor):
             return tensor
         if id(tensor) in late:
@@ -104,31 +108,31 @@ def cut(model: Any, name: str) -> Cut:
         return carried[id(tensor)][1]
 
     def visit(layer: Any, args: Any, kwargs: Any, out: Any) -> None:
-        tensors = _tensors((args, kwargs))
+        tensors = _list_tensors((args, kwargs))
         if layer.name == name:
-            whole.append((layer, tensors[0]))
+            layer_call.append((layer, tensors[0]))
             z = keras.Input(batch_shape=out.shape, dtype=out.dtype)
-            late[id(out)] = _activated(layer, z)
+            late[id(out)] = _activate(layer, z)
             inputs.append(z)
         elif any(id(tensor) in late for tensor in tensors):
-            args, kwargs = keras.tree.map_structure(in_tail, (args, kwargs))
-            again = _tensors(layer(*args, **kwargs))
-            late.update(zip(map(id, _tensors(out)), again, strict=True))
+            args, kwargs = keras.tree.map_structure(map_to_tail, (args, kwargs))
+            again = _list_tensors(layer(*args, **kwargs))
+            late.update(zip(map(id, _list_tensors(out)), again, strict=True))
 
     inputs: list[Any] = []
     clone = _replay(model, visit)
-    outputs = [in_tail(tensor) for tensor in clone.outputs]
-    layer, x = whole[0]
+    outputs = [map_to_tail(tensor) for tensor in clone.outputs]
+    layer, x = layer_call[0]
     carries = list(carried.values())
     head = keras.Model(clone.inputs, [x, *(tensor for tensor, _ in carries)])
     tail = keras.Model([*inputs, *(mirror for _, mirror in carries)], outputs)
-    return Cut(head, _linear(layer, x), tail)
+    return Cut(head, _copy_linear(layer, x), tail)
 
 
 def _replay(model: Any, visit: Callable[[Any, Any, Any, Any], object]) -> Any:
-    """Call every operation of the model once more, on new inputs; the model so made.
+    """Clone the model by calling its operations on new inputs; weights are shared.
 
-    visit(operation, args, kwargs, outputs) sees each call. Weights are shared.
+    visit(operation, args, kwargs, outputs) is called after each of them.
     """
 
     def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
@@ -137,23 +141,23 @@ def _replay(model: Any, visit: Callable[[Any, Any, Any, Any], object]) -> Any:
         return out
 
     try:
-        functional = keras.Model(model.inputs, model.outputs)  # also of a Sequential
+        functional = keras.Model(model.inputs, model.outputs)  # of a Sequential too
         return keras.models.clone_model(
             functional, clone_function=lambda layer: layer, call_function=call
         )
     except (AttributeError, TypeError, ValueError) as error:
         raise ConfigError(
-            f"the section {getattr(model, 'name', model)!r} cannot be cut: it is not made of "
-            f"layers in Keras's functional way ({error})"
+            f"the section {getattr(model, 'name', model)!r} cannot be cut: expected a "
+            f"functional Keras model ({error})"
         ) from None
 
 
-def _tensors(structure: Any) -> list[Any]:
+def _list_tensors(structure: Any) -> list[Any]:
     return [t for t in keras.tree.flatten(structure) if isinstance(t, keras.KerasTensor)]
 
 
-def _kind(layer: Any) -> Literal["dense", "conv2d"] | None:
-    """What sort of linear layer this is; subclasses may compute something else."""
+def _classify(layer: Any) -> Literal["dense", "conv2d"] | None:
+    """The kind of a linear layer; None for subclasses, which may compute something else."""
     if type(layer) not in (layers.Dense, layers.Conv2D):
         return None
     if layer.compute_dtype != "float32" or layer.kernel.dtype != "float32":
@@ -163,14 +167,15 @@ def _kind(layer: Any) -> Literal["dense", "conv2d"] | None:
     return "conv2d" if layer.groups == 1 and layer.data_format == "channels_last" else None
 
 
-def _activated(layer: Any, z: Any) -> Any:
+def _activate(layer: Any, z: Any) -> Any:
+    """Apply the layer's activation to its pre-activation."""
     if layer.activation is keras.activations.linear:
         return z
     return layers.Activation(layer.activation)(z)
 
 
-def _linear(layer: Any, x: Any) -> Any:
-    """The layer without its activation."""
+def _copy_linear(layer: Any, x: Any) -> Any:
+    """A copy of the layer without its activation."""
     if type(layer) is layers.Dense:
         plain = layers.Dense(layer.units, use_bias=layer.use_bias, name=layer.name)
     else:

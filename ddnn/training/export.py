@@ -1,4 +1,4 @@
-"""Keras sections to LiteRT files."""
+"""Export of Keras sections to LiteRT files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import keras
 import tensorflow as tf
 
 from ddnn.errors import ConfigError
-from ddnn.training import blocks  # noqa: F401  registers our layers for load_source
+from ddnn.training import blocks  # noqa: F401  registers the layers for load_source
 
 if TYPE_CHECKING:
     from ddnn.coding.layers import Linear
@@ -24,11 +24,12 @@ SOURCE = ".keras"
 INPUT = {"device": "image"}  # every other section takes "features"
 
 
-def to_litert(model: Any, kind: str) -> bytes:
-    """A LiteRT file with one signature and the batch fixed to 1 (a dynamic Flatten adds shape ops).
+def section_to_litert(model: Any, kind: str) -> bytes:
+    """Convert a section to a LiteRT file with one signature and batch 1.
 
-    Devices take uint8 images, so that a camera's frame goes in as it is. Float32 throughout:
-    post-training int8 flips about 3 % of the bits (seen in a prototype).
+    A dynamic batch would add shape operations to Flatten. Devices take uint8 images, the dtype of
+    camera frames. Weights and activations are float32: post-training int8 flips about 3 % of the
+    feature bits.
     """
     outputs = ("scores", "features")[: len(model.outputs)]
     image = tf.uint8 if kind == "device" else None
@@ -38,9 +39,9 @@ def to_litert(model: Any, kind: str) -> bytes:
 def model_to_litert(
     model: Any, inputs: Sequence[str], outputs: Sequence[str], dtype: Any = None
 ) -> bytes:
-    """A LiteRT file whose arrays bear these names, in the order of the model's own.
+    """Convert a model to a LiteRT file with these array names, in the order of the model's.
 
-    dtype: of the inputs, where it is not the model's.
+    dtype: of the inputs; None: the model's
     """
     specs = [
         tf.TensorSpec((1, *tensor.shape[1:]), dtype or tensor.dtype, name=name)
@@ -52,7 +53,7 @@ def model_to_litert(
         results = model(keras.tree.pack_sequence_as(model.input, cast), training=False)
         return dict(zip(outputs, keras.tree.flatten(results), strict=True))
 
-    with tempfile.TemporaryDirectory() as directory, _quiet():
+    with tempfile.TemporaryDirectory() as directory, _silence_stderr():
         archive = keras.export.ExportArchive()
         archive.track(model)
         archive.add_endpoint("serving_default", run, input_signature=specs)
@@ -62,9 +63,9 @@ def model_to_litert(
 
 
 def convolution_to_litert(layer: Linear, input_shape: tuple[int, ...]) -> bytes:
-    """A LiteRT file "x" -> "z" of one convolution; input_shape: [h, w, in].
+    """Convert one convolution to a LiteRT file "x" -> "z"; input_shape: [h, w, in].
 
-    Its weights are constants, so no SavedModel is needed: 0.05 s instead of 0.2 s.
+    Its weights are constants, so no SavedModel is needed, which takes 0.05 s instead of 0.2 s.
     """
     kernel = tf.constant(layer.kernel, tf.float32)
 
@@ -74,14 +75,14 @@ def convolution_to_litert(layer: Linear, input_shape: tuple[int, ...]) -> bytes:
         return {"z": z if layer.bias is None else z + tf.constant(layer.bias, tf.float32)}
 
     concrete = run.get_concrete_function(tf.TensorSpec((1, *input_shape), tf.float32, name="x"))
-    with _quiet():
+    with _silence_stderr():
         converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], tf.Module())
         return bytes(converter.convert())
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The converter writes to the file descriptor itself."""
+def _silence_stderr() -> Iterator[None]:
+    """Discard stderr by its file descriptor, to which the converter writes directly."""
     saved = os.dup(2)
     sink = os.open(os.devnull, os.O_WRONLY)
     try:
@@ -94,16 +95,15 @@ def _quiet() -> Iterator[None]:
 
 
 def write_source(directory: Path, name: str, model: Any) -> Path | None:
-    """Write the Keras model as it can be loaded safely; None, with a warning, where it cannot."""
+    """Write the Keras model; None, with a warning, where it cannot be loaded safely."""
     file = directory / f"{name}{SOURCE}"
     try:
         model.save(file)
         load_source(file)
-    except Exception as error:  # of one's own layers: whatever their get_config raises
+    except Exception as error:  # get_config of user layers may raise anything
         file.unlink(missing_ok=True)
         log.warning(
-            "%s: this section cannot be kept as a Keras model, so none of its layers can be "
-            "coded: %s",
+            "%s: this section cannot be kept as a Keras model, so its layers cannot be coded: %s",
             name,
             str(error).partition("\n")[0],
         )
@@ -112,15 +112,17 @@ def write_source(directory: Path, name: str, model: Any) -> Path | None:
 
 
 def load_source(file: Path) -> Any:
-    """The Keras model that `write_source` wrote. No pickle, no lambda, no code from the file.
+    """Read a Keras model that `write_source` wrote, without running code from the file.
 
-    ConfigError: damaged, or with layers that are not registered (keras.saving).
+    Raises ConfigError where the file is damaged or has layers that are not registered
+    (keras.saving).
     """
     try:
         return keras.models.load_model(file, compile=False, safe_mode=True)
     except Exception as error:  # zipfile, h5py and Keras raise more than a dozen kinds
         raise ConfigError(
-            f"{file}: no Keras model that can be loaded: {str(error).partition(chr(10))[0]}"
+            f"{file}: no Keras model that can be loaded: {str(error).partition(chr(10))[0]}; "
+            "train the bundle again"
         ) from None
 
 

@@ -33,8 +33,11 @@ class SplitLike(Protocol):
 
 
 class Batches(Protocol):
-    """Where training samples come from: images uint8 [batch, views, h, w, 3], labels int32
-    [batch], view labels int32 [batch, views] with -1 where a camera does not see the object."""
+    """A source of training batches.
+
+    Returns images uint8 [batch, views, h, w, 3], labels int32 [batch], and view labels int32
+    [batch, views] with -1 where a camera does not see the object.
+    """
 
     def __call__(
         self, generator: np.random.Generator, batch: int
@@ -42,7 +45,7 @@ class Batches(Protocol):
 
 
 class Fit(msgspec.Struct, frozen=True, kw_only=True):
-    """How to train.
+    """Settings of a training.
 
     The loss is the weighted sum over all exits of their cross entropies, single devices included
     (absent views ignored). The paper weights all exits 1 and uses plain Adam for 100 epochs; here
@@ -66,14 +69,17 @@ class Fit(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 0
 
 
-def member_mask(
-    generator: np.random.Generator, batch: int, members: int, how: Fit
+def draw_member_mask(
+    generator: np.random.Generator, batch: int, members: int, settings: Fit
 ) -> NDArray[np.float32]:
-    """Device dropout: a share of the samples loses one to `drop_most` of the members."""
+    """Draw device dropout: a share of the samples loses one to `drop_most` of the members.
+
+    Returns float32 [batch, members] of 0 and 1, with at least one 1 in each row.
+    """
     mask = np.ones((batch, members), np.float32)
-    most = min(members - 1, int(how.drop_most * members))
+    most = min(members - 1, int(settings.drop_most * members))
     if most:
-        hit = generator.random((batch, 1)) < how.drop_share
+        hit = generator.random((batch, 1)) < settings.drop_share
         count = generator.integers(1, most + 1, (batch, 1))
         rank = np.argsort(np.argsort(generator.random((batch, members)), 1), 1)
         mask[hit & (rank < count)] = 0
@@ -83,39 +89,39 @@ def member_mask(
 def fit(
     network: Network,
     batches: Batches,
-    how: Fit,
+    settings: Fit,
     progress: Callable[[int, int, float], None] = lambda step, steps, loss: None,
 ) -> float:
-    """Train the network in place; the mean loss of the last tenth of the steps.
+    """Train the network in place; returns the mean loss of the last tenth of the steps.
 
     progress(step, steps, loss) is called after every step.
     """
-    keras.utils.set_random_seed(how.seed + 1)
-    generator = np.random.default_rng(how.seed)
+    keras.utils.set_random_seed(settings.seed + 1)
+    generator = np.random.default_rng(settings.seed)
     members = len(network.hierarchy.devices)
     side = network.image_shape[0]
     binary = network.architecture.style == "binary"
     optimizer = keras.optimizers.AdamW(
-        learning_rate=how.learning_rate,
-        weight_decay=0.0 if binary else how.weight_decay,
+        learning_rate=settings.learning_rate,
+        weight_decay=0.0 if binary else settings.weight_decay,
         beta_2=0.99,
     )
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     variables = network.trainable_variables
     optimizer.build(variables)
-    averages = _Averages(network, how.average)
-    pruner = Pruner(network, how.pruning, how.steps) if how.pruning else None
+    averages = _Averages(network, settings.average)
+    pruner = Pruner(network, settings.pruning, settings.steps) if settings.pruning else None
 
     @tf.function  # type: ignore[untyped-decorator]
     def step(
         images: Any, labels: Any, view_labels: Any, mask: Any, numbers: tuple[Any, ...], count: Any
     ) -> Any:
         x = augment.apply(
-            images, augment.Draw(*numbers), how.augmentation.noise, network.image_shape
+            images, augment.Draw(*numbers), settings.augmentation.noise, network.image_shape
         )
         with tf.GradientTape() as tape:
             exits = network(x, mask, training=True)
-            loss = joint_loss(exits, labels, view_labels, network.classes, how)
+            loss = compute_joint_loss(exits, labels, view_labels, network.classes, settings)
         gradients = tape.gradient(loss, variables)
         pairs = [(g, v) for g, v in zip(gradients, variables, strict=True) if g is not None]
         optimizer.apply_gradients(pairs)
@@ -125,14 +131,14 @@ def fit(
         return loss
 
     losses: list[float] = []
-    for number in range(how.steps):
-        warm = min(1.0, (number + 1) / how.warm_up_steps)
-        cosine = 0.5 * (1 + math.cos(math.pi * number / how.steps))
-        optimizer.learning_rate.assign(how.learning_rate * warm * cosine)
-        images, labels, view_labels = batches(generator, how.batch)
-        mask = member_mask(generator, how.batch, members, how)
+    for number in range(settings.steps):
+        warm = min(1.0, (number + 1) / settings.warm_up_steps)
+        cosine = 0.5 * (1 + math.cos(math.pi * number / settings.steps))
+        optimizer.learning_rate.assign(settings.learning_rate * warm * cosine)
+        images, labels, view_labels = batches(generator, settings.batch)
+        mask = draw_member_mask(generator, settings.batch, members, settings)
         numbers = augment.draw(
-            generator, how.augmentation, how.batch, members, side, images.shape[2]
+            generator, settings.augmentation, settings.batch, members, side, images.shape[2]
         )
         loss = step(
             tf.constant(images),
@@ -143,22 +149,24 @@ def fit(
             tf.constant(float(number + 1)),
         )
         if pruner:
-            pruner.after(number + 1)
+            pruner.prune_after(number + 1)
         losses.append(float(loss))
-        progress(number + 1, how.steps, losses[-1])
+        progress(number + 1, settings.steps, losses[-1])
     averages.apply()
     if pruner:
-        pruner.apply()  # an average remembers what a pruned weight was
-    return float(np.mean(losses[-max(1, how.steps // 10) :]))
+        pruner.apply()  # the averages include values from before pruning
+    return float(np.mean(losses[-max(1, settings.steps // 10) :]))
 
 
-def joint_loss(exits: dict[Any, Any], labels: Any, view_labels: Any, classes: int, how: Fit) -> Any:
+def compute_joint_loss(
+    exits: dict[Any, Any], labels: Any, view_labels: Any, classes: int, settings: Fit
+) -> Any:
     """Sum over the exits of their weighted cross entropies (notes A4)."""
-    smooth = how.label_smoothing
+    smooth = settings.label_smoothing
     target = tf.one_hot(labels, classes) * (1 - smooth) + smooth / classes
     total = 0.0
     for tier, scores in exits.items():
-        if tier not in how.weights:
+        if tier not in settings.weights:
             continue
         if tier == "device":
             each = tf.one_hot(view_labels, classes) * (1 - smooth) + smooth / classes
@@ -167,12 +175,12 @@ def joint_loss(exits: dict[Any, Any], labels: Any, view_labels: Any, classes: in
             mean = tf.reduce_sum(entropy) / (tf.reduce_sum(seen) + 1e-6)
         else:
             mean = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(target, scores))
-        total += how.weights[tier] * mean
+        total += settings.weights[tier] * mean
     return total
 
 
 class _Averages:
-    """Exponential averages of weights and batch statistics, which `apply` puts in their place."""
+    """Exponential averages of weights and batch statistics."""
 
     def __init__(self, network: Network, momentum: float) -> None:
         self._momentum = momentum
@@ -182,11 +190,13 @@ class _Averages:
         self._averages = [tf.Variable(tf.convert_to_tensor(v)) for v in self._variables]
 
     def update(self, count: Any) -> None:
+        """Add the present values; `count`: of updates, for a shorter average at the start."""
         momentum = tf.minimum(self._momentum, count / (count + 10.0))
         for average, variable in zip(self._averages, self._variables, strict=True):
             value = tf.convert_to_tensor(variable)
             average.assign(momentum * average + (1 - momentum) * value)
 
     def apply(self) -> None:
+        """Replace the variables by their averages."""
         for average, variable in zip(self._averages, self._variables, strict=True):
             variable.assign(average)

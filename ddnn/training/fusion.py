@@ -1,4 +1,4 @@
-"""MP, AP and CC as tensor operations, masked: the same values as ddnn.exits.aggregate."""
+"""MP, AP and CC with masks as tensor operations, equal to those of ddnn.exits.aggregate."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from ddnn.exits.aggregate import Scheme
 
 
 def fuse(values: Any, mask: Any, scheme: Scheme) -> Any:
-    """values: float32 [batch, members, …, channels], mask: float32 [batch, members] of 0 and 1.
+    """Fuse float32 values [batch, members, …, channels] of the members present.
 
-    Returns [batch, …, channels], for CC with members times as many channels.
+    mask: float32 [batch, members] of 0 and 1. Returns [batch, …, channels], for CC with members
+    times as many channels.
     """
     rank = len(values.shape)
     wide = tf.reshape(mask, [-1, values.shape[1], *([1] * (rank - 2))])

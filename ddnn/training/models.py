@@ -1,4 +1,4 @@
-"""Keras sections for every place of a hierarchy, and the network that joins them for training."""
+"""Keras sections of devices, edges and cloud, and the network that joins them for training."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from keras import layers
 
 from ddnn.errors import ConfigError
 from ddnn.exits.hierarchy import Exit, Hierarchy
-from ddnn.training.blocks import Sign, batch_norm, conv, conv_p, fc, sign
+from ddnn.training.blocks import Sign, add_conv, add_conv_p, add_fc, make_batch_norm, sign
 from ddnn.training.fusion import fuse
 
-UPPER_MAP_SIDE = 4  # of edge and cloud: convolutions pool down to it
+UPPER_MAP_SIDE = 4  # of edge and cloud; their convolutions pool down to it
 Place = Literal["device", "edge", "cloud"]
 
 
@@ -24,9 +24,10 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
     """Sizes of the sections.
 
     style: "binary" is the paper's (ConvP and FC blocks, notes A3), "float" has float weights and
-    the same binary features between tiers. `sections` maps a place to "package.module:function",
-    called as function(place, input_shape, classes) -> keras.Model with outputs [scores, features]
-    (cloud: scores); features are signed before they travel.
+    the same binary features between tiers
+    sections: user sections: "package.module:function" by place, called as
+    function(place, input_shape, classes) -> keras.Model with outputs [scores, features] (cloud:
+    scores); features are signed before they travel
     """
 
     style: Literal["float", "binary"] = "float"
@@ -36,7 +37,7 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
     device_bits: int = 24  # binary maps (float style) or filters (binary style) of the last block
     edge_channels: tuple[int, ...] = (64,)
     edge_bits: int = 16
-    edge_dense: tuple[int, ...] = ()  # wide layers before the edge's scores; coding pays for them
+    edge_dense: tuple[int, ...] = ()  # wide layers before the edge's scores, worth coding
     cloud_channels: tuple[int, ...] = (64,)
     dropout: float = 0.2  # before the heads
     feature_dropout: float = 0.0  # of the fused features, while training
@@ -46,65 +47,66 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
     sections: dict[str, str] = {}
 
 
-def _device(architecture: Architecture, shape: tuple[int, ...], classes: int) -> Any:
+def _build_device(architecture: Architecture, shape: tuple[int, ...], classes: int) -> Any:
     """uint8-valued float image [h, w, 3] -> scores [classes], features before their sign."""
     image = layers.Input(shape)
     x = layers.Rescaling(1 / 127.5, -1)(image)
     if architecture.style == "binary":
-        features = conv_p(x, architecture.device_bits)
-        return keras.Model(image, [fc(Sign()(features), classes), features])
+        features = add_conv_p(x, architecture.device_bits)
+        return keras.Model(image, [add_fc(Sign()(features), classes), features])
     first, *more = architecture.device_channels
-    x = conv(x, first, kernel=5, stride=2)
+    x = add_conv(x, first, kernel=5, stride=2)
     for channels in more:
-        x = conv(x, channels)
+        x = add_conv(x, channels)
         if x.shape[1] > architecture.device_map_side:
             x = layers.MaxPooling2D(2)(x)
-    while x.shape[1] > architecture.device_map_side:  # larger images cost time, not bytes
+    while x.shape[1] > architecture.device_map_side:  # so that larger images do not send more bytes
         x = layers.MaxPooling2D(2)(x)
     head = layers.Dropout(architecture.dropout)(layers.Flatten()(x))
     bits = layers.Conv2D(architecture.device_bits, 1, use_bias=False)(x)
-    return keras.Model(image, [layers.Dense(classes)(head), batch_norm()(bits)])
+    return keras.Model(image, [layers.Dense(classes)(head), make_batch_norm()(bits)])
 
 
-def _edge(architecture: Architecture, shape: tuple[int, ...], classes: int) -> Any:
+def _build_edge(architecture: Architecture, shape: tuple[int, ...], classes: int) -> Any:
     """Fused features [h, w, c] -> scores [classes], features for the cloud before their sign.
 
-    The float style's layers that can be cut out bear names that stay: conv1, dense1, scores, bits.
+    The float style's layers that can be cut out have fixed names: conv1, dense1, scores, bits.
     """
     fused = layers.Input(shape)
     if architecture.style == "binary":
-        features = conv_p(fused, architecture.edge_bits, pool_stride=1)
-        return keras.Model(fused, [fc(Sign()(features), classes), features])
+        features = add_conv_p(fused, architecture.edge_bits, pool_stride=1)
+        return keras.Model(fused, [add_fc(Sign()(features), classes), features])
     x = layers.Dropout(architecture.feature_dropout)(fused)
-    x = _convolutions(x, architecture.edge_channels)
-    head = _head(architecture, x, architecture.edge_dense)
+    x = _add_convolutions(x, architecture.edge_channels)
+    head = _add_head(architecture, x, architecture.edge_dense)
     bits = layers.Conv2D(architecture.edge_bits, 1, use_bias=False, name="bits")(x)
     scores = layers.Dense(classes, name="scores")(head)
-    return keras.Model(fused, [scores, batch_norm("bits_norm")(bits)])
+    return keras.Model(fused, [scores, make_batch_norm("bits_norm")(bits)])
 
 
-def _cloud(architecture: Architecture, shape: tuple[int, ...], classes: int) -> Any:
+def _build_cloud(architecture: Architecture, shape: tuple[int, ...], classes: int) -> Any:
     """Fused features [h, w, c] -> scores [classes]."""
     fused = layers.Input(shape)
     if architecture.style == "binary":
         x = fused
         for filters in architecture.cloud_channels:
-            x = Sign()(conv_p(x, filters, pool_stride=1))
-        return keras.Model(fused, fc(x, classes))
-    head = _head(architecture, _convolutions(fused, architecture.cloud_channels))
+            x = Sign()(add_conv_p(x, filters, pool_stride=1))
+        return keras.Model(fused, add_fc(x, classes))
+    head = _add_head(architecture, _add_convolutions(fused, architecture.cloud_channels))
     return keras.Model(fused, layers.Dense(classes)(head))
 
 
-def _convolutions(x: Any, channels: tuple[int, ...]) -> Any:
-    """Convolutions, each followed by a pooling while the map is large."""
+def _add_convolutions(x: Any, channels: tuple[int, ...]) -> Any:
+    """Add convolutions, each followed by pooling while the map is large."""
     for number, count in enumerate(channels, 1):
-        x = conv(x, count, name=f"conv{number}")
+        x = add_conv(x, count, name=f"conv{number}")
         if x.shape[1] > UPPER_MAP_SIDE:
             x = layers.MaxPooling2D(2)(x)
     return x
 
 
-def _head(architecture: Architecture, x: Any, dense: tuple[int, ...] = ()) -> Any:
+def _add_head(architecture: Architecture, x: Any, dense: tuple[int, ...] = ()) -> Any:
+    """Add pooling or flattening, dropout and the dense layers before the scores."""
     pooled = architecture.pooled_heads and not dense
     flat = layers.GlobalAveragePooling2D() if pooled else layers.Flatten()
     x = layers.Dropout(architecture.dropout)(flat(x))
@@ -116,13 +118,13 @@ def _head(architecture: Architecture, x: Any, dense: tuple[int, ...] = ()) -> An
     return x
 
 
-def _cloud_only(architecture: Architecture, shape: tuple[int, ...], classes: int) -> Any:
-    """Configuration (a): raw views side by side [h, w, 3 n] -> scores, one undivided network."""
+def _build_cloud_only(architecture: Architecture, shape: tuple[int, ...], classes: int) -> Any:
+    """Configuration (a): raw views [h, w, 3 n] -> scores [classes], one undivided network."""
     views = layers.Input(shape)
     x = layers.Rescaling(1 / 127.5, -1)(views)
-    x = conv(x, architecture.device_channels[0] * 2, kernel=5, stride=2)
+    x = add_conv(x, architecture.device_channels[0] * 2, kernel=5, stride=2)
     for channels in architecture.device_channels[1:]:
-        x = conv(x, channels)
+        x = add_conv(x, channels)
         if x.shape[1] >= 8:
             x = layers.MaxPooling2D(2)(x)
     head = layers.Dropout(architecture.dropout)(layers.Flatten()(x))
@@ -130,14 +132,19 @@ def _cloud_only(architecture: Architecture, shape: tuple[int, ...], classes: int
 
 
 _BUILDERS: dict[Place, Callable[[Architecture, tuple[int, ...], int], Any]] = {
-    "device": _device,
-    "edge": _edge,
-    "cloud": _cloud,
+    "device": _build_device,
+    "edge": _build_edge,
+    "cloud": _build_cloud,
 }
 
 
-def _section(architecture: Architecture, place: Place, shape: tuple[int, ...], classes: int) -> Any:
-    """The section for a place: one's own where the architecture names one."""
+def _build_section(
+    architecture: Architecture, place: Place, shape: tuple[int, ...], classes: int
+) -> Any:
+    """The section for a place, the user's where the architecture names one.
+
+    Raises ConfigError where the user's function is missing or returns another kind of model.
+    """
     hook = architecture.sections.get(place)
     if hook is None:
         return _BUILDERS[place](architecture, shape, classes)
@@ -145,7 +152,7 @@ def _section(architecture: Architecture, place: Place, shape: tuple[int, ...], c
     try:
         function = getattr(importlib.import_module(module), name)
         if not callable(function):
-            raise TypeError(f"{name} is no function")
+            raise TypeError(f"{name} is not callable")
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ConfigError(
             f"--section {place}={hook}: {error}; expected package.module:function"
@@ -156,7 +163,7 @@ def _section(architecture: Architecture, place: Place, shape: tuple[int, ...], c
     if got != outputs or tuple(model.outputs[0].shape[1:]) != (classes,):
         raise ConfigError(
             f"--section {place}={hook}: expected a keras.Model whose first output are scores "
-            f"[{classes}] and, for device and edge, a second one of features"
+            f"[{classes}] and, for device and edge, a second one are features"
         )
     return model
 
@@ -164,8 +171,8 @@ def _section(architecture: Architecture, place: Place, shape: tuple[int, ...], c
 class Network:
     """All sections of a hierarchy, joined for training.
 
-    `binary` False leaves the features as floats (ReLU): the undistributed network that the
-    hierarchy is compared with.
+    binary: whether features between tiers are signs; False: floats (ReLU), as in the
+    undistributed network that the hierarchy is compared with
     """
 
     def __init__(
@@ -186,7 +193,7 @@ class Network:
         ):
             raise ConfigError(
                 f"--edge-dense {architecture.edge_dense}: expected a configuration with an edge "
-                "(d, e or f), --style float and no section of one's own for the edge"
+                "(d, e or f), --style float and no user section for the edge"
             )
         members = len(hierarchy.devices)
         self.devices: dict[str, Any] = {}
@@ -194,7 +201,7 @@ class Network:
             shared: Any = None
             for device in hierarchy.devices:
                 if shared is None or not architecture.share_devices:
-                    shared = _section(architecture, "device", image_shape, classes)
+                    shared = _build_section(architecture, "device", image_shape, classes)
                 self.devices[device] = shared
             shape = tuple(int(n) for n in shared.outputs[1].shape[1:])
         else:
@@ -203,16 +210,18 @@ class Network:
         self.edge_features: tuple[int, ...] = ()
         self.edges: dict[str, Any] = {}
         for group in hierarchy.edges if hierarchy.edge_section else ():
-            width = self._width(shape, len(group.devices))
-            self.edges[group.id] = _section(architecture, "edge", width, classes)
+            width = self._fuse_shape(shape, len(group.devices))
+            self.edges[group.id] = _build_section(architecture, "edge", width, classes)
             outputs = self.edges[group.id].outputs
             self.edge_features = tuple(int(n) for n in outputs[1].shape[1:])
         if hierarchy.edge_section:
             shape, members = self.edge_features, len(hierarchy.edges)
         if hierarchy.device_section:
-            self.cloud = _section(architecture, "cloud", self._width(shape, members), classes)
+            self.cloud = _build_section(
+                architecture, "cloud", self._fuse_shape(shape, members), classes
+            )
         else:
-            self.cloud = _cloud_only(architecture, self._width(shape, members), classes)
+            self.cloud = _build_cloud_only(architecture, self._fuse_shape(shape, members), classes)
         self.heads: dict[str, Any] = {}
         if hierarchy.exit_scheme == "CC":
             for tier, count in (("local", len(hierarchy.devices)), ("edge", len(hierarchy.edges))):
@@ -221,13 +230,14 @@ class Network:
                     head.build((None, count * classes))
                     self.heads[tier] = head
 
-    def _width(self, shape: tuple[int, ...], members: int) -> tuple[int, ...]:
+    def _fuse_shape(self, shape: tuple[int, ...], members: int) -> tuple[int, ...]:
+        """The shape of the fused features of `members` members."""
         factor = members if self.hierarchy.fusion_scheme == "CC" else 1
         return (*shape[:-1], shape[-1] * factor)
 
     @property
     def models(self) -> list[Any]:
-        """Every Keras model and layer once."""
+        """Every Keras model and layer, each once."""
         found = [*self.devices.values(), *self.edges.values(), self.cloud, *self.heads.values()]
         return list({id(model): model for model in found}.values())
 
@@ -245,7 +255,7 @@ class Network:
         features = images
         if hierarchy.device_section:
             exits["device"], features = self._run_devices(images, training)
-            exits["local"] = self._exit("local", exits["device"], mask)
+            exits["local"] = self._compute_exit("local", exits["device"], mask)
             features = self._activate(features)
         if hierarchy.edge_section:
             scores, outputs, present, start = [], [], [], 0
@@ -258,7 +268,7 @@ class Network:
                 outputs.append(self._activate(edge_features))
                 present.append(tf.reduce_max(mask[:, part], 1))
             features, mask = tf.stack(outputs, 1), tf.stack(present, 1)
-            exits["edge"] = self._exit("edge", tf.stack(scores, 1), mask)
+            exits["edge"] = self._compute_exit("edge", tf.stack(scores, 1), mask)
         fused = fuse(features, mask, hierarchy.fusion_scheme)
         exits["cloud"] = self.cloud(fused, training=training)
         return exits
@@ -266,7 +276,7 @@ class Network:
     def _activate(self, features: Any) -> Any:
         return sign(features) if self.binary else tf.nn.relu(features)
 
-    def _exit(self, tier: str, scores: Any, mask: Any) -> Any:
+    def _compute_exit(self, tier: str, scores: Any, mask: Any) -> Any:
         fused = fuse(scores, mask, self.hierarchy.exit_scheme)
         return self.heads[tier](fused) if tier in self.heads else fused
 

@@ -1,12 +1,12 @@
 """Gradual magnitude pruning of dense layers while they train (Zhu & Gupta 2017).
 
-At some steps the smallest weights of a layer are set to zero for good, more of them each time:
+At some steps the smallest weights of a layer are set to zero, more of them each time:
 with s the final sparsity and t running from 0 at the first of these steps to 1 at the last,
 
     s_t = s (1 - (1 - t)^3)
 
-steep at first, when many weights are redundant, and flat in the end, when each one counts. Unlike
-the paper, a weight that is zero never comes back, and training starts without any zeros.
+which is steep at first, when many weights are redundant, and flat in the end, when few are. Unlike
+the paper, a weight that is zero stays zero, and training starts without zeros.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from ddnn.training.models import Network
 
 
 class Pruning(msgspec.Struct, frozen=True, kw_only=True):
-    """What to prune and when; `first` and `last` are shares of the training's steps.
+    """Settings of pruning; `first` and `last` are shares of the training's steps.
 
-    layers: "<edge>/<layer>"; empty: all dense layers of the edges but the score heads.
+    layers: "<edge>/<layer>"; empty: all dense layers of the edges except those of the scores.
     """
 
     sparsity: float
     layers: tuple[str, ...] = ()
     first: float = 0.1
-    last: float = 0.6  # the remaining steps train what is left
+    last: float = 0.6  # the remaining steps train the remaining weights
     rounds: int = 40
 
     def __post_init__(self) -> None:
@@ -44,17 +44,17 @@ class Pruning(msgspec.Struct, frozen=True, kw_only=True):
             )
 
 
-def schedule(how: Pruning, steps: int) -> dict[int, float]:
-    """The sparsity to reach after each of the steps (numbered from 1) at which there is pruning."""
-    first, last = round(how.first * steps), max(1, round(how.last * steps))
-    rounds = max(1, min(how.rounds, last - first))
+def make_schedule(pruning: Pruning, steps: int) -> dict[int, float]:
+    """The sparsity to reach after each step (numbered from 1) at which weights are pruned."""
+    first, last = round(pruning.first * steps), max(1, round(pruning.last * steps))
+    rounds = max(1, min(pruning.rounds, last - first))
     return {
-        first + round((last - first) * i / rounds): how.sparsity * (1 - (1 - i / rounds) ** 3)
+        first + round((last - first) * i / rounds): pruning.sparsity * (1 - (1 - i / rounds) ** 3)
         for i in range(1, rounds + 1)
     }
 
 
-def prunable(network: Network) -> dict[str, Any]:
+def find_prunable(network: Network) -> dict[str, Any]:
     """The dense layers of the edges' sections, by "<edge>/<layer>"."""
     return {
         f"{edge}/{layer.name}": layer
@@ -64,10 +64,13 @@ def prunable(network: Network) -> dict[str, Any]:
     }
 
 
-def chosen(network: Network, how: Pruning) -> dict[str, Any]:
-    """The layers to prune. ConfigError, with the known names, where one is unknown or none is."""
-    known = prunable(network)
-    names = how.layers or [n for n, layer in known.items() if layer.units > network.classes]
+def select_layers(network: Network, pruning: Pruning) -> dict[str, Any]:
+    """The layers to prune.
+
+    Raises ConfigError, which names the layers that exist, where one is unknown or there is none.
+    """
+    known = find_prunable(network)
+    names = pruning.layers or [n for n, layer in known.items() if layer.units > network.classes]
     unknown = [name for name in names if name not in known]
     if unknown or not names:
         what = f"no dense layer {unknown[0]!r}" if unknown else "no wide dense layer"
@@ -78,37 +81,39 @@ def chosen(network: Network, how: Pruning) -> dict[str, Any]:
     return {name: known[name] for name in names}
 
 
-def sparsities(network: Network, how: Pruning) -> dict[str, float]:
+def measure_sparsities(network: Network, pruning: Pruning) -> dict[str, float]:
     """The share of zeros among the weights of each pruned layer."""
-    kernels = {name: np.asarray(layer.kernel) for name, layer in chosen(network, how).items()}
+    kernels = {
+        name: np.asarray(layer.kernel) for name, layer in select_layers(network, pruning).items()
+    }
     return {name: float(np.mean(kernel == 0)) for name, kernel in kernels.items()}
 
 
 class Pruner:
     """Keeps the pruned weights of a network at zero while `fit` trains it."""
 
-    def __init__(self, network: Network, how: Pruning, steps: int) -> None:
-        self._kernels = [layer.kernel for layer in chosen(network, how).values()]
+    def __init__(self, network: Network, pruning: Pruning, steps: int) -> None:
+        self._kernels = [layer.kernel for layer in select_layers(network, pruning).values()]
         self._masks = [tf.Variable(tf.ones(kernel.shape)) for kernel in self._kernels]
-        self._schedule = schedule(how, steps)
+        self._schedule = make_schedule(pruning, steps)
 
     def apply(self) -> None:
-        """Set the pruned weights to zero; part of the training step's graph."""
+        """Set the pruned weights to zero; the training step's graph includes it."""
         for kernel, mask in zip(self._kernels, self._masks, strict=True):
             kernel.assign(tf.convert_to_tensor(kernel) * mask)
 
-    def after(self, step: int) -> None:
-        """Prune more weights where the schedule says so."""
+    def prune_after(self, step: int) -> None:
+        """Prune more weights if the schedule has this step."""
         sparsity = self._schedule.get(step)
         if sparsity is None:
             return
         for kernel, mask in zip(self._kernels, self._masks, strict=True):
-            mask.assign(_mask(np.asarray(kernel), mask.numpy(), sparsity))
+            mask.assign(_make_mask(np.asarray(kernel), mask.numpy(), sparsity))
         self.apply()
 
 
-def _mask(kernel: Any, mask: Any, sparsity: float) -> Any:
-    """1 for the weights that stay, float32; those that are masked already go first."""
+def _make_mask(kernel: Any, mask: Any, sparsity: float) -> Any:
+    """A float32 mask, 1 for the weights that remain; masked weights stay masked."""
     count = round(sparsity * kernel.size)
     magnitude = np.where(mask > 0, np.abs(kernel), -1.0).ravel()
     kept = np.ones(kernel.size, np.float32)

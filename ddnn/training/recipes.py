@@ -1,5 +1,4 @@
-"""How each data set is trained: sections, schemes, steps and augmentation, found on validation
-data."""
+"""Training settings for each data set, chosen on validation data."""
 
 from __future__ import annotations
 
@@ -15,15 +14,15 @@ from ddnn.training.prune import Pruning
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):
-    """All choices of a training; `schemes` are of the exits and of the fusion (notes A2)."""
+    """All settings of a training; schemes: of the exits and of the fusion (notes A2)."""
 
     schemes: tuple[Scheme, Scheme]
     architecture: Architecture
     fit: Fit
-    folds: int = 0  # networks trained beside, for thresholds; see ddnn.training.train
+    folds: int = 0  # further networks trained for thresholds; see ddnn.training.train
 
 
-# Photographs of one object from many sides, few objects: one set of weights for all cameras.
+# Photographs of few objects from many sides: one set of weights for all cameras.
 _PHOTOGRAPHS = Recipe(
     schemes=("AP", "AP"),
     architecture=Architecture(dropout=0.4, feature_dropout=0.3, pooled_heads=True),
@@ -41,7 +40,7 @@ _PHOTOGRAPHS = Recipe(
     ),
     folds=3,
 )
-# Street scenes from fixed cameras: a thin device section suffices.
+# Street scenes from fixed cameras, for which a thin device section suffices.
 _SCENES = Recipe(
     schemes=("AP", "CC"),
     architecture=Architecture(device_channels=(8, 16), device_map_side=8, device_bits=4),
@@ -55,7 +54,7 @@ _SCENES = Recipe(
 _BINARY = Architecture(style="binary", device_bits=4, edge_bits=16, cloud_channels=(16, 16))
 
 
-def recipe(
+def choose_recipe(
     data: str,
     *,
     style: Literal["float", "binary"] = "float",
@@ -68,12 +67,12 @@ def recipe(
     edge_dense: tuple[int, ...] = (),
     pruning: Pruning | None = None,
 ) -> Recipe:
-    """The recipe for data set `data` (its name); what is given overrides.
+    """The recipe for the data set with the name `data`; other arguments override its settings.
 
-    The binary style is the paper's: MP-CC, ConvP and FC blocks.
+    style: "binary" is the paper's: MP-CC, ConvP and FC blocks
     """
     base = _SCENES if data == "scenes" else _PHOTOGRAPHS
-    usual: tuple[Scheme, Scheme] = ("MP", "CC") if style == "binary" else base.schemes
+    default: tuple[Scheme, Scheme] = ("MP", "CC") if style == "binary" else base.schemes
     architecture = msgspec.structs.replace(
         _BINARY if style == "binary" else base.architecture,
         share_devices=share_devices,
@@ -83,7 +82,7 @@ def recipe(
     if bits is not None:
         architecture = msgspec.structs.replace(architecture, device_bits=bits)
     return Recipe(
-        schemes=(schemes[0] or usual[0], schemes[1] or usual[1]),
+        schemes=(schemes[0] or default[0], schemes[1] or default[1]),
         architecture=architecture,
         fit=msgspec.structs.replace(
             base.fit, steps=steps or base.fit.steps, seed=seed, pruning=pruning

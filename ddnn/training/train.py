@@ -1,4 +1,4 @@
-"""From a data set to a bundle: what `ddnn train` and `ddnn demo` call."""
+"""Training from a data set to a bundle, for `ddnn train` and `ddnn demo`."""
 
 from __future__ import annotations
 
@@ -19,18 +19,20 @@ from ddnn.exits.measure import pool
 from ddnn.training.bundle import (
     GOLDEN_SAMPLES,
     MARGIN,
-    draft,
+    draft_manifest,
     export_sections,
     export_sources,
-    finish,
-    measured_network,
+    finish_bundle,
+    measure_network,
 )
 from ddnn.training.fit import Batches, Fit, Images, Labels, SplitLike, fit
 from ddnn.training.models import Architecture, Network
-from ddnn.training.prune import sparsities
+from ddnn.training.prune import measure_sparsities
 
 
 class PoolLike(Protocol):
+    """See ddnn.data.ViewPool."""
+
     def draw(
         self, generator: np.random.Generator, samples: int, views: int
     ) -> tuple[Images, Labels]: ...
@@ -56,30 +58,33 @@ class DatasetLike(Protocol):
 Progress = Callable[[str, int, int], None]
 
 
-def batches_of(dataset: DatasetLike, views: int) -> Batches:
-    """Draws training samples: recorded ones, and where there is a pool of views half of the batch
-    from random rigs."""
+def make_batches(dataset: DatasetLike, views: int) -> Batches:
+    """A source of training batches.
+
+    Samples come from the training split and, where the data set has a pool of views, half of each
+    batch from random rigs.
+    """
     pool, train = dataset.augment_pool, dataset.train
 
-    def recorded(generator: np.random.Generator, batch: int) -> tuple[Images, Labels, Labels]:
+    def draw_recorded(generator: np.random.Generator, batch: int) -> tuple[Images, Labels, Labels]:
         rows = generator.integers(0, len(train.labels), batch)
         return train.images[rows, :views], train.labels[rows], train.view_labels[rows, :views]
 
     if pool is None:
-        return recorded
+        return draw_recorded
 
-    def mixed(generator: np.random.Generator, batch: int) -> tuple[Images, Labels, Labels]:
+    def draw_mixed(generator: np.random.Generator, batch: int) -> tuple[Images, Labels, Labels]:
         images, labels = pool.draw(generator, batch // 2, views)
         seen = images.any(axis=(2, 3, 4))
         view_labels = np.where(seen, labels[:, None], -1).astype(np.int32)
-        more = recorded(generator, batch - batch // 2)
+        more = draw_recorded(generator, batch - batch // 2)
         return (
             np.concatenate([images, more[0]]),
             np.concatenate([labels.astype(np.int32), more[1]]),
             np.concatenate([view_labels, more[2]]),
         )
 
-    return mixed
+    return draw_mixed
 
 
 def train(
@@ -91,7 +96,7 @@ def train(
     name: str,
     data: str,
     architecture: Architecture | None = None,
-    how: Fit | None = None,
+    settings: Fit | None = None,
     folds: Sequence[DatasetLike] = (),
     margin: float = MARGIN,
     score_type: str = "auto",
@@ -99,13 +104,15 @@ def train(
     notes: dict[str, str | float | int] | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> Manifest:
-    """Train, export, measure, and write the bundle `out`; its manifest.
+    """Train, export and measure a network, and write the bundle `out`; returns its manifest.
 
-    folds: where a validation split is small, thresholds and accuracies are measured on the pooled
-    validation splits of these, each by a network of its own that has not seen it.
-    progress(what, done, total) is called often.
+    folds: for small validation splits: thresholds and accuracies are measured on the pooled
+    validation splits of these data sets, each with a network trained on its training split.
+    progress(what, done, total) is called after every step.
+
+    Raises ConfigError where the data set has fewer views than the hierarchy has devices.
     """
-    architecture, how = architecture or Architecture(), how or Fit()
+    architecture, settings = architecture or Architecture(), settings or Fit()
     members = len(hierarchy.devices)
     if members > dataset.views:
         raise ConfigError(
@@ -114,12 +121,12 @@ def train(
         )
     started_s = time.monotonic()
 
-    def fitted(part: DatasetLike, what: str) -> tuple[Network, float]:
+    def fit_network(part: DatasetLike, what: str) -> tuple[Network, float]:
         network = Network(hierarchy, architecture, part.image_shape, len(part.classes))
         loss = fit(
             network,
-            batches_of(part, members),
-            how,
+            make_batches(part, members),
+            settings,
             lambda step, steps, loss: progress(f"{what}, loss {loss:.2f}", step, steps),
         )
         return network, loss
@@ -127,19 +134,19 @@ def train(
     measured = []
     for number, fold in enumerate(folds, 1):
         with tempfile.TemporaryDirectory() as directory:
-            network, _ = fitted(fold, f"training fold {number}")
+            network, _ = fit_network(fold, f"training fold {number}")
             files = export_sections(network, Path(directory))
-            manifest = draft(network, name, data, fold.classes, files)
+            manifest = draft_manifest(network, name, data, fold.classes, files)
             measured.append(
-                measured_network(manifest, Path(directory), load_section, fold.validation, progress)
+                measure_network(manifest, Path(directory), load_section, fold.validation, progress)
             )
-    network, loss = fitted(dataset, "training")
+    network, loss = fit_network(dataset, "training")
     files, sources = export_sections(network, out), export_sources(network, out)
-    manifest = draft(network, name, data, dataset.classes, files, sources)
-    reached = sparsities(network, how.pruning) if how.pruning else {}
+    manifest = draft_manifest(network, name, data, dataset.classes, files, sources)
+    reached = measure_sparsities(network, settings.pruning) if settings.pruning else {}
     if not folds:
-        measured = [measured_network(manifest, out, load_section, dataset.validation, progress)]
-    return finish(
+        measured = [measure_network(manifest, out, load_section, dataset.validation, progress)]
+    return finish_bundle(
         manifest,
         out,
         load_section,
@@ -150,8 +157,8 @@ def train(
         jpeg_bytes=jpeg_bytes,
         training={
             **(notes or {}),
-            "steps": how.steps,
-            "seed": how.seed,
+            "steps": settings.steps,
+            "seed": settings.seed,
             "folds": len(folds),
             "loss": round(loss, 4),
             **{f"{SPARSITY}{layer}": round(value, 6) for layer, value in reached.items()},

@@ -1,4 +1,4 @@
-"""Where frames come from, by URI. README.md has the table of what each kind needs."""
+"""Sources of frames by URI. README.md lists what each kind needs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PICAMERA = "apt install python3-picamera2, and a venv made with --system-site-p
 _PILLOW = (("PIL", _CAMERA_EXTRA),)
 _OPENCV = (("cv2", _CAMERA_EXTRA), *_PILLOW)
 
-# What each kind imports, and where that comes from.
+# The modules that each kind imports, and how to install them.
 LIBRARIES: dict[str, tuple[tuple[str, str], ...]] = {
     "picamera": (("picamera2", _PICAMERA), *_PILLOW),
     "v4l2": _OPENCV,
@@ -31,74 +31,82 @@ LIBRARIES: dict[str, tuple[tuple[str, str], ...]] = {
 LIVE = ("picamera", "v4l2", "rtsp", "rtsps")
 PREPARED = ("dataset", "frames")  # images of the section's own size
 
-# Credentials, wherever makers of cameras put them: before the host, in the query, in the path.
+# Cameras take credentials before the host, in the query or in the path.
 _USER = re.compile(r"(?<=://)([^:@]*)(:?)(.*)(?=@)")
 _QUERY = re.compile(r"(?<=\?).+")
-_NAMED = re.compile(r"((?:pass(?:word|wd)?|pwd|token|key)=)[^&/?]+", re.IGNORECASE)
+_NAMED_SECRET = re.compile(r"((?:pass(?:word|wd)?|pwd|token|key)=)[^&/?]+", re.IGNORECASE)
 
 
 class Frame(NamedTuple):
+    """A stored frame."""
+
     image: Image  # uint8 [height, width, 3]
-    label: int | None  # of the object, -1 where this view does not show it, None: not known
+    label: int | None  # of the object, -1: not visible in this view, None: not known
 
 
 class FrameSource(Protocol):
-    """Stored frames, each at hand when it is asked for. `at_hand`: without decoding, too."""
+    """Stored frames. preloaded: whether frames are read without decoding."""
 
-    at_hand: bool
+    preloaded: bool
 
-    def frame(self, tick: int) -> Frame: ...
+    def read_frame(self, tick: int) -> Frame:
+        """The frame of the tick."""
+        ...
 
 
 class LiveCamera(Protocol):
-    """An opened camera. Any call may block, and raise whatever its driver likes."""
+    """An open camera. Any call may block and may raise any exception of its driver."""
 
     bgr: bool  # the order of the channels
 
     def grab(self) -> float:
-        """Wait for the next frame; the monotonic time at which it was taken."""
+        """Wait for the next frame; returns the monotonic time at which it was taken."""
         ...
 
-    def image(self) -> Image:
-        """The frame grabbed last, uint8 [height, width, 3] in its own size."""
+    def read_image(self) -> Image:
+        """The frame grabbed last: uint8 [height, width, 3] in the camera's size."""
         ...
 
     def close(self) -> None: ...
 
 
 class Uri(NamedTuple):
-    """A source, taken apart."""
+    """The parts of a source's URI."""
 
     kind: str
-    path: str  # of rtsp the whole URI
-    shown: str  # what may be logged: without passwords
-    secret: bool  # whether there are any
+    path: str  # for rtsp the whole URI
+    shown: str  # the URI without passwords, which may be logged
+    secret: bool  # whether the URI has passwords
 
     @property
     def live(self) -> bool:
+        """Whether frames come from a camera at its own rate."""
         return self.kind in LIVE
 
 
-def masked(uri: str) -> str:
-    """`uri` without its passwords. Rather too much is hidden than too little."""
+def mask_passwords(uri: str) -> str:
+    """`uri` without its passwords; ambiguous parts are hidden too."""
     if not uri.lower().startswith(("rtsp:", "rtsps:")):
         return uri
     uri = _USER.sub(lambda found: f"{found[1]}:***" if found[2] else "***", uri)
-    return _NAMED.sub(r"\1***", _QUERY.sub("***", uri))
+    return _NAMED_SECRET.sub(r"\1***", _QUERY.sub("***", uri))
 
 
 def parse_uri(uri: str) -> Uri:
-    """ConfigError, without its passwords, where `uri` names no source."""
+    """Parse the URI of a source.
+
+    Raises ConfigError, which does not show passwords, for anything else.
+    """
     kind, _, rest = uri.partition(":")
     kind = kind.lower()
     if kind not in LIBRARIES or not rest:
-        # whatever it is, it may hold a password
+        # The text may hold a password.
+        received = mask_passwords("rtsp:" + rest)[5:] if "@" in uri else repr(uri)
         raise ConfigError(
-            f"--source {masked('rtsp:' + rest)[5:] if '@' in uri else uri!r}: expected KIND:… "
-            f"with KIND one of {', '.join(LIBRARIES)}"
+            f"--source {received}: expected KIND:… with KIND one of {', '.join(LIBRARIES)}"
         )
     if kind in ("rtsp", "rtsps"):
-        shown = masked(uri)
+        shown = mask_passwords(uri)
         try:
             parts = urlsplit(uri)
             complete = bool(parts.hostname) and (parts.port is None or parts.port > 0)
@@ -119,8 +127,10 @@ def parse_uri(uri: str) -> Uri:
 
 
 def require_libraries(kind: str, *, imported: bool = False) -> None:
-    """ConfigError, with the remedy, unless what this kind of source imports is installed (and can
-    be `imported`, which takes its time)."""
+    """Raise ConfigError, with the remedy, where a module of this kind of source is missing.
+
+    imported: also import the modules, which may take seconds
+    """
     for module, remedy in LIBRARIES[kind]:
         try:
             if importlib.util.find_spec(module) is None:
@@ -132,7 +142,10 @@ def require_libraries(kind: str, *, imported: bool = False) -> None:
 
 
 def open_source(uri: str, view: int, shape: tuple[int, int, int], roi: Roi = WHOLE) -> FrameSource:
-    """Stored frames for camera number `view`, as images of `shape`."""
+    """Open stored frames for camera number `view`, as images of `shape`.
+
+    Raises ConfigError for a live source and for files that cannot be used.
+    """
     from device_app.sources import stored
 
     kind, path, *_ = parse_uri(uri)
@@ -143,16 +156,19 @@ def open_source(uri: str, view: int, shape: tuple[int, int, int], roi: Roi = WHO
         case "frames":
             return stored.FramesSource(Path(path), view, shape)
         case "directory":
-            return stored.StreamSource(stored.directory(Path(path)), shape, roi)
+            return stored.StreamSource(stored.read_directory(Path(path)), shape, roi)
         case "video":
-            from device_app.sources.opencv import video
+            from device_app.sources.opencv import read_video
 
-            return stored.StreamSource(video(Path(path)), shape, roi, bgr=True)
-    raise ConfigError(f"source {kind} is live, not stored")
+            return stored.StreamSource(read_video(Path(path)), shape, roi, bgr=True)
+    raise ConfigError(f"source {kind} is live; expected a stored one")
 
 
 def open_camera(uri: str, timeout_s: float) -> LiveCamera:
-    """A live camera, opened; it gives up waiting after `timeout_s` where its driver lets it."""
+    """Open a live camera, which waits at most `timeout_s` if its driver supports timeouts.
+
+    Raises LinkError or exceptions of its driver where it does not open.
+    """
     kind, path, *_ = parse_uri(uri)
     require_libraries(kind)
     if kind == "picamera":

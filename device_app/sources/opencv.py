@@ -1,4 +1,4 @@
-"""What OpenCV reads: USB cameras (V4L2), network cameras (RTSP, through FFmpeg), video files."""
+"""Sources read with OpenCV: USB cameras (V4L2), network cameras (RTSP by FFmpeg), video files."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from ddnn.core.clock_offset import ClockOffset
 from ddnn.errors import ConfigError, LinkError
 from device_app.picture import Image
 
-LEAST_GAP_S = 0.004  # no camera is faster; for streams whose stamps stand still
-CALM = 0.75  # of the time between two frames' stamps has passed between them: they come as taken
+LEAST_GAP_S = 0.004  # shortest gap between frames, for streams whose stamps do not advance
+LIVE_SHARE = 0.75  # of the gap between two stamps must pass between frames that are live
 
 
-def _cv2() -> Any:
-    """OpenCV, quiet: what it prints may name a URI with its password; we report in our words."""
+def _import_cv2() -> Any:
+    """Import OpenCV without its messages, which may show a URI with its password."""
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    # TCP: no torn frames, one port
+    # TCP loses no parts of frames and needs one port
     os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
     import cv2
 
@@ -31,13 +31,16 @@ def _cv2() -> Any:
 
 
 class OpenCvCamera:
-    """A frame's time is its arrival, less what the stream's own stamps say it was late: after a
-    stall the network delivers a burst of old frames, and those are not of now."""
+    """A camera read with OpenCV.
+
+    A frame's time is its arrival less its delay by the stream's stamps, because after a stall the
+    network delivers old frames in a burst.
+    """
 
     bgr = True
 
     def __init__(self, kind: str, path: str, timeout_s: float) -> None:
-        cv2 = _cv2()
+        cv2 = _import_cv2()
         wait_ms = round(timeout_s * 1000)
         if kind == "v4l2":
             _check_device(Path(path))
@@ -53,13 +56,13 @@ class OpenCvCamera:
                     cv2.CAP_PROP_READ_TIMEOUT_MSEC,
                     wait_ms,
                     cv2.CAP_PROP_N_THREADS,
-                    1,  # a decoder with more keeps as many frames back
+                    1,  # each further thread delays the decoder by a frame
                 ],
             )
         if not self._capture.isOpened():
             self._capture.release()
             raise LinkError(
-                f"{path} is no camera that gives pictures"
+                f"{path} is no camera that gives pictures; `ls /dev/video*` lists the cameras"
                 if kind == "v4l2"
                 else "the stream cannot be opened; are address, path, user and password right?"
             )
@@ -68,15 +71,17 @@ class OpenCvCamera:
         self._catch_up(timeout_s)
 
     def _catch_up(self, limit_s: float) -> None:
-        """Pass over what was kept while the stream was opened: what comes faster than it was taken
-        is not of now, and nothing has come yet to show how late it is."""
+        """Skip frames that were buffered while the stream was opened.
+
+        They come faster than they were taken, and before the first frame their delay is unknown.
+        """
         first_s = arrived_s = time.monotonic()
         while arrived_s - first_s < limit_s:
             before_s, before_stamp_s = arrived_s, self._stamp_s
             self.grab()
             arrived_s = time.monotonic()
             gap_s = max(self._stamp_s - before_stamp_s, LEAST_GAP_S)
-            if before_stamp_s >= 0 and arrived_s - before_s >= CALM * gap_s:
+            if before_stamp_s >= 0 and arrived_s - before_s >= LIVE_SHARE * gap_s:
                 return
 
     def grab(self) -> float:
@@ -87,9 +92,9 @@ class OpenCvCamera:
         self._stamp_s = stamp_s
         return now_s - (self._ages.age_s(stamp_s, now_s) if stamp_s > before_s else 0.0)
 
-    def image(self) -> Image:
-        there, image = self._capture.retrieve()
-        if not there:
+    def read_image(self) -> Image:
+        ok, image = self._capture.retrieve()
+        if not ok:
             raise LinkError("the stream's frame cannot be decoded")
         return np.asarray(image, np.uint8)
 
@@ -98,7 +103,10 @@ class OpenCvCamera:
 
 
 def _check_device(path: Path) -> None:
-    """What is wrong with a device node, in words: OpenCV says only that it did not open."""
+    """Raise ConfigError or LinkError with the reason why a device node cannot be opened.
+
+    OpenCV reports only that it cannot.
+    """
     try:
         if not stat.S_ISCHR(path.stat().st_mode):
             raise ConfigError(f"{path} is no device; `ls /dev/video*` lists the cameras")
@@ -108,9 +116,12 @@ def _check_device(path: Path) -> None:
         raise LinkError(f"{path}: {error.strerror}; is the camera plugged in?") from None
 
 
-def video(path: Path) -> Iterator[Image]:
-    """The frames (BGR) of a video file, over and over."""
-    cv2 = _cv2()
+def read_video(path: Path) -> Iterator[Image]:
+    """The frames (BGR) of a video file, repeated.
+
+    Raises ConfigError where there is no such file or no frame can be decoded.
+    """
+    cv2 = _import_cv2()
     if not path.is_file():
         raise ConfigError(f"video:{path}: no such file")
 

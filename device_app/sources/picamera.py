@@ -1,4 +1,4 @@
-"""A Raspberry Pi's camera by picamera2."""
+"""Cameras of a Raspberry Pi, read with picamera2."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ import numpy as np
 from ddnn.errors import ConfigError, LinkError
 from device_app.picture import Image
 
-SIZE = (1280, 960)  # the sensors' whole field of view, binned where they can
-PLAUSIBLE_S = 10.0  # the clock of a stamp further away than this is not the one we think
+SIZE = (1280, 960)  # the whole field of view, binned by sensors that can
+PLAUSIBLE_S = 10.0  # a stamp that is older belongs to another clock
 
 
 class PiCamera:
-    """Stamped by the sensor. `BGR888` is libcamera's name for bytes in the order R, G, B."""
+    """A camera whose frames are stamped by the sensor.
+
+    `BGR888` is libcamera's name for bytes in the order R, G, B.
+    """
 
     bgr = False
 
@@ -29,7 +32,7 @@ class PiCamera:
             )
         self._camera = Picamera2(number)
         try:
-            # queue: no frame from before the question is handed out
+            # queue=False: a request gets no frame from before it
             self._camera.configure(
                 self._camera.create_video_configuration(
                     main={"size": SIZE, "format": "BGR888"}, queue=False
@@ -52,9 +55,9 @@ class PiCamera:
         age_s = (now_ns - stamp_ns) / 1e9 if stamp_ns is not None else 0.0
         return now_s - (age_s if 0 <= age_s <= PLAUSIBLE_S else 0.0)
 
-    def image(self) -> Image:
+    def read_image(self) -> Image:
         if self._image is None:
-            raise ConfigError("no frame has been grabbed")
+            raise ConfigError("no frame has been grabbed; call grab() first")
         return np.asarray(self._image, np.uint8)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Frames that are stored: data sets, exported frames, directories of images, video files."""
+"""Stored frames: data sets, exported frames, directories of images, video files."""
 
 from __future__ import annotations
 
@@ -10,35 +10,38 @@ import numpy as np
 
 from ddnn.errors import ConfigError
 from ddnn.runtime.frame_order import FrameOrder
-from device_app.picture import WHOLE, Image, Roi, scaled
+from device_app.picture import WHOLE, Image, Roi, crop_and_scale
 from device_app.sources import Frame
 
 MAX_PIXELS = 64_000_000
 
 
 class DatasetSource:
-    """Sample number tick modulo the number of samples."""
+    """Samples of a data set; the sample of a tick is tick modulo the number of samples."""
 
-    at_hand = True
+    preloaded = True
 
     def __init__(self, spec: str, view: int, shape: tuple[int, int, int]) -> None:
-        from ddnn.data import load_samples  # only here: rendering costs memory
+        from ddnn.data import load_samples  # imported here because it takes memory
 
         split = load_samples(spec)
         _check_view(split.images.shape, view, shape, spec)
         self._images = split.images[:, view].copy()
         self._labels = split.view_labels[:, view]
 
-    def frame(self, tick: int) -> Frame:
+    def read_frame(self, tick: int) -> Frame:
         index = tick % len(self._images)
         return Frame(self._images[index], int(self._labels[index]))
 
 
 class FramesSource:
-    """images.npy [samples, views, height, width, 3] and view_labels.npy, mapped, not loaded; which
-    of them a tick shows says ddnn.runtime.frame_order."""
+    """Exported frames, memory-mapped.
 
-    at_hand = True
+    images.npy: uint8 [samples, views, height, width, 3]; view_labels.npy: int [samples, views].
+    ddnn.runtime.frame_order says which of them a tick shows.
+    """
+
+    preloaded = True
 
     def __init__(self, path: Path, view: int, shape: tuple[int, int, int]) -> None:
         try:
@@ -50,12 +53,12 @@ class FramesSource:
         if images.dtype != np.uint8 or labels.shape != images.shape[:2] or labels.dtype.kind != "i":
             raise ConfigError(
                 f"frames {path}: images {images.dtype} {images.shape} and view labels "
-                f"{labels.dtype} {labels.shape} do not belong together"
+                f"{labels.dtype} {labels.shape}; expected uint8 and int [samples, views]"
             )
         self._images, self._labels, self._view = images, labels, view
         self._order = FrameOrder(path, len(images))
 
-    def frame(self, tick: int) -> Frame:
+    def read_frame(self, tick: int) -> Frame:
         index = self._order.frame(tick)
         return Frame(
             np.array(self._images[index, self._view]), int(self._labels[index, self._view])
@@ -63,9 +66,9 @@ class FramesSource:
 
 
 class StreamSource:
-    """Frames one after the other, scaled to the section's input; nothing is known of labels."""
+    """Frames of a stream in their order, scaled to the section's input, without labels."""
 
-    at_hand = False
+    preloaded = False
 
     def __init__(
         self,
@@ -77,12 +80,17 @@ class StreamSource:
     ) -> None:
         self._images, self._shape, self._roi, self._bgr = images, shape, roi, bgr
 
-    def frame(self, tick: int) -> Frame:
-        return Frame(scaled(next(self._images), self._shape, self._roi, bgr=self._bgr), None)
+    def read_frame(self, tick: int) -> Frame:
+        return Frame(
+            crop_and_scale(next(self._images), self._shape, self._roi, bgr=self._bgr), None
+        )
 
 
-def directory(path: Path) -> Iterator[Image]:
-    """The images of a directory in the order of their names, over and over."""
+def read_directory(path: Path) -> Iterator[Image]:
+    """The images of a directory in the order of their names, repeated.
+
+    Raises ConfigError where there is none or one cannot be read.
+    """
     from PIL import Image as Pillow
 
     if not path.is_dir():
@@ -97,7 +105,7 @@ def directory(path: Path) -> Iterator[Image]:
             try:
                 with Pillow.open(file) as picture:
                     if picture.width * picture.height > MAX_PIXELS:
-                        raise ConfigError(f"{file}: more than {MAX_PIXELS} pixels")
+                        raise ConfigError(f"{file}: more than {MAX_PIXELS} pixels: scale it down")
                     yield np.asarray(picture.convert("RGB"), np.uint8)
             except (OSError, ValueError) as error:
                 raise ConfigError(f"{file}: not a readable image: {error}") from None
@@ -108,6 +116,6 @@ def directory(path: Path) -> Iterator[Image]:
 def _check_view(images: tuple[int, ...], view: int, shape: tuple[int, int, int], what: str) -> None:
     if len(images) != 5 or not images[0] or view >= images[1] or images[2:] != shape:
         raise ConfigError(
-            f"{what}: images {images} do not give view {view} of shape {shape}; "
+            f"{what}: images {images}; expected a view {view} of shape {shape}: "
             "use the data set that the bundle was trained for"
         )

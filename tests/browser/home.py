@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cloud_app.live import Act, LinkView, NodeView
 from cloud_app.store import Store
+from cloud_app.views import Act, LinkView, NodeView
 from cloud_app.web import Server, SignIn, create_app, serve
 from ddnn.errors import ConfigError
-from tests.answers_made import make_answer
-from tests.live_made import BUNDLE, GAUGES, MadeDemo, MadeLive
+from tests.answer_builder import make_answer
+from tests.site_builder import BUNDLE, GAUGES, FakeDemo, FakeSite
 
 SITE = "home"
 CAMERAS = BUNDLE.devices
@@ -27,7 +27,7 @@ def node(name: str, role: str, **fields: Any) -> NodeView:
     )
 
 
-class HomeLive(MadeLive):
+class HomeLive(FakeSite):
     """All are there, the edge does as it is told, and time goes by."""
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class HomeLive(MadeLive):
         self.obey()
 
 
-class HomeDemo(MadeDemo):
+class HomeDemo(FakeDemo):
     """Processes that live and die at once; the broker is not one of the demo's."""
 
     def __init__(self, live: HomeLive) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cloud_app.live import NodeView
+from cloud_app.views import NodeView
 from cloud_app.web.board import Streams
 from ddnn.errors import LinkError
 from tests.browser.chromium import Open, Problems, answered, text, tile, wait_for

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ddnn.runtime.deployment import read_plan
 
 from ddnn.adapters.broker import free_port
 from ddnn.data import Split, load_samples
 from ddnn.local_site.bundles import parse_thresholds
 from ddnn.local_site.site import Site, SiteConfig
 from ddnn.runtime.bundle import read_manifest
+from ddnn.runtime.plans import read_plan
 from tests.conftest import made_once
 from tests.parts import need_mosquitto
 
@@ -63,8 +63,8 @@ def open_site(tmp_path: Path) -> Iterator[Callable[..., Site]]:
         config = SiteConfig(manifest, bundle, frames, labels, plan)
         config.thresholds = parse_thresholds(config, thresholds)
         if plan is not None:
-            deployment = read_plan(plan, bundle_id).deployment
-            config.edge, config.workers = deployment.section, list(deployment.workers)
+            planned = read_plan(plan, bundle_id)
+            config.edge, config.workers = planned.group, list(planned.placement)
         state = tmp_path / f"site{len(opened)}"
         site = Site(config, broker, state, http_port=free_port(), **options)
         opened.append(site)

@@ -14,7 +14,7 @@ from ddnn.exits.cost import communication_bytes
 from ddnn.exits.hierarchy import configuration
 from ddnn.exits.inference import infer
 from ddnn.runtime.bundle import load_bundle
-from ddnn.training.recipes import recipe
+from ddnn.training.recipes import choose_recipe
 from ddnn.training.train import train
 from tests.conftest import balance
 from tests.e2e.conftest import export_frames
@@ -93,7 +93,7 @@ def test_eth80(open_site, tmp_path):
     path = need_data("eth80.npz")
     dataset = load(f"eth80:{path}")
     bundle = tmp_path / "bundle"
-    chosen = recipe("eth80", steps=60)
+    chosen = choose_recipe("eth80", steps=60)
     train(
         dataset,
         configuration("e", 6, exit_scheme="AP", fusion_scheme="AP"),
@@ -102,7 +102,7 @@ def test_eth80(open_site, tmp_path):
         name="eth80",
         data="eth80",
         architecture=chosen.architecture,
-        how=chosen.fit,
+        settings=chosen.fit,
         score_type="float32",
     )
     balance(bundle, dataset.validation.images)

@@ -27,11 +27,11 @@ from ddnn.protocol.machine import Captured
 from ddnn.protocol.messages import Scores, Stats, Status
 from ddnn.runtime.bundle import load_bundle
 from device_app.app import DeviceSettings, open_capture
-from device_app.capture import no_counts
+from device_app.capture import make_counts
 from device_app.sources import open_camera
 from tests.integration.test_device import Site, site, write_pictures  # noqa: F401  a fixture
 from tests.parts import need
-from tests.unit.apps.picamera2_made import install
+from tests.unit.apps.picamera2_stand_in import install
 
 pytestmark = pytest.mark.alone
 
@@ -259,7 +259,7 @@ def test_every_frame_has_the_time_at_which_it_was_taken(rtsp: Rtsp) -> None:
         at_s = time.time() - ages[-1]
         if at_s % 1 > 0.35:  # encoding, sending and decoding take their time
             told += 1
-            red = camera.image().mean((0, 1)).argmax() == 2  # BGR
+            red = camera.read_image().mean((0, 1)).argmax() == 2  # BGR
             assert red == (int(at_s) % 2 == 0), (number, at_s)
         if number == 40:
             link.flows.clear()
@@ -282,7 +282,7 @@ def test_two_devices_show_the_same_instant(
     bundle = load_bundle(scenes_bundle, lambda path: None, [])  # type: ignore[arg-type,return-value]
     for taker in takers:
         settings = DeviceSettings(node="cam1", bundle="x", source=rtsp.uri())
-        captures.append(open_capture(settings, bundle, taker, time.time, no_counts()))
+        captures.append(open_capture(settings, bundle, taker, time.time, make_counts()))
         captures[-1].start()
         taker.wait_for(1)
     for taker in takers:
@@ -508,7 +508,7 @@ def test_every_source_gives_samples_that_a_section_takes(
     bundle = load_bundle(scenes_bundle, lambda path: None, [])  # type: ignore[arg-type,return-value]
     assert bundle.manifest.image_shape == SHAPE
     taker = Taker()
-    capture = open_capture(settings, bundle, taker, time.time, no_counts())
+    capture = open_capture(settings, bundle, taker, time.time, make_counts())
     try:
         capture.start()
         taker.wait_for(20)
@@ -518,8 +518,8 @@ def test_every_source_gives_samples_that_a_section_takes(
             assert image.dtype == np.uint8
             assert image.flags.c_contiguous
             assert abs(frame.captured_at_s - frame.sample / 20) <= 0.025 + 1e-3
-        assert capture.gauges()["camera_up"] == 1
-        assert 0 <= capture.gauges()["frame_age_s"] < 0.5
+        assert capture.read_gauges()["camera_up"] == 1
+        assert 0 <= capture.read_gauges()["frame_age_s"] < 0.5
         assert capture.counts["frames"] >= 20
         taker.slow.set()  # whoever takes them is busy for ten ticks
         behind = len(taker.frames) + 3

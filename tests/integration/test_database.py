@@ -16,7 +16,7 @@ from cloud_app.store.database import CONNECT_TIMEOUT_S, SILENCE_S
 from ddnn.errors import LinkError
 from ddnn.protocol.machine import Save, Saved
 from ddnn.protocol.messages import MAX_BATCH, Answer
-from tests.answers_made import make_answer
+from tests.answer_builder import make_answer
 from tests.postgres import Postgres, running_postgres
 
 IN_TIME_S = 60.0

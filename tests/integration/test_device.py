@@ -222,7 +222,7 @@ def test_a_directory_is_answered_once_it_is_there(
     site.device("cam1", f"directory:{source}", "--rate-hz", "25")
     assert site.next(Status, "cam1").state == "online"
     write_pictures(source, pictures)  # the camera is plugged in: it is opened again
-    shown = [open_source(f"directory:{source}", 0, (32, 32, 3)).frame(0).image]
+    shown = [open_source(f"directory:{source}", 0, (32, 32, 3)).read_frame(0).image]
     first = site.next(Scores, "cam1")
     assert first.label is None
     assert first.scores.array().tolist() == of_pictures(site, np.array(shown))[0]
@@ -242,7 +242,7 @@ def test_a_video_is_answered_over_and_over(
         video.write(np.ascontiguousarray(picture.repeat(2, 0).repeat(2, 1)[:, :, ::-1]))
     video.release()
     reader = open_source(f"video:{file}", 0, (32, 32, 3))
-    frames = np.array([reader.frame(tick).image for tick in range(8)])
+    frames = np.array([reader.read_frame(tick).image for tick in range(8)])
     np.testing.assert_array_equal(frames[:4], frames[4:])  # over and over
     assert np.abs(frames[:4].astype(int) - pictures[:4]).mean() < 12  # colours in their order
     expected = of_pictures(site, frames[:4])

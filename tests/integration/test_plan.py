@@ -13,16 +13,17 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from ddnn.coding.deployment import HEAD, TAIL, shard_name
-from ddnn.runtime.deployment import DIRECTORY, PLAN, read_plan
 
 from ddnn.adapters.litert import LiteRtSection
 from ddnn.adapters.matrices import load_section
 from ddnn.cli import main
+from ddnn.coding.detail import read_detail
 from ddnn.core.blocks import join
 from ddnn.protocol.topics import Kind, Topic
+from ddnn.rooms import find_room
 from ddnn.runtime.bundle import load_bundle, read_golden, read_manifest
 from ddnn.runtime.fleet import Fleet
+from ddnn.runtime.plans import DIRECTORY, PLAN, PlanDirectory, read_plan
 from tests.integration.site import Voice, run, start_node
 
 TOLERANCE = 1e-4
@@ -42,22 +43,25 @@ def plan(scenes_bundle: Path, tmp_path: Path) -> Callable[..., Result]:
 def assert_it_computes_the_section(bundle: Path, path: Path) -> None:
     """Head, whatever shards are left without any `tolerate` workers, and tail: the section."""
     loaded = load_bundle(bundle, LiteRtSection, ["edge"])
-    planned = read_plan(path, loaded.id)
-    of, code = planned.deployment, planned.deployment.make_code()
-    shards = [shard_name(number) for number in range(code.n)]
-    sections = planned.load(load_section, HEAD, TAIL, *shards)
+    plans = PlanDirectory(path, loaded.id, load_section, find_room)
+    planned = plans.read()
+    detail = read_detail(planned)
+    code = detail.make_code()
+    shards = [plans.load(planned.key(piece)) for piece in range(code.n)]
+    head, tail = (plans.load(planned.key(name)) for name in ("head", "tail"))
     golden = read_golden(bundle / loaded.manifest.golden.file)["edge/in/features"]
     for features in golden[:2]:
         expected = loaded.sections["edge"]({"features": features})
-        head = sections[HEAD]({"features": features})
-        z = [sections[shard]({"x": head["x"]})["z"] for shard in shards]
-        for lost in combinations(of.workers, of.tolerate):
-            gone = {shard for worker in lost for shard in of.workers[worker]}
+        arrays = head({"features": features})
+        z = [shard({"x": arrays["x"]})["z"] for shard in shards]
+        for lost in combinations(planned.placement, detail.tolerate):
+            gone = {piece for worker in lost for piece in planned.placement[worker]}
             merged = join(
-                code.decode({i: answer for i, answer in enumerate(z) if i not in gone}), of.units
+                code.decode({i: result for i, result in enumerate(z) if i not in gone}),
+                detail.units,
             )
-            carries = {name: array for name, array in head.items() if name != "x"}
-            outputs = sections[TAIL]({"z": merged.astype(np.float32), **carries})
+            carries = {name: array for name, array in arrays.items() if name != "x"}
+            outputs = tail({"z": merged.astype(np.float32), **carries})
             for name, array in expected.items():
                 np.testing.assert_allclose(outputs[name], array, rtol=0, atol=TOLERANCE)
 
@@ -121,7 +125,7 @@ def test_the_same_wishes_give_the_same_plan(
     assert here.stdout == there.stdout
     planned = read_plan(tmp_path / "here", read_manifest(scenes_bundle)[1])
     assert here.stdout.splitlines()[:3] == [
-        f"plan {planned.id}: layer {planned.deployment.layer} of edge, coded (parity)",
+        f"plan {planned.id}: layer {read_detail(planned).layer} of edge, coded (parity)",
         "  4 shards on 4 workers; any 1 worker may vanish",
         "    worker1          0",
     ]
@@ -220,18 +224,18 @@ def test_the_apps_check_their_plan(scenes_bundle: Path, scenes_plan: Path, tmp_p
     document = bundle / DIRECTORY / "plan.json"
     written = document.read_bytes()
     plan_of = json.loads(written)
-    plan_of["generator"][-1][0] += 0.5
+    plan_of["detail"]["generator"][-1][0] += 0.5
     document.write_text(json.dumps(plan_of))
     refused("edge_app", "edge", *share, word="its code does not fit its shards")
     document.write_bytes(written)
-    held = bundle / DIRECTORY / plan_of["sections"]["shard0"]["file"]
+    held = bundle / DIRECTORY / plan_of["pieces"][0]["file"]["file"]
     content = held.read_bytes()
     held.write_bytes(content[:-8] + bytes(8))
     refused("device_app", "worker1", *lend, word=f"{held.name} has sha256")
     held.write_bytes(content)
-    shard = bundle / DIRECTORY / "tail.tflite"
-    shard.write_bytes(shard.read_bytes()[:-8] + bytes(8))
-    refused("edge_app", "edge", *share, word="tail.tflite has sha256")
+    tail = bundle / DIRECTORY / plan_of["owned"]["tail"]["file"]["file"]
+    tail.write_bytes(tail.read_bytes()[:-8] + bytes(8))
+    refused("edge_app", "edge", *share, word=f"{tail.name} has sha256")
     # The bundle was trained again: the plan is for the one before.
     (bundle / "manifest.json").write_bytes((bundle / "manifest.json").read_bytes() + b"\n")
     refused("edge_app", "edge", *share, word="plan again")

@@ -1,4 +1,4 @@
-"""The page's server over real sockets: streams and their bound, who vanishes, bad input, close."""
+"""The page's server over real sockets: streams and their bound, clients that vanish, bad input."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import http.client
 import json
 import re
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,30 +21,10 @@ from cloud_app.store import Store
 from cloud_app.web import Server, SignIn, create_app, serve, sign_in
 from cloud_app.web import server as server_module
 from cloud_app.web.board import MOST_STREAMS
-from ddnn.adapters.broker import free_port, wait_until_listening
 from ddnn.errors import ConfigError
-from ddnn.protocol.topics import Kind
-from ddnn.runtime.fleet import Fleet
-from tests.answers_made import make_answer
-from tests.browser.chromium import Open, text, wait_for
-from tests.integration.site import Voice, mosquitto, start_node
-from tests.live_made import BUNDLE, MadeLive, shared_among
-
-TIMEOUT_S = 10.0
-
-
-class Site:
-    """A store, a Live that a test may change, and the server."""
-
-    def __init__(self, folder: Path) -> None:
-        self.store = Store(f"sqlite:///{folder}/cloud.db")
-        self.live = MadeLive()
-        self.app = create_app(self.store, self.live, sign_in=None)
-        self.server = serve(self.app, port=0)
-
-    def close(self) -> None:
-        self.server.close()
-        self.store.close()
+from tests.answer_builder import make_answer
+from tests.integration.web_site import TIMEOUT_S, Listener, Site, ask, wait_until
+from tests.site_builder import BUNDLE, FakeSite
 
 
 @pytest.fixture
@@ -53,64 +32,6 @@ def site(tmp_path: Path) -> Iterator[Site]:
     site = Site(tmp_path)
     yield site
     site.close()
-
-
-def ask(
-    server: Server, path: str, method: str = "GET", body: bytes | None = None, **headers: str
-) -> tuple[int, dict[str, str], bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=TIMEOUT_S)
-    with closing(connection):
-        connection.request(method, path, body, headers)
-        response = connection.getresponse()
-        return response.status, dict(response.getheaders()), response.read()
-
-
-class Listener:
-    """A client of the stream, as a browser is one."""
-
-    def __init__(self, server: Server, query: str = "", cookie: str = "", read: int = 0) -> None:
-        self.socket = socket.socket()
-        if read:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, read)
-        self.socket.settimeout(TIMEOUT_S)
-        self.socket.connect(("127.0.0.1", server.port))
-        words = f"GET /api/v1/stream{query} HTTP/1.1\r\nHost: localhost\r\nCookie: {cookie}\r\n\r\n"
-        self.socket.sendall(words.encode())
-        self._file = self.socket.makefile("rb")
-
-    def head(self) -> tuple[int, dict[str, str]]:
-        code = int(self._file.readline().split()[1])
-        headers = {}
-        while line := self._file.readline().strip():
-            name, value = line.decode().split(": ", 1)
-            headers[name] = value
-        return code, headers
-
-    def events(self) -> Iterator[dict[str, Any]]:
-        """Each state; ends where the server ends the stream."""
-        for line in self._file:
-            if line.startswith(b"data: "):
-                yield json.loads(line[6:])
-
-    def state(self) -> dict[str, Any]:
-        return next(self.events())
-
-    def is_over(self) -> bool:
-        try:
-            for _ in self.events():
-                pass
-        except ConnectionResetError:
-            pass
-        return True
-
-    def close(self) -> None:
-        self._file.close()
-        self.socket.close()
-
-    def reset(self) -> None:
-        """Gone in a hurry: RST instead of FIN."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.close()
 
 
 @pytest.fixture
@@ -130,14 +51,6 @@ def places(site: Site) -> int:
     """How many more may listen."""
     free: threading.BoundedSemaphore = site.app.extensions["streams"]._free
     return free._value  # type: ignore[attr-defined,no-any-return]
-
-
-def wait_until(true: Callable[[], bool], within_s: float) -> float:
-    started_s = time.monotonic()
-    while not true():
-        assert time.monotonic() - started_s < within_s
-        time.sleep(0.02)
-    return time.monotonic() - started_s
 
 
 # --------------------------------------------------------------------- streams
@@ -386,7 +299,7 @@ def signed(tmp_path: Path) -> Iterator[Callable[..., tuple[Flask, Server]]]:
 
     def start(**named: str) -> tuple[Flask, Server]:
         known, _ = SignIn.open(store, tmp_path, password="correct horse")
-        app = create_app(store, MadeLive(), sign_in=known)
+        app = create_app(store, FakeSite(), sign_in=known)
         servers.append(serve(app, port=0, **named))
         return app, servers[-1]
 
@@ -448,67 +361,3 @@ def test_it_listens_on_ipv6_too(site: Site) -> None:
         connection.request("GET", "/api/v1/state")
         assert connection.getresponse().status == 200
     server.close()
-
-
-# --------------------------------------------------------------- shared layers
-
-
-@pytest.mark.parametrize("role", ["all", "page"])
-def test_what_an_edge_tells_at_the_broker_of_its_shared_layer_is_on_the_page(
-    role: str, fleet: Fleet, scenes_bundle: Path, tmp_path: Path, opened: Open
-) -> None:
-    """The real program at a real broker: a worker dies, and then the broker itself."""
-    http_port = free_port()
-    url = f"http://127.0.0.1:{http_port}"
-    place = tmp_path / "broker"
-    place.mkdir()
-
-    def shared() -> Any:
-        connection = http.client.HTTPConnection("127.0.0.1", http_port, timeout=TIMEOUT_S)
-        with closing(connection):
-            connection.request("GET", "/api/v1/sharing?site=home")
-            return json.loads(connection.getresponse().read())
-
-    with mosquitto(place, "allow_anonymous true") as port:
-        start_node(
-            fleet,
-            "cloud",
-            "cloud",
-            port,
-            scenes_bundle,
-            "--serve",
-            role,
-            "--sign-in",
-            "off",
-            "--http-port",
-            str(http_port),
-            "--state",
-            str(tmp_path / "state"),
-        )
-        wait_until_listening(http_port)
-        voice = Voice(port)
-        voice.announce("edge", "edge")
-        for i in range(6):
-            voice.announce(f"worker{i + 1}", "worker")
-
-        def told(*states: str) -> Any:
-            voice.say(Kind.OFFLOAD, "edge", shared_among(*states))
-            return shared()
-
-        voice.until(lambda: told("live", "lost", "live", "live", "live", "live"))
-        page = opened(url)
-        wait_for(page, ".shared .enough.good", "5 of 6 shards live: enough. Any one more may")
-        voice.announce("worker2", "worker", "lost")
-        wait_for(page, "#event-rows", "worker2 died")
-        wait_for(page, "#node-rows .lost", "worker2")
-        assert "worker1 shard 0 live" in text(page, "#sharing")
-        told("lost", "lost", "lost", "live", "live", "live")
-        wait_for(page, ".shared .enough.bad", "too few")
-        told()
-        wait_for(page, ".shared .enough.good", "Any 2 more")
-        wait_for(page, ".shared .enough.wait", "Not heard of for")  # the edge says no more
-        told()
-        voice.close()
-    page.locator("#sharing").wait_for(state="hidden")  # the broker is gone: nothing is known
-    wait_for(page, "#problems", "No connection to the broker")
-    assert shared() == []

@@ -8,20 +8,22 @@ from functools import cached_property, partial
 
 import msgspec
 import numpy as np
-from ddnn.coding.deployment import HEAD, TAIL, Checked, Deployment, shard_name
-from ddnn.coding.sharing_node import SharingNode
 
 from ddnn.coding.code import Code
+from ddnn.coding.combiner import CodingCombiner
 from ddnn.coding.coverage import layer_cost
+from ddnn.coding.detail import ROOM, CertificateSummary, CodingDetail
 from ddnn.coding.layers import Linear, split_layer
 from ddnn.coding.section import MatrixSection
-from ddnn.core.files import BundleFile
+from ddnn.core.plan import PieceKey
 from ddnn.core.section import Section
-from ddnn.machines.worker import WorkerNode, section_of
+from ddnn.machines.offload_node import OffloadNode
+from ddnn.machines.worker import WorkerNode
 from ddnn.protocol.messages import OffloadState
 from ddnn.runtime.identity import Identity
 from ddnn.runtime.lanes import Costs
 from ddnn.runtime.simulation import Network, Simulation
+from tests.plan_builders import make_piece, make_plan
 from tests.simulation.made import (
     BUNDLE,
     CLASSES,
@@ -36,6 +38,7 @@ from tests.simulation.scenario import Scenario, build
 
 EDGE = "edge"
 PLAN = "cd34ef56"
+HEAD, TAIL = PieceKey(PLAN, "head"), PieceKey(PLAN, "tail")
 INPUTS, UNITS = 24, 40  # of the layer; the units are no multiple of most numbers of blocks
 DEVICES = 6
 STEADY = Network(latency_s=0.002, jitter_s=0.0)
@@ -54,6 +57,7 @@ class Site:
         tolerate: int | None = None,
         units: int = UNITS,
         seed: int = 11,
+        plan_id: str = PLAN,
     ) -> None:
         generator = np.random.default_rng(seed)
 
@@ -82,26 +86,22 @@ class Site:
 
         layer = Linear("dense", kernel, bias)
         split = split_layer(layer, code.n, code.s, code=code)
-        self.shards: dict[str, Section] = {
-            section_of(piece): MatrixSection(shard.kernel, shard.bias, lambda: 0.0)
+        self.shards: dict[PieceKey, Section] = {
+            PieceKey(plan_id, piece): MatrixSection(shard.kernel, shard.bias, lambda: 0.0)
             for piece, shard in enumerate(split.shards)
         }
         self.workers = dict(workers or {f"worker{i + 1}": (i,) for i in range(code.n)})
         plain = manifest_of(hierarchy_of("e", DEVICES))
-        self.sections = {**sections_of(plain), EDGE: whole, HEAD: head, TAIL: tail}
+        self.sections = {**sections_of(plain), EDGE: whole}
+        self.sections |= {PieceKey(plan_id, "head"): head, PieceKey(plan_id, "tail"): tail}
         middle = tuned(plain, self.sections)
         # Most samples need the layer.
         thresholds = {**middle.thresholds, "local": 0.6 * middle.thresholds["local"]}
         self.manifest = msgspec.structs.replace(middle, thresholds=thresholds)
-        nothing = BundleFile("", "")
-        names = (HEAD, TAIL, *map(shard_name, range(code.n)))
         certificate = code.certify(exhaustive_limit=1000, samples=20)
         assert certificate.decodable
         self.error = certificate.worst_condition * 1e-5  # float32, a few products deep
-        self.deployment = Deployment(
-            format=1,
-            bundle=BUNDLE,
-            section=EDGE,
+        self.detail = CodingDetail(
             layer="fc",
             kind="dense",
             redundancy="coded" if code.s else "none",
@@ -110,26 +110,34 @@ class Site:
             s=code.s,
             generator=code.generator.tolist(),
             units=units,
-            input_shape=(INPUTS,),
-            shard_shape=(split.shards[0].units,),
-            workers=self.workers,
-            sections=dict.fromkeys(names, nothing),
-            golden=nothing,
             cost=layer_cost(layer, split, (INPUTS,)),
-            certificate=Checked(
+            certificate=CertificateSummary(
                 certificate.worst_condition,
                 certificate.worst_set,
                 certificate.exhaustive,
                 certificate.checked,
             ),
         )
+        self.plan = make_plan(
+            self.workers,
+            make_piece({"x": (INPUTS,)}, {"z": (split.shards[0].units,)}),
+            plan_id=plan_id,
+            room=ROOM,
+            bundle=BUNDLE,
+            group=EDGE,
+            owned={
+                "head": make_piece({"features": (fused,)}, {"x": (INPUTS,)}),
+                "tail": make_piece({"z": (units,)}, {"scores": (len(CLASSES),)}),
+            },
+            detail=msgspec.to_builtins(self.detail),
+        )
 
-    def edge(self, inner, **options) -> SharingNode:
+    def edge(self, inner, **options) -> OffloadNode:
         options = {"timeout_s": TIMEOUT_S, **options}
-        return SharingNode(inner, "home", PLAN, self.deployment, **options)
+        return OffloadNode(inner, "home", self.plan, CodingCombiner, **options)
 
     def worker(self, name: str) -> WorkerNode:
-        return WorkerNode("home", name, PLAN, EDGE, self.code.n, (INPUTS,))
+        return WorkerNode("home", name, EDGE, self.plan, None)
 
     def run_of(self, *, samples: int = 30, network: Network = JITTER, seed: int = 3, **options):
         """The site with its workers; all start at once, the workers first."""
@@ -184,7 +192,7 @@ class Run:
 
     @property
     def sharing(self) -> OffloadState:
-        return self.machine(EDGE)._state()
+        return self.machine(EDGE).state()
 
     def at(self, time_s: float, what: str, *workers: str) -> None:
         """what: crash, start, stall, resume."""

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ddnn.coding.code import Code
-from ddnn.machines.gather import SETTLE_S
+from ddnn.machines.placement import SETTLE_S
 from ddnn.protocol.messages import Answer
 from ddnn.runtime.lanes import Costs
 from ddnn.runtime.simulation import Network
@@ -262,7 +262,7 @@ def test_more_than_s_gone_the_edge_computes_itself(how):
 
 def test_an_edge_that_cannot_compute_the_layer_falls_back():
     """To the local exit, marked; in time; and only while too many are gone."""
-    run = site().run_of(here=False)
+    run = site().run_of(compute_here=False)
     gone = ("worker1", "worker3", "worker4")
     run.at(START_S + 1.0, "crash", *gone)
     run.at(START_S + 2.0, "start", *gone)

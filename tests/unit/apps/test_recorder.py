@@ -1,4 +1,4 @@
-"""The recorder: what is confirmed is stored, what is stored is confirmed, and nothing stops it."""
+"""The recorder confirms exactly the answers that are stored, and no failure stops it."""
 
 from __future__ import annotations
 
@@ -15,32 +15,18 @@ from cloud_app.store import Store
 from ddnn.errors import LinkError
 from ddnn.protocol.machine import Save, Saved
 from ddnn.protocol.messages import Answer
+from tests.answer_builder import make_answer
 
 IN_TIME_S = 5.0
 Pair = tuple[str, Answer]
 
 
-def pair(sample: int) -> Pair:
-    return "home", Answer(
-        sample=sample,
-        node="edge",
-        exit="local",
-        label=1,
-        probabilities=[0.2, 0.8],
-        eta=0.7,
-        members=["cam1"],
-        missing=[],
-        quality="full",
-        expected_accuracy=0.9,
-        bundle="ab12cd34",
-        captured_at_s=1.0,
-        answered_at_s=1.5,
-        latency_s=0.5,
-    )
+def make_pair(sample: int) -> Pair:
+    return "home", make_answer(sample)
 
 
-class MadeStore:
-    """A store that fails as the test says."""
+class FailingStore:
+    """A store whose failures the test chooses."""
 
     def __init__(self) -> None:
         self.saved: list[list[int]] = []
@@ -94,46 +80,46 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def store() -> MadeStore:
-    return MadeStore()
+def store() -> FailingStore:
+    return FailingStore()
 
 
 @pytest.fixture
-def recorder(store: MadeStore) -> Iterator[Recorder]:
+def recorder(store: FailingStore) -> Iterator[Recorder]:
     recorder = Recorder(store)  # type: ignore[arg-type]
     yield recorder
     store.go_on.set()
     assert recorder.close(IN_TIME_S)
 
 
-def until(true: Callable[[], object]) -> None:
+def wait_until(true: Callable[[], object]) -> None:
     until_s = time.monotonic() + IN_TIME_S
     while not true():
         assert time.monotonic() < until_s, "not in time"
         time.sleep(0.001)
 
 
-def test_what_comes_together_is_written_together(recorder: Recorder, store: MadeStore) -> None:
+def test_queued_answers_are_written_together(recorder: Recorder, store: FailingStore) -> None:
     confirmed: list[Saved] = []
     store.go_on.clear()
-    recorder.save(Save([pair(0)]), confirmed.append)
-    assert store.entered.wait(IN_TIME_S)  # the first is being written; the others wait
+    recorder.save(Save([make_pair(0)]), confirmed.append)
+    assert store.entered.wait(IN_TIME_S)  # the first is being written
     for sample in range(1, 6):
-        recorder.save(Save([pair(sample)]), confirmed.append)
+        recorder.save(Save([make_pair(sample)]), confirmed.append)
     recorder.event(1.0, "home", "cam1", "joined")
     assert confirmed == []  # nothing is confirmed before it is stored
     store.go_on.set()
-    until(lambda: len(confirmed) == 6)
+    wait_until(lambda: len(confirmed) == 6)
     assert store.saved == [[0], [1, 2, 3, 4, 5]]
-    assert confirmed == [Saved([pair(sample)]) for sample in range(6)]
+    assert confirmed == [Saved([make_pair(sample)]) for sample in range(6)]
     assert store.events == ["home cam1 joined"]
     assert (recorder.given_up, recorder.refused, recorder.away) == (0, 0, "")
 
 
-def test_a_store_that_is_away_is_tried_until_it_is_back(
-    recorder: Recorder, store: MadeStore
+def test_an_unavailable_store_is_tried_until_it_works(
+    recorder: Recorder, store: FailingStore
 ) -> None:
-    """Reads may work meanwhile (a lock, a full disk): no answer is given up for that."""
+    """No answer is given up although reads may work (a lock, a full disk)."""
     confirmed: list[Saved] = []
     away = LinkError("disk full")
     tried: list[int] = []
@@ -143,14 +129,14 @@ def test_a_store_that_is_away_is_tried_until_it_is_back(
         return away
 
     store.fail_save, store.fail_event = fail, away
-    recorder.save(Save([pair(1), pair(2), pair(3)]), confirmed.append)
-    until(lambda: len(tried) > 4 * module.ATTEMPTS)
+    recorder.save(Save([make_pair(1), make_pair(2), make_pair(3)]), confirmed.append)
+    wait_until(lambda: len(tried) > 4 * module.ATTEMPTS)
     assert recorder.away == "disk full"
     assert (confirmed, recorder.given_up) == ([], 0)
     store.fail_save, store.fail_event = lambda samples: None, None
-    until(lambda: confirmed)
+    wait_until(lambda: confirmed)
     assert sorted(store.samples) == [1, 2, 3]
-    assert confirmed == [Saved([pair(1), pair(2), pair(3)])]
+    assert confirmed == [Saved([make_pair(1), make_pair(2), make_pair(3)])]
     assert (recorder.away, recorder.given_up, store.events) == ("", 0, [])
 
 
@@ -164,26 +150,26 @@ def test_a_store_that_is_away_is_tried_until_it_is_back(
     ids=lambda error: type(error).__name__,
 )
 @pytest.mark.parametrize("poison", [{0}, {7}, {3, 4}, {0, 99}, {50}, set(range(100))])
-def test_an_answer_that_no_store_would_take_costs_only_itself(
-    recorder: Recorder, store: MadeStore, error: Exception, poison: set[int]
+def test_an_answer_that_cannot_be_stored_is_given_up_alone(
+    recorder: Recorder, store: FailingStore, error: Exception, poison: set[int]
 ) -> None:
     store.fail_save = lambda samples: error if poison & set(samples) else None
     confirmed: list[Saved] = []
-    recorder.save(Save([pair(sample) for sample in range(60)]), confirmed.append)
-    recorder.save(Save([pair(sample) for sample in range(60, 100)]), confirmed.append)
-    until(lambda: len(confirmed) == 2)
+    recorder.save(Save([make_pair(sample) for sample in range(60)]), confirmed.append)
+    recorder.save(Save([make_pair(sample) for sample in range(60, 100)]), confirmed.append)
+    wait_until(lambda: len(confirmed) == 2)
     assert store.samples == [sample for sample in range(100) if sample not in poison]
     assert recorder.given_up == len(poison)
     assert recorder.away == ""
-    assert len(store.events) == len(poison)  # never silently
+    assert len(store.events) == len(poison)  # each is reported
     for sample, event in zip(sorted(poison), store.events, strict=True):
         assert event.startswith(f"home edge answer to sample {sample} given up: ")
-    recorder.save(Save([pair(200)]), confirmed.append)  # and it goes on
-    until(lambda: len(confirmed) == 3)
+    recorder.save(Save([make_pair(200)]), confirmed.append)  # the recorder continues
+    wait_until(lambda: len(confirmed) == 3)
 
 
 def test_nothing_is_given_up_while_the_store_cannot_be_read(
-    recorder: Recorder, store: MadeStore
+    recorder: Recorder, store: FailingStore
 ) -> None:
     tried: list[list[int]] = []
 
@@ -192,26 +178,26 @@ def test_nothing_is_given_up_while_the_store_cannot_be_read(
         return LinkError("away")
 
     store.fail_save, store.fail_read = fail, LinkError("away")
-    recorder.save(Save([pair(1), pair(2)]), lambda saved: None)
-    until(lambda: len(tried) > 3 * module.ATTEMPTS)
+    recorder.save(Save([make_pair(1), make_pair(2)]), lambda saved: None)
+    wait_until(lambda: len(tried) > 3 * module.ATTEMPTS)
     assert {tuple(samples) for samples in tried} == {(1, 2)}
     store.fail_save = lambda samples: None
-    until(lambda: store.saved == [[1, 2]])
+    wait_until(lambda: store.saved == [[1, 2]])
 
 
-def test_close_writes_what_is_queued(store: MadeStore) -> None:
+def test_close_writes_what_is_queued(store: FailingStore) -> None:
     recorder = Recorder(store)  # type: ignore[arg-type]
     store.go_on.clear()
-    recorder.save(Save([pair(0)]), lambda saved: None)
+    recorder.save(Save([make_pair(0)]), lambda saved: None)
     assert store.entered.wait(IN_TIME_S)
     for sample in range(1, 50):
-        recorder.save(Save([pair(sample)]), lambda saved: None)
+        recorder.save(Save([make_pair(sample)]), lambda saved: None)
     threading.Timer(0.05, store.go_on.set).start()
     assert recorder.close(IN_TIME_S)
     assert sorted(store.samples) == list(range(50))
 
 
-def test_close_of_an_idle_one_is_immediate(store: MadeStore) -> None:
+def test_an_idle_recorder_closes_at_once(store: FailingStore) -> None:
     recorder = Recorder(store)  # type: ignore[arg-type]
     assert recorder.close(IN_TIME_S)
     assert recorder.close(0.1)
@@ -219,13 +205,13 @@ def test_close_of_an_idle_one_is_immediate(store: MadeStore) -> None:
 
 @pytest.mark.parametrize("works", [True, False])
 def test_close_with_a_full_queue_ends_the_thread(
-    store: MadeStore, monkeypatch: pytest.MonkeyPatch, works: bool
+    store: FailingStore, monkeypatch: pytest.MonkeyPatch, works: bool
 ) -> None:
     monkeypatch.setattr(module, "QUEUE_LIMIT", 4)
     recorder = Recorder(store)  # type: ignore[arg-type]
     store.go_on.clear()
     for sample in range(20):
-        recorder.save(Save([pair(sample)]), lambda saved: None)
+        recorder.save(Save([make_pair(sample)]), lambda saved: None)
         if sample == 0:
             assert store.entered.wait(IN_TIME_S)
     assert recorder.refused == 15  # one is being written, four wait
@@ -237,70 +223,70 @@ def test_close_with_a_full_queue_ends_the_thread(
 
 
 def test_the_bound_counts_answers_not_messages(
-    recorder: Recorder, store: MadeStore, monkeypatch: pytest.MonkeyPatch
+    recorder: Recorder, store: FailingStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A backlog brings hundreds in one message: memory must not grow with them in an outage."""
+    """A backlog has hundreds in one message, and memory must stay bounded in an outage."""
     monkeypatch.setattr(module, "QUEUE_LIMIT", 10)
     store.go_on.clear()
-    recorder.save(Save([pair(0)]), lambda saved: None)
+    recorder.save(Save([make_pair(0)]), lambda saved: None)
     assert store.entered.wait(IN_TIME_S)
     confirmed: list[Saved] = []
     for first, last in ((1, 9), (9, 17), (17, 19), (19, 20)):
-        recorder.save(Save([pair(i) for i in range(first, last)]), confirmed.append)
+        recorder.save(Save([make_pair(i) for i in range(first, last)]), confirmed.append)
     recorder.event(1.0, "home", "cam1", "died")
     assert recorder.refused == 3  # 8 wait, 8 more do not fit, 2 do, then it is full
     store.go_on.set()
-    until(lambda: len(confirmed) == 2)
+    wait_until(lambda: len(confirmed) == 2)
     assert store.samples == [0, *range(1, 9), 17, 18]
     recorder.event(1.0, "home", "cam1", "died", "7")  # there is room again
-    until(lambda: store.events == ["home cam1 died 7"])
+    wait_until(lambda: store.events == ["home cam1 died 7"])
 
 
 def test_old_rows_are_deleted_between_the_batches(
-    store: MadeStore, monkeypatch: pytest.MonkeyPatch
+    store: FailingStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In small parts: a year's answers that are too old do not keep a new one waiting."""
+    """In small parts, so that many old answers do not delay a new one."""
     monkeypatch.setattr(module, "PRUNE_PAUSE_S", 0.001)
     monkeypatch.setattr(module, "PRUNE_EVERY_S", 0.05)
     store.old = 10 * module.PRUNE_AT_MOST + 1
     store.fail_prune = LinkError("away")
     recorder = Recorder(store, keep_s=60.0)  # type: ignore[arg-type]
     confirmed: list[Saved] = []
-    recorder.save(Save([pair(0)]), confirmed.append)
-    until(lambda: confirmed)  # that old ones cannot be deleted stops nothing
+    recorder.save(Save([make_pair(0)]), confirmed.append)
+    wait_until(lambda: confirmed)  # a failed deletion stops nothing
     assert recorder.away == ""
     store.fail_prune = None
     sample = 1
     while store.old:
-        recorder.save(Save([pair(sample)]), confirmed.append)
-        until(lambda: len(confirmed) > sample)  # noqa: B023 - called at once
+        recorder.save(Save([make_pair(sample)]), confirmed.append)
+        wait_until(lambda: len(confirmed) > sample)  # noqa: B023 - called at once
         sample += 1
     assert max(store.pruned) == module.PRUNE_AT_MOST
     pruned = len(store.pruned)
     store.old = 5
-    until(lambda: not store.old)  # without any answer coming, too
+    wait_until(lambda: not store.old)  # without new answers too
     assert len(store.pruned) > pruned
     assert recorder.close(IN_TIME_S)
 
 
-def test_nothing_is_deleted_unless_asked(recorder: Recorder, store: MadeStore) -> None:
+def test_nothing_is_deleted_unless_asked(recorder: Recorder, store: FailingStore) -> None:
     confirmed: list[Saved] = []
     store.old = 5
-    recorder.save(Save([pair(0)]), confirmed.append)
-    until(lambda: confirmed)
-    recorder.save(Save([pair(1)]), confirmed.append)
-    until(lambda: len(confirmed) == 2)
+    recorder.save(Save([make_pair(0)]), confirmed.append)
+    wait_until(lambda: confirmed)
+    recorder.save(Save([make_pair(1)]), confirmed.append)
+    wait_until(lambda: len(confirmed) == 2)
     assert store.pruned == []
 
 
 def test_with_a_real_database(tmp_path: Path) -> None:
-    """2**70 is a sample that SQLite cannot hold: its driver raises what is no database error."""
+    """SQLite cannot hold the sample 2**70; its driver raises an error of another type."""
     store = Store(f"sqlite:///{tmp_path}/cloud.db")
     recorder = Recorder(store)
     confirmed: list[Saved] = []
-    recorder.save(Save([pair(1), pair(2**70), pair(2)]), confirmed.append)
+    recorder.save(Save([make_pair(1), make_pair(2**70), make_pair(2)]), confirmed.append)
     recorder.event(1.0, "home", "cam1", "joined")
-    until(lambda: confirmed)
+    wait_until(lambda: confirmed)
     assert recorder.close(IN_TIME_S)
     assert [record.answer.sample for record in store.newest(9)] == [2, 1]
     whats = [event.what for event in store.events(9)]

@@ -1,4 +1,4 @@
-"""What the registry tells of nodes, and which events it reports."""
+"""The states of nodes in the registry, and the events that it reports."""
 
 from __future__ import annotations
 
@@ -8,27 +8,22 @@ import msgspec
 import pytest
 
 from cloud_app import registry as module
-from cloud_app.registry import ANNOUNCED_WITHIN_S, MAX_HELD, MAX_SHARED, SHARED_S, Registry
+from cloud_app.registry import ANNOUNCED_WITHIN_S, MAX_HELD, MAX_OFFLOADS, OFFLOAD_S, Registry
 from ddnn.protocol.machine import Connected, Disconnected, Received
-from ddnn.protocol.messages import MAX_PIECES, Answer, Message, Stats, Status, WorkerState
+from ddnn.protocol.messages import (
+    MAX_PIECES,
+    Message,
+    PieceGroup,
+    Stats,
+    Status,
+    WorkerState,
+)
 from ddnn.protocol.topics import Kind, Topic
-from tests.live_made import shared_among
+from tests.answer_builder import make_answer
+from tests.site_builder import make_offload
 
-ANSWER = Answer(
-    sample=3,
-    node="cam1",
-    exit="device",
-    label=0,
-    probabilities=[1.0],
-    eta=0.0,
-    members=["cam1"],
-    missing=[],
-    quality="degraded",
-    expected_accuracy=None,
-    bundle="b1",
-    captured_at_s=1.0,
-    answered_at_s=2.0,
-    latency_s=1.0,
+ANSWER = make_answer(
+    3, node="cam1", exit="device", members=["cam1"], quality="degraded", expected_accuracy=None
 )
 
 
@@ -37,24 +32,24 @@ class World:
         self.events: list[tuple[str, str]] = []
         self.keys: list[str] = []
         self.now_s = 1000.0
-        self.registry = Registry(self._event)
+        self.registry = Registry(self._record_event)
         monkeypatch.setattr(module.time, "monotonic", lambda: self.now_s)
         monkeypatch.setattr(module.time, "time", lambda: 1e9 + self.now_s)
 
-    def _event(self, at_s: float, site: str, node: str, what: str, key: str) -> None:
+    def _record_event(self, at_s: float, site: str, node: str, what: str, key: str) -> None:
         self.events.append((node, what))
         self.keys.append(key)
 
-    def hear(self, node: str, message: Message, kind: Kind = Kind.STATUS) -> None:
+    def receive(self, node: str, message: Message, kind: Kind = Kind.STATUS) -> None:
         self.registry.observe(Received(Topic("home", kind, node), message))
 
-    def status(self, node: str, state: Any, session: int = 1) -> None:
-        self.hear(node, Status("device", session, state, "b1", "0.1"))
+    def receive_status(self, node: str, state: Any, session: int = 1) -> None:
+        self.receive(node, Status("device", session, state, "b1", "0.1"))
 
-    def stats(self, node: str, uptime_s: float = 5.0, **counts: int) -> None:
-        self.hear(node, Stats("device", uptime_s, 1 << 20, counts, {"queue": 1.0}), Kind.STATS)
+    def receive_stats(self, node: str, uptime_s: float = 5.0, **counts: int) -> None:
+        self.receive(node, Stats("device", uptime_s, 1 << 20, counts, {"queue": 1.0}), Kind.STATS)
 
-    def states(self) -> dict[str, str]:
+    def list_states(self) -> dict[str, str]:
         return {view.id: view.state for view in self.registry.nodes()}
 
 
@@ -64,134 +59,137 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 def test_birth_death_and_return(world: World) -> None:
-    world.status("cam1", "online")
-    world.status("cam1", "online")
-    world.status("cam1", "lost")
-    world.status("cam1", "online", 2)
-    world.status("cam1", "lost", 1)  # the Will of the first connection, late
-    world.status("cam1", "stopped", 2)
+    world.receive_status("cam1", "online")
+    world.receive_status("cam1", "online")
+    world.receive_status("cam1", "lost")
+    world.receive_status("cam1", "online", 2)
+    world.receive_status("cam1", "lost", 1)  # the Will of the first connection, late
+    world.receive_status("cam1", "stopped", 2)
     assert world.events == [("cam1", what) for what in ("joined", "died", "joined", "stopped")]
-    assert len(set(world.keys)) == 4  # each is one event, whoever writes it down
-    assert world.states() == {"cam1": "stopped"}
+    assert len(set(world.keys)) == 4  # each has the same key for every writer
+    assert world.list_states() == {"cam1": "stopped"}
 
 
 def test_statistics_are_of_the_session_and_age(world: World) -> None:
-    world.stats("cam9")  # nobody knows it
-    world.status("cam1", "online")
-    world.stats("cam1", answers=3)
+    world.receive_stats("cam9")  # an unknown node
+    world.receive_status("cam1", "online")
+    world.receive_stats("cam1", answers=3)
     world.now_s += 4
     (view,) = world.registry.nodes()
     assert (view.last_seen_age_s, view.counts, view.uptime_s) == (4.0, {"answers": 3}, 5.0)
     assert (view.version, view.bundle, view.gauges) == ("0.1", "b1", {"queue": 1.0})
-    world.status("cam1", "online")  # the same session, said again
+    world.receive_status("cam1", "online")  # the same session, repeated
     assert world.registry.nodes()[0].counts == {"answers": 3}
-    world.status("cam1", "online", 2)
+    world.receive_status("cam1", "online", 2)
     assert world.registry.nodes()[0].counts == {}
 
 
-def test_what_is_dropped_is_reported_once_and_old_drops_are_no_news(world: World) -> None:
-    world.status("cam1", "online")
-    world.stats("cam1", malformed=5, messages_sent=100)
+def test_drops_are_reported_once_and_old_drops_are_not(world: World) -> None:
+    world.receive_status("cam1", "online")
+    world.receive_stats("cam1", malformed=5, messages_sent=100)
     assert world.events[1:] == []
-    world.stats("cam1", malformed=5, messages_sent=200)
+    world.receive_stats("cam1", malformed=5, messages_sent=200)
     assert world.events[1:] == []
-    world.stats("cam1", malformed=7, queue_full=1, messages_sent=300)
+    world.receive_stats("cam1", malformed=7, queue_full=1, messages_sent=300)
     assert world.events[1:] == [("cam1", "dropped at least 2 malformed, 1 queue_full")]
 
 
 def test_a_device_that_answers_alone_is_reported(world: World) -> None:
-    world.hear("", ANSWER, Kind.ANSWER)
+    world.receive("", ANSWER, Kind.ANSWER)
     assert world.events == [("cam1", "fell back: it answers alone, from its own exit")]
     assert world.registry.inferred_s == world.now_s
     key = world.keys[0]
     world.now_s += 1
-    world.hear("", ANSWER, Kind.ANSWER)
+    world.receive("", ANSWER, Kind.ANSWER)
     assert world.keys[1] == key  # the same minute: the store keeps one
     world.now_s += 60
-    world.hear("", ANSWER, Kind.ANSWER)
+    world.receive("", ANSWER, Kind.ANSWER)
     assert world.keys[2] != key
-    world.hear("", msgspec.structs.replace(ANSWER, exit="local"), Kind.ANSWER)
-    world.hear("", msgspec.structs.replace(ANSWER, late=True), Kind.ANSWER)
+    world.receive("", msgspec.structs.replace(ANSWER, exit="local"), Kind.ANSWER)
+    world.receive("", msgspec.structs.replace(ANSWER, late=True), Kind.ANSWER)
     assert len(world.keys) == 3
 
 
-def test_who_does_not_announce_itself_at_a_broker_that_came_back_is_not_there(
+def test_a_node_that_does_not_announce_itself_after_a_reconnect_is_lost(
     world: World,
 ) -> None:
     for node in ("cam1", "cam2"):
-        world.status(node, "online")
+        world.receive_status(node, "online")
     world.now_s += 20
     world.registry.observe(Connected())
     world.now_s += 1
-    world.status("cam1", "online")
-    assert world.states() == {"cam1": "online", "cam2": "online"}  # it may be on its way
+    world.receive_status("cam1", "online")
+    assert world.list_states() == {
+        "cam1": "online",
+        "cam2": "online",
+    }  # its announcement may be late
     world.now_s += ANNOUNCED_WITHIN_S
-    assert world.states() == {"cam1": "online", "cam2": "lost"}
-    world.status("cam2", "online")
-    assert world.states() == {"cam1": "online", "cam2": "online"}
+    assert world.list_states() == {"cam1": "online", "cam2": "lost"}
+    world.receive_status("cam2", "online")
+    assert world.list_states() == {"cam1": "online", "cam2": "online"}
 
 
-def test_who_says_nothing_any_more_is_not_there_although_no_will_told(world: World) -> None:
-    """A bridge between brokers that broke: the far broker still holds every birth."""
+def test_a_silent_node_is_lost_even_without_a_will(world: World) -> None:
+    """As after a failed bridge between brokers, where the far broker still holds every birth."""
     for node in ("cam1", "cam2"):
-        world.status(node, "online")
-        world.stats(node, uptime_s=5.0)
+        world.receive_status(node, "online")
+        world.receive_stats(node, uptime_s=5.0)
     for i in range(4):
         world.now_s += 20
-        world.stats("cam1", uptime_s=10.0 + 5 * i)
-    assert world.states() == {"cam1": "online", "cam2": "lost"}
+        world.receive_stats("cam1", uptime_s=10.0 + 5 * i)
+    assert world.list_states() == {"cam1": "online", "cam2": "lost"}
 
 
-def test_who_tells_its_statistics_seldom_is_given_time(world: World) -> None:
-    world.status("cam1", "online")
+def test_a_node_with_rare_statistics_is_given_time(world: World) -> None:
+    world.receive_status("cam1", "online")
     for i in range(3):
         world.now_s += 60
-        world.stats("cam1", uptime_s=60.0 * (i + 1))
+        world.receive_stats("cam1", uptime_s=60.0 * (i + 1))
     world.now_s += 100
-    assert world.states() == {"cam1": "online"}
+    assert world.list_states() == {"cam1": "online"}
     world.now_s += 200
-    assert world.states() == {"cam1": "lost"}
+    assert world.list_states() == {"cam1": "lost"}
 
 
 def test_a_camera_that_goes_and_comes_back_is_reported(world: World) -> None:
-    world.status("cam1", "online")
+    world.receive_status("cam1", "online")
     for uptime_s, up in enumerate((1.0, 1.0, 0.0, 0.0, 1.0)):
         stats = Stats("device", uptime_s, 0, {}, {"camera_up": up})
-        world.hear("cam1", stats, Kind.STATS)
+        world.receive("cam1", stats, Kind.STATS)
     words = [what for _, what in world.events[1:]]
     assert words == ["camera is away: it is opened again and again", "camera is back"]
     assert len(set(world.keys)) == 3
 
 
-def test_inferences_are_known_by_what_nodes_tell_even_where_nothing_moves(world: World) -> None:
-    world.status("cam1", "online")
-    world.hear("cam1", Stats("device", 5.0, 0, {}, {"inference_age_s": 3.0}), Kind.STATS)
+def test_the_time_of_the_newest_inference_comes_from_statistics_too(world: World) -> None:
+    world.receive_status("cam1", "online")
+    world.receive("cam1", Stats("device", 5.0, 0, {}, {"inference_age_s": 3.0}), Kind.STATS)
     assert world.registry.inferred_s == world.now_s - 3.0
 
 
 def test_a_cloud_that_was_replaced_is_not_missing_but_the_last_one_is(world: World) -> None:
-    def cloud(node: str, state: Any) -> None:
-        world.hear(node, Status("cloud", 1, state, "b1", "0.1"))
+    def receive_cloud(node: str, state: Any) -> None:
+        world.receive(node, Status("cloud", 1, state, "b1", "0.1"))
 
-    cloud("cloud-1", "online")
-    cloud("cloud-1", "lost")
-    assert world.states() == {"cloud-1": "lost"}
-    cloud("cloud-2", "online")
-    assert world.states() == {"cloud-2": "online"}
-    world.status("cam1", "lost")
-    assert world.states() == {"cloud-2": "online", "cam1": "lost"}
-
-
-# --------------------------------------------------------------- shared layers
+    receive_cloud("cloud-1", "online")
+    receive_cloud("cloud-1", "lost")
+    assert world.list_states() == {"cloud-1": "lost"}
+    receive_cloud("cloud-2", "online")
+    assert world.list_states() == {"cloud-2": "online"}
+    world.receive_status("cam1", "lost")
+    assert world.list_states() == {"cloud-2": "online", "cam1": "lost"}
 
 
-def share(world: World, node: str = "edge", site: str = "home", **fields: Any) -> None:
-    message = shared_among(**fields)
+# --------------------------------------------------------------- work for workers
+
+
+def offload(world: World, node: str = "edge", site: str = "home", **fields: Any) -> None:
+    message = make_offload(**fields)
     world.registry.observe(Received(Topic(site, Kind.OFFLOAD, node), message))
 
 
-def shared(world: World) -> list[tuple[str, str, int]]:
-    return [(of.site, of.node, of.sharing.decoded) for of in world.registry.sharing()]
+def list_offloads(world: World) -> list[tuple[str, str, int]]:
+    return [(of.site, of.node, of.state.combined) for of in world.registry.offloads()]
 
 
 @pytest.fixture
@@ -206,57 +204,57 @@ def edges(world: World) -> World:
 
 
 def test_the_newest_plan_of_each_edge_is_kept_and_ages(edges: World) -> None:
-    share(edges, decoded=1)
-    share(edges, "edge-2", decoded=2)
-    share(edges, site="shop", decoded=3)
+    offload(edges, combined=1)
+    offload(edges, "edge-2", combined=2)
+    offload(edges, site="shop", combined=3)
     edges.now_s += 1.5
-    share(edges, decoded=4)
-    assert shared(edges) == [("home", "edge", 4), ("home", "edge-2", 2), ("shop", "edge", 3)]
-    assert [of.age_s for of in edges.registry.sharing()] == [0.0, 1.5, 1.5]
+    offload(edges, combined=4)
+    assert list_offloads(edges) == [("home", "edge", 4), ("home", "edge-2", 2), ("shop", "edge", 3)]
+    assert [of.age_s for of in edges.registry.offloads()] == [0.0, 1.5, 1.5]
 
 
-def test_a_plan_that_is_told_of_no_more_is_forgotten(edges: World) -> None:
-    share(edges)
-    edges.now_s += SHARED_S
-    assert shared(edges) == [("home", "edge", 1234)]
+def test_a_plan_that_is_published_no_more_is_forgotten(edges: World) -> None:
+    offload(edges)
+    edges.now_s += OFFLOAD_S
+    assert list_offloads(edges) == [("home", "edge", 1234)]
     edges.now_s += 0.1
-    assert shared(edges) == []
+    assert list_offloads(edges) == []
 
 
 @pytest.mark.parametrize("state", ["lost", "stopped"])
-def test_an_edge_that_is_gone_shares_nothing(edges: World, state: Any) -> None:
-    share(edges)
-    share(edges, "edge-2")
+def test_an_edge_that_is_gone_gives_no_work(edges: World, state: Any) -> None:
+    offload(edges)
+    offload(edges, "edge-2")
     status = Status("edge", 1, state, "b1", "0.1")
     edges.registry.observe(Received(Topic("home", Kind.STATUS, "edge"), status))
-    assert shared(edges) == [("home", "edge-2", 1234)]
+    assert list_offloads(edges) == [("home", "edge-2", 1234)]
 
 
-def test_without_the_broker_nothing_is_known_to_be_shared(edges: World) -> None:
-    share(edges)
+def test_without_the_broker_no_offload_is_known(edges: World) -> None:
+    offload(edges)
     edges.registry.observe(Disconnected())
     edges.registry.observe(Connected())
-    assert shared(edges) == []  # not even for the seconds that it would have been young enough
-    share(edges)
-    assert shared(edges) == [("home", "edge", 1234)]
+    assert list_offloads(edges) == []  # although its state is young enough
+    offload(edges)
+    assert list_offloads(edges) == [("home", "edge", 1234)]
 
 
-def test_who_has_not_announced_itself_shares_nothing(world: World) -> None:
-    share(world, "nobody")
-    assert shared(world) == []
+def test_a_node_that_has_not_announced_itself_gives_no_work(world: World) -> None:
+    offload(world, "nobody")
+    assert list_offloads(world) == []
 
 
-def test_the_layers_are_bounded_and_forgotten_ones_make_room(world: World) -> None:
-    for i in range(MAX_SHARED + 5):
-        world.hear(f"edge-{i}", Status("edge", 1, "online"))
-        share(world, f"edge-{i}")
-    assert len(shared(world)) == MAX_SHARED
-    share(world, "edge-0", decoded=7)  # a known one is told of on
-    assert ("home", "edge-0", 7) in shared(world)
-    world.now_s += SHARED_S + 1
-    share(world, f"edge-{MAX_SHARED + 4}")
-    assert shared(world) == [("home", f"edge-{MAX_SHARED + 4}", 1234)]
-    assert len(world.registry._sharing) == 1
+def test_the_offloads_are_bounded_and_forgotten_ones_make_room(world: World) -> None:
+    for i in range(MAX_OFFLOADS + 5):
+        world.receive(f"edge-{i}", Status("edge", 1, "online"))
+        offload(world, f"edge-{i}")
+    assert len(list_offloads(world)) == MAX_OFFLOADS
+    offload(world, "edge-0", combined=7)  # a known one goes on
+    assert ("home", "edge-0", 7) in list_offloads(world)
+    world.now_s += OFFLOAD_S + 1
+    offload(world, f"edge-{MAX_OFFLOADS + 4}")
+    assert list_offloads(world) == [("home", f"edge-{MAX_OFFLOADS + 4}", 1234)]
+    assert len(world.registry._offloads) == 1
 
 
 GREEDY = {
@@ -267,41 +265,43 @@ GREEDY = {
 @pytest.mark.parametrize(
     "nonsense",
     [
-        {"n": 2**53},  # a page would draw so many
-        {"n": MAX_PIECES + 1},
-        {"k": 0},
-        {"k": 7},
+        {"pieces": 2**53},  # a page would draw so many
+        {"pieces": MAX_PIECES + 1},
+        {"pieces": 0},
+        {"spare_workers": 7},
+        {"groups": [PieceGroup("data", 0, 7)]},
+        {"groups": [PieceGroup("data", 3, 3)]},
         {"live_pieces": 7},
         {"workers": {"w": WorkerState("live", [6])}},
-        {"n": MAX_PIECES, "workers": GREEDY},
+        {"pieces": MAX_PIECES, "workers": GREEDY},
     ],
 )
-def test_a_plan_that_makes_no_sense_is_not_kept_and_said_once(
+def test_a_plan_that_contradicts_itself_is_not_kept_and_is_reported_once(
     edges: World, nonsense: dict[str, Any]
 ) -> None:
-    share(edges, decoded=1)
-    share(edges, **nonsense)
-    share(edges, **nonsense)
-    assert shared(edges) == [("home", "edge", 1)]
+    offload(edges, combined=1)
+    offload(edges, **nonsense)
+    offload(edges, **nonsense)
+    assert list_offloads(edges) == [("home", "edge", 1)]
     assert {node for node, _ in edges.events} == {"edge"}
-    assert "nonsense" in edges.events[0][1]
+    assert "contradicts itself" in edges.events[0][1]
     assert len(set(edges.keys)) == 1  # the store keeps one a minute
 
 
-def test_the_largest_plan_there_may_be_is_kept(edges: World) -> None:
+def test_the_largest_possible_plan_is_kept(edges: World) -> None:
     workers = {f"w{i}": WorkerState("live", [i]) for i in range(MAX_PIECES)}
-    share(edges, n=MAX_PIECES, k=MAX_PIECES - 3, live_pieces=MAX_PIECES, workers=workers)
-    (view,) = edges.registry.sharing()
-    assert (view.to_spare, view.states, view.planned) == (3, {"live": MAX_PIECES}, MAX_PIECES)
+    offload(edges, pieces=MAX_PIECES, live_pieces=MAX_PIECES, workers=workers)
+    (view,) = edges.registry.offloads()
+    assert view.worker_states == {"live": MAX_PIECES}
 
 
 def test_a_worker_dies_and_comes_back_like_any_node(world: World) -> None:
     for session, state in ((1, "online"), (1, "lost"), (2, "online")):
-        world.hear("worker1", Status("worker", session, state, "b1", "0.1"))  # type: ignore[arg-type]
+        world.receive("worker1", Status("worker", session, state, "b1", "0.1"))  # type: ignore[arg-type]
     stats = Stats("worker", 5.0, 1 << 20, {"tasks_refused": 2, "shards_computed": 9})
-    world.hear("worker1", stats, Kind.STATS)
+    world.receive("worker1", stats, Kind.STATS)
     assert [what for _, what in world.events] == ["joined", "died", "joined"]
     (view,) = world.registry.nodes()
     assert (view.role, view.state, view.counts["shards_computed"]) == ("worker", "online", 9)
-    world.hear("worker1", Stats("worker", 10.0, 0, {"tasks_refused": 3}), Kind.STATS)
+    world.receive("worker1", Stats("worker", 10.0, 0, {"tasks_refused": 3}), Kind.STATS)
     assert world.events[-1] == ("worker1", "dropped at least 1 tasks_refused")

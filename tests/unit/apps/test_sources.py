@@ -1,4 +1,4 @@
-"""Frame sources: the right frame at the right tick, and one clear error for what is broken."""
+"""Frame sources give the frame of a tick, and one clear error for broken files."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ddnn.data import load_samples
 from ddnn.errors import ConfigError
 from ddnn.runtime.frame_order import FrameOrder, write_order
 from device_app.app import DeviceSettings
-from device_app.sources import masked, open_source, parse_uri, require_libraries
+from device_app.sources import mask_passwords, open_source, parse_uri, require_libraries
 
 SHAPE = (32, 32, 3)
 
 
-def frames_at(path: Path, images: np.ndarray, labels: np.ndarray) -> Path:
+def write_frames(path: Path, images: np.ndarray, labels: np.ndarray) -> Path:
     path.mkdir(exist_ok=True)
     np.save(path / "images.npy", images)
     np.save(path / "view_labels.npy", labels)
@@ -27,7 +27,7 @@ def frames_at(path: Path, images: np.ndarray, labels: np.ndarray) -> Path:
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    """Three of one colour each: red, green, blue."""
+    """A directory of three pictures: red, green, blue."""
     for number in range(3):
         pixels = np.zeros((48, 64, 3), np.uint8)
         pixels[..., number] = 200
@@ -39,9 +39,9 @@ def pictures(tmp_path: Path) -> Path:
 def test_frames_are_the_samples_by_tick(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (5, 2, *SHAPE), np.uint8)
     labels = np.arange(10, dtype=np.int32).reshape(5, 2) - 1
-    source = open_source(f"frames:{frames_at(tmp_path / 'f', images, labels)}", 1, SHAPE)
+    source = open_source(f"frames:{write_frames(tmp_path / 'f', images, labels)}", 1, SHAPE)
     for tick in (0, 4, 5, 17_000_000_003):
-        frame = source.frame(tick)
+        frame = source.read_frame(tick)
         np.testing.assert_array_equal(frame.image, images[tick % 5, 1])
         assert frame.label == labels[tick % 5, 1]
         assert type(frame.label) is int
@@ -49,22 +49,24 @@ def test_frames_are_the_samples_by_tick(tmp_path: Path) -> None:
 
 def test_frames_come_in_the_order_of_their_directory(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (5, 2, *SHAPE), np.uint8)
-    path = frames_at(tmp_path / "f", images, np.arange(10, dtype=np.int32).reshape(5, 2))
+    path = write_frames(tmp_path / "f", images, np.arange(10, dtype=np.int32).reshape(5, 2))
     sources = [open_source(f"frames:{path}", view, SHAPE) for view in range(2)]
     write_order(path, 100, seed=1)
     order = FrameOrder(path, 5)
     assert {order.frame(tick) for tick in range(100, 105)} == set(range(5))
     for tick in range(100, 110):
         for view, source in enumerate(sources):
-            np.testing.assert_array_equal(source.frame(tick).image, images[order.frame(tick), view])
+            np.testing.assert_array_equal(
+                source.read_frame(tick).image, images[order.frame(tick), view]
+            )
 
 
 def test_a_data_set_is_the_same_samples_for_every_camera(monkeypatch: pytest.MonkeyPatch) -> None:
     split = load_samples("scenes", samples=10)  # of a thousand
     monkeypatch.setattr(ddnn.data, "load_samples", lambda spec: {"scenes": split}[spec])
     source = open_source("dataset:scenes", 2, SHAPE)
-    np.testing.assert_array_equal(source.frame(1003).image, split.images[3, 2])
-    assert source.frame(1003).label == split.view_labels[3, 2]
+    np.testing.assert_array_equal(source.read_frame(1003).image, split.images[3, 2])
+    assert source.read_frame(1003).label == split.view_labels[3, 2]
 
 
 @pytest.mark.parametrize(
@@ -83,12 +85,12 @@ def test_frames_that_do_not_fit_are_refused(
     tmp_path: Path, images: np.ndarray, labels: np.ndarray
 ) -> None:
     with pytest.raises(ConfigError):
-        open_source(f"frames:{frames_at(tmp_path / 'f', images, labels)}", 1, SHAPE)
+        open_source(f"frames:{write_frames(tmp_path / 'f', images, labels)}", 1, SHAPE)
 
 
 @pytest.mark.parametrize("data", [b"", b"garbage", b"\x93NUMPY\x01\x00"])
 def test_frames_that_are_broken_are_refused(tmp_path: Path, data: bytes) -> None:
-    path = frames_at(tmp_path / "f", np.zeros((3, 2, *SHAPE), np.uint8), np.zeros((3, 2), int))
+    path = write_frames(tmp_path / "f", np.zeros((3, 2, *SHAPE), np.uint8), np.zeros((3, 2), int))
     (path / "images.npy").write_bytes(data)
     with pytest.raises(ConfigError, match="frames"):
         open_source(f"frames:{path}", 1, SHAPE)
@@ -96,11 +98,11 @@ def test_frames_that_are_broken_are_refused(tmp_path: Path, data: bytes) -> None
         open_source(f"frames:{tmp_path / 'none'}", 1, SHAPE)
 
 
-def test_a_directory_is_shown_in_order_over_and_over(pictures: Path) -> None:
+def test_a_directory_is_read_in_order_and_repeated(pictures: Path) -> None:
     source = open_source(f"directory:{pictures}", 0, SHAPE)
-    colours = [source.frame(tick).image.reshape(-1, 3).mean(0).argmax() for tick in range(7)]
+    colours = [source.read_frame(tick).image.reshape(-1, 3).mean(0).argmax() for tick in range(7)]
     assert colours == [0, 1, 2, 0, 1, 2, 0]
-    frame = source.frame(9)
+    frame = source.read_frame(9)
     assert frame.image.shape == SHAPE
     assert frame.image.dtype == np.uint8
     assert frame.label is None
@@ -112,13 +114,13 @@ def test_a_directory_that_has_no_pictures(tmp_path: Path) -> None:
             open_source(f"directory:{path}", 0, SHAPE)
 
 
-def test_a_picture_that_is_none(pictures: Path) -> None:
+def test_a_broken_picture(pictures: Path) -> None:
     whole = (pictures / "0.png").read_bytes()
     for data in (b"", b"garbage", whole[: len(whole) // 2], whole[:40] + b"x" * 100):
         (pictures / "0.png").write_bytes(data)
         source = open_source(f"directory:{pictures}", 0, SHAPE)
         with pytest.raises(ConfigError, match="not a readable image"):
-            source.frame(0)
+            source.read_frame(0)
 
 
 # ------------------------------------------------------------------------ URIs
@@ -138,7 +140,7 @@ def test_a_picture_that_is_none(pictures: Path) -> None:
         ("frames:/x", "frames", "/x"),
     ],
 )
-def test_a_uri_is_taken_apart(uri: str, kind: str, path: str) -> None:
+def test_a_uri_is_parsed(uri: str, kind: str, path: str) -> None:
     parsed = parse_uri(uri)
     assert (parsed.kind, parsed.path) == (kind, path)
     assert parsed.live == (kind in ("picamera", "v4l2", "rtsp", "rtsps"))
@@ -171,7 +173,7 @@ def test_a_uri_is_taken_apart(uri: str, kind: str, path: str) -> None:
         "http://user:hush@host/live",
     ],
 )
-def test_what_is_no_source_is_refused_without_its_password(uri: str) -> None:
+def test_another_uri_is_refused_without_its_password(uri: str) -> None:
     with pytest.raises(ConfigError, match=r"--source .*expected") as refused:
         parse_uri(uri)
     assert "hush" not in str(refused.value)
@@ -192,28 +194,28 @@ def test_what_is_no_source_is_refused_without_its_password(uri: str) -> None:
     ],
 )
 def test_passwords_are_masked(uri: str, shown: str) -> None:
-    assert masked(uri) == shown
+    assert mask_passwords(uri) == shown
     assert parse_uri(uri).shown == shown
     assert parse_uri(uri).secret == (shown != uri)
 
 
-def settings(**keys: object) -> DeviceSettings:
+def make_settings(**keys: object) -> DeviceSettings:
     return DeviceSettings(node="cam1", bundle="b", **keys)  # type: ignore[arg-type]
 
 
 def test_a_source_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "camera.uri"
     file.write_text("rtsp://me:hush@cam/live\n")
-    from_file = settings(source_file=str(file))
+    from_file = make_settings(source_file=str(file))
     assert from_file.uri == "rtsp://me:hush@cam/live"
-    given = settings(source="rtsp://me:hush@cam/live")
+    given = make_settings(source="rtsp://me:hush@cam/live")
     assert "hush" not in repr(given) + str(given)
     for keys in ({}, {"source": "video:x", "source_file": str(file)}):
         with pytest.raises(ConfigError, match="either --source or --source-file"):
-            settings(**keys)
+            make_settings(**keys)
     file.write_text("hush\n")
     with pytest.raises(ConfigError, match=r"--source-file .* is no source") as refused:
-        _ = settings(source_file=str(file)).uri
+        _ = make_settings(source_file=str(file)).uri
     assert "hush" not in str(refused.value)
 
 
@@ -222,10 +224,10 @@ def test_prepared_images_have_no_region_and_no_motion(
     key: dict[str, object], tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match="what the section sees"):
-        settings(source="dataset:scenes", **key)
+        make_settings(source="dataset:scenes", **key)
     (tmp_path / "uri").write_text("frames:/x")
     with pytest.raises(ConfigError, match="what the section sees"):
-        _ = settings(source_file=str(tmp_path / "uri"), **key).uri
+        _ = make_settings(source_file=str(tmp_path / "uri"), **key).uri
 
 
 @pytest.mark.parametrize(
@@ -236,7 +238,7 @@ def test_prepared_images_have_no_region_and_no_motion(
         ("picamera", "apt install python3-picamera2.*--system-site-packages"),
     ],
 )
-def test_a_library_that_is_missing_is_named_with_its_remedy(
+def test_a_missing_library_is_reported_with_its_remedy(
     kind: str, remedy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

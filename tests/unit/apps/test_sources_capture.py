@@ -1,4 +1,4 @@
-"""A source that fails, hangs or vanishes: it is reported and opened again, and nothing hangs."""
+"""A source that fails or hangs is reported and opened again, and closing never hangs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ from PIL import Image
 from ddnn.errors import ConfigError, LinkError
 from ddnn.protocol.machine import Captured
 from device_app import capture as module
-from device_app.capture import Attempt, Capture, Samples, live, no_counts, stored
+from device_app.capture import (
+    Attempt,
+    Capture,
+    Samples,
+    make_counts,
+    make_live_work,
+    make_stored_work,
+)
 from device_app.picture import MotionGate
 from device_app.sources import Frame
 
@@ -25,7 +32,7 @@ LIMIT_S = 0.05
 IN_TIME_S = 10.0
 
 
-class Taker:
+class RecordingSink:
     def __init__(self) -> None:
         self.frames: list[Captured] = []
         self.attached: list[Any] = []
@@ -38,14 +45,14 @@ class Taker:
 
 
 class Failing:
-    """Gives two stored frames, then fails."""
+    """A source of two stored frames that then fails."""
 
-    at_hand = False
+    preloaded = False
 
     def __init__(self, error: Exception) -> None:
         self.error, self.left = error, 2
 
-    def frame(self, tick: int) -> Frame:
+    def read_frame(self, tick: int) -> Frame:
         self.left -= 1
         if self.left < 0:
             raise self.error
@@ -53,7 +60,7 @@ class Failing:
 
 
 class Camera:
-    """A live camera that does what the test says at each frame."""
+    """A live camera that calls a function of the test at each frame."""
 
     bgr = False
 
@@ -65,7 +72,7 @@ class Camera:
         self.count += 1
         return time.monotonic()
 
-    def image(self) -> np.ndarray:
+    def read_image(self) -> np.ndarray:
         return np.zeros(SHAPE, np.uint8)
 
     def close(self) -> None:
@@ -78,8 +85,8 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def taker() -> Taker:
-    return Taker()
+def sink() -> RecordingSink:
+    return RecordingSink()
 
 
 @pytest.fixture
@@ -96,15 +103,15 @@ def start() -> Iterator[Callable[..., Capture]]:
         capture.close()
 
 
-def samples(taker: Taker, gate: MotionGate | None = None) -> Samples:
-    return Samples(taker, P, time.time, no_counts(), gate)
+def make_samples(sink: RecordingSink, gate: MotionGate | None = None) -> Samples:
+    return Samples(sink, P, time.time, make_counts(), gate)
 
 
-def unscaled(image: np.ndarray, bgr: bool) -> np.ndarray:
+def keep(image: np.ndarray, bgr: bool) -> np.ndarray:
     return image
 
 
-def until(true: Callable[[], object]) -> None:
+def wait_until(true: Callable[[], object]) -> None:
     until_s = time.monotonic() + IN_TIME_S
     while not true():
         assert time.monotonic() < until_s, "not in time"
@@ -128,74 +135,84 @@ def until(true: Callable[[], object]) -> None:
 )
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_source_that_fails_is_opened_again(
-    error: Exception, taker: Taker, start: Callable[..., Capture], caplog: pytest.LogCaptureFixture
+    error: Exception,
+    sink: RecordingSink,
+    start: Callable[..., Capture],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     opened = 0
 
-    def opens() -> Failing:
+    def open_camera() -> Failing:
         nonlocal opened
         opened += 1
         if opened % 2:
             raise error
         return Failing(error)
 
-    where = samples(taker)
+    samples = make_samples(sink)
     with caplog.at_level(logging.INFO):
-        capture = start(stored(opens, where), where.counts)
-        until(lambda: opened > 6)
+        capture = start(make_stored_work(open_camera, samples), samples.counts)
+        wait_until(lambda: opened > 6)
         capture.close()
-    ticks = [frame.sample for frame in taker.frames]
+    ticks = [frame.sample for frame in sink.frames]
     assert len(ticks) == 6
     assert ticks == sorted(set(ticks))  # no tick twice
-    assert caplog.text.count("trying again") in (6, 7)  # never silently
+    assert caplog.text.count("trying again") in (6, 7)  # each failure is logged
     assert caplog.text.count("is up") == 1
     assert caplog.text.count("is back") == 2
     assert capture.counts["frames"] == 6
     assert capture.counts["camera_failures"] in (6, 7)
     assert capture.counts["camera_reopened"] == 2
-    assert capture.gauges()["camera_up"] == 0
+    assert capture.read_gauges()["camera_up"] == 0
 
 
-def test_a_source_at_hand_is_attached_and_counted(
-    taker: Taker, start: Callable[..., Capture]
+def test_a_preloaded_source_is_attached_and_counted(
+    sink: RecordingSink, start: Callable[..., Capture]
 ) -> None:
-    class AtHand(Failing):
-        at_hand = True
+    class Preloaded(Failing):
+        preloaded = True
 
-    where = samples(taker)
-    capture = start(stored(lambda: AtHand(ValueError("")), where), where.counts)
-    assert capture.gauges()["camera_up"] == 0
-    until(lambda: taker.attached)
-    taker.attached[0].take()
+    samples = make_samples(sink)
+    capture = start(make_stored_work(lambda: Preloaded(ValueError("")), samples), samples.counts)
+    assert capture.read_gauges()["camera_up"] == 0
+    wait_until(lambda: sink.attached)
+    sink.attached[0].take()
     assert capture.counts["frames"] == 1
-    assert capture.gauges()["camera_up"] == 1
-    assert taker.frames == []
+    assert capture.read_gauges()["camera_up"] == 1
+    assert sink.frames == []
 
 
-def test_a_camera_that_gives_frames_is_up(taker: Taker, start: Callable[..., Capture]) -> None:
+def test_a_camera_that_gives_frames_is_up(
+    sink: RecordingSink, start: Callable[..., Capture]
+) -> None:
     camera = Camera(lambda count: time.sleep(0.0005))
-    where = samples(taker)
-    capture = start(live(lambda: camera, unscaled, where), where.counts, limit_s=IN_TIME_S)
-    until(lambda: len(taker.frames) > 20)
-    assert capture.gauges()["camera_up"] == 1
-    assert capture.gauges()["frame_age_s"] < 1
+    samples = make_samples(sink)
+    capture = start(
+        make_live_work(lambda: camera, keep, samples), samples.counts, limit_s=IN_TIME_S
+    )
+    wait_until(lambda: len(sink.frames) > 20)
+    assert capture.read_gauges()["camera_up"] == 1
+    assert capture.read_gauges()["frame_age_s"] < 1
     capture.close()
     assert camera.closed.is_set()
-    ticks = [frame.sample for frame in taker.frames]
+    ticks = [frame.sample for frame in sink.frames]
     assert ticks == sorted(set(ticks))
-    for frame in taker.frames:
+    for frame in sink.frames:
         assert abs(frame.captured_at_s - frame.sample * P) <= P / 2 + 1e-4
     counts = capture.counts
-    assert camera.count - counts["frames"] in (0, 1)  # what comes while it closes is not counted
-    gone = counts["frames_dropped"] + counts["frames_stale"] + len(ticks)
-    assert gone in (counts["frames"], counts["frames"] - 1)  # each is accounted for; one is held
+    assert camera.count - counts["frames"] in (0, 1)  # a frame during closing is not counted
+    accounted = counts["frames_dropped"] + counts["frames_stale"] + len(ticks)
+    assert accounted in (counts["frames"], counts["frames"] - 1)  # one may be held
 
 
 @pytest.mark.parametrize("hangs_at", [0, 3])
 def test_a_camera_that_hangs_is_abandoned(
-    hangs_at: int, taker: Taker, start: Callable[..., Capture], caplog: pytest.LogCaptureFixture
+    hangs_at: int,
+    sink: RecordingSink,
+    start: Callable[..., Capture],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The second one is opened in its place; what the first one says later is ignored."""
+    """Another one is opened, and later frames of the first are ignored."""
     wake = threading.Event()
 
     def hang(count: int) -> None:
@@ -206,16 +223,16 @@ def test_a_camera_that_hangs_is_abandoned(
     cameras = [Camera(hang), Camera(lambda count: time.sleep(0.001))]
     opened: list[Camera] = []
 
-    def opens() -> Camera:
+    def open_camera() -> Camera:
         opened.append(cameras[len(opened)])
         return opened[-1]
 
-    where = samples(taker)
+    samples = make_samples(sink)
     with caplog.at_level(logging.INFO):
-        capture = start(live(opens, unscaled, where), where.counts, limit_s=LIMIT_S)
-        until(lambda: cameras[1].count > 5)
+        capture = start(make_live_work(open_camera, keep, samples), samples.counts, limit_s=LIMIT_S)
+        wait_until(lambda: cameras[1].count > 5)
     assert ("no frame for 0.05 s" if hangs_at else "no answer") in caplog.text
-    assert capture.gauges()["camera_up"] == 1
+    assert capture.read_gauges()["camera_up"] == 1
     assert capture.counts["camera_reopened"] == (1 if hangs_at else 0)
     assert not cameras[0].closed.is_set()
     wake.set()
@@ -224,27 +241,27 @@ def test_a_camera_that_hangs_is_abandoned(
     assert capture.counts["camera_failures"] == 1
 
 
-def test_a_camera_that_hangs_in_opening(taker: Taker, start: Callable[..., Capture]) -> None:
-    """No more than so many threads are left hanging, and closing waits for none of them."""
+def test_a_camera_that_hangs_in_opening(sink: RecordingSink, start: Callable[..., Capture]) -> None:
+    """At most MOST_HUNG threads hang, and closing does not wait for them."""
     wake, opened = threading.Event(), 0
 
-    def opens() -> Camera:
+    def open_camera() -> Camera:
         nonlocal opened
         opened += 1
         wake.wait(IN_TIME_S)
         raise LinkError("away")
 
-    where = samples(taker)
-    capture = start(live(opens, unscaled, where), where.counts, limit_s=0.01)
-    until(lambda: opened == module.MOST_HUNG)
+    samples = make_samples(sink)
+    capture = start(make_live_work(open_camera, keep, samples), samples.counts, limit_s=0.01)
+    wait_until(lambda: opened == module.MOST_HUNG)
     time.sleep(0.1)
     assert opened == module.MOST_HUNG
-    assert capture.gauges() == {
+    assert capture.read_gauges() == {
         "camera_up": 0.0,
-        "frame_age_s": pytest.approx(capture.gauges()["frame_age_s"], abs=0.1),
+        "frame_age_s": pytest.approx(capture.read_gauges()["frame_age_s"], abs=0.1),
     }
     wake.set()
-    until(lambda: opened > module.MOST_HUNG)
+    wait_until(lambda: opened > module.MOST_HUNG)
     wake.clear()
     started_s = time.monotonic()
     capture.close()
@@ -252,23 +269,25 @@ def test_a_camera_that_hangs_in_opening(taker: Taker, start: Callable[..., Captu
     wake.set()
 
 
-def test_the_password_is_not_in_what_a_driver_says(
-    taker: Taker, caplog: pytest.LogCaptureFixture
+def test_the_password_in_a_drivers_message_is_masked(
+    sink: RecordingSink, caplog: pytest.LogCaptureFixture
 ) -> None:
     def work(attempt: Attempt) -> None:
         raise RuntimeError("cannot open rtsp://me:hush@cam/live")
 
-    capture = Capture("rtsp://me:***@cam/live", work, no_counts(), secret="rtsp://me:hush@cam/live")
+    capture = Capture(
+        "rtsp://me:***@cam/live", work, make_counts(), secret="rtsp://me:hush@cam/live"
+    )
     with caplog.at_level(logging.INFO):
         capture.start()
-        until(lambda: "cannot open" in caplog.text)
+        wait_until(lambda: "cannot open" in caplog.text)
         capture.close()
     assert "hush" not in caplog.text
     assert "cannot open rtsp://me:***@cam/live" in caplog.text
 
 
-def test_back_off_grows_with_jitter_and_starts_anew(
-    taker: Taker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_back_off_grows_with_jitter(
+    sink: RecordingSink, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(module, "REOPEN_S", (1.0, 30.0))
     works = iter([False] * 8 + [True, False])
@@ -279,12 +298,12 @@ def test_back_off_grows_with_jitter_and_starts_anew(
         if next(works, None) is None:
             capture._stop.set()
             ended.set()
-        elif taker.frames:
-            attempt.frame(time.monotonic())
+        elif sink.frames:
+            attempt.report_frame(time.monotonic())
         raise LinkError("away")
 
-    capture = Capture("video:x", work, no_counts())
-    monkeypatch.setattr(capture._stop, "wait", waited.append)  # virtual: it takes no time
+    capture = Capture("video:x", work, make_counts())
+    monkeypatch.setattr(capture._stop, "wait", waited.append)  # takes no time
     capture.start()
     assert ended.wait(IN_TIME_S)
     for i, pause_s in enumerate(waited[:8]):
@@ -293,9 +312,13 @@ def test_back_off_grows_with_jitter_and_starts_anew(
     assert len({pause_s / min(2.0**i, 30.0) for i, pause_s in enumerate(waited[:8])}) == 8
 
 
-def test_the_gate_holds_back_and_counts(taker: Taker, start: Callable[..., Capture]) -> None:
+def test_the_gate_withholds_frames_and_counts_them(
+    sink: RecordingSink, start: Callable[..., Capture]
+) -> None:
     camera = Camera(lambda count: time.sleep(0.002))
-    where = samples(taker, MotionGate(0.01, hold_s=0.0))
-    capture = start(live(lambda: camera, unscaled, where), where.counts, limit_s=IN_TIME_S)
-    until(lambda: capture.counts["frames_gated"] > 10)
-    assert len(taker.frames) == 1  # the first
+    samples = make_samples(sink, MotionGate(0.01, hold_s=0.0))
+    capture = start(
+        make_live_work(lambda: camera, keep, samples), samples.counts, limit_s=IN_TIME_S
+    )
+    wait_until(lambda: capture.counts["frames_gated"] > 10)
+    assert len(sink.frames) == 1  # the first

@@ -1,4 +1,4 @@
-"""The adapter to picamera2, against a module in its place: the real one needs a Raspberry Pi."""
+"""The adapter to picamera2, with a stand-in module, as picamera2 needs a Raspberry Pi."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from ddnn.errors import LinkError
 from device_app.sources import open_camera, require_libraries
-from tests.unit.apps.picamera2_made import FRAME_S, Picamera2, install
+from tests.unit.apps.picamera2_stand_in import FRAME_S, Picamera2, install
 
 
 @pytest.fixture(autouse=True)
@@ -17,12 +17,12 @@ def _module(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch)
 
 
-def test_frames_are_rgb_and_all_buffers_go_back() -> None:
+def test_frames_are_rgb_and_all_buffers_are_returned() -> None:
     require_libraries("picamera", imported=True)
     camera = open_camera("picamera://0", 5.0)
     for _ in range(10):
         camera.grab()
-        image = camera.image()
+        image = camera.read_image()
         assert image.shape == (960, 1280, 3)
         assert image.dtype == np.uint8
         assert image.flags.c_contiguous
@@ -46,7 +46,7 @@ def test_a_frame_is_stamped_by_the_sensor() -> None:
     now_s = time.monotonic()
     assert camera.grab() == pytest.approx(now_s - 0.08, abs=0.005)
     for odd in ({}, {"SensorTimestamp": 0}, {"SensorTimestamp": boot_ns + 10**12}):
-        device.metadata = odd  # of no clock that we know: its arrival counts
+        device.metadata = odd  # a stamp of another clock: its arrival counts
         now_s = time.monotonic()
         assert camera.grab() == pytest.approx(now_s + FRAME_S, abs=0.02)
 
@@ -58,4 +58,4 @@ def test_a_camera_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Picamera2, "start_fails", True)
     with pytest.raises(RuntimeError, match="Camera in use"):
         open_camera("picamera://0", 5.0)
-    assert Picamera2.opened[0].state == "closed"  # or nobody could open it again
+    assert Picamera2.opened[0].state == "closed"  # so that it can be opened again

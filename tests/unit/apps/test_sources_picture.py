@@ -1,4 +1,4 @@
-"""Region of interest, scaling and the motion gate: pure functions of pictures."""
+"""Region of interest, scaling and the motion gate."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from device_app.picture import (
     WHOLE,
     MotionGate,
     Roi,
-    changed,
-    grey,
+    compute_brightness,
+    crop_and_scale,
+    find_crop,
+    measure_change,
     parse_roi,
-    region,
-    scaled,
 )
 
 SHAPE = (32, 32, 3)
@@ -27,27 +27,27 @@ SHAPE = (32, 32, 3)
 def test_scaling_takes_the_middle_and_averages() -> None:
     image = np.zeros((64, 128, 3), np.uint8)
     image[:, 32:96] = (np.indices((64, 64)).sum(0) % 2 * 200)[..., None]  # a fine chess board
-    assert (scaled(image, SHAPE) == 100).all()
+    assert (crop_and_scale(image, SHAPE) == 100).all()
     same = np.ones(SHAPE, np.uint8)
-    assert scaled(same, SHAPE) is same
-    assert scaled(np.ones((7, 5, 3), np.uint8), SHAPE).shape == SHAPE
+    assert crop_and_scale(same, SHAPE) is same
+    assert crop_and_scale(np.ones((7, 5, 3), np.uint8), SHAPE).shape == SHAPE
 
 
-def test_scaling_turns_bgr_around() -> None:
+def test_scaling_reverses_bgr() -> None:
     image = np.zeros((64, 64, 3), np.uint8)
     image[...] = (10, 20, 30)
     for size in (image, image[:32, :32]):
-        turned = scaled(size, SHAPE, bgr=True)
-        assert (turned == (30, 20, 10)).all()
-        assert turned.flags.c_contiguous
+        reversed_ = crop_and_scale(size, SHAPE, bgr=True)
+        assert (reversed_ == (30, 20, 10)).all()
+        assert reversed_.flags.c_contiguous
 
 
 def test_only_the_region_of_interest_is_seen() -> None:
-    """Everything outside is white: one pixel of it would show."""
+    """Pixels outside are white, so that any of them would change the mean."""
     image = np.full((720, 1280, 3), 255, np.uint8)
     image[180:540, 320:640] = 7
-    assert (scaled(image, SHAPE, Roi(0.25, 0.25, 0.25, 0.5)) == 7).all()
-    assert (scaled(image, SHAPE) != 7).any()
+    assert (crop_and_scale(image, SHAPE, Roi(0.25, 0.25, 0.25, 0.5)) == 7).all()
+    assert (crop_and_scale(image, SHAPE) != 7).any()
 
 
 @pytest.mark.parametrize("shape", [(32, 32, 3), (48, 64, 3), (64, 48, 3)])
@@ -58,15 +58,15 @@ def test_only_the_region_of_interest_is_seen() -> None:
 def test_the_region_lies_in_the_frame_and_has_the_aspect(
     size: tuple[int, int], roi: Roi, shape: tuple[int, int, int]
 ) -> None:
-    left, top, right, bottom = region(*size, shape, roi)
+    left, top, right, bottom = find_crop(*size, shape, roi)
     assert 0 <= left < right <= size[1]
     assert 0 <= top < bottom <= size[0]
     if min(right - left, bottom - top) > 20:
         assert (right - left) / (bottom - top) == pytest.approx(shape[1] / shape[0], rel=0.05)
-    assert scaled(np.zeros((*size, 3), np.uint8), shape, roi).shape == shape
+    assert crop_and_scale(np.zeros((*size, 3), np.uint8), shape, roi).shape == shape
 
 
-def test_a_region_is_read() -> None:
+def test_a_region_is_parsed() -> None:
     assert parse_roi("") == WHOLE
     assert parse_roi("0.25, 0,0.5,1") == (0.25, 0, 0.5, 1)
     assert parse_roi("0.7,0,0.3,1") == (0.7, 0, 0.3, 1)  # 0.7 + 0.3 is a little less than 1
@@ -98,45 +98,46 @@ def test_a_region_outside_the_frame_is_refused(text: str) -> None:
 # ---------------------------------------------------------------------- motion
 
 
-def frame(block: int = 0, value: int = 200) -> np.ndarray:
-    """Grey, with `block` x 4 pixels of another brightness (of 32x32)."""
+def make_frame(block: int = 0, value: int = 200) -> np.ndarray:
+    """Make a grey picture of 32x32 pixels with `block` x 4 of another brightness."""
     image = np.full(SHAPE, 100, np.uint8)
     image[:block, :4] = value
     return image
 
 
 def test_the_share_of_pixels_that_changed() -> None:
-    assert changed(grey(frame(16)), grey(frame())) == 64 / 1024
-    assert changed(grey(frame(16, 100 + NOISE)), grey(frame())) == 0  # no more than noise
-    assert changed(grey(frame(16, 102 + NOISE)), grey(frame())) == 64 / 1024
-    np.testing.assert_allclose(grey(np.full((2, 2, 3), 255, np.uint8)), 255, rtol=1e-5)
+    before = compute_brightness(make_frame())
+    for value, share in ((200, 64 / 1024), (100 + NOISE, 0), (102 + NOISE, 64 / 1024)):
+        assert measure_change(compute_brightness(make_frame(16, value)), before) == share
+    white = np.full((2, 2, 3), 255, np.uint8)
+    np.testing.assert_allclose(compute_brightness(white), 255, rtol=1e-5)
 
 
-def gate_over(images: list[np.ndarray], share: float, hold_s: float, step_s: float) -> list[bool]:
+def pass_gate(images: list[np.ndarray], share: float, hold_s: float, step_s: float) -> list[bool]:
     gate = MotionGate(share, hold_s)
-    return [gate.passes(image, 100 + step_s * i) for i, image in enumerate(images)]
+    return [gate.admit(image, 100 + step_s * i) for i, image in enumerate(images)]
 
 
 def test_the_gate_is_open_at_first_and_for_the_hold_after_motion() -> None:
-    seen = gate_over([frame()] * 20, 0.01, hold_s=1.0, step_s=0.25)
+    seen = pass_gate([make_frame()] * 20, 0.01, hold_s=1.0, step_s=0.25)
     assert seen == [True] * 5 + [False] * 15
     at = 12
-    images = [frame()] * at + [frame(16)] + [frame()] * 20
-    assert gate_over(images, 0.01, 1.0, 0.25)[at - 1 : at + 5] == [False] + [True] * 5
-    assert gate_over(images, 65 / 1024, 1.0, 0.25)[5:] == [False] * (len(images) - 5)
-    assert gate_over(images, 64 / 1024, 0.0, 0.25)[at] is True
+    images = [make_frame()] * at + [make_frame(16)] + [make_frame()] * 20
+    assert pass_gate(images, 0.01, 1.0, 0.25)[at - 1 : at + 5] == [False] + [True] * 5
+    assert pass_gate(images, 65 / 1024, 1.0, 0.25)[5:] == [False] * (len(images) - 5)
+    assert pass_gate(images, 64 / 1024, 0.0, 0.25)[at] is True
 
 
-def test_what_stands_still_becomes_background() -> None:
-    images = [frame()] * 20 + [frame(32)] * 100
-    seen = gate_over(images, 0.05, hold_s=0.0, step_s=0.1)
+def test_a_still_object_becomes_background() -> None:
+    images = [make_frame()] * 20 + [make_frame(32)] * 100
+    seen = pass_gate(images, 0.05, hold_s=0.0, step_s=0.1)
     assert seen[20]
     assert not any(seen[20 + int(2 * MEMORY_S / 0.1) :])
 
 
 def test_slow_movement_adds_up() -> None:
-    """An edge that moves a tenth of a pixel a frame: no two frames in a row differ by more than
-    noise, and yet it is motion."""
+    """An edge that moves a tenth of a pixel a frame is motion, although no two successive frames
+    differ by more than noise."""
     images = []
     for i in range(100):
         image = np.full(SHAPE, 60, np.float32)
@@ -144,21 +145,22 @@ def test_slow_movement_adds_up() -> None:
         image[:, : int(edge)] = 160
         image[:, int(edge)] = 60 + 100 * (edge % 1)
         images.append(image.astype(np.uint8))
-    greys = [grey(image) for image in images]
-    assert max(changed(b, a) for a, b in itertools.pairwise(greys)) == 0
-    assert all(gate_over(images, 0.02, hold_s=1.0, step_s=0.1))
+    greys = [compute_brightness(image) for image in images]
+    assert max(measure_change(b, a) for a, b in itertools.pairwise(greys)) == 0
+    assert all(pass_gate(images, 0.02, hold_s=1.0, step_s=0.1))
 
 
 def test_noise_is_no_motion() -> None:
-    dice = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
     images = [
-        np.clip(frame() + dice.normal(0, 5, SHAPE), 0, 255).astype(np.uint8) for _ in range(50)
+        np.clip(make_frame() + generator.normal(0, 5, SHAPE), 0, 255).astype(np.uint8)
+        for _ in range(50)
     ]
-    assert not any(gate_over(images, 0.005, hold_s=0.0, step_s=0.1)[1:])
+    assert not any(pass_gate(images, 0.005, hold_s=0.0, step_s=0.1)[1:])
 
 
-def test_a_clock_that_is_set_back_shuts_nothing_for_long() -> None:
+def test_a_clock_that_is_set_back_does_not_close_the_gate() -> None:
     gate = MotionGate(0.01, 1.0)
-    assert gate.passes(frame(), 1000.0)
-    assert gate.passes(frame(16), 10.0)  # motion, by whatever clock
-    assert gate.passes(frame(16), 10.5)
+    assert gate.admit(make_frame(), 1000.0)
+    assert gate.admit(make_frame(16), 10.0)  # motion counts at any time
+    assert gate.admit(make_frame(16), 10.5)

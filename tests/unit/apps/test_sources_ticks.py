@@ -1,31 +1,31 @@
-"""Which frame is which sample, in virtual time: the same instant on all cameras, no tick twice."""
+"""Frames become samples, in virtual time: the same instant on all cameras, no tick twice."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from device_app.capture import no_counts
+from device_app.capture import make_counts
 from device_app.sources import Frame
-from device_app.ticks import LATENCY_S, Clocked, Nearest
+from device_app.ticks import LATENCY_S, NearestFrames, StoredFrames
 
 P = 0.1
 EPOCH_S = 1_760_000_000.0
 FIRST = round(EPOCH_S / P)
-SLACK_S = 1e-4  # sums of floats of today's seconds
+SLACK_S = 1e-4  # rounding of present times in float seconds
 
 
-class Shown:
-    """A source that shows the tick it is asked for."""
+class TickSource:
+    """A source whose frames show their tick."""
 
-    at_hand = True
+    preloaded = True
 
-    def frame(self, tick: int) -> Frame:
+    def read_frame(self, tick: int) -> Frame:
         return Frame(np.full((1, 1, 3), tick % 256, np.uint8), tick)
 
 
 class World:
-    """A monotonic clock, and the site's as it is estimated: with an offset that changes."""
+    """A monotonic clock, and the estimated site's clock, whose offset changes."""
 
     def __init__(self) -> None:
         self.now_s, self.offset_s = 50.0, EPOCH_S - 50.0
@@ -36,7 +36,7 @@ class World:
     def wall(self) -> float:
         return self.now_s + self.offset_s
 
-    def ticks(self, frames: Clocked, seconds: float) -> list[int]:
+    def ticks(self, frames: StoredFrames, seconds: float) -> list[int]:
         until_s, taken = self.now_s + seconds, []
         while (due_s := frames.due_s()) < until_s:
             self.now_s = max(self.now_s, due_s)
@@ -54,7 +54,7 @@ def test_a_stored_frame_at_every_tick_of_the_site() -> None:
     for start_s in (50.0, 3650.0):
         world = World()
         world.now_s, world.offset_s = start_s, EPOCH_S - start_s
-        frames = Clocked(Shown(), P, world.wall, world.monotonic)
+        frames = StoredFrames(TickSource(), P, world.wall, world.monotonic)
         taken.append(world.ticks(frames, 1.05))
     assert taken[0] == taken[1] == list(range(FIRST + 1, FIRST + 11))
 
@@ -62,19 +62,19 @@ def test_a_stored_frame_at_every_tick_of_the_site() -> None:
 @pytest.mark.parametrize("step_s", [0.03, -0.03, 0.07, -0.07, 0.099, -0.099, -0.15])
 def test_small_changes_of_the_offset_repeat_no_tick(step_s: float) -> None:
     world = World()
-    frames = Clocked(Shown(), P, world.wall, world.monotonic)
+    frames = StoredFrames(TickSource(), P, world.wall, world.monotonic)
     before = world.ticks(frames, 1.05)
     world.offset_s += step_s
     after = world.ticks(frames, 1.05)
     ticks = before + after
     assert ticks == sorted(set(ticks))
-    # every tick that the site's time passes, and those only
+    # exactly the ticks that the site's time passes
     assert ticks == list(range(FIRST + 1, FIRST + 1 + int((2.1 + step_s + SLACK_S) / P)))
 
 
 def test_a_change_between_due_and_take_repeats_no_tick() -> None:
     world = World()
-    frames = Clocked(Shown(), P, world.wall, world.monotonic)
+    frames = StoredFrames(TickSource(), P, world.wall, world.monotonic)
     world.now_s = frames.due_s()
     first = frames.take().sample
     world.now_s = frames.due_s()
@@ -82,24 +82,24 @@ def test_a_change_between_due_and_take_repeats_no_tick() -> None:
     assert frames.take().sample == first + 1
 
 
-def test_many_small_changes_cost_nothing() -> None:
-    dice = np.random.default_rng(1)
+def test_many_small_changes_lose_no_tick() -> None:
+    generator = np.random.default_rng(1)
     world = World()
-    frames = Clocked(Shown(), P, world.wall, world.monotonic)
+    frames = StoredFrames(TickSource(), P, world.wall, world.monotonic)
     ticks = []
     for _ in range(300):
-        world.offset_s += dice.uniform(-0.004, 0.004)
-        ticks += world.ticks(frames, dice.uniform(0, 0.3))
+        world.offset_s += generator.uniform(-0.004, 0.004)
+        ticks += world.ticks(frames, generator.uniform(0, 0.3))
     assert ticks == list(range(ticks[0], ticks[0] + len(ticks)))
 
 
-def test_a_clock_that_is_set_anew_is_followed() -> None:
+def test_a_clock_that_is_set_is_followed() -> None:
     world = World()
-    frames = Clocked(Shown(), P, world.wall, world.monotonic)
+    frames = StoredFrames(TickSource(), P, world.wall, world.monotonic)
     world.ticks(frames, 1.05)
     world.offset_s += 1000.0
     assert world.ticks(frames, 0.5)[1:] == list(range(FIRST + 10_011, FIRST + 10_015 + 1))
-    world.offset_s -= 5000.0  # back: its ticks are waited for no longer than two periods
+    world.offset_s -= 5000.0  # the wait for its ticks is at most two periods
     assert len(world.ticks(frames, 1.0)) >= 8
 
 
@@ -107,12 +107,12 @@ def test_a_clock_that_is_set_anew_is_followed() -> None:
 
 
 class Camera:
-    """Frames every `gap_s`, from `start_s` of the site's time, as `Nearest` sees them."""
+    """Frames every `gap_s`, from `start_s` of the site's time, offered to `NearestFrames`."""
 
     def __init__(self, gap_s: float, *, start_s: float = EPOCH_S, late_s: float = 0.03) -> None:
         self.gap_s, self.taken_s, self.late_s = gap_s, start_s, late_s
-        self.counts = no_counts()
-        self.nearest = Nearest[float](P, self.counts)
+        self.counts = make_counts()
+        self.nearest = NearestFrames[float](P, self.counts)
         self.samples: list[tuple[int, float]] = []
         self.read: list[float] = []
 
@@ -146,12 +146,12 @@ def test_each_tick_has_the_frame_nearest_to_it(fps: float, phase: float) -> None
     camera.run(10.0)
     camera.check()
     all_s = EPOCH_S + phase + np.arange(10 * fps) / fps
-    for tick, taken_s in camera.samples[1:]:  # at the first frame the rate is not known
+    for tick, taken_s in camera.samples[1:]:  # the rate is unknown at the first frame
         assert abs(taken_s - tick * P) <= np.abs(all_s - tick * P).min() + SLACK_S
-    assert len(camera.samples) >= 98  # none is left out
+    assert len(camera.samples) >= 98  # no tick is left out
     assert len(camera.samples) + camera.counts["frames_dropped"] >= len(all_s) - 1
     assert camera.counts["frames_stale"] == 0
-    assert len(camera.read) <= 2 * len(camera.samples) + 1  # the others are not even decoded
+    assert len(camera.read) <= 2 * len(camera.samples) + 1  # other frames are not decoded
 
 
 def test_a_slow_camera_gives_each_frame_once() -> None:
@@ -163,8 +163,8 @@ def test_a_slow_camera_gives_each_frame_once() -> None:
 
 
 def test_two_cameras_show_the_same_instant() -> None:
-    """Of two cameras that are unlike in rate, phase and delay, a tick's frames were taken within
-    half a period of each other at most; at 30 frames a second within half a frame each."""
+    """The frames of a tick from cameras of other rate, phase and delay are at most half a frame of
+    each camera apart."""
     one = Camera(1 / 30, start_s=EPOCH_S + 0.011, late_s=0.02)
     other = Camera(1 / 25, start_s=EPOCH_S + 0.027, late_s=0.15)
     one.run(20.0)
@@ -201,7 +201,7 @@ def test_a_live_clock_that_is_set_back_is_followed() -> None:
     assert len(camera.samples) >= count + 29
 
 
-def test_frames_that_come_too_late_are_no_samples() -> None:
+def test_stale_frames_are_no_samples() -> None:
     camera = Camera(0.04)
     camera.run(1.0)
     count = len(camera.samples)

@@ -12,7 +12,8 @@ from click.testing import CliRunner
 from ddnn.adapters.command import read_config
 from ddnn.cli import main
 from ddnn.cli.demo_options import DemoOptions
-from ddnn.cli.plan import BROKER_KEYS, PlanOptions
+from ddnn.cli.observer import SITE_KEYS
+from ddnn.cli.plan import PlanOptions
 from ddnn.cli.train import TrainOptions
 from ddnn.errors import ConfigError
 
@@ -70,7 +71,7 @@ def test_the_file_of_plan_may_hold_the_brokers_keys(tmp_path: Path) -> None:
     )
     result = CliRunner().invoke(main, ["plan", "--config", str(file)])
     assert "/nowhere is not a bundle" in result.stderr
-    assert set(BROKER_KEYS).isdisjoint(PlanOptions.__struct_fields__)
+    assert set(SITE_KEYS).isdisjoint(PlanOptions.__struct_fields__)
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,21 @@
+"""A store, a site that a test changes, and a client of the app over them."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from flask.testing import FlaskClient
 
 from cloud_app.store import Store
+from cloud_app.web import create_app
+from ddnn.errors import LinkError
 from ddnn.protocol.messages import Answer
-from tests.answers_made import make_answer
+from tests.answer_builder import make_answer
+from tests.site_builder import FakeSite
+from tests.unit.cloud.web_client import Away
 
 
 @pytest.fixture
@@ -21,3 +29,27 @@ def store(tmp_path: Path) -> Iterator[Store]:
 def make() -> Callable[..., Answer]:
     """An answer, with the fields changed that are named."""
     return make_answer
+
+
+@pytest.fixture
+def live() -> FakeSite:
+    return FakeSite()
+
+
+@pytest.fixture
+def client(store: Store, live: FakeSite) -> FlaskClient:
+    return create_app(store, live, sign_in=None).test_client()
+
+
+@pytest.fixture
+def lose_database(store: Store, monkeypatch: pytest.MonkeyPatch) -> Away:
+    """The real store, at a database that went away."""
+
+    def lose() -> None:
+        def nothing(*_: object) -> Any:
+            raise LinkError("database x: it is gone; try again")
+
+        monkeypatch.setattr(store.database, "read", nothing)
+        monkeypatch.setattr(store.database, "write", nothing)
+
+    return lose

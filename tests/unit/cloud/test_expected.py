@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.live_made import BUNDLE
+from tests.site_builder import BUNDLE
 
 ALL = ("cam1", "cam2", "cam3")
 

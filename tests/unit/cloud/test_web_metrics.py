@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -10,24 +9,12 @@ from flask.testing import FlaskClient
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from cloud_app.live import NodeView, SharingView
 from cloud_app.store import LATENCY_BOUNDS_S, Store
-from cloud_app.web import create_app
+from cloud_app.views import NodeView, OffloadView
 from ddnn.errors import LinkError
-from ddnn.protocol.messages import DROPS, Answer
-from tests.live_made import MadeLive, shared_among
-
-Make = Callable[..., Answer]
-
-
-@pytest.fixture
-def live() -> MadeLive:
-    return MadeLive()
-
-
-@pytest.fixture
-def client(store: Store, live: MadeLive) -> FlaskClient:
-    return create_app(store, live, sign_in=None).test_client()
+from ddnn.protocol.messages import DROPS
+from tests.site_builder import FakeSite, make_offload
+from tests.unit.cloud.web_client import Make
 
 
 def scrape(client: FlaskClient) -> dict[str, Metric]:
@@ -77,7 +64,7 @@ def test_durations_are_a_histogram(store: Store, client: FlaskClient, make: Make
     assert value(found, f"{name}_sum", **of) == pytest.approx(100.1005)
 
 
-def test_nodes(live: MadeLive, client: FlaskClient) -> None:
+def test_nodes(live: FakeSite, client: FlaskClient) -> None:
     found = scrape(client)
     edge, lost = {"site": "home", "node": "edge"}, {"site": "home", "node": "cam2"}
     assert value(found, "ddnn_node_up", **edge, role="edge") == 1
@@ -90,14 +77,14 @@ def test_nodes(live: MadeLive, client: FlaskClient) -> None:
     assert {s.labels["reason"] for s in found["ddnn_node_dropped"].samples} <= DROPS
     live.lose_broker()
     found = scrape(client)
-    assert value(found, "ddnn_node_up", **edge, role="edge") == 0  # nobody tells
+    assert value(found, "ddnn_node_up", **edge, role="edge") == 0  # unknown
     assert value(found, "ddnn_broker_up") == 0
 
 
-def test_shared_layers(live: MadeLive, client: FlaskClient) -> None:
-    live.shared = [
-        SharingView("home", "edge", 0.5, shared_among("live", "live", "lost", "live", "live")),
-        SharingView("shop", "edge", 0.5, shared_among("faulty")),
+def test_offloads(live: FakeSite, client: FlaskClient) -> None:
+    live.offloaded = [
+        OffloadView("home", "edge", 0.5, make_offload("live", "live", "lost", "live", "live")),
+        OffloadView("shop", "edge", 0.5, make_offload("faulty")),
     ]
     found, home, shop = scrape(client), *({"site": s, "node": "edge"} for s in ("home", "shop"))
     states = {
@@ -107,20 +94,20 @@ def test_shared_layers(live: MadeLive, client: FlaskClient) -> None:
     }
     assert states == {"live": 4, "loading": 0, "stalled": 0, "lost": 1, "faulty": 0}
     assert value(found, "ddnn_workers", **shop, state="faulty") == 1
-    assert value(found, "ddnn_shared_decodable", **home) == 1
-    assert value(found, "ddnn_shared_decodable", **shop) == 0
-    assert value(found, "ddnn_shared_workers_to_spare", **home) == 0
-    assert value(found, "ddnn_shared_decoded_total", **home) == 1234
-    assert value(found, "ddnn_shared_computed_here_total", **home) == 5
-    assert value(found, "ddnn_shared_given_up_total", **home) == 1
-    assert value(found, "ddnn_shared_gather_seconds", **home) == 0.00625
-    assert value(found, "ddnn_shared_decode_seconds", **home) == 0.000125
+    assert value(found, "ddnn_offload_enough", **home) == 1
+    assert value(found, "ddnn_offload_enough", **shop) == 0
+    assert value(found, "ddnn_offload_spare_workers", **home) == 0
+    assert value(found, "ddnn_offload_combined_total", **home) == 1234
+    assert value(found, "ddnn_offload_computed_here_total", **home) == 5
+    assert value(found, "ddnn_offload_given_up_total", **home) == 1
+    assert value(found, "ddnn_offload_gather_seconds", **home) == 0.00625
+    assert value(found, "ddnn_offload_combine_seconds", **home) == 0.000125
     live.lose_broker()
-    assert scrape(client)["ddnn_workers"].samples == []  # nobody tells
+    assert scrape(client)["ddnn_workers"].samples == []  # unknown
 
 
 def test_the_database_away_is_a_value_not_a_failure(
-    store: Store, live: MadeLive, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+    store: Store, live: FakeSite, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert value(scrape(client), "ddnn_database_up") == 1
     live.away = "disk full"
@@ -137,10 +124,10 @@ def test_the_database_away_is_a_value_not_a_failure(
 
 
 def test_names_keep_the_conventions(
-    store: Store, live: MadeLive, client: FlaskClient, make: Make
+    store: Store, live: FakeSite, client: FlaskClient, make: Make
 ) -> None:
     store.save([("home", make())])
-    live.shared = [SharingView("home", "edge", 0.5, shared_among())]
+    live.offloaded = [OffloadView("home", "edge", 0.5, make_offload())]
     families = scrape(client)
     for family in families.values():
         assert family.documentation.endswith("."), family.name
@@ -152,7 +139,7 @@ def test_names_keep_the_conventions(
     assert build.labels.keys() == {"version", "bundle"}
 
 
-def test_hostile_names_do_not_break_the_text(live: MadeLive, client: FlaskClient) -> None:
+def test_hostile_names_do_not_break_the_text(live: FakeSite, client: FlaskClient) -> None:
     odd = 'a"b\\c\nddnn_broker_up 7'
     live.shown.append(NodeView("home", odd, odd, "online", counts={"bytes_sent": 1, odd: 5}))
     found = scrape(client)
@@ -160,7 +147,7 @@ def test_hostile_names_do_not_break_the_text(live: MadeLive, client: FlaskClient
     assert value(found, "ddnn_link_transmit_bytes_total", site="home", node=odd) == 1
 
 
-def test_two_nodes_of_one_name_at_two_sites(live: MadeLive, client: FlaskClient) -> None:
+def test_two_nodes_of_one_name_at_two_sites(live: FakeSite, client: FlaskClient) -> None:
     live.shown.append(replace(live.shown[0], site="shop", state="lost"))
     found = scrape(client)
     assert value(found, "ddnn_node_up", site="shop", node="edge", role="edge") == 0

@@ -19,11 +19,11 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from cloud_app.live import SharingView
 from cloud_app.store import Store
+from cloud_app.views import OffloadView
 from cloud_app.web import create_app
-from tests.answers_made import make_answer
-from tests.live_made import MadeDemo, MadeLive, shared_among
+from tests.answer_builder import make_answer
+from tests.site_builder import FakeDemo, FakeSite, make_offload
 
 CHECKS = [
     not_a_server_error,
@@ -43,8 +43,10 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Any:
     store.save([("home", make_answer(i, exit_trace=exit_trace, votes=votes)) for i in range(30)])
     store.label("home", 3, 2, "me", 1.0)
     store.add_event(1.0, "home", "cam1", "died")
-    shared = [SharingView("home", "edge", 0.5, shared_among("live", "lost", missing=["worker2"]))]
-    live = MadeLive(made_demo=MadeDemo(), shared=shared)
+    offloaded = [
+        OffloadView("home", "edge", 0.5, make_offload("live", "lost", missing=["worker2"]))
+    ]
+    live = FakeSite(made_demo=FakeDemo(), offloaded=offloaded)
     yield create_app(store, live, sign_in=None)
     store.close()
 
@@ -133,7 +135,7 @@ def test_the_document_is_the_same_at_every_start(tmp_path: Path) -> None:
     store = Store(f"sqlite:///{tmp_path}/cloud.db")
     documents = []
     for _ in range(2):
-        document = described(create_app(store, MadeLive(), sign_in=None))
+        document = described(create_app(store, FakeSite(), sign_in=None))
         del document["components"]["securitySchemes"]["session"]["name"]
         documents.append(document)
     assert documents[0] == documents[1]

@@ -15,7 +15,7 @@ from werkzeug.test import TestResponse
 from cloud_app.store import Store
 from cloud_app.web import SignIn, create_app, sign_in
 from ddnn.errors import ConfigError
-from tests.live_made import MadeLive
+from tests.site_builder import FakeSite
 
 PASSWORD = "correct horse"
 TOKEN = "a-token-of-machines"
@@ -24,7 +24,7 @@ COMMAND = {"site": "home", "thresholds": {"local": 0.1, "edge": 0.1}}
 
 def app_of(store: Store, state: Path, password: str = PASSWORD) -> Flask:
     known, _ = SignIn.open(store, state, password=password, token=TOKEN)
-    return create_app(store, MadeLive(), sign_in=known)
+    return create_app(store, FakeSite(), sign_in=known)
 
 
 @pytest.fixture
@@ -210,7 +210,7 @@ def test_signing_in_makes_another_token(client: FlaskClient) -> None:
 
 
 def test_without_sign_in_there_is_no_form(store: Store) -> None:
-    client = create_app(store, MadeLive(), sign_in=None).test_client()
+    client = create_app(store, FakeSite(), sign_in=None).test_client()
     assert client.get("/login").headers["Location"] == "/"
     assert client.get("/api/v1/state").json["signed_in"] is False
 
@@ -243,7 +243,7 @@ def test_what_is_not_the_token_is_refused(client: FlaskClient, given: str) -> No
 
 def test_without_a_token_no_token_will_do(store: Store, tmp_path: Path) -> None:
     known, _ = SignIn.open(store, tmp_path, password=PASSWORD)
-    client = create_app(store, MadeLive(), sign_in=known).test_client()
+    client = create_app(store, FakeSite(), sign_in=known).test_client()
     for given in ("Bearer", "Bearer ", "Bearer None"):
         assert client.get("/metrics", headers={"Authorization": given}).status_code == 401
 

@@ -11,7 +11,7 @@ from ddnn.exits.entropy import normalized_entropy, softmax
 from ddnn.exits.hierarchy import configuration
 from ddnn.exits.manifest import SweepRow
 from ddnn.exits.measure import staged
-from tests.live_made import SWEEP
+from tests.site_builder import SWEEP
 
 EXITS = ("local", "edge", "cloud")
 Passed = list[tuple[str, int, float]]

@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from ddnn.coding.deployment import Deployment
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ddnn.coding import Code
+from ddnn.coding.detail import CodingDetail
 from ddnn.coding.state import count_spare_workers, describe_plan, list_groups
 from ddnn.protocol.messages import PieceGroup
 from tests.simulation.shared import Site
@@ -68,49 +68,50 @@ def test_of_replicas_only_the_copies_may_vanish() -> None:
     assert count_spare_workers(s - 2, [1] * 10) == 0
 
 
-def deployment(code: Code, redundancy: str, **fields: Any) -> Deployment:
-    return msgspec.structs.replace(Site(code).deployment, redundancy=redundancy, **fields)
+def make_detail(code: Code, redundancy: str) -> CodingDetail:
+    return msgspec.structs.replace(Site(code).detail, redundancy=redundancy)
 
 
 @pytest.mark.parametrize(
-    ("plan", "description", "groups"),
+    ("detail", "workers", "description", "groups"),
     [
         (
-            deployment(Code.mds(6, 2), "coded"),
+            make_detail(Code.mds(6, 2), "coded"),
+            6,
             "6 shards of code mds on 6 workers. "
             "Any 4 of the shards suffice: any 2 of 6 workers may vanish.",
             [PieceGroup("data", 0, 4), PieceGroup("parity", 4, 6)],
         ),
         (
-            deployment(Code.low_weight(6, 2), "coded-sparse"),
+            make_detail(Code.low_weight(6, 2), "coded-sparse"),
+            6,
             "6 shards of code low_weight on 6 workers. "
             "Any 4 of the shards suffice: any 2 of 6 workers may vanish.",
             [PieceGroup("mixed", 0, 6)],
         ),
         (
-            deployment(
-                Code.replication(12, 1),
-                "replicate",
-                workers={f"worker{i}": (2 * i, 2 * i + 1) for i in range(6)},
-            ),
+            make_detail(Code.replication(12, 1), "replicate"),
+            6,
             "12 shards of code replication on 6 workers. "
             "One copy of each of the 6 blocks suffices: any 1 of 6 workers may vanish.",
             [PieceGroup("copies", 0, 12)],
         ),
         (
-            deployment(Code.uncoded(3), "none"),
+            make_detail(Code.uncoded(3), "none"),
+            3,
             "3 shards of code uncoded on 3 workers. All are needed: no worker may vanish.",
             [PieceGroup("data", 0, 3)],
         ),
         (
-            deployment(Code.uncoded(1), "coded"),
+            make_detail(Code.uncoded(1), "coded"),
+            1,
             "1 shard of code uncoded on 1 worker. All are needed: no worker may vanish.",
             [PieceGroup("data", 0, 1)],
         ),
     ],
 )
 def test_every_plan_is_described_as_what_it_is(
-    plan: Deployment, description: str, groups: list[PieceGroup]
+    detail: CodingDetail, workers: int, description: str, groups: list[PieceGroup]
 ) -> None:
-    assert describe_plan(plan) == description
-    assert list_groups(plan) == groups
+    assert describe_plan(detail, workers) == description
+    assert list_groups(detail) == groups

@@ -1,4 +1,4 @@
-"""Data sets in small made files, and where the real photographs are."""
+"""Data sets in small generated files, and the path of the real photographs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from made_files import make_directory, make_eth80, make_mvmc, make_npz
+from sample_files import make_directory, make_eth80, make_mvmc, make_npz
 
 from tests.parts import need_data
 
@@ -18,8 +18,8 @@ def eth80_path() -> Path:
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
-    """The specification of a data set, its file made if it needs one."""
+def make_spec(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """Make the specification of a data set, and its file if it needs one."""
     folder = tmp_path_factory.mktemp("data")
     makers = {
         "eth80": make_eth80,
@@ -29,10 +29,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
         "directory": make_directory,
     }
 
-    def specification(name: str) -> str:
+    def make(name: str) -> str:
         if name not in makers:
             return name
         path = folder / name if name == "directory" else folder / f"{name}.npz"
         return f"{name}:{path if path.exists() else makers[name](path)}"
 
-    return specification
+    return make

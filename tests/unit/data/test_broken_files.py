@@ -1,4 +1,4 @@
-"""A broken, truncated, hostile or wrong-shape file gets one ConfigError."""
+"""A broken, truncated, hostile or ill-shaped file causes one ConfigError."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from made_files import make_directory, make_eth80, make_mvmc, make_npz
 from PIL import Image
+from sample_files import make_directory, make_eth80, make_mvmc, make_npz
 
 from ddnn.data import Dataset, load, load_samples
 from ddnn.errors import ConfigError
@@ -30,26 +30,26 @@ SMALL: dict[str, Callable[[Path], Path]] = {
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def small_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("small")
     return {name: make(folder / f"{name}.npz").read_bytes() for name, make in SMALL.items()}
 
 
-def arrays_of(content: bytes) -> dict[str, np.ndarray[Any, Any]]:
+def read_arrays(content: bytes) -> dict[str, np.ndarray[Any, Any]]:
     with np.load(io.BytesIO(content)) as archive:
         return dict(archive)
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_small_files_are_whole(name: str, small: dict[str, bytes], tmp_path: Path) -> None:
+def test_small_files_are_valid(name: str, small_files: dict[str, bytes], tmp_path: Path) -> None:
     path = tmp_path / "whole.npz"
-    path.write_bytes(small[name])
+    path.write_bytes(small_files[name])
     assert len(load(f"{name}:{path}").train) > 0
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_cut_short_anywhere(name: str, small: dict[str, bytes], tmp_path: Path) -> None:
-    content, path = small[name], tmp_path / "cut.npz"
+def test_truncated_anywhere(name: str, small_files: dict[str, bytes], tmp_path: Path) -> None:
+    content, path = small_files[name], tmp_path / "cut.npz"
     cuts = {*range(0, 64), *range(0, len(content), max(1, len(content) // 300))}
     cuts |= set(range(len(content) - 400, len(content)))
     for cut in sorted(cuts):
@@ -65,9 +65,9 @@ def test_cut_short_anywhere(name: str, small: dict[str, bytes], tmp_path: Path) 
 )
 @given(place=st.floats(0, 1, exclude_max=True), value=st.integers(0, 255))
 def test_any_byte_wrong(
-    name: str, small: dict[str, bytes], tmp_path: Path, place: float, value: int
+    name: str, small_files: dict[str, bytes], tmp_path: Path, place: float, value: int
 ) -> None:
-    content, path = bytearray(small[name]), tmp_path / "wrong.npz"
+    content, path = bytearray(small_files[name]), tmp_path / "wrong.npz"
     content[int(place * len(content))] = value
     path.write_bytes(content)
     with contextlib.suppress(ConfigError):
@@ -114,22 +114,28 @@ WRONG: list[tuple[str, str, Callable[[Any], Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "array", "spoil"), WRONG)
+@pytest.mark.parametrize(("name", "array", "change"), WRONG)
 def test_wrong_arrays(
-    name: str, array: str, spoil: Callable[[Any], Any], small: dict[str, bytes], tmp_path: Path
+    name: str,
+    array: str,
+    change: Callable[[Any], Any],
+    small_files: dict[str, bytes],
+    tmp_path: Path,
 ) -> None:
-    arrays, path = arrays_of(small[name]), tmp_path / "wrong.npz"
-    arrays[array] = spoil(arrays[array])
+    arrays, path = read_arrays(small_files[name]), tmp_path / "wrong.npz"
+    arrays[array] = change(arrays[array])
     np.savez(path, **arrays)
     with pytest.raises(ConfigError, match=str(path)):
         load(f"{name}:{path}")
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_missing_arrays_are_named(name: str, small: dict[str, bytes], tmp_path: Path) -> None:
+def test_missing_arrays_are_reported(
+    name: str, small_files: dict[str, bytes], tmp_path: Path
+) -> None:
     path = tmp_path / "missing.npz"
-    for left_out in set(arrays_of(small[name])) - {"view_labels", "classes"}:
-        np.savez(path, **{k: v for k, v in arrays_of(small[name]).items() if k != left_out})
+    for left_out in set(read_arrays(small_files[name])) - {"view_labels", "classes"}:
+        np.savez(path, **{k: v for k, v in read_arrays(small_files[name]).items() if k != left_out})
         with pytest.raises(ConfigError, match=left_out):
             load(f"{name}:{path}")
 
@@ -140,10 +146,10 @@ class _Trap:
 
 
 def test_nothing_is_unpickled(
-    small: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DDNN_TEST_TRAP", str(tmp_path / "sprung"))
-    arrays, path = arrays_of(small["npz"]), tmp_path / "trap.npz"
+    arrays, path = read_arrays(small_files["npz"]), tmp_path / "trap.npz"
     arrays["labels"] = np.array([_Trap()] * len(arrays["labels"]), object)
     np.savez(path, **arrays)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="labels is object"):
@@ -151,7 +157,7 @@ def test_nothing_is_unpickled(
     assert not (tmp_path / "sprung").exists()
 
 
-def header_only(shape: tuple[int, ...], dtype: str = "|u1") -> bytes:
+def write_header(shape: tuple[int, ...], dtype: str = "|u1") -> bytes:
     buffer = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         buffer, {"descr": dtype, "fortran_order": False, "shape": shape}
@@ -163,22 +169,22 @@ def header_only(shape: tuple[int, ...], dtype: str = "|u1") -> bytes:
     "shape",
     [(10**9, 6, 32, 32, 3), (2**62, 2**62, 2**62, 2**62, 3), (400, 6, 500, 500, 3)],
 )
-def test_a_header_that_claims_much_takes_no_memory(
-    shape: tuple[int, ...], small: dict[str, bytes], tmp_path: Path
+def test_a_false_size_in_a_header_allocates_no_memory(
+    shape: tuple[int, ...], small_files: dict[str, bytes], tmp_path: Path
 ) -> None:
     path = tmp_path / "huge.npz"
-    member = header_only(shape) + bytes(1000)
+    member = write_header(shape) + bytes(1000)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("images.npy", member)
-        for name, array in arrays_of(small["npz"]).items():
+        for name, array in read_arrays(small_files["npz"]).items():
             if name != "images":
                 part = io.BytesIO()
                 np.save(part, array)
                 archive.writestr(f"{name}.npy", part.getvalue())
     content = bytearray(buffer.getvalue())
     size = int(np.prod([float(n) for n in shape])) + len(member) - 1000
-    if size < 2**32:  # let the archive's directory tell the same lie
+    if size < 2**32:  # give the archive's directory the same false size
         entry = content.index(b"PK\x01\x02")
         content[entry + 24 : entry + 28] = struct.pack("<I", size)
     path.write_bytes(content)

@@ -1,4 +1,4 @@
-"""What holds for every data set."""
+"""Properties of every data set."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ import pytest
 from ddnn.data import ABSENT, NAMES, Dataset, Split, load, load_samples
 from ddnn.errors import ConfigError
 
-Made = Callable[[str], str]
+MakeSpec = Callable[[str], str]
 
 
 @cache
-def loaded(spec: str, seed: int = 0) -> Dataset:
+def load_cached(spec: str, seed: int = 0) -> Dataset:
     return load(spec, seed=seed, samples=(50, 20, 20) if spec == "scenes" else None)
 
 
 @pytest.fixture(params=NAMES)
-def spec(request: pytest.FixtureRequest, made: Made) -> str:
-    return made(request.param)
+def spec(request: pytest.FixtureRequest, make_spec: MakeSpec) -> str:
+    return make_spec(request.param)
 
 
-def splits(dataset: Dataset) -> tuple[Split, Split, Split]:
+def list_splits(dataset: Dataset) -> tuple[Split, Split, Split]:
     return dataset.train, dataset.validation, dataset.test
 
 
@@ -51,25 +51,27 @@ def check_split(split: Split, classes: int) -> None:
 
 
 def test_shapes_and_blank_views(spec: str) -> None:
-    dataset = loaded(spec)
-    assert [split.name for split in splits(dataset)] == ["train", "validation", "test"]
+    dataset = load_cached(spec)
+    assert [split.name for split in list_splits(dataset)] == ["train", "validation", "test"]
     assert dataset.name == spec.partition(":")[0]
     assert len(set(dataset.classes)) == len(dataset.classes) >= 2
-    for split in splits(dataset):
+    for split in list_splits(dataset):
         check_split(split, len(dataset.classes))
         assert split.images.shape[1:] == (dataset.views, *dataset.image_shape)
 
 
 def test_same_seed_same_bytes(spec: str) -> None:
     again = load(spec, samples=(50, 20, 20) if spec == "scenes" else None)
-    for one, other in zip(splits(loaded(spec)), splits(again), strict=True):
+    for one, other in zip(list_splits(load_cached(spec)), list_splits(again), strict=True):
         for field in ("images", "labels", "view_labels", "groups"):
             assert getattr(one, field).tobytes() == getattr(other, field).tobytes()
 
 
 def test_splits_share_no_sample_and_no_group(spec: str) -> None:
-    samples = [{image.tobytes() for image in split.images} for split in splits(loaded(spec))]
-    groups = [set(split.groups.tolist()) - {ABSENT} for split in splits(loaded(spec))]
+    samples = [
+        {image.tobytes() for image in split.images} for split in list_splits(load_cached(spec))
+    ]
+    groups = [set(split.groups.tolist()) - {ABSENT} for split in list_splits(load_cached(spec))]
     for a, b in ((0, 1), (0, 2), (1, 2)):
         assert not samples[a] & samples[b]
         assert not groups[a] & groups[b]
@@ -79,21 +81,21 @@ def test_fewer_views_are_the_first_cameras(spec: str) -> None:
     small = (50, 20, 20) if spec == "scenes" else None
     one = load(spec, views=1, samples=small)
     assert one.views == 1
-    np.testing.assert_array_equal(one.test.images[:, 0], loaded(spec).test.images[:, 0])
+    np.testing.assert_array_equal(one.test.images[:, 0], load_cached(spec).test.images[:, 0])
     with pytest.raises(ConfigError, match="cameras"):
         load(spec, views=7, samples=small)
-    if spec != "scenes":  # drawing it again would tell no more
+    if spec != "scenes":  # another rendering would cost time and test nothing new
         with pytest.raises(ConfigError, match="cameras"):
             load(spec, views=0)
 
 
 def test_samples_to_evaluate(spec: str) -> None:
     split = load_samples(spec, samples=20 if spec == "scenes" else None)
-    check_split(split, len(loaded(spec).classes))
+    check_split(split, len(load_cached(spec).classes))
     if spec == "scenes":
-        np.testing.assert_array_equal(split.images, loaded(spec).test.images)
+        np.testing.assert_array_equal(split.images, load_cached(spec).test.images)
     else:
-        assert len(split) == sum(len(part) for part in splits(loaded(spec)))
+        assert len(split) == sum(len(part) for part in list_splits(load_cached(spec)))
 
 
 def test_options_of_other_data_sets_are_refused(spec: str) -> None:
@@ -105,12 +107,12 @@ def test_options_of_other_data_sets_are_refused(spec: str) -> None:
             load(spec, samples=(1, 1, 1))
 
 
-def test_take_and_named(spec: str) -> None:
-    split = loaded(spec).test
+def test_take_and_rename(spec: str) -> None:
+    split = load_cached(spec).test
     np.testing.assert_array_equal(split.take([1, 0]).images, split.images[[1, 0]])
     assert len(split.take([])) == 0
     assert len(split.take(split.labels == split.labels[0])) >= 1
-    assert split.named("other").name == "other"
+    assert split.rename("other").name == "other"
 
 
 def test_unknown_name_lists_the_names() -> None:
@@ -120,9 +122,9 @@ def test_unknown_name_lists_the_names() -> None:
 
 
 def test_default_files_come_from_the_environment(
-    made: Made, monkeypatch: pytest.MonkeyPatch
+    make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = made("eth80").partition(":")[2]
+    path = make_spec("eth80").partition(":")[2]
     monkeypatch.delenv("DDNN_DATA", raising=False)
     with pytest.raises(ConfigError, match="DDNN_DATA"):
         load("eth80")
@@ -137,9 +139,9 @@ def test_paths_where_they_belong(spec: str) -> None:
 
 
 @pytest.mark.parametrize("option", [{"seed": -1}, {"size": 0}, {"size": 513}])
-def test_numbers_out_of_bounds(option: dict[str, int], made: Made) -> None:
+def test_numbers_out_of_bounds(option: dict[str, int], make_spec: MakeSpec) -> None:
     with pytest.raises(ConfigError, match=next(iter(option))):
-        load(made("directory"), **option)  # type: ignore[arg-type]
+        load(make_spec("directory"), **option)  # type: ignore[arg-type]
 
 
 def test_importing_needs_numpy_only() -> None:

@@ -1,4 +1,4 @@
-"""What is particular to each data set."""
+"""Properties of single data sets."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_files import make_directory, make_eth80, make_mvmc
 from PIL import Image
+from sample_files import make_directory, make_eth80, make_mvmc
 
-from ddnn.data import ABSENT, jpeg_bytes, label_views, load, load_samples, raster, scenes
+from ddnn.data import ABSENT, label_views, load, load_samples, measure_jpeg_bytes, scenes
 from ddnn.data.dataset import draw_presence
 from ddnn.data.eth80 import FIELD_PRESENCE
+from ddnn.data.scenes import raster
 from ddnn.errors import ConfigError
+
+# Of the first samples of the test split of scenes, seed 0.
+LABELS = [0, 0, 2, 0, 0, 2, 0, 0]
+VISIBLE = ["..####", "##...#", "###...", "...###", "###..#", ".###.#", "#..##.", "#..##."]
+MEANS = [65.6, 44.1, 38.1, 56.6, 54.3, 65.8, 39.6, 41.8]
 
 
 class TestScenes:
@@ -26,7 +32,7 @@ class TestScenes:
         one, other = (scenes.draw_split("test", seed=seed, samples=10) for seed in (0, 1))
         assert one.images.tobytes() != other.images.tobytes()
 
-    def test_cameras_see_the_share_that_makes_them_weak(self) -> None:
+    def test_each_camera_sees_about_half_of_the_samples(self) -> None:
         split = scenes.draw_split("train", samples=300)
         seen = split.view_labels != ABSENT
         assert (seen.mean(axis=0) > 0.40).all()
@@ -35,15 +41,8 @@ class TestScenes:
         assert seen.sum(axis=1).min() >= scenes.MIN_VIEWS
         assert (np.bincount(split.labels, minlength=3) > 60).all()
 
-    def test_a_sample_for_showing(self) -> None:
-        generator = np.random.default_rng(0)
-        images, label, view_labels = scenes.render_sample(generator, size=128, label=2)
-        assert images.shape == (6, 128, 128, 3)
-        assert label == 2
-        assert set(view_labels.tolist()) <= {2, ABSENT}
-
-    def test_what_stands_between_hides(self) -> None:
-        """The nearer of two squares in line is seen, in whatever order they are given."""
+    def test_a_nearer_face_hides_a_farther_one(self) -> None:
+        """Of two overlapping squares the one painted last is visible."""
         square = np.array([(2, 2), (12, 2), (12, 12), (2, 12), (2, 12), (2, 12)], np.float32)
         corners = np.stack([square, square + 4])[None]
         seen, subject = raster.paint(corners, np.array([[True, False]]), 20)
@@ -53,18 +52,20 @@ class TestScenes:
         assert subject.sum() == 100
         assert (seen == 2).sum() == 100
 
-    def test_the_centre_of_attention_is_in_the_middle(self) -> None:
+    def test_the_target_of_a_camera_is_projected_to_the_middle(self) -> None:
         camera = scenes.CAMERAS[0]
         target = np.array(camera.target, np.float32).reshape(1, 1, 3)
-        in_camera = raster.to_camera(target, (camera,))
+        in_camera = raster.transform_to_camera(target, (camera,))
         assert in_camera[0, 0, 0, 2] > 10
         np.testing.assert_allclose(raster.project(in_camera, (camera,)), 0, atol=1e-3)
 
-    def test_contact_sheet(self, tmp_path: Path) -> None:
-        images = scenes.draw_split("test", samples=2).images
-        scenes.contact_sheet(images, tmp_path / "sheet.png", scale=2)
-        with Image.open(tmp_path / "sheet.png") as sheet:
-            assert sheet.size == (6 * 34 * 2, 2 * 34 * 2)
+    def test_the_seed_determines_the_samples(self) -> None:
+        """The images themselves only within rounding, which depends on the processor."""
+        split = scenes.draw_split("test", samples=8)
+        assert split.labels.tolist() == LABELS
+        visible = np.where(split.view_labels != ABSENT, "#", ".")
+        assert ["".join(row) for row in visible] == VISIBLE
+        np.testing.assert_allclose(split.images.mean(axis=(1, 2, 3, 4)), MEANS, atol=0.5)
 
     def test_bounds(self) -> None:
         with pytest.raises(ConfigError, match="samples"):
@@ -83,17 +84,17 @@ class TestEth80:
         with pytest.raises(ConfigError, match=r"\[1, 2, 3, 5\]"):
             load(f"eth80:{path}", objects_test=4)
 
-    def test_a_file_of_one_object_can_be_judged_only(self, tmp_path: Path) -> None:
+    def test_a_file_of_one_object_can_only_be_evaluated(self, tmp_path: Path) -> None:
         path = make_eth80(tmp_path / "one.npz", objects=(10,))
         with pytest.raises(ConfigError, match="three"):
             load(f"eth80:{path}")
-        everything = load_samples(f"eth80:{path}")
-        assert set(everything.groups) == {10}
-        assert len(load_samples(f"eth80:{path}", [10])) == len(everything) == 12
+        samples = load_samples(f"eth80:{path}")
+        assert set(samples.groups) == {10}
+        assert len(load_samples(f"eth80:{path}", [10])) == len(samples) == 12
         with pytest.raises(ConfigError, match="10"):
             load_samples(f"eth80:{path}", [9])
 
-    def test_reduction_is_the_mean_of_four(self, tmp_path: Path) -> None:
+    def test_scaling_down_averages_four_pixels(self, tmp_path: Path) -> None:
         path = make_eth80(tmp_path / "made.npz")
         full, half = (load_samples(f"eth80:{path}", size=size).images for size in (64, 32))
         mean = full.reshape(-1, 32, 2, 32, 2, 3).astype(float).mean(axis=(2, 4))
@@ -118,7 +119,7 @@ class TestEth80:
         with pytest.raises(ConfigError, match="directions"):
             pool.draw(np.random.default_rng(0), 5, 9)
 
-    def test_field_variant_blanks_the_drawn_rigs_too(self, tmp_path: Path) -> None:
+    def test_the_field_variant_blanks_views_of_drawn_rigs(self, tmp_path: Path) -> None:
         path = make_eth80(tmp_path / "made.npz")
         pool = load(f"eth80-field:{path}").augment_pool
         assert pool is not None
@@ -145,8 +146,8 @@ class TestEth80:
         assert (set(fold.test.groups), set(fold.validation.groups)) == ({9}, {1})
         assert fold.augment_pool is not None
         assert fold.augment_pool.images.shape == (56, 41, 32, 32, 3)
-        judged = load_samples(f"eth80:{eth80_path}", [9])
-        np.testing.assert_array_equal(judged.images, fold.test.images)
+        samples = load_samples(f"eth80:{eth80_path}", [9])
+        np.testing.assert_array_equal(samples.images, fold.test.images)
 
 
 class TestMvmc:
@@ -177,18 +178,18 @@ class TestMvmc:
         assert len(load_samples(f"mvmc:{path}")) == len(y) - 1
 
 
-class TestOwnData:
+class TestUserData:
     def test_a_missing_file_is_a_blank_view(self, tmp_path: Path) -> None:
         make_directory(tmp_path)
         split = load_samples(f"directory:{tmp_path}")
         assert split.images.shape == (40, 3, 32, 32, 3)
         names = ("camera1", "camera2", "camera10")
-        there = [
+        present = [
             [any((tmp_path / camera / label).glob(f"{number:03}.*")) for camera in names]
             for label in ("cat", "dog")
             for number in range(20)
         ]
-        np.testing.assert_array_equal(split.view_labels != ABSENT, there)
+        np.testing.assert_array_equal(split.view_labels != ABSENT, present)
 
     def test_every_split_has_every_class_in_proportion(self, tmp_path: Path) -> None:
         dataset = load(f"directory:{make_directory(tmp_path / 'made')}")
@@ -198,21 +199,21 @@ class TestOwnData:
         ]
         assert counts == [[14, 14], [3, 3], [3, 3]]
 
-    def test_other_seeds_split_otherwise(self, tmp_path: Path) -> None:
+    def test_other_seeds_give_other_splits(self, tmp_path: Path) -> None:
         make_directory(tmp_path)
         one, other = (load(f"directory:{tmp_path}", seed=seed) for seed in (0, 1))
         assert one.test.images.tobytes() != other.test.images.tobytes()
 
 
-def test_jpeg_bytes_are_what_a_file_would_have() -> None:
+def test_jpeg_bytes_equal_the_size_of_a_file() -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32, 3), np.uint8)
-    sizes = jpeg_bytes(images)
+    sizes = measure_jpeg_bytes(images)
     assert sizes.shape == (2, 3)
     buffer = io.BytesIO()
     Image.fromarray(images[1, 2]).save(buffer, "JPEG", quality=90)
     assert sizes[1, 2] == len(buffer.getvalue())
-    assert (jpeg_bytes(images, quality=30) < sizes).all()
+    assert (measure_jpeg_bytes(images, quality=30) < sizes).all()
     with pytest.raises(ConfigError, match="uint8"):
-        jpeg_bytes(images.astype(np.float32))  # type: ignore[arg-type]
+        measure_jpeg_bytes(images.astype(np.float32))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="quality"):
-        jpeg_bytes(images, quality=0)
+        measure_jpeg_bytes(images, quality=0)

@@ -1,15 +1,13 @@
-"""All machines together under schedules that nobody would have thought of, in virtual time.
+"""All machines together under random schedules, in virtual time.
 
 Messages are lost, repeated, delayed and reordered; nodes die and come back; links break; sections
-fail; and a stranger publishes whatever it likes. However that goes: no machine raises, nobody
+fail; and a stranger publishes whatever it likes. Whatever happens: no machine raises, no node
 answers a sample twice, and every sample that was captured is answered by its deadline.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections import defaultdict
-from itertools import count
 from typing import Any
 
 import msgspec
@@ -29,27 +27,13 @@ from exit_builders import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ddnn.core.section import Section
+from ddnn.errors import SectionError
 from ddnn.exits.cloud_node import CloudNode
 from ddnn.exits.device_node import DeviceNode
 from ddnn.exits.edge_node import EdgeNode
-from ddnn.protocol.codec import decode, encode
-from ddnn.protocol.machine import (
-    Captured,
-    Compute,
-    Computed,
-    Connected,
-    Disconnected,
-    Effect,
-    Event,
-    Keep,
-    Machine,
-    Now,
-    Publish,
-    Received,
-    Save,
-    Saved,
-    Tick,
-)
+from ddnn.protocol.codec import encode
+from ddnn.protocol.machine import Captured
 from ddnn.protocol.messages import (
     MAX_COUNT,
     Answer,
@@ -63,43 +47,45 @@ from ddnn.protocol.messages import (
     Tensor,
 )
 from ddnn.protocol.topics import Kind, Topic
+from ddnn.runtime.identity import Identity
+from ddnn.runtime.lanes import Costs
+from ddnn.runtime.simulation import Network, Simulation
 
 PERIOD_S = 0.1
 SAMPLES = 25
 SETTLE_S = 6.0
 
 
-def matches(wanted: list[str], topic: list[str]) -> bool:
-    return len(wanted) == len(topic) and all(
-        w in ("+", t) for w, t in zip(wanted, topic, strict=True)
-    )
-
-
 class World:
-    """A heap of things to come, and what was answered when."""
+    """A site in the simulation with every kind of trouble, and what was answered when."""
 
     def __init__(self, letter: Any, seed: int, trouble: float, *, stranger: bool) -> None:
         self.random = np.random.default_rng(seed)
         self.trouble = trouble
         self.manifest = manifest_of(letter, 4, threshold=0.9)
-        self.sections = sections_of(self.manifest)
-        self.now_s = 0.0
-        self.order = count()
-        self.heap: list[tuple[float, int, Any]] = []
-        self.machines: dict[str, Machine] = {}
-        self.filters: dict[str, list[list[str]]] = {}
-        self.session: dict[str, int] = {}  # of the nodes that are connected
-        self.ticks: dict[str, float | None] = {}
-        self.retained: dict[str, tuple[Topic, bytes]] = {}
-        self.answers: dict[int, list[tuple[float, str, Answer]]] = defaultdict(list)
+        self.sections = {
+            name: self.sometimes_failing(section)
+            for name, section in sections_of(self.manifest).items()
+        }
+        network = Network(
+            latency_s=0.0005,
+            jitter_s=trouble * 0.005,
+            loss=trouble * 0.16,  # per hop: 0.3 in all
+            duplication=trouble * 0.16,
+            reordering=trouble * 0.05,
+            reorder_s=0.15,
+            reliable=False,  # states are lost, too
+            will_after_s=0.0,
+            will_spread_s=1.5,  # a late Will, at times
+        )
+        self.simulation = Simulation(np.random.default_rng(seed + 1), network)
         self.captured: dict[tuple[int, str], float] = {}
         self.died: dict[str, list[float]] = defaultdict(list)
-        self.sessions = count(1)
         hierarchy = self.manifest.hierarchy
         self.devices = hierarchy.devices
         self.edges = [group.id for group in hierarchy.edges]
         for node in (*self.devices, *self.edges, "cloud"):
-            self.start(node)
+            self.add(node)
         for n in range(SAMPLES):
             for device in self.devices:
                 self.later(1 + n * PERIOD_S, lambda n=n, d=device: self.capture(n, d))
@@ -109,136 +95,71 @@ class World:
 
     # ----------------------------------------------------------------- running
 
+    def add(self, node: str) -> None:
+        role: Any = "cloud" if node == "cloud" else "edge" if node in self.edges else "device"
+        make = {"cloud": CloudNode, "edge": EdgeNode, "device": DeviceNode}[role]
+        # Nothing of a former life: what a disk brings back is answered again.
+        self.simulation.add(
+            Identity(SITE, node, role, BUNDLE, ""),
+            lambda pending: make(SITE, node, BUNDLE, self.manifest, TIMING),
+            self.sections,
+            costs=Costs(any_section_s=float(self.random.uniform(0, 0.03))),
+            wall_offset_s=EPOCH_S - Simulation.WALL_S,
+        )
+
+    def sometimes_failing(self, section: Section) -> Section:
+        def run(inputs: Any) -> Any:
+            if self.random.random() < 0.2 * self.trouble:
+                raise SectionError("failed")
+            return section(inputs)
+
+        return run
+
+    @property
+    def now_s(self) -> float:
+        return self.simulation.now_s
+
+    @property
+    def answers(self) -> dict[int, list[tuple[float, str, Answer]]]:
+        """By sample: when, by whom, what."""
+        given: dict[int, list[tuple[float, str, Answer]]] = defaultdict(list)
+        for at_s, name, answer in self.simulation.answers:
+            given[answer.sample].append((at_s, name.partition("/")[2], answer))
+        return given
+
     def later(self, time_s: float, action: Any) -> None:
-        heapq.heappush(self.heap, (time_s, next(self.order), action))
+        self.simulation.at(time_s, action)
 
     def run(self) -> None:
-        until_s = 1 + SAMPLES * PERIOD_S + SETTLE_S
-        while self.heap and self.heap[0][0] <= until_s:
-            self.now_s, _, action = heapq.heappop(self.heap)
-            action()
-
-    def tell(self, node: str, event: Event) -> None:
-        machine = self.machines.get(node)
-        if machine is None:
-            return
-        effects = machine.handle(event, Now(self.now_s, EPOCH_S + self.now_s))
-        due_s = machine.deadline_s()
-        if due_s is not None and due_s != self.ticks.get(node):
-            self.ticks[node] = due_s
-            self.later(max(due_s, self.now_s), lambda: self.tick(node, due_s))
-        for effect in effects:
-            self.perform(node, effect)
-
-    def tick(self, node: str, due_s: float) -> None:
-        if self.ticks.get(node) == due_s:
-            self.ticks[node] = None
-            self.tell(node, Tick())
-
-    def perform(self, node: str, effect: Effect) -> None:
-        machine = self.machines[node]
-
-        def back(after_s: float, event: Event) -> None:
-            """Only to the process that asked."""
-            self.later(
-                self.now_s + after_s,
-                lambda: self.tell(node, event) if self.machines.get(node) is machine else None,
-            )
-
-        match effect:
-            case Publish(topic, message):
-                if node in self.session:
-                    self.publish(topic, message)
-            case Compute(job, section, inputs):
-                failed = self.chance(0.2)
-                outputs = None if failed else self.sections[section](inputs)
-                back(float(self.random.uniform(0, 0.03)), Computed(job, outputs))
-            case Keep(answer):
-                self.answers[answer.sample].append((self.now_s, node, answer))
-            case Save(answers):
-                back(0.03, Saved(answers))
-
-    def chance(self, share: float) -> bool:
-        return bool(self.random.random() < share * self.trouble)
-
-    def publish(self, topic: Topic, message: Message) -> None:
-        data = encode(message)
-        text = str(topic)
-        if topic.kind.value.retain:
-            self.retained[text] = (topic, data)
-        parts = text.split("/")
-        for node, filters in self.filters.items():
-            if any(matches(wanted, parts) for wanted in filters):
-                for _ in range(1 + self.chance(0.3)):
-                    if not self.chance(0.3):
-                        self.deliver(node, topic, data)
-
-    def deliver(self, node: str, topic: Topic, data: bytes) -> None:
-        delay_s = 0.001 + self.trouble * float(self.random.exponential(0.01))
-        if self.chance(0.1):
-            delay_s += 0.15
-        session = self.session.get(node)
-
-        def arrive() -> None:
-            if self.session.get(node) == session:
-                # everything that is sent can be read: decode raises otherwise
-                self.tell(node, Received(topic, decode(topic.kind, data), len(data) + 40))
-
-        self.later(self.now_s + delay_s, arrive)
+        self.simulation.run(1 + SAMPLES * PERIOD_S + SETTLE_S)
+        assert self.simulation.failures == []
 
     def capture(self, sample: int, device: str) -> None:
-        if device in self.machines:
+        if self.simulation.machine(f"{SITE}/{device}") is not None:
             self.captured[sample, device] = self.now_s
             image = self.random.integers(0, 256, IMAGE).astype(np.uint8)
             frame = Captured(sample, EPOCH_S + self.now_s, {"image": image}, sample % 3)
-            self.tell(device, frame)
+            self.simulation.capture(f"{SITE}/{device}", frame)
 
     # ----------------------------------------------------------------- trouble
 
-    def start(self, node: str) -> None:
-        arguments = (SITE, node, BUNDLE, self.manifest, TIMING)
-        if node == "cloud":
-            self.machines[node] = CloudNode(*arguments)
-        else:
-            self.machines[node] = (EdgeNode if node in self.edges else DeviceNode)(*arguments)
-        self.ticks[node] = None
-        self.connect(node)
-
     def connect(self, node: str) -> None:
-        if node in self.session or node not in self.machines:
-            return
-        self.session[node] = next(self.sessions)
-        filters = self.machines[node].subscriptions()
-        self.filters[node] = [text.split("/") for text in filters]
-        self.announce(node, "online", self.session[node])
-        self.tell(node, Connected())
-        for topic, data in list(self.retained.values()):
-            if any(matches(wanted, str(topic).split("/")) for wanted in self.filters[node]):
-                self.deliver(node, topic, data)
-
-    def announce(self, node: str, state: Any, session: int) -> None:
-        role: Any = "cloud" if node == "cloud" else "edge" if node in self.edges else "device"
-        self.publish(Topic(SITE, Kind.STATUS, node), Status(role, session, state, BUNDLE))
+        self.simulation.connect(f"{SITE}/{node}")
 
     def disconnect(self, node: str) -> None:
-        session = self.session.pop(node, None)
-        self.filters.pop(node, None)
-        if session is not None:
-            will_s = self.now_s + float(self.random.uniform(0, 1.5))  # a late Will, at times
-            self.later(will_s, lambda: self.announce(node, "lost", session))
-            self.tell(node, Disconnected())
+        self.simulation.disconnect(f"{SITE}/{node}")
 
     def kill(self, node: str) -> None:
-        if self.machines.pop(node, None) is not None:
+        if self.simulation.machine(f"{SITE}/{node}") is not None:
             self.died[node].append(self.now_s)
-            self.disconnect(node)
+            self.simulation.crash(f"{SITE}/{node}")
 
     def restart(self, node: str) -> None:
-        if node not in self.machines:
-            self.start(node)
+        if self.simulation.machine(f"{SITE}/{node}") is None:
+            self.simulation.start(f"{SITE}/{node}")
 
     def stranger_publishes(self) -> None:
-        """A well-formed message of any kind but a result, in anybody's name, replays included."""
+        """A well-formed message of any kind but a result, in any node's name, replays included."""
         pick = self.random.choice
         nodes = [*self.devices, *self.edges, "cloud", "x"]
         node = str(pick(nodes))
@@ -319,7 +240,8 @@ class World:
             (Kind.ACK, AnswerAck([sample])),
         ]
         kind, message = choices[self.random.integers(len(choices))]
-        self.publish(Topic(SITE, kind, node if kind.value.per_node else ""), message)
+        topic = Topic(SITE, kind, node if kind.value.per_node else "")
+        self.simulation.publish(topic, message)
 
     # ---------------------------------------------------------------- the claim
 
@@ -338,8 +260,9 @@ class World:
             assert min(times) <= limit_s + 1e-9, f"sample {sample}: too late"
             if not stranger:  # a lie about the time of capture can make the edge late, not alone
                 assert max(times) <= max(self.captured_at(sample)) + TIMING.deadline_s + 1e-9
-        for machine in self.machines.values():
-            for name, number in machine.counts.items():
+        for node in (*self.devices, *self.edges, "cloud"):
+            machine = self.simulation.machine(f"{SITE}/{node}")
+            for name, number in (machine.counts if machine else {}).items():
                 assert number >= 0, name
             part: Any
             for part in (

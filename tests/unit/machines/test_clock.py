@@ -12,11 +12,11 @@ from ddnn.protocol.machine import Connected, Disconnected, Now, Publish, Receive
 from ddnn.protocol.messages import Status, TimeReply, TimeRequest
 from ddnn.protocol.topics import Kind, Topic
 
-TOLD = Topic("home", Kind.TIME_REPLY, "cam1")
+REPLY = Topic("home", Kind.TIME_REPLY, "cam1")
 EPOCH_S = 1.78e9
 
 
-class World:
+class Device:
     """True time runs; the device's wall clock is `skew_s` ahead, its monotonic starts at 0."""
 
     def __init__(self, skew_s: float) -> None:
@@ -32,123 +32,123 @@ class World:
         return [e.message for e in effects if isinstance(e, Publish)]
 
     def exchange(self, there_s: float, back_s: float) -> None:
-        """Ask when it is due, and hear the answer."""
+        """Ask when it is due, and take the answer."""
         self.now_s = max(self.now_s, self.clock.deadline_s() or 0.0)
         (ask,) = self.asked(Tick())
-        told = TimeReply(ask.asked_at_s, EPOCH_S + self.now_s + there_s)
+        reply = TimeReply(ask.asked_at_s, EPOCH_S + self.now_s + there_s)
         self.now_s += there_s + back_s
-        self.asked(Received(TOLD, told))
+        self.asked(Received(REPLY, reply))
 
     def error_s(self) -> float:
         return self.clock.time_s(self.now()) - (EPOCH_S + self.now_s)
 
 
-def connected(skew_s: float) -> World:
-    world = World(skew_s)
-    world.asked(Connected())
-    return world
+def connected(skew_s: float) -> Device:
+    device = Device(skew_s)
+    device.asked(Connected())
+    return device
 
 
 @pytest.mark.parametrize("skew_s", [0.0, 0.4, -3.0, -EPOCH_S + 86400.0])
 def test_the_error_is_at_most_half_the_shortest_round_trip(skew_s: float) -> None:
-    world = connected(skew_s)
+    device = connected(skew_s)
     generator = np.random.default_rng(5)
     shortest_s = np.inf
     for _ in range(20):
         there_s, back_s = generator.exponential(0.01, 2) + 0.0005
-        world.exchange(there_s, back_s)
+        device.exchange(there_s, back_s)
         shortest_s = min(shortest_s, there_s + back_s)
-        assert abs(world.error_s()) <= max(0.05, shortest_s / 2) + 1e-6
+        assert abs(device.error_s()) <= max(0.05, shortest_s / 2) + 1e-6
     # of the exchanges that are remembered: the error is bounded by half the best of the last eight
-    assert abs(world.error_s()) < 0.01
-    assert world.clock.gauges["clock_skew_s"] == pytest.approx(skew_s, abs=0.01)
+    assert abs(device.error_s()) < 0.01
+    assert device.clock.gauges["clock_skew_s"] == pytest.approx(skew_s, abs=0.01)
 
 
 def test_a_slow_exchange_does_not_spoil_a_fast_one() -> None:
-    world = connected(1.0)
-    world.exchange(0.001, 0.001)
-    world.exchange(0.001, 0.8)
-    assert abs(world.error_s()) < 1e-6
+    device = connected(1.0)
+    device.exchange(0.001, 0.001)
+    device.exchange(0.001, 0.8)
+    assert abs(device.error_s()) < 1e-6
 
 
 def test_a_step_of_the_own_clock_moves_nothing() -> None:
-    world = connected(0.0)
-    world.exchange(0.001, 0.001)
-    world.skew_s = 3600.0
-    assert abs(world.error_s()) < 1e-6
+    device = connected(0.0)
+    device.exchange(0.001, 0.001)
+    device.skew_s = 3600.0
+    assert abs(device.error_s()) < 1e-6
 
 
-def test_before_the_first_word_and_long_after_the_last_it_is_the_own_clock() -> None:
-    world = connected(2.0)
-    assert world.error_s() == pytest.approx(2.0)
-    assert world.clock.gauges == {}
-    world.exchange(0.001, 0.001)
-    assert world.error_s() == pytest.approx(0.0, abs=1e-6)
-    world.now_s += KEEP_S + 1
-    assert world.error_s() == pytest.approx(2.0)
+def test_before_the_first_answer_and_long_after_the_last_it_is_the_own_clock() -> None:
+    device = connected(2.0)
+    assert device.error_s() == pytest.approx(2.0)
+    assert device.clock.gauges == {}
+    device.exchange(0.001, 0.001)
+    assert device.error_s() == pytest.approx(0.0, abs=1e-6)
+    device.now_s += KEEP_S + 1
+    assert device.error_s() == pytest.approx(2.0)
 
 
 def test_it_asks_often_at_first_then_seldom_and_not_without_a_broker() -> None:
-    world = World(0.0)
-    assert world.clock.deadline_s() is None
-    assert len(world.asked(Connected())) == 1
+    device = Device(0.0)
+    assert device.clock.deadline_s() is None
+    assert len(device.asked(Connected())) == 1
     times = []
-    while world.now_s < 100:
-        world.now_s = world.clock.deadline_s()
-        times.append(world.now_s)
-        assert len(world.asked(Tick())) == 1
+    while device.now_s < 100:
+        device.now_s = device.clock.deadline_s()
+        times.append(device.now_s)
+        assert len(device.asked(Tick())) == 1
     gaps = np.diff([0.0, *times])
     assert gaps[0] == ASK_S[0]
     assert gaps[-1] == ASK_S[1]
     assert len(times) < 15
-    world.asked(Disconnected())
-    assert world.clock.deadline_s() is None
+    device.asked(Disconnected())
+    assert device.clock.deadline_s() is None
 
 
 @pytest.mark.parametrize("round_trip_s", [-1.0, MOST_ROUND_TRIP_S + 0.1, 1e11])
-def test_answers_to_nobodys_question_are_passed_over(round_trip_s: float) -> None:
-    world = connected(0.25)
-    world.now_s = 5.0
-    world.asked(Received(TOLD, TimeReply(world.now_s - round_trip_s, 1e12)))
-    assert world.error_s() == pytest.approx(0.25)
+def test_answers_that_fit_no_question_are_ignored(round_trip_s: float) -> None:
+    device = connected(0.25)
+    device.now_s = 5.0
+    device.asked(Received(REPLY, TimeReply(device.now_s - round_trip_s, 1e12)))
+    assert device.error_s() == pytest.approx(0.25)
 
 
 def test_the_answer_to_another_device_is_not_ours() -> None:
-    world = connected(0.25)
+    device = connected(0.25)
     other = Topic("home", Kind.TIME_REPLY, "cam2")
-    world.asked(Received(other, TimeReply(0.0, EPOCH_S)))
-    assert world.error_s() == pytest.approx(0.25)
+    device.asked(Received(other, TimeReply(0.0, EPOCH_S)))
+    assert device.error_s() == pytest.approx(0.25)
 
 
 def test_a_lead_whose_clock_was_set_is_followed_at_the_next_exchange() -> None:
-    world = connected(0.0)
+    device = connected(0.0)
     for _ in range(6):
-        world.exchange(0.001, 0.001)
+        device.exchange(0.001, 0.001)
     lead_s = 3600.0
 
     def exchange() -> None:
-        world.now_s = max(world.now_s, world.clock.deadline_s() or 0.0)
-        (ask,) = world.asked(Tick())
-        told = TimeReply(ask.asked_at_s, EPOCH_S + lead_s + world.now_s + 0.004)
-        world.now_s += 0.008  # slower than those before: the contradiction counts, not the speed
-        world.asked(Received(TOLD, told))
+        device.now_s = max(device.now_s, device.clock.deadline_s() or 0.0)
+        (ask,) = device.asked(Tick())
+        reply = TimeReply(ask.asked_at_s, EPOCH_S + lead_s + device.now_s + 0.004)
+        device.now_s += 0.008  # slower than those before: the contradiction counts, not the speed
+        device.asked(Received(REPLY, reply))
 
     exchange()
-    assert world.error_s() == pytest.approx(lead_s, abs=0.01)
-    before_s = world.now_s
+    assert device.error_s() == pytest.approx(lead_s, abs=0.01)
+    before_s = device.now_s
     exchange()
-    assert world.now_s - before_s < 2 * ASK_S[0]  # and it makes sure soon
+    assert device.now_s - before_s < 2 * ASK_S[0]  # and it makes sure soon
 
 
 def test_a_lead_that_is_born_is_asked_at_once() -> None:
-    world = connected(0.0)
+    device = connected(0.0)
     for _ in range(8):
-        world.exchange(0.001, 0.001)
-    world.now_s += 1.0
+        device.exchange(0.001, 0.001)
+    device.now_s += 1.0
     birth = Status("edge", 5, "online")
-    assert len(world.asked(Received(Topic("home", Kind.STATUS, "edge"), birth))) == 1
+    assert len(device.asked(Received(Topic("home", Kind.STATUS, "edge"), birth))) == 1
     assert (
-        world.asked(Received(Topic("home", Kind.STATUS, "cam2"), Status("device", 5, "online")))
+        device.asked(Received(Topic("home", Kind.STATUS, "cam2"), Status("device", 5, "online")))
         == []
     )
 
@@ -161,7 +161,7 @@ def test_a_machine_on_site_time_stamps_what_others_understand() -> None:
         def handle(self, event: object, now: Now) -> list[float]:
             return [now.wall_s]
 
-    world = connected(1000.0)
-    world.exchange(0.001, 0.001)
-    (stamp,) = OnSiteTime(Stamps(), world.clock).handle(Tick(), world.now())
-    assert stamp == pytest.approx(EPOCH_S + world.now_s, abs=0.01)
+    device = connected(1000.0)
+    device.exchange(0.001, 0.001)
+    (stamp,) = OnSiteTime(Stamps(), device.clock).handle(Tick(), device.now())
+    assert stamp == pytest.approx(EPOCH_S + device.now_s, abs=0.01)

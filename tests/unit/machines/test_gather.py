@@ -1,4 +1,4 @@
-"""OffloadState a task: enough, too late, lost; presence; assignments; whatever a peer may send."""
+"""A task for workers: enough, too late, lost; presence; assignments; messages of any peer."""
 
 from __future__ import annotations
 
@@ -7,18 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ddnn.machines import gather
-from ddnn.machines.gather import (
-    LIMIT,
-    LOAD_S,
-    REPEAT_S,
-    SETTLE_S,
-    Ended,
-    Enough,
-    Failed,
-    Gather,
-)
+from ddnn.machines import placement, workers
+from ddnn.machines.collect import Complete, Expired
+from ddnn.machines.gather import LIMIT, Gather
 from ddnn.machines.membership import PROBE_S
+from ddnn.machines.placement import LOAD_S, REPEAT_S, SETTLE_S
 from ddnn.machines.worker import WorkerNode
 from ddnn.protocol.machine import (
     Connected,
@@ -32,6 +25,7 @@ from ddnn.protocol.machine import (
 )
 from ddnn.protocol.messages import Assignment, Result, Status, Task, Tensor, WorkerOffer
 from ddnn.protocol.topics import Kind, Topic
+from tests.plan_builders import make_plan
 
 PLAN = "cd34ef56"
 TIMEOUT_S = 0.1
@@ -46,7 +40,8 @@ class Group:
         self.k = k
         self.asked = 0
         options = {"timeout_s": TIMEOUT_S, **options}
-        self.machine = Gather("home", "edge", PLAN, self.planned, self._enough, (2,), **options)
+        self.plan = make_plan(self.planned, plan_id=PLAN)
+        self.machine = Gather("home", self.plan, self._enough, **options)
         self.now_s = 0.0
         self.outcomes: list[Any] = []
         self.assigned: list[dict[str, list[int]]] = []
@@ -54,7 +49,7 @@ class Group:
         if online:
             for name, pieces in self.planned.items():
                 self.status(name)
-                self.lend(name, *pieces)
+                self.offer(name, *pieces)
             self.wait(SETTLE_S)
 
     def _enough(self, pieces) -> bool:
@@ -71,7 +66,7 @@ class Group:
             assert isinstance(effect, Publish)
             assert isinstance(effect.message, Assignment)
             assert effect.topic == Topic("home", Kind.ASSIGN, "edge")
-            self.assigned.append(dict(effect.message.pieces))
+            self.assigned.append(dict(effect.message.plans[PLAN]))
         self.outcomes += outcomes
         return outcomes
 
@@ -92,21 +87,25 @@ class Group:
         status = Status("worker", session, state)
         return self.event(Received(Topic("home", Kind.STATUS, node), status))
 
-    def lend(self, node, *holds, plan=PLAN):
-        return self.event(Received(Topic("home", Kind.OFFER, node), WorkerOffer(plan, list(holds))))
+    def offer(self, node, *holds, plan=PLAN):
+        return self.event(
+            Received(Topic("home", Kind.OFFER, node), WorkerOffer({plan: list(holds)}))
+        )
 
     def scatter(self, **options) -> int:
-        job, effects, outcomes = self.machine.scatter(X, self.now, **options)
+        job, effects, outcomes = self.machine.scatter({"x": X}, self.now, **options)
         self.outcomes += outcomes
         assert [effect.topic for effect in effects] == [Topic("home", Kind.TASK, "edge")]
-        assert effects[0].message == Task(1, PLAN, job, Tensor.of(X))
+        assert effects[0].message == Task(1, PLAN, job, {"x": Tensor.of(X)})
         return job
 
     def done(self, job, piece, node=None, z=None, plan=PLAN):
         z = np.full(2, piece, np.float32) if z is None else z
         node = f"w{piece}" if node is None else node
         return self.event(
-            Received(Topic("home", Kind.RESULT, node), Result(1, plan, job, piece, Tensor.of(z)))
+            Received(
+                Topic("home", Kind.RESULT, node), Result(1, plan, job, piece, {"z": Tensor.of(z)})
+            )
         )
 
     def answer_all(self, job, *but):
@@ -119,7 +118,18 @@ class Group:
 
 
 def kinds(outcomes):
-    return [type(outcome).__name__ for outcome in outcomes]
+    """Complete: enough; Ended: after there were enough; Failed: never enough."""
+    names = {True: "Ended", False: "Failed"}
+    return [
+        "Enough" if isinstance(outcome, Complete) else names[outcome.completed]
+        for outcome in outcomes
+    ]
+
+
+def failed(outcomes):
+    """The numbers of the tasks that failed; there is no other outcome."""
+    assert set(kinds(outcomes)) <= {"Failed"}
+    return [outcome.key for outcome in outcomes]
 
 
 # --------------------------------------------------------------------------- enough
@@ -131,16 +141,16 @@ def test_the_first_pieces_that_are_enough_are_taken() -> None:
     assert group.done(job, 3) == group.done(job, 0) == []
     group.now_s += 0.01
     (enough,) = group.done(job, 2)
-    assert isinstance(enough, Enough)
-    assert sorted(enough.pieces) == [0, 2, 3]
-    assert enough.givers == {0: "w0", 2: "w2", 3: "w3"}
-    assert [enough.pieces[n][0] for n in (0, 2, 3)] == [0, 2, 3]
+    assert isinstance(enough, Complete)
+    assert sorted(enough.parts) == [0, 2, 3]
+    assert enough.senders == {0: "w0", 2: "w2", 3: "w3"}
+    assert [enough.parts[n]["z"][0] for n in (0, 2, 3)] == [0, 2, 3]
     assert enough.missing == ("w1",)
     assert enough.after_s == pytest.approx(0.01)
     (ended,) = group.done(job, 1)
-    assert isinstance(ended, Ended)
-    assert sorted(ended.pieces) == [0, 1, 2, 3]
-    assert len(enough.pieces) == 3  # what was handed over stays as it was
+    assert isinstance(ended, Expired)
+    assert sorted(ended.parts) == [0, 1, 2, 3]
+    assert len(enough.parts) == 3  # what was handed over stays as it was
     assert group.machine.deadline_s() is None
 
 
@@ -162,7 +172,7 @@ def test_too_few_fail_with_the_time_out_and_not_before() -> None:
     group.wait(TIMEOUT_S - 1e-6)
     assert group.outcomes == []
     group.wait(2e-6)
-    assert group.outcomes == [Failed(job)]
+    assert failed(group.outcomes) == [job]
 
 
 def test_a_worker_with_several_pieces_has_answered_with_the_last() -> None:
@@ -217,7 +227,7 @@ def test_after_the_threshold_any_enough_will_do() -> None:
 def test_too_many_tasks_end_the_oldest() -> None:
     group = Group()
     jobs = [group.scatter() for _ in range(LIMIT + 5)]
-    assert group.outcomes == [Failed(job) for job in jobs[:5]]
+    assert failed(group.outcomes) == jobs[:5]
     assert len(set(jobs)) == len(jobs)
 
 
@@ -238,12 +248,12 @@ def test_late_and_repeated_answers_are_counted_and_dropped() -> None:
     group.done(job, 0)
     group.done(job, 0, z=np.full(2, 9, np.float32))
     group.answer_all(job)
-    assert group.outcomes[0].pieces[0][0] == 0  # the first counts
+    assert group.outcomes[0].parts[0]["z"][0] == 0  # the first counts
     seen = len(group.outcomes)
     group.done(job, 1)
     group.done(job + 1000, 1)
     assert len(group.outcomes) == seen
-    assert group.machine.counts == {"done_late": 4}
+    assert group.machine.counts == {"results_late": 4}
 
 
 @pytest.mark.parametrize(
@@ -268,9 +278,9 @@ def test_answers_that_do_not_fit_are_refused(wrong) -> None:
     job = group.scatter()
     given = {"node": "w0", "piece": 0, **wrong}
     assert group.done(job, **given) == []
-    assert group.machine.counts == {"done_refused": 1}
+    assert group.machine.counts == {"results_refused": 1}
     group.answer_all(job, "w0")
-    assert list(group.outcomes[0].pieces) == [1, 2, 3]
+    assert list(group.outcomes[0].parts) == [1, 2, 3]
 
 
 def test_bits_are_no_answer() -> None:
@@ -278,9 +288,9 @@ def test_bits_are_no_answer() -> None:
     job = group.scatter()
     tensor = Tensor.of(np.ones(2, np.float32), bits=True)
     assert not group.event(
-        Received(Topic("home", Kind.RESULT, "w0"), Result(1, PLAN, job, 0, tensor))
+        Received(Topic("home", Kind.RESULT, "w0"), Result(1, PLAN, job, 0, {"z": tensor}))
     )
-    assert group.machine.counts == {"done_refused": 1}
+    assert group.machine.counts == {"results_refused": 1}
 
 
 # -------------------------------------------------------------------------- presence
@@ -300,9 +310,9 @@ def test_presence_and_lending_come_in_any_order(order) -> None:
         if order == "status first":
             group.status(f"w{piece}")
             assert group.machine.live_pieces == frozenset(range(piece))
-            group.lend(f"w{piece}", piece)
+            group.offer(f"w{piece}", piece)
         else:
-            group.lend(f"w{piece}", piece)
+            group.offer(f"w{piece}", piece)
             assert group.machine.live_pieces == frozenset(range(piece))
             group.status(f"w{piece}")
     assert group.machine.live_pieces == {0, 1, 2, 3}
@@ -312,14 +322,14 @@ def test_presence_and_lending_come_in_any_order(order) -> None:
 def test_who_holds_nothing_is_not_counted_on() -> None:
     group = Group(online=False)
     group.status("w0")
-    group.lend("w0")
+    group.offer("w0")
     assert group.state("w0") == "loading"
-    group.lend("w0", 3)  # what is another's
+    group.offer("w0", 3)  # what is another's
     assert group.machine.live_pieces == frozenset()
-    group.lend("w0", 0, 3)
+    group.offer("w0", 0, 3)
     assert group.machine.live_pieces == {0}
     assert group.state("w0") == "live"
-    group.lend("w0", 0, plan="00000000")
+    group.offer("w0", 0, plan="00000000")
     assert group.machine.live_pieces == frozenset()
     assert group.machine.counts == {"wrong_plan": 1}
 
@@ -332,10 +342,10 @@ def test_tasks_do_not_wait_for_who_is_gone(what) -> None:
     group.done(job, 1)
 
     def go(node):
-        return group.lend(node) if what == "unloads" else group.status(node, what)
+        return group.offer(node) if what == "unloads" else group.status(node, what)
 
     assert go("w3") == []  # w2 may still come
-    assert go("w2") == [Failed(job)]
+    assert failed(go("w2")) == [job]
     assert group.machine.deadline_s() <= group.now_s + SETTLE_S
 
 
@@ -344,7 +354,7 @@ def test_a_task_fails_as_soon_as_those_who_are_left_cannot_be_enough() -> None:
     job = group.scatter()
     group.done(job, 0)
     assert group.status("w1", "lost") == []
-    assert group.status("w2", "lost") == [Failed(job)]  # w3 and w4 make three
+    assert failed(group.status("w2", "lost")) == [job]  # w3 and w4 make three
 
 
 def test_when_enough_are_there_the_rest_is_not_waited_for_longer_than_it_lives() -> None:
@@ -364,7 +374,7 @@ def test_a_threshold_ends_when_the_last_that_is_waited_for_is_gone() -> None:
 def test_without_a_broker_nothing_is_waited_for() -> None:
     group = Group()
     job = group.scatter()
-    assert group.event(Disconnected()) == [Failed(job)]
+    assert failed(group.event(Disconnected())) == [job]
     assert not group.machine.possible
 
 
@@ -381,7 +391,7 @@ def test_a_false_will_that_was_kept_is_corrected_by_the_next_birth(fresh) -> Non
     if not fresh:
         group.event(Disconnected())
         group.event(Connected())
-    group.lend("w0", 0)
+    group.offer("w0", 0)
     group.status("w0", "lost", session=7)  # retained; of a connection that w0 had before
     assert group.machine.live_pieces == frozenset()
     group.status("w0", "online", session=1)
@@ -457,7 +467,7 @@ def test_the_plan_is_told_once_and_covers_also_those_who_are_away() -> None:
     assert group.assigned == [{f"w{i}": [i] for i in range(4)}]
     for name in group.planned:
         group.status(name)
-        group.lend(name)
+        group.offer(name)
     group.status("w2", "lost")
     group.wait(1.0)
     assert len(group.assigned) == 1
@@ -476,20 +486,20 @@ def test_after_a_reconnection_it_is_told_again() -> None:
 def test_a_spare_stands_in_until_the_planned_one_is_at_work_again() -> None:
     group = Group()
     group.status("x")
-    group.lend("x")
+    group.offer("x")
     group.wait(SETTLE_S)
     assert len(group.assigned) == 1  # nothing to do for it
     group.status("w2", "lost")
     group.wait(SETTLE_S)
     assert group.assigned[-1]["x"] == [2]
-    group.lend("x", 2)
+    group.offer("x", 2)
     assert group.machine.live_pieces == {0, 1, 2, 3}
     assert not group.machine.states()["x"].planned
     group.status("w2", session=2)
-    group.lend("w2")
+    group.offer("w2")
     group.wait(1.0)
     assert group.assigned[-1]["x"] == [2]  # it has not loaded yet
-    group.lend("w2", 2)
+    group.offer("w2", 2)
     group.wait(SETTLE_S)
     assert "x" not in group.assigned[-1]
     assert group.machine.live_pieces == {0, 1, 2, 3}
@@ -498,19 +508,19 @@ def test_a_spare_stands_in_until_the_planned_one_is_at_work_again() -> None:
 def test_a_spare_stands_in_for_one_that_stalls_and_both_may_answer() -> None:
     group = Group()
     group.status("x")
-    group.lend("x")
+    group.offer("x")
     for _ in range(2):
         group.answer_all(group.scatter(), "w1")
         group.wait(TIMEOUT_S)
     group.wait(SETTLE_S)
     assert group.assigned[-1] == {**{f"w{i}": [i] for i in range(4)}, "x": [1]}
-    group.lend("x", 1)
+    group.offer("x", 1)
     job = group.scatter()
     group.done(job, 1, "x")
     group.done(job, 1, "w1")
-    assert group.machine.counts == {"done_late": 1}
+    assert group.machine.counts == {"results_late": 1}
     group.answer_all(job, "w1")
-    assert group.outcomes[-1].givers[1] == "x"
+    assert group.outcomes[-1].senders[1] == "x"
     group.wait(SETTLE_S)
     assert "x" not in group.assigned[-1]  # w1 is trusted again
 
@@ -519,12 +529,12 @@ def test_answers_of_who_was_relieved_meanwhile_count() -> None:
     group = Group(timeout_s=1.0)
     group.status("w2", "lost")
     group.status("x")
-    group.lend("x")
+    group.offer("x")
     group.wait(SETTLE_S)
-    group.lend("x", 2)
+    group.offer("x", 2)
     job = group.scatter()
     group.status("w2", session=2)
-    group.lend("w2", 2)
+    group.offer("w2", 2)
     group.wait(SETTLE_S)
     assert "x" not in group.assigned[-1]
     group.done(job, 2, "x")
@@ -537,7 +547,7 @@ def test_changes_come_in_swarms_and_are_told_together() -> None:
     group = Group()
     for i in range(4):
         group.status(f"x{i}")
-        group.lend(f"x{i}")
+        group.offer(f"x{i}")
         group.status(f"w{i}", "lost")
     group.wait(SETTLE_S)
     assert len(group.assigned) == 2
@@ -548,11 +558,11 @@ def test_a_stalled_spare_gives_way_to_another() -> None:
     group = Group()
     for name in ("x", "y"):
         group.status(name)
-        group.lend(name)
+        group.offer(name)
     group.status("w0", "lost")
     group.wait(SETTLE_S)
     assert "y" not in group.assigned[-1]
-    group.lend("x", 0)
+    group.offer("x", 0)
     for _ in range(2):
         group.answer_all(group.scatter(), "w0")
         group.wait(TIMEOUT_S)
@@ -566,7 +576,7 @@ def spares(*names: str, **options: Any) -> Group:
     group = Group(**options)
     for name in names:
         group.status(name)
-        group.lend(name)
+        group.offer(name)
     group.status("w0", "lost")
     group.wait(SETTLE_S)
     return group
@@ -579,7 +589,7 @@ def test_a_spare_that_does_not_load_gives_way_without_any_traffic() -> None:
     group.wait(SETTLE_S)
     assert group.assigned[-1].get("y") == [0]
     assert "x" not in group.assigned[-1]
-    group.lend("y", 0)
+    group.offer("y", 0)
     group.wait(60.0)
     assert group.assigned[-1].get("y") == [0]
     assert group.machine.deadline_s() is None
@@ -591,7 +601,7 @@ def test_a_spare_that_did_not_load_is_behind_whoever_comes() -> None:
     group.wait(2 * LOAD_S)
     assert group.assigned[-1].get("x") == [0]  # there is nobody else
     group.status("y")
-    group.lend("y")
+    group.offer("y")
     group.wait(SETTLE_S)
     assert group.assigned[-1].get("y") == [0]
     assert "x" not in group.assigned[-1]
@@ -602,12 +612,12 @@ def test_a_spare_is_trusted_again(how) -> None:
     group = spares("x")
     group.wait(2 * LOAD_S)
     if how == "loads":
-        group.lend("x", 0)
+        group.offer("x", 0)
     else:
         group.status("x", session=2)
     group.wait(SETTLE_S)
     group.status("a")
-    group.lend("a")
+    group.offer("a")
     group.wait(SETTLE_S)
     assert group.assigned[-1].get("x") == [0]
     assert "a" not in group.assigned[-1]
@@ -637,13 +647,13 @@ def test_who_holds_other_pieces_is_told_again_until_it_does_not(holds) -> None:
     """The retained assignment was emptied or overwritten."""
     group = Group()
     group.wait(REPEAT_S)
-    group.lend("w1", *holds)
+    group.offer("w1", *holds)
     group.wait(SETTLE_S)
     assert len(group.assigned) == 2
     assert group.assigned[0] == group.assigned[1]
     group.wait(3 * REPEAT_S)
     assert len(group.assigned) == 5
-    group.lend("w1", 1)
+    group.offer("w1", 1)
     group.wait(10 * REPEAT_S)
     assert len(group.assigned) == 5
     assert group.machine.deadline_s() is None
@@ -652,11 +662,11 @@ def test_who_holds_other_pieces_is_told_again_until_it_does_not(holds) -> None:
 @pytest.mark.parametrize("gone", ["lost", "faulty", "without a broker"])
 def test_who_cannot_be_helped_is_not_told_again(gone) -> None:
     group = Group()
-    group.lend("w1")
+    group.offer("w1")
     if gone == "lost":
         group.status("w1", "lost")
     elif gone == "faulty":
-        group.machine.distrust({"w1"}, group.now)
+        group.machine.quarantine({"w1"}, group.now)
     else:
         group.event(Disconnected())
     group.wait(SETTLE_S)
@@ -669,7 +679,7 @@ def test_who_cannot_be_helped_is_not_told_again(gone) -> None:
 def test_a_lend_of_another_plan_is_questioned_once() -> None:
     group = Group()
     group.wait(REPEAT_S)
-    group.lend("w1", 1, plan="00000000")
+    group.offer("w1", 1, plan="00000000")
     group.wait(SETTLE_S)
     assert len(group.assigned) == 2
     group.wait(10 * REPEAT_S)
@@ -682,7 +692,8 @@ class Together:
     def __init__(self) -> None:
         self.group = Group(online=False)
         self.workers = {
-            name: WorkerNode("home", name, PLAN, "edge", 4, X.shape) for name in self.group.planned
+            name: WorkerNode("home", name, "edge", self.group.plan, None)
+            for name in self.group.planned
         }
         self.lends = self.heard = 0
         for name in self.workers:
@@ -704,7 +715,7 @@ class Together:
     def assign(self, pieces: dict[str, list[int]]) -> None:
         topic = Topic("home", Kind.ASSIGN, "edge")
         for name in self.workers:
-            self.give(name, Received(topic, Assignment(PLAN, pieces)))
+            self.give(name, Received(topic, Assignment({PLAN: pieces})))
 
     def settle(self, for_s: float) -> None:
         until_s = self.group.now_s + for_s
@@ -725,9 +736,9 @@ def test_workers_and_gatherer_put_a_foreign_message_right_and_are_quiet_then(wha
     if what == "assignment":
         site.assign({"w0": [1], "w1": [0], "w2": [], "w3": [3, 2]})
     elif what == "lend":
-        site.group.lend("w1")
+        site.group.offer("w1")
     else:
-        site.group.lend("w1", plan="00000000")
+        site.group.offer("w1", plan="00000000")
     assert site.group.machine.live_pieces != {0, 1, 2, 3}
     site.settle(2 * SETTLE_S)
     assert site.group.machine.live_pieces == {0, 1, 2, 3}
@@ -748,11 +759,11 @@ def test_two_that_contradict_each_other_do_so_slowly() -> None:
 
 
 def test_assignments_stay_within_what_a_message_bears(monkeypatch) -> None:
-    monkeypatch.setattr(gather, "MAX_PIECES", 5)
+    monkeypatch.setattr(placement, "MAX_PIECES", 5)
     group = Group()
     for i in range(4):
         group.status(f"x{i}")
-        group.lend(f"x{i}")
+        group.offer(f"x{i}")
         group.status(f"w{i}", "lost")
     group.wait(SETTLE_S)
     assert len(group.assigned[-1]) == 5
@@ -763,14 +774,14 @@ def test_assignments_stay_within_what_a_message_bears(monkeypatch) -> None:
 
 def test_a_faulty_worker_is_left_out_until_it_starts_anew() -> None:
     group = Group()
-    group.machine.distrust({"w1"}, group.now)
+    group.machine.quarantine({"w1"}, group.now)
     group.wait(SETTLE_S)
     assert group.state("w1") == "faulty"
     assert "w1" not in group.assigned[-1]
     job = group.scatter()
     assert group.done(job, 1) == []
-    assert group.machine.counts == {"workers_faulty": 1, "done_refused": 1}
-    group.machine.distrust({"w1", "nobody"}, group.now)
+    assert group.machine.counts == {"workers_faulty": 1, "results_refused": 1}
+    group.machine.quarantine({"w1", "nobody"}, group.now)
     assert group.machine.counts["workers_faulty"] == 1
     group.status("w1", session=1)  # said once more, by the same
     assert group.state("w1") == "faulty"
@@ -786,10 +797,10 @@ def test_what_a_faulty_worker_gave_to_open_tasks_is_thrown_away_at_once() -> Non
     group.done(job, 1)
     group.done(job, 2)
     group.status("w3", "lost")
-    group.machine.distrust({"w1"}, group.now)
+    group.machine.quarantine({"w1"}, group.now)
     assert group.machine.deadline_s() <= group.now_s
     group.event(Tick())
-    assert group.outcomes == [Failed(job)]
+    assert failed(group.outcomes) == [job]
 
 
 def test_only_who_gave_the_answer_is_blamed() -> None:
@@ -797,17 +808,17 @@ def test_only_who_gave_the_answer_is_blamed() -> None:
     group = Group()
     group.status("w2", "lost")
     group.status("x")
-    group.lend("x")
+    group.offer("x")
     group.wait(SETTLE_S)
-    group.lend("x", 2)
+    group.offer("x", 2)
     job = group.scatter()
     group.done(job, 2, "x")
     group.answer_all(job, "w2")
     ended = group.outcomes[-1]
-    group.machine.distrust({ended.givers[2]}, group.now)
+    group.machine.quarantine({ended.senders[2]}, group.now)
     assert group.state("x") == "faulty"
     group.status("w2")
-    group.lend("w2", 2)
+    group.offer("w2", 2)
     assert group.state("w2") == "live"
 
 
@@ -815,58 +826,59 @@ def test_only_who_gave_the_answer_is_blamed() -> None:
 
 
 def size(machine: Gather) -> int:
-    books = vars(machine), vars(machine._membership), vars(machine._jobs)
+    pool, jobs = machine._pool, machine._collector._jobs
+    books = vars(machine), vars(pool), vars(pool._membership), vars(jobs)
     return sum(len(v) for book in books for v in book.values() if hasattr(v, "__len__"))
 
 
 def test_a_flood_of_strangers_takes_no_room_and_keeps_nobody_out() -> None:
     group = Group(online=False)
-    for n in range(3 * gather.MOST_NODES):
+    for n in range(3 * workers.MAX_NODES):
         group.status(f"a{n}", "lost", session=n)
         group.status(f"b{n}", "online", session=n)
-        group.lend(f"b{n}")
-        group.lend(f"c{n}", plan="00000000")
+        group.offer(f"b{n}")
+        group.offer(f"c{n}", plan="00000000")
         group.done(n, 0, f"d{n}")
-    assert len(group.machine._sessions) <= gather.MOST_NODES
-    assert len(group.machine._membership._members) <= gather.MOST_NODES
-    assert len(group.machine._workers) <= gather.MOST_WORKERS
+    assert len(group.machine._pool._sessions) <= workers.MAX_NODES
+    assert len(group.machine._pool._membership._members) <= workers.MAX_NODES
+    assert len(group.machine._pool.workers) <= workers.MAX_WORKERS
     for name, pieces in group.planned.items():
         group.status(name)
-        group.lend(name, *pieces)
+        group.offer(name, *pieces)
     assert group.machine.live_pieces == {0, 1, 2, 3}
-    assert len(group.machine.states()) <= gather.MAX_PIECES
+    assert len(group.machine.states()) <= 1024
 
 
 @pytest.mark.parametrize("state", ["online", "lost"])
 def test_a_flood_of_lenders_keeps_no_spare_out(state) -> None:
     group = spares("x")
-    group.lend("x", 0)
+    group.offer("x", 0)
     group.done(group.scatter(), 0, "x")
     group.status("w0", session=2)
     group.status("y")
-    group.lend("y")
+    group.offer("y")
     group.wait(SETTLE_S)
-    group.lend("x")  # it has answered, and is not needed for now
+    group.offer("x")  # it has answered, and is not needed for now
     group.status("x", "stopped")
     group.status("w1", "lost")
     group.wait(SETTLE_S)
     assert group.assigned[-1].get("y") == [1]  # it has not answered yet
     group.status("x")
     group.status("idle")
-    group.lend("idle")
-    for n in range(2 * gather.MOST_WORKERS):
+    group.offer("idle")
+    for n in range(2 * workers.MAX_WORKERS):
         group.status(f"b{n}", "online")
         group.status(f"b{n}", state)
-        group.lend(f"b{n}")
-    assert {*group.planned, "x", "y"} <= group.machine._workers.keys()
-    assert ("idle" in group.machine._workers) == (state == "lost")  # who is away goes first
-    assert len(group.machine._workers) == gather.MOST_WORKERS
+        group.offer(f"b{n}")
+    assert {*group.planned, "x", "y"} <= group.machine._pool.workers.keys()
+    assert ("idle" in group.machine._pool.workers) == (state == "lost")  # who is away goes first
+    assert len(group.machine._pool.workers) == workers.MAX_WORKERS
     group.status("spare")
-    group.lend("spare")
-    assert "spare" in group.machine._workers
-    assert len(group.machine._workers) == gather.MOST_WORKERS
-    group.lend("b0")  # one more of them
-    assert {"spare", "x", "y"} <= group.machine._workers.keys()
+    group.offer("spare")
+    assert "spare" in group.machine._pool.workers
+    assert len(group.machine._pool.workers) == workers.MAX_WORKERS
+    group.offer("b0")  # one more of them
+    assert {"spare", "x", "y"} <= group.machine._pool.workers.keys()
 
 
 def test_a_day_of_tasks_takes_no_room() -> None:
@@ -896,7 +908,7 @@ def test_work_per_answer_does_not_grow_with_the_group() -> None:
             return super().items()
 
     group = Group(1000, 990)
-    group.machine._workers = Watched(group.machine._workers)
+    group.machine._pool.workers = Watched(group.machine._pool.workers)
     job = group.scatter()
     group.answer_all(job)
     assert kinds(group.outcomes) == ["Enough", "Ended"]

@@ -5,35 +5,50 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ddnn.machines.worker import JOB, LIMIT, RETRY_S, WorkerNode, piece_of, section_of
+from ddnn.core.device import DeviceProfile
+from ddnn.core.plan import PieceKey
+from ddnn.machines.worker import LIMIT, RETRY_S, PieceJob, WorkerNode
 from ddnn.protocol.machine import (
     Compute,
     Computed,
     Connected,
     Disconnected,
+    Effect,
     Load,
     Loaded,
+    Log,
     Now,
+    PlanRead,
     Publish,
+    ReadPlan,
     Received,
     Tick,
     Unload,
 )
 from ddnn.protocol.messages import Assignment, Result, Status, Task, Tensor, WorkerOffer
 from ddnn.protocol.topics import Kind, Topic
+from tests.plan_builders import make_piece, make_plan
 
-PLAN = "cd34ef56"
+PLAN, OTHER = "cd34ef56", "00000000"
 X = np.arange(4, dtype=np.float32)
+PROFILE = DeviceProfile("worker1", 1e9, 1 << 30)
+THIS = make_plan({"worker9": tuple(range(6))}, make_piece({"x": (4,)}, {"z": (3,)}), plan_id=PLAN)
+
+
+def section_of(piece: int) -> PieceKey:
+    return PieceKey(PLAN, piece)
 
 
 class Worker:
     """A worker of six pieces with inputs [4], and its clock."""
 
     def __init__(self, *held: int) -> None:
-        self.machine = WorkerNode("home", "worker1", PLAN, "edge", 6, (4,), 1e9, 1 << 30)
+        self.machine = WorkerNode("home", "worker1", "edge", THIS, PROFILE)
         self.now_s = 0.0
         self.lends: list[list[int]] = []
         self.dones: list[tuple[int, int]] = []
+        self.offers: list[dict[str, list[int]]] = []
+        self.results: list[Result] = []
         self.event(Connected())
         if held:
             self.assign(*held)
@@ -45,15 +60,17 @@ class Worker:
         for effect in effects:
             if isinstance(effect, Publish) and isinstance(effect.message, WorkerOffer):
                 assert effect.topic == Topic("home", Kind.OFFER, "worker1")
-                self.lends.append(list(effect.message.holds))
+                self.offers.append(dict(effect.message.holds))
+                self.lends.append(list(effect.message.holds.get(PLAN, ())))
             if isinstance(effect, Publish) and isinstance(effect.message, Result):
                 assert effect.topic == Topic("home", Kind.RESULT, "worker1")
+                self.results.append(effect.message)
                 self.dones.append((effect.message.job, effect.message.piece))
         return [effect for effect in effects if not isinstance(effect, Publish)]
 
     def assign(self, *pieces, plan=PLAN, node="worker1", group="edge"):
         return self.event(
-            Received(Topic("home", Kind.ASSIGN, group), Assignment(plan, {node: list(pieces)}))
+            Received(Topic("home", Kind.ASSIGN, group), Assignment({plan: {node: list(pieces)}}))
         )
 
     def loaded(self, piece, ok=True):
@@ -61,17 +78,19 @@ class Worker:
 
     def task(self, job, x=X, plan=PLAN):
         return self.event(
-            Received(Topic("home", Kind.TASK, "edge"), Task(1, plan, job, Tensor.of(x)))
+            Received(Topic("home", Kind.TASK, "edge"), Task(1, plan, job, {"x": Tensor.of(x)}))
         )
 
     def computed(self, job, z=1.0):
         outputs = None if z is None else {"z": np.full(3, z, np.float32)}
-        return self.event(Computed((JOB, job), outputs))
+        at_work = self.machine._computing
+        token = at_work._replace(task=job) if at_work else PieceJob(section_of(0), job)
+        return self.event(Computed(token, outputs))
 
 
 def sections(effects):
     assert all(isinstance(effect, Compute) and effect.lent for effect in effects)
-    return [(effect.job[1], effect.section) for effect in effects]
+    return [(effect.job.task, effect.section) for effect in effects]
 
 
 def test_it_says_what_it_lends_when_it_connects() -> None:
@@ -121,7 +140,7 @@ def test_it_gives_back() -> None:
     assert worker.assign(4, 5) == [Unload(section_of(2)), Load(section_of(5))]
     assert worker.lends[-1] == [4]
     assert worker.event(
-        Received(Topic("home", Kind.ASSIGN, "edge"), Assignment(PLAN, {"worker9": [1]}))
+        Received(Topic("home", Kind.ASSIGN, "edge"), Assignment({PLAN: {"worker9": [1]}}))
     ) == [Unload(section_of(4))]
     assert worker.lends[-1] == []
 
@@ -140,7 +159,7 @@ def test_a_piece_whose_file_is_missing_is_tried_again() -> None:
     worker.assign(1, 3)
     worker.loaded(3)
     assert worker.loaded(1, ok=False) == []
-    assert worker.machine.counts["shards_failed"] == 1
+    assert worker.machine.counts["pieces_failed"] == 1
     assert worker.machine.deadline_s() == RETRY_S
     worker.now_s = RETRY_S
     assert worker.event(Tick()) == [Load(section_of(1))]
@@ -153,11 +172,50 @@ def test_pieces_that_the_layer_does_not_have_are_not_loaded() -> None:
     assert Worker().assign(1, 6, 1000) == [Load(section_of(1))]
 
 
-@pytest.mark.parametrize("wrong", [{"plan": "00000000"}, {"group": "edge2"}])
-def test_assignments_of_others_change_nothing(wrong) -> None:
+def test_assignments_of_other_groups_change_nothing() -> None:
     worker = Worker(2)
-    assert worker.assign(1, **wrong) == []
+    assert worker.assign(1, group="edge2") == []
     assert worker.machine.gauges["pieces_held"] == 1
+
+
+def test_a_plan_that_is_not_on_this_disk_is_looked_for_and_changes_nothing() -> None:
+    worker = Worker(2)
+    assert worker.assign(1, plan=OTHER) == [ReadPlan(OTHER)]
+    assert worker.assign(1, plan=OTHER) == []  # it is being read
+    (log,) = worker.event(PlanRead(OTHER, None))
+    assert isinstance(log, Log)
+    assert (log.level, log.arguments) == ("warning", ("edge", OTHER))
+    assert worker.machine.counts == {"wrong_plan": 1}
+    assert worker.machine.gauges["pieces_held"] == 1
+    worker.now_s = RETRY_S
+    assert worker.event(Tick()) == [ReadPlan(OTHER)]
+    assert worker.event(PlanRead(OTHER, None)) == []  # logged once
+
+
+def test_two_plans_at_a_time_until_the_older_one_is_no_longer_assigned() -> None:
+    """Each task is computed by the plan that it names."""
+    worker = Worker(2)
+
+    def assign(**plans: list[int]) -> list[Effect]:
+        pieces = {plan: {"worker1": held} for plan, held in plans.items()}
+        return worker.event(Received(Topic("home", Kind.ASSIGN, "edge"), Assignment(pieces)))
+
+    both = {PLAN: [2], OTHER: [0]}
+    assert assign(**both) == [ReadPlan(OTHER)]
+    other = make_plan({"worker1": (0,)}, make_piece({"y": (1,)}, {"z": (3,)}), plan_id=OTHER)
+    assert worker.event(PlanRead(OTHER, other)) == [Load(other.key(0))]
+    worker.event(Loaded(other.key(0), True))
+    assert worker.offers[-1] == both
+    assert sections(worker.task(7)) == [(7, section_of(2))]
+    y = Tensor.of(np.ones(1, np.float32))
+    worker.event(Received(Topic("home", Kind.TASK, "edge"), Task(1, OTHER, 8, {"y": y})))
+    assert sections(worker.computed(7)) == [(8, other.key(0))]
+    worker.computed(8)
+    assert [(result.plan, result.job) for result in worker.results] == [(PLAN, 7), (OTHER, 8)]
+    assert assign(**{OTHER: [0]}) == [Unload(section_of(2))]
+    assert worker.offers[-1] == {OTHER: [0]}
+    assert worker.task(9) == []
+    assert worker.machine.counts["wrong_plan"] == 1
 
 
 def test_pieces_are_computed_one_after_the_other_and_answered_at_once() -> None:
@@ -252,9 +310,3 @@ def test_results_of_other_machines_of_the_process_are_not_taken() -> None:
     for name in ("piece", "worker1", "cam1"):
         assert worker.event(Computed((name, 1), {"scores": X})) == []
     assert worker.dones == []
-
-
-def test_names_of_pieces() -> None:
-    assert [piece_of(section_of(n)) for n in (0, 17, 1023)] == [0, 17, 1023]
-    for name in ("edge", "piece", "piece/", "piece/x", "piece/-1", "head", "0"):
-        assert piece_of(name) is None

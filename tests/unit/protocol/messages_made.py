@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from ddnn.core.device import DeviceProfile
 from ddnn.protocol.messages import (
     MAX_COUNT,
     MAX_PIECES,
+    MAX_PLANS,
     Answer,
     AnswerAck,
     Assignment,
@@ -63,6 +65,17 @@ def tensors(draw: st.DrawFn) -> Tensor:
     return Tensor.of(values.astype(kind))
 
 
+NAMED_TENSORS = st.dictionaries(st.text(max_size=64), tensors(), min_size=1, max_size=3)
+RATES = st.floats(0, exclude_min=True, allow_infinity=False)
+PROFILES = st.builds(
+    DeviceProfile,
+    name=IDS,
+    flops_per_s=RATES,
+    memory_bytes=st.none() | st.integers(1, MAX_COUNT),
+    uplink_bits_per_s=st.none() | RATES,
+    downlink_bits_per_s=st.none() | RATES,
+    outage_probability=st.floats(0, 1, exclude_max=True),
+)
 ANSWERS = st.builds(
     Answer,
     sample=COUNTS,
@@ -147,21 +160,22 @@ STRATEGIES: dict[Kind, st.SearchStrategy[Any]] = {
     ),
     Kind.TIME_REQUEST: st.builds(TimeRequest, asked_at_s=SECONDS),
     Kind.TIME_REPLY: st.builds(TimeReply, echo_s=SECONDS, replied_at_s=SECONDS),
-    Kind.TASK: st.builds(Task, v=st.just(1), plan=BUNDLES, job=COUNTS, x=tensors()),
+    Kind.TASK: st.builds(Task, v=st.just(1), plan=BUNDLES, job=COUNTS, inputs=NAMED_TENSORS),
     Kind.RESULT: st.builds(
-        Result, v=st.just(1), plan=BUNDLES, job=COUNTS, piece=PIECES, z=tensors()
+        Result, v=st.just(1), plan=BUNDLES, job=COUNTS, piece=PIECES, outputs=NAMED_TENSORS
     ),
     Kind.OFFER: st.builds(
         WorkerOffer,
-        plan=BUNDLES,
-        holds=st.lists(PIECES, max_size=4),
-        flops_per_s=st.floats(0, 1e15),
-        memory_bytes=COUNTS,
+        holds=st.dictionaries(BUNDLES, st.lists(PIECES, max_size=4), max_size=MAX_PLANS),
+        profile=st.none() | PROFILES,
     ),
     Kind.ASSIGN: st.builds(
         Assignment,
-        plan=BUNDLES,
-        pieces=st.dictionaries(IDS, st.lists(PIECES, max_size=4), max_size=3),
+        plans=st.dictionaries(
+            BUNDLES,
+            st.dictionaries(IDS, st.lists(PIECES, max_size=4), max_size=3),
+            max_size=MAX_PLANS,
+        ),
     ),
     Kind.OFFLOAD: st.builds(
         OffloadState,
@@ -238,10 +252,12 @@ SAMPLES: dict[Kind, Message] = {
     Kind.THRESHOLDS: Thresholds("b1", {"local": 0.25, "edge": 1.0}, 7),
     Kind.TIME_REQUEST: TimeRequest(1.75e9),
     Kind.TIME_REPLY: TimeReply(1.75e9, 1.75e9 + 0.5),
-    Kind.TASK: Task(1, "p1", 1 << 42, _THREE),
-    Kind.RESULT: Result(1, "p1", 1 << 42, 5, _THREE),
-    Kind.OFFER: WorkerOffer("p1", [0, 3], 2.5e9, 1 << 30),
-    Kind.ASSIGN: Assignment("p1", {"worker1": [0], "worker2": [1, 2]}),
+    Kind.TASK: Task(1, "p1", 1 << 42, {"x": _THREE, "mask": _BITS}),
+    Kind.RESULT: Result(1, "p1", 1 << 42, 5, {"z": _THREE}),
+    Kind.OFFER: WorkerOffer(
+        {"p1": [0, 3], "p2": []}, DeviceProfile("worker1", 2.5e9, 1 << 30, 1e6, 2e7, 0.125)
+    ),
+    Kind.ASSIGN: Assignment({"p1": {"worker1": [0], "worker2": [1, 2]}, "p2": {}}),
     Kind.OFFLOAD: OffloadState(
         "p1",
         "coding",

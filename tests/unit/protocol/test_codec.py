@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from messages_made import SAMPLES, STRATEGIES, answer
 
+from ddnn.core.plan import MAX_ARRAYS
 from ddnn.errors import LocalProtocolError, RemoteProtocolError
 from ddnn.protocol.codec import decode, decode_arrived, encode, publish_bytes
 from ddnn.protocol.messages import (
@@ -21,7 +22,9 @@ from ddnn.protocol.messages import (
     MAX_MESSAGE_BYTES,
     MAX_RANK,
     Features,
+    Result,
     Scores,
+    Task,
     Tensor,
     add_traffic,
 )
@@ -45,9 +48,17 @@ def refused(kind: Kind, data: bytes) -> None:
 
 
 def arrays_of(message: Any) -> list[np.ndarray]:
-    tensors = getattr(message, "parts", ()) or (
-        (message.scores,) if hasattr(message, "scores") else ()
-    )
+    match message:
+        case Scores():
+            tensors = [message.scores]
+        case Features():
+            tensors = list(message.parts)
+        case Task():
+            tensors = list(message.inputs.values())
+        case Result():
+            tensors = list(message.outputs.values())
+        case _:
+            tensors = []
     return [tensor.array() for tensor in tensors]
 
 
@@ -298,6 +309,54 @@ def test_json_numbers_are_finite(literal: bytes) -> None:
     data = encode(answer(eta=0.75))
     assert data.count(b'"eta":0.75') == 1
     refused(Kind.ANSWER, data.replace(b'"eta":0.75', b'"eta":' + literal))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        (b"2500000000.0", b"0"),
+        (b"2500000000.0", b"-1"),
+        (b"2500000000.0", b"1e999"),
+        (b"2500000000.0", b"1e-999"),
+        (b"2500000000.0", b"9" * 400),
+        (b"2500000000.0", b"NaN"),
+        (b"2500000000.0", b"null"),
+        (b"1073741824", b"0"),
+        (b"1073741824", b"1.5"),
+        (b"1073741824", b"9007199254740993"),
+        (b"20000000.0", b"-0.0"),
+        (b"0.125", b"1"),
+        (b"0.125", b"-0.1"),
+        (b'"worker1"', b'"Worker 1"'),
+        (b'"worker1"', b'""'),
+        (b'"worker1"', b'"a\\n"'),
+        (b'"worker1"', b'"' + b"a" * 65 + b'"'),
+    ],
+    ids=lambda change: change[1].decode()[:20],
+)
+def test_an_impossible_device_profile_is_refused(change: tuple[bytes, bytes]) -> None:
+    data, (value, other) = encode(SAMPLES[Kind.OFFER]), change
+    assert data.count(value) == 1
+    refused(Kind.OFFER, data.replace(value, other))
+
+
+@pytest.mark.parametrize("kind", [Kind.TASK, Kind.RESULT], ids=lambda kind: kind.name)
+def test_every_named_array_is_checked(kind: Kind) -> None:
+    message: Any = SAMPLES[kind]
+    field = "inputs" if kind is Kind.TASK else "outputs"
+    good, bad = Tensor("uint8", (2,), b"ab"), Tensor("uint8", (3,), b"ab")
+    for arrays in ({"a": bad}, {"a": good, "b": bad}):
+        data = encode(msgspec.structs.replace(message, **{field: arrays}))
+        with pytest.raises(RemoteProtocolError, match="expected 3"):
+            decode(kind, data)
+    for count, fits in ((0, False), (1, True), (MAX_ARRAYS, True), (MAX_ARRAYS + 1, False)):
+        arrays = {f"a{i}": good for i in range(count)}
+        data = encode(msgspec.structs.replace(message, **{field: arrays}))
+        if fits:
+            assert decode(kind, data) == msgspec.msgpack.decode(data, type=kind.value.message)
+        else:
+            refused(kind, data)
+    refused(kind, encode(msgspec.structs.replace(message, **{field: {"a" * 65: good}})))
 
 
 @pytest.mark.parametrize("digits", [17, 20, 400, 100_000])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
+from tests.answers_made import make_answer
 
 from ddnn.protocol.machine import (
     Compute,
@@ -23,7 +25,6 @@ from ddnn.protocol.topics import Kind, Topic
 from ddnn.runtime.effects import Host, perform
 from ddnn.runtime.host import NodeHost
 from ddnn.runtime.simulated_node import SimulatedNode
-from tests.answers_made import make_answer
 
 EXAMPLES: list[Effect] = [
     Publish(Topic("home", Kind.ACK, "cam1"), AnswerAck([1])),
@@ -36,6 +37,11 @@ EXAMPLES: list[Effect] = [
     Log("info", "text"),
 ]
 METHODS = [name for name in vars(Host) if not name.startswith("_")]
+
+
+def method_of(effect: type) -> str:
+    """Publish: publish; TwoWords: two_words."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", effect.__name__).lower()
 
 
 class Recorder:
@@ -56,11 +62,11 @@ def test_there_is_an_example_of_every_effect() -> None:
 def test_every_effect_goes_to_the_method_of_its_name(effect: Effect) -> None:
     recorder: Any = Recorder()
     perform(effect, recorder)
-    assert recorder.calls == [(type(effect).__name__.lower(), effect)]
+    assert recorder.calls == [(method_of(type(effect)), effect)]
 
 
 def test_the_interface_of_hosts_has_one_method_for_each_effect() -> None:
-    assert set(METHODS) == {kind.__name__.lower() for kind in get_args(Effect)}
+    assert set(METHODS) == {method_of(kind) for kind in get_args(Effect)}
 
 
 @pytest.mark.parametrize("host", [NodeHost, SimulatedNode])

@@ -1,7 +1,7 @@
 """The loop: what the world does becomes events, in one thread, and nothing of it ends the node.
 
-The transport here is made: its `wait` returns as soon as there is something, so that nothing
-sleeps, and every wait of the tests has a deadline.
+The transport is a queue that the test fills; its `wait` returns as soon as there is something, so
+that nothing sleeps, and every wait of the tests has a deadline.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ def make() -> Iterator[Callable[..., Running]]:
 # -------------------------------------------------------------------- the link
 
 
-def test_every_connection_is_announced_and_subscribed_anew(make: Callable[..., Running]) -> None:
+def test_every_connection_is_announced_and_subscribed(make: Callable[..., Running]) -> None:
     node = make().start()
     topic, payload = node.transport.will(9)
     assert topic == STATUS
@@ -218,20 +218,20 @@ def test_a_will_of_an_old_connection_is_put_right(make: Callable[..., Running]) 
     node.settle()
     me = Status("device", 2, "online", "ab12cd34", "0")
 
-    def heard(state: str, session: int) -> list[Status]:
+    def corrections(state: str, session: int) -> list[Status]:
         node.transport.published.clear()
-        told = Status("device", session, state, "ab12cd34", "0")
-        node.transport.happen(Arrived(STATUS, encode(told)))
+        status = Status("device", session, state, "ab12cd34", "0")
+        node.transport.happen(Arrived(STATUS, encode(status)))
         node.settle()
         return node.transport.statuses()
 
-    assert heard("lost", 1) == [me]
-    assert heard("stopped", 1) == [me]
-    assert heard("online", 2) == []
-    assert heard("lost", 2) == []  # of this very connection: its end is about to be noticed
-    assert heard("online", 1) == []  # else two nodes of one name would shout for ever
+    assert corrections("lost", 1) == [me]
+    assert corrections("stopped", 1) == [me]
+    assert corrections("online", 2) == []
+    assert corrections("lost", 2) == []  # of this very connection: its end is about to be noticed
+    assert corrections("online", 1) == []  # else two nodes of one name would go on for ever
     node.transport.happen(LinkDown("gone"))
-    assert heard("lost", 1) == []
+    assert corrections("lost", 1) == []
 
 
 def test_close_says_that_it_stopped(make: Callable[..., Running]) -> None:
@@ -374,7 +374,7 @@ def test_a_machine_that_fails_is_reported(make: Callable[..., Running]) -> None:
     assert node.loop.join(IN_TIME_S)
     assert node.loop.failed is error
     node.loop.close()
-    assert node.transport.last_words is not None  # its farewell is said all the same
+    assert node.transport.last_words is not None  # its status is published all the same
 
 
 def test_effects_follow_one_after_the_other(make: Callable[..., Running]) -> None:
@@ -473,7 +473,7 @@ def test_a_slow_section_does_not_hold_messages_up(make: Callable[..., Running]) 
 
 @pytest.mark.parametrize("error", [SectionError("x"), ValueError("x"), IndexError(), TypeError()])
 @pytest.mark.parametrize("slow", [True, False])
-def test_a_section_that_fails_is_told_to_the_machine(
+def test_a_section_that_fails_is_reported_to_the_machine(
     make: Callable[..., Running], error: Exception, slow: bool
 ) -> None:
     section = SlowSection()
@@ -541,11 +541,11 @@ def test_statistics_are_published(make: Callable[..., Running]) -> None:
     node.transport.happen(Arrived("x", b""))
     topic = str(Topic("home", Kind.STATS, "cam1"))
 
-    def told() -> list[Stats]:
+    def published() -> list[Stats]:
         return [decode(Kind.STATS, p) for t, p, *_ in node.transport.published if t == topic]
 
-    until(lambda: len(told()) >= 3)
-    last = told()[-1]
+    until(lambda: len(published()) >= 3)
+    last = published()[-1]
     assert last.counts == {"malformed": 1, "machine_counts": 5}
     assert last.role == "device"
     assert last.memory_bytes > 1 << 20
@@ -603,7 +603,7 @@ def test_a_failed_machine_ends_the_program_with_an_error(make: Callable[..., Run
         run_until_signal(node.loop)
 
 
-# ------------------------------------------------- besides the machine's messages
+# ------------------------------------------------- other messages than the machine's
 
 
 def test_others_may_send_through_the_loop_but_not_without_a_broker(
@@ -699,16 +699,16 @@ def test_a_broken_section_is_not_taken_for_a_working_one(
 
 class Supervisor:
     def __init__(self) -> None:
-        self.heard: list[str] = []
+        self.calls: list[str] = []
 
     def ready(self) -> None:
-        self.heard.append("ready")
+        self.calls.append("ready")
 
     def watchdog(self) -> None:
-        self.heard.append("alive")
+        self.calls.append("alive")
 
     def stopping(self) -> None:
-        self.heard.append("stopping")
+        self.calls.append("stopping")
 
 
 @pytest.mark.usefixtures("_handlers")
@@ -723,13 +723,13 @@ def test_the_supervisor_hears_of_inferences_only(
         node.transport.started.wait(IN_TIME_S)
         until(lambda: node.loop.inferred_s is not None)
         time.sleep(0.05)
-        before = list(supervisor.heard)
+        before = list(supervisor.calls)
         node.transport.happen(LinkUp(1))
-        until(lambda: "alive" in supervisor.heard)
+        until(lambda: "alive" in supervisor.calls)
         time.sleep(0.4)  # the section has nothing to do, and proves nothing: too late
-        quiet = len(supervisor.heard)
+        quiet = len(supervisor.calls)
         time.sleep(0.1)
-        seen.extend([before, len(supervisor.heard) - quiet])
+        seen.extend([before, len(supervisor.calls) - quiet])
         os.kill(os.getpid(), signal.SIGTERM)
 
     seen: list[Any] = []
@@ -738,5 +738,5 @@ def test_the_supervisor_hears_of_inferences_only(
     before, after_its_last = seen
     assert set(before) <= {"alive"}  # not ready: there is no broker
     assert after_its_last == 0
-    assert supervisor.heard[supervisor.heard.index("ready") + 1] == "alive"
-    assert supervisor.heard[-1] == "stopping"
+    assert supervisor.calls[supervisor.calls.index("ready") + 1] == "alive"
+    assert supervisor.calls[-1] == "stopping"

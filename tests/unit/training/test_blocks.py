@@ -1,4 +1,4 @@
-"""The pieces that training is made of equal their plain definitions."""
+"""The building blocks of training equal their plain definitions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ddnn.exits.hierarchy import configuration
 from ddnn.exits.inference import signs
 from ddnn.training.augment import NONE, apply, draw
 from ddnn.training.blocks import BinaryConv2D, BinaryDense, sign
-from ddnn.training.fit import Fit, joint_loss, member_mask
+from ddnn.training.fit import Fit, compute_joint_loss, draw_member_mask
 from ddnn.training.fusion import fuse
 from ddnn.training.models import Architecture, Network
 
@@ -23,7 +23,7 @@ from ddnn.training.models import Architecture, Network
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("shape", [(3,), (2, 3, 4)])
 def test_fuse_equals_what_the_nodes_aggregate(scheme, shape) -> None:
-    """Every mask of four members, nobody at all included."""
+    """For every mask of four members, also the empty one."""
     members = 4
     masks = np.array([[mask >> i & 1 for i in range(members)] for mask in range(1 << members)])
     generator = np.random.default_rng(1)
@@ -71,9 +71,9 @@ def test_binary_layers_compute_with_the_signs_of_their_weights() -> None:
     most=st.floats(0, 1),
     seed=st.integers(0, 1000),
 )
-def test_somebody_is_always_left(members, batch, share, most, seed) -> None:
-    how = Fit(drop_share=share, drop_most=most)
-    mask = member_mask(np.random.default_rng(seed), batch, members, how)
+def test_at_least_one_member_remains(members, batch, share, most, seed) -> None:
+    fit_settings = Fit(drop_share=share, drop_most=most)
+    mask = draw_member_mask(np.random.default_rng(seed), batch, members, fit_settings)
     assert mask.shape == (batch, members)
     assert set(np.unique(mask)) <= {0.0, 1.0}
     assert (mask.sum(1) >= max(1, members - int(most * members))).all()
@@ -82,23 +82,23 @@ def test_somebody_is_always_left(members, batch, share, most, seed) -> None:
 
 
 def test_the_share_of_samples_that_lose_members() -> None:
-    mask = member_mask(np.random.default_rng(0), 4000, 6, Fit(drop_share=0.35, drop_most=0.67))
+    mask = draw_member_mask(np.random.default_rng(0), 4000, 6, Fit(drop_share=0.35, drop_most=0.67))
     hurt = mask[mask.sum(1) < 6]
     assert len(hurt) / 4000 == pytest.approx(0.35, abs=0.03)
     assert sorted(set(hurt.sum(1))) == [2, 3, 4, 5]
-    assert mask.mean(0) == pytest.approx([mask.mean()] * 6, abs=0.03)  # nobody more than others
+    assert mask.mean(0) == pytest.approx([mask.mean()] * 6, abs=0.03)  # no member more than others
 
 
-def reference_loss(exits, labels, view_labels, classes, how) -> float:
+def reference_loss(exits, labels, view_labels, classes, fit_settings) -> float:
     def cross_entropy(scores, label):
-        target = np.full(classes, how.label_smoothing / classes)
-        target[label] += 1 - how.label_smoothing
+        target = np.full(classes, fit_settings.label_smoothing / classes)
+        target[label] += 1 - fit_settings.label_smoothing
         scores = scores.astype(np.float64)
         return -(target * (scores - np.log(np.exp(scores).sum()))).sum()
 
     total = 0.0
     for tier, scores in exits.items():
-        weight = how.weights.get(tier, 0.0)
+        weight = fit_settings.weights.get(tier, 0.0)
         if tier == "device":
             each = [
                 cross_entropy(scores[n, i], view_labels[n, i])
@@ -119,7 +119,7 @@ def test_the_joint_loss_sums_all_exits_and_ignores_absent_views(tiers, seen) -> 
     labels = generator.integers(0, classes, samples).astype(np.int32)
     there = generator.random((samples, members)) < seen
     view_labels = np.where(there, labels[:, None], -1).astype(np.int32)
-    how = Fit(label_smoothing=0.07, weights={"device": 0.4, "edge": 0.8, "cloud": 1.3})
+    fit_settings = Fit(label_smoothing=0.07, weights={"device": 0.4, "edge": 0.8, "cloud": 1.3})
     exits = {
         tier: generator.normal(
             0, 2, (samples, members, classes) if tier == "device" else (samples, classes)
@@ -128,12 +128,14 @@ def test_the_joint_loss_sums_all_exits_and_ignores_absent_views(tiers, seen) -> 
     }
 
     def loss():
-        return float(joint_loss(exits, labels, view_labels, classes, how))
+        return float(compute_joint_loss(exits, labels, view_labels, classes, fit_settings))
 
-    assert loss() == pytest.approx(reference_loss(exits, labels, view_labels, classes, how), 1e-5)
+    assert loss() == pytest.approx(
+        reference_loss(exits, labels, view_labels, classes, fit_settings), 1e-5
+    )
     if "device" in exits:
         before = loss()
-        exits["device"][~there] = 1e3  # whatever an absent view says
+        exits["device"][~there] = 1e3  # scores of absent views do not matter
         assert loss() == before
 
 
@@ -145,12 +147,15 @@ def test_no_augmentation_leaves_images_as_they_are() -> None:
     np.testing.assert_allclose(unchanged, images, atol=0.05)
 
 
-def test_blank_views_stay_blank_whatever_is_done_to_the_others() -> None:
+def test_blank_views_stay_blank() -> None:
     images = np.random.default_rng(4).integers(1, 255, (4, 3, 16, 16, 3), np.uint8)
     images[:, 1] = 0
-    how = Fit().augmentation
+    augmentation = Fit().augmentation
     changed = apply(
-        tf.constant(images), draw(np.random.default_rng(5), how, 4, 3, 16), 0.02, (16, 16, 3)
+        tf.constant(images),
+        draw(np.random.default_rng(5), augmentation, 4, 3, 16),
+        0.02,
+        (16, 16, 3),
     )
     changed = changed.numpy()
     assert not changed[:, 1].any()
@@ -159,7 +164,7 @@ def test_blank_views_stay_blank_whatever_is_done_to_the_others() -> None:
     assert changed.max() <= 255
 
 
-# ------------------------------------------------------------- one's own sections
+# ------------------------------------------------------------- user sections
 
 HOOKS = """
 import keras
@@ -194,7 +199,7 @@ def network(**sections: str) -> Network:
 
 
 @pytest.mark.usefixtures("_hooks")
-def test_ones_own_section_takes_its_place() -> None:
+def test_a_user_section_replaces_the_default() -> None:
     built = network(device="made_hooks:good", cloud="made_hooks:good")
     assert built.device_features == (4, 4, 2)
     assert [type(layer) for layer in built.cloud.layers] == [
@@ -234,8 +239,8 @@ def test_a_hook_that_does_not_fit_is_refused(hook, words) -> None:
         network(device=hook)
 
 
-def test_finer_images_are_scaled_down_as_they_are_judged():
-    """Without any other change, a finer image comes out as its 2x2 means."""
+def test_larger_images_are_scaled_down_like_test_images():
+    """Without any other change, the result is the means of 2x2 pixels."""
     generator = np.random.default_rng(8)
     fine = generator.integers(0, 256, (2, 3, 32, 32, 3), np.uint8)
     numbers = draw(np.random.default_rng(5), NONE, 2, 3, 16, 32)

@@ -1,5 +1,5 @@
-"""Each of the paper's six configurations trains, becomes a bundle, and that bundle computes what
-the network computed: every exit, every set of members."""
+"""Each of the paper's six configurations is trained and exported, and the bundle computes what the
+network computes: every exit, every set of members."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
 from ddnn.adapters.litert import LiteRtSection
-from ddnn.data import Dataset, load
+from ddnn.data import Dataset
 from ddnn.exits.hierarchy import configuration
 from ddnn.exits.inference import infer, payload_bytes, run_devices, run_exits
 from ddnn.exits.manifest import Manifest
 from ddnn.exits.measure import member_masks
 from ddnn.runtime.bundle import checked_file, load_bundle
 from ddnn.training.augment import NONE
-from ddnn.training.export import load_source, to_litert
+from ddnn.training.export import load_source, section_to_litert
 from ddnn.training.fit import Fit, fit
 from ddnn.training.models import Architecture, Network
-from ddnn.training.train import batches_of, train
+from ddnn.training.train import make_batches, train
 
 TINY = Architecture(
     device_channels=(4, 6),
@@ -59,11 +59,6 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module")
-def dataset() -> Dataset:
-    return load("scenes", samples=(60, 20, 20))
-
-
 class Trained(NamedTuple):
     case: Case
     network: Network
@@ -80,8 +75,8 @@ def trained(
     )
     networks: list[Network] = []
 
-    class Seen(Network):
-        """The network that is trained, for comparison."""
+    class RecordedNetwork(Network):
+        """Keeps the trained network for comparison."""
 
         def __init__(self, *arguments: Any, **options: Any) -> None:
             super().__init__(*arguments, **options)
@@ -89,7 +84,7 @@ def trained(
 
     path = tmp_path_factory.mktemp("made") / "bundle"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ddnn.training.train.Network", Seen)
+        patch.setattr("ddnn.training.train.Network", RecordedNetwork)
         train(
             dataset,
             hierarchy,
@@ -98,14 +93,14 @@ def trained(
             name="made",
             data="scenes",
             architecture=case.architecture,
-            how=QUICK,
+            settings=QUICK,
             score_type="float32",
         )
     (network,) = networks
     return Trained(case, network, path)
 
 
-def test_the_bundle_is_whole(trained: Trained) -> None:
+def test_the_bundle_is_complete(trained: Trained) -> None:
     case, _, path = trained
     bundle = load_bundle(path, LiteRtSection)  # checksums and golden vectors are right
     manifest = bundle.manifest
@@ -124,7 +119,7 @@ def test_the_bundle_is_whole(trained: Trained) -> None:
     )
     used = {entry.file for entry in [*manifest.sections.values(), *manifest.sources.values()]}
     assert on_disk == used | {"manifest.json", "golden.npz"}
-    # every set of members has its accuracy, and each answer can say what it is worth
+    # every set of members has its accuracy, so that each answer can report it
     assert set(manifest.accuracy) == {str(m) for m in member_masks(len(hierarchy.devices))}
     for row in manifest.accuracy.values():
         assert set(row) == {*hierarchy.exits, "overall"}
@@ -153,12 +148,12 @@ def test_the_bundle_computes_what_the_network_computes(trained: Trained, dataset
                 np.testing.assert_allclose(scores, expected, rtol=1e-3, atol=1e-3)
                 assert scores.argmax() == expected.argmax()
         if "device" in exits:
-            heard = np.array([[output.scores for output in sample] for sample in outputs])
-            np.testing.assert_allclose(heard, exits["device"], rtol=1e-3, atol=1e-3)
+            device_scores = np.array([[output.scores for output in sample] for sample in outputs])
+            np.testing.assert_allclose(device_scores, exits["device"], rtol=1e-3, atol=1e-3)
 
 
 def test_the_models_of_the_edges_are_kept(trained: Trained) -> None:
-    """As they are trained, to the last bit: layers of theirs can be cut out later."""
+    """Their weights are equal, so that layers can be cut out later."""
     manifest = load_bundle(trained.path, LiteRtSection).manifest
     for edge, entry in manifest.sources.items():
         kept, model = load_source(checked_file(trained.path, entry)), trained.network.edges[edge]
@@ -167,7 +162,7 @@ def test_the_models_of_the_edges_are_kept(trained: Trained) -> None:
         assert [layer.name for layer in kept.layers] == [layer.name for layer in model.layers]
 
 
-def test_it_answers(trained: Trained, dataset: Dataset) -> None:
+def test_the_bundle_answers(trained: Trained, dataset: Dataset) -> None:
     bundle = load_bundle(trained.path, LiteRtSection)
     hierarchy = bundle.manifest.hierarchy
     for sample in dataset.test.images[:5, : len(hierarchy.devices)]:
@@ -214,7 +209,7 @@ def test_an_exported_section_equals_keras(tmp_path: Path) -> None:
                     value * generator.choice([-1, 1]) if "kernel" in weight.path else value
                 )
         file = tmp_path / f"{style}.tflite"
-        file.write_bytes(to_litert(model, "device"))
+        file.write_bytes(section_to_litert(model, "device"))
         section = LiteRtSection(file)
         for image in generator.integers(0, 256, (5, 32, 32, 3), np.uint8):
             scores, features = model(image[None].astype(np.float32), training=False)
@@ -223,21 +218,21 @@ def test_an_exported_section_equals_keras(tmp_path: Path) -> None:
             np.testing.assert_allclose(out["features"], features[0], rtol=1e-4, atol=1e-4)
 
 
-def test_binary_weights_stay_where_their_gradient_lives(dataset: Dataset) -> None:
+def test_binary_weights_stay_in_the_range_of_their_gradient(dataset: Dataset) -> None:
     network = Network(configuration("b"), BINARY, dataset.image_shape, 3)
     kernels = [w for m in network.models for w in m.trainable_weights if w.path.count("binary")]
     before = [np.asarray(kernel).copy() for kernel in kernels]
     assert kernels
-    how = Fit(steps=6, batch=4, learning_rate=0.8, warm_up_steps=1, augmentation=NONE)
-    fit(network, batches_of(dataset, 1), how)
+    settings = Fit(steps=6, batch=4, learning_rate=0.8, warm_up_steps=1, augmentation=NONE)
+    fit(network, make_batches(dataset, 1), settings)
     for kernel, old in zip(kernels, before, strict=True):
         values = np.asarray(kernel)
         assert np.abs(values).max() <= 1
-        assert np.abs(values - old).max() > 0.2  # they would have left it
+        assert np.abs(values - old).max() > 0.2  # without the constraint they would leave it
     assert any(np.abs(np.asarray(kernel)).max() > 0.99 for kernel in kernels)
 
 
-def test_the_same_seed_trains_the_same_and_another_does_not(dataset: Dataset) -> None:
+def test_the_seed_determines_the_losses(dataset: Dataset) -> None:
     import keras
 
     def losses(seed: int) -> list[float]:
@@ -245,8 +240,8 @@ def test_the_same_seed_trains_the_same_and_another_does_not(dataset: Dataset) ->
         hierarchy = configuration("c", 2)
         network = Network(hierarchy, TINY, dataset.image_shape, 3)
         found: list[float] = []
-        how = Fit(steps=3, batch=4, seed=seed)
-        fit(network, batches_of(dataset, 2), how, lambda n, of, loss: found.append(loss))
+        settings = Fit(steps=3, batch=4, seed=seed)
+        fit(network, make_batches(dataset, 2), settings, lambda n, of, loss: found.append(loss))
         return found
 
     first = losses(0)
@@ -254,7 +249,7 @@ def test_the_same_seed_trains_the_same_and_another_does_not(dataset: Dataset) ->
     assert losses(1) != pytest.approx(first, rel=1e-3)
 
 
-def test_train_goes_from_data_to_bundle(dataset: Dataset, tmp_path: Path) -> None:
+def test_train_writes_a_bundle(dataset: Dataset, tmp_path: Path) -> None:
     phases: list[str] = []
     manifest = train(
         dataset,
@@ -264,7 +259,7 @@ def test_train_goes_from_data_to_bundle(dataset: Dataset, tmp_path: Path) -> Non
         name="made",
         data="scenes",
         architecture=TINY,
-        how=Fit(steps=2, batch=4),
+        settings=Fit(steps=2, batch=4),
         jpeg_bytes=900.0,
         notes={"data_seed": 5},
         progress=lambda what, done, total: phases.append(what),

@@ -1,4 +1,4 @@
-"""A section cut at one of its layers, head, layer and tail, computes what the whole one does."""
+"""Head, layer and tail of a section that is cut compute what the section computes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from keras import layers
 from ddnn.errors import ConfigError
 from ddnn.exits.hierarchy import configuration
 from ddnn.training.blocks import Sign
-from ddnn.training.cut import cut, cuttable
+from ddnn.training.cut import cut, find_cuttable
 from ddnn.training.export import load_source, write_source
 from ddnn.training.models import Architecture, Network
 
@@ -29,8 +29,8 @@ SMALL = Architecture(
 )
 
 
-def randomized(model: Any, seed: int = 1) -> Any:
-    """As after training: batch norms with statistics, biases that are not zero."""
+def randomize(model: Any, seed: int = 1) -> Any:
+    """Give weights, biases and statistics random values, as if trained."""
     generator = np.random.default_rng(seed)
     for weight in model.weights:
         if "seed" not in weight.path:
@@ -39,13 +39,13 @@ def randomized(model: Any, seed: int = 1) -> Any:
     return model
 
 
-def edge(architecture: Architecture = SMALL, letter: str = "e") -> Any:
+def make_edge(architecture: Architecture = SMALL, letter: str = "e") -> Any:
     network = Network(configuration(letter, 2), architecture, (32, 32, 3), 3)
-    return randomized(network.edges["edge"])
+    return randomize(network.edges["edge"])
 
 
-def residual() -> Any:
-    """Skip connections around two layers, one of them with an activation of its own."""
+def make_residual() -> Any:
+    """Skip connections around two layers, one of them with another activation."""
     image = layers.Input((6, 6, 3))
     first = layers.Conv2D(4, 3, padding="same", activation="elu", name="first")(image)
     second = layers.Conv2D(4, 3, padding="same", name="second")(first)
@@ -54,10 +54,10 @@ def residual() -> Any:
     flat = layers.Concatenate()([layers.Flatten()(narrow), layers.Flatten()(image)])
     hidden = layers.Dense(9, activation="tanh", name="hidden")(flat)
     scores = layers.Dense(3, name="scores")(layers.Concatenate()([hidden, flat]))
-    return randomized(keras.Model(image, [scores, joined]))
+    return randomize(keras.Model(image, [scores, joined]))
 
 
-def sequential() -> Any:
+def make_sequential() -> Any:
     image = layers.Input((5, 5, 2))
     model = keras.Sequential(
         [
@@ -68,29 +68,29 @@ def sequential() -> Any:
             layers.Dense(3, activation="softmax", name="scores"),
         ]
     )
-    return randomized(model)
+    return randomize(model)
 
 
 MODELS = {
-    "edge": edge,
-    "edge without dropout": lambda: edge(Architecture(edge_dense=(16,))),
-    "pooled edge": lambda: edge(Architecture(pooled_heads=True)),
-    "skip connections": residual,
-    "sequential": sequential,
+    "edge": make_edge,
+    "edge without dropout": lambda: make_edge(Architecture(edge_dense=(16,))),
+    "pooled edge": lambda: make_edge(Architecture(pooled_heads=True)),
+    "skip connections": make_residual,
+    "sequential": make_sequential,
 }
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_head_layer_and_tail_are_the_whole(name) -> None:
+def test_head_layer_and_tail_equal_the_section(name) -> None:
     model = MODELS[name]()
-    found = cuttable(model)
+    found = find_cuttable(model)
     linear = [x.name for x in model.layers if type(x) in (layers.Dense, layers.Conv2D)]
     assert {layer.name for layer in found} == set(linear)
     x = np.random.default_rng(2).normal(size=(3, *model.inputs[0].shape[1:])).astype(np.float32)
     expected = keras.tree.flatten(model(x, training=False))
     before = [np.asarray(weight).copy() for weight in model.weights]
-    for chosen in found:
-        parts = cut(model, chosen.name)
+    for layer in found:
+        parts = cut(model, layer.name)
         head, *carries = keras.tree.flatten(parts.head([x], training=False))
         assert parts.layer.activation is keras.activations.linear
         got = parts.tail([parts.layer(head), *carries], training=False)
@@ -98,24 +98,24 @@ def test_head_layer_and_tail_are_the_whole(name) -> None:
             np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
         assert parts.head_arrays == ("x", *(f"carry{i}" for i in range(len(carries))))
         assert parts.tail_arrays == ("z", *parts.head_arrays[1:])
-        for part in (parts.head, parts.tail):  # neither computes what the workers compute
-            assert chosen.name not in [layer.name for layer in part.layers]
+        for part in (parts.head, parts.tail):  # only the workers compute the layer
+            assert layer.name not in [other.name for other in part.layers]
     for weight, old in zip(model.weights, before, strict=True):
         assert (np.asarray(weight) == old).all()
 
 
 def test_what_does_not_depend_on_the_layer_is_carried() -> None:
-    model = edge()
-    bits = cut(model, "dense1")  # beside it, the features for the cloud: an output of the model
+    model = make_edge()
+    bits = cut(model, "dense1")  # the features for the cloud do not depend on it
     assert [tuple(t.shape[1:]) for t in bits.head.outputs] == [(80,), model.outputs[1].shape[1:]]
-    assert len(cut(model, "conv1").head.outputs) == 1  # everything comes after it
-    skips = cut(residual(), "second")
+    assert len(cut(model, "conv1").head.outputs) == 1  # all outputs depend on it
+    skips = cut(make_residual(), "second")
     assert [tuple(t.shape[1:]) for t in skips.head.outputs[1:]] == [(6, 6, 4), (108,)]
 
 
-def test_layers_are_known_by_their_weight() -> None:
-    model = edge()
-    found = {layer.name: layer for layer in cuttable(model)}
+def test_layers_are_listed_by_their_flops() -> None:
+    model = make_edge()
+    found = {layer.name: layer for layer in find_cuttable(model)}
     assert next(iter(found)) == "conv1"
     assert [layer.flops for layer in found.values()] == sorted(
         (layer.flops for layer in found.values()), reverse=True
@@ -128,18 +128,20 @@ def test_layers_are_known_by_their_weight() -> None:
     half = np.asarray(kernel).copy()
     half.ravel()[::2] = 0
     kernel.assign(half)
-    assert {x.name: x.density for x in cuttable(model)}["conv2"] == pytest.approx(0.5, abs=0.01)
+    assert {x.name: x.density for x in find_cuttable(model)}["conv2"] == pytest.approx(
+        0.5, abs=0.01
+    )
 
 
 class OwnDense(layers.Dense):
-    """A layer of the user's that computes something else."""
+    """A user layer that computes something else."""
 
     def call(self, x: Any) -> Any:
         return super().call(x) ** 2
 
 
-def test_what_cannot_be_cut_is_refused_with_what_can_be() -> None:
-    model = edge()
+def test_a_refusal_lists_the_layers_that_can_be_cut() -> None:
+    model = make_edge()
     expected = "those that can, heaviest first: conv1 .*, conv2 .*, dense1 .*, dense2"
     for name in ("conv3", "conv1_norm", ""):
         with pytest.raises(ConfigError, match=expected):
@@ -153,26 +155,26 @@ def test_what_cannot_be_cut_is_refused_with_what_can_be() -> None:
     x = OwnDense(3, name="own")(layers.Flatten()(x))
     with pytest.raises(ConfigError, match="has none"):
         cut(keras.Model(image, x), "twice")
-    with pytest.raises(ConfigError, match="has none"):  # binary weights are another layer
-        cut(edge(Architecture(style="binary")), "conv1")
+    with pytest.raises(ConfigError, match="has none"):  # binary layers are not Dense or Conv2D
+        cut(make_edge(Architecture(style="binary")), "conv1")
 
     class Subclassed(keras.Model):
         pass
 
     with pytest.raises(ConfigError, match="functional"):
-        cuttable(Subclassed())
+        find_cuttable(Subclassed())
 
 
 def test_a_section_is_kept_and_cut_later(tmp_path: Path) -> None:
     for architecture in (SMALL, Architecture(style="binary")):
-        model = edge(architecture)
+        model = make_edge(architecture)
         file = write_source(tmp_path, "edge", model)
         assert file == tmp_path / "edge.keras"
         loaded = load_source(file)
         x = np.random.default_rng(2).normal(size=(3, *model.inputs[0].shape[1:]))
         for one, other in zip(loaded(x, training=False), model(x, training=False), strict=True):
             np.testing.assert_array_equal(one, other)
-        assert cuttable(loaded) == cuttable(model)
+        assert find_cuttable(loaded) == find_cuttable(model)
     signed = keras.Model(image := layers.Input((3,)), Sign()(image))
     assert write_source(tmp_path, "signed", signed)
 

@@ -1,4 +1,4 @@
-"""Pruned weights are as many as asked for, and zero for good, up to the file that is shipped."""
+"""Pruning reaches the requested sparsity, and pruned weights stay zero in the exported file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ddnn.adapters.litert import LiteRtSection
 from ddnn.cli.train import summarize
-from ddnn.data import Dataset, load
+from ddnn.data import Dataset
 from ddnn.errors import ConfigError
 from ddnn.exits.hierarchy import configuration
 from ddnn.local_site.train import train_bundle
@@ -23,24 +23,12 @@ from ddnn.training.augment import NONE
 from ddnn.training.export import load_source
 from ddnn.training.fit import Fit, fit
 from ddnn.training.models import Architecture, Network
-from ddnn.training.prune import Pruning, prunable, schedule, sparsities
-from ddnn.training.train import batches_of, train
+from ddnn.training.prune import Pruning, find_prunable, make_schedule, measure_sparsities
+from ddnn.training.train import make_batches, train
+from tests.unit.training.test_configurations_train import TINY
 
-WIDE = Architecture(
-    device_channels=(4, 6),
-    device_map_side=4,
-    device_bits=3,
-    edge_channels=(6,),
-    edge_bits=5,
-    cloud_channels=(6,),
-    edge_dense=(40, 30),
-)
+WIDE = msgspec.structs.replace(TINY, edge_dense=(40, 30))
 QUICK = Fit(steps=12, batch=8, learning_rate=0.01, augmentation=NONE)
-
-
-@pytest.fixture(scope="module")
-def dataset() -> Dataset:
-    return load("scenes", samples=(60, 20, 20))
 
 
 @given(
@@ -52,8 +40,8 @@ def dataset() -> Dataset:
 def test_the_schedule_climbs_to_the_sparsity_and_ends_in_time(
     sparsity, ends, rounds, steps
 ) -> None:
-    how = Pruning(sparsity=sparsity, first=ends[0], last=ends[1], rounds=rounds)
-    found = schedule(how, steps)
+    pruning = Pruning(sparsity=sparsity, first=ends[0], last=ends[1], rounds=rounds)
+    found = make_schedule(pruning, steps)
     assert list(found) == sorted(found)
     assert 1 <= min(found) <= max(found) <= steps
     assert len(found) <= rounds
@@ -64,7 +52,7 @@ def test_the_schedule_climbs_to_the_sparsity_and_ends_in_time(
 
 
 def test_the_schedule_is_the_papers_cubic() -> None:
-    found = schedule(Pruning(sparsity=0.8, first=0.2, last=0.6, rounds=4), 100)
+    found = make_schedule(Pruning(sparsity=0.8, first=0.2, last=0.6, rounds=4), 100)
     assert list(found) == [30, 40, 50, 60]
     assert list(found.values()) == pytest.approx(
         [0.8 * (1 - 0.75**3), 0.8 * (1 - 0.5**3), 0.8 * (1 - 0.25**3), 0.8]
@@ -72,11 +60,11 @@ def test_the_schedule_is_the_papers_cubic() -> None:
 
 
 @pytest.mark.parametrize("sparsity", [0.98, 0.5])
-def test_exactly_the_sparsity_asked_for(sparsity, dataset: Dataset) -> None:
-    """Of the averaged weights, the ones that are kept; and the zeros only grow on the way."""
+def test_exactly_the_requested_sparsity(sparsity, dataset: Dataset) -> None:
+    """The averaged weights have it too, and the number of zeros never falls during training."""
     network = Network(configuration("f", 4), WIDE, dataset.image_shape, 3)
-    how = Pruning(sparsity=sparsity, first=0.1, last=0.7)
-    layers = {n: layer for n, layer in prunable(network).items() if "dense" in n}
+    pruning = Pruning(sparsity=sparsity, first=0.1, last=0.7)
+    layers = {n: layer for n, layer in find_prunable(network).items() if "dense" in n}
     assert list(layers) == [f"{edge}/dense{j}" for edge in network.edges for j in (1, 2)]
     assert len(layers) == 4
     zeros: list[dict[str, np.ndarray]] = []
@@ -84,48 +72,48 @@ def test_exactly_the_sparsity_asked_for(sparsity, dataset: Dataset) -> None:
     def note(step: int, steps: int, loss: float) -> None:
         zeros.append({name: np.asarray(layer.kernel) == 0 for name, layer in layers.items()})
 
-    fit(network, batches_of(dataset, 4), msgspec.structs.replace(QUICK, pruning=how), note)
+    fit(network, make_batches(dataset, 4), msgspec.structs.replace(QUICK, pruning=pruning), note)
     zeros.append({name: np.asarray(layer.kernel) == 0 for name, layer in layers.items()})
-    due = schedule(how, QUICK.steps)
+    due = make_schedule(pruning, QUICK.steps)
     reached = 0.0
     for step, (now, before) in enumerate(zip(zeros, [{}, *zeros], strict=False), 1):
         reached = due.get(step, reached)
         for name, mask in now.items():
             assert abs(mask.sum() - reached * mask.size) <= 1, (step, name)
-            assert not before or (mask >= before[name]).all()  # zero for good
+            assert not before or (mask >= before[name]).all()  # zeros stay zero
     assert reached == sparsity
-    got = sparsities(network, how)
+    got = measure_sparsities(network, pruning)
     assert list(got) == list(layers)
     for name, layer in layers.items():
         kernel = np.asarray(layer.kernel)
         assert got[name] == 1 - np.count_nonzero(kernel) / kernel.size
-    # the other layers are as they were
-    others = [layer for name, layer in prunable(network).items() if name not in layers]
+    # other layers are not pruned
+    others = [layer for name, layer in find_prunable(network).items() if name not in layers]
     assert len(others) == 2
     assert all(np.asarray(layer.kernel).all() for layer in others)
 
 
-def test_the_smallest_weights_go_first(dataset: Dataset) -> None:
+def test_the_smallest_weights_are_pruned_first(dataset: Dataset) -> None:
     network = Network(configuration("e", 2), WIDE, dataset.image_shape, 3)
-    kernel = prunable(network)["edge/dense1"].kernel
+    kernel = find_prunable(network)["edge/dense1"].kernel
     before = np.abs(np.asarray(kernel)).ravel()
-    how = msgspec.structs.replace(
+    settings = msgspec.structs.replace(
         QUICK,
         steps=1,
         learning_rate=1e-7,
         pruning=Pruning(sparsity=0.3, layers=("edge/dense1",)),
     )
-    fit(network, batches_of(dataset, 2), how)
+    fit(network, make_batches(dataset, 2), settings)
     gone = np.asarray(kernel).ravel() == 0
     assert before[gone].max() <= before[~gone].min() + 1e-6
-    assert np.asarray(prunable(network)["edge/dense2"].kernel).all()
+    assert np.asarray(find_prunable(network)["edge/dense2"].kernel).all()
 
 
 def test_what_cannot_be_pruned_is_refused(dataset: Dataset) -> None:
     def attempt(architecture: Architecture, letter: str = "e", **pruning) -> None:
         network = Network(configuration(letter, 2), architecture, dataset.image_shape, 3)
-        how = msgspec.structs.replace(QUICK, pruning=Pruning(sparsity=0.9, **pruning))
-        fit(network, batches_of(dataset, 2), how)
+        settings = msgspec.structs.replace(QUICK, pruning=Pruning(sparsity=0.9, **pruning))
+        fit(network, make_batches(dataset, 2), settings)
 
     with pytest.raises(ConfigError, match=r"edge/dense3.*edge/dense1, edge/dense2, edge/scores"):
         attempt(WIDE, layers=("edge/dense1", "edge/dense3"))
@@ -169,9 +157,9 @@ def test_wide_dense_layers_need_an_edge_section_that_takes_them() -> None:
 
 
 def test_zeros_stay_zeros_in_the_bundle(dataset: Dataset, tmp_path: Path) -> None:
-    """In the LiteRT file and in the Keras model that is kept beside it; the manifest tells."""
+    """In the LiteRT file and in the Keras model; the manifest reports the sparsity."""
     path = tmp_path / "bundle"
-    how = msgspec.structs.replace(QUICK, pruning=Pruning(sparsity=0.95))
+    settings = msgspec.structs.replace(QUICK, pruning=Pruning(sparsity=0.95))
     manifest = train(
         dataset,
         configuration("e", 2),
@@ -180,7 +168,7 @@ def test_zeros_stay_zeros_in_the_bundle(dataset: Dataset, tmp_path: Path) -> Non
         name="made",
         data="scenes",
         architecture=WIDE,
-        how=how,
+        settings=settings,
     )
     bundle = load_bundle(path, LiteRtSection)
     assert bundle.manifest == manifest

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ddnn.runtime.deployment import PLAN, read_plan
 
 from ddnn.adapters.litert import LiteRtSection
 from ddnn.exits.inference import infer
@@ -28,6 +27,7 @@ from ddnn.protocol.codec import decode
 from ddnn.protocol.messages import Answer, OffloadState, Result, Tensor, WorkerOffer
 from ddnn.protocol.topics import Kind, parse
 from ddnn.runtime.bundle import load_bundle
+from ddnn.runtime.plans import PLAN, read_plan
 from tests.integration.site import Voice, run
 
 pytestmark = pytest.mark.alone
@@ -45,7 +45,7 @@ WORKERS = [f"worker{i}" for i in range(1, 7)]
 EVERYONE = [f"cam{i}" for i in range(1, 7)]
 
 
-class Sharers:
+class Workers:
     """The site and what its answers must be."""
 
     def __init__(self, site: Site, images: np.ndarray) -> None:
@@ -82,7 +82,7 @@ class Sharers:
 
     # ----------------------------------------------------------- what is watched
 
-    def sharing(self) -> OffloadState:
+    def offload(self) -> OffloadState:
         """What the edge says of its workers, said from now on."""
         before = self.site.watcher.offload
         return self.until(
@@ -103,7 +103,7 @@ class Sharers:
 
     def until_whole(self) -> None:
         """Until every shard is live."""
-        self.until(lambda: (told := self.sharing()).live_pieces == told.pieces, "all shards live")
+        self.until(lambda: (told := self.offload()).live_pieces == told.pieces, "all shards live")
 
     def samples(self, seconds: float = FLOW_S) -> range:
         """Let samples flow."""
@@ -138,9 +138,9 @@ class Sharers:
 
 
 @pytest.fixture
-def sharers(
+def workers(
     open_site, scenes_bundle, scenes_frames, scenes_split, scenes_plan, monkeypatch, request
-) -> Sharers:
+) -> Workers:
     """A site with six workers whose samples all go to the edge. Parameter: --layer-here."""
     monkeypatch.setenv("DDNN_LAYER_TIMEOUT_S", str(LAYER_TIMEOUT_S))
     monkeypatch.setenv("DDNN_LAYER_HERE", getattr(request, "param", "on"))
@@ -152,154 +152,160 @@ def sharers(
         thresholds=("local=0",),
         **TIMES,
     )
-    sharers = Sharers(site, scenes_split.images)
+    workers = Workers(site, scenes_split.images)
     time.sleep(1.5)  # the first samples: not yet by all cameras
-    return sharers
+    return workers
 
 
-def test_whoever_vanishes_the_answers_are_the_models(sharers: Sharers, tmp_path: Path) -> None:
-    site = sharers.site
+def test_whoever_vanishes_the_answers_are_the_models(workers: Workers, tmp_path: Path) -> None:
+    site = workers.site
     edge = site.fleet.pid("edge")
-    any_s_of_n_vanish(sharers)
-    more_vanish(sharers)
-    a_spare_stands_in(sharers)
-    killed_from_the_page(sharers)
-    a_corrupt_shard(sharers, tmp_path)
-    a_liar(sharers)
-    the_broker_dies(sharers)
+    any_s_of_n_vanish(workers)
+    more_vanish(workers)
+    a_spare_stands_in(workers)
+    killed_from_the_page(workers)
+    a_corrupt_shard(workers, tmp_path)
+    a_liar(workers)
+    the_broker_dies(workers)
     assert site.fleet.pid("edge") == edge
-    the_edge_dies(sharers)
+    the_edge_dies(workers)
 
 
-def any_s_of_n_vanish(sharers: Sharers) -> None:
-    before = sharers.sharing()
+def any_s_of_n_vanish(workers: Workers) -> None:
+    before = workers.offload()
     assert before.enough
-    first = sharers.site.tick()
+    first = workers.site.tick()
     for number, mended, pair in (
         (signal.SIGKILL, None, ("worker1", "worker2")),
         (signal.SIGSTOP, signal.SIGCONT, ("worker3", "worker6")),
         (signal.SIGKILL, None, ("worker4", "worker6")),
         (signal.SIGSTOP, signal.SIGCONT, ("worker1", "worker5")),
     ):
-        sharers.signal(number, *pair)  # while samples flow
+        workers.signal(number, *pair)  # while samples flow
         time.sleep(FLOW_S)
         if mended is None:
-            sharers.start(*pair)
+            workers.start(*pair)
         else:
-            sharers.signal(mended, *pair)
-        sharers.until_whole()
-    samples = range(first, sharers.site.tick())
-    sharers.assert_equal(samples)
-    after = sharers.sharing()
+            workers.signal(mended, *pair)
+        workers.until_whole()
+    samples = range(first, workers.site.tick())
+    workers.assert_equal(samples)
+    after = workers.offload()
     assert (after.computed_here, after.given_up) == (before.computed_here, 0)
     assert after.combined >= before.combined + len(samples)
 
 
-def more_vanish(sharers: Sharers) -> None:
-    before = sharers.sharing()
-    first = sharers.site.tick()
-    sharers.kill("worker1", "worker2")
-    sharers.signal(signal.SIGSTOP, "worker3")
+def more_vanish(workers: Workers) -> None:
+    before = workers.offload()
+    first = workers.site.tick()
+    workers.kill("worker1", "worker2")
+    workers.signal(signal.SIGSTOP, "worker3")
     time.sleep(2 * FLOW_S)
-    lacking = sharers.sharing()
+    lacking = workers.offload()
     assert not lacking.enough
     assert lacking.computed_here > before.computed_here
-    sharers.start("worker1", "worker2")
-    sharers.signal(signal.SIGCONT, "worker3")
-    sharers.until_whole()
-    again = sharers.samples()
-    sharers.assert_equal(range(first, again.stop))
-    assert sharers.sharing().computed_here - lacking.computed_here < again.start - first
-    assert sharers.sharing().combined > lacking.combined
+    workers.start("worker1", "worker2")
+    workers.signal(signal.SIGCONT, "worker3")
+    workers.until_whole()
+    again = workers.samples()
+    workers.assert_equal(range(first, again.stop))
+    assert workers.offload().computed_here - lacking.computed_here < again.start - first
+    assert workers.offload().combined > lacking.combined
 
 
-def a_spare_stands_in(sharers: Sharers) -> None:
-    site = sharers.site
+def a_spare_stands_in(workers: Workers) -> None:
+    site = workers.site
     first = site.tick()
-    before = sharers.sharing()
+    before = workers.offload()
     mine = before.workers["worker2"].pieces
-    sharers.kill("worker2")
-    sharers.lend("spare", site.config.plan)
-    sharers.until_whole()
-    standing_in = sharers.sharing().workers
+    workers.kill("worker2")
+    workers.lend("spare", site.config.plan)
+    workers.until_whole()
+    standing_in = workers.offload().workers
     assert standing_in["spare"].pieces == mine
     assert (standing_in["spare"].state, standing_in["spare"].planned) == ("live", False)
     assert standing_in["worker2"].state == "lost"
-    sharers.start("worker2")
-    sharers.until(lambda: sharers.sharing().workers["worker2"].state == "live", "worker2 is back")
-    back = sharers.sharing().workers
+    workers.start("worker2")
+    workers.until(lambda: workers.offload().workers["worker2"].state == "live", "worker2 is back")
+    back = workers.offload().workers
     assert (back["worker2"].pieces, back["spare"].pieces) == (mine, [])
-    sharers.kill("spare")
-    sharers.assert_equal(range(first, site.tick()))
-    assert sharers.sharing().computed_here == before.computed_here
+    workers.kill("spare")
+    workers.assert_equal(range(first, site.tick()))
+    assert workers.offload().computed_here == before.computed_here
 
 
-def killed_from_the_page(sharers: Sharers) -> None:
+def killed_from_the_page(workers: Workers) -> None:
     """The dashboard's Kill and Start buttons ask the demo's control."""
 
     def control(path: str, method: str) -> dict[str, bool]:
-        url = f"{sharers.site.control.url}/{path}"
+        url = f"{workers.site.control.url}/{path}"
         request = urllib.request.Request(url, method=method)  # noqa: S310  loopback
         with DIRECT.open(request, timeout=5) as response:
             return json.loads(response.read())
 
-    first = sharers.site.tick()
+    first = workers.site.tick()
     assert all(control("nodes", "GET")[worker] for worker in WORKERS)
     assert not control("kill/worker5", "POST")["worker5"]
-    sharers.until(lambda: sharers.sharing().workers["worker5"].state == "lost", "killed")
+    workers.until(lambda: workers.offload().workers["worker5"].state == "lost", "killed")
     assert control("start/worker5", "POST")["worker5"]
-    sharers.until_whole()
-    sharers.assert_equal(range(first, sharers.site.tick()))
+    workers.until_whole()
+    workers.assert_equal(range(first, workers.site.tick()))
 
 
-def a_corrupt_shard(sharers: Sharers, tmp_path: Path) -> None:
+def a_corrupt_shard(workers: Workers, tmp_path: Path) -> None:
     """One worker's file is damaged, another's plan is of another day: neither says anything."""
-    site = sharers.site
+    site = workers.site
     first = site.tick()
-    before = sharers.sharing()
+    before = workers.offload()
     damaged, other = tmp_path / "damaged", tmp_path / "other"
     for copy in (damaged, other):
         copy.mkdir()
         for file in site.config.plan.iterdir():
             (copy / file.name).write_bytes(file.read_bytes())
-    shard = damaged / "shard2.tflite"
+    shard = damaged / workers.plan.pieces[2].file.file
     shard.write_bytes(shard.read_bytes()[:-8] + bytes(8))
     (other / PLAN).write_bytes((other / PLAN).read_bytes() + b"\n")
     commands = {node: site.fleet._commands[node][0] for node in ("worker3", "worker4")}
-    sharers.kill(*commands)
-    sharers.lend("worker3", damaged)
-    sharers.lend("worker4", other)
-    sharers.until(lambda: "shard2.tflite has sha256" in sharers.log("worker3"), "a word on it")
+    workers.kill(*commands)
+    workers.lend("worker3", damaged)
+    workers.lend("worker4", other)
+    workers.until(lambda: f"{shard.name} has sha256" in workers.log("worker3"), "a word on it")
     time.sleep(FLOW_S)
-    states = sharers.sharing().workers
+    states = workers.offload().workers
     assert [states[node].state for node in commands].count("live") == 0
     for node, about in (("edge", "worker4"), ("worker4", "edge")):
-        assert f"{about} has plan" in sharers.log(node)
-    sharers.kill(*commands)
+        assert f"{about} has plan" in workers.log(node)
+    workers.kill(*commands)
     for node, command in commands.items():
         site.fleet.start(node, command, {"OMP_NUM_THREADS": "1"})
-    sharers.until_whole()
-    sharers.assert_equal(range(first, site.tick()))
-    assert sharers.sharing().computed_here == before.computed_here
+    workers.until_whole()
+    workers.assert_equal(range(first, site.tick()))
+    assert workers.offload().computed_here == before.computed_here
 
 
 class Liar(Voice):
     """A worker in the place of another, that answers every task with numbers of its own."""
 
-    def __init__(self, sharers: Sharers, node: str) -> None:
-        super().__init__(sharers.site.port, SITE)
-        self.node, self.plan = node, sharers.plan
-        self.pieces = self.plan.deployment.workers[node]
+    def __init__(self, workers: Workers, node: str) -> None:
+        super().__init__(workers.site.port, SITE)
+        self.node, self.plan = node, workers.plan
+        self.pieces = self.plan.placement[node]
         self.lied = 0
         self.announce(node, "worker", session=10**15)
-        self.say(Kind.OFFER, node, WorkerOffer(self.plan.id, list(self.pieces)))
+        self.say(Kind.OFFER, node, WorkerOffer({self.plan.id: list(self.pieces)}))
         self._thread = threading.Thread(target=self._lie, daemon=True)
         self._ended = False
         self._thread.start()
 
     def _lie(self) -> None:
         heard = 0
-        wrong = np.full(self.plan.deployment.shard_shape, 3, np.float32)
+        wrong = {
+            piece: {
+                name: Tensor.of(np.full(spec.shape, 3, spec.dtype))
+                for name, spec in self.plan.pieces[piece].outputs.items()
+            }
+            for piece in self.pieces
+        }
         while not self._ended:
             for topic, payload, _ in self.heard[heard:]:
                 heard += 1
@@ -307,8 +313,8 @@ class Liar(Voice):
                     continue
                 task = decode(parse(topic).kind, payload)
                 for piece in self.pieces:
-                    done = Result(1, self.plan.id, task.job, piece, Tensor.of(wrong))
-                    self.say(Kind.RESULT, self.node, done)
+                    result = Result(1, self.plan.id, task.job, piece, wrong[piece])
+                    self.say(Kind.RESULT, self.node, result)
                     self.lied += 1
             time.sleep(0.001)
 
@@ -319,59 +325,59 @@ class Liar(Voice):
         super().close()
 
 
-def a_liar(sharers: Sharers) -> None:
-    sharers.kill("worker4")
-    liar = Liar(sharers, "worker4")
-    sharers.until(lambda: sharers.sharing().workers["worker4"].state == "faulty", "found")
-    found = sharers.samples()
-    assert sharers.sharing().enough
-    assert {name for name, state in sharers.states().items() if state == "faulty"} == {"worker4"}
-    sharers.assert_equal(found)
+def a_liar(workers: Workers) -> None:
+    workers.kill("worker4")
+    liar = Liar(workers, "worker4")
+    workers.until(lambda: workers.offload().workers["worker4"].state == "faulty", "found")
+    found = workers.samples()
+    assert workers.offload().enough
+    assert {name for name, state in workers.states().items() if state == "faulty"} == {"worker4"}
+    workers.assert_equal(found)
     assert liar.lied
     liar.close()
-    sharers.start("worker4")  # the true one, in a session of its own
-    sharers.until_whole()
-    sharers.assert_equal(sharers.samples())
+    workers.start("worker4")  # the true one, in a session of its own
+    workers.until_whole()
+    workers.assert_equal(workers.samples())
 
 
-def the_broker_dies(sharers: Sharers) -> None:
-    sharers.kill("broker")
+def the_broker_dies(workers: Workers) -> None:
+    workers.kill("broker")
     time.sleep(FLOW_S)
-    sharers.start("broker")
-    sharers.until_whole()
+    workers.start("broker")
+    workers.until_whole()
     time.sleep(1.0)
-    decoded = sharers.sharing().combined
-    sharers.assert_equal(sharers.samples())
-    assert sharers.sharing().combined > decoded
+    combined = workers.offload().combined
+    workers.assert_equal(workers.samples())
+    assert workers.offload().combined > combined
 
 
-def the_edge_dies(sharers: Sharers) -> None:
-    pids = {worker: sharers.site.fleet.pid(worker) for worker in WORKERS}
-    sharers.kill("edge")
+def the_edge_dies(workers: Workers) -> None:
+    pids = {worker: workers.site.fleet.pid(worker) for worker in WORKERS}
+    workers.kill("edge")
     time.sleep(FLOW_S)
-    sharers.start("edge")
-    sharers.until(lambda: sharers.sharing().combined > 0, "decoded again")
-    sharers.until_whole()
+    workers.start("edge")
+    workers.until(lambda: workers.offload().combined > 0, "combined again")
+    workers.until_whole()
     time.sleep(1.0)
-    sharers.assert_equal(sharers.samples())
-    assert {worker: sharers.site.fleet.pid(worker) for worker in WORKERS} == pids
+    workers.assert_equal(workers.samples())
+    assert {worker: workers.site.fleet.pid(worker) for worker in WORKERS} == pids
 
 
-@pytest.mark.parametrize("sharers", ["off"], indirect=True)
-def test_an_edge_too_small_for_the_layer_answers_from_a_shallower_exit(sharers: Sharers) -> None:
-    sharers.assert_equal(sharers.samples())
-    sharers.kill("worker1", "worker2")
-    sharers.signal(signal.SIGSTOP, "worker3")
+@pytest.mark.parametrize("workers", ["off"], indirect=True)
+def test_an_edge_too_small_for_the_layer_answers_from_a_shallower_exit(workers: Workers) -> None:
+    workers.assert_equal(workers.samples())
+    workers.kill("worker1", "worker2")
+    workers.signal(signal.SIGSTOP, "worker3")
     time.sleep(2 * FLOW_S)
-    lacking = sharers.samples()
-    for answer in sharers.answers(lacking):
+    lacking = workers.samples()
+    for answer in workers.answers(lacking):
         assert (answer.exit, answer.quality) == ("local", "degraded"), answer
         assert answer.members == EVERYONE
-    assert sharers.sharing().given_up > 0
-    sharers.signal(signal.SIGCONT, "worker3")  # the fourth of six: enough
-    sharers.until(lambda: sharers.sharing().enough, "enough")
-    sharers.assert_equal(sharers.samples())
-    assert sharers.sharing().computed_here == 0
+    assert workers.offload().given_up > 0
+    workers.signal(signal.SIGCONT, "worker3")  # the fourth of six: enough
+    workers.until(lambda: workers.offload().enough, "enough")
+    workers.assert_equal(workers.samples())
+    assert workers.offload().computed_here == 0
 
 
 def test_the_demo_as_a_user_runs_it(ddnn, scenes_bundle, tmp_path: Path) -> None:
@@ -412,10 +418,10 @@ def test_the_demo_as_a_user_runs_it(ddnn, scenes_bundle, tmp_path: Path) -> None
     assert (report["answered_by_deadline"], report["undelivered"]) == (60, 0)
     assert report["quality"] == {"full": 60, "degraded": 0, "late": 0}
     assert report["exit_share"]["local"] == 0
-    sharing = report["sharing"]
-    assert (sharing["pieces"], "Any 4 of the shards" in sharing["description"]) == (6, True)
-    assert sharing["combined"] >= 60
-    assert (sharing["computed_here"], sharing["given_up"]) == (0, 0)
-    states = {name: worker["state"] for name, worker in sharing["workers"].items()}
+    offload = report["offload"]
+    assert (offload["pieces"], "Any 4 of the shards" in offload["description"]) == (6, True)
+    assert offload["combined"] >= 60
+    assert (offload["computed_here"], offload["given_up"]) == (0, 0)
+    states = {name: worker["state"] for name, worker in offload["workers"].items()}
     assert states == {**dict.fromkeys(WORKERS, "live"), "worker2": "lost"}
     assert "kill worker2 after 15 samples" in done.stderr

@@ -1,4 +1,4 @@
-"""What the page knows besides the store, made by hand: a Live whose parts a test may change."""
+"""What the page knows besides the store: a LiveSite whose parts a test changes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cloud_app.live import Act, BundleView, Demo, LinkView, NodeView, SharingView
+from cloud_app.views import Act, BundleView, Demo, LinkView, NodeView, OffloadView
 from ddnn.errors import DdnnError, LinkError
 from ddnn.exits.manifest import SweepRow
-from ddnn.protocol.messages import OffloadState, WorkerState
+from ddnn.protocol.messages import OffloadState, PieceGroup, WorkerState
 
 GAUGES = {"threshold_local": 0.3, "threshold_edge": 0.5, "threshold_revision": 0.0}
 NODES = [
@@ -52,8 +52,8 @@ BUNDLE = BundleView(
 )
 
 
-def shared_among(*states: Any, **fields: Any) -> OffloadState:
-    """A layer of four blocks in six shards, one for each worker, in these states."""
+def make_offload(*states: Any, **fields: Any) -> OffloadState:
+    """A layer in six pieces, four of which suffice; one for each worker, in these states."""
     counts: dict[str, Any] = {"answered": 100, "used": 90, "late": 10, "latency_ms": 4.0}
     workers = {
         f"worker{i + 1}": WorkerState(state, [i], missed=i, **counts)
@@ -62,26 +62,26 @@ def shared_among(*states: Any, **fields: Any) -> OffloadState:
     live = sum(worker.state == "live" for worker in workers.values())
     known: dict[str, Any] = {
         "plan": "p1",
-        "layer": "edge_dense",
-        "redundancy": "coded",
-        "code": "mds",
-        "n": 6,
-        "k": 4,
-        "tolerate": 2,
-        "decodable": live >= 4,
+        "room": "coding",
+        "title": "layer edge_dense",
+        "description": "6 shards on 6 workers. Any 4 suffice: any 2 of 6 workers may vanish.",
+        "pieces": 6,
         "live_pieces": live,
+        "enough": live >= 4,
+        "spare_workers": max(0, live - 4),
         "workers": workers,
-        "decoded": 1234,
+        "groups": [PieceGroup("data", 0, 4), PieceGroup("parity", 4, 6)],
+        "combined": 1234,
         "computed_here": 5,
         "given_up": 1,
         "gather_ms": 6.25,
-        "decode_ms": 0.125,
+        "combine_ms": 0.125,
     }
     return OffloadState(**{**known, **fields})
 
 
 @dataclass
-class MadeDemo:
+class FakeDemo:
     """Three cameras, and processes that only have names."""
 
     alive: dict[str, bool] = field(default_factory=lambda: {"edge": True, "cam1": True})
@@ -99,16 +99,16 @@ class MadeDemo:
 
 
 @dataclass
-class MadeLive:
-    """See cloud_app.live.Live; `sent` is what it was to command."""
+class FakeSite:
+    """See cloud_app.views.LiveSite; `sent` is what it was to command."""
 
     shown: list[NodeView] = field(default_factory=lambda: list(NODES))
-    shared: list[SharingView] = field(default_factory=list)
+    offloaded: list[OffloadView] = field(default_factory=list)
     broker: LinkView = field(default_factory=lambda: LinkView(True, "broker:1883", 60.0))
     away: str = ""
     inferred_s: float | None = 1.0
     in_use: BundleView = BUNDLE
-    made_demo: MadeDemo | None = None
+    made_demo: FakeDemo | None = None
     sent: list[tuple[str, dict[str, float], int]] = field(default_factory=list)
     asked: int = 0  # how often for the nodes
 
@@ -119,8 +119,8 @@ class MadeLive:
     def link(self) -> LinkView:
         return self.broker
 
-    def sharing(self) -> list[SharingView]:
-        return list(self.shared) if self.link().connected else []
+    def offloads(self) -> list[OffloadView]:
+        return list(self.offloaded) if self.link().connected else []
 
     def database_away(self) -> str:
         return self.away

@@ -1,4 +1,4 @@
-"""A module in the place of picamera2, whose real one needs a Raspberry Pi."""
+"""A stand-in for the module picamera2, which needs a Raspberry Pi."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Request:
             raise RuntimeError("buffer lost")
         width, height = self.camera.config["main"]["size"]
         pixels = np.zeros((height, width, 3), np.uint8)
-        # libcamera's names tell the order of bits, the array's order is the other way round
+        # libcamera names the order of bits, which is the reverse of the array's
         pixels[..., {"BGR888": 0, "RGB888": 2}[self.camera.config["main"]["format"]]] = 200
         return pixels
 
@@ -76,8 +76,8 @@ class Picamera2:
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = ModuleType("picamera2")
-    made.Picamera2 = Picamera2  # type: ignore[attr-defined]
-    made.__spec__ = type("Spec", (), {"name": "picamera2"})()  # what find_spec looks at
-    monkeypatch.setitem(sys.modules, "picamera2", made)
+    module = ModuleType("picamera2")
+    module.Picamera2 = Picamera2  # type: ignore[attr-defined]
+    module.__spec__ = type("Spec", (), {"name": "picamera2"})()  # read by find_spec
+    monkeypatch.setitem(sys.modules, "picamera2", module)
     monkeypatch.setattr(Picamera2, "opened", [])

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ddnn.coding.deployment import HEAD, TAIL
-from ddnn.coding.sharing_node import CHECK_S, LIMIT, TELL_S, WARY_S
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddnn.coding.code import Code
-from ddnn.machines.worker import section_of
+from ddnn.coding.combiner import CHECK_S, WARY_S
+from ddnn.core.plan import PieceKey
+from ddnn.machines.offload import LIMIT, OffloadJob
+from ddnn.machines.offload_node import STATE_S
 from ddnn.protocol.codec import decode, encode
 from ddnn.protocol.machine import (
     Captured,
@@ -31,7 +32,7 @@ from ddnn.protocol.machine import (
 from ddnn.protocol.messages import OffloadState, Result, Status, Task, Tensor, WorkerOffer
 from ddnn.protocol.topics import Kind, Topic, topic_filter
 from tests.simulation.made import FEATURES
-from tests.simulation.shared import DEVICES, EDGE, PLAN, TIMEOUT_S, Site
+from tests.simulation.shared import DEVICES, EDGE, HEAD, PLAN, TAIL, TIMEOUT_S, Site
 
 SHAPE = (*FEATURES[:-1], FEATURES[-1] * DEVICES)
 
@@ -100,7 +101,7 @@ class Edge:
 
     def join(self, piece: int) -> None:
         self.node(Kind.STATUS, piece, Status("worker", 1, "online"))
-        self.node(Kind.OFFER, piece, WorkerOffer(PLAN, [piece]))
+        self.node(Kind.OFFER, piece, WorkerOffer({PLAN: [piece]}))
 
     def leave(self, piece: int) -> None:
         self.node(Kind.STATUS, piece, Status("worker", 1, "lost"))
@@ -121,9 +122,9 @@ class Edge:
 
     def answer(self, piece: int, task: Task | None = None, factor: float = 1.0) -> None:
         task = task or self.tasks[-1]
-        z = self.site.shards[section_of(piece)]({"x": task.x.array()})["z"]
+        z = self.site.shards[PieceKey(PLAN, piece)]({"x": task.inputs["x"].array()})["z"]
         z = (z * np.float32(factor)).astype(np.float32)
-        self.node(Kind.RESULT, piece, Result(1, PLAN, task.job, piece, Tensor.of(z)))
+        self.node(Kind.RESULT, piece, Result(1, PLAN, task.job, piece, {"z": Tensor.of(z)}))
 
     def wait(self, for_s: float) -> None:
         until_s = self.now_s + for_s
@@ -150,7 +151,7 @@ class Edge:
     @property
     def own(self) -> tuple[int, int, int]:
         counts = self.machine.counts
-        return counts["decoded"], counts["computed_here"], counts["given_up"]
+        return counts["combined"], counts["computed_here"], counts["given_up"]
 
 
 # -------------------------------------------------------------------------- a sample
@@ -163,7 +164,7 @@ def test_head_task_decode_tail() -> None:
     assert [each.section for each in edge.computes] == [HEAD]
     edge.compute(HEAD)
     (task,) = edge.tasks
-    assert (task.plan, task.x.shape) == (PLAN, edge.site.deployment.input_shape)
+    assert (task.plan, task.inputs["x"].shape) == (PLAN, edge.site.plan.inputs["x"].shape)
     for piece in (5, 1, 0):
         edge.answer(piece)
         assert edge.computes == []
@@ -202,7 +203,7 @@ def test_without_enough_workers_the_section_runs_here_at_once() -> None:
 
 
 def test_where_it_cannot_run_here_the_inner_machine_is_told() -> None:
-    edge = Edge(live=False, here=False)
+    edge = Edge(live=False, compute_here=False)
     edge.ask(1)
     assert edge.inner.results == [(1, None)]
     assert edge.own == (0, 0, 1)
@@ -238,6 +239,11 @@ def test_workers_lost_while_the_head_runs() -> None:
     assert len(edge.tasks) == 1
 
 
+def nothing_open(edge: Edge) -> bool:
+    offload = edge.machine.current
+    return not (offload._jobs or offload._tasks or edge.machine._of_job)
+
+
 def not_a_number(name):
     return lambda outputs: {**outputs, name: outputs[name] * np.float32(np.nan)}
 
@@ -271,8 +277,10 @@ def test_answers_too_large_to_decode() -> None:
     edge.ask(1)
     edge.compute(HEAD)
     for piece in (2, 3, 4, 5):
-        z = np.full(edge.site.deployment.shard_shape, 3e38, np.float32)
-        edge.node(Kind.RESULT, piece, Result(1, PLAN, edge.tasks[-1].job, piece, Tensor.of(z)))
+        z = np.full(edge.site.plan.pieces[0].outputs["z"].shape, 3e38, np.float32)
+        edge.node(
+            Kind.RESULT, piece, Result(1, PLAN, edge.tasks[-1].job, piece, {"z": Tensor.of(z)})
+        )
     edge.compute(TAIL)
     assert edge.compute(EDGE) == 1
     edge.assert_results(1)
@@ -293,14 +301,14 @@ def test_more_samples_than_are_kept() -> None:
             edge.answer(piece, task)
     edge.compute(EDGE, TAIL)
     edge.assert_results(*range(LIMIT + 20))
-    assert len(edge.machine._jobs) == len(edge.machine._tasks) == 0
+    assert nothing_open(edge)
 
 
 def test_results_of_nothing_that_was_asked() -> None:
     edge = Edge()
     for name in (HEAD, TAIL):
         for outputs in (None, {"x": np.zeros(24, np.float32), "scores": np.zeros(4)}):
-            edge.event(Computed((name, 17), outputs))
+            edge.event(Computed(OffloadJob(PLAN, name.piece, 17), outputs))
     assert edge.computes == []
     assert edge.tasks == []
 
@@ -320,7 +328,7 @@ STEPS = st.lists(
 @given(STEPS, st.booleans(), st.sampled_from([0.0, 0.03]))
 def test_every_sample_comes_to_exactly_one_end(steps, here, threshold_s) -> None:
     """Whatever happens in whatever order; and nothing is kept afterwards."""
-    edge = Edge(here=here, threshold_s=threshold_s)
+    edge = Edge(compute_here=here, threshold_s=threshold_s)
     asked = 0
     for what, number in steps:
         match what:
@@ -345,8 +353,7 @@ def test_every_sample_comes_to_exactly_one_end(steps, here, threshold_s) -> None
         edge.compute(HEAD, TAIL, EDGE)
         edge.wait(1.0)
     assert sorted(sample for sample, _ in edge.inner.results) == list(range(asked))
-    assert edge.machine._jobs == {}
-    assert edge.machine._tasks == {}
+    assert nothing_open(edge)
     if here:
         assert edge.own[2] == 0
     assert sum(edge.own) == asked
@@ -362,8 +369,7 @@ def test_the_inner_machine_gets_all_but_the_gatherers_messages() -> None:
     edge.answer(0)
     kinds = {event.topic.kind for event in edge.inner.events if isinstance(event, Received)}
     assert kinds == {Kind.STATUS}
-    names = [event.job[0] for event in edge.inner.events if isinstance(event, Computed)]
-    assert names == []
+    assert not [event for event in edge.inner.events if isinstance(event, Computed)]
 
 
 def test_subscriptions_counts_and_deadlines_of_both() -> None:
@@ -376,7 +382,7 @@ def test_subscriptions_counts_and_deadlines_of_both() -> None:
     assert edge.machine.counts["asked"] == 0
     assert edge.machine.gauges["mine"] == 1.0
     assert edge.machine.gauges["live_pieces"] == 6
-    assert edge.machine.gauges["decodable"] == 1
+    assert edge.machine.gauges["enough_pieces"] == 1
     edge.inner.due_s = 0.25
     assert edge.machine.deadline_s() == 0.25
 
@@ -384,7 +390,7 @@ def test_subscriptions_counts_and_deadlines_of_both() -> None:
 def test_the_state_is_told_every_second_while_there_is_a_broker() -> None:
     edge = Edge()
     del edge.told[:]
-    edge.wait(3 * TELL_S)
+    edge.wait(3 * STATE_S)
     assert len(edge.told) == 3
     told = edge.told[-1]
     assert (told.plan, told.pieces, told.live_pieces) == (PLAN, 6, 6)
@@ -392,7 +398,7 @@ def test_the_state_is_told_every_second_while_there_is_a_broker() -> None:
     assert {state.state for state in told.workers.values()} == {"live"}
     edge.event(Disconnected())
     del edge.told[:]
-    edge.wait(3 * TELL_S)
+    edge.wait(3 * STATE_S)
     assert edge.told == []
 
 

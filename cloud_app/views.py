@@ -34,42 +34,18 @@ class NodeView:
 
 
 @dataclass(frozen=True, slots=True)
-class SharingView:
-    """A layer that `node` shares among workers, as it told `age_s` ago."""
+class OffloadView:
+    """A section whose work `node` gives to workers, as it reported `age_s` ago."""
 
     site: str
     node: str
     age_s: float
-    sharing: OffloadState
+    state: OffloadState
 
     @property
-    def planned(self) -> int:
-        """Workers of the plan; the others are spares that have joined."""
-        return sum(worker.planned for worker in self.sharing.workers.values())
-
-    @property
-    def states(self) -> dict[str, int]:
+    def worker_states(self) -> dict[str, int]:
         """How many workers are in each state."""
-        return dict(Counter(worker.state for worker in self.sharing.workers.values()))
-
-    @property
-    def to_spare(self) -> int:
-        """How many live workers may vanish, whichever they are, and the layer is still decoded.
-
-        A code of n shards from k blocks stands any n - k losses; with replicas only as many as
-        a block has copies besides one. Those who hold most vanish first.
-        """
-        told = self.sharing
-        stands = told.n // told.k - 1 if told.redundancy == "replicate" else told.n - told.k
-        left = stands - (told.n - told.live_pieces)
-        if not told.decodable or left < 0:
-            return 0
-        held = [len(w.pieces) for w in told.workers.values() if w.state == "live"]
-        for vanished, pieces in enumerate(sorted(held, reverse=True)):
-            left -= pieces
-            if left < 0:
-                return vanished
-        return len(held)
+        return dict(Counter(worker.state for worker in self.state.workers.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +119,12 @@ class Demo(Protocol):
         ...
 
 
-class Live(Protocol):
+class LiveSite(Protocol):
     def nodes(self) -> list[NodeView]: ...
     def link(self) -> LinkView: ...
 
-    def sharing(self) -> list[SharingView]:
-        """Layers that are shared now; none while the broker is away."""
+    def offloads(self) -> list[OffloadView]:
+        """Sections whose work goes to workers now; none while the broker is away."""
         ...
 
     def database_away(self) -> str:

@@ -1,4 +1,4 @@
-"""Small made files of every format."""
+"""Small generated files of every format."""
 
 from __future__ import annotations
 

@@ -11,19 +11,24 @@ import msgspec
 import numpy as np
 import pytest
 import tensorflow as tf
-from ddnn.training.deployment import golden, write_sections
 from keras import layers
 
 from ddnn.adapters.litert import LiteRtSection
 from ddnn.adapters.matrices import load_section, write_matrix
 from ddnn.coding.code import Code
-from ddnn.coding.layers import Linear, split_layer
+from ddnn.coding.layers import Linear, SplitLayer, split_layer
 from ddnn.core.files import BundleFile
 from ddnn.errors import ConfigError, SectionError
 from ddnn.runtime.bundle import file_entry
-from ddnn.training.cut import cut, cuttable
-from ddnn.training.export import convolution_to_litert, to_litert
-from tests.unit.training.test_cut import SMALL, edge, randomized
+from ddnn.training.coded_plan import run_golden, write_files
+from ddnn.training.cut import Cut, cut, find_cuttable
+from ddnn.training.export import convolution_to_litert, section_to_litert
+from tests.unit.training.test_cut import SMALL, make_edge, randomize
+
+
+def write(parts: Cut, split: SplitLayer, out: Path) -> dict[str, BundleFile]:
+    x_shape = tuple(parts.head.outputs[0].shape[1:])
+    return write_files(parts, split, x_shape, out, write_matrix)
 
 
 def loaded(path: Path, entries: dict[str, BundleFile]) -> dict[str, Any]:
@@ -42,35 +47,37 @@ def passing() -> Any:
     maps = layers.Conv2D(3, 3, padding="same", activation="relu", name="conv")(fused)
     maps = layers.Add()([maps, fused])
     scores = layers.Dense(3, name="scores")(layers.Flatten()(maps))
-    return randomized(keras.Model(fused, [scores, layers.ReLU()(fused)]))
+    return randomize(keras.Model(fused, [scores, layers.ReLU()(fused)]))
 
 
 def narrow_edge() -> Any:
-    return edge(msgspec.structs.replace(SMALL, edge_channels=(6,), edge_dense=(24,)))
+    return make_edge(msgspec.structs.replace(SMALL, edge_channels=(6,), edge_dense=(24,)))
 
 
 @pytest.mark.parametrize("make", [narrow_edge, passing], ids=["edge", "skip connections"])
 def test_any_s_shards_may_be_missing(make, tmp_path: Path) -> None:
     """For each layer: head, shards and tail as files, decoded from every set of n - s shards."""
     model, n, s = make(), 5, 2
-    (tmp_path / "whole.tflite").write_bytes(to_litert(model, "edge"))
+    (tmp_path / "whole.tflite").write_bytes(section_to_litert(model, "edge"))
     whole = LiteRtSection(tmp_path / "whole.tflite")
-    for layer in cuttable(model):
+    for layer in find_cuttable(model):
         parts = cut(model, layer.name)
         split = split_layer(parts.layer, n, s, code=Code.mds(n, s, seed=1))
         out = tmp_path / layer.name
-        entries = write_sections(model, layer.name, split.shards, out, write_matrix)
-        assert list(entries) == ["head", "tail", *(f"shard{i}" for i in range(n))]
+        entries = write(parts, split, out)
+        assert list(entries) == ["head", "tail", *map(str, range(n))]
         assert all(entry == file_entry(out / entry.file) for entry in entries.values())
         suffix = ".tflite" if layer.kind == "conv2d" else ".npz"
-        assert all(entries[f"shard{i}"].file == f"shard{i}{suffix}" for i in range(n))
+        for i in range(n):
+            checksum = entries[str(i)].sha256[:8]
+            assert entries[str(i)].file == f"shard{i}-{checksum}{suffix}"
         sections = loaded(out, entries)
         for features in features_of(model, 2):
             expected = whole({"features": features})
             arrays = sections["head"]({"features": features})
             assert set(arrays) == set(parts.head_arrays)
             z = np.asarray(parts.layer(arrays["x"][np.newaxis]))[0]
-            answers = {i: sections[f"shard{i}"]({"x": arrays["x"]})["z"] for i in range(n)}
+            answers = {i: sections[str(i)]({"x": arrays["x"]})["z"] for i in range(n)}
             for gone in combinations(range(n), s):
                 left = {i: answer for i, answer in answers.items() if i not in gone}
                 merged = split.merge(left).astype(np.float32)
@@ -84,31 +91,31 @@ def test_any_s_shards_may_be_missing(make, tmp_path: Path) -> None:
 
 
 def test_head_layer_and_tail_files_equal_the_section_closely(tmp_path: Path) -> None:
-    model = edge()
-    (tmp_path / "whole.tflite").write_bytes(to_litert(model, "edge"))
+    model = make_edge()
+    (tmp_path / "whole.tflite").write_bytes(section_to_litert(model, "edge"))
     whole = LiteRtSection(tmp_path / "whole.tflite")
-    for layer in cuttable(model):
+    for layer in find_cuttable(model):
         parts = cut(model, layer.name)
         split = split_layer(parts.layer, 1, 0)
-        entries = write_sections(model, layer.name, split.shards, tmp_path, write_matrix)
-        sections = loaded(tmp_path, entries)
+        sections = loaded(tmp_path, write(parts, split, tmp_path))
         for features in features_of(model, 4):
             arrays = sections["head"]({"features": features})
-            arrays["z"] = sections["shard0"]({"x": arrays["x"]})["z"]
+            arrays["z"] = sections["0"]({"x": arrays["x"]})["z"]
             got = sections["tail"]({name: arrays[name] for name in parts.tail_arrays})
             for key, value in whole({"features": features}).items():
                 np.testing.assert_allclose(got[key], value, rtol=1e-4, atol=1e-4)
 
 
 def test_golden_vectors_are_what_every_section_computes(tmp_path: Path) -> None:
-    model = edge()
-    split = split_layer(cut(model, "conv2").layer, 3, 1)
-    entries = write_sections(model, "conv2", split.shards, tmp_path, write_matrix)
+    model = make_edge()
+    parts = cut(model, "conv2")
+    split = split_layer(parts.layer, 3, 1)
+    entries = write(parts, split, tmp_path)
     sections = loaded(tmp_path, entries)
     features = features_of(model, 3)
-    vectors = golden(model, "conv2", sections, features)
+    vectors = run_golden(model, parts, sections, features)
     assert {key.partition("/")[0] for key in vectors} == set(entries)
-    assert {key for key in vectors if key.startswith("shard1/")} == {"shard1/in/x", "shard1/out/z"}
+    assert {key for key in vectors if key.startswith("1/")} == {"1/in/x", "1/out/z"}
     assert all(len(values) == 3 and values.dtype == np.float32 for values in vectors.values())
     for name, section in sections.items():
         for index in range(3):
@@ -124,20 +131,20 @@ def test_golden_vectors_are_what_every_section_computes(tmp_path: Path) -> None:
     scores, maps = model(features, training=False)
     np.testing.assert_allclose(vectors["tail/out/scores"], scores, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(vectors["tail/out/features"], maps, rtol=1e-4, atol=1e-4)
-    answers = {i: vectors[f"shard{i}/out/z"] for i in (0, 2)}
+    answers = {i: vectors[f"{i}/out/z"] for i in (0, 2)}
     np.testing.assert_allclose(split.merge(answers), vectors["tail/in/z"], rtol=1e-4, atol=1e-4)
 
 
 def test_a_section_that_is_not_the_models_has_no_golden_vectors(tmp_path: Path) -> None:
-    model = edge()
-    shards = split_layer(cut(model, "dense1").layer, 2, 1).shards
-    sections = loaded(tmp_path, write_sections(model, "dense1", shards, tmp_path, write_matrix))
+    model = make_edge()
+    parts = cut(model, "dense1")
+    sections = loaded(tmp_path, write(parts, split_layer(parts.layer, 2, 1), tmp_path))
     kernel = model.get_layer("scores").kernel
     kernel.assign(kernel * 1.1)
     with pytest.raises(SectionError, match="scores are not those of the whole"):
-        golden(model, "dense1", sections, features_of(model, 1))
+        run_golden(model, parts, sections, features_of(model, 1))
     with pytest.raises(ConfigError, match="no layer 'dense3'"):
-        write_sections(model, "dense3", shards, tmp_path, write_matrix)
+        cut(model, "dense3")
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -150,7 +157,7 @@ def test_a_convolution_in_a_file_is_the_keras_layer(
 ) -> None:
     layer = layers.Conv2D(4, (3, 2), strides, padding, dilation_rate=dilation, use_bias=bias)
     layer.build((None, 9, 8, 3))
-    randomized(layer)
+    randomize(layer)
     file = tmp_path / "shard0.tflite"
     file.write_bytes(convolution_to_litert(Linear.of(layer), (9, 8, 3)))
     section = LiteRtSection(file)
@@ -161,15 +168,15 @@ def test_a_convolution_in_a_file_is_the_keras_layer(
 
 def test_zeros_of_a_pruned_layer_stay_zeros_in_its_files(tmp_path: Path) -> None:
     """Dense shards of an uncoded split have exactly the layer's zeros."""
-    model = edge(SMALL)
+    model = make_edge(SMALL)
     kernel = model.get_layer("dense1").kernel
     pruned = np.asarray(kernel).copy()
     pruned[np.random.default_rng(1).random(pruned.shape) < 0.9] = 0
     kernel.assign(pruned)
-    shards = split_layer(cut(model, "dense1").layer, 3, 0).shards
-    entries = write_sections(model, "dense1", shards, tmp_path, write_matrix)
+    parts = cut(model, "dense1")
+    entries = write(parts, split_layer(parts.layer, 3, 0), tmp_path)
     held = 0
     for i in range(3):
-        with np.load(tmp_path / entries[f"shard{i}"].file) as arrays:
+        with np.load(tmp_path / entries[str(i)].file) as arrays:
             held += np.count_nonzero(arrays["data" if "data" in arrays else "kernel"])
     assert held == np.count_nonzero(pruned)

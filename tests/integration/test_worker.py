@@ -7,21 +7,24 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import psutil
 import pytest
-from ddnn.coding.deployment import Checked, Deployment, shard_name
-from ddnn.runtime.deployment import read_plan, write_plan
 
 from ddnn.adapters.litert import LiteRtSection
 from ddnn.adapters.matrices import load_section, write_matrix
 from ddnn.coding.coverage import Cost, Load
+from ddnn.coding.detail import CertificateSummary, CodingDetail
+from ddnn.core.plan import ArraySpec, Piece, Plan
 from ddnn.exits.inference import run_devices
 from ddnn.protocol.codec import decode
 from ddnn.protocol.messages import Assignment, Result, Scores, Task, Tensor, WorkerOffer
 from ddnn.protocol.topics import Kind, Topic, parse
+from ddnn.rooms import find_room
 from ddnn.runtime.bundle import file_entry, load_bundle, read_manifest, write_golden
 from ddnn.runtime.fleet import Fleet
+from ddnn.runtime.plans import PlanDirectory, read_plan, write_plan
 from tests.e2e.conftest import scenes_frames, scenes_split  # noqa: F401  fixtures
 from tests.integration.site import Voice, run, start_node
 from tests.integration.test_device import SITECUSTOMIZE
@@ -42,11 +45,11 @@ class Edge(Voice):
         self.job = int(time.time() * 1e3)
 
     def assign(self, **pieces: list[int]) -> None:
-        self.say(Kind.ASSIGN, self.group, Assignment(self.plan, pieces))
+        self.say(Kind.ASSIGN, self.group, Assignment({self.plan: pieces}))
 
     def ask(self, x: np.ndarray, plan: str = "") -> int:
         self.job += 1
-        self.say(Kind.TASK, self.group, Task(1, plan or self.plan, self.job, Tensor.of(x)))
+        self.say(Kind.TASK, self.group, Task(1, plan or self.plan, self.job, {"x": Tensor.of(x)}))
         return self.job
 
     def said(self, kind: Kind, node: str) -> list:
@@ -55,11 +58,11 @@ class Edge(Voice):
     def holds(self, node: str) -> list[int] | None:
         """What a node has said that it holds; None before it has said anything."""
         said: list[WorkerOffer] = self.said(Kind.OFFER, node)
-        return said[-1].holds if said else None
+        return said[-1].holds.get(self.plan) if said else None
 
     def done(self, node: str, job: int) -> dict[int, np.ndarray]:
         said: list[Result] = self.said(Kind.RESULT, node)
-        return {done.piece: done.z.array() for done in said if done.job == job}
+        return {one.piece: one.outputs["z"].array() for one in said if one.job == job}
 
     def answers(self, node: str, job: int, count: int = 1) -> dict[int, np.ndarray]:
         return self.until(lambda: d if len(d := self.done(node, job)) == count else None)
@@ -91,12 +94,11 @@ def test_a_worker_on_a_pi(
     edge.until(lambda: edge.holds("worker1") == [])
     edge.assign(worker1=[0, 3])
     edge.until(lambda: edge.holds("worker1") == [0, 3])
-    planned = read_plan(scenes_plan, read_manifest(scenes_bundle)[1])
-    of = planned.deployment
-    shards = planned.load(load_section, *(shard_name(i) for i in range(6)))
-    x = np.random.default_rng(1).standard_normal(of.input_shape).astype(np.float32)
+    plans = PlanDirectory(scenes_plan, read_manifest(scenes_bundle)[1], load_section, find_room)
+    planned = plans.read()
+    x = np.random.default_rng(1).standard_normal(planned.inputs["x"].shape).astype(np.float32)
     for piece, z in edge.answers("worker1", edge.ask(x), 2).items():
-        expected = shards[shard_name(piece)]({"x": x})["z"]
+        expected = plans.load(planned.key(piece))({"x": x})["z"]
         np.testing.assert_allclose(z, expected, rtol=0, atol=TOLERANCE)
     refused = [edge.ask(x, plan="00000000"), edge.ask(x[1:])]  # another plan's, another shape
     edge.assign(worker1=[5])
@@ -182,7 +184,7 @@ def test_the_doctor_examines_workers(
 
     code, rows = doctor("worker2", "--lend", "on", "--plan", str(scenes_plan))
     assert (code, rows["bundle"]["outcome"], rows["program"]["outcome"]) == (0, "ok", "ok")
-    assert "to edge: shard1" in rows["program"]["says"]
+    assert "to edge: piece 1" in rows["program"]["says"]
     code, rows = doctor("gate-pi", DDNN_LEND="on")  # before there is a plan
     assert (code, rows["program"]["outcome"]) == (0, "ok")
     assert "ddnn plan --workers announced" in rows["program"]["says"]
@@ -205,29 +207,34 @@ def slow_plan(out: Path, bundle: str, worker: str) -> np.ndarray:
     write_matrix(out / "shard0.npz", kernel, None)
     x = dice.standard_normal((1, ROWS, WIDTH)).astype(np.float32)
     entry = file_entry(out / "shard0.npz")
-    golden = write_golden(out, {"shard0/in/x": x, "shard0/out/z": x @ kernel})
+    z = x @ kernel
+    golden = write_golden(out, {"0/in/x": x, "0/out/z": z, "head/out/x": x, "tail/in/z": z})
+    array = ArraySpec("float32", (ROWS, WIDTH))
     load = Load(kernel.nbytes, x.nbytes, x.nbytes, 2 * ROWS * WIDTH**2)
+    detail = CodingDetail(
+        layer="slow",
+        kind="dense",
+        redundancy="none",
+        tolerate=0,
+        code="uncoded",
+        s=0,
+        generator=[[1.0]],
+        units=WIDTH,
+        cost=Cost(1, 1, load, load, load),
+        certificate=CertificateSummary(1.0, (), True, 1),
+    )
     write_plan(
         out,
-        Deployment(
+        Plan(
             format=1,
+            room="coding",
             bundle=bundle,
-            section="edge",
-            layer="slow",
-            kind="dense",
-            redundancy="none",
-            tolerate=0,
-            code="uncoded",
-            s=0,
-            generator=[[1.0]],
-            units=WIDTH,
-            input_shape=(ROWS, WIDTH),
-            shard_shape=(ROWS, WIDTH),
-            workers={worker: (0,)},
-            sections={"head": entry, "tail": entry, "shard0": entry},
+            group="edge",
+            pieces=(Piece(entry, {"x": array}, {"z": array}),),
+            placement={worker: (0,)},
             golden=golden,
-            cost=Cost(1, 1, load, load, load),
-            certificate=Checked(1.0, (), True, 1),
+            owned={"head": Piece(entry, {}, {"x": array}), "tail": Piece(entry, {"z": array}, {})},
+            detail=msgspec.to_builtins(detail),
         ),
     )
     return kernel

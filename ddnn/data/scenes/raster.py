@@ -1,7 +1,7 @@
-"""Drawing flat faces into small pictures: pin-hole projection, painter's order, convex fill.
+"""Drawing of flat faces into small pictures: pin-hole projection, painter's order, convex fill.
 
 All views of a batch are drawn together. A face is filled row by row between its left and right
-edge, which is far less work than testing every pixel against every edge.
+edge, which is less work than a test of every pixel against every edge.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class Camera:
         return np.stack([right, np.cross(ahead, right), ahead]).astype(np.float32)
 
 
-def to_camera(vertices: Floats, cameras: tuple[Camera, ...]) -> Floats:
-    """World points [n, ..., 3] in every camera's frame: [n, cameras, ..., 3], metres."""
+def transform_to_camera(vertices: Floats, cameras: tuple[Camera, ...]) -> Floats:
+    """World points [n, ..., 3] in the frame of each camera: [n, cameras, ..., 3], metres."""
     frames = [(vertices - np.array(c.position, np.float32)) @ c.rotation.T for c in cameras]
     return np.stack(frames, axis=1)
 
@@ -70,21 +70,21 @@ def project(in_camera: Floats, cameras: tuple[Camera, ...]) -> Floats:
     return np.asarray(in_camera[..., :2] * scale[..., None], np.float32)
 
 
-def faces_camera(in_camera: Floats) -> NDArray[np.bool_]:
-    """Which faces [..., 6, 3] in a camera's frame turn their outside to it: bool [...]."""
-    return np.asarray((face_normals(in_camera) * in_camera[..., 0, :]).sum(axis=-1) < 0)
+def find_front_faces(in_camera: Floats) -> NDArray[np.bool_]:
+    """Which faces [..., 6, 3] in a camera's frame have their outside towards it: bool [...]."""
+    return np.asarray((compute_normals(in_camera) * in_camera[..., 0, :]).sum(axis=-1) < 0)
 
 
-def light(mesh: Mesh, towards_light: Floats, ambient: Floats) -> Floats:
+def shade(mesh: Mesh, towards_light: Floats, ambient: Floats) -> Floats:
     """Colours [n, faces, 3] under a distant light from `towards_light` [n, 3]."""
-    normal = face_normals(mesh.vertices)
+    normal = compute_normals(mesh.vertices)
     facing = np.einsum("nfc,nc->nf", normal, towards_light)
     facing = np.where(mesh.two_sided, 0.35 + 0.5 * np.abs(facing), np.maximum(facing, 0.0))
     strength = ambient[:, None] + (1.0 - ambient[:, None]) * 1.25 * facing
     return np.asarray(mesh.colours * strength[..., None], np.float32)
 
 
-def face_normals(vertices: Floats) -> Floats:
+def compute_normals(vertices: Floats) -> Floats:
     """Unit normals [..., 3] of faces [..., 6, 3]; zero for a face of no area."""
     normal = np.cross(
         vertices[..., 1, :] - vertices[..., 0, :], vertices[..., 2, :] - vertices[..., 1, :]
@@ -93,29 +93,33 @@ def face_normals(vertices: Floats) -> Floats:
     return np.asarray(normal / np.maximum(length, 1e-9), np.float32)
 
 
-def painters_order(
+def find_painting_order(
     group: NDArray[np.integer],
     distance: Floats,
     layer: NDArray[np.integer],
     depth: Floats,
     drawn: NDArray[np.bool_],
 ) -> NDArray[np.intp]:
-    """Order [views, most] in which to paint faces [views, faces]: by group, then far things before
-    near ones, then by layer, then far faces before near ones; faces not drawn come last."""
+    """The order [views, most] in which to paint faces [views, faces].
+
+    Faces are sorted by group, then far things before near ones, then by layer, then far faces
+    before near ones; faces that are not drawn come last, and `most` is the largest count of drawn
+    ones.
+    """
     order = np.lexsort((-depth, layer, -distance, group, ~drawn), axis=-1)
     most = max(1, int(drawn.sum(axis=1).max()))
     return order[:, :most]
 
 
-def per_face(values: NDArray[T], order: NDArray[np.intp]) -> NDArray[T]:
-    """Values [views, faces, ...] in the order [views, most] of painting."""
+def sort_faces(values: NDArray[T], order: NDArray[np.intp]) -> NDArray[T]:
+    """Values [views, faces, ...] in the order [views, most]."""
     return np.take_along_axis(values, order.reshape(*order.shape, *(1,) * (values.ndim - 2)), 1)
 
 
-def fill(corners: Floats, side: int) -> tuple[NDArray[np.unsignedinteger], ...]:
-    """Rows of convex polygons [views, faces, 6, 2] (x, y in pixels) on a square grid.
+def find_spans(corners: Floats, side: int) -> tuple[NDArray[np.unsignedinteger], ...]:
+    """The pixels of convex polygons [views, faces, 6, 2] (x, y in pixels) on a square grid.
 
-    Returns for every row the first column and the count of columns: [views, faces, side] each.
+    Returns for every row the first column and the number of columns: [views, faces, side] each.
     """
     rows = np.arange(side, dtype=np.float32) + np.float32(0.5)
     left = np.full((*corners.shape[:2], side), np.inf, np.float32)
@@ -137,12 +141,13 @@ def fill(corners: Floats, side: int) -> tuple[NDArray[np.unsignedinteger], ...]:
 def paint(
     corners: Floats, is_subject: NDArray[np.bool_], side: int
 ) -> tuple[NDArray[np.unsignedinteger], NDArray[np.bool_]]:
-    """Paint faces [views, faces, 6, 2] over each other.
+    """Paint faces [views, faces, 6, 2] one over the other.
 
-    Returns the number of the face seen at every pixel, counted from 1, 0 where there is none,
-    [views, side, side]; and where the subject would be seen if nothing hid it.
+    Returns the number of the visible face at every pixel, [views, side, side], counted from 1, or
+    0 where there is none; and bool [views, side, side], the pixels that the subject covers,
+    hidden or not.
     """
-    first, count = fill(corners, side)
+    first, count = find_spans(corners, side)
     columns = np.arange(side, dtype=first.dtype)
     seen = np.zeros((len(corners), side, side), np.min_scalar_type(corners.shape[1]))
     subject = np.zeros(seen.shape, np.bool_)
@@ -152,7 +157,7 @@ def paint(
         views = np.flatnonzero(count[:, face].any(axis=1))
         if len(views) == 0:
             continue
-        # Unsigned numbers wrap: one comparison tests both ends of the row.
+        # Unsigned numbers wrap, so one comparison tests both ends of the row.
         np.subtract(columns, first[:, face, :, None], out=offset)
         np.less(offset, count[:, face, :, None], out=inside)
         np.copyto(seen, face + 1, where=inside)
@@ -163,8 +168,8 @@ def paint(
 
 
 @cache
-def _resample(resolution: int, fine: int, size: int) -> Floats:
-    """Matrix [size, fine]: mean over `resolution` sensor pixels, then linear up to `size`."""
+def _make_resampling(resolution: int, fine: int, size: int) -> Floats:
+    """Matrix [size, fine]: means over `resolution` sensor pixels, interpolated to `size`."""
     edges = np.linspace(0, fine, resolution + 1)
     cells = np.arange(fine)
     overlap = np.minimum(cells + 1, edges[1:, None]) - np.maximum(cells, edges[:-1, None])
@@ -175,10 +180,12 @@ def _resample(resolution: int, fine: int, size: int) -> Floats:
 
 
 def resolve(pictures: Floats, resolution: NDArray[np.integer], size: int) -> Floats:
-    """Pictures [views, fine, fine, 3] as a sensor with `resolution` [views] pixels across sees
-    them, scaled to [views, size, size, 3]."""
+    """Pictures [views, fine, fine, 3] as a sensor resolves them, scaled to [views, size, size, 3].
+
+    resolution: int [views], the width of each picture in sensor pixels
+    """
     views, fine = pictures.shape[:2]
     clipped = np.clip(resolution, LEAST_RESOLUTION, size)
-    matrices = np.stack([_resample(int(r), fine, size) for r in clipped])
+    matrices = np.stack([_make_resampling(int(r), fine, size) for r in clipped])
     rows = (matrices @ pictures.reshape(views, fine, fine * 3)).reshape(views, size, fine, 3)
     return np.asarray(matrices[:, None] @ rows, np.float32)

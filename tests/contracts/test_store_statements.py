@@ -1,0 +1,171 @@
+"""No statement of the store looks at all rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import event, func, insert, literal, select, text
+
+from cloud_app.store import LATENCY_WINDOW, Change, Store
+from cloud_app.store.schema import ANSWERS, EVENTS, ROLLUPS
+from ddnn.exits.hierarchy import EXITS
+from tests.answer_builder import make_answer as make
+from tests.postgres import Postgres
+
+BACKENDS = ["sqlite", "postgresql"]
+
+
+def multiply(store: Store, doublings: int) -> None:
+    """Double answers, series and events in the database, later by as much as they reach."""
+    moved = {
+        ANSWERS: ("sample",),
+        ROLLUPS: ("start_s",),
+        EVENTS: ("at_s",),
+    }
+    with store.database.write() as link:
+        if link.dialect.name == "postgresql":
+            link.execute(text("SET LOCAL statement_timeout = 0"))
+        for _ in range(doublings):
+            for table, columns in moved.items():
+                shift = {
+                    name: link.execute(
+                        select(func.max(table.c[name]) - func.min(table.c[name]) + 60)
+                    ).scalar()
+                    for name in columns
+                }
+                picked = [column for column in table.columns if column.name != "id"]
+                values = [
+                    column + literal(shift[column.name], column.type)
+                    if column.name in shift
+                    else column
+                    for column in picked
+                ]
+                # Levels of a roll-up keep their grid: a multiple of the longest step.
+                if table is ROLLUPS:
+                    hours = -(-int(shift["start_s"]) // 3600) * 3600
+                    values[picked.index(ROLLUPS.c.start_s)] = ROLLUPS.c.start_s + hours
+                link.execute(insert(table).from_select([c.name for c in picked], select(*values)))
+
+
+@pytest.fixture(params=BACKENDS, scope="module")
+def big(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[Store]:
+    """512,000 answers of five sites, their roll-ups of three weeks, 128,000 events."""
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path_factory.mktemp('big')}/cloud.db"
+    else:
+        server: Postgres = request.getfixturevalue("postgres_server")
+        url = server.database()
+    store = Store(url, clock=lambda: 0.0)
+    some = [
+        make(i, exit=EXITS[i % 4], answered_at_s=60.0 * (i // 4), exit_trace=[("local", 1, 0.5)])
+        for i in range(1000)
+    ]
+    store.save([(site, answer) for answer in some for site in ("home", "shop")])
+    with store.database.write() as link:
+        link.execute(
+            insert(EVENTS),
+            [{"at_s": 1.0 * i, "site": "home", "node": "cam1", "what": "x"} for i in range(1000)],
+        )
+    multiply(store, 7)
+    # A site that has fallen silent: all that came after it is of another.
+    some = [column for column in ANSWERS.columns if column.name not in ("id", "site")]
+    with store.database.write() as link:
+        for site, of in (("silent", "home"), ("loud", "shop")):
+            copied = select(literal(site), *some).where(ANSWERS.c.site == of)
+            link.execute(insert(ANSWERS).from_select(["site", *(c.name for c in some)], copied))
+    store.save([("rare", make())])
+    with store.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as link:
+        link.exec_driver_sql("ANALYZE")
+    yield store
+    store.close()
+
+
+_END_S = 60.0 * 250 * 128
+READS: dict[str, Callable[[Store], object]] = {
+    "summary": lambda store: store.summary(),
+    "summary of a site": lambda store: store.summary("home"),
+    "summary of a rare site": lambda store: store.summary("rare"),
+    "summary of the last": lambda store: store.summary("home", last=500),
+    "sites": lambda store: store.sites(),
+    "newest": lambda store: store.newest(20),
+    "newest of a site": lambda store: store.newest(20, "home"),
+    "newest of a rare site": lambda store: store.newest(20, "rare"),
+    "newest of a silent site": lambda store: store.newest(20, "silent"),
+    "summary of a silent site": lambda store: store.summary("silent"),
+    "newest of no site": lambda store: store.newest(20, "nowhere"),
+    "answers": lambda store: store.answers("home", 60_000, 2**53, 1000),
+    "recorded": lambda store: store.recorded(2000, "home", "b1"),
+    "recorded of no bundle": lambda store: store.recorded(2000, "home", "b0"),
+    "events": lambda store: store.events(20),
+    "changes": lambda store: store.changes("home", 20),
+    "setting": lambda store: store.setting("password"),
+    "series": lambda store: store.series(_END_S - 3600, _END_S, 60),
+    "series of a site": lambda store: store.series(_END_S - 3600, _END_S, 60, "home"),
+    "series of weeks": lambda store: store.series(_END_S - 14 * 86400, _END_S, 7200),
+    "histogram": lambda store: store.histogram(),
+    "totals": lambda store: store.totals("home"),
+    "save": lambda store: store.save([("home", make(2**40 + i)) for i in range(500)]),
+    "save again": lambda store: store.save(
+        [("home", make(2**40 + i, exit="cloud")) for i in range(500)]
+    ),
+    "label": lambda store: store.label("home", 5, 1, "ada", 1.0),
+    "add_event": lambda store: store.add_event(1.0, "home", "cam1", "died", key="1"),
+    "add_change": lambda store: store.add_change(Change(1.0, "home", "a", {}, {}, 0, "applied")),
+    "prune nothing": lambda store: store.prune(0.0, 10.0, 100),
+    "prune": lambda store: store.prune(5.0, 0.0, 100),
+}
+MOST_ROWS = LATENCY_WINDOW + 2_000  # that one statement may look at
+
+
+@pytest.mark.parametrize("name", READS)
+def test_no_statement_looks_at_all_rows(big: Store, name: str) -> None:
+    """The database itself says what it does: its plan, and where it counts them its rows."""
+    said: list[tuple[str, Any]] = []
+
+    def explain(
+        link: Any, cursor: Any, statement: str, values: Any, context: Any, many: bool
+    ) -> None:
+        verb = statement.lstrip().split()[0]
+        if verb not in ("SELECT", "UPDATE", "DELETE", "INSERT") or "pg_advisory" in statement:
+            return
+        one = values[0] if many and not isinstance(values, tuple) else values
+        said.append((statement, plan(link, statement, one)))
+
+    event.listen(big.database.engine, "before_cursor_execute", explain)
+    try:
+        READS[name](big)
+    finally:
+        event.remove(big.database.engine, "before_cursor_execute", explain)
+    assert said
+    for statement, looked_at in said:
+        assert looked_at <= MOST_ROWS, statement
+
+
+def plan(link: Any, statement: str, values: Any) -> float:
+    """How many rows a statement looks at, by EXPLAIN; infinite: all that there are."""
+    if link.dialect.name == "sqlite":
+        cursor = link.connection.driver_connection.cursor()
+        steps = [step[3] for step in cursor.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
+        scanned = {step.split()[1] for step in steps if step.startswith("SCAN ")}
+        sorted_ = any("TEMP B-TREE FOR ORDER BY" in step for step in steps)
+        for table in scanned & {"answers", "rollups", "events"}:
+            # In order of the row id, without a condition, up to a limit: no more than that.
+            ended = "LIMIT" in statement and f"FROM {table} ORDER BY" in " ".join(statement.split())
+            if sorted_ or not ended:
+                return float("inf")
+        return 0.0
+    cursor = link.connection.driver_connection.cursor()
+    cursor.execute("SAVEPOINT explained")
+    cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", values)
+    ((found,),) = cursor.fetchall()
+    cursor.execute("ROLLBACK TO SAVEPOINT explained")
+    return max(_looked_at(found[0]["Plan"]))
+
+
+def _looked_at(node: dict[str, Any]) -> Iterator[float]:
+    removed = node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Index Recheck", 0)
+    yield (node["Actual Rows"] + removed) * node["Actual Loops"]
+    for child in node.get("Plans", ()):
+        yield from _looked_at(child)

@@ -1,0 +1,139 @@
+"""A site changes to another plan while samples flow: no sample is lost, late or a mixture.
+
+"Equal" means equal to a site without workers. A decoding that mixed pieces of two plans, whose
+codes and numbers of pieces differ, would not be.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+
+from ddnn.coding.code import Code
+from ddnn.core.plan import PieceKey
+from ddnn.core.section import Section
+from ddnn.protocol.machine import PlanRead
+from tests.simulation.shared import EDGE, JITTER, Run, Site
+from tests.simulation.test_sharing import PERIOD_S, START_S, assert_equal, assert_in_time
+
+NEW = "ef56ab78"
+SAMPLES = 60
+SWITCH_S = START_S + 15 * PERIOD_S
+
+
+def start_site() -> tuple[Run, Site, dict]:
+    """A site by a plan of six pieces of which four suffice, and the same by one of five pieces of
+    which four suffice, on every disk; and what a site without workers answers."""
+    old = Site(Code.mds(6, 2))
+    new = Site(Code.parity(5), plan_id=NEW)
+    old.sections |= {
+        key: section for key, section in new.sections.items() if key not in old.sections
+    }
+    old.shards |= new.shards
+    expected = {
+        sample: answer
+        for (_, sample), answer in old.without_workers(SAMPLES).simulation.store.items()
+    }
+    run = old.run_of(samples=SAMPLES, network=JITTER)
+    for name in old.workers:
+        run.simulation.node(f"home/{name}").plans = {NEW: new.plan}
+    return run, new, expected
+
+
+def find_plan(run: Run, new: Site) -> None:
+    run.simulation.node(f"home/{EDGE}").take(PlanRead(NEW, new.plan))
+
+
+@pytest.mark.parametrize(
+    "kills",
+    [
+        {},
+        {0.0: ("worker1",)},
+        {0.05: ("worker1", "worker2")},
+        {0.25: ("worker2",), 0.31: ("worker5",)},
+        {0.2 + 0.01 * i: (f"worker{i}",) for i in range(1, 3)},
+    ],
+    ids=str,
+)
+def test_every_sample_is_answered_by_one_plan_or_the_other(kills) -> None:
+    run, new, expected = start_site()
+    run.simulation.at(SWITCH_S, partial(find_plan, run, new))
+    for after_s, workers in kills.items():
+        run.at(SWITCH_S + after_s, "crash", *workers)
+        run.at(SWITCH_S + after_s + 1.0, "start", *workers)
+    run.scenario.run()
+    assert_equal(run, expected)
+    assert_in_time(run)
+    state = run.sharing
+    assert (state.plan, state.pieces, state.given_up) == (NEW, 5, 0)
+    assert state.combined > 0
+
+
+def test_the_old_plan_is_freed_everywhere_and_switched_at_one_sample() -> None:
+    run, new, expected = start_site()
+    node, heads = run.simulation.node(f"home/{EDGE}"), []
+
+    def record(plan: str, section: Section) -> Section:
+        def call(inputs):
+            heads.append(plan)
+            return section(inputs)
+
+        return call
+
+    keys = [PieceKey(run.site.plan.id, "head"), PieceKey(NEW, "head")]
+    node.sections |= {key: record(key.plan, node.sections[key]) for key in keys}
+    run.simulation.at(SWITCH_S, partial(find_plan, run, new))
+    run.scenario.run()
+    assert_equal(run, expected)
+    texts = [log.message % tuple(log.arguments) for _, _, log in run.simulation.journal.logs]
+    assert [text for text in texts if text == f"plan {NEW} is in use"] == [f"plan {NEW} is in use"]
+    edge = run.machine(EDGE)
+    assert list(edge._versions.live) == [NEW]
+    for name in run.site.workers:
+        assert list(run.machine(name)._holdings) == [NEW]
+    # From the first head of the new plan on there is none of the old one.
+    assert heads == sorted(heads, key=[run.site.plan.id, NEW].index)
+    assert {*heads} == {run.site.plan.id, NEW}
+
+
+def test_a_plan_whose_workers_never_suffice_is_not_used() -> None:
+    """The workers have no copy of it: samples go on by the old plan."""
+    run, new, expected = start_site()
+    for name in run.site.workers:
+        run.simulation.node(f"home/{name}").plans = {}
+    run.simulation.at(SWITCH_S, partial(find_plan, run, new))
+    run.scenario.run()
+    assert_equal(run, expected)
+    assert_in_time(run)
+    assert run.sharing.plan == run.site.plan.id
+    assert run.sharing.computed_here == 0
+
+
+def test_a_plan_that_cannot_be_loaded_is_refused_and_said_so() -> None:
+    run, new, expected = start_site()
+    del run.simulation.node(f"home/{EDGE}").sections[PieceKey(NEW, "tail")]
+    run.simulation.at(SWITCH_S, partial(find_plan, run, new))
+    run.scenario.run()
+    assert_equal(run, expected)
+    assert run.machine(EDGE).counts["plans_refused"] == 1
+    assert run.sharing.plan == run.site.plan.id
+
+
+def test_of_two_new_plans_the_newest_is_used() -> None:
+    run, new, expected = start_site()
+    third = Site(Code.mds(4, 1), plan_id="0a0b0c0d")
+    run.site.shards |= third.shards
+    node = run.simulation.node(f"home/{EDGE}")
+    node.sections = {**node.sections, **third.sections}
+    for name in run.site.workers:
+        worker = run.simulation.node(f"home/{name}")
+        worker.plans = {NEW: new.plan, third.plan.id: third.plan}
+        worker.sections = {**worker.sections, **third.shards}
+    run.simulation.at(SWITCH_S, partial(find_plan, run, new))
+    later = partial(node.take, PlanRead(third.plan.id, third.plan))
+    run.simulation.at(SWITCH_S + 0.05, later)
+    run.scenario.run()
+    assert_equal(run, expected)
+    assert_in_time(run)
+    assert run.sharing.plan == third.plan.id
