@@ -29,7 +29,6 @@ from benchmarks.harness.report import make_header, make_parser, print_report
 from benchmarks.harness.sites import EXIT_NEVER, running_site
 from ddnn.adapters.litert import LiteRtSection
 from ddnn.errors import ConfigError, DdnnError
-from ddnn.exits.exit_node import votes
 from ddnn.exits.inference import infer, run_devices
 from ddnn.exits.sample import make_votes
 from ddnn.local_site.bundles import prepare_site

@@ -20,7 +20,7 @@ from ddnn.adapters.litert import LiteRtSection
 from ddnn.adapters.mqtt import MqttTransport
 from ddnn.adapters.systemd import Notifier
 from ddnn.errors import ConfigError, DdnnError, LinkError
-from ddnn.exits.device_node import DeviceNode, own_section
+from ddnn.exits.device_node import DeviceNode, list_device_sections
 from ddnn.exits.hierarchy import CLOUD
 from ddnn.machines.clock import OnSiteTime, SiteClock
 from ddnn.machines.composite import CompositeMachine
@@ -268,7 +268,7 @@ def load_device_bundle(settings: DeviceSettings) -> Bundle:
         raise ConfigError(
             f"--node {settings.node!r} is no device of the bundle; it knows {', '.join(devices)}"
         )
-    return load_bundle(path, LiteRtSection, own_section(manifest, settings.node))
+    return load_bundle(path, LiteRtSection, list_device_sections(manifest, settings.node))
 
 
 def choose_view(settings: DeviceSettings, bundle: Bundle) -> int:

@@ -8,6 +8,7 @@ import threading
 import time
 
 import numpy as np
+from ddnn.runtime.deployment import Plan
 
 from benchmarks.coding.latency_site import RATE_HZ, READY_S, SITE, LatencySite
 from benchmarks.harness import bare_exchange
@@ -16,7 +17,6 @@ from ddnn.core.ids import tick_of
 from ddnn.errors import DdnnError
 from ddnn.protocol.codec import encode
 from ddnn.protocol.messages import Result, Task, Tensor
-from ddnn.runtime.deployment import Plan
 
 ROOT = f"{bare_exchange.ROOT}/{SITE}"
 

@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from ddnn.runtime.deployment import Plan, read_plan
 
 from benchmarks.coding.bare_gather import BareGather
 from benchmarks.coding.latency_figures import FAULTS, compare_answers, summarize_system
@@ -35,7 +36,6 @@ from benchmarks.harness.sites import running_broker
 from ddnn.local_site.bundles import prepare_site, share_layer
 from ddnn.local_site.site import SiteConfig
 from ddnn.runtime.bundle import read_manifest
-from ddnn.runtime.deployment import Plan, read_plan
 
 WORKERS, TOLERATE = 6, 2
 AIM_RATIO = 1.1  # p99 with workers missing over p99 without a fault

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from ddnn.runtime.deployment import Plan
 
 from benchmarks.harness.listener import Listener
 from benchmarks.harness.processes import ONE_THREAD, app_command
@@ -23,7 +24,6 @@ from ddnn.local_site.site import SiteConfig
 from ddnn.protocol.codec import decode, encode
 from ddnn.protocol.messages import Answer, OffloadState
 from ddnn.protocol.topics import Kind, Topic, topic_filter
-from ddnn.runtime.deployment import Plan
 from ddnn.runtime.fleet import Fleet
 
 SITE, EDGE = "bench", "edge"

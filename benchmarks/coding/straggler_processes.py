@@ -22,13 +22,15 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from ddnn.coding.deployment import HEAD, TAIL
+from ddnn.coding.sharing_node import SharingNode
+from ddnn.runtime.deployment import read_plan
+from device_app.lend import open_lending
 from numpy.typing import NDArray
 
 from benchmarks.harness.processes import read_options
 from ddnn.adapters.litert import LiteRtSection
 from ddnn.adapters.mqtt import MqttTransport
-from ddnn.coding.deployment import HEAD, TAIL
-from ddnn.coding.sharing_node import SharingNode
 from ddnn.core.section import Arrays, Section
 from ddnn.errors import ConfigError, DdnnError
 from ddnn.protocol.machine import (
@@ -42,11 +44,9 @@ from ddnn.protocol.machine import (
 )
 from ddnn.protocol.topics import Kind, Topic
 from ddnn.runtime.bundle import checked_file, load_bundle, read_golden, read_manifest
-from ddnn.runtime.deployment import read_plan
 from ddnn.runtime.loop import Identity, Loop
 from ddnn.runtime.service import ddnn_version
 from ddnn.runtime.settings import NodeSettings
-from device_app.lend import open_lending
 
 FIXED_S, MEAN_S = 0.005, 0.010
 DRAWS = 100_000

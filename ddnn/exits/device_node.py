@@ -1,13 +1,23 @@
 """The device's machine: run the section on every frame, and answer alone when nobody else does.
 
-captured -> compute -> publish scores, keep features -> (escalate -> publish features)
-                                |
-                                +-> no result in time -> its own exit answers, marked
+    state       signal    next
+    WAITING     START     COMPUTING   the section is free and no newer frame waits
+    COMPUTING   FINISH    READY       scores are sent, features are kept
+    COMPUTING   FAIL      FAILED      there is nothing to send
+    READY       SEND      SENT        the edge asks for the features; they are not kept any more
+    WAITING     CLOSE     CLOSED      a newer frame waits, or as below
+    COMPUTING   CLOSE     CLOSED      the edge has answered, or this device answers alone: the
+    READY       CLOSE     CLOSED      time is over, no edge is there, or too many samples are open
+    FAILED      CLOSE     CLOSED
+    SENT        CLOSE     CLOSED
+A device without a section begins in READY: its features are the raw image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +28,7 @@ from ddnn.exits.manifest import Manifest, judge
 from ddnn.exits.timing import Timing
 from ddnn.machines.jobs import Jobs
 from ddnn.machines.outbox import Outbox
+from ddnn.machines.states import advance
 from ddnn.protocol.machine import (
     Captured,
     Compute,
@@ -29,7 +40,6 @@ from ddnn.protocol.machine import (
     Now,
     Publish,
     Received,
-    Tick,
 )
 from ddnn.protocol.messages import Answer, Escalate, Features, Scores, Status, Tensor
 from ddnn.protocol.topics import Kind, Topic, topic_filter
@@ -37,17 +47,53 @@ from ddnn.protocol.topics import Kind, Topic, topic_filter
 LIMIT = 256  # samples without an answer at a time; the oldest answers early beyond it
 
 
+class State(Enum):
+    """The states of a sample at its device."""
+
+    WAITING = auto()
+    COMPUTING = auto()
+    READY = auto()
+    FAILED = auto()
+    SENT = auto()
+    CLOSED = auto()
+
+
+class Signal(Enum):
+    """What moves a sample from one state to the next."""
+
+    START = auto()
+    FINISH = auto()
+    FAIL = auto()
+    SEND = auto()
+    CLOSE = auto()
+
+
+TRANSITIONS: Mapping[tuple[State, Signal], State] = {
+    (State.WAITING, Signal.START): State.COMPUTING,
+    (State.COMPUTING, Signal.FINISH): State.READY,
+    (State.COMPUTING, Signal.FAIL): State.FAILED,
+    (State.READY, Signal.SEND): State.SENT,
+    (State.WAITING, Signal.CLOSE): State.CLOSED,
+    (State.COMPUTING, Signal.CLOSE): State.CLOSED,
+    (State.READY, Signal.CLOSE): State.CLOSED,
+    (State.FAILED, Signal.CLOSE): State.CLOSED,
+    (State.SENT, Signal.CLOSE): State.CLOSED,
+}
+
+
+@dataclass(slots=True)
 class _Sample:
     """What a device keeps of a sample until it is answered."""
 
-    __slots__ = ("captured_at_s", "captured_s", "features", "label", "scores")
+    captured_at_s: float  # by the wall clock
+    captured_s: float  # by the monotonic clock
+    label: int | None
+    state: State
+    scores: NDArray[np.float32] | None = None  # as receivers decode them
+    features: NDArray[Any] | None = None  # read in state READY only
 
-    def __init__(self, frame: Captured, captured_s: float) -> None:
-        self.captured_at_s = frame.captured_at_s
-        self.captured_s = captured_s  # monotonic
-        self.label = frame.label
-        self.scores: NDArray[np.float32] | None = None  # as receivers decode them
-        self.features: NDArray[Any] | None = None
+    def move(self, signal: Signal) -> None:
+        self.state = advance(TRANSITIONS, self.state, signal)
 
 
 class FrameJob(NamedTuple):
@@ -77,8 +123,8 @@ class DeviceNode:
         self._samples: Jobs[int, _Sample] = Jobs(LIMIT)
         self._connected = False
         self._lead: Status | None = None
-        self._computing = False
-        self._waiting: Captured | None = None  # newest frame wins while the section is busy
+        self._busy = False  # the section, perhaps on a sample that is closed already
+        self._waiting: Captured | None = None  # the newest frame while the section is busy
 
     @property
     def gauges(self) -> dict[str, float]:
@@ -101,22 +147,20 @@ class DeviceNode:
             case Captured():
                 effects += self._capture(event, now)
             case Computed(FrameJob(self.node, sample), outputs):
-                effects += self._computed(sample, outputs, now)
+                effects += self._finish(sample, outputs, now)
             case Received(Topic(_, Kind.ESCALATE), Escalate() as escalate):
-                effects += self._escalated(escalate)
+                effects += self._escalate(escalate)
             case Received(Topic(_, Kind.ANSWER), Answer() as answer):
                 if answer.exit != "device" and self._samples.get(answer.sample):
-                    self._samples.close(answer.sample)
+                    self._close(answer.sample)
             case Received(Topic(_, Kind.STATUS, node), Status() as status):
                 if node == self.manifest.hierarchy.lead:
-                    self._lead_status(status)
+                    self._take_lead(status)
             case Connected():
                 self._connected = True
             case Disconnected():
                 self._connected = False
                 self._lead = None
-            case Tick():
-                pass
         for sample in self._samples.due(now.monotonic_s):
             effects += self._answer(sample, now)
         return effects
@@ -127,112 +171,124 @@ class DeviceNode:
         if self._samples.opened_s(frame.sample) is not None:
             self._count("frames_repeated")
             return []
-        kept = _Sample(frame, now.monotonic_s)
-        evicted = self._samples.open(
-            frame.sample, kept, now.monotonic_s, now.monotonic_s + self.timing.device_s
-        )
+        has_section = self.manifest.hierarchy.device_section
+        state = State.WAITING if has_section else State.READY
+        sample = _Sample(frame.captured_at_s, now.monotonic_s, frame.label, state)
+        due_s = now.monotonic_s + self.timing.device_s
+        evicted = self._samples.open(frame.sample, sample, now.monotonic_s, due_s)
         effects = self._post(*evicted, now) if evicted else []
-        if self.manifest.hierarchy.device_section:
-            return [*effects, *self._compute(frame)]
-        kept.features = frame.image["image"]
-        features = self._features_message(frame.sample, kept)
-        return [*effects, *features, *self._alone(frame.sample, now)]
+        if has_section:
+            return [*effects, *self._compute(frame, sample)]
+        sample.features = frame.image["image"]
+        effects += self._send_features(frame.sample, sample)
+        return [*effects, *self._answer_if_alone(frame.sample, now)]
 
-    def _compute(self, frame: Captured) -> list[Effect]:
+    def _compute(self, frame: Captured, sample: _Sample) -> list[Effect]:
         """Run the section, or wait for it; a frame that waits gives way to a newer one."""
-        if not self._computing:
-            self._computing = True
+        if not self._busy:
+            self._busy = True
+            sample.move(Signal.START)
             return [Compute(FrameJob(self.node, frame.sample), self.node, frame.image)]
         if self._waiting is not None and self._samples.get(self._waiting.sample):
-            self._samples.close(self._waiting.sample)
+            self._close(self._waiting.sample)
             self._count("frames_skipped")
         self._waiting = frame
         return []
 
-    def _computed(self, sample: int, outputs: Arrays | None, now: Now) -> list[Effect]:
-        self._computing = False
-        kept = self._samples.get(sample)
+    def _finish(self, number: int, outputs: Arrays | None, now: Now) -> list[Effect]:
+        """The section's outputs are there, or it failed; the next frame may have it."""
+        self._busy = False
         effects: list[Effect] = []
+        sample = self._samples.get(number)
+        computing = sample is not None and sample.state is State.COMPUTING
         if outputs is None or not np.isfinite(outputs["scores"]).all():
             self._count("section_failed")
-        elif kept is not None:
+            if sample is not None and computing:
+                sample.move(Signal.FAIL)
+        elif sample is not None and computing:
+            sample.move(Signal.FINISH)
             wire = self.manifest.score_format.encode(outputs["scores"])
-            kept.scores = self.manifest.score_format.decode(wire)
-            kept.features = outputs["features"]
-            if self._connected:
-                effects.append(
-                    Publish(
-                        self._topic(Kind.SCORES),
-                        Scores(
-                            1,
-                            sample,
-                            self.bundle,
-                            self._mask,
-                            kept.captured_at_s,
-                            Tensor.of(wire),
-                            kept.label,
-                        ),
-                    )
-                )
-            effects += self._alone(sample, now)
-        if self._waiting is not None:
-            frame, self._waiting = self._waiting, None
-            if self._samples.get(frame.sample):  # not answered meanwhile
-                effects += self._compute(frame)
+            sample.scores = self.manifest.score_format.decode(wire)
+            sample.features = outputs["features"]
+            effects += self._send_scores(number, sample, wire)
+            effects += self._answer_if_alone(number, now)
+        frame, self._waiting = self._waiting, None
+        if frame is not None:
+            waiting = self._samples.get(frame.sample)
+            if waiting is not None:  # not answered meanwhile
+                effects += self._compute(frame, waiting)
         return effects
 
-    def _escalated(self, escalate: Escalate) -> list[Effect]:
-        kept = self._samples.get(escalate.sample)
-        if escalate.tier != "local" or kept is None or escalate.bundle != self.bundle:
+    def _send_scores(self, number: int, sample: _Sample, wire: NDArray[Any]) -> list[Effect]:
+        if not self._connected:
             return []
-        return self._features_message(escalate.sample, kept)
+        scores = Scores(
+            1,
+            number,
+            self.bundle,
+            self._mask,
+            sample.captured_at_s,
+            Tensor.of(wire),
+            sample.label,
+        )
+        return [Publish(self._topic(Kind.SCORES), scores)]
 
-    def _features_message(self, sample: int, kept: _Sample) -> list[Effect]:
-        """The features, once: they are dropped when they are sent."""
-        features, kept.features = kept.features, None
+    def _escalate(self, escalate: Escalate) -> list[Effect]:
+        sample = self._samples.get(escalate.sample)
+        if escalate.tier != "local" or sample is None or escalate.bundle != self.bundle:
+            return []
+        return self._send_features(escalate.sample, sample)
+
+    def _send_features(self, number: int, sample: _Sample) -> list[Effect]:
+        """The features, once: they are not kept any longer."""
+        if sample.state is not State.READY:
+            return []
+        sample.move(Signal.SEND)
+        features, sample.features = sample.features, None
         if features is None or not self._connected:
             return []
-        bits = self.manifest.hierarchy.device_section
-        return [
-            Publish(
-                self._topic(Kind.FEATURES),
-                Features(
-                    1,
-                    sample,
-                    self.bundle,
-                    self._mask,
-                    kept.captured_at_s,
-                    (Tensor.of(features, bits=bits),),
-                    kept.label,
-                ),
-            )
-        ]
+        message = Features(
+            1,
+            number,
+            self.bundle,
+            self._mask,
+            sample.captured_at_s,
+            (Tensor.of(features, bits=self.manifest.hierarchy.device_section),),
+            sample.label,
+        )
+        return [Publish(self._topic(Kind.FEATURES), message)]
 
     # ------------------------------------------------------------- on its own
 
-    def _alone(self, sample: int, now: Now) -> list[Effect]:
+    def _answer_if_alone(self, number: int, now: Now) -> list[Effect]:
         """Answer at once where it is known that no edge will."""
         away = not self._connected or (self._lead is not None and self._lead.state != "online")
-        return self._answer(sample, now) if away else []
+        return self._answer(number, now) if away else []
 
-    def _lead_status(self, status: Status) -> None:
-        """Births, and only those Wills that are of the session that lives."""
+    def _take_lead(self, status: Status) -> None:
+        """Take births, and of the Wills only those of the session that lives."""
         same = self._lead is None or self._lead.session == status.session
         if status.state == "online" or same:
             self._lead = status
 
-    def _answer(self, sample: int, now: Now) -> list[Effect]:
-        return self._post(sample, self._samples.close(sample), now)
+    def _close(self, number: int) -> _Sample:
+        sample = self._samples.close(number)
+        sample.move(Signal.CLOSE)
+        return sample
 
-    def _post(self, sample: int, kept: _Sample, now: Now) -> list[Effect]:
-        """The device's own exit: what one camera can say, and that it is no more than that."""
+    def _answer(self, number: int, now: Now) -> list[Effect]:
+        return self._post(number, self._samples.close(number), now)
+
+    def _post(self, number: int, sample: _Sample, now: Now) -> list[Effect]:
+        """Answer by the device's own exit, from one camera alone, and mark the answer so."""
+        sample.move(Signal.CLOSE)
         self._count("answered_alone")
         label, probabilities, eta = -1, [], 1.0
-        if kept.scores is not None:
-            own = judge(self.manifest, "device", kept.scores, self._mask)
+        if sample.scores is not None:
+            own = judge(self.manifest, "device", sample.scores, self._mask)
             label, probabilities, eta = own.label, own.probabilities, own.eta
         answer = Answer(
-            sample=sample,
+            sample=number,
             node=self.node,
             exit="device",
             label=label,
@@ -243,10 +299,10 @@ class DeviceNode:
             quality="degraded",
             expected_accuracy=self.manifest.device_accuracy.get(self.node),
             bundle=self.bundle,
-            captured_at_s=kept.captured_at_s,
+            captured_at_s=sample.captured_at_s,
             answered_at_s=now.wall_s,
-            latency_s=now.monotonic_s - kept.captured_s,
-            truth=kept.label,
+            latency_s=now.monotonic_s - sample.captured_s,
+            truth=sample.label,
             votes={self.node: (label, max(probabilities))} if probabilities else {},
             exit_trace=[("device", label, eta)],
         )
@@ -259,6 +315,6 @@ class DeviceNode:
         self.counts[name] = self.counts.get(name, 0) + 1
 
 
-def own_section(manifest: Manifest, node: str) -> Sequence[str]:
-    """The sections that this node runs."""
+def list_device_sections(manifest: Manifest, node: str) -> Sequence[str]:
+    """The sections that a device runs."""
     return (node,) if manifest.hierarchy.device_section else ()

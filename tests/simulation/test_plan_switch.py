@@ -15,8 +15,8 @@ from ddnn.coding.code import Code
 from ddnn.core.plan import PieceKey
 from ddnn.core.section import Section
 from ddnn.protocol.machine import PlanRead
-from tests.simulation.shared import EDGE, JITTER, Run, Site
 from tests.simulation.scenario import PERIOD_S
+from tests.simulation.shared import EDGE, JITTER, Run, Site
 from tests.simulation.test_sharing import START_S, assert_equal, assert_in_time
 
 NEW = "ef56ab78"

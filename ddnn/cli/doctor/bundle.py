@@ -9,7 +9,7 @@ from ddnn.cli.doctor.check import Finding
 from ddnn.cli.doctor.node import App, ExaminedNode
 from ddnn.cli.observer import make_printable
 from ddnn.errors import ConfigError
-from ddnn.exits.device_node import own_section
+from ddnn.exits.device_node import list_device_sections
 from ddnn.exits.hierarchy import CLOUD
 from ddnn.exits.manifest import Manifest
 from ddnn.protocol.messages import Status
@@ -52,7 +52,7 @@ def list_sections(manifest: Manifest, app: App | None, node: str) -> list[str] |
             raise ConfigError(
                 f"--node {node!r} is no device of the bundle; its devices are {known}"
             )
-        return list(own_section(manifest, node))
+        return list(list_device_sections(manifest, node))
     if app == "edge":
         hierarchy.group(node)
         return [node] if hierarchy.edge_section else []

@@ -22,7 +22,7 @@ from exit_builders import (
     result,
 )
 
-from ddnn.exits.device_node import LIMIT, DeviceNode, FrameJob, own_section
+from ddnn.exits.device_node import LIMIT, DeviceNode, FrameJob, list_device_sections
 from ddnn.exits.manifest import Manifest, judge
 from ddnn.exits.scores import ScoreFormat
 from ddnn.protocol.machine import Compute, Computed, Connected, Disconnected, Effect, Keep, Tick
@@ -279,7 +279,7 @@ def test_its_own_exit_uses_the_scores_that_travelled(name: Any) -> None:
 
 def test_configuration_a_sends_the_raw_image_unasked() -> None:
     node = made(manifest_of("a", 3))
-    assert own_section(node.manifest, "cam2") == ()
+    assert list_device_sections(node.manifest, "cam2") == ()
     node.handle(Connected(), at(0))
     node.handle(presence("edge"), at(0))
     shot = frame(5, 1.0, value=9)
