@@ -1,7 +1,7 @@
-"""Collect the parts of a job from several senders, until they are enough or their time comes.
+"""Collect the parts of a job from several senders, until they are enough or the job is due.
 
 The exits collect scores and features of a sample from nodes; an owner of a plan collects results
-of a task from workers. Both wait for the same: enough parts, nobody left to wait for, or the time.
+of a task from workers. Both wait until the parts are enough, no sender is left, or the time is over.
 
     phase        signal    next        outcome
     COLLECTING   ENOUGH    COMPLETE    Complete
@@ -186,7 +186,7 @@ class Collector(Generic[Key, Value]):
 
     def remove_parts(self, senders: Collection[str]) -> None:
         """Forget what these senders gave to open jobs. Call `withdraw` for them next."""
-        for _, job in self._jobs.items():
+        for job in self._jobs.values():
             for part in [part for part, sender in job.senders.items() if sender in senders]:
                 del job.parts[part]
                 job.awaited.add(job.senders.pop(part))
@@ -236,7 +236,7 @@ class Collector(Generic[Key, Value]):
 
     def awaited(self) -> set[str]:
         """All senders that some open job waits for."""
-        return {sender for _, job in self._jobs.items() for sender in job.awaited}
+        return {sender for job in self._jobs.values() for sender in job.awaited}
 
     # --------------------------------------------------------------------- phases
 
