@@ -1,7 +1,7 @@
 """Collect the parts of a job from several senders, until they are enough or the job is due.
 
 The exits collect scores and features of a sample from nodes; an owner of a plan collects results
-of a task from workers. Both wait until the parts are enough, no sender is left, or the time is over.
+of a task from workers. Both wait until the parts are enough, no sender is left, or it is due.
 
     phase        signal    next        outcome
     COLLECTING   ENOUGH    COMPLETE    Complete
