@@ -93,7 +93,7 @@ class _Sample:
     features: NDArray[Any] | None = None  # read in state READY only
 
     def move(self, signal: Signal) -> None:
-        self.state = advance(TRANSITIONS, self.state, signal)
+        self.state = advance(TRANSITIONS, self.state, signal, "a sample")
 
 
 class FrameJob(NamedTuple):

@@ -119,7 +119,7 @@ class Fusion:
     features: NDArray[Any] | None = None  # the section's; read in state KEPT only
 
     def move(self, signal: Signal) -> None:
-        self.state = advance(TRANSITIONS, self.state, signal)
+        self.state = advance(TRANSITIONS, self.state, signal, "a fusion")
 
     def add(self, part: Part) -> None:
         """Take what a part says. Of labels that differ the greatest counts, in any order."""

@@ -1,15 +1,16 @@
 """A sample on its way through the exits, as the lead edge sees it.
 
-state     signal       next
-LOCAL     ASK_EDGE     EDGE        not sure: the devices are asked for features
-LOCAL     ASK_CLOUD    CLOUD       the same where the edge has no section
-EDGE      ASK_CLOUD    CLOUD       not sure: the edges are asked for features
-LOCAL     ANSWER       ANSWERED    with the deepest exit that scores have reached
-EDGE      ANSWER       ANSWERED
-CLOUD     ANSWER       ANSWERED
-LOCAL     DROP         DROPPED     no scores came, or more samples are open than the limit
-EDGE      DROP         DROPPED
-CLOUD     DROP         DROPPED
+    state     signal       next
+    LOCAL     ASK_EDGE     EDGE        not sure: the devices are asked for features
+    LOCAL     ASK_CLOUD    CLOUD       the same where the edge has no section
+    EDGE      ASK_CLOUD    CLOUD       not sure: the edges are asked for features
+    LOCAL     ANSWER       ANSWERED    with the deepest exit that scores have reached
+    EDGE      ANSWER       ANSWERED
+    CLOUD     ANSWER       ANSWERED
+    LOCAL     DROP         DROPPED     no scores came, or more samples are open than the limit
+    EDGE      DROP         DROPPED
+    CLOUD     DROP         DROPPED
+A state before the last two names the exit whose scores the sample waits for.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from ddnn.protocol.messages import Answer, ExitName, TrafficBytes, add_traffic
 
 
 class State(Enum):
-    """The exit whose scores a sample waits for, or how it ended."""
+    """The states of a sample."""
 
     LOCAL = auto()
     EDGE = auto()
@@ -84,7 +85,7 @@ class Sample:
     traffic: TrafficBytes = (0, 0)  # of the devices
 
     def move(self, signal: Signal) -> None:
-        self.state = advance(TRANSITIONS, self.state, signal)
+        self.state = advance(TRANSITIONS, self.state, signal, f"sample {self.number}")
 
     def add(self, label: int | None, traffic: TrafficBytes) -> None:
         """Take what a message says besides its scores. Of labels that differ the greatest counts,

@@ -109,7 +109,7 @@ class _Job(Generic[Value]):
         )
 
     def move(self, signal: Signal) -> None:
-        self.phase = advance(TRANSITIONS, self.phase, signal)
+        self.phase = advance(TRANSITIONS, self.phase, signal, "a job")
 
 
 class Collector(Generic[Key, Value]):
