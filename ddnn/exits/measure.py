@@ -67,7 +67,7 @@ def measure(
         outputs = run_devices(raw, sections, images[n])
         if hierarchy.device_section:
             devices[n] = [output.scores for output in outputs]
-        heard = [decoded(manifest.score_format, output) for output in outputs]
+        heard = [decode_output(manifest.score_format, output) for output in outputs]
         for mask in masks:
             for tier, scores in run_exits(manifest, sections, heard, mask).items():
                 exits[mask][tier][n] = scores
@@ -91,7 +91,7 @@ def pool(parts: Sequence[Measured]) -> Measured:
     )
 
 
-def decoded(score_format: ScoreFormat, output: DeviceOutput) -> DeviceOutput:
+def decode_output(score_format: ScoreFormat, output: DeviceOutput) -> DeviceOutput:
     """The output with scores as a receiver decodes them."""
     if output.scores is None:
         return output
@@ -129,7 +129,7 @@ def accuracy(scores: Scores, labels: Labels) -> float:
     return float(np.mean(scores.argmax(-1) == labels)) if len(labels) else 0.0
 
 
-def staged(
+def apply_exits(
     hierarchy: Hierarchy, exits: Mapping[Exit, Scores], thresholds: Mapping[str, float]
 ) -> tuple[NDArray[np.int32], Labels]:
     """Which exit answers each sample (index into hierarchy.exits), and the label it answers."""
@@ -154,7 +154,7 @@ def sweep(
     rows = []
     for values in product(*(GRID[tier] for tier in tiers[:-1])):
         thresholds = {str(tier): float(t) for tier, t in zip(tiers, values, strict=False)}
-        chosen, answers = staged(hierarchy, exits, thresholds)
+        chosen, answers = apply_exits(hierarchy, exits, thresholds)
         share = {str(tier): float(np.mean(chosen == i)) for i, tier in enumerate(tiers)}
         cost = bytes_per_device(manifest, score_format, share.get("local", 0.0))
         rows.append(SweepRow(thresholds, float(np.mean(answers == labels)), share, cost))
@@ -204,7 +204,7 @@ def accuracy_table(
     """Per member mask: the accuracy of every exit forced, and "overall" with the exit rule."""
     table: dict[str, dict[str, float]] = {}
     for mask, exits in measured.exits.items():
-        _, answers = staged(hierarchy, exits, thresholds)
+        _, answers = apply_exits(hierarchy, exits, thresholds)
         row = {str(tier): accuracy(scores, measured.labels) for tier, scores in exits.items()}
         table[str(mask)] = {**row, "overall": float(np.mean(answers == measured.labels))}
     return table
