@@ -37,7 +37,7 @@ class Key(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What a node of a tier says of a sample."""
+    """What a node of a tier reports of a sample."""
 
     scores: NDArray[np.float32]  # [classes]
     mask: int  # of the devices that contributed

@@ -1,4 +1,4 @@
-"""The device's machine: run the section on every frame, and answer alone when nobody else does.
+"""The device's machine: run the section on every frame, and answer alone when no edge does.
 
     state       signal    next
     WAITING     START     COMPUTING   the section is free and no newer frame waits

@@ -109,7 +109,7 @@ class Part(NamedTuple):
 
 @dataclass(slots=True)
 class Fusion:
-    """What the features of one sample say besides themselves."""
+    """The fused sample: which devices contributed, since when it is known, and how far it is."""
 
     mask: int = 0  # of the devices that contributed
     captured_at_s: float = 0.0
@@ -122,7 +122,7 @@ class Fusion:
         self.state = advance(TRANSITIONS, self.state, signal, "a fusion")
 
     def add(self, part: Part) -> None:
-        """Take what a part says. Of labels that differ the greatest counts, in any order."""
+        """Add a part. Of labels that differ the greatest counts, in any order."""
         message = part.message
         self.mask |= message.members
         self.captured_at_s = message.captured_at_s

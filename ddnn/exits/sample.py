@@ -88,14 +88,13 @@ class Sample:
         self.state = advance(TRANSITIONS, self.state, signal, f"sample {self.number}")
 
     def add(self, label: int | None, traffic: TrafficBytes) -> None:
-        """Take what a message says besides its scores. Of labels that differ the greatest counts,
-        whatever the order in which they arrive."""
+        """Add label and traffic of a message. Of labels that differ the greatest counts."""
         self.traffic = add_traffic(self.traffic, traffic)
         if label is not None:
             self.label = max(label, -1 if self.label is None else self.label)
 
     def take(self, judgement: Judgement) -> None:
-        """Take what an exit says: it is the deepest so far."""
+        """Take the decision of an exit: it is the deepest so far."""
         self.best = judgement
         self.exit_trace.append((judgement.exit, judgement.label, judgement.eta))
 

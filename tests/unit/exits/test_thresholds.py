@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from driven_edge import ALL, Driven
 from exit_builders import (
     BUNDLE,
     EPOCH_S,
@@ -14,7 +15,6 @@ from exit_builders import (
     manifest_of,
     published,
 )
-from test_edge_node import ALL, Driven
 
 from ddnn.errors import ConfigError
 from ddnn.exits.entropy import softmax
