@@ -108,7 +108,7 @@ class ExitNode:
             case Received(Topic(_, Kind.VERDICT, self.node), Scores() as message):
                 effects = self._take_verdict(message, now)
             case Received(Topic(site, Kind.STATUS, node), Status() as status):
-                if self._presence.status(site, node, status):
+                if self._presence.take_status(site, node, status):
                     effects = self._decisions.review(now)
             case Received(Topic(_, Kind.THRESHOLDS, self.node), Thresholds() as command):
                 if not self._thresholds.take(command):
@@ -147,12 +147,12 @@ class ExitNode:
         opened_s = self._decisions.opened_s(message.sample)
         if opened_s is not None:
             if now.monotonic_s <= opened_s + self._timing.window_s:
-                self._presence.reported(device)
+                self._presence.note_report(device)
             return True
         if age_s > self._timing.edge_s:
             self._count("expired")  # a queue that stood still: its device has long answered
             return False
-        self._presence.reported(device)
+        self._presence.note_report(device)
         captured_s = now.monotonic_s - age_s
         self._decisions.open(message.sample, message.captured_at_s, captured_s, now)
         return True
@@ -188,7 +188,7 @@ class ExitNode:
         """An upper tier is worth waiting for if it reports before the answer is due."""
         opened_s = self._decisions.opened_s(sample)
         if opened_s is not None and now.monotonic_s <= opened_s + self._timing.edge_s:
-            self._presence.reported(node)
+            self._presence.note_report(node)
 
     # ---------------------------------------------------------------- messages
 

@@ -40,7 +40,7 @@ class Membership:
         """Add a member, where the members are not known beforehand."""
         self._members.add(node)
 
-    def status(self, node: str, status: Status) -> bool:
+    def take_status(self, node: str, status: Status) -> bool:
         """Take a birth, a stop or a Last Will; True where it changed who is live.
 
         A Will of another session than the present one is of a connection that the node has
@@ -58,14 +58,14 @@ class Membership:
         self._session[node] = status.session
         return self._refresh()
 
-    def reported(self, node: str) -> None:
+    def note_report(self, node: str) -> None:
         """`node` contributed in time: it is present, and no suspect."""
         if node in self._members and (node not in self._online or node in self._misses):
             self._online.add(node)
             self._trust(node)
             self._refresh()
 
-    def missed(self, nodes: Iterable[str], now_s: float) -> None:
+    def note_misses(self, nodes: Iterable[str], now_s: float) -> None:
         """A window closed without these nodes."""
         for node in nodes:
             self._misses[node] = self._misses.get(node, 0) + 1
@@ -102,7 +102,7 @@ class AnyOf:
     def __bool__(self) -> bool:
         return bool(self._sessions)
 
-    def status(self, node: str, status: Status) -> bool:
+    def take_status(self, node: str, status: Status) -> bool:
         """Take a birth, a stop or a Last Will; True for a birth."""
         if status.state == "online":
             if node in self._sessions or len(self._sessions) < self.LIMIT:

@@ -88,7 +88,7 @@ class Outbox:
                 more = self._deliver(now) if len(known) == MAX_BATCH else []
                 return [Forget(known), *more] if known else []
             case Received(Topic(site, Kind.STATUS, node), Status(role="cloud" | "store") as status):
-                if self._stores.status(f"{site}/{node}", status):
+                if self._stores.take_status(f"{site}/{node}", status):
                     return self._deliver(now)
         if self._check_s is not None and now.monotonic_s >= self._check_s:
             return self._deliver(now)
