@@ -66,6 +66,7 @@ class ExitNode:
         self._decisions = Decisions(
             site, node, bundle, self._thresholds, timing, self._presence, outbox
         )
+        self._masks = {device: hierarchy.mask([device]) for device in hierarchy.devices}
         self._offsets = {device: ClockOffset() for device in hierarchy.devices}
 
     @property
@@ -123,7 +124,7 @@ class ExitNode:
     # ----------------------------------------------------------------- devices
 
     def _take_device(self, device: str, message: Scores, wire_bytes: int, now: Now) -> list[Effect]:
-        score_format, own = self._manifest.score_format, self._hierarchy.mask([device])
+        score_format, own = self._manifest.score_format, self._masks[device]
         scores = self._read(message, score_format.type)
         if scores is None or message.members != own:
             self._count("scores_refused")

@@ -39,6 +39,8 @@ class State(Enum):
     ANSWERED = auto()
     DROPPED = auto()
 
+    __hash__ = object.__hash__  # fast: states stand in the keys of collections
+
 
 class Signal(Enum):
     """What moves a sample from one state to the next."""
