@@ -145,13 +145,8 @@ def measure_fold(folds: dict[int, Fold], test: int) -> dict[str, Any]:
     measured = m.with_format(manifest, fold.measured("test"), score_format)
     table = m.accuracy_table(hierarchy, measured, row.thresholds)
     everyone = table[str(hierarchy.everyone)]
-<<<<<<< HEAD
-    exits, _ = m.staged(hierarchy, measured.exits[hierarchy.everyone], row.thresholds)
+    exits, _ = m.apply_exits(hierarchy, measured.exits[hierarchy.everyone], row.thresholds)
     share = {tier: float(np.mean(exits == i)) for i, tier in enumerate(hierarchy.exits)}
-=======
-    chosen, _ = m.apply_exits(hierarchy, measured.exits[hierarchy.everyone], row.thresholds)
-    share = {tier: float(np.mean(chosen == i)) for i, tier in enumerate(hierarchy.exits)}
->>>>>>> wip/exits
     sent = m.bytes_per_device(manifest, score_format, share["local"])
     jpeg = float(fold.arrays["jpeg"])
     return {

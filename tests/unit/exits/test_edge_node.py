@@ -6,27 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-<<<<<<< HEAD
-=======
-from driven_edge import ALL, Driven, run_edge_section
-from exit_builders import (
-    BUNDLE,
-    EDGE_FEATURES,
-    EPOCH_S,
-    SITE,
-    SURE,
-    TIMING,
-    UNSURE,
-    answers_in,
-    bits,
-    escalate,
-    features_from,
-    manifest_of,
-    presence,
-    published,
-    scores_from,
-)
->>>>>>> wip/exits
 
 from ddnn.exits.cost import communication_bytes
 from ddnn.exits.manifest import judge
@@ -40,9 +19,9 @@ from ddnn.protocol.machine import (
 )
 from ddnn.protocol.messages import Status, Tensor
 from ddnn.protocol.topics import Kind, Topic
+from tests.unit.exits.driven_edge import ALL, Driven, run_edge_section
 from tests.unit.exits.exit_builders import (
     BUNDLE,
-    DEVICE_FEATURES,
     EDGE_FEATURES,
     EPOCH_S,
     SITE,
@@ -50,7 +29,6 @@ from tests.unit.exits.exit_builders import (
     TIMING,
     UNSURE,
     answers_in,
-    at,
     bits,
     escalate,
     features_from,
@@ -58,7 +36,6 @@ from tests.unit.exits.exit_builders import (
     presence,
     published,
     scores_from,
-    vector,
 )
 
 # ---------------------------------------------------------------- happy paths

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-<<<<<<< HEAD
 
 from ddnn.errors import ConfigError
 from ddnn.exits.entropy import softmax
@@ -12,11 +11,8 @@ from ddnn.exits.manifest import Manifest, SweepRow
 from ddnn.protocol.machine import Received, Tick
 from ddnn.protocol.messages import Thresholds, TimeReply, TimeRequest
 from ddnn.protocol.topics import Kind, Topic
+from tests.unit.exits.driven_edge import ALL, Driven
 from tests.unit.exits.exit_builders import (
-=======
-from driven_edge import ALL, Driven
-from exit_builders import (
->>>>>>> wip/exits
     BUNDLE,
     EPOCH_S,
     SITE,
@@ -26,17 +22,6 @@ from exit_builders import (
     manifest_of,
     published,
 )
-<<<<<<< HEAD
-from tests.unit.exits.test_edge_node import ALL, Driven
-=======
-
-from ddnn.errors import ConfigError
-from ddnn.exits.entropy import softmax
-from ddnn.exits.manifest import Manifest, SweepRow
-from ddnn.protocol.machine import Received, Tick
-from ddnn.protocol.messages import Thresholds, TimeReply, TimeRequest
-from ddnn.protocol.topics import Kind, Topic
->>>>>>> wip/exits
 
 COMMAND = Topic(SITE, Kind.THRESHOLDS, "edge")
 ACCURACY = {
