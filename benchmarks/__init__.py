@@ -1,1 +1,1 @@
-"""One program per claim; each prints a ratio measured in one run, beside its baseline."""
+"""One program per claim; each prints ratios to a baseline that is measured in the same run."""

@@ -1,13 +1,13 @@
-"""Accuracy of the hierarchy on real photographs, over folds, beside undistributed networks.
+"""Accuracy of the hierarchy on real photographs, over folds, and of undistributed networks.
 
-    python -m benchmarks.accuracy --data eth80:PATH --json
+    python -m benchmarks.accuracy --data eth80:PATH --seed 0 --json
 
 Fold t tests object t of every class, validates on object t+1 and trains on the others. In every
 fold three networks are trained with the same images, augmentation and steps:
     hierarchy      configuration (e), binary features between tiers, thresholds as below
     undistributed  the same layers with float features and one exit, all six views together
     undistributed, all exits' losses   the same with every exit's loss (deep supervision)
-Data with splits of their own (scenes) are trained once and judged on their test split.
+Data with splits of their own (scenes): one training, measured on the test split.
 Thresholds and score format of fold t are chosen on the validation data of all folds but the one
 that validates on object t: never on test data. Everything of the hierarchy is measured with its
 LiteRT sections.
@@ -16,11 +16,9 @@ LiteRT sections.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,6 +27,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from benchmarks.harness.processes import interrupt_on_sigterm, temporary_directory
+from benchmarks.harness.report import make_header, make_parser, print_report
+from ddnn.errors import DdnnError
 from ddnn.exits import measure as m
 from ddnn.exits.hierarchy import Hierarchy, configuration
 from ddnn.exits.manifest import Manifest
@@ -41,7 +42,7 @@ UNDISTRIBUTED = {
 
 
 def train_fold(data: str, fold: int, seed: int, steps: int | None, out: Path) -> None:
-    """Train the networks of one fold; keep their scores on validation and test data."""
+    """Train the networks of one fold; write their scores on validation and test data."""
     from ddnn.adapters.litert import LiteRtSection
     from ddnn.data import load, measure_jpeg_bytes
     from ddnn.runtime.bundle import load_bundle
@@ -51,8 +52,8 @@ def train_fold(data: str, fold: int, seed: int, steps: int | None, out: Path) ->
     from ddnn.training.train import make_batches, train
 
     dataset = load(data, objects_test=fold, seed=seed, fine=True)
-    chosen = choose_recipe(data.partition(":")[0], steps=steps, seed=100 * seed + fold)
-    hierarchy = _hierarchy(chosen.schemes)
+    settings = choose_recipe(data.partition(":")[0], steps=steps, seed=100 * seed + fold)
+    hierarchy = make_hierarchy(settings.schemes)
     started_s = time.monotonic()
     train(
         dataset,
@@ -61,8 +62,8 @@ def train_fold(data: str, fold: int, seed: int, steps: int | None, out: Path) ->
         LiteRtSection,
         name=f"fold{fold}",
         data="eth80",
-        architecture=chosen.architecture,
-        settings=chosen.fit,
+        architecture=settings.architecture,
+        settings=settings.fit,
     )
     seconds = time.monotonic() - started_s
     bundle = load_bundle(out / f"bundle{fold}", LiteRtSection)
@@ -84,9 +85,14 @@ def train_fold(data: str, fold: int, seed: int, steps: int | None, out: Path) ->
                 kept[f"{split.name}_{mask}_{tier}"] = scores
     for name, weights in UNDISTRIBUTED.items():
         network = Network(
-            hierarchy, chosen.architecture, dataset.image_shape, len(dataset.classes), binary=False
+            hierarchy,
+            settings.architecture,
+            dataset.image_shape,
+            len(dataset.classes),
+            binary=False,
         )
-        fit(network, make_batches(dataset, 6), msgspec.structs.replace(chosen.fit, weights=weights))
+        fit_settings = msgspec.structs.replace(settings.fit, weights=weights)
+        fit(network, make_batches(dataset, 6), fit_settings)
         for split in (dataset.validation, dataset.test):
             everyone = np.ones((len(split), 6), np.float32)
             scores = network(split.images.astype(np.float32), everyone, training=False)["cloud"]
@@ -94,12 +100,12 @@ def train_fold(data: str, fold: int, seed: int, steps: int | None, out: Path) ->
     np.savez(out / f"fold{fold}.npz", **kept)
 
 
-def _hierarchy(schemes: Any) -> Hierarchy:
+def make_hierarchy(schemes: Any) -> Hierarchy:
     return configuration("e", 6, exit_scheme=schemes[0], fusion_scheme=schemes[1])
 
 
 class Fold:
-    """What a fold's networks said."""
+    """The scores of a fold's networks."""
 
     def __init__(self, path: Path) -> None:
         with np.load(path, allow_pickle=False) as arrays:
@@ -124,23 +130,23 @@ class Fold:
         return m.accuracy(self.arrays[f"{split}_{name}"], self.arrays[f"{split}_labels"])
 
 
-def pooled(folds: dict[int, Fold], without: int) -> m.Measured:
+def pool_validation(folds: dict[int, Fold], without: int) -> m.Measured:
     """The validation data of all folds but the one that validates on object `without`."""
-    chosen = [fold for fold in folds.values() if fold.arrays["validation_object"] != without]
-    return m.pool([fold.measured("validation") for fold in chosen])
+    others = [fold for fold in folds.values() if fold.arrays["validation_object"] != without]
+    return m.pool([fold.measured("validation") for fold in others])
 
 
-def judge_fold(folds: dict[int, Fold], test: int) -> dict[str, Any]:
+def measure_fold(folds: dict[int, Fold], test: int) -> dict[str, Any]:
     """A fold's figures on its test object."""
     fold = folds[test]
     manifest = fold.manifest
     hierarchy = manifest.hierarchy
-    score_format, _, row = m.choose_format(manifest, pooled(folds, test), MARGIN)
+    score_format, _, row = m.choose_format(manifest, pool_validation(folds, test), MARGIN)
     measured = m.with_format(manifest, fold.measured("test"), score_format)
     table = m.accuracy_table(hierarchy, measured, row.thresholds)
     everyone = table[str(hierarchy.everyone)]
-    chosen, _ = m.apply_exits(hierarchy, measured.exits[hierarchy.everyone], row.thresholds)
-    share = {tier: float(np.mean(chosen == i)) for i, tier in enumerate(hierarchy.exits)}
+    exits, _ = m.apply_exits(hierarchy, measured.exits[hierarchy.everyone], row.thresholds)
+    share = {tier: float(np.mean(exits == i)) for i, tier in enumerate(hierarchy.exits)}
     sent = m.bytes_per_device(manifest, score_format, share["local"])
     jpeg = float(fold.arrays["jpeg"])
     return {
@@ -162,20 +168,19 @@ def judge_fold(folds: dict[int, Fold], test: int) -> dict[str, Any]:
     }
 
 
-def run_once(data: str, seed: int, steps: int | None, style: str) -> dict[str, Any]:
-    """Data with splits of their own (scenes): one training, judged on the test split."""
+def measure_once(data: str, seed: int, steps: int | None, style: str) -> dict[str, Any]:
+    """Train once, measure on the test split."""
     from ddnn.cli.evaluate import evaluate_bundle
     from ddnn.local_site.train import train_bundle
 
-    with tempfile.TemporaryDirectory() as directory:
-        out = Path(directory) / "bundle"
+    with temporary_directory() as directory:
+        out = directory / "bundle"
         manifest = train_bundle(
             data=data, out=out, configuration="e", devices=6, steps=steps, seed=seed, style=style
         )
         report = evaluate_bundle(out, data)
     return {
-        "command": f"python -m benchmarks.accuracy --data {data} --seed {seed} --style {style}",
-        "date": time.strftime("%Y-%m-%d"),
+        **make_header("accuracy", ["--data", data, "--seed", str(seed), "--style", style]),
         **report,
         "best_single_camera": max(report["device_accuracy"].values()),
         "schemes": f"{manifest.hierarchy.exit_scheme}-{manifest.hierarchy.fusion_scheme}",
@@ -183,11 +188,12 @@ def run_once(data: str, seed: int, steps: int | None, style: str) -> dict[str, A
     }
 
 
-def run(data: str, folds: list[int], seed: int, steps: int | None, jobs: int) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as directory:
-        out = Path(directory)
+def measure_folds(
+    data: str, folds: list[int], seed: int, steps: int | None, jobs: int
+) -> dict[str, Any]:
+    with temporary_directory() as out:
 
-        def one(fold: int) -> None:
+        def train(fold: int) -> None:
             command = [
                 sys.executable,
                 "-m",
@@ -199,7 +205,7 @@ def run(data: str, folds: list[int], seed: int, steps: int | None, jobs: int) ->
                 "--seed",
                 str(seed),
                 "--work",
-                directory,
+                str(out),
             ]
             threads = str(max(1, (os.cpu_count() or 1) // jobs))
             environment = {
@@ -213,22 +219,21 @@ def run(data: str, folds: list[int], seed: int, steps: int | None, jobs: int) ->
                 command, env=environment, capture_output=True, text=True, timeout=3600, check=False
             )
             if done.returncode:
-                raise RuntimeError(f"fold {fold}: {done.stderr[-2000:]}")
+                raise DdnnError(f"fold {fold}: {done.stderr[-2000:]}")
             print(f"fold {fold} done", file=sys.stderr, flush=True)
 
         with ThreadPoolExecutor(jobs) as pool:
-            list(pool.map(one, folds))
-        made = {fold: Fold(out / f"fold{fold}.npz") for fold in folds}
-        rows = [judge_fold(made, fold) for fold in folds]
+            list(pool.map(train, folds))
+        trained = {fold: Fold(out / f"fold{fold}.npz") for fold in folds}
+        rows = [measure_fold(trained, fold) for fold in folds]
     mean = {
         key: round(float(np.mean([row[key] for row in rows])), 2)
         for key, value in rows[0].items()
         if isinstance(value, float)
     }
+    public = f"{data.partition(':')[0]}:PATH"  # where the data are is not part of the result
     return {
-        "command": f"python -m benchmarks.accuracy --data {data.partition(':')[0]}:PATH "
-        f"--seed {seed}",
-        "date": time.strftime("%Y-%m-%d"),
+        **make_header("accuracy", ["--data", public, "--seed", str(seed)]),
         "margin": MARGIN,
         "mean": mean,
         "loss_with_two_missing": round(mean["overall"] - mean["missing_2"], 2),
@@ -239,29 +244,26 @@ def run(data: str, folds: list[int], seed: int, steps: int | None, jobs: int) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("--data", required=True, help="eth80:PATH, eth80-field:PATH, scenes")
     parser.add_argument("--folds", default="1,2,3,4,5,6,7,8,9", help="test objects")
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=None, help="training steps [the recipe's]")
     parser.add_argument("--style", choices=["float", "binary"], default="float", help="scenes")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="folds at a time")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--fold", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    interrupt_on_sigterm()
+    data, seed, steps = arguments.data, arguments.seed, arguments.steps
     if arguments.fold:
-        train_fold(arguments.data, arguments.fold, arguments.seed, arguments.steps, arguments.work)
+        train_fold(data, arguments.fold, seed, steps, arguments.work)
         return
-    if not arguments.data.startswith("eth80"):
-        report = run_once(arguments.data, arguments.seed, arguments.steps, arguments.style)
-        print(json.dumps(report) if arguments.json else json.dumps(report, indent=1))
-        return
-    folds = [int(text) for text in arguments.folds.split(",")]
-    report = run(arguments.data, folds, arguments.seed, arguments.steps, arguments.jobs)
-    print(json.dumps(report) if arguments.json else json.dumps(report, indent=1))
+    if data.startswith("eth80"):
+        folds = [int(text) for text in arguments.folds.split(",")]
+        report = measure_folds(data, folds, seed, steps, arguments.jobs)
+    else:
+        report = measure_once(data, seed, steps, arguments.style)
+    print_report(report, as_json=arguments.json)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python -m benchmarks.arm64 ~/.cache/ddnn/arm64 --json
 
-Broker, cloud, edge and cameras run natively; then the first camera gives way to one under
+Broker, cloud, edge and cameras run natively; then the first camera is replaced by one under
 emulation (device_app/arm64.sh). Fails unless the edge counts its vote in every answer, in full
 quality, and scores, vote and answer are those of the native sections on the same frames within the
 tolerance of the bundle's golden vectors. No exit but the cloud's is sure here, so that features
@@ -11,27 +11,24 @@ count, too. Start, memory and inference of both are measured.
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import platform
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import paho.mqtt.client as paho
 import psutil
 
-from benchmarks.bare import connect
-from benchmarks.hierarchy import NEVER, variant
-from ddnn.adapters.broker import free_port
+from benchmarks.harness.listener import Listener
+from benchmarks.harness.processes import ROOT, interrupt_on_sigterm, make_flags, resident_mb
+from benchmarks.harness.report import make_header, make_parser, print_report
+from benchmarks.harness.sites import EXIT_NEVER, running_site
 from ddnn.adapters.litert import LiteRtSection
+from ddnn.errors import ConfigError, DdnnError
 from ddnn.exits.inference import infer, run_devices
 from ddnn.exits.sample import make_votes
 from ddnn.local_site.bundles import prepare_site
@@ -42,9 +39,9 @@ from ddnn.protocol.messages import Answer, Scores, Status
 from ddnn.protocol.topics import Kind, Topic
 from ddnn.runtime.bundle import GOLDEN_TOLERANCE, load_bundle
 
-SCRIPT = Path(__file__).parents[1] / "device_app" / "arm64.sh"
+SCRIPT = ROOT / "device_app" / "arm64.sh"
 PYTHON = "/opt/ddnn/bin/python"
-RATE_HZ, DEADLINE_S, WINDOW_S = 4.0, 6.0, 2.0  # generous: what is judged here is equality
+RATE_HZ, DEADLINE_S, WINDOW_S = 4.0, 6.0, 2.0  # long, because only equality is judged
 INSTALL_S, START_S, SETTLE_S = 900.0, 90.0, 15.0
 
 # Runs in both: the machine, what a device must not install, and how long the section takes.
@@ -69,40 +66,38 @@ print(json.dumps({
 """
 
 
-class Listener:
-    """When a device was last born, and its scores by sample."""
+class DeviceListener:
+    """When a device last came online, and its scores by sample."""
 
     def __init__(self, port: int, node: str) -> None:
         self.online_s = 0.0
         self.scores: dict[int, np.ndarray] = {}
         kinds = (Kind.STATUS, Kind.SCORES)
         self._kinds = {str(Topic(SITE, kind, node)): kind for kind in kinds}
-        self._client = connect(f"arm64-{time.time_ns()}", port, list(self._kinds))
-        self._client.on_message = self._on_message
-        self._client.loop_start()
+        self._listener = Listener("arm64", port, list(self._kinds), self._on_message).start()
 
-    def _on_message(self, _c: object, _u: object, message: paho.MQTTMessage) -> None:
-        match decode(self._kinds[message.topic], message.payload):
+    def _on_message(self, topic: str, payload: bytes) -> None:
+        match decode(self._kinds[topic], payload):
             case Status(state="online"):
                 self.online_s = time.monotonic()
             case Scores() as scores:
                 self.scores[scores.sample] = scores.scores.array()
 
     def wait_online(self, since_s: float) -> float:
-        """Seconds from `since_s` to the birth after it."""
+        """Seconds from `since_s` until the device is online."""
         until_s = time.monotonic() + START_S
         while self.online_s < since_s:
             if time.monotonic() > until_s:
-                raise SystemExit(f"error: the device is not online after {START_S:.0f} s")
+                raise DdnnError(f"the device is not online after {START_S:.0f} s")
             time.sleep(0.02)
         return self.online_s - since_s
 
     def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
+        self._listener.close()
 
 
-def measured(command: list[str], bundle: Path, node: str) -> dict[str, Any]:
+def measure_section(command: list[str], bundle: Path, node: str) -> dict[str, Any]:
+    """What MEASURE prints under the command `command` of a Python."""
     done = subprocess.run(
         [*command, "-c", MEASURE, str(bundle), node],
         stdout=subprocess.PIPE,
@@ -113,61 +108,47 @@ def measured(command: list[str], bundle: Path, node: str) -> dict[str, Any]:
     return found
 
 
-def take_turn(
-    site: Site, listener: Listener, node: str, python: list[str], samples: int
+def run_device(
+    site: Site, listener: DeviceListener, node: str, python: list[str], samples: int
 ) -> tuple[dict[str, float], list[Answer]]:
-    """Run this node by `python`; its figures, and the answers of the site meanwhile."""
+    """Run this node by the command `python`; its figures, and the answers of the site meanwhile."""
     if site.fleet.alive(node):
         site.fleet.signal(node, signal.SIGTERM)
         psutil.Process(site.fleet.pid(node)).wait(10)
     began_s = time.monotonic()
-    site.fleet.start(
-        node,
-        [
-            *python,
-            "-m",
-            "device_app",
-            "--node",
-            node,
-            "--site",
-            SITE,
-            "--bundle",
-            str(site.config.bundle),
-            "--state",
-            str(site.state),
-            "--broker-port",
-            str(site.port),
-            "--source",
-            f"frames:{site.config.frames}",
-            "--rate-hz",
-            str(RATE_HZ),
-            "--deadline-s",
-            str(DEADLINE_S),
-            "--window-s",
-            str(WINDOW_S),
-        ],
-    )
+    options = {
+        "node": node,
+        "site": SITE,
+        "bundle": site.config.bundle,
+        "state": site.state,
+        "broker-port": site.port,
+        "source": f"frames:{site.config.frames}",
+        "rate-hz": RATE_HZ,
+        "deadline-s": DEADLINE_S,
+        "window-s": WINDOW_S,
+    }
+    site.fleet.start(node, [*python, "-m", "device_app", *make_flags(options)])
     took_s = listener.wait_online(began_s)
-    time.sleep(2.0)  # its camera is opened
+    time.sleep(2.0)  # until its camera is open
     first = site.tick(0.5) + 1
-    wanted = range(first, first + samples)
+    numbers = range(first, first + samples)
     until_s = time.monotonic() + samples / RATE_HZ + DEADLINE_S + SETTLE_S
-    while not all(sample in site.watcher.answers for sample in wanted):
+    while not all(sample in site.watcher.answers for sample in numbers):
         site.fleet.check(node)
         if time.monotonic() > until_s:
-            raise SystemExit("error: there are samples without an answer")
+            raise DdnnError("there are samples without an answer")
         time.sleep(0.1)
-    resident = psutil.Process(site.fleet.pid(node)).memory_info().rss
-    figures = {"online_after_s": round(took_s, 2), "resident_mb": round(resident / 2**20, 1)}
-    return figures, [site.watcher.answers[sample] for sample in wanted]
+    memory_mb = round(resident_mb(site.fleet.pid(node)), 1)
+    figures = {"online_after_s": round(took_s, 2), "resident_mb": memory_mb}
+    return figures, [site.watcher.answers[sample] for sample in numbers]
 
 
 def compare(
-    plan: SiteConfig, node: str, answers: list[Answer], listener: Listener
+    config: SiteConfig, node: str, answers: list[Answer], listener: DeviceListener
 ) -> dict[str, Any]:
-    """Against this machine's sections on the same frames."""
-    bundle = load_bundle(plan.bundle, LiteRtSection)
-    images = np.load(plan.frames / "images.npy", mmap_mode="r", allow_pickle=False)
+    """Compare a device with the sections on the same frames. DdnnError where they differ."""
+    bundle = load_bundle(config.bundle, LiteRtSection)
+    images = np.load(config.frames / "images.npy", mmap_mode="r", allow_pickle=False)
     view = bundle.manifest.hierarchy.devices.index(node)
     scores, voted, answered = [], [], []
     wrong: list[str] = []
@@ -179,8 +160,8 @@ def compare(
         if answer.quality != "full" or node not in answer.votes:
             wrong.append(f"sample {answer.sample}: {answer.quality}, votes of {[*answer.votes]}")
             continue
-        told = bundle.manifest.score_format.decode(listener.scores[answer.sample])
-        scores.append(np.abs(told - own).max())
+        published = bundle.manifest.score_format.decode(listener.scores[answer.sample])
+        scores.append(np.abs(published - own).max())
         voted.append(abs(answer.votes[node][1] - probability))
         answered.append(np.abs(np.subtract(answer.probabilities, expected.probabilities)).max())
         if (answer.votes[node][0], answer.label, answer.exit) != (
@@ -194,7 +175,7 @@ def compare(
         for name, values in (("scores", scores), ("votes", voted), ("probabilities", answered))
     }
     if wrong or max(differences.values()) > GOLDEN_TOLERANCE:
-        raise SystemExit("\n".join([f"error: not equal: {differences}", *wrong[:5]]))
+        raise DdnnError("\n".join([f"not equal: {differences}", *wrong[:5]]))
     exits = [answer.exit for answer in answers]
     return {
         "samples": len(answers),
@@ -205,57 +186,39 @@ def compare(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("root", type=Path, help="directory of the arm64 Debian; made if missing")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--samples", type=int, default=60, help="to compare [60]")
-    parser.add_argument("--data", default="scenes")
-    parser.add_argument("--bundle", type=Path, default=None)
+    parser.add_argument("--data", default="scenes", help="data set of the bundle [scenes]")
+    parser.add_argument("--bundle", type=Path, default=None, help="another bundle")
     arguments = parser.parse_args()
-    plan = prepare_site(arguments.data, 6, "e", arguments.bundle, 0)
-    devices = plan.manifest.hierarchy.devices
+    interrupt_on_sigterm()
+    config = prepare_site(arguments.data, bundle=arguments.bundle, seed=arguments.seed)
+    device = config.manifest.hierarchy.devices[0]
     began_s = time.monotonic()
     subprocess.run([SCRIPT, arguments.root], check=True, timeout=INSTALL_S, stdout=sys.stderr)
-    report: dict[str, Any] = {
-        "command": "python -m benchmarks.arm64",
-        "date": time.strftime("%Y-%m-%d"),
-        "cores": os.cpu_count(),
-        "machine": f"{platform.machine()} Python {platform.python_version()}",
-        "install_s": round(time.monotonic() - began_s, 1),
-    }
+    report = make_header("arm64")
+    report["install_s"] = round(time.monotonic() - began_s, 1)
+    options = {"rate_hz": RATE_HZ, "deadline_s": DEADLINE_S, "window_s": WINDOW_S}
     with ExitStack() as stack:
-        state = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ddnn-arm64-")))
-        plan.bundle = variant(plan.bundle, state / "bundle", NEVER)
-        site = Site(
-            plan,
-            "mosquitto",
-            state,
-            rate_hz=RATE_HZ,
-            deadline_s=DEADLINE_S,
-            window_s=WINDOW_S,
-            http_port=free_port(),
-        )
-        stack.callback(site.close)
-        site.start()
-        listener = Listener(site.port, devices[0])
+        site = stack.enter_context(running_site(config, EXIT_NEVER, **options))
+        listener = DeviceListener(site.port, device)
         stack.callback(listener.close)
-        shares = [f"--share={path}" for path in (plan.frames, state)]
+        shares = [f"--share={path}" for path in (site.config.frames, site.state)]
         pythons = {
             "native": [sys.executable],
             "emulated": [str(SCRIPT), str(arguments.root), *shares, PYTHON],
         }
-        for way, python in pythons.items():
-            figures, answers = take_turn(site, listener, devices[0], python, arguments.samples)
-            report[way] = {
-                **measured(python, plan.bundle, devices[0]),
+        for name, python in pythons.items():
+            figures, answers = run_device(site, listener, device, python, arguments.samples)
+            report[name] = {
+                **measure_section(python, site.config.bundle, device),
                 **figures,
-                **compare(plan, devices[0], answers, listener),
+                **compare(site.config, device, answers, listener),
             }
     if report["emulated"]["machine"] != "aarch64" or report["emulated"]["not_for_devices"]:
-        raise SystemExit(f"error: this is no arm64 device: {report['emulated']}")
-    print(json.dumps(report, indent=None if arguments.json else 1))
+        raise ConfigError(f"{arguments.root} is no arm64 device: {report['emulated']}")
+    print_report(report, as_json=arguments.json)
 
 
 if __name__ == "__main__":

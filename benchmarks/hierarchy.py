@@ -1,295 +1,240 @@
 """The running hierarchy against a bare exchange of the same hops and bytes.
 
-    python -m benchmarks.hierarchy --json
+    python -m benchmarks.hierarchy --seconds 15 --rates 50,100,200 --json
 
-Latency: from the capture tick to the arrival of the result at a listener, for samples that all
-exit locally and for samples that all go to the cloud, divided by the same for paho clients that
-only pass bytes on (benchmarks/bare.py), in the same run on the same broker. Sustained rate: the
-highest at which every sample is answered in full. Memory and start of a device.
+local, cloud       latency from the capture tick to the arrival of the answer at a listener, where
+                   all samples exit locally or all go to the cloud; and the same of paho clients
+                   that only pass the bytes on (benchmarks/harness/bare_exchange.py), on a broker of
+                   their own in the same run
+sustained          whether every sample at a rate is answered in full
+device             time to start and memory of a device
+cpu_ms_per_sample  processor time of each process for one sample, see benchmarks/site_cpu.py
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
-import subprocess
-import sys
-import tempfile
-import threading
+import signal
 import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
-import paho.mqtt.client as paho
-import psutil
 
-from benchmarks.bare import ROOT, connect, number
-from ddnn.adapters import broker as brokers
+from benchmarks.harness import bare_exchange
+from benchmarks.harness.bare_exchange import answer_topic, read_sample
+from benchmarks.harness.listener import Listener, PayloadSizes, listen_for_sizes
+from benchmarks.harness.percentiles import quantiles_ms
+from benchmarks.harness.processes import ROOT, app_command, interrupt_on_sigterm, resident_mb
+from benchmarks.harness.report import make_header, make_parser, print_report
+from benchmarks.harness.sites import EXIT_ALWAYS, EXIT_NEVER, running_broker, running_site
+from benchmarks.site_cpu import measure_site_cpu
 from ddnn.adapters.litert import LiteRtSection
+from ddnn.errors import LinkError
 from ddnn.local_site.bundles import prepare_site
-from ddnn.local_site.site import Site, SiteConfig
+from ddnn.local_site.site import SiteConfig
+from ddnn.local_site.watcher import SITE
 from ddnn.protocol.codec import decode
 from ddnn.protocol.messages import Answer
-from ddnn.protocol.topics import Kind, parse, topic_filter
-from ddnn.runtime.bundle import load_bundle, write_manifest
-from ddnn.runtime.fleet import Fleet
+from ddnn.protocol.topics import Kind, Topic, topic_filter
+from ddnn.runtime.bundle import load_bundle
 
-RATE_HZ = 100.0
-ALWAYS, NEVER = 1.0, 0.0
-
-
-def variant(bundle: Path, out: Path, threshold: float | dict[str, float]) -> Path:
-    """The bundle with other thresholds; one for all exits: samples exit at the first or last."""
-    out.mkdir()
-    for file in bundle.iterdir():
-        if file.is_file():
-            (out / file.name).write_bytes(file.read_bytes())
-    manifest = load_bundle(bundle, LiteRtSection).manifest
-    if not isinstance(threshold, dict):
-        threshold = dict.fromkeys(manifest.thresholds, threshold)
-    write_manifest(out, msgspec.structs.replace(manifest, thresholds=threshold))
-    return out
+LATENCY_RATE_HZ = 100.0
+SETTLE_S = 2.0
+ONLINE_S = 20.0
 
 
-class Listener:
-    """Arrival times by sample, of the hierarchy's results or of the bare exchange's."""
+class AnswerTimes:
+    """The arrival of the first answer to each sample, of a site or of the bare exchange."""
 
-    def __init__(self, port: int, filters: list[str]) -> None:
-        self.arrived_s: dict[int, float] = {}
-        self.sizes: dict[str, int] = {}
-        self._client = connect(f"listener-{time.time_ns()}", port, filters)
-        self._client.on_message = self._on_message
-        self._client.loop_start()
+    def __init__(self, port: int, rate_hz: float, *, bare: bool) -> None:
+        self._rate_hz, self._bare = rate_hz, bare
+        self._arrived_s: dict[int, float] = {}
+        topic = answer_topic(SITE) if bare else topic_filter(Kind.ANSWER, SITE)
+        self._listener = Listener("answer-times", port, [topic], self._note).start()
 
-    def _on_message(self, _c: object, _u: object, message: paho.MQTTMessage) -> None:
+    def _note(self, _topic: str, payload: bytes) -> None:
         now_s = time.time()
-        if message.topic.startswith(ROOT):
-            self.arrived_s[number(message)] = now_s
-            return
-        topic = parse(message.topic)
-        self.sizes[topic.kind.name.lower()] = len(message.payload)
-        if topic.kind is Kind.ANSWER:
-            answer = decode(topic.kind, message.payload)
+        if self._bare:
+            sample = read_sample(payload)
+        else:
+            answer = decode(Kind.ANSWER, payload)
             assert isinstance(answer, Answer)
-            self.arrived_s[answer.sample] = now_s
+            sample = answer.sample
+        self._arrived_s.setdefault(sample, now_s)
 
-    def latencies_ms(self, first: int, last: int, rate_hz: float) -> list[float]:
-        return [
-            1e3 * (arrived_s - sample / rate_hz)
-            for sample, arrived_s in self.arrived_s.items()
-            if first <= sample < last
-        ]
+    def measure(self, seconds: float) -> list[float]:
+        """Let samples pass; seconds from capture to arrival of those that are answered."""
+        time.sleep(SETTLE_S)
+        first = int(time.time() * self._rate_hz)
+        time.sleep(seconds)
+        last = int(time.time() * self._rate_hz) - 2  # the newest are still under way
+        arrived_s = dict(self._arrived_s)
+        return [s - n / self._rate_hz for n, s in arrived_s.items() if first <= n < last]
 
     def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
+        self._listener.close()
 
 
-def bare_latency(tier: str, sizes: dict[str, int], devices: int, seconds: float) -> list[float]:
-    """Latencies (ms) of the bare exchange."""
+def measure_site(
+    config: SiteConfig, threshold: float, seconds: float
+) -> tuple[list[float], dict[str, int]]:
+    """Seconds from capture to answer in a site, and the sizes of its payloads."""
     with ExitStack() as stack:
-        state = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        fleet = Fleet(state)
-        stack.callback(fleet.close)
-        port = brokers.free_port()
-        fleet.start("broker", brokers.command("mosquitto", port, state))
-        brokers.wait_until_listening(port)
-        more = [word for name, size in sizes.items() for word in (f"--{name}-bytes", str(size))]
-        command = [sys.executable, "-m", "benchmarks.bare"]
-        options = [
-            "--port",
-            str(port),
-            "--exit",
-            tier,
-            "--devices",
-            str(devices),
-            "--rate-hz",
-            str(RATE_HZ),
-            *more,
-        ]
-        fleet.start("edge", [*command, "edge", *options])
-        fleet.start("cloud", [*command, "cloud", *options])
-        for i in range(devices):
-            fleet.start(f"cam{i + 1}", [*command, "device", "--node", f"cam{i + 1}", *options])
-        listener = Listener(port, [f"{ROOT}/answer"])
-        stack.callback(listener.close)
-        time.sleep(2.0)
-        first = int(time.time() * RATE_HZ)
-        time.sleep(seconds)
-        return listener.latencies_ms(first, int(time.time() * RATE_HZ) - 2, RATE_HZ)
+        site = stack.enter_context(running_site(config, threshold, rate_hz=LATENCY_RATE_HZ))
+        site.watcher.close()  # the listener below takes its place
+        sizes = listen_for_sizes(site.port, SITE, 1.5)
+        times = AnswerTimes(site.port, LATENCY_RATE_HZ, bare=False)
+        stack.callback(times.close)
+        return times.measure(seconds), sizes
 
 
-def system_latency(plan: SiteConfig, seconds: float) -> tuple[list[float], dict[str, int]]:
-    """Latencies (ms) of the hierarchy, and the payload sizes that were seen."""
+def measure_bare_exchange(
+    tier: str, sizes: dict[str, int], devices: int, seconds: float
+) -> list[float]:
+    """Seconds from tick to answer where clients only pass bytes on."""
     with ExitStack() as stack:
-        state = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        site = Site(plan, "mosquitto", state, rate_hz=RATE_HZ, http_port=brokers.free_port())
-        stack.callback(site.close)
-        site.start()
-        site.watcher.close()  # the listener below stands in its place
-        everything = Listener(site.port, ["ddnn/v1/demo/#"])
-        time.sleep(1.5)
-        everything.close()
-        sizes = {k: everything.sizes[k] for k in SIZES if k in everything.sizes}
-        listener = Listener(site.port, [topic_filter(Kind.ANSWER, "demo")])  # as the bare one
-        stack.callback(listener.close)
-        time.sleep(0.5)
-        first = site.tick()
-        time.sleep(seconds)
-        last = site.tick() - 2
-        return listener.latencies_ms(first, last, RATE_HZ), sizes
-
-
-SIZES = ("scores", "features", "escalate", "uplink", "result")
-
-
-def sustained(plan: SiteConfig, rate_hz: float, seconds: float) -> dict[str, Any]:
-    """Whether every sample of `seconds` at a rate is answered in full and in time."""
-    with ExitStack() as stack:
-        state = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        site = Site(plan, "mosquitto", state, rate_hz=rate_hz, http_port=brokers.free_port())
-        stack.callback(site.close)
-        site.start()
-        time.sleep(2.0)
-        first = site.tick()
-        time.sleep(seconds)
-        wanted = range(first, site.tick())
-        time.sleep(site.deadline_s + 0.5)
-        answers = [s.answer for s in site.stored(wanted)]
-        full = sum(answer.quality == "full" for answer in answers)
-        latency = [1e3 * answer.latency_s for answer in answers] or [float("nan")]
-        return {
-            "rate_hz": rate_hz,
-            "samples": len(wanted),
-            "stored": len(answers),
-            "full": full,
-            "p50_ms": round(float(np.percentile(latency, 50)), 2),
-            "p99_ms": round(float(np.percentile(latency, 99)), 2),
-            "sustained": full == len(wanted),
-        }
-
-
-def device_start(plan: SiteConfig, times: int = 5) -> dict[str, float]:
-    """Seconds from exec to online, and resident MB after some samples; medians."""
-    starts, memory = [], []
-    with ExitStack() as stack:
-        state = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        fleet = Fleet(state)
-        stack.callback(fleet.close)
-        port = brokers.free_port()
-        fleet.start("broker", brokers.command("mosquitto", port, state))
-        brokers.wait_until_listening(port)
-        for turn in range(times):
-            online = threading.Event()
-            node = plan.manifest.hierarchy.devices[0]
-            client = connect(f"start-{turn}", port, [f"ddnn/v1/start{turn}/node/{node}/status"])
-            client.on_message = lambda *_, online=online: online.set()
-            client.loop_start()
-            time.sleep(0.3)
-            began_s = time.perf_counter()
-            process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "device_app",
-                    "--node",
-                    node,
-                    "--site",
-                    f"start{turn}",
-                    "--bundle",
-                    str(plan.bundle),
-                    "--state",
-                    str(state),
-                    "--broker-port",
-                    str(port),
-                    "--source",
-                    f"frames:{plan.frames}",
-                    "--rate-hz",
-                    "50",
-                ],
-                stderr=subprocess.DEVNULL,
+        fleet, port, _ = stack.enter_context(running_broker())
+        for node in ("edge", "cloud", *(f"cam{i + 1}" for i in range(devices))):
+            client = bare_exchange.Client(
+                node if node in ("edge", "cloud") else "device",
+                port,
+                node=node,
+                exit=tier,
+                devices=devices,
+                rate_hz=LATENCY_RATE_HZ,
+                sizes=PayloadSizes(**sizes),
             )
-            assert online.wait(20)
-            starts.append(time.perf_counter() - began_s)
-            time.sleep(2.0)
-            memory.append(psutil.Process(process.pid).memory_info().rss / 2**20)
-            process.terminate()
-            process.wait(10)
-            client.disconnect()
-            client.loop_stop()
+            fleet.start(node, bare_exchange.command(client))
+        times = AnswerTimes(port, LATENCY_RATE_HZ, bare=True)
+        stack.callback(times.close)
+        return times.measure(seconds)
+
+
+def measure_sections_ms(bundle: Path, names: list[str]) -> float:
+    """Batch-1 time of the sections that one answer passes through, one after the other."""
+    total_ms = 0.0
+    for section in load_bundle(bundle, LiteRtSection, names).sections.values():
+        example = section.example()  # type: ignore[attr-defined]
+        times_s = []
+        for _ in range(60):
+            time.sleep(1 / LATENCY_RATE_HZ)  # caches are as cold as at the rate of the measurement
+            began_s = time.perf_counter()
+            section(example)
+            times_s.append(time.perf_counter() - began_s)
+        total_ms += 1e3 * float(np.median(times_s))
+    return total_ms
+
+
+def compare_latency(config: SiteConfig, tier: str, seconds: float) -> dict[str, Any]:
+    """Latency of a site all of whose samples exit at `tier`, and of the bare exchange."""
+    hierarchy = config.manifest.hierarchy
+    device = hierarchy.devices[0]
+    names = [device] if tier == "local" else [device, hierarchy.lead, "cloud"]
+    threshold = EXIT_ALWAYS if tier == "local" else EXIT_NEVER
+    sections_ms = measure_sections_ms(config.bundle, names)
+    site_s, sizes = measure_site(config, threshold, seconds)
+    bare_s = measure_bare_exchange(tier, sizes, len(hierarchy.devices), seconds)
+    of_site, of_bare = quantiles_ms(site_s, 3), quantiles_ms(bare_s, 3)
+    own_ms = 1e3 * float(np.median(site_s)) - sections_ms
     return {
-        "start_s": round(float(np.median(starts)), 3),
-        "resident_mb": round(float(np.median(memory)), 1),
+        "samples": len(site_s),
+        **of_site,
+        **{f"bare_{name}": value for name, value in of_bare.items()},
+        "sections_ms": round(sections_ms, 3),
+        "ratio_p50": round(own_ms / (1e3 * float(np.median(bare_s))), 2),
+        "payload_bytes": sizes,
     }
 
 
-def section_ms(bundle: Path, names: list[str]) -> float:
-    """Batch-1 time of the sections that one answer passes through, one after the other."""
-    sections = load_bundle(bundle, LiteRtSection, names).sections
-    total = 0.0
-    for section in sections.values():
-        example = section.example()  # type: ignore[attr-defined]
-        times = []
-        for _ in range(60):
-            time.sleep(1 / RATE_HZ)  # as cold as at the rate of the measurement
+def measure_rate(config: SiteConfig, rate_hz: float, seconds: float) -> dict[str, Any]:
+    """Whether every sample of `seconds` at a rate is answered in full and stored."""
+    with running_site(config, rate_hz=rate_hz) as site:
+        time.sleep(SETTLE_S)
+        first = site.tick()
+        time.sleep(seconds)
+        samples = range(first, site.tick())
+        time.sleep(site.deadline_s + 0.5)
+        answers = [stored.answer for stored in site.stored(samples)]
+    full = sum(answer.quality == "full" for answer in answers)
+    return {
+        "rate_hz": rate_hz,
+        "samples": len(samples),
+        "stored": len(answers),
+        "full": full,
+        **quantiles_ms([answer.latency_s for answer in answers]),
+        "sustained": full == len(samples),
+    }
+
+
+def measure_device(config: SiteConfig, times: int = 5) -> dict[str, float]:
+    """Seconds from start to online, and resident MB after some samples; medians."""
+    node = config.manifest.hierarchy.devices[0]
+    started_s, memory_mb = [], []
+    with running_broker() as (fleet, port, state):
+        for turn in range(times):
+            name, site = f"{node}-{turn}", f"start{turn}"
+            online_s: list[float] = []
+            listener = Listener(
+                f"status-{turn}",
+                port,
+                [str(Topic(site, Kind.STATUS, node))],
+                lambda *_, online_s=online_s: online_s.append(time.perf_counter()),
+            ).start()
+            time.sleep(0.3)
             began_s = time.perf_counter()
-            section(example)
-            times.append(time.perf_counter() - began_s)
-        total += 1e3 * float(np.median(times))
-    return total
+            fleet.start(name, device_command(config, site, state, port))
+            while not online_s:
+                fleet.check(name)
+                if time.perf_counter() > began_s + ONLINE_S:
+                    raise LinkError(f"a device is not online after {ONLINE_S:g} s")
+                time.sleep(0.01)
+            started_s.append(online_s[0] - began_s)
+            time.sleep(2.0)
+            memory_mb.append(resident_mb(fleet.pid(name)))
+            fleet.signal(name, signal.SIGKILL)
+            listener.close()
+    return {
+        "start_s": round(float(np.median(started_s)), 3),
+        "resident_mb": round(float(np.median(memory_mb)), 1),
+    }
+
+
+def device_command(config: SiteConfig, site: str, state: Path, port: int) -> list[str]:
+    """The command of the first device of a site."""
+    options = {
+        "node": config.manifest.hierarchy.devices[0],
+        "site": site,
+        "bundle": config.bundle,
+        "state": state,
+        "broker-port": port,
+        "source": f"frames:{config.frames}",
+        "rate-hz": 50,
+    }
+    return app_command("device_app", options)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser = make_parser(__doc__)
     parser.add_argument("--seconds", type=float, default=15.0, help="per measurement [15]")
-    parser.add_argument("--rates", default="50,100,200,300,400", help="samples per second to try")
-    parser.add_argument("--data", default="scenes")
-    parser.add_argument("--bundle", type=Path, default=None)
+    parser.add_argument(
+        "--rates", default="50,100,200,300,400", help="samples/s to try [50,100,200,300,400]"
+    )
+    parser.add_argument("--data", default="scenes", help="data set of the bundle [scenes]")
+    parser.add_argument("--bundle", type=Path, default=None, help="another bundle")
     arguments = parser.parse_args()
-    plan = prepare_site(arguments.data, 6, "e", arguments.bundle, 0)
-    report: dict[str, Any] = {
-        "command": " ".join(["python -m benchmarks.hierarchy", *sys.argv[1:]]),
-        "date": time.strftime("%Y-%m-%d"),
-        "cores": os.cpu_count(),
-        "machine": f"{platform.machine()} Python {platform.python_version()}",
-    }
-    with tempfile.TemporaryDirectory() as directory:
-        for tier, threshold, names in (
-            ("local", ALWAYS, ["cam1"]),
-            ("cloud", NEVER, ["cam1", "edge", "cloud"]),
-        ):
-            bundle = variant(plan.bundle, Path(directory) / tier, threshold)
-            forced = SiteConfig(plan.manifest, bundle, plan.frames, plan.labels)
-            own_ms = section_ms(bundle, names)
-            system, sizes = system_latency(forced, arguments.seconds)
-            bare = bare_latency(tier, sizes, 6, arguments.seconds)
-            p50, bare50 = float(np.median(system)), float(np.median(bare))
-            report[tier] = {
-                "samples": len(system),
-                "p50_ms": round(p50, 3),
-                "p99_ms": round(float(np.percentile(system, 99)), 3),
-                "bare_p50_ms": round(bare50, 3),
-                "bare_p99_ms": round(float(np.percentile(bare, 99)), 3),
-                "sections_ms": round(own_ms, 3),
-                "ratio_p50": round((p50 - own_ms) / bare50, 2),
-                "payload_bytes": sizes,
-            }
+    interrupt_on_sigterm()
+    config = prepare_site(arguments.data, bundle=arguments.bundle, seed=arguments.seed)
+    report = make_header("hierarchy")
+    for tier in ("local", "cloud"):
+        report[tier] = compare_latency(config, tier, arguments.seconds)
     report["sustained"] = [
-        sustained(plan, float(rate), arguments.seconds / 2) for rate in arguments.rates.split(",")
+        measure_rate(config, float(rate), arguments.seconds / 2)
+        for rate in arguments.rates.split(",")
     ]
-    report["device"] = device_start(plan)
-    if arguments.json:
-        print(json.dumps(report))
-    else:
-        print(json.dumps(report, indent=1))
+    report["device"] = measure_device(config)
+    report |= measure_site_cpu(ROOT, bundle=config.bundle)
+    print_report(report, as_json=arguments.json)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,8 @@ class Attempt:
     """One opening of the source and its frames, until it fails or is abandoned."""
 
     def __init__(self, capture: Capture, limit_s: float) -> None:
-        self.due_s = time.monotonic() + 2 * limit_s  # opening takes longer than reading
+        self.monotonic = capture.monotonic
+        self.due_s = self.monotonic() + 2 * limit_s  # opening takes longer than reading
         self.has_frame = False
         self.done = threading.Event()
         self.failure = "its thread was ended"  # "" after a normal end
@@ -76,7 +77,7 @@ class Attempt:
     def report_frame(self, taken_s: float) -> None:
         """Report a frame, taken at this monotonic time."""
         if self.current:
-            self.due_s = time.monotonic() + self._limit_s
+            self.due_s = self.monotonic() + self._limit_s
             self._capture.record_frame(self, taken_s)
             self.has_frame = True
 
@@ -87,6 +88,7 @@ class Capture:
     shown:   the source as it may be logged; secret: text that is replaced by it in messages
     work:    opens the source and reads frames until it fails; its exceptions are logged
     limit_s: an attempt without a frame for this time (twice this time after opening) is abandoned
+    monotonic: the clock of the frames and of the limits, in seconds
 
     Drivers and decoders may block for ever, so each attempt has its own thread. An abandoned
     attempt delivers no frames, and closes its camera if its driver returns.
@@ -101,11 +103,12 @@ class Capture:
         limit_s: float = math.inf,
         secret: str = "",
         generator: random.Random | None = None,
+        monotonic: Clock = time.monotonic,
     ) -> None:
-        self.counts = counts
+        self.counts, self.monotonic = counts, monotonic
         self._shown, self._secret, self._work, self._limit_s = shown, secret, work, limit_s
         self._generator = generator or random.Random()  # noqa: S311  jitter
-        self._started_s = time.monotonic()
+        self._started_s = monotonic()
         self._newest_s: float | None = None  # monotonic: when the newest frame was taken
         self._up = False
         self._away_since_s = 0.0
@@ -117,7 +120,7 @@ class Capture:
     def read_gauges(self) -> dict[str, float]:
         """camera_up: 0 or 1; frame_age_s: of the newest frame, since the start without any."""
         newest_s = self._started_s if self._newest_s is None else self._newest_s
-        age_s = max(0.0, time.monotonic() - newest_s)
+        age_s = max(0.0, self.monotonic() - newest_s)
         return {"camera_up": float(self._up), "frame_age_s": age_s}
 
     def start(self) -> None:
@@ -145,7 +148,7 @@ class Capture:
                 log.info("source %s is up", self._shown)
             else:
                 self.counts["camera_reopened"] += 1
-                away_s = time.monotonic() - self._away_since_s
+                away_s = self.monotonic() - self._away_since_s
                 log.info("source %s is back after %.1f s", self._shown, away_s)
         self.counts["frames"] += 1
         self._newest_s = taken_s
@@ -162,7 +165,7 @@ class Capture:
                 return
             attempt.abandon()
             if self._up:
-                self._up, self._away_since_s = False, time.monotonic()
+                self._up, self._away_since_s = False, self.monotonic()
             if attempt.has_frame:
                 wait_s = REOPEN_S[0]
             self.counts["camera_failures"] += 1
@@ -196,10 +199,10 @@ class Capture:
     def _watch(self, attempt: Attempt) -> str:
         """Wait for the end of an attempt; returns the reason of a failure, or ""."""
         while not self._stop.is_set():
-            left_s = min(attempt.due_s - time.monotonic(), LONGEST_WAIT_S)
+            left_s = min(attempt.due_s - self.monotonic(), LONGEST_WAIT_S)
             if attempt.done.wait(max(0.0, left_s)):
                 return "" if self._stop.is_set() else attempt.failure
-            if time.monotonic() >= attempt.due_s:
+            if self.monotonic() >= attempt.due_s:
                 after = f"no frame for {self._limit_s:g} s" if attempt.has_frame else "no answer"
                 return f"{after}; is the camera powered and reachable?"
         return ""
@@ -237,13 +240,17 @@ def make_stored_work(
 
     def work(attempt: Attempt) -> None:
         frames = StoredFrames(
-            open_source(), samples.period_s, samples.wall, report=attempt.report_frame
+            open_source(),
+            samples.period_s,
+            samples.wall,
+            attempt.monotonic,
+            attempt.report_frame,
         )
         if frames.source.preloaded:
             samples.sink.attach(frames)  # the sink reads the frames without a thread between
             return
         while attempt.current:
-            attempt.wait(frames.due_s() - time.monotonic())
+            attempt.wait(frames.due_s() - attempt.monotonic())
             if attempt.current:
                 samples.send(attempt, frames.take())
 
@@ -268,7 +275,7 @@ def make_live_work(
                 if not attempt.current:
                     return
                 attempt.report_frame(taken_s)
-                age_s = time.monotonic() - taken_s
+                age_s = attempt.monotonic() - taken_s
                 for sample in nearest.offer(
                     samples.wall() - age_s, age_s, lambda: scale(camera.read_image(), camera.bgr)
                 ):

@@ -178,10 +178,13 @@ class PlanWatch:
 def _check_arrays(plan: Plan, golden: Mapping[str, NDArray[np.generic]]) -> None:
     """ConfigError where a section's golden vectors are not the arrays that the plan declares."""
     pieces = {**{str(number): piece for number, piece in enumerate(plan.pieces)}, **plan.owned}
+    declared: set[str] = set()
     for name, piece in pieces.items():
         for way, specs in (("in", piece.inputs), ("out", piece.outputs)):
             for array, spec in specs.items():
-                vectors = golden.get(f"{name}/{way}/{array}")
+                key = f"{name}/{way}/{array}"
+                declared.add(key)
+                vectors = golden.get(key)
                 if vectors is None or (vectors.shape[1:], vectors.dtype) != (
                     spec.shape,
                     spec.dtype,
@@ -190,3 +193,9 @@ def _check_arrays(plan: Plan, golden: Mapping[str, NDArray[np.generic]]) -> None
                         f"plan {plan.id}: section {name} has no golden {array} of "
                         f"{spec.type} {spec.shape}; plan again with `ddnn plan`"
                     )
+    for key in sorted(golden.keys() - declared):
+        if key.partition("/")[0] in pieces:
+            raise ConfigError(
+                f"plan {plan.id}: golden {key} is no array that its section declares; "
+                "plan again with `ddnn plan`"
+            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 
@@ -13,6 +14,11 @@ SIZE = (1280, 960)  # the whole field of view, binned by sensors that can
 PLAUSIBLE_S = 10.0  # a stamp that is older belongs to another clock
 
 
+def read_clocks() -> tuple[float, int]:
+    """The monotonic clock in seconds and the clock of the sensor's stamps in nanoseconds."""
+    return time.monotonic(), time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
 class PiCamera:
     """A camera whose frames are stamped by the sensor.
 
@@ -21,7 +27,7 @@ class PiCamera:
 
     bgr = False
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, clocks: Callable[[], tuple[float, int]] = read_clocks) -> None:
         from picamera2 import Picamera2
 
         found = len(Picamera2.global_camera_info())
@@ -42,12 +48,13 @@ class PiCamera:
         except BaseException:
             self._camera.close()
             raise
+        self._clocks = clocks
         self._image: Image | None = None
 
     def grab(self) -> float:
         request = self._camera.capture_request()
         try:
-            now_s, now_ns = time.monotonic(), time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+            now_s, now_ns = self._clocks()
             stamp_ns = request.get_metadata().get("SensorTimestamp")
             self._image = request.make_array("main")
         finally:

@@ -25,7 +25,7 @@ ARGUMENTS = [
     "--disable-sync",
     "--disable-quic",
 ]
-WAIT_MS = 10_000
+WAIT_MS = 30_000
 
 Open = Callable[..., "Page"]
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cloud_app.store import Store
 from cloud_app.views import Act, LinkView, NodeView
@@ -14,6 +14,9 @@ from cloud_app.web import Server, SignIn, create_app, serve
 from ddnn.errors import ConfigError
 from tests.answer_builder import make_answer
 from tests.site_builder import BUNDLE, GAUGES, FakeDemo, FakeSite
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 SITE = "home"
 CAMERAS = BUNDLE.devices
@@ -116,3 +119,11 @@ class Home:
     def close(self) -> None:
         self.server.close()
         self.store.close()
+
+
+def wait_for_states(page: Page, home: Home, count: int) -> None:
+    """Until the server has sent so many more states, which a page that is open has shown."""
+    wanted, until_s = home.live.asked + count + 1, time.monotonic() + 30
+    while home.live.asked < wanted:
+        assert time.monotonic() < until_s, "the page listens no more"
+        page.wait_for_timeout(50)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ddnn.errors import LinkError
 from tests.browser.chromium import Open, Problems, text, wait_for
-from tests.browser.home import Home
+from tests.browser.home import Home, wait_for_states
 
 if TYPE_CHECKING:
     import pytest
@@ -130,7 +130,7 @@ def test_sliders_can_be_put_back(home: Home, opened: Open) -> None:
     tab_to(page, "#threshold-edge")
     page.keyboard.press("End")
     assert text(page, ".slider.edge output") == "1.00"
-    page.wait_for_timeout(1500)
+    wait_for_states(page, home, 2)
     assert text(page, ".slider.edge output") == "1.00"  # what is in use does not move it
     tab_to(page, "#reset")
     page.keyboard.press("Enter")

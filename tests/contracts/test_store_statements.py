@@ -70,11 +70,11 @@ def big(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[Store
         )
     multiply(store, 7)
     # A site that has fallen silent: all that came after it is of another.
-    some = [column for column in ANSWERS.columns if column.name not in ("id", "site")]
+    columns = [column for column in ANSWERS.c if column.key not in ("id", "site")]
     with store.database.write() as link:
         for site, of in (("silent", "home"), ("loud", "shop")):
-            copied = select(literal(site), *some).where(ANSWERS.c.site == of)
-            link.execute(insert(ANSWERS).from_select(["site", *(c.name for c in some)], copied))
+            copied = select(literal(site), *columns).where(ANSWERS.c.site == of)
+            link.execute(insert(ANSWERS).from_select(["site", *(c.key for c in columns)], copied))
     store.save([("rare", make())])
     with store.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as link:
         link.exec_driver_sql("ANALYZE")

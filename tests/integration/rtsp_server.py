@@ -2,7 +2,7 @@
 
     /usr/bin/python3 rtsp_server.py PORT USER PASSWORD      without arguments: says if it could
 
-640x480 at 25 frames a second, all of one colour: red, then blue, by turns of a second, by the wall
+640x480 at 25 frames a second, all of one colour: red, then blue, by turns of TURN_S, by the wall
 clock. Needs python3-gi, gir1.2-gst-rtsp-server-1.0 and gstreamer1.0-plugins-{base,good,ugly}.
 """
 
@@ -16,6 +16,7 @@ gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402
 
 RED, BLUE = 0xFFFF0000, 0xFF0000FF
+TURN_S = 2
 PIPELINE = (
     "( videotestsrc name=scene is-live=true pattern=solid-color "
     "! video/x-raw,width=640,height=480,framerate=25/1,format=I420 "
@@ -25,7 +26,7 @@ PIPELINE = (
 
 
 def colour() -> int:
-    return RED if int(time.time()) % 2 == 0 else BLUE
+    return RED if int(time.time() / TURN_S) % 2 == 0 else BLUE
 
 
 def paint(_factory: object, media: GstRtspServer.RTSPMedia) -> None:

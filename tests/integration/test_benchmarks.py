@@ -13,9 +13,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import fan_in, page, sharing, stragglers
-from benchmarks.made import answers
-from benchmarks.soak import BOUNDS, Life, faults, growth, judge, owed, resources, soak, spared
+from benchmarks.cloud.many_sites import measure_sites
+from benchmarks.cloud.page import measure_page
+from benchmarks.coding import stragglers
+from benchmarks.coding.latency import measure_latency
+from benchmarks.coding.latency_figures import Samples, Verdict
+from benchmarks.coding.latency_site import LAYER_TIMEOUT_S, Phase
+from benchmarks.coding.latency_site import RATE_HZ as LATENCY_RATE_HZ
+from benchmarks.harness.report import flatten, format_rows
+from benchmarks.harness.synthetic_answers import draw_answers
+from benchmarks.hierarchy import measure_bare_exchange
+from benchmarks.paired import compare, select_numbers
+from benchmarks.site_cpu import ROLES, find_role, measure_site_cpu
+from benchmarks.soak.faults import draw_faults, draw_spared
+from benchmarks.soak.growth import BOUNDS, Life, judge_growth, measure_growth
+from benchmarks.soak.run import run_soak
+from benchmarks.soak.samples import find_owed, judge_samples
 from cloud_app.store import Store
 from ddnn.data import load
 from ddnn.local_site.site import SiteConfig, StoredAnswer
@@ -28,7 +41,7 @@ RATE_HZ, DEADLINE_S = 10.0, 1.5
 
 
 @pytest.fixture(scope="module")
-def plan(scenes_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> SiteConfig:
+def config(scenes_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> SiteConfig:
     split = load("scenes", samples=(50, 50, 50)).test
     frames = tmp_path_factory.mktemp("benchmark") / "frames"
     frames.mkdir()
@@ -42,14 +55,14 @@ def plan(scenes_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> SiteC
 
 def test_a_sample_is_owed_if_one_device_lives_from_its_capture_to_its_deadline():
     wanted = range(100, 200)  # 10.0 s to 19.9 s
-    seen, stayed = owed([(12.0, 15.0), (11.0, 13.0)], wanted, RATE_HZ, DEADLINE_S)
+    seen, stayed = find_owed([(12.0, 15.0), (11.0, 13.0)], wanted, RATE_HZ, DEADLINE_S)
     assert [s for s, yes in zip(wanted, seen, strict=True) if yes] == list(range(110, 150))
     expected = [*range(110, 116), *range(120, 136)]
     assert [s for s, yes in zip(wanted, stayed, strict=True) if yes] == expected
 
 
 def stored(samples: range, took_s: float = 0.1) -> list[StoredAnswer]:
-    made = answers(np.random.default_rng(0), ["demo"], 1, 1.0, 1.0)
+    made = draw_answers(np.random.default_rng(0), ["demo"], 1, 1.0, 1.0)
     (_, answer), records = next(made), []
     for sample in samples:
         at_s = sample / RATE_HZ
@@ -70,7 +83,7 @@ UP, WANTED = [(0.0, 1000.0)], range(100, 200)
 
 
 def judged(records: list[StoredAnswer], up=UP) -> dict:
-    return judge(records, up, WANTED, RATE_HZ, DEADLINE_S)
+    return judge_samples(records, up, WANTED, RATE_HZ, DEADLINE_S)
 
 
 def test_nothing_is_wrong_where_every_sample_is_stored_in_time():
@@ -112,25 +125,25 @@ def life(mb_per_s: float = 0.0, handles_per_s: float = 0.0, seconds: int = 120) 
 
 
 def test_a_leak_is_found_and_a_steady_life_is_not():
-    assert resources({"edge": [life()]}, set(), judged=True)[1] == []
-    _, wrong = resources({"edge": [life(), life(mb_per_s=0.1)]}, set(), judged=True)
+    assert judge_growth({"edge": [life()]}, set(), long_lives=True)[1] == []
+    _, wrong = judge_growth({"edge": [life(), life(mb_per_s=0.1)]}, set(), long_lives=True)
     assert len(wrong) == 1
     assert "memory_mb" in wrong[0]
-    _, wrong = resources({"edge": [life(handles_per_s=0.1)]}, set(), judged=True)
+    _, wrong = judge_growth({"edge": [life(handles_per_s=0.1)]}, set(), long_lives=True)
     assert "handles" in wrong[0]
 
 
 def test_a_life_too_short_to_judge_does_not_pass_as_judged():
-    assert growth(life(seconds=30).rows) is None
-    figures, wrong = resources({"edge": [life(seconds=30)]}, set(), judged=True)
+    assert measure_growth(life(seconds=30).rows) is None
+    figures, wrong = judge_growth({"edge": [life(seconds=30)]}, set(), long_lives=True)
     assert figures["edge"]["growth"] is None
     assert "no life" in wrong[0]
 
 
-def test_a_queue_that_is_never_told_is_within_no_bound():
+def test_a_queue_that_is_never_reported_is_within_no_bound():
     silent = life()
     silent.rows = [(*row[:4], float("nan")) for row in silent.rows]
-    assert "queue" in resources({"edge": [silent]}, set(), judged=True)[1][0]
+    assert "queue" in judge_growth({"edge": [silent]}, set(), long_lives=True)[1][0]
     assert BOUNDS.queue > 0
 
 
@@ -139,7 +152,7 @@ def test_a_queue_that_is_never_told_is_within_no_bound():
 
 def test_the_faults_are_those_of_the_seed_and_hit_every_node():
     def first(seed: int) -> list:
-        made = faults(np.random.default_rng(seed), NODES, NODES[3:], 3.0)
+        made = draw_faults(np.random.default_rng(seed), NODES, NODES[3:], 3.0)
         return [next(made) for _ in range(300)]
 
     assert first(1) == first(1) != first(2)
@@ -150,17 +163,45 @@ def test_the_faults_are_those_of_the_seed_and_hit_every_node():
 
 
 def test_every_node_is_spared_once():
-    epochs = spared(np.random.default_rng(0), NODES)
+    epochs = draw_spared(np.random.default_rng(0), NODES)
     assert sorted(node for epoch in epochs for node in epoch) == sorted(NODES)
+
+
+# ------------------------------------------------------------------ reports
+
+
+def test_paired_runs_are_compared_by_the_numbers_that_all_reports_have():
+    reports = [{"a": {"p50_ms": 2.0 * n, "holds": True}, "steps": [{"x": n}]} for n in (1, 2, 3)]
+    assert flatten(reports[0]) == {"a.p50_ms": 2.0, "a.holds": True, "steps.0.x": 1}
+    before = [select_numbers(report, []) for report in reports]
+    after = [{**numbers, "new": 1.0, "a.p50_ms": 1.0} for numbers in before]
+    found = compare(before, after)
+    assert list(found) == ["a.p50_ms", "steps.0.x"]
+    assert found["a.p50_ms"]["ratio"] == 0.25
+    assert found["a.p50_ms"]["before_values"] == [2.0, 4.0, 6.0]
+    assert select_numbers(reports[0], ["steps.*"]) == {"steps.0.x": 1.0}
+
+
+def test_processes_of_a_site_have_roles():
+    python = ["/usr/bin/python3", "-m"]
+    roles = [
+        find_role([*python, "cloud_app", "--serve", "page"]),
+        find_role([*python, "cloud_app", "--serve", "node"]),
+        find_role([*python, "device_app", "--node", "cam1"]),
+        find_role(["/usr/sbin/mosquitto", "-c", "x"]),
+        find_role([*python, "ddnn.cli", "demo"]),
+        find_role([]),
+    ]
+    assert roles == ["dashboard", "cloud", "device", "broker", None, None]
 
 
 # ---------------------------------------------------------------- real runs
 
 
 @pytest.mark.timeout(240)
-def test_a_short_soak_kills_real_processes_and_every_sample_is_answered(plan: SiteConfig):
+def test_a_short_soak_kills_real_processes_and_every_sample_is_answered(config: SiteConfig):
     need_mosquitto()
-    result = soak(plan, 12.0, 1, gap_s=1.0)
+    result = run_soak(config, 12.0, 1, gap_s=1.0)
     assert result["holds"], result["failures"]
     assert sum(result["kills"].values()) >= 5
     assert result["owed"] > 50
@@ -170,22 +211,22 @@ def test_a_short_soak_kills_real_processes_and_every_sample_is_answered(plan: Si
     json.dumps(result, allow_nan=False)
 
 
-def verdict(captured_s: float, took_s: float, right: bool = True) -> sharing.Verdict:
-    return sharing.Verdict(captured_s + took_s, by_edge=True, full=True, right=right, error=0.0)
+def verdict(captured_s: float, took_s: float, right: bool = True) -> Verdict:
+    return Verdict(captured_s + took_s, by_edge=True, full=True, right=right, error=0.0)
 
 
 def test_samples_under_way_when_workers_vanish_count_as_hit():
-    rate_hz = sharing.RATE_HZ
+    rate_hz = LATENCY_RATE_HZ
     answers_ = {n: verdict(n / rate_hz, 0.03) for n in range(100, 200)}
-    answers_[150] = verdict(150 / rate_hz, sharing.LAYER_TIMEOUT_S + 0.01)
+    answers_[150] = verdict(150 / rate_hz, LAYER_TIMEOUT_S + 0.01)
     answers_[170] = verdict(170 / rate_hz, 0.03, right=False)
     del answers_[180]
-    hit = sharing.Samples()
-    hit.add(sharing.Phase("none", "stopped", 100, 200, signalled_s=150.5 / rate_hz), answers_)
+    hit = Samples()
+    hit.add(Phase("none", "stopped", 100, 200, signalled_s=150.5 / rate_hz), answers_)
     assert hit.in_flight == 2  # 149, captured 30 ms before the signal, and 150
     assert len(hit.took_s) == 200 - 149 - 1
     assert (hit.lost, hit.late, hit.mislabelled, hit.waited) == (1, 0, 1, 1)
-    assert max(hit.before_s) == pytest.approx(sharing.LAYER_TIMEOUT_S + 0.01)
+    assert max(hit.before_s) == pytest.approx(LAYER_TIMEOUT_S + 0.01)
     assert max(hit.after_s) == pytest.approx(0.03)
     assert len(hit.before_s) + len(hit.after_s) == len(hit.took_s)
 
@@ -204,12 +245,31 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DDNN_HOME", str(tmp_path / "home"))
 
 
+def test_bare_clients_answer_every_sample():
+    need_mosquitto()
+    for tier in ("local", "cloud"):
+        took_s = measure_bare_exchange(tier, {"answer": 700}, 2, 1.0)
+        assert len(took_s) > 50, tier
+        assert 0 < np.median(took_s) < 0.5
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.usefixtures("own_home")
+def test_processor_time_is_measured_for_every_role(config: SiteConfig):
+    need_mosquitto()
+    found = measure_site_cpu(ROOT, rate_hz=20.0, seconds=2.0, bundle=config.bundle)
+    assert set(found["cpu_ms_per_sample"]) == set(ROLES)
+    assert all(0 < ms < 100 for ms in found["cpu_ms_per_sample"].values())
+    assert found["cpu_span"]["samples"] >= 40
+    assert "cpu_ms_per_sample" in "\n".join(format_rows(found))
+
+
 @pytest.mark.timeout(240)
 @pytest.mark.usefixtures("own_home")
 @pytest.mark.alone
-def test_workers_are_killed_and_stopped_and_no_answer_changes(plan: SiteConfig):
+def test_workers_are_killed_and_stopped_and_no_answer_changes(config: SiteConfig):
     need_mosquitto()
-    found = sharing.latency(0, lambda *_: None, quick=True, plan=plan)
+    found = measure_latency(0, lambda *_: None, quick=True, config=config)
     assert found["answers_hold"], found
     for system in ("coded", "none", "alone"):
         amiss = [found[system][what] for what in ("lost", "late", "degraded", "mislabelled")]
@@ -227,9 +287,9 @@ def test_workers_are_killed_and_stopped_and_no_answer_changes(plan: SiteConfig):
 
 @pytest.mark.timeout(240)
 @pytest.mark.usefixtures("own_home")
-def test_the_first_k_of_n_answers_are_there_before_all_are(plan: SiteConfig):
+def test_the_first_k_of_n_answers_are_there_before_all_are(config: SiteConfig):
     need_mosquitto()
-    found = stragglers.stragglers(0, lambda *_: None, quick=True, plan=plan)
+    found = stragglers.measure_stragglers(0, lambda *_: None, quick=True, config=config)
     assert [(row["n"], row["k"]) for row in found["rows"]] == [(3, 2), (5, 3)]
     for row in found["rows"]:
         assert (row["lost"], row["wrong"]) == (0, 0)
@@ -243,9 +303,9 @@ def test_the_first_k_of_n_answers_are_there_before_all_are(plan: SiteConfig):
 
 
 @pytest.mark.timeout(240)
-def test_edges_are_counted_against_one_cloud_and_a_bare_exchange(plan: SiteConfig):
+def test_edges_are_counted_against_one_cloud_and_a_bare_exchange(config: SiteConfig):
     need_mosquitto()
-    found = fan_in.measure(plan, 2, 6, 2.0, [3.0], exits=["cloud"])["cloud"]
+    found = measure_sites(config, 2, 6, 2.0, [3.0], exits=["cloud"])["cloud"]
     (step,), (bare,) = found["steps"], found["bare_steps"]
     assert step["sustained"], step
     assert bare["sustained"], bare
@@ -294,12 +354,15 @@ def test_ingest_stores_and_confirms_every_answer(kind: str):
 
 
 @pytest.mark.timeout(240)
-def test_the_page_is_timed_in_a_real_browser_over_what_is_stored(plan: SiteConfig, tmp_path: Path):
+def test_the_page_is_timed_in_a_real_browser_over_what_is_stored(
+    config: SiteConfig, tmp_path: Path
+):
     need_mosquitto()
     need(importlib.util.find_spec("playwright"), "playwright is not installed")
     need(shutil.which("chromium") or shutil.which("chromium-browser"), "chromium is not installed")
     few, many = (f"sqlite:///{tmp_path / name}.db" for name in ("few", "many"))
-    found = page.measure(many, few, 2000, plan.bundle, 5, lambda _: None)
+    databases = [few, many]
+    found = measure_page(databases.pop, config.bundle, 2000, 5, 0, lambda _: None)
     assert found["answers"] == 2000
     assert found["load"]["console_errors"] == []
     assert 0 < found["load"]["median_s"] < 10

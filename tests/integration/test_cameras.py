@@ -37,6 +37,9 @@ pytestmark = pytest.mark.alone
 
 SHAPE = (32, 32, 3)
 IN_TIME_S = 20.0
+RATE_HZ = 10.0
+TURN_S = 2  # how long the RTSP server shows a colour
+LATE_S = 1.0  # a busy machine encodes, sends and decodes a picture within this
 SERVER = Path(__file__).with_name("rtsp_server.py")
 SYSTEM_PYTHON = "/usr/bin/python3"  # Debian's: it has gi
 PASSWORD = "hu%40sh"
@@ -160,14 +163,14 @@ def test_a_network_camera_that_vanishes_is_reported_and_comes_back(
         assert abs(scores.captured_at_s - scores.sample / 10) <= 0.05 + 1e-3
     stats = next_stats(site, "cam1", lambda stats: stats.counts["frames_dropped"] >= 20)
     assert stats.counts["camera_reopened"] == 0
-    assert stats.gauges["frame_age_s"] < 1
+    assert stats.gauges["frame_age_s"] < 2 + LATE_S
 
     if how == "killed":
         rtsp.kill()
     else:
         rtsp.signal(signal.SIGSTOP)
     stats = next_stats(site, "cam1", away)
-    assert stats.gauges["frame_age_s"] <= 2 + 1.5  # noticed in time
+    assert stats.gauges["frame_age_s"] <= 2 + 5 * LATE_S  # noticed in time
     while True:  # what was on its way is through
         try:
             site.heard.get(timeout=0.01)
@@ -184,7 +187,7 @@ def test_a_network_camera_that_vanishes_is_reported_and_comes_back(
     stats = next_stats(site, "cam1", up)
     assert stats.counts["camera_reopened"] == 1
     scores = site.next(Scores, "cam1")
-    assert scores.captured_at_s >= back_s - 0.5  # none of before
+    assert scores.captured_at_s >= back_s - 2 * LATE_S  # none of before: those are over 4 s old
     assert scores.sample > ticks[-1]
     log = log_of(site, "cam1")
     shown = f"source rtsp://viewer:***@127.0.0.1:{rtsp.port}/cam"
@@ -202,15 +205,14 @@ def test_nothing_hangs_when_it_ends_while_its_camera_hangs(
     secret: Path,
 ) -> None:
     rtsp.start()
-    site.device("cam1", "", "--source-file", str(secret), "--camera-timeout-s", "60")
+    flags = ("--camera-timeout-s", "60", "--stats-every-s", "0.2")
+    site.device("cam1", "", "--source-file", str(secret), *flags)
     site.next(Scores, "cam1")
     rtsp.signal(signal.SIGSTOP)
-    time.sleep(0.3)  # it waits in a read for up to a minute
-    process = site.fleet._running["cam1"]
-    started_s = time.monotonic()
+    next_stats(site, "cam1", lambda stats: stats.gauges["frame_age_s"] > 1)
+    process = site.fleet._running["cam1"]  # it waits in a read for up to a minute
     process.terminate()
     assert process.wait(IN_TIME_S) == 0
-    assert time.monotonic() - started_s < 4
     assert "Fatal" not in log_of(site, "cam1")
 
 
@@ -246,54 +248,57 @@ class Link:
 
 @pytest.mark.timeout(90)
 def test_every_frame_has_the_time_at_which_it_was_taken(rtsp: Rtsp) -> None:
-    """The scene is red in even seconds and blue in odd ones, so that a frame shows when it was
-    taken: the first ones after opening, and those that were kept while the stream stalled, too."""
+    """The scene is red and blue by turns, so that a frame shows when it was taken: the first ones
+    after opening, and those that were kept while the stream stalled, too."""
+    stall_s = 3.0
     rtsp.start()
     link = Link(rtsp.port)
     camera = open_camera(f"rtsp://viewer:{PASSWORD}@127.0.0.1:{link.port}/cam", 5.0)
     ages, told = [], 0
-    for number in range(130):
+    for number in range(200):
         taken_s = camera.grab()
         now_s = time.monotonic()
         ages.append(now_s - taken_s)
         at_s = time.time() - ages[-1]
-        if at_s % 1 > 0.35:  # encoding, sending and decoding take their time
+        if at_s % TURN_S > LATE_S:
             told += 1
             red = camera.read_image().mean((0, 1)).argmax() == 2  # BGR
-            assert red == (int(at_s) % 2 == 0), (number, at_s)
+            assert red == (int(at_s / TURN_S) % 2 == 0), (number, at_s)
         if number == 40:
             link.flows.clear()
-            threading.Timer(1.2, link.flows.set).start()
+            threading.Timer(stall_s, link.flows.set).start()
     camera.close()
     link.close()
     assert told > 50
-    assert max(ages) == pytest.approx(1.2, abs=0.3)
-    assert sorted(ages)[65] < 0.1  # and most are fresh
-    assert ages[-1] < 0.1
+    assert stall_s - LATE_S < max(ages) < stall_s + 2 * LATE_S
+    assert sorted(ages)[100] < LATE_S  # and most are fresh
+    assert ages[-1] < LATE_S
 
 
 @pytest.mark.timeout(90)
 def test_two_devices_show_the_same_instant(
     rtsp: Rtsp, scenes_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The scene changes from red to blue every second: at a tick both cameras show one colour."""
+    """The scene changes from red to blue and back: at a tick both cameras show one colour."""
     rtsp.start()
     takers, captures = [Taker(), Taker()], []
     bundle = load_bundle(scenes_bundle, lambda path: None, [])  # type: ignore[arg-type,return-value]
     for taker in takers:
-        settings = DeviceSettings(node="cam1", bundle="x", source=rtsp.uri())
+        settings = DeviceSettings(node="cam1", bundle="x", source=rtsp.uri(), rate_hz=RATE_HZ)
         captures.append(open_capture(settings, bundle, taker, time.time, make_counts()))
         captures[-1].start()
         taker.wait_for(1)
     for taker in takers:
-        taker.wait_for(60)
+        taker.wait_for(90)
     for capture in captures:
         capture.close()
     red = [
         {frame.sample: frame.image["image"].mean((0, 1)).argmax() == 0 for frame in taker.frames}
         for taker in takers
     ]
-    both = sorted(red[0].keys() & red[1].keys())
+    # A frame that comes late on a busy machine may be of before the change.
+    clear = {tick for tick in red[0].keys() & red[1].keys() if tick / RATE_HZ % TURN_S > 0.5}
+    both = sorted(clear)
     assert len(both) >= 40
     assert [red[0][tick] for tick in both] == [red[1][tick] for tick in both]
     changes = sum(red[0][a] != red[0][b] for a, b in itertools.pairwise(both))
@@ -323,7 +328,7 @@ def test_a_device_node_that_is_no_camera(device: str, error: type[Exception], wo
     started_s = time.monotonic()
     with pytest.raises(error, match=words):
         open_camera(f"v4l2://{device}", 1.0)
-    assert time.monotonic() - started_s < 3
+    assert time.monotonic() - started_s < 8  # OpenCV itself would wait 10 s
 
 
 def test_a_usb_camera_that_is_away_is_no_error(site: Site) -> None:  # noqa: F811
@@ -354,7 +359,8 @@ def test_only_what_moves_is_a_sample(site: Site, tmp_path: Path) -> None:  # noq
     ticks = [site.next(Scores, "cam1").sample for _ in range(60)]
     gaps = [b - a for a, b in itertools.pairwise(ticks)]
     held = round(hold_s * rate_hz)
-    assert gaps[:held] == [1] * held  # the first frame counts as motion
+    still = next(i for i, gap in enumerate(gaps) if gap > 10)
+    assert held - 4 <= ticks[still] - ticks[0] <= held + 1  # the first frame counts as motion
     rests = [gap for gap in gaps if gap > 10]
     assert 1 <= len(rests) <= 2
     # something crosses for 20 frames; what it leaves is background again within the hold and a bit
@@ -362,7 +368,7 @@ def test_only_what_moves_is_a_sample(site: Site, tmp_path: Path) -> None:  # noq
         assert 100 - 3 * held <= rest <= 100
     stats = next_stats(site, "cam1", lambda stats: stats.counts["frames_gated"] > 80)
     assert up(stats)  # a camera whose frames are held back is there
-    assert stats.gauges["frame_age_s"] < 1
+    assert stats.gauges["frame_age_s"] < 2 + LATE_S
 
 
 # -------------------------------------------------------------------- --check
@@ -440,6 +446,9 @@ def test_a_32_bit_system_is_refused_with_a_sentence(flag: list[str], tmp_path: P
 # ------------------------------------------------------------------- contract
 
 
+BUSY_S = 2.0  # as slow as a taker is once
+
+
 class Taker:
     """Takes samples as the loop does, and can be slow."""
 
@@ -451,7 +460,7 @@ class Taker:
     def captured(self, frame: Captured) -> None:
         if self.slow.is_set():
             self.slow.clear()
-            time.sleep(0.5)
+            time.sleep(BUSY_S)
         self.frames.append(frame)
 
     def attach(self, frames: Any) -> None:
@@ -498,7 +507,8 @@ def prepare(kind: str, directory: Path, request: pytest.FixtureRequest) -> str:
 def test_every_source_gives_samples_that_a_section_takes(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest, scenes_bundle: Path
 ) -> None:
-    """One sample a tick, of the section's shape; the newest frame wins; closed within a second.
+    """One sample a tick, of the section's shape; the newest frame wins; nothing goes on after it
+    is closed.
 
     V4L2 alone is missing: it needs a camera or a module of the kernel. It shares all but the
     opening with RTSP.
@@ -519,22 +529,21 @@ def test_every_source_gives_samples_that_a_section_takes(
             assert image.flags.c_contiguous
             assert abs(frame.captured_at_s - frame.sample / 20) <= 0.025 + 1e-3
         assert capture.read_gauges()["camera_up"] == 1
-        assert 0 <= capture.read_gauges()["frame_age_s"] < 0.5
+        assert 0 <= capture.read_gauges()["frame_age_s"] < LATE_S
         assert capture.counts["frames"] >= 20
-        taker.slow.set()  # whoever takes them is busy for ten ticks
+        taker.slow.set()  # who takes them is busy for forty ticks
         behind = len(taker.frames) + 3
         taker.wait_for(behind + 5)
         ages_s = [time.time() - frame.captured_at_s for frame in taker.frames[-3:]]
-        assert max(ages_s) < 0.45, "frames of before have been kept"
+        assert max(ages_s) < BUSY_S - LATE_S / 2, "frames of before have been kept"
         ticks = [frame.sample for frame in taker.frames]
         assert ticks == sorted(set(ticks))
-        assert ticks[-1] - ticks[0] >= len(ticks) + 4  # what was missed is missed
+        assert ticks[-1] - ticks[0] >= len(ticks) + 20  # what was missed is missed
     finally:
         started_s = time.monotonic()
         capture.close()
-        assert time.monotonic() - started_s < 1
+        assert time.monotonic() - started_s < 5
     count = len(taker.frames)
     taker.attached = None
-    time.sleep(0.2)
+    assert not {"capture", "camera"} & {thread.name for thread in threading.enumerate()}
     assert len(taker.frames) == count
-    assert "capture" not in {thread.name for thread in threading.enumerate()}

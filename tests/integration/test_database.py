@@ -20,7 +20,7 @@ from tests.answer_builder import make_answer
 from tests.postgres import Postgres, running_postgres
 
 IN_TIME_S = 60.0
-NOTICED_S = SILENCE_S + 2 * CONNECT_TIMEOUT_S + 2.0
+NOTICED_S = SILENCE_S + 2 * CONNECT_TIMEOUT_S + 10.0
 ANSWERS = 6000
 RESEND_S = 0.5
 

@@ -108,7 +108,7 @@ class Site:
             {"OMP_NUM_THREADS": "1", **variables},
         )
 
-    def next(self, kind: type, node: str) -> Any:
+    def next(self, kind: type[Any], node: str) -> Any:
         """The next message of this kind by this node."""
         until_s = time.monotonic() + IN_TIME_S
         while True:
@@ -237,7 +237,7 @@ def test_a_video_is_answered_over_and_over(
     import cv2
 
     file = tmp_path / "street.avi"
-    video = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 64))
+    video = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 64))
     for picture in pictures[:4]:
         video.write(np.ascontiguousarray(picture.repeat(2, 0).repeat(2, 1)[:, :, ::-1]))
     video.release()
@@ -328,6 +328,7 @@ class Attacker:
         self.client.loop_stop()
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(120)
 def test_hostile_peers_change_nothing(
     open_site: Callable[..., Any],  # noqa: F811

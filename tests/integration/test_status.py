@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from ddnn.adapters.broker import free_port
+from ddnn.adapters.broker import free_port, wait_until_listening
 from ddnn.cli.observer import ObserverSettings
 from ddnn.cli.site_observer import SiteObserver, observe_site
 from ddnn.protocol.messages import Stats
@@ -74,7 +74,7 @@ def test_a_real_site(
             start_node(fleet, app, node, port, scenes_bundle, *state, *flags)
         result = str(Topic("home", Kind.ANSWER))
         voice.until(lambda: len(voice.payloads(result)) > 5)
-        found = report(ddnn, port)
+        found = report(ddnn, port, "--for-s", "50")
         bundle = read_manifest(scenes_bundle)[1]
         assert {(n["node"], n["role"], n["presence"], n["bundle"]) for n in found["nodes"]} == {
             ("edge", "edge", "online", bundle),
@@ -82,7 +82,7 @@ def test_a_real_site(
             ("cam2", "device", "online", bundle),
         }
         for node in found["nodes"]:
-            assert 0 <= node["heard_age_s"] < 2
+            assert 0 <= node["heard_age_s"] < IN_TIME_S
             assert node["uptime_s"] > 0
             assert node["memory_bytes"] > 1 << 20
         exits = found["exits"]
@@ -90,8 +90,8 @@ def test_a_real_site(
         assert sum(exit_["share"] for exit_ in exits.values()) == pytest.approx(1, abs=1e-3)
         assert all(exit_["latency_p50_s"] > 0 for exit_ in exits.values())
         assert sum(exit_["degraded"] for exit_ in exits.values()) > 0  # four cameras are missing
-        assert found["last_answer_age_s"] < 2
-        assert 2 <= found["listened_s"] < 6  # it ends once all nodes have sent statistics
+        assert found["last_answer_age_s"] < IN_TIME_S
+        assert 2 <= found["listened_s"] < 25  # it ends once all nodes have sent statistics
 
         fleet.signal("cam1", signal.SIGKILL)
         fleet.signal("cam2", signal.SIGTERM)
@@ -195,9 +195,15 @@ def test_a_silent_node_is_not_shown_as_online(port: int, voice: Voice) -> None:
             observer,
             lambda: index_nodes(observer.report()).get("cam1", {}).get("presence") == "silent",
         )
+        (seen,) = observer.nodes.values()
+        before_s = seen.heard_s
         voice.say(Kind.STATS, "cam1", Stats("device", 5.0, 1 << 20, {"frames_skipped": 3}))
-        wait_until(observer, lambda: index_nodes(observer.report())["cam1"]["presence"] == "online")
-        assert index_nodes(observer.report())["cam1"]["counts"] == {"frames_skipped": 3}
+        counts = {"frames_skipped": 3}
+        wait_until(observer, lambda: index_nodes(observer.report())["cam1"]["counts"] == counts)
+        assert seen.heard_s is not None
+        assert before_s is None or seen.heard_s >= before_s + 0.4
+        observer.silent_s = IN_TIME_S
+        assert index_nodes(observer.report())["cam1"]["presence"] == "online"
 
 
 def test_texts_of_peers_cannot_control_the_terminal(
@@ -227,7 +233,7 @@ def test_watch_reports_that_the_broker_is_away_and_recovers(
     command = [*ddnn, "status", "--watch", "--broker-port", str(port)]
     watching = None
     try:
-        time.sleep(0.5)
+        wait_until_listening(port)
         voice = Voice(port)
         voice.announce("cam1", "device")
         watching = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -246,7 +252,6 @@ def test_watch_reports_that_the_broker_is_away_and_recovers(
         fleet.signal("broker", signal.SIGKILL)
         next_of("the broker is away")
         assert "unknown" in next_of("cam1")
-        time.sleep(0.2)
         fleet.start("broker")
         next_of("no node is there")  # the broker lost its state; no old node is shown as present
         watching.send_signal(signal.SIGINT)

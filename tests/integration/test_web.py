@@ -18,13 +18,21 @@ import pytest
 from flask import Flask
 
 from cloud_app.store import Store
-from cloud_app.web import Server, SignIn, create_app, serve, sign_in
+from cloud_app.web import Server, SignIn, board, create_app, serve, sign_in
 from cloud_app.web import server as server_module
 from cloud_app.web.board import MOST_STREAMS
 from ddnn.errors import ConfigError
 from tests.answer_builder import make_answer
 from tests.integration.web_site import TIMEOUT_S, Listener, Site, ask, wait_until
 from tests.site_builder import BUNDLE, FakeSite
+
+NEVER_S = 3600.0  # longer than any test takes
+
+
+def unread_bytes(server: Server) -> int:
+    """The most that waits in the server for one client to read it."""
+    channels = list(server._channels.values())
+    return max((getattr(channel, "total_outbufs_len", 0) for channel in channels), default=0)
 
 
 @pytest.fixture
@@ -68,12 +76,15 @@ def test_listeners_get_each_second_the_same_state(
         assert headers["X-Accel-Buffering"] == "no"
     for listener in listeners:
         listener.state()  # the first comes at once
-    asked = site.live.asked
+    asked, started_s = site.live.asked, time.monotonic()
     seen = [[listener.state()["at_s"] for _ in range(3)] for listener in listeners]
-    assert all(times == seen[0] for times in seen)
-    steps_s = [b - a for a, b in zip(seen[0], seen[0][1:], strict=False)]
-    assert all(0.8 < step_s < 1.3 for step_s in steps_s)
-    assert site.live.asked - asked <= 5  # made once a second, not once for each
+    # Made once a second, not once for each; who is late gets the next one.
+    made, took_s = site.live.asked - asked, time.monotonic() - started_s
+    assert made <= took_s + 2
+    assert len({at_s for times in seen for at_s in times}) <= made + 1
+    for times in seen:
+        assert times == sorted(set(times))
+        assert times[-1] - times[0] > 1  # two seconds, of which the first may have begun late
 
 
 def test_a_stream_shows_what_changes(site: Site, listen: Callable[..., Listener]) -> None:
@@ -91,7 +102,7 @@ def test_nothing_is_made_while_nobody_listens(site: Site) -> None:
     listener.head()
     listener.state()
     listener.close()
-    wait_until(lambda: places(site) == MOST_STREAMS, 5)
+    wait_until(lambda: places(site) == MOST_STREAMS)
     asked = site.live.asked
     time.sleep(1.5)
     assert site.live.asked == asked
@@ -107,11 +118,9 @@ def test_beyond_the_bound_a_listener_is_told_to_poll(
     code, headers, body = ask(site.server, "/api/v1/stream")
     assert (code, headers["Content-Type"]) == (503, "application/json")
     assert "ask for /api/v1/state instead" in json.loads(body)["error"]
-    started_s = time.monotonic()
     assert ask(site.server, "/api/v1/state")[0] == 200  # others still have threads
-    assert time.monotonic() - started_s < 1
     listeners[0].close()
-    wait_until(lambda: places(site) == 1, 4)
+    wait_until(lambda: places(site) == 1)
     assert listen().head()[0] == 200
 
 
@@ -127,19 +136,20 @@ def test_who_leaves_frees_its_place_within_seconds(
         assert places(site) == 0
         for listener in listeners:
             leave(listener)
-        assert wait_until(lambda: places(site) == MOST_STREAMS, 5) < 4
+        wait_until(lambda: places(site) == MOST_STREAMS, 15)
 
 
 def test_who_asks_for_the_head_only_takes_no_place(site: Site) -> None:
     for _ in range(2 * MOST_STREAMS):
         assert ask(site.server, "/api/v1/stream", "HEAD")[0] == 200
-    wait_until(lambda: places(site) == MOST_STREAMS, 3)
+    wait_until(lambda: places(site) == MOST_STREAMS)
 
 
 def test_who_does_not_read_is_given_up_and_holds_nobody_back(
     site: Site, listen: Callable[..., Listener], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_module, "SILENCE_MS", 2000)
+    silence_s = 6.0
+    monkeypatch.setattr(server_module, "SILENCE_MS", round(silence_s * 1000))
     site.server.close()
     site.server = serve(site.app, port=0)
     site.live.in_use = replace(BUNDLE, labels=tuple(f"name-{i}" for i in range(60_000)))
@@ -154,8 +164,8 @@ def test_who_does_not_read_is_given_up_and_holds_nobody_back(
         before_s = time.monotonic()
         if places(site) == MOST_STREAMS - 1:
             break
-        assert len(gaps_s) < 20
-    assert max(gaps_s) < 2
+        assert len(gaps_s) < 60
+    assert max(gaps_s) < silence_s - 1
     assert stuck.is_over()
 
 
@@ -177,16 +187,16 @@ def test_the_server_answers_until_it_is_closed(site: Site) -> None:
 
 
 def test_close_ends_streams_at_once_and_all_threads(
-    site: Site, listen: Callable[..., Listener]
+    site: Site, listen: Callable[..., Listener], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(board, "EVERY_S", NEVER_S)
     listeners = [listen() for _ in range(MOST_STREAMS)]
     for listener in listeners:
         listener.head()
-        listener.state()
-        listener.state()  # all wait for the next second now
+        listener.state()  # all wait for the next one now
     started_s = time.monotonic()
     site.server.close()
-    assert time.monotonic() - started_s < 0.5
+    assert time.monotonic() - started_s < server_module.CLOSE_S  # no request was given up
     assert all(listener.is_over() for listener in listeners)
     assert places(site) == MOST_STREAMS
     names = [thread.name for thread in threading.enumerate()]
@@ -197,14 +207,18 @@ def test_close_ends_streams_at_once_and_all_threads(
     assert again.state()["sites"] == ["home"]
 
 
-def test_close_ends_a_stream_that_is_not_read(site: Site, listen: Callable[..., Listener]) -> None:
+def test_close_ends_a_stream_that_is_not_read(
+    site: Site, listen: Callable[..., Listener], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "CLOSE_S", TIMEOUT_S)
     site.live.in_use = replace(BUNDLE, labels=tuple(f"name-{i}" for i in range(100_000)))
     stuck = listen(read=4096)
     stuck.head()
-    time.sleep(2.5)  # its thread now waits for room
+    wait_until(lambda: unread_bytes(site.server) > server_module.UNREAD_BYTES)
     started_s = time.monotonic()
-    site.server.close()
-    assert time.monotonic() - started_s < 1
+    site.server.close()  # while its thread waits for room
+    assert time.monotonic() - started_s < TIMEOUT_S / 2
+    assert places(site) == MOST_STREAMS
 
 
 def test_a_port_that_is_taken_is_a_config_error(site: Site) -> None:
@@ -221,7 +235,6 @@ def raw(server: Server, sent: bytes) -> bytes:
     """What the server says to bytes as they are, until it closes or pauses."""
     with socket.create_connection(("127.0.0.1", server.port), TIMEOUT_S) as connection:
         connection.sendall(sent)
-        connection.settimeout(2)
         said = b""
         try:
             while more := connection.recv(65536):
@@ -331,7 +344,8 @@ def enter(server: Server, **headers: str) -> str:
 def test_a_stream_ends_with_its_session(
     signed: Callable[..., tuple[Flask, Server]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sign_in, "SESSION_S", 2.0)
+    session_s = 5.0
+    monkeypatch.setattr(sign_in, "SESSION_S", session_s)
     _, server = signed()
     assert ask(server, "/api/v1/stream")[0] == 401
     cookie = enter(server).split(";")[0]
@@ -339,7 +353,7 @@ def test_a_stream_ends_with_its_session(
     with closing(listener):
         assert listener.head()[0] == 200
         states = list(listener.events())
-        assert 1 <= len(states) <= 4
+        assert 1 <= len(states) <= session_s + 2
         assert all(state["signed_in"] for state in states)
     assert ask(server, "/api/v1/stream", Cookie=cookie)[0] == 401
 

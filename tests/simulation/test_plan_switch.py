@@ -7,6 +7,7 @@ codes and numbers of pieces differ, would not be.
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -14,8 +15,9 @@ from ddnn.coding.code import Code
 from ddnn.core.plan import PieceKey
 from ddnn.core.section import Section
 from ddnn.protocol.machine import PlanRead
+from tests.simulation.scenario import PERIOD_S
 from tests.simulation.shared import EDGE, JITTER, Run, Site
-from tests.simulation.test_sharing import PERIOD_S, START_S, assert_equal, assert_in_time
+from tests.simulation.test_sharing import START_S, assert_equal, assert_in_time
 
 NEW = "ef56ab78"
 SAMPLES = 60
@@ -74,7 +76,7 @@ def test_the_old_plan_is_freed_everywhere_and_switched_at_one_sample() -> None:
     run, new, expected = start_site()
     node, heads = run.simulation.node(f"home/{EDGE}"), []
 
-    def record(plan: str, section: Section) -> Section:
+    def record(plan: str, section: Section) -> Any:
         def call(inputs):
             heads.append(plan)
             return section(inputs)
@@ -112,7 +114,8 @@ def test_a_plan_whose_workers_never_suffice_is_not_used() -> None:
 
 def test_a_plan_that_cannot_be_loaded_is_refused_and_said_so() -> None:
     run, new, expected = start_site()
-    del run.simulation.node(f"home/{EDGE}").sections[PieceKey(NEW, "tail")]
+    node = run.simulation.node(f"home/{EDGE}")
+    node.sections = {k: s for k, s in node.sections.items() if k != PieceKey(NEW, "tail")}
     run.simulation.at(SWITCH_S, partial(find_plan, run, new))
     run.scenario.run()
     assert_equal(run, expected)

@@ -17,7 +17,7 @@ from ddnn.protocol.machine import Save, Saved
 from ddnn.protocol.messages import Answer
 from tests.answer_builder import make_answer
 
-IN_TIME_S = 5.0
+IN_TIME_S = 60.0
 Pair = tuple[str, Answer]
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import msgspec
 import pytest
 
-from cloud_app import registry as module
 from cloud_app.registry import ANNOUNCED_WITHIN_S, MAX_HELD, MAX_OFFLOADS, OFFLOAD_S, Registry
+from ddnn.core.plan import MAX_PIECES
 from ddnn.protocol.machine import Connected, Disconnected, Received
 from ddnn.protocol.messages import (
-    MAX_PIECES,
     Message,
     PieceGroup,
     Stats,
@@ -33,8 +33,8 @@ class World:
         self.keys: list[str] = []
         self.now_s = 1000.0
         self.registry = Registry(self._record_event)
-        monkeypatch.setattr(module.time, "monotonic", lambda: self.now_s)
-        monkeypatch.setattr(module.time, "time", lambda: 1e9 + self.now_s)
+        monkeypatch.setattr(time, "monotonic", lambda: self.now_s)
+        monkeypatch.setattr(time, "time", lambda: 1e9 + self.now_s)
 
     def _record_event(self, at_s: float, site: str, node: str, what: str, key: str) -> None:
         self.events.append((node, what))

@@ -29,7 +29,24 @@ from device_app.sources import Frame
 SHAPE = (32, 32, 3)
 P = 0.002
 LIMIT_S = 0.05
-IN_TIME_S = 10.0
+EPOCH_S = 1.76e9
+IN_TIME_S = 60.0
+
+
+class World:
+    """A clock that goes on only as the test says."""
+
+    def __init__(self) -> None:
+        self.now_s = 50.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def wall(self) -> float:
+        return EPOCH_S + self.now_s
+
+    def advance(self, seconds: float) -> None:
+        self.now_s += seconds
 
 
 class RecordingSink:
@@ -60,17 +77,18 @@ class Failing:
 
 
 class Camera:
-    """A live camera that calls a function of the test at each frame."""
+    """A live camera that does what the test says at each frame."""
 
     bgr = False
 
-    def __init__(self, frames: Callable[[int], None]) -> None:
+    def __init__(self, world: World, frames: Callable[[int], None]) -> None:
         self._frames, self.count, self.closed = frames, 0, threading.Event()
+        self._world = world
 
     def grab(self) -> float:
         self._frames(self.count)
         self.count += 1
-        return time.monotonic()
+        return self._world.monotonic()
 
     def read_image(self) -> np.ndarray:
         return np.zeros(SHAPE, np.uint8)
@@ -82,6 +100,11 @@ class Camera:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "REOPEN_S", (0.001, 0.002))
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
 
 
 @pytest.fixture
@@ -103,8 +126,10 @@ def start() -> Iterator[Callable[..., Capture]]:
         capture.close()
 
 
-def make_samples(sink: RecordingSink, gate: MotionGate | None = None) -> Samples:
-    return Samples(sink, P, time.time, make_counts(), gate)
+def make_samples(
+    sink: RecordingSink, gate: MotionGate | None = None, wall: Callable[[], float] = time.time
+) -> Samples:
+    return Samples(sink, P, wall, make_counts(), gate)
 
 
 def keep(image: np.ndarray, bgr: bool) -> np.ndarray:
@@ -157,7 +182,7 @@ def test_a_source_that_fails_is_opened_again(
     ticks = [frame.sample for frame in sink.frames]
     assert len(ticks) == 6
     assert ticks == sorted(set(ticks))  # no tick twice
-    assert caplog.text.count("trying again") in (6, 7)  # each failure is logged
+    assert caplog.text.count("trying again") in (6, 7)  # never silently
     assert caplog.text.count("is up") == 1
     assert caplog.text.count("is back") == 2
     assert capture.counts["frames"] == 6
@@ -183,16 +208,28 @@ def test_a_preloaded_source_is_attached_and_counted(
 
 
 def test_a_camera_that_gives_frames_is_up(
-    sink: RecordingSink, start: Callable[..., Capture]
+    world: World, sink: RecordingSink, start: Callable[..., Capture]
 ) -> None:
-    camera = Camera(lambda count: time.sleep(0.0005))
-    samples = make_samples(sink)
+    enough = threading.Event()
+
+    def wait(count: int) -> None:
+        enough.wait(IN_TIME_S if len(sink.frames) > 20 else 0)
+        world.advance(P / 4)
+
+    camera = Camera(world, wait)
+    samples = make_samples(sink, wall=world.wall)
     capture = start(
-        make_live_work(lambda: camera, keep, samples), samples.counts, limit_s=IN_TIME_S
+        make_live_work(lambda: camera, keep, samples),
+        samples.counts,
+        limit_s=LIMIT_S,
+        monotonic=world.monotonic,
     )
     wait_until(lambda: len(sink.frames) > 20)
     assert capture.read_gauges()["camera_up"] == 1
-    assert capture.read_gauges()["frame_age_s"] < 1
+    assert capture.read_gauges()["frame_age_s"] <= P / 4
+    world.advance(LIMIT_S / 2)
+    assert capture.read_gauges()["frame_age_s"] == pytest.approx(LIMIT_S / 2, abs=P / 4)
+    enough.set()
     capture.close()
     assert camera.closed.is_set()
     ticks = [frame.sample for frame in sink.frames]
@@ -200,14 +237,15 @@ def test_a_camera_that_gives_frames_is_up(
     for frame in sink.frames:
         assert abs(frame.captured_at_s - frame.sample * P) <= P / 2 + 1e-4
     counts = capture.counts
-    assert camera.count - counts["frames"] in (0, 1)  # a frame during closing is not counted
-    accounted = counts["frames_dropped"] + counts["frames_stale"] + len(ticks)
-    assert accounted in (counts["frames"], counts["frames"] - 1)  # one may be held
+    assert camera.count - counts["frames"] in (0, 1)  # what comes while it closes is not counted
+    gone = counts["frames_dropped"] + counts["frames_stale"] + len(ticks)
+    assert gone in (counts["frames"], counts["frames"] - 1)  # each is accounted for; one is held
 
 
 @pytest.mark.parametrize("hangs_at", [0, 3])
 def test_a_camera_that_hangs_is_abandoned(
     hangs_at: int,
+    world: World,
     sink: RecordingSink,
     start: Callable[..., Capture],
     caplog: pytest.LogCaptureFixture,
@@ -217,20 +255,25 @@ def test_a_camera_that_hangs_is_abandoned(
 
     def hang(count: int) -> None:
         if count == hangs_at:
+            world.advance(2 * LIMIT_S)
             assert wake.wait(IN_TIME_S)
-        time.sleep(0.001)
 
-    cameras = [Camera(hang), Camera(lambda count: time.sleep(0.001))]
+    cameras = [Camera(world, hang), Camera(world, lambda count: time.sleep(0.001))]
     opened: list[Camera] = []
 
     def open_camera() -> Camera:
         opened.append(cameras[len(opened)])
         return opened[-1]
 
-    samples = make_samples(sink)
+    samples = make_samples(sink, wall=world.wall)
     with caplog.at_level(logging.INFO):
-        capture = start(make_live_work(open_camera, keep, samples), samples.counts, limit_s=LIMIT_S)
-        wait_until(lambda: cameras[1].count > 5)
+        capture = start(
+            make_live_work(open_camera, keep, samples),
+            samples.counts,
+            limit_s=LIMIT_S,
+            monotonic=world.monotonic,
+        )
+        wait_until(lambda: len(opened) == 2 and cameras[1].count > 5)
     assert ("no frame for 0.05 s" if hangs_at else "no answer") in caplog.text
     assert capture.read_gauges()["camera_up"] == 1
     assert capture.counts["camera_reopened"] == (1 if hangs_at else 0)
@@ -241,32 +284,52 @@ def test_a_camera_that_hangs_is_abandoned(
     assert capture.counts["camera_failures"] == 1
 
 
-def test_a_camera_that_hangs_in_opening(sink: RecordingSink, start: Callable[..., Capture]) -> None:
+def test_a_camera_that_hangs_in_opening(
+    world: World,
+    sink: RecordingSink,
+    start: Callable[..., Capture],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """At most MOST_HUNG threads hang, and closing does not wait for them."""
-    wake, opened = threading.Event(), 0
+    monkeypatch.setattr(module, "CLOSE_S", 0.01)
+    wakes = [threading.Event() for _ in range(module.MOST_HUNG + 1)]
+    started_s, opened, pauses, ended = world.now_s, 0, 0, []
 
     def open_camera() -> Camera:
         nonlocal opened
-        opened += 1
-        wake.wait(IN_TIME_S)
+        number, opened = opened, opened + 1
+        if number <= module.MOST_HUNG:
+            world.advance(2 * LIMIT_S)
+            wakes[number].wait(IN_TIME_S)
+        ended.append(number)
         raise LinkError("away")
 
-    samples = make_samples(sink)
-    capture = start(make_live_work(open_camera, keep, samples), samples.counts, limit_s=0.01)
-    wait_until(lambda: opened == module.MOST_HUNG)
-    time.sleep(0.1)
+    samples = make_samples(sink, wall=world.wall)
+    capture = Capture(
+        "video:x",
+        make_live_work(open_camera, keep, samples),
+        samples.counts,
+        limit_s=LIMIT_S,
+        monotonic=world.monotonic,
+    )
+    wait = capture._stop.wait
+
+    def counted(timeout: float) -> bool:
+        nonlocal pauses
+        pauses += 1
+        return wait(timeout)
+
+    monkeypatch.setattr(capture._stop, "wait", counted)
+    capture.start()
+    wait_until(lambda: pauses > module.MOST_HUNG + 10)
     assert opened == module.MOST_HUNG
-    assert capture.read_gauges() == {
-        "camera_up": 0.0,
-        "frame_age_s": pytest.approx(capture.read_gauges()["frame_age_s"], abs=0.1),
-    }
-    wake.set()
+    assert capture.read_gauges() == {"camera_up": 0.0, "frame_age_s": world.now_s - started_s}
+    wakes[0].set()
     wait_until(lambda: opened > module.MOST_HUNG)
-    wake.clear()
-    started_s = time.monotonic()
     capture.close()
-    assert time.monotonic() - started_s < 1.2
-    wake.set()
+    assert ended == [0]  # the others hang still
+    for wake in wakes:
+        wake.set()
 
 
 def test_the_password_in_a_drivers_message_is_masked(
@@ -303,7 +366,7 @@ def test_back_off_grows_with_jitter(
         raise LinkError("away")
 
     capture = Capture("video:x", work, make_counts())
-    monkeypatch.setattr(capture._stop, "wait", waited.append)  # takes no time
+    monkeypatch.setattr(capture._stop, "wait", waited.append)  # virtual: it takes no time
     capture.start()
     assert ended.wait(IN_TIME_S)
     for i, pause_s in enumerate(waited[:8]):
@@ -313,12 +376,15 @@ def test_back_off_grows_with_jitter(
 
 
 def test_the_gate_withholds_frames_and_counts_them(
-    sink: RecordingSink, start: Callable[..., Capture]
+    world: World, sink: RecordingSink, start: Callable[..., Capture]
 ) -> None:
-    camera = Camera(lambda count: time.sleep(0.002))
-    samples = make_samples(sink, MotionGate(0.01, hold_s=0.0))
+    camera = Camera(world, lambda count: world.advance(P))
+    samples = make_samples(sink, MotionGate(0.01, hold_s=0.0), world.wall)
     capture = start(
-        make_live_work(lambda: camera, keep, samples), samples.counts, limit_s=IN_TIME_S
+        make_live_work(lambda: camera, keep, samples),
+        samples.counts,
+        limit_s=LIMIT_S,
+        monotonic=world.monotonic,
     )
     wait_until(lambda: capture.counts["frames_gated"] > 10)
     assert len(sink.frames) == 1  # the first

@@ -9,7 +9,8 @@ import pytest
 
 from ddnn.errors import LinkError
 from device_app.sources import open_camera, require_libraries
-from tests.unit.apps.picamera2_stand_in import FRAME_S, Picamera2, install
+from device_app.sources.picamera import PiCamera, read_clocks
+from tests.unit.apps.picamera2_stand_in import Picamera2, install
 
 
 @pytest.fixture(autouse=True)
@@ -39,16 +40,28 @@ def test_frames_are_rgb_and_all_buffers_are_returned() -> None:
 
 
 def test_a_frame_is_stamped_by_the_sensor() -> None:
-    camera = open_camera("picamera://0", 5.0)
+    waited_s, boot_ns = 0.5, 10**15
+
+    def clocks() -> tuple[float, int]:  # a frame takes a while to come
+        frames = Picamera2.opened[0].held
+        return 50.0 + frames * waited_s, boot_ns + frames * round(waited_s * 1e9)
+
+    camera = PiCamera(0, clocks)
     (device,) = Picamera2.opened
-    boot_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-    device.metadata = {"SensorTimestamp": boot_ns - 80_000_000}
-    now_s = time.monotonic()
-    assert camera.grab() == pytest.approx(now_s - 0.08, abs=0.005)
+    device.metadata = {"SensorTimestamp": boot_ns + 420_000_000}
+    assert camera.grab() == pytest.approx(50.42, abs=1e-9)
     for odd in ({}, {"SensorTimestamp": 0}, {"SensorTimestamp": boot_ns + 10**12}):
         device.metadata = odd  # a stamp of another clock: its arrival counts
-        now_s = time.monotonic()
-        assert camera.grab() == pytest.approx(now_s + FRAME_S, abs=0.02)
+        assert camera.grab() == 50.0 + waited_s
+
+
+def test_both_clocks_are_read_at_one_moment() -> None:
+    """Each lies between reads before and after it, however long those take."""
+    before = time.monotonic(), time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    now = read_clocks()
+    after = time.monotonic(), time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    assert before[0] <= now[0] <= after[0]
+    assert before[1] <= now[1] <= after[1]
 
 
 def test_a_camera_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

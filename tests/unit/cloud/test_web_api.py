@@ -25,7 +25,7 @@ def test_the_state_holds_all_that_the_page_shows(
     store.save([("home", make(i)) for i in range(3)])
     store.add_event(5.0, "home", "cam2", "died")
     state = get(client, "/api/v1/state")
-    assert abs(state["at_s"] - time.time()) < 5
+    assert abs(state["at_s"] - time.time()) < 60
     assert state["bundle"] == {
         "id": "b1",
         "labels": ["car", "bus", "person"],
@@ -132,8 +132,9 @@ def test_the_page_comes_with_the_state_in_it(store: Store, client: FlaskClient, 
 
 
 def test_a_state_is_made_once_for_all_who_look(
-    store: Store, live: FakeSite, client: FlaskClient
+    store: Store, live: FakeSite, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(board, "EVERY_S", 1e9)
     app = client.application
     threads = [
         threading.Thread(target=lambda: app.test_client().get("/api/v1/state")) for _ in range(20)
@@ -141,8 +142,8 @@ def test_a_state_is_made_once_for_all_who_look(
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
-    assert live.asked <= 3  # of 20; more than one only where this machine was slow
+        thread.join(60)
+    assert live.asked == 1
 
 
 # ------------------------------------------------------------- database, hangs
@@ -176,24 +177,28 @@ def test_a_database_that_hangs_does_not_hang_the_page(
     store: Store, client: FlaskClient, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.save([("home", make())])
-    monkeypatch.setattr(board, "PATIENCE_S", 0.2)
+    patience_s = 0.5
+    monkeypatch.setattr(board, "PATIENCE_S", patience_s)
     monkeypatch.setattr(board, "EVERY_S", 0.001)
     go_on = threading.Event()
     real = store.summary
 
     def slow(*args: Any) -> Any:
-        go_on.wait(20)
+        go_on.wait(60)
         return real(*args)
 
     monkeypatch.setattr(store, "summary", slow)
     started_s = time.monotonic()
-    for site in ("home", "home", *(f"site{i}" for i in range(20))):
+    sites = ("home", "home", *(f"site{i}" for i in range(20)))
+    for site in sites:
         state = get(client, f"/api/v1/state?site={site}")
-        assert "has not answered within 0.2 s" in state["database"]
+        assert "has not answered within 0.5 s" in state["database"]
         assert state["summary"] is None
-    assert time.monotonic() - started_s < 2  # waited for once, not 22 times
+    # Waited for once, not for each of the sites, which would take 11 s.
+    assert time.monotonic() - started_s < len(sites) * patience_s / 2
     go_on.set()
-    until_s = time.monotonic() + 10
+    monkeypatch.setattr(board, "PATIENCE_S", 60.0)
+    until_s = time.monotonic() + 60
     while get(client, "/api/v1/state")["summary"] is None:
         assert time.monotonic() < until_s
     assert get(client, "/api/v1/state")["database"] == ""

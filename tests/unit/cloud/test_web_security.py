@@ -33,7 +33,7 @@ def test_hostile_text_stays_text(store: Store, live: FakeSite, make: Make) -> No
     "path", ["/", "/api/v1/summary", "/healthz", "/metrics", "/static/page.js", "/nowhere"]
 )
 def test_security_headers_on_everything(client: FlaskClient, path: str) -> None:
-    headers = client.get(path).headers
+    headers = client.get(path, buffered=True).headers  # a file is closed by who reads it
     policy = headers["Content-Security-Policy"]
     assert policy.startswith("default-src 'self';")
     assert "unsafe" not in policy
@@ -51,7 +51,7 @@ def test_nothing_inline_and_nothing_from_elsewhere(client: FlaskClient) -> None:
     assert linked
     assert all(re.match(r"/(?!/)", path) for path in linked)
     for path in linked:
-        assert client.get(path).status_code == 200, path
+        assert client.get(path, buffered=True).status_code == 200, path
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_without_sign_in_other_names_of_this_machine_are_refused(
 ) -> None:
     """A page elsewhere whose name resolves to 127.0.0.1 is not this page (DNS rebinding)."""
     for path in ("/", "/api/v1/state", "/static/page.js", "/nowhere"):
-        response = client.get(path, headers={"Host": host})
+        response = client.get(path, headers={"Host": host}, buffered=True)
         assert response.status_code == (404 if path == "/nowhere" and code == 200 else code)
 
 

@@ -110,7 +110,7 @@ def test_without_signing_in_there_is_nothing_to_see(client: FlaskClient) -> None
     assert client.post("/api/v1/thresholds", json=COMMAND).status_code == 401
     assert client.post("/logout").status_code == 401
     for path in ("/healthz", "/readyz", "/static/page.css", "/login"):
-        assert client.get(path).status_code == 200
+        assert client.get(path, buffered=True).status_code == 200
 
 
 def test_the_password_opens_a_session_and_signing_out_ends_it(client: FlaskClient) -> None:

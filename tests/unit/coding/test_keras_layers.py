@@ -118,6 +118,7 @@ def test_a_layer_without_weights_is_refused() -> None:
             Linear.of(layer)
 
 
+@pytest.mark.filterwarnings("ignore:Layer InputLayer does not have:UserWarning")  # Keras' own
 def test_a_quantized_layer_is_refused() -> None:
     model = keras.Sequential([keras.Input((8,)), layers.Dense(4)])
     model.quantize("int8")

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sample_files import make_directory, make_eth80, make_mvmc, make_npz
 
 from tests.parts import need_data
+from tests.unit.data.sample_files import make_directory, make_eth80, make_mvmc, make_npz
 
 
 @pytest.fixture(scope="session")

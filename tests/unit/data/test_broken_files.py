@@ -17,10 +17,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from sample_files import make_directory, make_eth80, make_mvmc, make_npz
 
 from ddnn.data import Dataset, load, load_samples
 from ddnn.errors import ConfigError
+from tests.unit.data.sample_files import make_directory, make_eth80, make_mvmc, make_npz
 
 SMALL: dict[str, Callable[[Path], Path]] = {
     "eth80": lambda path: make_eth80(path, directions=6, side=32, objects=(1, 2, 3)),

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from sample_files import make_directory, make_eth80, make_mvmc
 
 from ddnn.data import ABSENT, label_views, load, load_samples, measure_jpeg_bytes, scenes
 from ddnn.data.dataset import draw_presence
 from ddnn.data.eth80 import FIELD_PRESENCE
-from ddnn.data.scenes import raster
+from ddnn.data.scenes import raster, square
 from ddnn.errors import ConfigError
+from tests.unit.data.sample_files import make_directory, make_eth80, make_mvmc
 
 # Of the first samples of the test split of scenes, seed 0.
 LABELS = [0, 0, 2, 0, 0, 2, 0, 0]
@@ -53,7 +53,7 @@ class TestScenes:
         assert (seen == 2).sum() == 100
 
     def test_the_target_of_a_camera_is_projected_to_the_middle(self) -> None:
-        camera = scenes.CAMERAS[0]
+        camera = square.CAMERAS[0]
         target = np.array(camera.target, np.float32).reshape(1, 1, 3)
         in_camera = raster.transform_to_camera(target, (camera,))
         assert in_camera[0, 0, 0, 2] > 10

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from driven_edge import Driven
-from exit_builders import manifest_of
+
+from tests.unit.exits.driven_edge import Driven
+from tests.unit.exits.exit_builders import manifest_of
 
 
 @pytest.fixture

@@ -5,19 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from exit_builders import (
-    BUNDLE,
-    DEVICE_FEATURES,
-    EDGE_FEATURES,
-    SITE,
-    SURE,
-    TIMING,
-    at,
-    bits,
-    features_from,
-    presence,
-    scores_from,
-)
 
 from ddnn.exits.edge_node import EdgeNode
 from ddnn.exits.manifest import Manifest
@@ -31,6 +18,19 @@ from ddnn.protocol.machine import (
     Publish,
 )
 from ddnn.protocol.topics import Kind
+from tests.unit.exits.exit_builders import (
+    BUNDLE,
+    DEVICE_FEATURES,
+    EDGE_FEATURES,
+    SITE,
+    SURE,
+    TIMING,
+    at,
+    bits,
+    features_from,
+    presence,
+    scores_from,
+)
 
 ALL = 0b111
 

@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pytest
-from exit_builders import manifest_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +15,7 @@ from ddnn.exits.entropy import normalized_entropy, softmax
 from ddnn.exits.inference import payload_bytes
 from ddnn.exits.measure import bytes_per_device
 from ddnn.exits.scores import ScoreFormat
+from tests.unit.exits.exit_builders import manifest_of
 
 MEMBERS = 4
 

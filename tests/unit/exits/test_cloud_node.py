@@ -7,20 +7,6 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from exit_builders import (
-    BUNDLE,
-    EDGE_FEATURES,
-    IMAGE,
-    SITE,
-    SURE,
-    TIMING,
-    at,
-    bits,
-    features_from,
-    manifest_of,
-    presence,
-    published,
-)
 
 from ddnn.exits import fusion_node
 from ddnn.exits.cloud_node import CONFIRM_BATCH, CloudNode, StoreNode
@@ -39,6 +25,20 @@ from ddnn.protocol.machine import (
 )
 from ddnn.protocol.messages import MAX_COUNT, Answer, AnswerAck, Backlog, Status, Tensor
 from ddnn.protocol.topics import Kind, Topic
+from tests.unit.exits.exit_builders import (
+    BUNDLE,
+    EDGE_FEATURES,
+    IMAGE,
+    SITE,
+    SURE,
+    TIMING,
+    at,
+    bits,
+    features_from,
+    manifest_of,
+    presence,
+    published,
+)
 
 
 def cloud_of(letter: Any = "c", devices: int = 3) -> CloudNode:

@@ -7,7 +7,6 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from exit_builders import manifest_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +21,7 @@ from ddnn.exits.hierarchy import (
 )
 from ddnn.exits.manifest import Manifest, cloud_parts, depth, exit_scores, judge
 from ddnn.exits.timing import Timing
+from tests.unit.exits.exit_builders import manifest_of
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from driven_edge import ALL, Driven, run_edge_section
-from exit_builders import (
+
+from ddnn.exits.cost import communication_bytes
+from ddnn.exits.manifest import judge
+from ddnn.exits.scores import ScoreFormat
+from ddnn.protocol.machine import (
+    Compute,
+    Computed,
+    Disconnected,
+    Received,
+    Tick,
+)
+from ddnn.protocol.messages import Status, Tensor
+from ddnn.protocol.topics import Kind, Topic
+from tests.unit.exits.driven_edge import ALL, Driven, run_edge_section
+from tests.unit.exits.exit_builders import (
     BUNDLE,
     EDGE_FEATURES,
     EPOCH_S,
@@ -24,19 +37,6 @@ from exit_builders import (
     published,
     scores_from,
 )
-
-from ddnn.exits.cost import communication_bytes
-from ddnn.exits.manifest import judge
-from ddnn.exits.scores import ScoreFormat
-from ddnn.protocol.machine import (
-    Compute,
-    Computed,
-    Disconnected,
-    Received,
-    Tick,
-)
-from ddnn.protocol.messages import Status, Tensor
-from ddnn.protocol.topics import Kind, Topic
 
 # ---------------------------------------------------------------- happy paths
 

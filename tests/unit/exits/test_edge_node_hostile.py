@@ -6,8 +6,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from driven_edge import Driven
-from exit_builders import (
+
+from ddnn.protocol.machine import (
+    Compute,
+    Computed,
+    Effect,
+    Event,
+    Tick,
+)
+from ddnn.protocol.messages import MAX_COUNT, Tensor
+from tests.unit.exits.driven_edge import Driven
+from tests.unit.exits.exit_builders import (
     DEVICE_FEATURES,
     EDGE_FEATURES,
     EPOCH_S,
@@ -21,15 +30,6 @@ from exit_builders import (
     scores_from,
     vector,
 )
-
-from ddnn.protocol.machine import (
-    Compute,
-    Computed,
-    Effect,
-    Event,
-    Tick,
-)
-from ddnn.protocol.messages import MAX_COUNT, Tensor
 
 
 def hostile_scores() -> dict[str, Event]:

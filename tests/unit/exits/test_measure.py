@@ -7,7 +7,6 @@ from itertools import combinations
 import msgspec
 import numpy as np
 import pytest
-from exit_builders import DEVICE_FEATURES, EDGE_FEATURES, IMAGE, manifest_of, sections_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -33,6 +32,13 @@ from ddnn.exits.measure import (
     with_format,
 )
 from ddnn.exits.scores import ScoreFormat
+from tests.unit.exits.exit_builders import (
+    DEVICE_FEATURES,
+    EDGE_FEATURES,
+    IMAGE,
+    manifest_of,
+    sections_of,
+)
 
 
 def random_exits(seed: int, letter="c", samples: int = 40):

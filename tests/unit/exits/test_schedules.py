@@ -13,17 +13,6 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from exit_builders import (
-    BUNDLE,
-    EPOCH_S,
-    IMAGE,
-    SITE,
-    TIMING,
-    bits,
-    manifest_of,
-    sections_of,
-    vector,
-)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -50,6 +39,17 @@ from ddnn.protocol.topics import Kind, Topic
 from ddnn.runtime.identity import Identity
 from ddnn.runtime.lanes import Costs
 from ddnn.runtime.simulation import Network, Simulation
+from tests.unit.exits.exit_builders import (
+    BUNDLE,
+    EPOCH_S,
+    IMAGE,
+    SITE,
+    TIMING,
+    bits,
+    manifest_of,
+    sections_of,
+    vector,
+)
 
 PERIOD_S = 0.1
 SAMPLES = 25
@@ -107,7 +107,7 @@ class World:
             wall_offset_s=EPOCH_S - Simulation.WALL_S,
         )
 
-    def sometimes_failing(self, section: Section) -> Section:
+    def sometimes_failing(self, section: Section) -> Any:
         def run(inputs: Any) -> Any:
             if self.random.random() < 0.2 * self.trouble:
                 raise SectionError("failed")

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from driven_edge import ALL, Driven
-from exit_builders import (
+
+from ddnn.errors import ConfigError
+from ddnn.exits.entropy import softmax
+from ddnn.exits.manifest import Manifest, SweepRow
+from ddnn.protocol.machine import Received, Tick
+from ddnn.protocol.messages import Thresholds, TimeReply, TimeRequest
+from ddnn.protocol.topics import Kind, Topic
+from tests.unit.exits.driven_edge import ALL, Driven
+from tests.unit.exits.exit_builders import (
     BUNDLE,
     EPOCH_S,
     SITE,
@@ -15,13 +22,6 @@ from exit_builders import (
     manifest_of,
     published,
 )
-
-from ddnn.errors import ConfigError
-from ddnn.exits.entropy import softmax
-from ddnn.exits.manifest import Manifest, SweepRow
-from ddnn.protocol.machine import Received, Tick
-from ddnn.protocol.messages import Thresholds, TimeReply, TimeRequest
-from ddnn.protocol.topics import Kind, Topic
 
 COMMAND = Topic(SITE, Kind.THRESHOLDS, "edge")
 ACCURACY = {

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ddnn.core.plan import MAX_PIECES
 from ddnn.machines import placement, workers
 from ddnn.machines.collect import Complete, Expired
 from ddnn.machines.gather import LIMIT, Gather
@@ -846,7 +847,7 @@ def test_a_flood_of_strangers_takes_no_room_and_keeps_nobody_out() -> None:
         group.status(name)
         group.offer(name, *pieces)
     assert group.machine.live_pieces == {0, 1, 2, 3}
-    assert len(group.machine.states()) <= 1024
+    assert len(group.machine.states()) <= MAX_PIECES
 
 
 @pytest.mark.parametrize("state", ["online", "lost"])

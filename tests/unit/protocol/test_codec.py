@@ -11,16 +11,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from messages_made import SAMPLES, STRATEGIES, answer
 
-from ddnn.core.plan import MAX_ARRAYS
+from ddnn.core.plan import MAX_ARRAYS, MAX_ELEMENTS, MAX_RANK
 from ddnn.errors import LocalProtocolError, RemoteProtocolError
 from ddnn.protocol.codec import decode, decode_arrived, encode, publish_bytes
 from ddnn.protocol.messages import (
     MAX_COUNT,
-    MAX_ELEMENTS,
     MAX_MESSAGE_BYTES,
-    MAX_RANK,
     Features,
     Result,
     Scores,
@@ -29,6 +26,7 @@ from ddnn.protocol.messages import (
     add_traffic,
 )
 from ddnn.protocol.topics import Kind, Topic
+from tests.unit.protocol.messages_made import SAMPLES, STRATEGIES, answer
 
 KINDS = pytest.mark.parametrize("kind", list(Kind), ids=lambda kind: kind.name)
 MSGPACK = (

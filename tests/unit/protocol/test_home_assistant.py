@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from messages_made import answer
 
 from ddnn.errors import ConfigError
 from ddnn.protocol.codec import encode
 from ddnn.protocol.home_assistant import MAX_STATE_CHARS, make_discovery, require_prefix
 from ddnn.protocol.messages import Stats, Status
 from ddnn.protocol.topics import Kind, Topic
+from tests.unit.protocol.messages_made import answer
 
 HOSTILE = [
     "car",

@@ -8,7 +8,6 @@ from itertools import product
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from messages_made import IDS
 
 from ddnn.errors import RemoteProtocolError
 from ddnn.protocol.topics import (
@@ -20,6 +19,7 @@ from ddnn.protocol.topics import (
     shared,
     topic_filter,
 )
+from tests.unit.protocol.messages_made import IDS
 
 
 def matches(topic_filter: str, topic: str) -> bool:

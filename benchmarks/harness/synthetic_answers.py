@@ -1,4 +1,4 @@
-"""Answers as a site of six cameras gives them, by a seed and without running one."""
+"""Answers such as a site of six cameras gives, drawn from a random generator."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CLASSES = 3
 BUNDLE = "benchmrk"
 
 
-def answers(
+def draw_answers(
     random: np.random.Generator,
     sites: list[str],
     count: int,
@@ -21,16 +21,19 @@ def answers(
     rate_hz: float,
     bundle: str = BUNDLE,
 ) -> Iterator[tuple[str, Answer]]:
-    """`count` answers in order of time, the sites in turn, each at `rate_hz`, up to `until_s`."""
+    """Yield (site, answer) `count` times in order of time, up to `until_s`; the sites in turn, each
+    at `rate_hz`."""
     rounds = -(-count // len(sites))
     newest = int(until_s * rate_hz)
     for number in range(count):
         site = sites[number % len(sites)]
         sample = newest - rounds + 1 + number // len(sites)
-        yield site, _answer(random, sample, sample / rate_hz, bundle)
+        yield site, _draw_answer(random, sample, sample / rate_hz, bundle)
 
 
-def _answer(random: np.random.Generator, sample: int, captured_at_s: float, bundle: str) -> Answer:
+def _draw_answer(
+    random: np.random.Generator, sample: int, captured_at_s: float, bundle: str
+) -> Answer:
     a, b, c, d = random.uniform(size=4).tolist()
     label = int(a * CLASSES)
     exit_: ExitName = (

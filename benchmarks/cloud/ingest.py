@@ -1,11 +1,11 @@
-"""Answers per second into the database; see benchmarks/cloud.py, part `ingest`.
+"""Answers per second into the database; part `ingest` of benchmarks.cloud.
 
 The real Recorder and Store, fed as the cloud's machine feeds them: one answer per Save, as results
 come, or as many as a backlog holds. It is timed from the first Save to the last confirmation, with
-never more unconfirmed answers than OPEN. The baseline writes the same rows in batches of the same
-size by bare executemany inserts into a table of the same columns in the same database, without
-uniqueness, merging, sums or roll-ups. At the aim's rate the time from Save to confirmation is
-measured, too.
+never more than MAX_UNCONFIRMED answers unconfirmed. The baseline writes the same rows in batches of
+the same size by bare executemany inserts into a table of the same columns in the same database,
+without uniqueness, merging, sums or roll-ups. At the aim's rate the time from Save to confirmation
+is measured, too.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Column, MetaData, Table, insert
 
-from benchmarks.made import answers
-from benchmarks.report import quantiles_ms
+from benchmarks.harness.percentiles import quantiles_ms
+from benchmarks.harness.synthetic_answers import draw_answers
 from cloud_app.recorder import BATCH_ANSWERS, Recorder
 from cloud_app.store import Record, Store
 from cloud_app.store.rows import row_of
 from cloud_app.store.schema import ANSWERS
+from ddnn.errors import DdnnError
 from ddnn.protocol.machine import Save, Saved
 from ddnn.protocol.messages import MAX_BATCH, Answer
 
 AIM_PER_S = 2000.0
-OPEN = 4000
+MAX_UNCONFIRMED = 4000
 SITES = [f"site{number + 1}" for number in range(20)]
 CONFIRM_S = 60.0
 
@@ -36,11 +37,11 @@ Pairs = list[tuple[str, Answer]]
 
 
 class Feed:
-    """Gives answers to a recorder and notes when each Save is confirmed."""
+    """Passes answers to a recorder and measures the time to each confirmation."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
-        self._free = threading.Semaphore(OPEN)
+        self._free = threading.Semaphore(MAX_UNCONFIRMED)
         self._left = 0
         self._lock = threading.Lock()
         self._all = threading.Event()
@@ -56,17 +57,17 @@ class Feed:
             for _ in part:
                 self._free.acquire()
             given += len(part)
-            self._give(part)
+            self._save(part)
         if not self._all.wait(CONFIRM_S):
-            raise RuntimeError(f"{self._left} answers were not confirmed in {CONFIRM_S} s")
+            raise DdnnError(f"{self._left} answers were not confirmed in {CONFIRM_S} s")
         return time.perf_counter() - began_s
 
-    def _give(self, part: Pairs) -> None:
-        given_s = time.perf_counter()
+    def _save(self, part: Pairs) -> None:
+        saved_s = time.perf_counter()
 
         def done(saved: Saved) -> None:
             with self._lock:
-                self.took_s.append(time.perf_counter() - given_s)
+                self.took_s.append(time.perf_counter() - saved_s)
                 self._left -= len(saved.answers)
                 last = self._left <= 0
             self._free.release(len(saved.answers))
@@ -76,7 +77,7 @@ class Feed:
         self._recorder.save(Save(part), done)
 
 
-def bare(store: Store, pairs: Pairs) -> float:
+def insert_bare(store: Store, pairs: Pairs) -> float:
     """Seconds to insert the rows of these answers, and nothing else, in batches."""
     columns = (Column(c.name, c.type, primary_key=c.primary_key) for c in ANSWERS.columns)
     table = Table("bare_inserts", MetaData(), *columns)
@@ -93,14 +94,14 @@ def bare(store: Store, pairs: Pairs) -> float:
     return time.perf_counter() - began_s
 
 
-def measure(url: str, count: int, aim_s: float) -> dict[str, Any]:
+def measure_ingest(url: str, count: int, aim_s: float, seed: int) -> dict[str, Any]:
     """`count` answers as fast as it goes, singly and in backlogs, and `aim_s` at the aim's rate."""
     store = Store(url)
     recorder = Recorder(store)
     try:
         pace = int(AIM_PER_S * aim_s)
         total = 2 * count + pace
-        pairs = list(answers(np.random.default_rng(0), SITES, total, time.time(), 10.0))
+        pairs = list(draw_answers(np.random.default_rng(seed), SITES, total, time.time(), 10.0))
         single, backlog, paced = pairs[:count], pairs[count : 2 * count], pairs[2 * count :]
         single_s = Feed(recorder).run([[pair] for pair in single], None)
         parts = [backlog[start : start + MAX_BATCH] for start in range(0, count, MAX_BATCH)]
@@ -109,7 +110,7 @@ def measure(url: str, count: int, aim_s: float) -> dict[str, Any]:
         paced_s = feed.run([[pair] for pair in paced], AIM_PER_S)
         busy_s = time.process_time() - busy_s
         stored = store.summary().answered
-        bare_s = bare(store, single)
+        bare_s = insert_bare(store, single)
     finally:
         recorder.close()
         store.close()

@@ -1,18 +1,17 @@
-"""Workers whose answers are delayed, and who gathers them; see benchmarks/stragglers.py.
+"""The processes of benchmarks/coding/stragglers.py: workers with delays, and one that gathers.
 
-worker   the product's worker: machine, loop, sections, broker connection. What is wrapped around
-         its sections sleeps before each product: a fixed time and an exponential one, by a seed.
-         Two of them, in one process: a shard of the coded layer, and, for the first k workers,
-         a block of the uncoded one.
-gather   the product's sharing node, three times: one that decodes the first answers that suffice,
+worker   the product's worker: machine, loop, sections, broker connection. A wrapper of its sections
+         sleeps before each product: a fixed time and an exponential one, by a seed. Two workers in
+         one process: of a shard of the coded layer, and, for the first k workers, of a block of the
+         uncoded one.
+gather   the product's sharing node, three times: one that decodes the first results that suffice,
          one that waits for all, and one of the uncoded layer, which needs all. Each task goes to
-         the three in turn, and the next begins when all answers to the last one are there. The
+         the three in turn, and the next begins when all results of the last one have come. The
          delays of a task are the same for all three.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import signal
 import threading
@@ -21,6 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from ddnn.coding.deployment import HEAD, TAIL
 from ddnn.coding.sharing_node import SharingNode
@@ -28,9 +28,11 @@ from ddnn.runtime.deployment import read_plan
 from device_app.lend import open_lending
 from numpy.typing import NDArray
 
+from benchmarks.harness.processes import read_options
 from ddnn.adapters.litert import LiteRtSection
 from ddnn.adapters.mqtt import MqttTransport
 from ddnn.core.section import Arrays, Section
+from ddnn.errors import ConfigError, DdnnError
 from ddnn.protocol.machine import (
     Captured,
     Compute,
@@ -42,26 +44,44 @@ from ddnn.protocol.machine import (
 )
 from ddnn.protocol.topics import Kind, Topic
 from ddnn.runtime.bundle import checked_file, load_bundle, read_golden, read_manifest
-from ddnn.runtime.host import Resources
-from ddnn.runtime.identity import Identity
-from ddnn.runtime.loop import Loop
+from ddnn.runtime.loop import Identity, Loop
 from ddnn.runtime.service import ddnn_version
 from ddnn.runtime.settings import NodeSettings
 
 FIXED_S, MEAN_S = 0.005, 0.010
 DRAWS = 100_000
-WARM = 10  # tasks before those that count
-PATIENCE_S = 3.0  # then a task is lost
+WARM_UP_TASKS = 10  # before those that count
+LOST_S = 3.0  # after it, a task is lost
 MODES = ("first_k", "all_n", "uncoded")
+STATS_EVERY_S = 60.0
 
 
-def delays_s(seed: int, worker: int) -> NDArray[np.float64]:
+class Options(msgspec.Struct, frozen=True):
+    """What one process runs.
+
+    coded, plain: directories of the plans of the coded and of the uncoded layer
+    worker:       number of a worker, from 1; 0: this process gathers
+    seconds, out: of gathering: for how long, and the file to write
+    """
+
+    site: str
+    port: int
+    bundle: str
+    coded: str
+    plain: str
+    seed: int
+    worker: int = 0
+    seconds: float = 10.0
+    out: str = ""
+
+
+def draw_delays_s(seed: int, worker: int) -> NDArray[np.float64]:
     """What worker number `worker` sleeps, by task."""
     random = np.random.default_rng([seed, worker])
     return FIXED_S + random.exponential(MEAN_S, DRAWS)
 
 
-class Delayed:
+class DelayedSection:
     """A section that sleeps first. Each delay serves `times` calls, one after the other."""
 
     def __init__(self, section: Section, delays: NDArray[np.float64], times: int) -> None:
@@ -81,40 +101,40 @@ class Delayed:
         return self._example
 
 
-def work(arguments: argparse.Namespace) -> None:
+def run_worker(options: Options) -> None:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    delays = delays_s(arguments.seed, arguments.number)
-    node = f"worker{arguments.number}"
-    bundle = read_manifest(arguments.bundle)[1]
+    delays = draw_delays_s(options.seed, options.worker)
+    node = f"worker{options.worker}"
+    bundle = read_manifest(Path(options.bundle))[1]
     loops = []
     for site, plan, times in (
-        (arguments.site, arguments.coded, 2),
-        (f"{arguments.site}-plain", arguments.plain, 1),
+        (options.site, options.coded, 2),
+        (f"{options.site}-plain", options.plain, 1),
     ):
-        if node not in read_plan(plan, bundle).deployment.workers:
+        if node not in read_plan(Path(plan), bundle).deployment.workers:
             continue
         settings = NodeSettings(
             node=node,
-            bundle=str(arguments.bundle),
+            bundle=options.bundle,
             site=site,
-            broker_port=arguments.port,
+            broker_port=options.port,
             mqtt="5",
-            stats_every_s=60.0,
+            stats_every_s=STATS_EVERY_S,
         )
-        lending = open_lending(settings, str(plan), bundle)
+        lending = open_lending(settings, plan, bundle)
 
         def load(name: str, load: Any = lending.load, times: int = times) -> Section:
-            return Delayed(load(name), delays, times)
+            return DelayedSection(load(name), delays, times)
 
         loops.append(
             Loop(
                 Identity(site, node, "worker", bundle, ddnn_version()),
                 lending.machine,
                 MqttTransport.of(settings),
-                Resources(load=load),
-                stats_every_s=60.0,
+                load=load,
+                stats_every_s=STATS_EVERY_S,
             )
         )
     for loop in loops:
@@ -124,8 +144,8 @@ def work(arguments: argparse.Namespace) -> None:
         loop.close()
 
 
-class Asker:
-    """Wants its section computed for every frame, and notes how long that takes."""
+class SectionTimer:
+    """A machine that has its section computed for every frame and measures how long that takes."""
 
     def __init__(self, section: str) -> None:
         self._section = section
@@ -150,25 +170,25 @@ class Asker:
         return []
 
 
-class Gatherer:
-    """Gives each task to the three sharing nodes in turn; one machine to the loop."""
+class AlternatingMachine:
+    """The machine that passes each task to the sharing nodes of all modes in turn."""
 
     def __init__(
         self,
         nodes: dict[str, SharingNode],
-        askers: dict[str, Asker],
+        timers: dict[str, SectionTimer],
         workers: dict[str, int],
         features: NDArray[np.float32],
         undivided: Section,
     ) -> None:
-        self._nodes, self._askers, self._workers = nodes, askers, workers
+        self._nodes, self._timers, self._workers = nodes, timers, workers
         self._features, self._undivided = features, undivided
         self.took_s: dict[str, list[float]] = {mode: [] for mode in nodes}
         self.lost = self.wrong = 0
         self.error = 0.0
         self._task = -1
         self._mode = ""  # under way
-        self._dones = 0
+        self._results = 0
         self._due_s: float | None = None
 
     @property
@@ -196,8 +216,8 @@ class Gatherer:
             if self._concerns(event, mode, node):
                 effects += node.handle(event, now)
         if isinstance(event, Received) and event.topic.kind is Kind.RESULT:
-            self._dones += 1
-        return effects + self._go_on(now)
+            self._results += 1
+        return effects + self._continue(now)
 
     def _concerns(self, event: Event, mode: str, node: SharingNode) -> bool:
         match event:
@@ -207,31 +227,31 @@ class Gatherer:
                 return topic.site == node.site
         return True
 
-    def _go_on(self, now: Now) -> list[Effect]:
-        """The next task, where the last has ended, or cannot end any more."""
+    def _continue(self, now: Now) -> list[Effect]:
+        """Start the next task where the last one has ended or is lost."""
         if not self._mode:
-            if not self._all_there():
+            if not self._are_workers_live():
                 return []
         else:
-            answer = self._askers[self._mode].answer
-            all_in = answer is not None and self._dones >= self._workers[self._mode]
+            answer = self._timers[self._mode].answer
+            all_in = answer is not None and self._results >= self._workers[self._mode]
             if not all_in and (self._due_s is None or now.monotonic_s < self._due_s):
                 return []
-            self._note(answer if all_in else None)
+            self._record(answer if all_in else None)
         at = (MODES.index(self._mode) + 1) % len(MODES) if self._mode else 0
-        self._mode, self._dones = MODES[at], 0
+        self._mode, self._results = MODES[at], 0
         self._task += at == 0
-        self._due_s = now.monotonic_s + PATIENCE_S
+        self._due_s = now.monotonic_s + LOST_S
         frame = self._features[self._task % len(self._features)]
         asked = Captured(self._task, now.wall_s, {"features": frame})
         return self._nodes[self._mode].handle(asked, now)
 
-    def _all_there(self) -> bool:
+    def _are_workers_live(self) -> bool:
         return all(
             node.gauges["live_pieces"] == self._workers[mode] for mode, node in self._nodes.items()
         )
 
-    def _note(self, answer: tuple[float, Arrays | None] | None) -> None:
+    def _record(self, answer: tuple[float, Arrays | None] | None) -> None:
         if answer is None or answer[1] is None:
             self.lost += 1
             self.took_s[self._mode].append(float("nan"))
@@ -244,82 +264,66 @@ class Gatherer:
         self.error = max(self.error, float(np.abs(scores - expected).max()))
 
 
-def gather(arguments: argparse.Namespace) -> None:
-    bundle = load_bundle(arguments.bundle, LiteRtSection, [])
-    plans = {
-        mode: read_plan(arguments.plain if mode == "uncoded" else arguments.coded, bundle.id)
-        for mode in MODES
-    }
+def run_gather(options: Options) -> None:
+    bundle = load_bundle(Path(options.bundle), LiteRtSection, [])
+    directories = {"first_k": options.coded, "all_n": options.coded, "uncoded": options.plain}
+    plans = {mode: read_plan(Path(of), bundle.id) for mode, of in directories.items()}
+    # Head and tail must be the same network in both plans: `loop` has those of one.
+    if plans["uncoded"].deployment.layer != plans["first_k"].deployment.layer:
+        raise ConfigError("the plans cut different layers; make them of the same bundle")
     edge = plans["first_k"].deployment.section
-    askers = {mode: Asker(edge) for mode in MODES}
-    patience = {"first_k": 0.0, "all_n": PATIENCE_S, "uncoded": 0.0}
+    timers = {mode: SectionTimer(edge) for mode in MODES}
     nodes = {
         mode: SharingNode(
-            askers[mode],
-            f"{arguments.site}-plain" if mode == "uncoded" else arguments.site,
+            timers[mode],
+            f"{options.site}-plain" if mode == "uncoded" else options.site,
             plan.id,
             plan.deployment,
-            threshold_s=patience[mode],
-            timeout_s=PATIENCE_S,
+            threshold_s=LOST_S if mode == "all_n" else 0.0,
+            timeout_s=LOST_S,
             here=False,
             stopwatch=time.perf_counter,
         )
         for mode, plan in plans.items()
     }
-    whole = load_bundle(arguments.bundle, LiteRtSection, [edge]).sections[edge]
-    golden = read_golden(checked_file(arguments.bundle, bundle.manifest.golden))
-    machine = Gatherer(
+    undivided = load_bundle(Path(options.bundle), LiteRtSection, [edge]).sections[edge]
+    golden = read_golden(checked_file(Path(options.bundle), bundle.manifest.golden))
+    machine = AlternatingMachine(
         nodes,
-        askers,
+        timers,
         {mode: len(plan.deployment.workers) for mode, plan in plans.items()},
         golden[f"{edge}/in/features"],
-        whole,
+        undivided,
     )
-    # Head and tail are the same network for both plans: they are cut at the same layer.
-    if plans["uncoded"].deployment.layer != plans["first_k"].deployment.layer:
-        raise SystemExit("the plans cut different layers")
     loop = Loop(
-        Identity(arguments.site, edge, "edge", bundle.id, ddnn_version()),
+        Identity(options.site, edge, "edge", bundle.id, ddnn_version()),
         machine,
-        MqttTransport(f"{arguments.site}-gather", port=arguments.port, version="5"),
-        Resources(plans["first_k"].load(LiteRtSection, HEAD, TAIL)),
-        stats_every_s=60.0,
+        MqttTransport(f"{options.site}-gather", port=options.port, version="5"),
+        plans["first_k"].load(LiteRtSection, HEAD, TAIL),
+        stats_every_s=STATS_EVERY_S,
     )
     loop.start()
-    while machine.tasks < WARM:
-        wait(loop)
-    until_s = time.monotonic() + arguments.seconds
+    while machine.tasks < WARM_UP_TASKS:
+        check_and_sleep(loop)
+    until_s = time.monotonic() + options.seconds
     while time.monotonic() < until_s:
-        wait(loop)
+        check_and_sleep(loop)
     loop.close()
-    count = machine.tasks
-    took_s = {mode: spans[WARM:count] for mode, spans in machine.took_s.items()}
-    found = {"lost": machine.lost, "wrong": machine.wrong, "error": machine.error, "took_s": took_s}
-    arguments.out.write_text(json.dumps(found))
+    counted = slice(WARM_UP_TASKS, machine.tasks)
+    took_s = {mode: seconds[counted] for mode, seconds in machine.took_s.items()}
+    found = {"lost": machine.lost, "wrong": machine.wrong, "error": machine.error}
+    Path(options.out).write_text(json.dumps({**found, "took_s": took_s}))
 
 
-def wait(loop: Loop) -> None:
+def check_and_sleep(loop: Loop) -> None:
     if loop.failed is not None:
-        raise SystemExit(f"the machine failed: {loop.failed}")
+        raise DdnnError(f"the machine failed: {loop.failed}")
     time.sleep(0.05)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("role", choices=["worker", "gather"])
-    parser.add_argument("--site", required=True)
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--bundle", type=Path, required=True)
-    parser.add_argument("--coded", type=Path, required=True, help="plan")
-    parser.add_argument("--plain", type=Path, required=True, help="plan of the uncoded layer")
-    parser.add_argument("--number", type=int, default=0, help="worker: which, from 1")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=10.0, help="gather: for how long")
-    parser.add_argument("--out", type=Path, help="gather: file to write")
-    arguments = parser.parse_args()
-    (work if arguments.role == "worker" else gather)(arguments)
+    options = read_options(Options)
+    (run_worker if options.worker else run_gather)(options)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""One cloud: many sites at once, answers written, a page over a million of them."""

@@ -1,0 +1,1 @@
+"""Coded redundancy: what vanishing and slow workers cost, and what the codes cost."""

@@ -1,0 +1,1 @@
+"""What the benchmarks share: their reports, clients, baselines and figures."""

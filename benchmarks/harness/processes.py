@@ -1,0 +1,93 @@
+"""Processes of this machine: what starts them, and the processor time and memory they use."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import psutil
+
+ROOT = Path(__file__).resolve().parents[2]  # of this checkout
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+Options = TypeVar("Options", bound=msgspec.Struct)
+
+
+def module_command(module: str, options: msgspec.Struct) -> list[str]:
+    """The command that runs a module of the benchmarks with these options; see `read_options`."""
+    return [sys.executable, "-m", module, msgspec.json.encode(options).decode()]
+
+
+def read_options(kind: type[Options]) -> Options:
+    """The options that `module_command` gave to this process."""
+    return msgspec.json.decode(sys.argv[1], type=kind)
+
+
+def make_flags(options: Mapping[str, object]) -> list[str]:
+    """The words of a command line: --key value for each option."""
+    return [word for key, value in options.items() for word in (f"--{key}", str(value))]
+
+
+def app_command(module: str, options: Mapping[str, object]) -> list[str]:
+    return [sys.executable, "-m", module, *make_flags(options)]
+
+
+def environment_of(tree: Path) -> dict[str, str]:
+    """The environment in which Python imports the packages of a checkout."""
+    return {**os.environ, "PYTHONPATH": str(tree)}
+
+
+@contextmanager
+def temporary_directory() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="ddnn-bench-") as directory:
+        yield Path(directory)
+
+
+def interrupt_on_sigterm() -> None:
+    """Let SIGTERM and SIGINT raise KeyboardInterrupt, so that no started process is left behind.
+
+    A shell that starts a program in the background has SIGINT ignored: hence SIGINT, too.
+    """
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
+
+
+def resident_mb(pid: int) -> float:
+    return float(psutil.Process(pid).memory_info().rss) / 2**20
+
+
+class CpuMeter:
+    """The processor time that processes use from the creation of the meter on."""
+
+    def __init__(self, pids: Mapping[str, int]) -> None:
+        """pids: process ids by name."""
+        self._processes = {name: psutil.Process(pid) for name, pid in pids.items()}
+        self._began_s = time.monotonic()
+        self._before_s = self._total_s()
+
+    def _total_s(self) -> dict[str, float]:
+        times = {name: process.cpu_times() for name, process in self._processes.items()}
+        return {name: of.user + of.system for name, of in times.items()}
+
+    def used_s(self) -> dict[str, float]:
+        """Seconds of user and system time, by name."""
+        return {name: s - self._before_s[name] for name, s in self._total_s().items()}
+
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self._began_s
+
+    def busy_cores(self) -> dict[str, float]:
+        """How many cores each process keeps busy."""
+        elapsed_s = self.elapsed_s()
+        return {name: used_s / elapsed_s for name, used_s in self.used_s().items()}

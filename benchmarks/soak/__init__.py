@@ -1,0 +1,1 @@
+"""A site under random faults: is every sample answered in time, and does nothing grow?"""
