@@ -28,6 +28,7 @@ from benchmarks.harness.processes import ROOT, interrupt_on_sigterm, make_flags,
 from benchmarks.harness.report import make_header, make_parser, print_report
 from benchmarks.harness.sites import EXIT_NEVER, running_site
 from ddnn.adapters.litert import LiteRtSection
+from ddnn.core.section import GOLDEN_TOLERANCE
 from ddnn.errors import ConfigError, DdnnError
 from ddnn.exits.inference import infer, run_devices
 from ddnn.exits.sample import make_votes
@@ -37,7 +38,7 @@ from ddnn.local_site.watcher import SITE
 from ddnn.protocol.codec import decode
 from ddnn.protocol.messages import Answer, Scores, Status
 from ddnn.protocol.topics import Kind, Topic
-from ddnn.runtime.bundle import GOLDEN_TOLERANCE, load_bundle
+from ddnn.runtime.bundle import load_bundle
 
 SCRIPT = ROOT / "device_app" / "arm64.sh"
 PYTHON = "/opt/ddnn/bin/python"

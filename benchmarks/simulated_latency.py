@@ -22,7 +22,6 @@ must be idle, or these processes must have a higher priority (`niceness`, `load_
 from __future__ import annotations
 
 import math
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -35,40 +34,51 @@ from typing import Any
 import numpy as np
 import psutil
 
-from benchmarks import report as reports
-from benchmarks.bare import connect
-from benchmarks.hierarchy import ALWAYS, NEVER, Listener, variant
-from ddnn.adapters import broker as brokers
+from benchmarks.harness.listener import Listener
+from benchmarks.harness.processes import CpuMeter, interrupt_on_sigterm, temporary_directory
+from benchmarks.harness.report import make_header, make_parser, print_report
+from benchmarks.harness.sites import (
+    EXIT_ALWAYS,
+    EXIT_NEVER,
+    running_broker,
+    running_site,
+    with_thresholds,
+)
+from benchmarks.hierarchy import AnswerTimes
 from ddnn.adapters.litert import LiteRtSection
-from ddnn.cli.demo import Plan, Site, prepare
 from ddnn.core.section import Section
+from ddnn.errors import DdnnError, LinkError
 from ddnn.exits.cloud_node import CloudNode, StoreNode
 from ddnn.exits.device_node import DeviceNode
 from ddnn.exits.edge_node import EdgeNode
 from ddnn.exits.hierarchy import CLOUD
 from ddnn.exits.timing import Timing
+from ddnn.local_site.bundles import prepare_site
+from ddnn.local_site.site import DASHBOARD, SiteConfig
+from ddnn.local_site.watcher import SITE
 from ddnn.protocol.machine import Captured, Effect, Event, Machine, Now, Publish, Received
 from ddnn.protocol.messages import Answer, RoleName
 from ddnn.protocol.topics import Kind, topic_filter
 from ddnn.runtime.bundle import load_bundle
-from ddnn.runtime.fleet import Fleet
 from ddnn.runtime.identity import Identity
 from ddnn.runtime.lanes import Cores, Costs
 from ddnn.runtime.simulation import Network, Simulation
 
 RATE_HZ = 10.0
-SITE, LISTENER = "demo", "listener"
-DASHBOARD = "dashboard"
-PING_BYTES = 300
+LISTENER = "listener"
+PING, PING_BYTES = "ping", 300
+PING_S = 5.0  # the longest that a round trip through the broker may take
 TIMING = Timing(deadline_s=1.0, window_s=0.12)
-START_S = 2.0
+SETTLE_S = 2.0  # of a running site, before processor time is measured
+START_S = 2.0  # virtual time of the first sample
+END_S = 3.0  # after the last one
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
     """What was measured of a running site."""
 
-    latencies_ms: list[float]
+    took_s: list[float]  # from capture to answer, by sample
     cpu_s: dict[str, float]  # by node, per sample
 
 
@@ -85,34 +95,21 @@ class Parts:
 # ------------------------------------------------------------------ measure
 
 
-def run_site(plan: Plan, seconds: float) -> Running:
+def run_site(config: SiteConfig, seconds: float) -> Running:
     """Latencies and CPU time of the running hierarchy."""
     with ExitStack() as stack:
-        state = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        site = Site(plan, "mosquitto", state, rate_hz=RATE_HZ, http_port=brokers.free_port())
-        stack.callback(site.close)
-        site.start()
-        site.watcher.close()  # the listener below stands in its place
-        listener = Listener(site.port, [topic_filter(Kind.ANSWER, SITE)])
-        stack.callback(listener.close)
-        time.sleep(2.0)
-        nodes = {node: psutil.Process(site.fleet.pid(node)) for node in site.fleet.nodes}
-        before, first = {node: cpu_s(process) for node, process in nodes.items()}, site.tick() + 1
-        time.sleep(seconds)
-        after, last = {node: cpu_s(process) for node, process in nodes.items()}, site.tick() + 1
-        time.sleep(0.5)
-        return Running(
-            listener.latencies_ms(first, last, RATE_HZ),
-            {node: (after[node] - before[node]) / (last - first) for node in nodes},
-        )
+        site = stack.enter_context(running_site(config, rate_hz=RATE_HZ))
+        site.watcher.close()  # the listener below takes its place
+        times = AnswerTimes(site.port, RATE_HZ, bare=False)
+        stack.callback(times.close)
+        time.sleep(SETTLE_S)
+        meter = CpuMeter({node: site.fleet.pid(node) for node in site.fleet.nodes})
+        took_s = times.measure(seconds)
+        cores = meter.busy_cores()
+        return Running(took_s, {node: busy / RATE_HZ for node, busy in cores.items()})
 
 
-def cpu_s(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
-
-
-def measure_section(section: Any, times: int = 40) -> float:
+def measure_section(section: Section, times: int = 40) -> float:
     """Median CPU time of a call, as cold as at the rate of the samples."""
     inputs, took_s = section.example(), []
     for _ in range(times):
@@ -125,42 +122,34 @@ def measure_section(section: Any, times: int = 40) -> float:
 
 def measure_hop(times: int = 60) -> tuple[Network, float]:
     """How long one hop takes, and the CPU time per message of a bare client."""
+    arrived = threading.Event()
+    trips_s, cpu_s = [], []
     with ExitStack() as stack:
-        state = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        fleet = Fleet(state)
-        stack.callback(fleet.close)
-        port = brokers.free_port()
-        fleet.start("broker", brokers.command("mosquitto", port, state))
-        brokers.wait_until_listening(port)
-        arrived = threading.Event()
-        client = connect("ping", port, ["ping"])
-        client.on_message = lambda *_: arrived.set()
-        client.loop_start()
-        stack.callback(client.loop_stop)
-        stack.callback(client.disconnect)
+        _, port, _ = stack.enter_context(running_broker())
+        client = Listener(PING, port, [PING], lambda *_: arrived.set()).start()
+        stack.callback(client.close)
         time.sleep(0.5)
-        trips_s, cpu = [], []
         for _ in range(times):
             time.sleep(1 / RATE_HZ)
             arrived.clear()
             began_s, cpu_began_s = time.perf_counter(), time.process_time()
-            client.publish("ping", bytes(PING_BYTES))
-            if not arrived.wait(5.0):
-                raise SystemExit("the broker does not send a message back")
+            client.publish(PING, bytes(PING_BYTES))
+            if not arrived.wait(PING_S):
+                raise LinkError(f"the broker did not send a message back within {PING_S:g} s")
             trips_s.append(time.perf_counter() - began_s)
-            cpu.append(time.process_time() - cpu_began_s)
+            cpu_s.append(time.process_time() - cpu_began_s)
     # Robust against round trips that other programs delayed: the least and the median of an
     # exponential distribution give its mean.
-    hops_s = np.maximum(np.asarray(trips_s) - np.median(cpu), 0.0) / 2
+    hops_s = np.maximum(np.asarray(trips_s) - np.median(cpu_s), 0.0) / 2
     least_s, median_s = float(hops_s.min()), float(np.median(hops_s))
     network = Network(latency_s=least_s, jitter_s=(median_s - least_s) / math.log(2))
-    return network, float(np.median(cpu)) / 2
+    return network, float(np.median(cpu_s)) / 2
 
 
 # ----------------------------------------------------------------- simulate
 
 
-class Counted:
+class CountingMachine:
     """A machine whose messages and frames are counted, in and out."""
 
     def __init__(self, machine: Machine, total: Counter[str], node: str) -> None:
@@ -176,8 +165,8 @@ class Counted:
         return effects
 
 
-class AnswerTimes:
-    """Receives answers; when each one came."""
+class SimulatedListener:
+    """Receives answers, and knows when the first to each sample came."""
 
     counts: Mapping[str, int] = {}
     gauges: Mapping[str, float] = {}
@@ -198,22 +187,22 @@ class AnswerTimes:
 
 
 def simulate(
-    plan: Plan, parts: Parts, message_s: Mapping[str, float], samples: int
+    config: SiteConfig, parts: Parts, message_s: Mapping[str, float], samples: int
 ) -> tuple[list[float], dict[str, float]]:
-    """Latencies (ms) of the site in virtual time, and messages in and out per sample by node.
+    """Seconds from capture to answer in virtual time, and messages in and out per sample by node.
 
     message_s: what one message costs each node.
     """
-    bundle = load_bundle(plan.bundle, LiteRtSection, list(plan.manifest.sections))
+    bundle = load_bundle(config.bundle, LiteRtSection)
     manifest, hierarchy = bundle.manifest, bundle.manifest.hierarchy
     simulation = Simulation(np.random.default_rng(1), parts.hop)
-    cores, messages, listener = Cores(parts.cores), Counter[str](), AnswerTimes()
+    cores, messages, listener = Cores(parts.cores), Counter[str](), SimulatedListener()
 
     def add(node: str, role: RoleName, machine: Machine) -> str:
         seconds = message_s.get(node, 0.0)
         return simulation.add(
             Identity(SITE, node, role, bundle.id, ""),
-            lambda _: Counted(machine, messages, node),
+            lambda _: CountingMachine(machine, messages, node),
             bundle.sections,
             costs=Costs(section_s=parts.section_s, receive_s=seconds, send_s=seconds),
             cores=cores,
@@ -224,7 +213,7 @@ def simulate(
     add(CLOUD, "cloud", CloudNode(SITE, CLOUD, bundle.id, manifest, TIMING))
     for group in hierarchy.edges:
         add(group.id, "edge", EdgeNode(SITE, group.id, bundle.id, manifest, TIMING))
-    images = np.load(plan.frames / "images.npy", mmap_mode="r", allow_pickle=False)
+    images = np.load(config.frames / "images.npy", mmap_mode="r", allow_pickle=False)
     for view, device in enumerate(hierarchy.devices):
         machine = DeviceNode(SITE, device, bundle.id, manifest, TIMING)
         name = add(device, "device", machine)
@@ -233,56 +222,57 @@ def simulate(
             image = images[sample % len(images), view]
             frame = Captured(sample, Simulation.WALL_S + at_s, {"image": image})
             simulation.at(at_s, lambda name=name, frame=frame: simulation.capture(name, frame))  # type: ignore[misc]
-    simulation.run(START_S + samples / RATE_HZ + 3.0)
+    simulation.run(START_S + samples / RATE_HZ + END_S)
     if simulation.failures:
-        raise SystemExit(simulation.failures[0])
-    latencies = [1e3 * (s - START_S - n / RATE_HZ) for n, s in listener.arrived_s.items()]
-    return latencies, {node: count / samples for node, count in messages.items()}
+        raise DdnnError(f"a simulated machine failed: {simulation.failures[0]}")
+    took_s = [s - START_S - n / RATE_HZ for n, s in listener.arrived_s.items()]
+    return took_s, {node: count / samples for node, count in messages.items()}
 
 
-def message_costs(
-    cpu: Mapping[str, float], messages: Mapping[str, float], own_s: Mapping[str, float]
+def divide_costs(
+    cpu_s: Mapping[str, float], messages: Mapping[str, float], section_s: Mapping[str, float]
 ) -> dict[str, float]:
-    """Seconds per message: a node's CPU time per sample, less its section's, by its messages."""
+    """Seconds per message: a node's CPU time per sample, less its section's, by its messages.
+
+    section_s: of the nodes that run their section for every sample.
+    """
     return {
-        node: max(cpu[node] - own_s.get(node, 0.0), 0.0) / count
+        node: max(cpu_s[node] - section_s.get(node, 0.0), 0.0) / count
         for node, count in messages.items()
-        if node in cpu and count
+        if node in cpu_s and count
     }
 
 
-def compare(plan: Plan, parts: Parts, tier: str, seconds: float) -> dict[str, Any]:
+def compare(config: SiteConfig, parts: Parts, tier: str, seconds: float) -> dict[str, Any]:
     """Both medians of one exit, and what was given to the simulation."""
-    running = run_site(plan, seconds)
-    samples = len(running.latencies_ms)
-    _, messages = simulate(plan, parts, {}, samples)
-    devices = plan.manifest.hierarchy.devices
+    running = run_site(config, seconds)
+    samples = len(running.took_s)
+    _, messages = simulate(config, parts, {}, samples)
+    devices = config.manifest.hierarchy.devices
     runs = parts.section_s if tier == "cloud" else {d: parts.section_s[d] for d in devices}
-    costs = message_costs(running.cpu_s, messages, runs)
+    costs = divide_costs(running.cpu_s, messages, runs)
     costs[LISTENER] = parts.listener_s
-    simulated, _ = simulate(plan, parts, costs, samples)
-    p50, simulated_p50 = float(np.median(running.latencies_ms)), float(np.median(simulated))
+    simulated, _ = simulate(config, parts, costs, samples)
+    p50_ms, simulated_p50_ms = (1e3 * float(np.median(s)) for s in (running.took_s, simulated))
     return {
         "samples": samples,
-        "p50_ms": round(p50, 3),
-        "simulated_p50_ms": round(simulated_p50, 3),
-        "ratio": round(simulated_p50 / p50, 2),
+        "p50_ms": round(p50_ms, 3),
+        "simulated_p50_ms": round(simulated_p50_ms, 3),
+        "ratio": round(simulated_p50_ms / p50_ms, 2),
         "cpu_ms_per_sample": {n: round(1e3 * s, 3) for n, s in running.cpu_s.items()},
         "message_ms": {node: round(1e3 * cost, 4) for node, cost in costs.items()},
     }
 
 
 def main() -> None:
-    parser = reports.parser(__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument("--seconds", type=float, default=20.0, help="per exit [20]")
-    parser.add_argument("--data", default="scenes")
-    parser.add_argument("--bundle", type=Path, default=None)
+    parser.add_argument("--data", default="scenes", help="data set of the bundle [scenes]")
+    parser.add_argument("--bundle", type=Path, default=None, help="another bundle")
     arguments = parser.parse_args()
-    reports.ended_cleanly()
-    plan = prepare(arguments.data, 6, "e", arguments.bundle, 0)
-    sections: Mapping[str, Section] = load_bundle(
-        plan.bundle, LiteRtSection, list(plan.manifest.sections)
-    ).sections
+    interrupt_on_sigterm()
+    config = prepare_site(arguments.data, bundle=arguments.bundle, seed=arguments.seed)
+    sections = load_bundle(config.bundle, LiteRtSection).sections
     hop, listener_s = measure_hop()
     parts = Parts(
         {name: measure_section(section) for name, section in sections.items()},
@@ -290,8 +280,8 @@ def main() -> None:
         listener_s,
         psutil.cpu_count() or 1,
     )
-    result: dict[str, Any] = {
-        **reports.header("simulated_latency"),
+    report = {
+        **make_header("simulated_latency"),
         "rate_hz": RATE_HZ,
         "hop_ms": {
             "least": round(1e3 * hop.latency_s, 3),
@@ -299,14 +289,13 @@ def main() -> None:
         },
         "section_ms": {name: round(1e3 * s, 4) for name, s in parts.section_s.items()},
     }
-    with tempfile.TemporaryDirectory() as directory:
-        for tier, threshold in (("local", ALWAYS), ("cloud", NEVER)):
-            bundle = variant(plan.bundle, Path(directory) / tier, threshold)
-            forced = Plan(plan.manifest, bundle, plan.frames, plan.labels)
-            result[tier] = compare(forced, parts, tier, arguments.seconds)
-    result["load_average"] = round(psutil.getloadavg()[0], 1)
-    result["niceness"] = psutil.Process().nice()
-    reports.show(result, one_line=arguments.json)
+    with temporary_directory() as directory:
+        for tier, threshold in (("local", EXIT_ALWAYS), ("cloud", EXIT_NEVER)):
+            forced = with_thresholds(config, threshold, directory / tier)
+            report[tier] = compare(forced, parts, tier, arguments.seconds)
+    report["load_average"] = round(psutil.getloadavg()[0], 1)
+    report["niceness"] = psutil.Process().nice()
+    print_report(report, as_json=arguments.json)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -28,9 +28,12 @@ from ddnn.exits.device_node import DeviceNode, list_device_sections
 from ddnn.exits.edge_node import EdgeNode
 from ddnn.exits.timing import Timing
 from ddnn.protocol.machine import Captured, Machine
+from ddnn.protocol.messages import RoleName
 from ddnn.runtime.answer_log import FileAnswerLog
 from ddnn.runtime.bundle import load_bundle, read_manifest
-from ddnn.runtime.loop import Identity, Loop, Role
+from ddnn.runtime.host import Resources
+from ddnn.runtime.identity import Identity
+from ddnn.runtime.loop import Loop
 from ddnn.runtime.service import ddnn_version
 
 RATE = "bench/rate"  # samples per second and site; 0: none
@@ -110,15 +113,14 @@ class SystemSite:
         site, self._phase = options.site, options.phase
 
         def make_loop(
-            node: str, role: Role, sections: list[str], make: Callable[..., Machine]
+            node: str, role: RoleName, sections: Sequence[str], make: Callable[..., Machine]
         ) -> Loop:
             log = FileAnswerLog(state / f"{site}-{node}.answers")
             return Loop(
                 Identity(site, node, role, bundle, ddnn_version()),
                 make(site, node, bundle, manifest, timing, log.pending),
                 MqttTransport(f"{site}-{node}", port=options.port, version="5"),
-                load_bundle(path, LiteRtSection, sections).sections,
-                answer_log=log,
+                Resources(load_bundle(path, LiteRtSection, sections).sections, answer_log=log),
             )
 
         self._edges = [
@@ -127,9 +129,7 @@ class SystemSite:
         ]
         self._cameras = [
             (
-                make_loop(
-                    device, "device", list(list_device_sections(manifest, device)), DeviceNode
-                ),
+                make_loop(device, "device", list_device_sections(manifest, device), DeviceNode),
                 MemoryFrames(options.frames, view, 1.0, 0.0),
             )
             for view, device in enumerate(hierarchy.devices)

@@ -7,16 +7,14 @@ import signal
 import threading
 import time
 
-import numpy as np
-from ddnn.runtime.deployment import Plan
-
-from benchmarks.coding.latency_site import RATE_HZ, READY_S, SITE, LatencySite
+from benchmarks.coding.latency_site import RATE_HZ, READY_S, SITE, LatencySite, PlannedLayer
 from benchmarks.harness import bare_exchange
 from benchmarks.harness.listener import Listener
 from ddnn.core.ids import tick_of
+from ddnn.core.plan import make_zeros
 from ddnn.errors import DdnnError
 from ddnn.protocol.codec import encode
-from ddnn.protocol.messages import Result, Task, Tensor
+from ddnn.protocol.messages import Result, Task, make_tensors
 
 ROOT = f"{bare_exchange.ROOT}/{SITE}"
 
@@ -24,17 +22,17 @@ ROOT = f"{bare_exchange.ROOT}/{SITE}"
 class BareGather:
     """Bare workers of a plan, as processes of a site, and the client that asks them."""
 
-    def __init__(self, site: LatencySite, plan: Plan) -> None:
-        deployment = plan.deployment
-        x, z = (
-            np.zeros(shape, np.float32)
-            for shape in (deployment.input_shape, deployment.shard_shape)
+    def __init__(self, site: LatencySite, layer: PlannedLayer) -> None:
+        plan = layer.plan
+        task, result = (
+            make_tensors(make_zeros(specs), specs)
+            for specs in (plan.inputs, plan.pieces[0].outputs)
         )
         job = int(time.time() * 1e3)
-        self._task_bytes = len(encode(Task(1, plan.id, job, Tensor.of(x))))
-        result_bytes = len(encode(Result(1, plan.id, job, 0, Tensor.of(z))))
-        self._fleet, self._workers = site.fleet, len(deployment.workers)
-        self._enough = len(deployment.generator[0])
+        self._task_bytes = len(encode(Task(1, plan.id, job, task)))
+        result_bytes = len(encode(Result(1, plan.id, job, 0, result)))
+        self._fleet, self._workers = site.fleet, len(layer.workers)
+        self._enough = layer.blocks
         self._nodes = [f"bare{i + 1}" for i in range(self._workers)]
         self._sent_s: dict[int, float] = {}
         self._came_s: dict[int, list[float]] = {}

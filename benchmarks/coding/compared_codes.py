@@ -7,12 +7,12 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from ddnn.core.partition import slices
 from numpy.typing import NDArray
 
 from benchmarks.coding.sparse_timing import TINY, least_times_s, relative_error, time_call
 from ddnn.coding import Certificate, Code
 from ddnn.coding.section import dense
+from ddnn.core.blocks import slices
 from ddnn.errors import NotDecodableError
 
 Row = dict[str, Any]

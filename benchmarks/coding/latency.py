@@ -25,17 +25,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from ddnn.runtime.deployment import Plan, read_plan
 
 from benchmarks.coding.bare_gather import BareGather
 from benchmarks.coding.latency_figures import FAULTS, compare_answers, summarize_system
-from benchmarks.coding.latency_site import LAYER_TIMEOUT_S, RATE_HZ, LatencySite
+from benchmarks.coding.latency_site import LAYER_TIMEOUT_S, RATE_HZ, LatencySite, PlannedLayer
 from benchmarks.harness.percentiles import summarize_ms
 from benchmarks.harness.report import Progress
 from benchmarks.harness.sites import running_broker
 from ddnn.local_site.bundles import prepare_site, share_layer
 from ddnn.local_site.site import SiteConfig
 from ddnn.runtime.bundle import read_manifest
+from ddnn.runtime.plans import read_plan
 
 WORKERS, TOLERATE = 6, 2
 AIM_RATIO = 1.1  # p99 with workers missing over p99 without a fault
@@ -87,7 +87,7 @@ def measure_latency(
     verdicts = compare_answers(config, site.listener.answers)
     report: dict[str, Any] = {
         "rate_hz": RATE_HZ,
-        "layer": plans["coded"].deployment.layer,
+        "layer": plans["coded"].detail.layer,
         "workers": WORKERS,
         "tolerate": TOLERATE,
         "layer_timeout_ms": 1e3 * LAYER_TIMEOUT_S,
@@ -98,7 +98,7 @@ def measure_latency(
         phases = [phase for phase in site.phases if phase.system == system]
         report[system] = summarize_system(phases, verdicts, site.listener.states)
         if system in plans:
-            report[system]["blocks"] = len(plans[system].deployment.generator[0])
+            report[system]["blocks"] = plans[system].blocks
     report["bare"] = {"to_enough": summarize_ms(to_enough_s), "to_all": summarize_ms(to_all_s)}
     coded = report["coded"]
     ratios = [coded[condition]["ratio_p99"] for condition in ("killed", "stopped")]
@@ -115,24 +115,24 @@ def prepare_shared_site() -> SiteConfig:
     return prepare_site("scenes", cut=True)
 
 
-def plan_layer(config: SiteConfig, redundancy: str, workers: int, tolerate: int) -> Plan:
+def plan_layer(config: SiteConfig, redundancy: str, workers: int, tolerate: int) -> PlannedLayer:
     """A plan for the site's edge, kept where the demo keeps its own."""
     shared = replace(config)
     share_layer(shared, redundancy, workers, tolerate)
     assert shared.plan is not None
-    return read_plan(shared.plan, read_manifest(config.bundle)[1])
+    return PlannedLayer(shared.plan, read_plan(shared.plan, read_manifest(config.bundle)[1]))
 
 
 def run_rounds(
     site: LatencySite,
-    coded: Plan,
+    coded: PlannedLayer,
     random: np.random.Generator,
     progress: Progress,
     schedule: Schedule,
 ) -> tuple[list[float], list[float]]:
     """All rounds; the seconds of the bare exchange to enough results and to all of them."""
     began_s, total_s = time.monotonic(), schedule.total_s()
-    names = list(coded.deployment.workers)
+    names = coded.workers
     bare_s: tuple[list[float], list[float]] = ([], [])
     for round_ in range(schedule.rounds):
         losses = [
@@ -157,7 +157,9 @@ def run_rounds(
     return bare_s
 
 
-def run_bare(site: LatencySite, coded: Plan, schedule: Schedule) -> tuple[list[float], list[float]]:
+def run_bare(
+    site: LatencySite, coded: PlannedLayer, schedule: Schedule
+) -> tuple[list[float], list[float]]:
     gather = BareGather(site, coded)
     try:
         return gather.run(schedule.bare_s)

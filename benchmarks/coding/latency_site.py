@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from ddnn.runtime.deployment import Plan
 
 from benchmarks.harness.listener import Listener
 from benchmarks.harness.processes import ONE_THREAD, app_command
+from ddnn.coding.detail import CodingDetail, read_detail
 from ddnn.core.ids import tick_of
+from ddnn.core.plan import Plan
 from ddnn.errors import DdnnError
 from ddnn.local_site.bundles import parse_thresholds
 from ddnn.local_site.site import SiteConfig
@@ -44,6 +45,27 @@ class Phase:
     first: int  # sample
     last: int
     signalled_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class PlannedLayer:
+    """A plan by which workers compute a layer of the edge, and its directory."""
+
+    path: Path
+    plan: Plan
+
+    @property
+    def detail(self) -> CodingDetail:
+        return read_detail(self.plan)
+
+    @property
+    def workers(self) -> list[str]:
+        return list(self.plan.placement)
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks the layer is cut into."""
+        return self.detail.matrix.shape[1]
 
 
 class EdgeListener:
@@ -88,7 +110,7 @@ class LatencySite:
     def __init__(
         self,
         config: SiteConfig,
-        plans: Mapping[str, Plan],
+        plans: Mapping[str, PlannedLayer],
         broker: tuple[Fleet, int, Path],
         settle_s: float,
     ) -> None:
@@ -124,22 +146,22 @@ class LatencySite:
 
     @property
     def _workers(self) -> list[str]:
-        plan = self._plans.get(self._system)
-        return list(plan.deployment.workers) if plan is not None else []
+        layer = self._plans.get(self._system)
+        return layer.workers if layer is not None else []
 
     def start_system(self, system: str) -> None:
         """End the edge and the workers that run, start those of a system; returns once it
         settled."""
         self._end([EDGE, *self._workers])
         self._system, began_s = system, time.time()
-        plan = self._plans.get(system)
-        if plan is None:
+        layer = self._plans.get(system)
+        if layer is None:
             self._start_app(EDGE, "edge_app")
         else:
             timeout = ("--redundancy", "on", "--layer-timeout-s", str(LAYER_TIMEOUT_S))
-            self._start_app(EDGE, "edge_app", *timeout, "--plan", str(plan.path))
+            self._start_app(EDGE, "edge_app", *timeout, "--plan", str(layer.path))
             for worker in self._workers:
-                self._start_app(worker, "device_app", "--lend", "on", "--plan", str(plan.path))
+                self._start_app(worker, "device_app", "--lend", "on", "--plan", str(layer.path))
         self._wait_until_ready(began_s)
         time.sleep(self._settle_s)
 
@@ -167,13 +189,13 @@ class LatencySite:
         sample, arrived_s = self.listener.newest
         if arrived_s < since_s or sample / RATE_HZ < since_s:
             return False
-        plan = self._plans.get(self._system)
-        if plan is None:
+        layer = self._plans.get(self._system)
+        if layer is None:
             return True
         if not self.listener.states or self.listener.states[-1][0] < since_s:
             return False
         state = self.listener.states[-1][1]
-        return state.plan == plan.id and state.live_pieces == state.n
+        return state.plan == layer.plan.id and state.live_pieces == state.pieces
 
     def run_free(self, seconds: float) -> None:
         """Let samples pass without a fault."""

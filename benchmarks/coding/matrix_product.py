@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from ddnn.core.partition import join
 from numpy.typing import NDArray
 
 from benchmarks.coding.compared_codes import (
@@ -25,6 +24,7 @@ from benchmarks.coding.compared_codes import (
 )
 from benchmarks.coding.sparse_timing import draw_sparse, least_times_s, time_call
 from ddnn.coding.section import dense, smaller, stored_bytes
+from ddnn.core.blocks import join
 
 Product = tuple[int, int, int]  # k_a, k_b, s
 PRODUCT: Product = (4, 5, 4)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from ddnn.core.partition import join
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
@@ -29,6 +28,7 @@ from ddnn.coding import Code
 from ddnn.coding.conditioning import unit_blocks
 from ddnn.coding.encoding import encode
 from ddnn.coding.section import dense, smaller, stored_bytes
+from ddnn.core.blocks import join
 
 
 def measure_vector(

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from ddnn.core.partition import join
 from numpy.typing import NDArray
 
 from benchmarks.coding.compared_codes import Row, draw_survivors, measure_decoding, split_rows
@@ -21,6 +20,7 @@ from benchmarks.coding.sparse_timing import (
 )
 from benchmarks.harness.report import Progress
 from ddnn.coding import Code
+from ddnn.core.blocks import join
 from ddnn.errors import NotDecodableError
 
 SCALE_WORKERS, SCALE_LOSSES = (10, 30, 100, 300, 1000), (2, 4, 10)

@@ -4,7 +4,7 @@ worker   the product's worker: machine, loop, sections, broker connection. A wra
          sleeps before each product: a fixed time and an exponential one, by a seed. Two workers in
          one process: of a shard of the coded layer, and, for the first k workers, of a block of the
          uncoded one.
-gather   the product's sharing node, three times: one that decodes the first results that suffice,
+gather   the product's offload node, three times: one that decodes the first results that suffice,
          one that waits for all, and one of the uncoded layer, which needs all. Each task goes to
          the three in turn, and the next begins when all results of the last one have come. The
          delays of a task are the same for all three.
@@ -16,23 +16,20 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
-from ddnn.coding.deployment import HEAD, TAIL
-from ddnn.coding.sharing_node import SharingNode
-from ddnn.runtime.deployment import read_plan
-from device_app.lend import open_lending
 from numpy.typing import NDArray
 
 from benchmarks.harness.processes import read_options
 from ddnn.adapters.litert import LiteRtSection
+from ddnn.adapters.matrices import load_section
 from ddnn.adapters.mqtt import MqttTransport
-from ddnn.core.section import Arrays, Section
-from ddnn.errors import ConfigError, DdnnError
+from ddnn.coding.combiner import CodingCombiner
+from ddnn.core.section import Array, Arrays, Section
+from ddnn.errors import DdnnError
+from ddnn.machines.offload_node import OffloadNode
 from ddnn.protocol.machine import (
     Captured,
     Compute,
@@ -41,12 +38,18 @@ from ddnn.protocol.machine import (
     Event,
     Now,
     Received,
+    SectionName,
 )
 from ddnn.protocol.topics import Kind, Topic
+from ddnn.rooms import find_room
 from ddnn.runtime.bundle import checked_file, load_bundle, read_golden, read_manifest
-from ddnn.runtime.loop import Identity, Loop
+from ddnn.runtime.host import Resources
+from ddnn.runtime.identity import Identity
+from ddnn.runtime.loop import Loop
+from ddnn.runtime.plans import PlanDirectory, read_plan
 from ddnn.runtime.service import ddnn_version
 from ddnn.runtime.settings import NodeSettings
+from device_app.worker import Worker, open_worker
 
 FIXED_S, MEAN_S = 0.005, 0.010
 DRAWS = 100_000
@@ -86,10 +89,10 @@ class DelayedSection:
 
     def __init__(self, section: Section, delays: NDArray[np.float64], times: int) -> None:
         self._section, self._delays, self._times = section, delays, times
-        self._example: dict[str, Any] = section.example()  # type: ignore[attr-defined]
+        self._example = section.example()
         self._calls = 0
 
-    def __call__(self, inputs: Arrays) -> Mapping[str, Any]:
+    def __call__(self, inputs: Arrays) -> dict[str, Array]:
         if inputs is self._example:  # to warm up
             time.sleep(FIXED_S)
         else:
@@ -97,7 +100,7 @@ class DelayedSection:
             self._calls += 1
         return self._section(inputs)
 
-    def example(self) -> dict[str, Any]:
+    def example(self) -> dict[str, Array]:
         return self._example
 
 
@@ -113,7 +116,7 @@ def run_worker(options: Options) -> None:
         (options.site, options.coded, 2),
         (f"{options.site}-plain", options.plain, 1),
     ):
-        if node not in read_plan(Path(plan), bundle).deployment.workers:
+        if node not in read_plan(Path(plan), bundle).placement:
             continue
         settings = NodeSettings(
             node=node,
@@ -123,17 +126,17 @@ def run_worker(options: Options) -> None:
             mqtt="5",
             stats_every_s=STATS_EVERY_S,
         )
-        lending = open_lending(settings, plan, bundle)
+        worker = open_worker(settings, plan, bundle)
 
-        def load(name: str, load: Any = lending.load, times: int = times) -> Section:
-            return DelayedSection(load(name), delays, times)
+        def load(name: SectionName, worker: Worker = worker, times: int = times) -> Section:
+            return DelayedSection(worker.load(name), delays, times)
 
         loops.append(
             Loop(
                 Identity(site, node, "worker", bundle, ddnn_version()),
-                lending.machine,
+                worker.machine,
                 MqttTransport.of(settings),
-                load=load,
+                Resources(load=load, find_plan=worker.find_plan),
                 stats_every_s=STATS_EVERY_S,
             )
         )
@@ -171,17 +174,17 @@ class SectionTimer:
 
 
 class AlternatingMachine:
-    """The machine that passes each task to the sharing nodes of all modes in turn."""
+    """The machine that passes each task to the offload nodes of all modes in turn."""
 
     def __init__(
         self,
-        nodes: dict[str, SharingNode],
+        nodes: dict[str, OffloadNode],
         timers: dict[str, SectionTimer],
-        workers: dict[str, int],
+        pieces: dict[str, int],
         features: NDArray[np.float32],
         undivided: Section,
     ) -> None:
-        self._nodes, self._timers, self._workers = nodes, timers, workers
+        self._nodes, self._timers, self._pieces = nodes, timers, pieces
         self._features, self._undivided = features, undivided
         self.took_s: dict[str, list[float]] = {mode: [] for mode in nodes}
         self.lost = self.wrong = 0
@@ -219,7 +222,7 @@ class AlternatingMachine:
             self._results += 1
         return effects + self._continue(now)
 
-    def _concerns(self, event: Event, mode: str, node: SharingNode) -> bool:
+    def _concerns(self, event: Event, mode: str, node: OffloadNode) -> bool:
         match event:
             case Computed() | Received(Topic(_, Kind.RESULT)):
                 return mode == self._mode
@@ -234,7 +237,7 @@ class AlternatingMachine:
                 return []
         else:
             answer = self._timers[self._mode].answer
-            all_in = answer is not None and self._results >= self._workers[self._mode]
+            all_in = answer is not None and self._results >= self._pieces[self._mode]
             if not all_in and (self._due_s is None or now.monotonic_s < self._due_s):
                 return []
             self._record(answer if all_in else None)
@@ -248,7 +251,7 @@ class AlternatingMachine:
 
     def _are_workers_live(self) -> bool:
         return all(
-            node.gauges["live_pieces"] == self._workers[mode] for mode, node in self._nodes.items()
+            node.gauges["live_pieces"] == self._pieces[mode] for mode, node in self._nodes.items()
         )
 
     def _record(self, answer: tuple[float, Arrays | None] | None) -> None:
@@ -266,32 +269,38 @@ class AlternatingMachine:
 
 def run_gather(options: Options) -> None:
     bundle = load_bundle(Path(options.bundle), LiteRtSection, [])
-    directories = {"first_k": options.coded, "all_n": options.coded, "uncoded": options.plain}
-    plans = {mode: read_plan(Path(of), bundle.id) for mode, of in directories.items()}
-    # Head and tail must be the same network in both plans: `loop` has those of one.
-    if plans["uncoded"].deployment.layer != plans["first_k"].deployment.layer:
-        raise ConfigError("the plans cut different layers; make them of the same bundle")
-    edge = plans["first_k"].deployment.section
+    paths = {"first_k": options.coded, "all_n": options.coded, "uncoded": options.plain}
+    directories = {
+        mode: PlanDirectory(Path(path), bundle.id, load_section, find_room)
+        for mode, path in paths.items()
+    }
+    plans = {mode: directory.read() for mode, directory in directories.items()}
+    edge = plans["first_k"].group
     timers = {mode: SectionTimer(edge) for mode in MODES}
     nodes = {
-        mode: SharingNode(
+        mode: OffloadNode(
             timers[mode],
             f"{options.site}-plain" if mode == "uncoded" else options.site,
-            plan.id,
-            plan.deployment,
+            plan,
+            CodingCombiner,
             threshold_s=LOST_S if mode == "all_n" else 0.0,
             timeout_s=LOST_S,
-            here=False,
+            compute_here=False,
             stopwatch=time.perf_counter,
         )
         for mode, plan in plans.items()
+    }
+    owned = {
+        plan.key(name): directories[mode].load(plan.key(name))
+        for mode, plan in plans.items()
+        for name in plan.owned
     }
     undivided = load_bundle(Path(options.bundle), LiteRtSection, [edge]).sections[edge]
     golden = read_golden(checked_file(Path(options.bundle), bundle.manifest.golden))
     machine = AlternatingMachine(
         nodes,
         timers,
-        {mode: len(plan.deployment.workers) for mode, plan in plans.items()},
+        {mode: len(plan.pieces) for mode, plan in plans.items()},
         golden[f"{edge}/in/features"],
         undivided,
     )
@@ -299,7 +308,7 @@ def run_gather(options: Options) -> None:
         Identity(options.site, edge, "edge", bundle.id, ddnn_version()),
         machine,
         MqttTransport(f"{options.site}-gather", port=options.port, version="5"),
-        plans["first_k"].load(LiteRtSection, HEAD, TAIL),
+        Resources(owned),
         stats_every_s=STATS_EVERY_S,
     )
     loop.start()

@@ -16,6 +16,7 @@ from ddnn.protocol.machine import (
     Load,
     Log,
     Publish,
+    ReadPlan,
     Save,
     Unload,
 )
@@ -31,6 +32,7 @@ EXAMPLES: list[Effect] = [
     Compute(("job", 1), "edge", {"x": np.zeros(1)}),
     Load("edge"),
     Unload("edge"),
+    ReadPlan("cd34ef56"),
     Keep(make_answer(1)),
     Forget([1]),
     Save([]),
