@@ -39,7 +39,7 @@ class Jobs(Generic[Key, Job]):
         return list(self._open.items())
 
     def values(self) -> list[Job]:
-        """The open jobs, oldest first; a copy."""
+        """The open jobs, oldest first; a copy, so that the caller may close them."""
         return list(self._open.values())
 
     def opened_s(self, key: Key) -> float | None:
