@@ -145,7 +145,7 @@ def measure_fold(folds: dict[int, Fold], test: int) -> dict[str, Any]:
     measured = m.with_format(manifest, fold.measured("test"), score_format)
     table = m.accuracy_table(hierarchy, measured, row.thresholds)
     everyone = table[str(hierarchy.everyone)]
-    exits, _ = m.staged(hierarchy, measured.exits[hierarchy.everyone], row.thresholds)
+    exits, _ = m.apply_exits(hierarchy, measured.exits[hierarchy.everyone], row.thresholds)
     share = {tier: float(np.mean(exits == i)) for i, tier in enumerate(hierarchy.exits)}
     sent = m.bytes_per_device(manifest, score_format, share["local"])
     jpeg = float(fold.arrays["jpeg"])

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from cloud_app.store.statistics import Interval
-from ddnn.exits.answers import better
+from ddnn.exits.answers import choose_better
 from ddnn.protocol.messages import Answer
 
 
@@ -37,7 +37,7 @@ class Record(msgspec.Struct, frozen=True):
     def merge(self, other: Record) -> Record:
         return Record(
             self.site,
-            better(self.answer, other.answer),
+            choose_better(self.answer, other.answer),
             min(self.first_answered_at_s, other.first_answered_at_s),
             other.labelled if self.labelled is None else self.labelled,
         )

@@ -33,8 +33,10 @@ class Server:
         self._streams: Streams = app.extensions["streams"]
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
+            if port > 65535:
+                raise OSError("expected at most 65535")  # create_server() would leak its socket
             listener = socket.create_server((host, port), family=family)
-        except (OSError, OverflowError) as error:
+        except OSError as error:
             raise ConfigError(
                 f"the page cannot listen on {host} port {port}: {error}; "
                 "choose another port, or 0 for any that is free"

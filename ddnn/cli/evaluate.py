@@ -13,11 +13,11 @@ from ddnn.cli.output import print_report
 from ddnn.errors import ConfigError
 from ddnn.exits.measure import (
     accuracy_table,
+    apply_exits,
     bytes_per_device,
     measure,
     member_masks,
     missing_accuracy,
-    staged,
 )
 from ddnn.local_site.progress import show_progress
 from ddnn.local_site.samples import load_test_samples
@@ -76,7 +76,7 @@ def make_report(bundle: Bundle, split: Split, progress: Any) -> dict[str, Any]:
     )
     table = accuracy_table(hierarchy, measured, manifest.thresholds)
     everyone = table[str(hierarchy.everyone)]
-    chosen, _ = staged(hierarchy, measured.exits[hierarchy.everyone], manifest.thresholds)
+    chosen, _ = apply_exits(hierarchy, measured.exits[hierarchy.everyone], manifest.thresholds)
     share = {str(tier): float(np.mean(chosen == i)) for i, tier in enumerate(hierarchy.exits)}
     sent = bytes_per_device(manifest, manifest.score_format, share.get("local", 0.0))
     jpeg = float(measure_jpeg_bytes(images[:JPEG_SAMPLES]).mean())

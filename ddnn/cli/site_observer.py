@@ -123,7 +123,7 @@ class SiteObserver:
             case Status() if len(self.nodes) < MAX_NODES:
                 node = self.nodes.setdefault(key, ObservedNode(message, Membership([topic.node])))
                 was_online = node.is_online
-                node.membership.status(topic.node, message)
+                node.membership.take_status(topic.node, message)
                 if message.state == "online" or (was_online and not node.is_online):
                     node.status = message
             case Stats() if key in self.nodes:

@@ -23,7 +23,7 @@ def aggregate(
     """Fuse one array per member; None = absent.
 
     values: n arrays float32 `shape`. Returns `shape` for MP and AP, and for CC `shape` with the
-    last axis n times as long, members in order. With nobody present: zeros.
+    last axis n times as long, members in order. With no member present: zeros.
     """
     if scheme == "CC":
         *lead, last = shape

@@ -30,6 +30,6 @@ def rank(answer: Answer) -> Rank:
     )
 
 
-def better(a: Answer, b: Answer) -> Answer:
+def choose_better(a: Answer, b: Answer) -> Answer:
     """The answer to keep. Associative and commutative: arrival order does not matter."""
     return a if rank(a) >= rank(b) else b

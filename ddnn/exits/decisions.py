@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ddnn.core.quorum import Quorum
 from ddnn.exits.hierarchy import CLOUD
 from ddnn.exits.manifest import Judgement, exit_scores, judge
 from ddnn.exits.presence import HierarchyPresence
@@ -37,7 +37,7 @@ class Key(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What a node of a tier says of a sample."""
+    """What a node of a tier reports of a sample."""
 
     scores: NDArray[np.float32]  # [classes]
     mask: int  # of the devices that contributed
@@ -68,6 +68,10 @@ class Decisions:
             State.LOCAL: hierarchy.devices,
             State.EDGE: tuple(group.id for group in hierarchy.edges),
             State.CLOUD: (CLOUD,),
+        }
+        self._expected = {
+            state: {node: frozenset([node]) for node in nodes}
+            for state, nodes in self._nodes.items()
         }
         self._samples: dict[int, Sample] = {}
         self._collector: Collector[Key, Report] = Collector(LIMIT, REMEMBER)
@@ -113,11 +117,11 @@ class Decisions:
 
     def _collect(self, sample: Sample, now: Now) -> None:
         """Wait for the scores of the sample's state."""
-        now_s, nodes = now.monotonic_s, self._nodes[sample.state]
+        now_s = now.monotonic_s
         evicted = self._collector.open(
             Key(sample.number, sample.state),
-            {node: frozenset([node]) for node in nodes},
-            self._make_quorum(nodes),
+            self._expected[sample.state],
+            partial(self._is_enough, sample.state),
             now_s,
             min(now_s + WINDOWS[sample.state] * self._timing.window_s, sample.answer_by_s),
         )
@@ -125,9 +129,9 @@ class Decisions:
             self._samples.pop(outcome.key.sample).move(Signal.DROP)
             self._count("evicted")
 
-    def _make_quorum(self, nodes: tuple[str, ...]) -> Quorum:
+    def _is_enough(self, state: State, reported: Collection[str]) -> bool:
         """Whether all who are live have reported; who is live changes while a sample waits."""
-        return lambda reported: self._presence.live.intersection(nodes).issubset(reported)
+        return self._presence.live.intersection(self._nodes[state]).issubset(reported)
 
     def _conclude(self, outcomes: list[Outcome[Key, Report]], now: Now) -> list[Effect]:
         effects: list[Effect] = []
@@ -138,7 +142,7 @@ class Decisions:
             self._collector.end(outcome.key)
             overdue = False
             if isinstance(outcome, Expired):
-                self._presence.missed(outcome.missing, now.monotonic_s)
+                self._presence.note_misses(outcome.missing, now.monotonic_s)
                 overdue = now.monotonic_s >= sample.answer_by_s
             if sample.state is State.LOCAL:
                 sample.votes = make_votes({n: r.scores for n, r in outcome.parts.items()})

@@ -1,4 +1,4 @@
-"""The device's machine: run the section on every frame, and answer alone when nobody else does.
+"""The device's machine: run the section on every frame, and answer alone when no edge does.
 
     state       signal    next
     WAITING     START     COMPUTING   the section is free and no newer frame waits
@@ -93,7 +93,7 @@ class _Sample:
     features: NDArray[Any] | None = None  # read in state READY only
 
     def move(self, signal: Signal) -> None:
-        self.state = advance(TRANSITIONS, self.state, signal)
+        self.state = advance(TRANSITIONS, self.state, signal, "a sample")
 
 
 class FrameJob(NamedTuple):

@@ -66,6 +66,7 @@ class ExitNode:
         self._decisions = Decisions(
             site, node, bundle, self._thresholds, timing, self._presence, outbox
         )
+        self._masks = {device: hierarchy.mask([device]) for device in hierarchy.devices}
         self._offsets = {device: ClockOffset() for device in hierarchy.devices}
 
     @property
@@ -108,7 +109,7 @@ class ExitNode:
             case Received(Topic(_, Kind.VERDICT, self.node), Scores() as message):
                 effects = self._take_verdict(message, now)
             case Received(Topic(site, Kind.STATUS, node), Status() as status):
-                if self._presence.status(site, node, status):
+                if self._presence.take_status(site, node, status):
                     effects = self._decisions.review(now)
             case Received(Topic(_, Kind.THRESHOLDS, self.node), Thresholds() as command):
                 if not self._thresholds.take(command):
@@ -123,7 +124,7 @@ class ExitNode:
     # ----------------------------------------------------------------- devices
 
     def _take_device(self, device: str, message: Scores, wire_bytes: int, now: Now) -> list[Effect]:
-        score_format, own = self._manifest.score_format, self._hierarchy.mask([device])
+        score_format, own = self._manifest.score_format, self._masks[device]
         scores = self._read(message, score_format.type)
         if scores is None or message.members != own:
             self._count("scores_refused")
@@ -147,12 +148,12 @@ class ExitNode:
         opened_s = self._decisions.opened_s(message.sample)
         if opened_s is not None:
             if now.monotonic_s <= opened_s + self._timing.window_s:
-                self._presence.reported(device)
+                self._presence.note_report(device)
             return True
         if age_s > self._timing.edge_s:
             self._count("expired")  # a queue that stood still: its device has long answered
             return False
-        self._presence.reported(device)
+        self._presence.note_report(device)
         captured_s = now.monotonic_s - age_s
         self._decisions.open(message.sample, message.captured_at_s, captured_s, now)
         return True
@@ -188,7 +189,7 @@ class ExitNode:
         """An upper tier is worth waiting for if it reports before the answer is due."""
         opened_s = self._decisions.opened_s(sample)
         if opened_s is not None and now.monotonic_s <= opened_s + self._timing.edge_s:
-            self._presence.reported(node)
+            self._presence.note_report(node)
 
     # ---------------------------------------------------------------- messages
 

@@ -109,7 +109,7 @@ class Part(NamedTuple):
 
 @dataclass(slots=True)
 class Fusion:
-    """What the features of one sample say besides themselves."""
+    """The fused sample: which devices contributed, since when it is known, and how far it is."""
 
     mask: int = 0  # of the devices that contributed
     captured_at_s: float = 0.0
@@ -119,10 +119,10 @@ class Fusion:
     features: NDArray[Any] | None = None  # the section's; read in state KEPT only
 
     def move(self, signal: Signal) -> None:
-        self.state = advance(TRANSITIONS, self.state, signal)
+        self.state = advance(TRANSITIONS, self.state, signal, "a fusion")
 
     def add(self, part: Part) -> None:
-        """Take what a part says. Of labels that differ the greatest counts, in any order."""
+        """Add a part. Of labels that differ the greatest counts, in any order."""
         message = part.message
         self.mask |= message.members
         self.captured_at_s = message.captured_at_s
@@ -172,7 +172,7 @@ class FusionNode:
             case Received(topic, Escalate() as escalate):
                 effects = self._escalate(topic.site, escalate, now)
             case Received(topic, Status() as status) if topic.node in self.tier.children:
-                if self.membership(topic.site).status(topic.node, status):
+                if self.membership(topic.site).take_status(topic.node, status):
                     # Samples that waited only for a child that went need not wait any more.
                     keys = [key for key in self._collector.open_keys() if key.site == topic.site]
                     effects = self._conclude(self._collector.review(keys, now.monotonic_s), now)
@@ -194,7 +194,7 @@ class FusionNode:
             return []
         opened_s = self._collector.opened_s(key)
         if opened_s is None or now.monotonic_s <= opened_s + self.timing.window_s:
-            self.membership(key.site).reported(child)
+            self.membership(key.site).note_report(child)
         if opened_s is None:
             self._open(key, now)
         part = Part(message, self.tier.traffic(message, wire_bytes))
@@ -227,7 +227,9 @@ class FusionNode:
                 if outcome.completed or not outcome.parts:
                     continue
                 membership = self.membership(outcome.key.site)
-                membership.missed(membership.live.intersection(outcome.missing), now.monotonic_s)
+                membership.note_misses(
+                    membership.live.intersection(outcome.missing), now.monotonic_s
+                )
             self._collector.end(outcome.key)
             effects += self._fuse(outcome.key, outcome.parts, now)
         return effects

@@ -86,7 +86,7 @@ def run_exits(
     return exits
 
 
-def first_sure(
+def find_first_sure(
     manifest: Manifest, scores: Mapping[Exit, NDArray[np.float32]], mask: int
 ) -> Judgement:
     """The staged decision: the shallowest exit that is sure; the deepest always is."""
@@ -118,4 +118,4 @@ def infer(
     hierarchy = manifest.hierarchy
     mask = hierarchy.everyone if members is None else hierarchy.mask(members)
     outputs = run_devices(manifest, sections, images)
-    return first_sure(manifest, run_exits(manifest, sections, outputs, mask), mask)
+    return find_first_sure(manifest, run_exits(manifest, sections, outputs, mask), mask)

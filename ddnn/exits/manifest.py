@@ -1,4 +1,4 @@
-"""What a bundle says of itself: everything that the nodes need besides the sections."""
+"""The manifest of a bundle: everything that the nodes need except the sections."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SweepRow(msgspec.Struct, frozen=True, array_like=True):
-    """What a choice of thresholds gives on the validation data."""
+    """What a set of thresholds gives on the validation data."""
 
     thresholds: dict[str, float]
     accuracy: float
@@ -75,7 +75,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The manifest with other exit thresholds; those that are not named stay the bundle's own.
 
         "Overall" accuracies were measured by the bundle's own thresholds. Of others only the
-        sweep knows them, with everyone present. ConfigError: no such exit, or not in [0, 1].
+        sweep has measured them, with all members present.
+
+        ConfigError: there is no such exit, or the threshold is not in [0, 1].
         """
         for tier, threshold in thresholds.items():
             if tier not in self.thresholds or not 0 <= threshold <= 1:
@@ -83,17 +85,17 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise ConfigError(
                     f"threshold {threshold} for exit {tier!r}: expected 0 to 1 for {expected}"
                 )
-        chosen = {**self.thresholds, **thresholds}
-        if chosen == self.thresholds:
+        in_use = {**self.thresholds, **thresholds}
+        if in_use == self.thresholds:
             return self
         accuracy = {
             mask: {tier: value for tier, value in row.items() if tier != "overall"}
             for mask, row in self.accuracy.items()
         }
-        swept = swept_accuracy(self.sweep, chosen)
+        swept = swept_accuracy(self.sweep, in_use)
         if swept is not None:
             accuracy.setdefault(str(self.hierarchy.everyone), {})["overall"] = swept
-        return msgspec.structs.replace(self, thresholds=chosen, accuracy=accuracy)
+        return msgspec.structs.replace(self, thresholds=in_use, accuracy=accuracy)
 
     def expected_accuracy(self, mask: int, key: str) -> float | None:
         """The measured accuracy with exactly the members of `mask`; key: an exit or overall."""
@@ -101,7 +103,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def swept_accuracy(sweep: Sequence[SweepRow], thresholds: Mapping[str, float]) -> float | None:
-    """The accuracy that the sweep measured at exactly these thresholds, everyone present."""
+    """The accuracy that the sweep measured at exactly these thresholds, all present."""
     for row in sweep:
         if all(abs(row.thresholds.get(tier, -1) - t) < 1e-9 for tier, t in thresholds.items()):
             return row.accuracy
@@ -109,7 +111,7 @@ def swept_accuracy(sweep: Sequence[SweepRow], thresholds: Mapping[str, float]) -
 
 
 class Judgement(msgspec.Struct, frozen=True):
-    """What an exit says of a sample."""
+    """The decision of an exit on a sample."""
 
     exit: Exit
     label: int

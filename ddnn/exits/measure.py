@@ -33,7 +33,7 @@ class Measured(msgspec.Struct, frozen=True):
 
 
 def member_masks(devices: int) -> list[int]:
-    """The member masks that are measured: all subsets, everyone first, nobody left out."""
+    """The member masks that are measured: all subsets but the empty one, the full one first."""
     if devices <= ALL_SUBSETS_UP_TO:
         masks = range((1 << devices) - 1, 0, -1)
         return sorted(masks, key=lambda mask: -mask.bit_count())
@@ -67,9 +67,9 @@ def measure(
         outputs = run_devices(raw, sections, images[n])
         if hierarchy.device_section:
             devices[n] = [output.scores for output in outputs]
-        heard = [decoded(manifest.score_format, output) for output in outputs]
+        received = [decode_output(manifest.score_format, output) for output in outputs]
         for mask in masks:
-            for tier, scores in run_exits(manifest, sections, heard, mask).items():
+            for tier, scores in run_exits(manifest, sections, received, mask).items():
                 exits[mask][tier][n] = scores
         progress(n + 1, len(labels))
     return Measured(labels, devices, exits)
@@ -91,7 +91,7 @@ def pool(parts: Sequence[Measured]) -> Measured:
     )
 
 
-def decoded(score_format: ScoreFormat, output: DeviceOutput) -> DeviceOutput:
+def decode_output(score_format: ScoreFormat, output: DeviceOutput) -> DeviceOutput:
     """The output with scores as a receiver decodes them."""
     if output.scores is None:
         return output
@@ -102,7 +102,7 @@ def with_format(manifest: Manifest, measured: Measured, score_format: ScoreForma
     """The same measurement with device scores travelling as `score_format`."""
     if not manifest.hierarchy.local_exit:
         return measured
-    heard = score_format.decode(score_format.encode(measured.devices))
+    received = score_format.decode(score_format.encode(measured.devices))
     exits: dict[int, dict[Exit, Scores]] = {}
     for mask, old in measured.exits.items():
         local = np.stack(
@@ -110,7 +110,7 @@ def with_format(manifest: Manifest, measured: Measured, score_format: ScoreForma
                 exit_scores(
                     manifest, "local", [v if mask >> i & 1 else None for i, v in enumerate(s)]
                 )
-                for s in heard
+                for s in received
             ]
         )
         exits[mask] = {**old, "local": local}
@@ -129,7 +129,7 @@ def accuracy(scores: Scores, labels: Labels) -> float:
     return float(np.mean(scores.argmax(-1) == labels)) if len(labels) else 0.0
 
 
-def staged(
+def apply_exits(
     hierarchy: Hierarchy, exits: Mapping[Exit, Scores], thresholds: Mapping[str, float]
 ) -> tuple[NDArray[np.int32], Labels]:
     """Which exit answers each sample (index into hierarchy.exits), and the label it answers."""
@@ -154,7 +154,7 @@ def sweep(
     rows = []
     for values in product(*(GRID[tier] for tier in tiers[:-1])):
         thresholds = {str(tier): float(t) for tier, t in zip(tiers, values, strict=False)}
-        chosen, answers = staged(hierarchy, exits, thresholds)
+        chosen, answers = apply_exits(hierarchy, exits, thresholds)
         share = {str(tier): float(np.mean(chosen == i)) for i, tier in enumerate(tiers)}
         cost = bytes_per_device(manifest, score_format, share.get("local", 0.0))
         rows.append(SweepRow(thresholds, float(np.mean(answers == labels)), share, cost))
@@ -187,12 +187,12 @@ def choose_format(
     deepest = accuracy(measured.exits[everyone]["cloud"], measured.labels)
     options = []
     for score_format in score_formats(measured.devices):
-        heard = with_format(
+        received = with_format(
             manifest,
             Measured(measured.labels, measured.devices, {everyone: measured.exits[everyone]}),
             score_format,
         )
-        rows = sweep(manifest, heard.exits[everyone], measured.labels, score_format)
+        rows = sweep(manifest, received.exits[everyone], measured.labels, score_format)
         options.append((score_format, rows, choose(rows, deepest, margin)))
     within = [option for option in options if option[2].accuracy >= deepest - margin - 1e-9]
     return min(within or options, key=lambda option: option[2].bytes_per_sample_per_device)
@@ -204,7 +204,7 @@ def accuracy_table(
     """Per member mask: the accuracy of every exit forced, and "overall" with the exit rule."""
     table: dict[str, dict[str, float]] = {}
     for mask, exits in measured.exits.items():
-        _, answers = staged(hierarchy, exits, thresholds)
+        _, answers = apply_exits(hierarchy, exits, thresholds)
         row = {str(tier): accuracy(scores, measured.labels) for tier, scores in exits.items()}
         table[str(mask)] = {**row, "overall": float(np.mean(answers == measured.labels))}
     return table

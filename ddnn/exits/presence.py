@@ -24,7 +24,7 @@ class HierarchyPresence:
         """Without the broker only this node itself is known to be there."""
         self._clouds = AnyOf()
         self._membership = Membership(self._nodes)
-        self._membership.reported(self._node)
+        self._membership.note_report(self._node)
 
     @property
     def live(self) -> frozenset[str]:
@@ -35,22 +35,22 @@ class HierarchyPresence:
     def cloud_is_live(self) -> bool:
         return CLOUD in self._membership.live
 
-    def status(self, site: str, node: str, status: Status) -> bool:
+    def take_status(self, site: str, node: str, status: Status) -> bool:
         """Take a birth, a stop or a Last Will; True where it changed who is live."""
         if status.role != "cloud":
-            return node != CLOUD and self._membership.status(node, status)
-        self._clouds.status(f"{site}/{node}", status)
-        return self._membership.status(
+            return node != CLOUD and self._membership.take_status(node, status)
+        self._clouds.take_status(f"{site}/{node}", status)
+        return self._membership.take_status(
             CLOUD, Status("cloud", 0, "online" if self._clouds else "lost")
         )
 
-    def reported(self, node: str) -> None:
+    def note_report(self, node: str) -> None:
         """`node` contributed in time."""
-        self._membership.reported(node)
+        self._membership.note_report(node)
 
-    def missed(self, nodes: Iterable[str], now_s: float) -> None:
+    def note_misses(self, nodes: Iterable[str], now_s: float) -> None:
         """A sample waited in vain for these; those that are not live are no news."""
-        self._membership.missed(self.live.intersection(nodes), now_s)
+        self._membership.note_misses(self.live.intersection(nodes), now_s)
 
     def probe_cloud(self, now_s: float) -> bool:
         """Whether to ask a cloud that stalled once more, without waiting for it."""

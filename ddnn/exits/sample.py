@@ -1,15 +1,16 @@
 """A sample on its way through the exits, as the lead edge sees it.
 
-state     signal       next
-LOCAL     ASK_EDGE     EDGE        not sure: the devices are asked for features
-LOCAL     ASK_CLOUD    CLOUD       the same where the edge has no section
-EDGE      ASK_CLOUD    CLOUD       not sure: the edges are asked for features
-LOCAL     ANSWER       ANSWERED    with the deepest exit that scores have reached
-EDGE      ANSWER       ANSWERED
-CLOUD     ANSWER       ANSWERED
-LOCAL     DROP         DROPPED     no scores came, or more samples are open than the limit
-EDGE      DROP         DROPPED
-CLOUD     DROP         DROPPED
+    state     signal       next
+    LOCAL     ASK_EDGE     EDGE        not sure: the devices are asked for features
+    LOCAL     ASK_CLOUD    CLOUD       the same where the edge has no section
+    EDGE      ASK_CLOUD    CLOUD       not sure: the edges are asked for features
+    LOCAL     ANSWER       ANSWERED    with the deepest exit that scores have reached
+    EDGE      ANSWER       ANSWERED
+    CLOUD     ANSWER       ANSWERED
+    LOCAL     DROP         DROPPED     no scores came, or more samples are open than the limit
+    EDGE      DROP         DROPPED
+    CLOUD     DROP         DROPPED
+A state before the last two names the exit whose scores the sample waits for.
 """
 
 from __future__ import annotations
@@ -30,13 +31,15 @@ from ddnn.protocol.messages import Answer, ExitName, TrafficBytes, add_traffic
 
 
 class State(Enum):
-    """The exit whose scores a sample waits for, or how it ended."""
+    """The states of a sample."""
 
     LOCAL = auto()
     EDGE = auto()
     CLOUD = auto()
     ANSWERED = auto()
     DROPPED = auto()
+
+    __hash__ = object.__hash__  # fast: states stand in the keys of collections
 
 
 class Signal(Enum):
@@ -84,17 +87,16 @@ class Sample:
     traffic: TrafficBytes = (0, 0)  # of the devices
 
     def move(self, signal: Signal) -> None:
-        self.state = advance(TRANSITIONS, self.state, signal)
+        self.state = advance(TRANSITIONS, self.state, signal, f"sample {self.number}")
 
     def add(self, label: int | None, traffic: TrafficBytes) -> None:
-        """Take what a message says besides its scores. Of labels that differ the greatest counts,
-        whatever the order in which they arrive."""
+        """Add label and traffic of a message. Of labels that differ the greatest counts."""
         self.traffic = add_traffic(self.traffic, traffic)
         if label is not None:
             self.label = max(label, -1 if self.label is None else self.label)
 
     def take(self, judgement: Judgement) -> None:
-        """Take what an exit says: it is the deepest so far."""
+        """Take the decision of an exit: it is the deepest so far."""
         self.best = judgement
         self.exit_trace.append((judgement.exit, judgement.label, judgement.eta))
 

@@ -52,6 +52,7 @@ class EdgeTier:
         self._manifest, self._node = manifest, node
         self.children = manifest.hierarchy.group(node).devices
         self.section = node if manifest.hierarchy.edge_section else None
+        self._masks = {child: manifest.hierarchy.mask([child]) for child in self.children}
 
     def subscriptions(self, site: str) -> list[str]:
         inputs = [topic_filter(self.input, site, child) for child in self.children]
@@ -59,7 +60,7 @@ class EdgeTier:
 
     def is_valid(self, child: str, message: Features) -> bool:
         manifest = self._manifest
-        own = message.members == manifest.hierarchy.mask([child])
+        own = message.members == self._masks[child]
         return own and has_parts(message, manifest, 1, manifest.device_features)
 
     def traffic(self, message: Features, wire_bytes: int) -> TrafficBytes:

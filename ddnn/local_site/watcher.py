@@ -7,7 +7,7 @@ import time
 
 from ddnn.adapters.mqtt import DrivenTransport, MqttTransport
 from ddnn.errors import DdnnError, RemoteProtocolError
-from ddnn.exits.answers import better
+from ddnn.exits.answers import choose_better
 from ddnn.protocol import topics
 from ddnn.protocol.codec import decode, encode
 from ddnn.protocol.messages import Answer, Backlog, OffloadState, Stats, Status, Thresholds
@@ -74,7 +74,7 @@ class Watcher:
         first_s: when any answer to this sample was first given, where that is known
         """
         old = self.answers.get(answer.sample)
-        self.answers[answer.sample] = answer if old is None else better(old, answer)
+        self.answers[answer.sample] = answer if old is None else choose_better(old, answer)
         given_s = answer.answered_at_s if first_s is None else first_s
         self.first_s[answer.sample] = min(given_s, self.first_s.get(answer.sample, given_s))
 

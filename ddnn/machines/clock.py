@@ -1,12 +1,13 @@
-"""What time it is at the site: the lead edge's wall clock, as a device estimates it.
+"""Site time: the lead edge's wall clock, as a device estimates it.
 
 Cameras must agree which instant a sample shows, and a Pi without a battery for its clock may be
-years off after a boot without network. The device asks the lead edge for its time and keeps the
+years off after a boot without network. The device requests the lead edge's time and keeps the
 estimate on its own monotonic clock, so that a step of its wall clock does not move it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -23,11 +24,11 @@ from ddnn.protocol.machine import (
 from ddnn.protocol.messages import Status, TimeReply, TimeRequest
 from ddnn.protocol.topics import Kind, Topic, topic_filter
 
-ASK_S = (0.25, 20.0)  # between questions: twice as long after each, up to the greater
+REQUEST_EVERY_S = (0.25, 20.0)  # the interval doubles from the first to the second
 KEEP = 8  # exchanges; the one with the shortest round trip counts
-KEEP_S = 600.0  # an older one says little of a drifting clock
+KEEP_S = 600.0  # the clocks may have drifted apart since an older exchange
 DRIFT = 2e-4  # at most, of one clock against the other; crystals have a tenth of it
-MOST_ROUND_TRIP_S = 1.0  # a slower exchange says nothing
+MAX_ROUND_TRIP_S = 1.0  # a slower exchange is of no use
 
 
 class _Exchange(NamedTuple):
@@ -42,39 +43,38 @@ class SiteClock:
 
     def __init__(self, site: str, node: str) -> None:
         self.site, self.node = site, node
-        self._exchanges: tuple[
-            _Exchange, ...
-        ] = ()  # replaced, never changed: other threads read it
-        self._wait_s = ASK_S[0]
-        self._ask_at_s: float | None = None  # None: nobody is there to ask
+        # Replaced, never changed: other threads read it.
+        self._exchanges: tuple[_Exchange, ...] = ()
+        self._interval_s = REQUEST_EVERY_S[0]
+        self._request_at_s = math.inf  # infinite without a broker
         self._skew_s = 0.0
 
     def subscriptions(self) -> list[str]:
         return [topic_filter(Kind.TIME_REPLY, self.site, self.node)]
 
     def deadline_s(self) -> float | None:
-        return self._ask_at_s
+        return None if math.isinf(self._request_at_s) else self._request_at_s
 
     def handle(self, event: Event, now: Now) -> list[Effect]:
         match event:
             case Connected():
-                self._ask_at_s, self._wait_s = now.monotonic_s, ASK_S[0]
+                self._request_often_from(now.monotonic_s)
             case Disconnected():
-                self._ask_at_s = None
+                self._request_at_s = math.inf
             case Received(Topic(_, Kind.STATUS), Status(role="edge", state="online")):
-                if self._ask_at_s is not None:  # there is somebody to ask, perhaps somebody new
-                    self._ask_at_s, self._wait_s = now.monotonic_s, ASK_S[0]
-            case Received(Topic(_, Kind.TIME_REPLY, self.node), TimeReply() as told):
-                self._told(told, now)
-        if self._ask_at_s is None or now.monotonic_s < self._ask_at_s:
+                if self.deadline_s() is not None:  # the lead edge may be another process now
+                    self._request_often_from(now.monotonic_s)
+            case Received(Topic(_, Kind.TIME_REPLY, self.node), TimeReply() as reply):
+                self._take_reply(reply, now)
+        if now.monotonic_s < self._request_at_s:
             return []
-        self._ask_at_s = now.monotonic_s + self._wait_s
-        self._wait_s = min(2 * self._wait_s, ASK_S[1])
-        ask = TimeRequest(now.monotonic_s)  # of a clock that nothing steps
-        return [Publish(Topic(self.site, Kind.TIME_REQUEST, self.node), ask)]
+        self._request_at_s = now.monotonic_s + self._interval_s
+        self._interval_s = min(2 * self._interval_s, REQUEST_EVERY_S[1])
+        request = TimeRequest(now.monotonic_s)  # no step of the wall clock changes the round trip
+        return [Publish(Topic(self.site, Kind.TIME_REQUEST, self.node), request)]
 
     def time_s(self, now: Now) -> float:
-        """Site time; the own wall clock's without a late word of the lead edge. Any thread."""
+        """Site time; without a fresh exchange the own wall clock's time. Safe in any thread."""
         best = self._best(now.monotonic_s)
         return now.wall_s if best is None else now.monotonic_s + best.offset_s
 
@@ -84,18 +84,21 @@ class SiteClock:
 
     @property
     def gauges(self) -> dict[str, float]:
-        """How far the own wall clock was ahead of site time at the last exchange."""
+        """By how much the own wall clock was ahead of site time at the last exchange."""
         return {"clock_skew_s": self._skew_s} if self._exchanges else {}
 
-    def _told(self, told: TimeReply, now: Now) -> None:
-        round_trip_s = now.monotonic_s - told.echo_s
-        if not 0 <= round_trip_s <= MOST_ROUND_TRIP_S:
-            return  # late, or an answer to nobody's question
-        offset_s = told.replied_at_s + round_trip_s / 2 - now.monotonic_s
+    def _request_often_from(self, time_s: float) -> None:
+        self._request_at_s, self._interval_s = time_s, REQUEST_EVERY_S[0]
+
+    def _take_reply(self, reply: TimeReply, now: Now) -> None:
+        round_trip_s = now.monotonic_s - reply.echo_s
+        if not 0 <= round_trip_s <= MAX_ROUND_TRIP_S:
+            return  # late, or the reply to a request of another process
+        offset_s = reply.replied_at_s + round_trip_s / 2 - now.monotonic_s
         exchange = _Exchange(now.monotonic_s, round_trip_s, offset_s)
         if any(_contradict(exchange, other) for other in self._exchanges):
-            self._exchanges = ()  # the lead's clock was set: what it told before is no longer so
-            self._ask_at_s, self._wait_s = now.monotonic_s + ASK_S[0], ASK_S[0]
+            self._exchanges = ()  # the lead's clock was set: earlier replies are wrong now
+            self._request_often_from(now.monotonic_s + REQUEST_EVERY_S[0])
         self._exchanges = (*self._exchanges, exchange)[-KEEP:]
         self._skew_s = now.wall_s - self.time_s(now)
 
@@ -105,7 +108,7 @@ class SiteClock:
 
 
 class OnSiteTime:
-    """A machine whose wall clock is the site's: what it stamps fits what others stamp."""
+    """A machine whose wall clock is the site's, so that its time stamps fit those of others."""
 
     def __init__(self, machine: Machine, clock: SiteClock) -> None:
         self._machine, self._clock = machine, clock
@@ -129,6 +132,6 @@ class OnSiteTime:
 
 
 def _contradict(a: _Exchange, b: _Exchange) -> bool:
-    """Whether no offset between the clocks explains both: each is right to half its round trip."""
+    """Whether no offset explains both exchanges: each is right to half of its round trip."""
     error_s = (a.round_trip_s + b.round_trip_s) / 2 + DRIFT * abs(a.at_s - b.at_s) + 1e-3
     return abs(a.offset_s - b.offset_s) > error_s

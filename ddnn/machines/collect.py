@@ -1,7 +1,7 @@
-"""Collect the parts of a job from several senders, until they are enough or their time comes.
+"""Collect the parts of a job from several senders, until they are enough or the job is due.
 
 The exits collect scores and features of a sample from nodes; an owner of a plan collects results
-of a task from workers. Both wait for the same: enough parts, nobody left to wait for, or the time.
+of a task from workers. Both wait until the parts are enough, no sender is left, or it is due.
 
     phase        signal    next        outcome
     COLLECTING   ENOUGH    COMPLETE    Complete
@@ -109,7 +109,7 @@ class _Job(Generic[Value]):
         )
 
     def move(self, signal: Signal) -> None:
-        self.phase = advance(TRANSITIONS, self.phase, signal)
+        self.phase = advance(TRANSITIONS, self.phase, signal, "a job")
 
 
 class Collector(Generic[Key, Value]):

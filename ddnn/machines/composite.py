@@ -8,7 +8,7 @@ from ddnn.protocol.machine import Effect, Event, Machine, Now
 
 
 class CompositeMachine:
-    """Every part takes every event; what they count and want adds up."""
+    """Every part takes every event; counts, gauges and subscriptions of the parts are merged."""
 
     def __init__(self, *parts: Machine) -> None:
         self._parts = parts

@@ -1,4 +1,4 @@
-"""Open jobs, each with a deadline: the one place where waiting is kept track of."""
+"""Open jobs, each with a deadline."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ Key = TypeVar("Key")
 class Jobs(Generic[Key, Job]):
     """Jobs by key, in the order they were opened, with deadlines.
 
-    At most `limit` are open: opening one more hands back the oldest, so that the caller ends it
-    (latest wins). The keys of the last `remember` closed jobs are known with the time they were
-    opened, so that late and repeated parts can be told from new ones.
+    At most `limit` are open: opening one more returns the oldest, so that the caller ends it
+    (latest wins). The keys of the last `remember` closed jobs are known with the time at which they
+    were opened, which distinguishes late and repeated parts from those of new jobs.
     """
 
     def __init__(self, limit: int = 1024, remember: int = 8192) -> None:
         self._limit = limit
         self._remember = remember
         self._open: OrderedDict[Key, Job] = OrderedDict()
-        self._alarm: dict[Key, int] = {}  # the number of its deadline that counts, until named
+        self._alarm: dict[Key, int] = {}  # the number of the deadline in force, until it has come
         self._opened_s: dict[Key, float] = {}
         self._closed: OrderedDict[Key, float] = OrderedDict()
         self._heap: list[tuple[float, int, Key]] = []
@@ -39,7 +39,7 @@ class Jobs(Generic[Key, Job]):
         return list(self._open.items())
 
     def values(self) -> list[Job]:
-        """The open jobs, oldest first; a copy, so that the caller may close them."""
+        """The open jobs, oldest first; a copy."""
         return list(self._open.values())
 
     def opened_s(self, key: Key) -> float | None:
@@ -50,7 +50,7 @@ class Jobs(Generic[Key, Job]):
         return key in self._closed
 
     def open(self, key: Key, job: Job, now_s: float, due_s: float) -> tuple[Key, Job] | None:
-        """Open a job; the oldest one is handed back (closed) where there are too many."""
+        """Open a job; returns the oldest one, closed, where there are too many."""
         self._open[key] = job
         self._opened_s[key] = now_s
         self.reschedule(key, due_s)
@@ -60,6 +60,7 @@ class Jobs(Generic[Key, Job]):
         return oldest, self.close(oldest)
 
     def reschedule(self, key: Key, due_s: float) -> None:
+        """Replace the deadline of an open job."""
         self._count += 1
         self._alarm[key] = self._count
         heapq.heappush(self._heap, (due_s, self._count, key))
@@ -74,7 +75,7 @@ class Jobs(Generic[Key, Job]):
         return job
 
     def due(self, now_s: float) -> list[Key]:
-        """Keys whose deadline has come, earliest first; each is named once per deadline."""
+        """The keys whose deadline has come, earliest first; each once per deadline."""
         keys = []
         while self._heap and self._heap[0][0] <= now_s:
             _, number, key = heapq.heappop(self._heap)

@@ -1,4 +1,4 @@
-"""Who is there, and who is worth waiting for."""
+"""Which nodes are present, and which of them are worth waiting for."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Membership:
     """Presence by birth and Last Will, suspicion by silence.
 
     A node that stalls (SIGSTOP, a hung driver) keeps its connection for a while: after
-    `MISSES_UNTIL_SUSPECT` windows that waited for it in vain nobody waits for it any more, until
-    it reports in time again. Who only speaks when asked is asked now and then: see `probe`.
+    `MISSES_UNTIL_SUSPECT` windows that waited for it in vain it is a suspect, and not live until
+    it reports in time again. A node that reports only when it is asked is probed: see `probe`.
     """
 
     def __init__(self, members: Iterable[str] = ()) -> None:
@@ -23,7 +23,7 @@ class Membership:
         self._session: dict[str, int] = {}
         self._online: set[str] = set()
         self._misses: dict[str, int] = {}
-        self._probe_at_s: dict[str, float] = {}  # suspects
+        self._probe_at_s: dict[str, float] = {}  # of the suspects
         self._live: frozenset[str] = frozenset()
 
     @property
@@ -37,14 +37,14 @@ class Membership:
         return frozenset(self._online)
 
     def admit(self, node: str) -> None:
-        """One more member: where they are not known beforehand."""
+        """Add a member, where the members are not known beforehand."""
         self._members.add(node)
 
-    def status(self, node: str, status: Status) -> bool:
+    def take_status(self, node: str, status: Status) -> bool:
         """Take a birth, a stop or a Last Will; True where it changed who is live.
 
         A Will of another session than the present one is of a connection that the node has
-        already replaced: it kills nobody.
+        replaced already: it changes nothing.
         """
         if node not in self._members:
             return False
@@ -58,14 +58,14 @@ class Membership:
         self._session[node] = status.session
         return self._refresh()
 
-    def reported(self, node: str) -> None:
-        """`node` contributed in time: it is there, whatever was thought of it."""
+    def note_report(self, node: str) -> None:
+        """`node` contributed in time: it is present, and no suspect."""
         if node in self._members and (node not in self._online or node in self._misses):
             self._online.add(node)
             self._trust(node)
             self._refresh()
 
-    def missed(self, nodes: Iterable[str], now_s: float) -> None:
+    def note_misses(self, nodes: Iterable[str], now_s: float) -> None:
         """A window closed without these nodes."""
         for node in nodes:
             self._misses[node] = self._misses.get(node, 0) + 1
@@ -74,7 +74,7 @@ class Membership:
         self._refresh()
 
     def probe(self, node: str, now_s: float) -> bool:
-        """Whether to ask a suspect once more, without waiting for it; at most every PROBE_S."""
+        """Whether to ask a suspect once more without waiting for it, at most every PROBE_S."""
         if node not in self._online or self._probe_at_s.get(node, now_s + 1) > now_s:
             return False
         self._probe_at_s[node] = now_s + PROBE_S
@@ -92,7 +92,7 @@ class Membership:
 
 
 class AnyOf:
-    """Nodes any of which will do, such as the clouds of a site: one is there while any is."""
+    """Nodes any of which will do, such as the clouds of a site: true while one is online."""
 
     LIMIT = 64
 
@@ -102,7 +102,7 @@ class AnyOf:
     def __bool__(self) -> bool:
         return bool(self._sessions)
 
-    def status(self, node: str, status: Status) -> bool:
+    def take_status(self, node: str, status: Status) -> bool:
         """Take a birth, a stop or a Last Will; True for a birth."""
         if status.state == "online":
             if node in self._sessions or len(self._sessions) < self.LIMIT:

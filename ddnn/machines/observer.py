@@ -8,10 +8,10 @@ from ddnn.protocol.machine import Effect, Event, Now
 
 
 class Observer:
-    """Passes every event to `observe` and reports what else runs in this process.
+    """Passes every event to `observe`, and shows counts and gauges of what else the process runs.
 
-    It has no effects. As the first part of a composite machine it sees each event before the
-    others do.
+    It has no effects. As the first part of a composite machine it takes each event before the
+    other parts do.
     """
 
     def __init__(

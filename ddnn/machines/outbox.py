@@ -1,7 +1,8 @@
-"""Answers on their way to the store: written down first, sent, kept until confirmed."""
+"""Answers on their way to the store: kept on disk, sent, and forgotten once confirmed."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import msgspec
@@ -21,28 +22,29 @@ from ddnn.protocol.machine import (
 from ddnn.protocol.messages import MAX_BATCH, Answer, AnswerAck, Backlog, Status
 from ddnn.protocol.topics import Kind, Topic, presence_filters, topic_filter
 
-CONFIRM_WITHIN_S = 2.0  # a store that is there confirms well within this
-LIMIT = 100_000  # about 40 MB; the oldest are given up beyond it, and counted
+CONFIRM_WITHIN_S = 2.0  # a store that is there needs much less
+NEVER_S = -math.inf
+LIMIT = 100_000  # about 40 MB; beyond it the oldest are given up and counted
 
 
 class Outbox:
-    """Publishes each answer at once on `result`; what no store confirms goes to `backlog`.
+    """Publishes each answer at once on `answer`, and on `backlog` until a store confirms it.
 
-    Delivery is end to end: a broker's receipt is not enough, for the broker may die before the
-    store has seen the answer. The store is idempotent, so sending twice harms nobody.
+    Delivery is end to end: a broker's receipt is not enough, since the broker may die before the
+    store has read the answer. The store is idempotent, so that sending twice does no harm.
     """
 
     def __init__(self, site: str, node: str, pending: Iterable[Answer] = ()) -> None:
         self.site = site
         self.node = node
         self.counts: dict[str, int] = {}
-        # sample -> (answer, when it was last sent; None: never)
-        self._pending: dict[int, tuple[Answer, float | None]] = {
-            answer.sample: (answer, None) for answer in pending
+        # sample -> (answer, when it was last sent)
+        self._pending: dict[int, tuple[Answer, float]] = {
+            answer.sample: (answer, NEVER_S) for answer in pending
         }
         self._connected = False
         self._stores = AnyOf()
-        self._check_s: float | None = None
+        self._check_s: float | None = None  # None: nothing is pending
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -62,7 +64,7 @@ class Outbox:
         effects: list[Effect] = [Keep(answer)]
         if self._connected:
             effects.append(Publish(Topic(self.site, Kind.ANSWER), answer))
-        sent_s = now.monotonic_s if self._connected else None
+        sent_s = now.monotonic_s if self._connected else NEVER_S
         self._pending[answer.sample] = (answer, sent_s)
         if len(self._pending) > LIMIT:
             oldest = next(iter(self._pending))
@@ -81,12 +83,12 @@ class Outbox:
             case Disconnected():
                 self._connected = False
                 self._stores.clear()
-            case Received(Topic(_, Kind.ACK, self.node), AnswerAck() as stored):
-                known = [sample for sample in stored.samples if self._pending.pop(sample, None)]
+            case Received(Topic(_, Kind.ACK, self.node), AnswerAck() as ack):
+                known = [sample for sample in ack.samples if self._pending.pop(sample, None)]
                 more = self._deliver(now) if len(known) == MAX_BATCH else []
                 return [Forget(known), *more] if known else []
             case Received(Topic(site, Kind.STATUS, node), Status(role="cloud" | "store") as status):
-                if self._stores.status(f"{site}/{node}", status):
+                if self._stores.take_status(f"{site}/{node}", status):
                     return self._deliver(now)
         if self._check_s is not None and now.monotonic_s >= self._check_s:
             return self._deliver(now)
@@ -96,14 +98,14 @@ class Outbox:
         return self._check_s
 
     def _deliver(self, now: Now) -> list[Effect]:
-        """One batch of what was never sent, or sent and not confirmed in time."""
+        """Send one batch of the answers that were never sent, or not confirmed in time."""
         self._check_s = now.monotonic_s + CONFIRM_WITHIN_S if self._pending else None
         if not self._connected or not self._stores:
             return []
         stale_s = now.monotonic_s - CONFIRM_WITHIN_S
         batch: list[Answer] = []
         for sample, (answer, sent_s) in self._pending.items():
-            if sent_s is None or sent_s <= stale_s:
+            if sent_s <= stale_s:
                 batch.append(msgspec.structs.replace(answer, late=True))
                 self._pending[sample] = (answer, now.monotonic_s)
                 if len(batch) == MAX_BATCH:

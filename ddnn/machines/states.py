@@ -13,12 +13,18 @@ Signal = TypeVar("Signal", bound=Enum)
 
 
 def advance(
-    transitions: Mapping[tuple[State, Signal], State], state: State, signal: Signal
+    transitions: Mapping[tuple[State, Signal], State],
+    state: State,
+    signal: Signal,
+    subject: str,
 ) -> State:
-    """The state after the signal. LocalProtocolError where the table has no such transition."""
+    """The state of `subject` after the signal.
+
+    LocalProtocolError where the table has no such transition.
+    """
     try:
         return transitions[state, signal]
     except KeyError:
         raise LocalProtocolError(
-            f"{type(state).__module__}: {signal.name} is not possible in state {state.name}"
+            f"{subject}: {signal.name} is not possible in state {state.name}"
         ) from None

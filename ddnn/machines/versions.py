@@ -21,6 +21,7 @@ from enum import Enum, auto
 from typing import Generic, TypeVar
 
 from ddnn.errors import LocalProtocolError
+from ddnn.machines.states import advance
 
 Value = TypeVar("Value")
 
@@ -64,12 +65,7 @@ class _Version(Generic[Value]):
     open_jobs: int = 0
 
     def move(self, signal: Signal) -> None:
-        try:
-            self.phase = TRANSITIONS[self.phase, signal]
-        except KeyError:
-            raise LocalProtocolError(
-                f"version {self.id}: {signal.name} in phase {self.phase.name}"
-            ) from None
+        self.phase = advance(TRANSITIONS, self.phase, signal, f"version {self.id}")
 
 
 class Versions(Generic[Value]):

@@ -131,7 +131,7 @@ class WorkerPool:
                 worker.faulty = False
                 self.on_new_session(node, now_s)
         self._membership.admit(node)
-        self._membership.status(node, status)
+        self._membership.take_status(node, status)
         if worker is not None:
             self._stale = True
         return worker is not None
@@ -177,7 +177,7 @@ class WorkerPool:
         self._refresh()
         if node not in self._online:
             return False
-        self._membership.reported(node)
+        self._membership.note_report(node)
         if node in self._live:
             return False
         self._stale = True
@@ -189,7 +189,7 @@ class WorkerPool:
         for node in nodes:
             if node in self.workers:
                 self.workers[node].missed += 1
-        self._membership.missed(nodes, now_s)
+        self._membership.note_misses(nodes, now_s)
         if self._live.keys() <= self._membership.live:
             return False
         self._stale = True

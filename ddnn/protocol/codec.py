@@ -1,28 +1,24 @@
-"""Messages to bytes and back. `decode` raises one exception, whatever it is given."""
+"""Messages to bytes and back. `decode` raises one exception, whatever it is given.
+
+Array-like structs are of the data plane and travel as MessagePack; all others as JSON.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import msgspec
 
 from ddnn.errors import ConfigError, RemoteProtocolError
-from ddnn.protocol.messages import (
-    MAX_MESSAGE_BYTES,
-    Escalate,
-    Features,
-    Message,
-    Result,
-    Scores,
-    Task,
-)
+from ddnn.protocol.messages import MAX_MESSAGE_BYTES, Message, Tensor
 from ddnn.protocol.topics import Kind, Topic, parse
 
 _PACK = msgspec.msgpack.Encoder()
 _JSON = msgspec.json.Encoder()
-_DATA_PLANE = (Scores, Features, Escalate, Task, Result)
 _DECODERS: dict[type, msgspec.msgpack.Decoder[Message] | msgspec.json.Decoder[Message]] = {
     message: (
         msgspec.msgpack.Decoder(message)
-        if message in _DATA_PLANE
+        if message.__struct_config__.array_like
         else msgspec.json.Decoder(message)
     )
     for message in {kind.value.message for kind in Kind}
@@ -31,7 +27,7 @@ _DECODERS: dict[type, msgspec.msgpack.Decoder[Message] | msgspec.json.Decoder[Me
 
 def encode(message: Message) -> bytes:
     """The bytes of a message, MessagePack for the data plane, JSON for the control plane."""
-    return (_PACK if isinstance(message, _DATA_PLANE) else _JSON).encode(message)
+    return (_PACK if message.__struct_config__.array_like else _JSON).encode(message)
 
 
 def decode(kind: Kind, data: bytes) -> Message:
@@ -50,18 +46,21 @@ def decode(kind: Kind, data: bytes) -> Message:
         ConfigError,  # of a DeviceProfile that is impossible
     ) as error:
         raise RemoteProtocolError(f"{kind.name}: {error}") from None
-    if isinstance(message, Scores):
-        message.scores.check()
-    elif isinstance(message, Features):
-        for part in message.parts:
-            part.check()
-    elif isinstance(message, Task):
-        for tensor in message.inputs.values():
-            tensor.check()
-    elif isinstance(message, Result):
-        for tensor in message.outputs.values():
+    if message.__struct_config__.array_like:
+        for tensor in _find_tensors(message):
             tensor.check()
     return message
+
+
+def _find_tensors(message: Message) -> Iterator[Tensor]:
+    """The tensors of a data message: fields, or members of a tuple or a dictionary."""
+    for name in message.__struct_fields__:
+        value = getattr(message, name)
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, tuple | dict):
+            members = value.values() if isinstance(value, dict) else value
+            yield from (member for member in members if isinstance(member, Tensor))
 
 
 def decode_arrived(topic: str, payload: bytes) -> tuple[Topic, Message]:

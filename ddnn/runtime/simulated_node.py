@@ -10,7 +10,7 @@ from typing import Protocol
 from ddnn.core.device import DeviceProfile
 from ddnn.core.plan import Plan
 from ddnn.core.section import Arrays, Section
-from ddnn.exits.answers import better
+from ddnn.exits.answers import choose_better
 from ddnn.protocol.machine import (
     Captured,
     Compute,
@@ -226,7 +226,7 @@ class SimulatedNode:
         store = self._around.journal.store
         for site, answer in effect.answers:
             old = store.get((site, answer.sample))
-            store[site, answer.sample] = better(old, answer) if old else answer
+            store[site, answer.sample] = choose_better(old, answer) if old else answer
         self._around.later(lambda: self.take(Saved(effect.answers)))
 
     def log(self, effect: Log) -> None:

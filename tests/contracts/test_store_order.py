@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloud_app.store import Record, Store
-from ddnn.exits.answers import better
+from ddnn.exits.answers import choose_better
 from ddnn.exits.hierarchy import EXITS
 from ddnn.protocol.messages import Answer
 from tests.answer_builder import make_answer as make
@@ -57,7 +57,7 @@ def test_any_order_any_batches_any_repeats_end_the_same(reused: Store, data: st.
     first: dict[tuple[str, int], float] = {}
     for site, answer in said:
         key = (site, answer.sample)
-        best[key] = better(best.get(key, answer), answer)
+        best[key] = choose_better(best.get(key, answer), answer)
         first[key] = min(first.get(key, answer.answered_at_s), answer.answered_at_s)
     repeated = said + data.draw(st.lists(st.sampled_from(said), max_size=6))
     order = data.draw(st.permutations(repeated))

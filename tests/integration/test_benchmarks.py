@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks.cloud.many_sites import measure_sites
 from benchmarks.cloud.page import measure_page
-from benchmarks.coding import stragglers
+from benchmarks.coding import straggler_processes, stragglers
 from benchmarks.coding.latency import measure_latency
 from benchmarks.coding.latency_figures import Samples, Verdict
 from benchmarks.coding.latency_site import LAYER_TIMEOUT_S, Phase
@@ -232,9 +232,11 @@ def test_samples_under_way_when_workers_vanish_count_as_hit():
 
 
 def test_expected_delays_are_those_of_order_statistics():
-    drawn = np.sort(np.random.default_rng(0).exponential(stragglers.MEAN_S, (100_000, 6)), axis=1)
+    drawn = np.sort(
+        np.random.default_rng(0).exponential(straggler_processes.MEAN_S, (100_000, 6)), axis=1
+    )
     for k in (1, 4, 6):
-        of_k = stragglers.FIXED_S + drawn[:, k - 1]
+        of_k = straggler_processes.FIXED_S + drawn[:, k - 1]
         assert stragglers.expected_mean_s(k, 6) == pytest.approx(of_k.mean(), rel=0.01)
         p99_s = stragglers.expected_quantile_s(k, 6, 0.99)
         assert p99_s == pytest.approx(np.percentile(of_k, 99), rel=0.02)

@@ -219,7 +219,7 @@ def test_the_apps_check_their_plan(scenes_bundle: Path, scenes_plan: Path, tmp_p
     refused("edge_app", "edge", *plan, word="--redundancy on")
     refused("edge_app", "edge", *share, "--layer-timeout-s", "0.5", word="--layer-timeout-s 0.5")
     refused("device_app", "cam1", *plan, "--source", "dataset:scenes", word="--lend on")
-    refused("device_app", "cam1", *lend, word="give it a --source")
+    refused("device_app", "cam1", *lend, word="give a --source")
     refused("device_app", "worker1", word="--lend on")
     document = bundle / DIRECTORY / "plan.json"
     written = document.read_bytes()

@@ -7,7 +7,7 @@ import numpy as np
 
 from ddnn.core.files import BundleFile
 from ddnn.exits.hierarchy import Hierarchy, configuration
-from ddnn.exits.inference import first_sure, run_devices, run_exits
+from ddnn.exits.inference import find_first_sure, run_devices, run_exits
 from ddnn.exits.manifest import Head, Manifest, judge
 from ddnn.exits.scores import ScoreFormat
 
@@ -110,4 +110,4 @@ def reference(manifest: Manifest, sections, images, mask=None):
     """What the undistributed network answers, and its scores."""
     mask = manifest.hierarchy.everyone if mask is None else mask
     outputs = run_devices(manifest, sections, images)
-    return first_sure(manifest, run_exits(manifest, sections, outputs, mask), mask)
+    return find_first_sure(manifest, run_exits(manifest, sections, outputs, mask), mask)

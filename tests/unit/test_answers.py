@@ -10,7 +10,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddnn.exits.answers import better, rank
+from ddnn.exits.answers import choose_better, rank
 from ddnn.exits.hierarchy import EXITS
 from ddnn.protocol.messages import Answer
 
@@ -59,17 +59,17 @@ def test_from_worst_to_best() -> None:
     ]
     for worse, best in pairwise(rising):
         assert rank(worse) < rank(best)
-        assert better(worse, best) is best
-        assert better(best, worse) is best
+        assert choose_better(worse, best) is best
+        assert choose_better(best, worse) is best
 
 
 def test_a_member_named_twice_counts_once() -> None:
-    assert better(make(members=["cam1"] * 9), make()) == make()
+    assert choose_better(make(members=["cam1"] * 9), make()) == make()
 
 
 @given(st.lists(answers, min_size=1, max_size=5))
 def test_the_order_of_arrival_does_not_matter(some: list[Answer]) -> None:
-    assert len({repr(reduce(better, order)) for order in permutations(some)}) == 1
+    assert len({repr(reduce(choose_better, order)) for order in permutations(some)}) == 1
 
 
 @given(answers, answers)

@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from cloud_app.registry import ANNOUNCED_WITHIN_S, MAX_HELD, MAX_OFFLOADS, OFFLOAD_S, Registry
+from ddnn.core.plan import MAX_PIECES
 from ddnn.protocol.machine import Connected, Disconnected, Received
 from ddnn.protocol.messages import (
-    MAX_PIECES,
     Message,
     PieceGroup,
     Stats,

@@ -10,7 +10,7 @@ from cloud_app.whatif import WhatIf, nearest, what_if
 from ddnn.exits.entropy import normalized_entropy, softmax
 from ddnn.exits.hierarchy import configuration
 from ddnn.exits.manifest import SweepRow
-from ddnn.exits.measure import staged
+from ddnn.exits.measure import apply_exits
 from tests.site_builder import SWEEP
 
 EXITS = ("local", "edge", "cloud")
@@ -42,7 +42,7 @@ def test_with_all_exits_recorded_it_is_what_the_staged_network_does() -> None:
     ]
     for local, edge in rng.uniform(0, 1, (20, 2)):
         thresholds = {"local": float(local), "edge": float(edge)}
-        chosen, answers = staged(hierarchy, scores, thresholds)
+        chosen, answers = apply_exits(hierarchy, scores, thresholds)
         got = what_if(hierarchy.exits, (), thresholds, replays)
         assert got.exit_share == {
             **{tier: np.mean(chosen == i) for i, tier in enumerate(EXITS)},

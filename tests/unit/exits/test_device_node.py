@@ -6,7 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from exit_builders import (
+
+from ddnn.exits.device_node import LIMIT, DeviceNode, FrameJob, list_device_sections
+from ddnn.exits.manifest import Manifest, judge
+from ddnn.exits.scores import ScoreFormat
+from ddnn.protocol.machine import Compute, Computed, Connected, Disconnected, Effect, Keep, Tick
+from ddnn.protocol.messages import Answer, Tensor
+from ddnn.protocol.topics import Kind
+from tests.unit.exits.exit_builders import (
     BUNDLE,
     DEVICE_FEATURES,
     SITE,
@@ -21,13 +28,6 @@ from exit_builders import (
     published,
     result,
 )
-
-from ddnn.exits.device_node import LIMIT, DeviceNode, FrameJob, list_device_sections
-from ddnn.exits.manifest import Manifest, judge
-from ddnn.exits.scores import ScoreFormat
-from ddnn.protocol.machine import Compute, Computed, Connected, Disconnected, Effect, Keep, Tick
-from ddnn.protocol.messages import Answer, Tensor
-from ddnn.protocol.topics import Kind
 
 
 def outputs(scores: Any = SURE, value: float = 1.0) -> dict[str, np.ndarray]:

@@ -14,20 +14,20 @@ from ddnn.core.bits import pack, unpack
 from ddnn.exits.cost import communication_bytes
 from ddnn.exits.entropy import normalized_entropy, softmax
 from ddnn.exits.hierarchy import CONFIGURATIONS, configuration
-from ddnn.exits.inference import DeviceOutput, first_sure, infer, run_devices, run_exits, signs
+from ddnn.exits.inference import DeviceOutput, find_first_sure, infer, run_devices, run_exits, signs
 from ddnn.exits.manifest import Manifest, SweepRow, exit_scores, judge
 from ddnn.exits.measure import (
     Measured,
     accuracy,
     accuracy_table,
+    apply_exits,
     choose,
     choose_format,
-    decoded,
+    decode_output,
     measure,
     member_masks,
     missing_accuracy,
     score_formats,
-    staged,
     sweep,
     with_format,
 )
@@ -124,7 +124,7 @@ def test_the_first_sure_exit_answers(letter, threshold: float) -> None:
         etas = {tier: float(normalized_entropy(softmax(s))) for tier, s in scores.items()}
         first = next(tier for tier in hierarchy.exits if tier == "cloud" or etas[tier] < threshold)
         assert judgement == judge(manifest, first, scores[first], hierarchy.everyone)
-        assert first_sure(manifest, scores, hierarchy.everyone) == judgement
+        assert find_first_sure(manifest, scores, hierarchy.everyone) == judgement
 
 
 def test_members_may_be_named() -> None:
@@ -227,7 +227,7 @@ def test_another_format_only_changes_the_local_exit(scheme) -> None:
 
 def test_decoding_leaves_raw_images_alone() -> None:
     output = DeviceOutput(None, np.zeros(3))
-    assert decoded(ScoreFormat("uint8"), output) is output
+    assert decode_output(ScoreFormat("uint8"), output) is output
 
 
 @settings(max_examples=30)
@@ -239,7 +239,7 @@ def test_decoding_leaves_raw_images_alone() -> None:
 def test_staged_is_the_loop(seed: int, letter, thresholds: tuple[float, float]) -> None:
     hierarchy, exits, _ = random_exits(seed, letter)
     limits = dict(zip(("local", "edge"), thresholds, strict=True))
-    chosen, answers = staged(hierarchy, exits, limits)
+    chosen, answers = apply_exits(hierarchy, exits, limits)
     for n in range(len(chosen)):
         for index, tier in enumerate(hierarchy.exits):
             eta = normalized_entropy(softmax(exits[tier][n]))
@@ -257,7 +257,7 @@ def test_a_sweep_is_staged_at_every_threshold(letter, rows: int) -> None:
     assert len(swept) == rows
     assert len({tuple(sorted(row.thresholds.items())) for row in swept}) == rows
     for row in swept[:: max(1, rows // 20)]:
-        chosen, answers = staged(hierarchy, exits, row.thresholds)
+        chosen, answers = apply_exits(hierarchy, exits, row.thresholds)
         assert row.accuracy == np.mean(answers == labels)
         assert row.exit_share == {
             tier: np.mean(chosen == i) for i, tier in enumerate(hierarchy.exits)
@@ -321,7 +321,7 @@ def test_the_table_of_accuracies_by_hand() -> None:
     table = accuracy_table(hierarchy, measured, thresholds)
     assert set(table) == {str(mask) for mask in range(1, 8)}
     for mask, exits in by_mask.items():
-        _, answers = staged(hierarchy, exits, thresholds)
+        _, answers = apply_exits(hierarchy, exits, thresholds)
         assert table[str(mask)] == {
             **{tier: accuracy(scores, labels) for tier, scores in exits.items()},
             "overall": np.mean(answers == labels),

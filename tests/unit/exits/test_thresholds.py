@@ -11,6 +11,7 @@ from ddnn.exits.manifest import Manifest, SweepRow
 from ddnn.protocol.machine import Received, Tick
 from ddnn.protocol.messages import Thresholds, TimeReply, TimeRequest
 from ddnn.protocol.topics import Kind, Topic
+from tests.unit.exits.driven_edge import ALL, Driven
 from tests.unit.exits.exit_builders import (
     BUNDLE,
     EPOCH_S,
@@ -21,7 +22,6 @@ from tests.unit.exits.exit_builders import (
     manifest_of,
     published,
 )
-from tests.unit.exits.test_edge_node import ALL, Driven
 
 COMMAND = Topic(SITE, Kind.THRESHOLDS, "edge")
 ACCURACY = {

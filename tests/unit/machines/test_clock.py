@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from ddnn.machines.clock import ASK_S, KEEP_S, MOST_ROUND_TRIP_S, OnSiteTime, SiteClock
+from ddnn.machines.clock import KEEP_S, MAX_ROUND_TRIP_S, REQUEST_EVERY_S, OnSiteTime, SiteClock
 from ddnn.protocol.machine import Connected, Disconnected, Now, Publish, Received, Tick
 from ddnn.protocol.messages import Status, TimeReply, TimeRequest
 from ddnn.protocol.topics import Kind, Topic
@@ -98,14 +98,14 @@ def test_it_asks_often_at_first_then_seldom_and_not_without_a_broker() -> None:
         times.append(device.now_s)
         assert len(device.asked(Tick())) == 1
     gaps = np.diff([0.0, *times])
-    assert gaps[0] == ASK_S[0]
-    assert gaps[-1] == ASK_S[1]
+    assert gaps[0] == REQUEST_EVERY_S[0]
+    assert gaps[-1] == REQUEST_EVERY_S[1]
     assert len(times) < 15
     device.asked(Disconnected())
     assert device.clock.deadline_s() is None
 
 
-@pytest.mark.parametrize("round_trip_s", [-1.0, MOST_ROUND_TRIP_S + 0.1, 1e11])
+@pytest.mark.parametrize("round_trip_s", [-1.0, MAX_ROUND_TRIP_S + 0.1, 1e11])
 def test_answers_that_fit_no_question_are_ignored(round_trip_s: float) -> None:
     device = connected(0.25)
     device.now_s = 5.0
@@ -137,7 +137,7 @@ def test_a_lead_whose_clock_was_set_is_followed_at_the_next_exchange() -> None:
     assert device.error_s() == pytest.approx(lead_s, abs=0.01)
     before_s = device.now_s
     exchange()
-    assert device.now_s - before_s < 2 * ASK_S[0]  # and it makes sure soon
+    assert device.now_s - before_s < 2 * REQUEST_EVERY_S[0]  # and it makes sure soon
 
 
 def test_a_lead_that_is_born_is_asked_at_once() -> None:

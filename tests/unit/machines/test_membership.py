@@ -19,8 +19,8 @@ def status(state: Any, session: int) -> Status:
 @pytest.fixture
 def both() -> Membership:
     membership = Membership(["cam1", "cam2"])
-    assert membership.status("cam1", status("online", 1))
-    assert membership.status("cam2", status("online", 5))
+    assert membership.take_status("cam1", status("online", 1))
+    assert membership.take_status("cam2", status("online", 5))
     assert membership.live == {"cam1", "cam2"}
     return membership
 
@@ -31,105 +31,105 @@ def test_nobody_is_there_at_first() -> None:
 
 @pytest.mark.parametrize("state", ["lost", "stopped"])
 def test_a_will_or_a_stop_takes_its_node_away(both: Membership, state: str) -> None:
-    assert both.status("cam1", status(state, 1))
+    assert both.take_status("cam1", status(state, 1))
     assert both.live == {"cam2"}
-    assert not both.status("cam1", status(state, 1))  # nothing changes by a repetition
+    assert not both.take_status("cam1", status(state, 1))  # nothing changes by a repetition
 
 
 @pytest.mark.parametrize("state", ["lost", "stopped"])
 def test_a_late_will_of_an_old_session_kills_nobody(both: Membership, state: str) -> None:
-    both.status("cam1", status("online", 2))  # back before the broker noticed
-    assert not both.status("cam1", status(state, 1))
+    both.take_status("cam1", status("online", 2))  # back before the broker noticed
+    assert not both.take_status("cam1", status(state, 1))
     assert both.live == {"cam1", "cam2"}
-    assert both.status("cam1", status(state, 2))
+    assert both.take_status("cam1", status(state, 2))
     assert both.live == {"cam2"}
 
 
 def test_a_will_seen_first_of_all_kills_only_its_session() -> None:
     membership = Membership(["cam1"])
-    assert not membership.status("cam1", status("lost", 1))
-    assert membership.status("cam1", status("online", 2))
-    assert not membership.status("cam1", status("lost", 1))
+    assert not membership.take_status("cam1", status("lost", 1))
+    assert membership.take_status("cam1", status("online", 2))
+    assert not membership.take_status("cam1", status("lost", 1))
     assert membership.live == {"cam1"}
 
 
 def test_a_node_that_comes_back_is_there(both: Membership) -> None:
-    both.status("cam1", status("lost", 1))
-    assert both.status("cam1", status("online", 2))
+    both.take_status("cam1", status("lost", 1))
+    assert both.take_status("cam1", status("online", 2))
     assert both.live == {"cam1", "cam2"}
 
 
 def test_strangers_are_nobody(both: Membership) -> None:
-    assert not both.status("cam9", status("online", 1))
-    both.reported("cam9")
+    assert not both.take_status("cam9", status("online", 1))
+    both.note_report("cam9")
     assert both.live == {"cam1", "cam2"}
 
 
 def test_a_flood_of_strangers_takes_no_room(both: Membership) -> None:
     for n in range(1000):
-        both.status(f"x{n}", status("online", n))
-        both.reported(f"x{n}")
+        both.take_status(f"x{n}", status("online", n))
+        both.note_report(f"x{n}")
     assert len(both._session) == len(both._online) == 2
 
 
 def test_suspected_after_two_misses_in_a_row(both: Membership) -> None:
     assert MISSES_UNTIL_SUSPECT == 2
-    both.missed(["cam1"], 1.0)
+    both.note_misses(["cam1"], 1.0)
     assert both.live == {"cam1", "cam2"}
-    both.missed(["cam1"], 1.1)
+    both.note_misses(["cam1"], 1.1)
     assert both.live == {"cam2"}
 
 
 def test_a_report_between_two_misses_clears_the_first(both: Membership) -> None:
-    both.missed(["cam1"], 1.0)
-    both.reported("cam1")
-    both.missed(["cam1"], 1.2)
+    both.note_misses(["cam1"], 1.0)
+    both.note_report("cam1")
+    both.note_misses(["cam1"], 1.2)
     assert both.live == {"cam1", "cam2"}
 
 
 def test_who_reports_is_trusted_again(both: Membership) -> None:
     for _ in range(5):
-        both.missed(["cam1"], 1.0)
-    both.reported("cam1")
+        both.note_misses(["cam1"], 1.0)
+    both.note_report("cam1")
     assert both.live == {"cam1", "cam2"}
-    both.missed(["cam1"], 2.0)
+    both.note_misses(["cam1"], 2.0)
     assert "cam1" in both.live  # it has two misses again
 
 
 def test_a_birth_clears_suspicion(both: Membership) -> None:
-    both.missed(["cam1"], 1.0)
-    both.missed(["cam1"], 1.1)
-    assert both.status("cam1", status("online", 1))
+    both.note_misses(["cam1"], 1.0)
+    both.note_misses(["cam1"], 1.1)
+    assert both.take_status("cam1", status("online", 1))
     assert both.live == {"cam1", "cam2"}
 
 
 def test_who_reports_is_there_whatever_was_said_of_it(both: Membership) -> None:
-    both.status("cam1", status("lost", 1))
-    both.reported("cam1")
+    both.take_status("cam1", status("lost", 1))
+    both.note_report("cam1")
     assert both.live == {"cam1", "cam2"}
 
 
 def test_a_suspect_is_asked_now_and_then_and_not_waited_for(both: Membership) -> None:
     assert not both.probe("cam1", 0.0)  # no suspect
-    both.missed(["cam1"], 1.0)
-    both.missed(["cam1"], 1.0)
+    both.note_misses(["cam1"], 1.0)
+    both.note_misses(["cam1"], 1.0)
     asked = [n / 10 for n in range(10, 45) if both.probe("cam1", n / 10)]
     assert asked == pytest.approx([1 + PROBE_S, 1 + 2 * PROBE_S, 1 + 3 * PROBE_S])
     assert both.live == {"cam2"}
-    both.reported("cam1")
+    both.note_report("cam1")
     assert not both.probe("cam1", 99.0)
 
 
 def test_further_misses_do_not_put_the_question_off(both: Membership) -> None:
     for n in range(30):
-        both.missed(["cam1"], 1 + n * 0.1)
+        both.note_misses(["cam1"], 1 + n * 0.1)
     assert both.probe("cam1", 1.1 + PROBE_S)
 
 
 def test_who_is_gone_is_not_asked(both: Membership) -> None:
-    both.missed(["cam1"], 1.0)
-    both.missed(["cam1"], 1.0)
-    both.status("cam1", status("lost", 1))
+    both.note_misses(["cam1"], 1.0)
+    both.note_misses(["cam1"], 1.0)
+    both.take_status("cam1", status("lost", 1))
     assert not both.probe("cam1", 50.0)
 
 
@@ -146,14 +146,16 @@ def test_as_by_hand(events: list[tuple[str, int]]) -> None:
     session, online, misses = None, False, 0
     for n, (what, number) in enumerate(events):
         if what == "reported":
-            membership.reported("cam1")
+            membership.note_report("cam1")
             online, misses = True, 0
         elif what == "missed":
-            membership.missed(["cam1"], float(n))
+            membership.note_misses(["cam1"], float(n))
             misses += 1
         else:
             before = membership.live
-            assert membership.status("cam1", status(what, number)) == (membership.live != before)
+            assert membership.take_status("cam1", status(what, number)) == (
+                membership.live != before
+            )
             if what == "online":
                 session, online, misses = number, True, 0
             elif session in (None, number):
@@ -167,14 +169,14 @@ def test_as_by_hand(events: list[tuple[str, int]]) -> None:
 def test_of_several_standbys_one_is_enough() -> None:
     clouds = AnyOf()
     assert not clouds
-    assert clouds.status("cloud-1", Status("cloud", 1, "online"))
-    assert clouds.status("cloud-2", Status("cloud", 2, "online"))
-    assert not clouds.status("cloud-1", Status("cloud", 1, "lost"))
+    assert clouds.take_status("cloud-1", Status("cloud", 1, "online"))
+    assert clouds.take_status("cloud-2", Status("cloud", 2, "online"))
+    assert not clouds.take_status("cloud-1", Status("cloud", 1, "lost"))
     assert clouds
-    assert not clouds.status("cloud-2", Status("cloud", 1, "lost"))  # of an old session
+    assert not clouds.take_status("cloud-2", Status("cloud", 1, "lost"))  # of an old session
     assert clouds
-    assert not clouds.status("cloud-2", Status("cloud", 2, "stopped"))
+    assert not clouds.take_status("cloud-2", Status("cloud", 2, "stopped"))
     assert not clouds
-    clouds.status("cloud-1", Status("cloud", 3, "online"))
+    clouds.take_status("cloud-1", Status("cloud", 3, "online"))
     clouds.clear()
     assert not clouds

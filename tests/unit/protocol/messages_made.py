@@ -8,9 +8,9 @@ import numpy as np
 from hypothesis import strategies as st
 
 from ddnn.core.device import DeviceProfile
+from ddnn.core.plan import MAX_PIECES
 from ddnn.protocol.messages import (
     MAX_COUNT,
-    MAX_PIECES,
     MAX_PLANS,
     Answer,
     AnswerAck,

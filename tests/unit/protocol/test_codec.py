@@ -12,14 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddnn.core.plan import MAX_ARRAYS
+from ddnn.core.plan import MAX_ARRAYS, MAX_ELEMENTS, MAX_RANK
 from ddnn.errors import LocalProtocolError, RemoteProtocolError
 from ddnn.protocol.codec import decode, decode_arrived, encode, publish_bytes
 from ddnn.protocol.messages import (
     MAX_COUNT,
-    MAX_ELEMENTS,
     MAX_MESSAGE_BYTES,
-    MAX_RANK,
     Features,
     Result,
     Scores,

@@ -7,7 +7,6 @@ from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
-from tests.answers_made import make_answer
 
 from ddnn.protocol.machine import (
     Compute,
@@ -17,6 +16,7 @@ from ddnn.protocol.machine import (
     Load,
     Log,
     Publish,
+    ReadPlan,
     Save,
     Unload,
 )
@@ -25,12 +25,14 @@ from ddnn.protocol.topics import Kind, Topic
 from ddnn.runtime.effects import Host, perform
 from ddnn.runtime.host import NodeHost
 from ddnn.runtime.simulated_node import SimulatedNode
+from tests.answer_builder import make_answer
 
 EXAMPLES: list[Effect] = [
     Publish(Topic("home", Kind.ACK, "cam1"), AnswerAck([1])),
     Compute(("job", 1), "edge", {"x": np.zeros(1)}),
     Load("edge"),
     Unload("edge"),
+    ReadPlan("cd34ef56"),
     Keep(make_answer(1)),
     Forget([1]),
     Save([]),

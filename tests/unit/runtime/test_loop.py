@@ -154,12 +154,31 @@ def until(true: Callable[[], object]) -> None:
         time.sleep(0.001)
 
 
+class WithoutExample:
+    """A function as a section that knows no example of its inputs."""
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self.call = call
+
+    def __call__(self, inputs: Any) -> Any:
+        return self.call(inputs)
+
+    def example(self) -> dict[str, Any]:
+        return {}
+
+
+def with_example(section: Any) -> Any:
+    return section if hasattr(section, "example") else WithoutExample(section)
+
+
 class Running:
     def __init__(self, **options: Any) -> None:
         self.machine, self.transport = MadeMachine(), MadeTransport()
         options.setdefault("stats_every_s", 1000.0)
         observer = options.pop("observer", None)
         machine = CompositeMachine(observer, self.machine) if observer else self.machine
+        sections = options.get("sections", {})
+        options["sections"] = {name: with_example(each) for name, each in sections.items()}
         named = ("sections", "load", "answer_log", "save")
         resources = Resources(**{name: options.pop(name) for name in named if name in options})
         self.loop = Loop(ME, machine, self.transport, resources, **options)

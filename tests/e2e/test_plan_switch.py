@@ -1,0 +1,86 @@
+"""`ddnn plan` is run again while a site runs: edge and workers change to the new plan for real.
+
+No process is restarted, no sample is lost, late or a mixture of both plans, although workers are
+killed before, while and after the plans change.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ddnn.runtime.bundle import read_manifest
+from ddnn.runtime.plans import read_plan
+from tests.e2e.test_offload import FLOW_S, LAYER_TIMEOUT_S, TIMES, TOLERANCE, Workers
+
+pytestmark = pytest.mark.alone
+
+PLAN_S = 120.0  # planning imports TensorFlow, on a machine that runs a site
+
+
+def test_a_site_changes_its_plan_while_samples_flow(
+    ddnn: list[str],
+    open_site,
+    scenes_bundle: Path,
+    scenes_frames: Path,
+    scenes_split,
+    scenes_plan: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DDNN_LAYER_TIMEOUT_S", str(LAYER_TIMEOUT_S))
+    own = tmp_path / "plan"
+    shutil.copytree(scenes_plan, own)
+    site = open_site(
+        scenes_bundle,
+        scenes_frames,
+        scenes_split.labels,
+        plan=own,
+        thresholds=("local=0",),
+        **TIMES,
+    )
+    workers = Workers(site, scenes_split.images)
+    time.sleep(1.5)  # the first samples: not yet by all cameras
+    pids = {node: site.fleet.pid(node) for node in site.fleet.nodes}
+    before = workers.offload()
+    bundle = read_manifest(scenes_bundle)[1]
+    assert (before.plan, before.pieces) == (read_plan(own, bundle).id, 6)
+    first = site.tick()
+    command = [*ddnn, "plan", "--bundle", str(scenes_bundle), "--out", str(own), "--workers", "5"]
+    with (tmp_path / "plan.log").open("wb") as log:
+        planning = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=lambda: os.nice(10))
+    workers.kill("worker2")
+    until_s = time.monotonic() + PLAN_S
+    while planning.poll() is None:
+        assert time.monotonic() < until_s, "ddnn plan did not end"
+        time.sleep(0.1)
+    assert planning.returncode == 0, (tmp_path / "plan.log").read_text()
+    workers.kill("worker3")  # while the plans change
+    new = read_plan(own, bundle)
+    assert new.id != before.plan
+    workers.until(lambda: workers.offload().plan == new.id, "the new plan is in use")
+    workers.start("worker2", "worker3")
+    workers.until_whole()
+    workers.kill("worker1")  # one of five may vanish
+    workers.samples(2 * FLOW_S)
+    after = workers.offload()
+    assert (after.plan, after.pieces, after.given_up) == (new.id, 5, 0)
+    samples = range(first, site.tick())
+    for answer in workers.answers(samples):
+        expected = workers.expected(answer.sample)
+        assert answer.quality == "full", answer
+        assert (answer.label, answer.exit) == (expected.label, expected.exit)
+        np.testing.assert_allclose(
+            answer.probabilities, expected.probabilities, rtol=0, atol=TOLERANCE
+        )
+    # More than the computed ones of the old plan: the new one is used.
+    assert after.combined > 0
+    for node in ("edge", "worker4", "worker5", "worker6"):
+        assert site.fleet.pid(node) == pids[node], f"{node} was restarted"
+    assert f"plan {new.id} is in use" in workers.log("edge")

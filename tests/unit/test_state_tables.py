@@ -1,0 +1,149 @@
+"""Every machine's table of transitions: what is in it happens, anything else raises.
+
+The loop's table is walked where the loop is tested.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from itertools import product
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import pytest
+
+from ddnn.errors import LocalProtocolError
+from ddnn.exits import device_node, fusion_node, sample
+from ddnn.machines import collect, versions
+from ddnn.machines.membership import MISSES_UNTIL_SUSPECT
+from ddnn.machines.workers import Health, WorkerPool
+from ddnn.protocol.messages import Status, WorkerOffer
+
+
+class Table(NamedTuple):
+    """A module with a table, and one of its objects in a given state."""
+
+    module: ModuleType
+    states: Any
+    make: Callable[[Any], Any]
+    attribute: str = "state"
+
+
+def collect_job(phase: collect.Phase) -> Any:
+    job: Any = collect._Job({}, set(), lambda parts: True, 1.0, False)
+    job.phase = phase
+    return job
+
+
+TABLES = {
+    "a job of a collector": Table(collect, collect.Phase, collect_job, "phase"),
+    "a version": Table(
+        versions, versions.Phase, lambda phase: versions._Version("v1", None, phase), "phase"
+    ),
+    "a sample at the lead edge": Table(
+        sample, sample.State, lambda state: sample.Sample(5, 0.0, 0.0, 1.0, state)
+    ),
+    "a fusion": Table(
+        fusion_node, fusion_node.State, lambda state: fusion_node.Fusion(state=state)
+    ),
+    "a sample at its device": Table(
+        device_node, device_node.State, lambda state: device_node._Sample(0.0, 0.0, None, state)
+    ),
+}
+ROWS = [
+    pytest.param(table, state, signal, id=f"{name}: {state.name} {signal.name}")
+    for name, table in TABLES.items()
+    for state, signal in product(table.states, table.module.Signal)
+]
+
+
+@pytest.mark.parametrize(("table", "state", "signal"), ROWS)
+def test_a_transition_happens_if_it_is_in_the_table_and_raises_otherwise(
+    table: Table, state: Any, signal: Any
+) -> None:
+    following = transitions(table).get((state, signal))
+    machine = table.make(state)
+    if following is not None:
+        machine.move(signal)
+        assert getattr(machine, table.attribute) is following
+    else:
+        with pytest.raises(LocalProtocolError, match=f"{signal.name} .* {state.name}"):
+            machine.move(signal)
+        assert getattr(machine, table.attribute) is state
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_table_in_the_documentation_is_the_table_in_use(name: str) -> None:
+    rows = re.findall(
+        r"^    ([A-Z_]+) +([A-Z_]+) +([A-Z_]+)\b", TABLES[name].module.__doc__ or "", re.M
+    )
+    documented = {(state, signal): following for state, signal, following in rows}
+    assert len(documented) == len(rows)
+    assert documented == {
+        (state.name, signal.name): following.name
+        for (state, signal), following in transitions(TABLES[name]).items()
+    }
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_state_and_every_signal_is_in_use(name: str) -> None:
+    table = TABLES[name]
+    rows = transitions(table)
+    used = {state for state, _ in rows} | set(rows.values())
+    assert used == set(table.states)
+    assert {signal for _, signal in rows} == set(table.module.Signal)
+
+
+def transitions(table: Table) -> Mapping[tuple[Any, Any], Any]:
+    rows: Mapping[tuple[Any, Any], Any] = table.module.TRANSITIONS
+    return rows
+
+
+# -------------------------------------------------------- the health of a worker
+
+
+def pool_with(*pieces: int) -> WorkerPool:
+    """A pool whose planned worker is online and holds these pieces."""
+    pool = WorkerPool("p1", {"w1": (0,)})
+    pool.take_offer("w1", WorkerOffer({"p1": list(pieces)}))
+    pool.take_status("w1", Status("worker", 1, "online"), 0.0)
+    return pool
+
+
+def test_a_worker_that_holds_its_piece_is_live_until_it_is_lost() -> None:
+    pool = pool_with(0)
+    assert pool.health("w1") is Health.LIVE
+    pool.take_status("w1", Status("worker", 1, "lost"), 1.0)
+    assert pool.health("w1") is Health.LOST
+    pool.take_status("w1", Status("worker", 2, "online"), 2.0)
+    assert pool.health("w1") is Health.LIVE
+    assert pool.health("unheard-of") is Health.LOST
+
+
+def test_a_worker_without_its_piece_is_loading() -> None:
+    pool = pool_with()
+    assert pool.health("w1") is Health.LOADING
+    pool.take_offer("w1", WorkerOffer({"p1": [0]}))
+    assert pool.health("w1") is Health.LIVE
+
+
+def test_a_worker_is_stalled_until_it_reports_in_time() -> None:
+    pool = pool_with(0)
+    for n in range(MISSES_UNTIL_SUSPECT):
+        assert pool.health("w1") is Health.LIVE
+        pool.missed(["w1"], float(n))
+    assert pool.health("w1") is Health.STALLED
+    pool.reported("w1")
+    assert pool.health("w1") is Health.LIVE
+
+
+def test_a_worker_is_faulty_until_its_next_session() -> None:
+    pool = pool_with(0)
+    pool.quarantine(["w1"])
+    assert pool.health("w1") is Health.FAULTY
+    pool.reported("w1")
+    pool.take_status("w1", Status("worker", 1, "lost"), 1.0)
+    assert pool.health("w1") is Health.FAULTY
+    pool.take_status("w1", Status("worker", 2, "online"), 2.0)
+    assert pool.health("w1") is Health.LIVE
