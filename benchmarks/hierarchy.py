@@ -115,7 +115,7 @@ def measure_sections_ms(bundle: Path, names: list[str]) -> float:
     """Batch-1 time of the sections that one answer passes through, one after the other."""
     total_ms = 0.0
     for section in load_bundle(bundle, LiteRtSection, names).sections.values():
-        example = section.example()  # type: ignore[attr-defined]
+        example = section.example()
         times_s = []
         for _ in range(60):
             time.sleep(1 / LATENCY_RATE_HZ)  # caches are as cold as at the rate of the measurement

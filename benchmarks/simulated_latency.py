@@ -56,7 +56,16 @@ from ddnn.exits.timing import Timing
 from ddnn.local_site.bundles import prepare_site
 from ddnn.local_site.site import DASHBOARD, SiteConfig
 from ddnn.local_site.watcher import SITE
-from ddnn.protocol.machine import Captured, Effect, Event, Machine, Now, Publish, Received
+from ddnn.protocol.machine import (
+    Captured,
+    Effect,
+    Event,
+    Machine,
+    Now,
+    Publish,
+    Received,
+    SectionName,
+)
 from ddnn.protocol.messages import Answer, RoleName
 from ddnn.protocol.topics import Kind, topic_filter
 from ddnn.runtime.bundle import load_bundle
@@ -86,7 +95,7 @@ class Running:
 class Parts:
     """The measured profiles; seconds."""
 
-    section_s: dict[str, float]
+    section_s: Mapping[SectionName, float]
     hop: Network
     listener_s: float  # CPU time of the bare client per message
     cores: int
@@ -195,6 +204,7 @@ def simulate(
     """
     bundle = load_bundle(config.bundle, LiteRtSection)
     manifest, hierarchy = bundle.manifest, bundle.manifest.hierarchy
+    sections = dict[SectionName, Section](bundle.sections.items())
     simulation = Simulation(np.random.default_rng(1), parts.hop)
     cores, messages, listener = Cores(parts.cores), Counter[str](), SimulatedListener()
 
@@ -203,7 +213,7 @@ def simulate(
         return simulation.add(
             Identity(SITE, node, role, bundle.id, ""),
             lambda _: CountingMachine(machine, messages, node),
-            bundle.sections,
+            sections,
             costs=Costs(section_s=parts.section_s, receive_s=seconds, send_s=seconds),
             cores=cores,
         )
@@ -230,7 +240,9 @@ def simulate(
 
 
 def divide_costs(
-    cpu_s: Mapping[str, float], messages: Mapping[str, float], section_s: Mapping[str, float]
+    cpu_s: Mapping[str, float],
+    messages: Mapping[str, float],
+    section_s: Mapping[SectionName, float],
 ) -> dict[str, float]:
     """Seconds per message: a node's CPU time per sample, less its section's, by its messages.
 
@@ -249,7 +261,7 @@ def compare(config: SiteConfig, parts: Parts, tier: str, seconds: float) -> dict
     samples = len(running.took_s)
     _, messages = simulate(config, parts, {}, samples)
     devices = config.manifest.hierarchy.devices
-    runs = parts.section_s if tier == "cloud" else {d: parts.section_s[d] for d in devices}
+    runs = {n: s for n, s in parts.section_s.items() if tier == "cloud" or n in devices}
     costs = divide_costs(running.cpu_s, messages, runs)
     costs[LISTENER] = parts.listener_s
     simulated, _ = simulate(config, parts, costs, samples)

@@ -65,7 +65,7 @@ class PlannedLayer:
     @property
     def blocks(self) -> int:
         """How many blocks the layer is cut into."""
-        return self.detail.matrix.shape[1]
+        return len(self.detail.generator[0])
 
 
 class EdgeListener:

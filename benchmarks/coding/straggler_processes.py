@@ -181,7 +181,7 @@ class AlternatingMachine:
         nodes: dict[str, OffloadNode],
         timers: dict[str, SectionTimer],
         pieces: dict[str, int],
-        features: NDArray[np.float32],
+        features: Array,
         undivided: Section,
     ) -> None:
         self._nodes, self._timers, self._pieces = nodes, timers, pieces
@@ -255,11 +255,11 @@ class AlternatingMachine:
         )
 
     def _record(self, answer: tuple[float, Arrays | None] | None) -> None:
-        if answer is None or answer[1] is None:
+        took_s, outputs = answer or (float("nan"), None)
+        if outputs is None:
             self.lost += 1
             self.took_s[self._mode].append(float("nan"))
             return
-        took_s, outputs = answer
         self.took_s[self._mode].append(took_s)
         frame = self._features[self._task % len(self._features)]
         scores, expected = outputs["scores"], self._undivided({"features": frame})["scores"]
