@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from flask import request
 
 from cloud_app.web.messages import Nothing, Problem
 
@@ -41,3 +42,8 @@ class Route:
     @property
     def name(self) -> str:
         return self.answer.__name__
+
+
+def find_requester() -> str:
+    """The address that the request in work came from."""
+    return request.remote_addr or "unknown"

@@ -2,54 +2,36 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import math
-import threading
 import time
-from collections.abc import Mapping
-from typing import Any
 
-import numpy as np
-from flask import Response, g, request
+from flask import Response, g
 from flask_wtf.csrf import generate_csrf  # type: ignore[import-untyped]
-from PIL import Image
-from werkzeug.exceptions import BadRequest, Conflict, NotFound, ServiceUnavailable
+from werkzeug.exceptions import BadRequest, ServiceUnavailable
 
-from cloud_app.store import Change, NodeEvent, Record, Replay, Store
-from cloud_app.views import Act, BundleView, Demo, LiveSite
-from cloud_app.web.board import Board, Streams, in_use, sites_of
+from cloud_app.store import NodeEvent, Record, Store
+from cloud_app.views import LiveSite
+from cloud_app.web.board import Board, Streams
+from cloud_app.web.demo_routes import DemoApi
 from cloud_app.web.messages import (
     MAX_ANSWERS,
-    ApplyThresholds,
-    DemoState,
     GiveLabel,
-    InUse,
     Node,
     Nothing,
     OfAnswers,
     OfEvents,
     Offload,
-    OfNode,
-    OfSample,
     OfSeries,
     OfSite,
-    OfWhatIf,
     Ready,
-    RevertThresholds,
     Series,
     State,
     SummaryNow,
-    Sweep,
-    ThresholdsNow,
     Viewer,
-    WhatIfInUse,
-    WhatIfNow,
 )
 from cloud_app.web.metrics import METRICS_TYPE, Metrics
-from cloud_app.web.route import EVENT_STREAM, JSON, PNG, TEXT, Route
-from cloud_app.whatif import nearest, what_if
-from ddnn.errors import LinkError
+from cloud_app.web.route import EVENT_STREAM, JSON, TEXT, Route, find_requester
+from cloud_app.web.threshold_routes import ThresholdsApi
 
 READY_S = 60.0  # a real inference must be as young as that
 MOST_POINTS = 240  # of a series
@@ -68,8 +50,7 @@ class Api:
         self._store, self._live, self._streams = store, live, streams
         self._board = Board(store, live)
         self._metrics = Metrics(store, live)
-        self._changing = threading.Lock()
-        self._replays: dict[tuple[str, str], tuple[float, list[Replay]]] = {}
+        self._parts = (ThresholdsApi(store, live), DemoApi(live))
 
     def routes(self) -> tuple[Route, ...]:
         v1, site = "/api/v1", OfSite
@@ -111,38 +92,6 @@ class Api:
                 site,
             ),
             Route(
-                "GET",
-                f"{v1}/thresholds",
-                self.thresholds,
-                ThresholdsNow,
-                "The thresholds in use, those to choose from, and who changed them.",
-                site,
-            ),
-            Route(
-                "POST",
-                f"{v1}/thresholds",
-                self.apply,
-                Change,
-                "Send a site's edge other thresholds.",
-                takes=ApplyThresholds,
-            ),
-            Route(
-                "POST",
-                f"{v1}/thresholds/revert",
-                self.revert,
-                Change,
-                "Send those before the newest change.",
-                takes=RevertThresholds,
-            ),
-            Route(
-                "GET",
-                f"{v1}/whatif",
-                self.whatif,
-                WhatIfNow,
-                "What other thresholds would give, by validation and by recorded samples.",
-                OfWhatIf,
-            ),
-            Route(
                 "POST",
                 f"{v1}/labels",
                 self.label,
@@ -150,30 +99,7 @@ class Api:
                 "Say what a sample shows.",
                 takes=GiveLabel,
             ),
-            Route(
-                "GET",
-                f"{v1}/demo/views/{{sample}}.png",
-                self.views,
-                PNG,
-                "What the cameras saw, side by side. In a demo only.",
-                OfSample,
-            ),
-            Route(
-                "POST",
-                f"{v1}/demo/nodes/{{node}}/kill",
-                self.kill,
-                DemoState,
-                "Kill a process. In a demo only.",
-                OfNode,
-            ),
-            Route(
-                "POST",
-                f"{v1}/demo/nodes/{{node}}/start",
-                self.start,
-                DemoState,
-                "Start it again. In a demo only.",
-                OfNode,
-            ),
+            *(route for part in self._parts for route in part.routes()),
             Route("GET", "/metrics", self.metrics, METRICS_TYPE, "For Prometheus."),
             Route("GET", "/healthz", self.healthz, TEXT, "The process lives.", open=True),
             Route(
@@ -236,154 +162,15 @@ class Api:
     def offloads(self, ask: OfSite) -> list[Offload]:
         return [Offload.of(view) for view in self._live.offloads() if ask.site in (None, view.site)]
 
-    # ------------------------------------------------------------ thresholds
-
-    def thresholds(self, ask: OfSite) -> ThresholdsNow:
-        site, bundle = self._site(ask.site), self._live.bundle()
-        used = self._in_use(site)
-        return ThresholdsNow(
-            site,
-            bundle.id,
-            used.in_use,
-            used.own,
-            used.revision,
-            [Sweep.of(row) for row in bundle.sweep],
-            self._store.changes(site, CHANGES),
-        )
-
-    def apply(self, command: ApplyThresholds) -> Change:
-        with self._changing:
-            return self._change(command.site, command.thresholds, "applied")
-
-    def revert(self, command: RevertThresholds) -> Change:
-        with self._changing:
-            newest = self._newest_change(self._site(command.site))
-            if newest is None:
-                raise Conflict(
-                    f"site {command.site}: the thresholds of bundle {self._live.bundle().id} "
-                    "have never been changed"
-                )
-            return self._change(command.site, newest.before, "reverted")
-
-    def _newest_change(self, site: str) -> Change | None:
-        """None where it was of another bundle, whose thresholds mean nothing here."""
-        changes = self._store.changes(site, 1)
-        return changes[0] if changes and changes[0].bundle == self._live.bundle().id else None
-
-    def _change(self, site: str, thresholds: Mapping[str, float], what: Any) -> Change:
-        """Write it down, then send it. What was not sent can be seen by what the edge reports."""
-        site, bundle, link = self._site(site), self._live.bundle(), self._live.link()
-        if set(thresholds) != set(bundle.thresholds):
-            wanted = ", ".join(bundle.thresholds) or "none"
-            got = ", ".join(thresholds) or "none"
-            raise BadRequest(f"thresholds for exits {got}; bundle {bundle.id} has {wanted}")
-        if not link.connected:
-            raise LinkError(f"nothing changed: the broker {link.broker} is away; try again later")
-        used, newest = self._in_use(site), self._newest_change(site)
-        before = used.in_use or used.own
-        if newest and (used.revision is None or used.revision < newest.revision):
-            before = newest.thresholds  # sent, and not yet reported
-        after = (used.revision or 0) + 1  # the store may have been made anew; the edge remembers
-        asked = Change(
-            time.time(),
-            site,
-            _by(),
-            {t: min(v, 1.0) for t, v in thresholds.items()},
-            dict(before),
-            after,
-            what,
-            bundle.id,
-        )
-        change = self._store.add_change(asked)
-        # It is written down, and sent again at every connect: that it was not sent now is no error.
-        with contextlib.suppress(LinkError):
-            self._live.send_thresholds(site, change.thresholds, change.revision)
-        return change
-
-    def whatif(self, ask: OfWhatIf) -> WhatIfNow:
-        site, bundle = self._site(ask.site), self._live.bundle()
-        used = self._in_use(site)
-        now = used.in_use or used.own
-        given = {t: v for t, v in (("local", ask.local), ("edge", ask.edge)) if v is not None}
-        if not given.keys() <= bundle.thresholds.keys():
-            wanted = ", ".join(bundle.thresholds) or "no thresholds"
-            raise BadRequest(f"bundle {bundle.id} has {wanted}")
-        replays = self._recorded(site, bundle)
-        looked_at = self._what_if(bundle, {**now, **given}, replays)
-        return WhatIfNow(
-            site,
-            looked_at.thresholds,
-            looked_at.sweep,
-            looked_at.recorded,
-            self._what_if(bundle, now, replays),
-        )
-
-    def _what_if(
-        self, bundle: BundleView, thresholds: Mapping[str, float], replays: list[Replay]
-    ) -> WhatIfInUse:
-        row = nearest(bundle.sweep, thresholds)
-        return WhatIfInUse(
-            dict(thresholds),
-            Sweep.of(row) if row else None,
-            what_if(bundle.exits, bundle.sweep, thresholds, replays),
-        )
-
-    def _recorded(self, site: str, bundle: BundleView) -> list[Replay]:
-        """At most a second old: a slider asks many times while it is drawn."""
-        key, now_s = (site, bundle.id), time.monotonic()
-        read_s, replays = self._replays.get(key, (-math.inf, []))
-        if now_s - read_s > RECORDED_FRESH_S:
-            replays = self._store.recorded(RECORDED, site, bundle.id)
-            self._replays = {k: v for k, v in self._replays.items() if now_s - v[0] < 60}
-            self._replays[key] = now_s, replays
-        return replays
-
-    def _in_use(self, site: str) -> InUse:
-        return in_use(self._live.nodes(), self._live.bundle(), self._live.link(), site)
-
-    def _site(self, site: str | None) -> str:
-        """The site that is meant: one that is known, or the only one."""
-        sites = sites_of(self._live.nodes(), self._store.sites())
-        known = ", ".join(sites) or "none"
-        if site is None and len(sites) == 1:
-            return sites[0]
-        if site is None:
-            raise BadRequest(f"name one of the sites: {known}")
-        if site not in sites:
-            raise NotFound(f"there is no site {site}; known: {known}")
-        return site
-
     # ---------------------------------------------------------------- labels
 
     def label(self, command: GiveLabel) -> Record:
         names = self._live.bundle().labels
         if command.label is not None and names and command.label >= len(names):
             raise BadRequest(f"label {command.label}: the bundle has 0 to {len(names) - 1}")
-        return self._store.label(command.site, command.sample, command.label, _by(), time.time())
-
-    # ------------------------------------------------------------------ demo
-
-    def views(self, ask: OfSample) -> Response:
-        return Response(side_by_side(self._demo().views(ask.sample)), mimetype=PNG)
-
-    def kill(self, ask: OfNode) -> DemoState:
-        return self._act("kill", ask.node)
-
-    def start(self, ask: OfNode) -> DemoState:
-        return self._act("start", ask.node)
-
-    def _act(self, what: Act, node: str) -> DemoState:
-        demo = self._demo()
-        if node not in demo.nodes():
-            raise NotFound(f"the demo has no node {node}")
-        demo.act(what, node)
-        return DemoState(demo.nodes())
-
-    def _demo(self) -> Demo:
-        demo = self._live.demo()
-        if demo is None:
-            raise NotFound("only a demo has this: in production no image leaves its device")
-        return demo
+        return self._store.label(
+            command.site, command.sample, command.label, find_requester(), time.time()
+        )
 
     # ------------------------------------------------------------ operations
 
@@ -413,24 +200,3 @@ class Api:
 def viewer() -> Viewer:
     """Who asks, as the guard found out. A machine gets no session."""
     return Viewer(g.person, "" if g.machine else generate_csrf())
-
-
-def _by() -> str:
-    return request.remote_addr or "unknown"
-
-
-def side_by_side(views: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
-    """PNG of uint8 [devices, height, width, 3] in a row; too great ones are made smaller."""
-    devices, height, width, _ = views.shape
-    row = np.zeros((height, devices * (width + GAP_PIXELS) - GAP_PIXELS, 4), np.uint8)
-    for i, view in enumerate(views):
-        left = i * (width + GAP_PIXELS)
-        row[:, left : left + width, :3] = view
-        row[:, left : left + width, 3] = 255  # the gaps stay transparent
-    image = Image.fromarray(row)
-    if row.shape[0] * row.shape[1] > MOST_PIXELS:
-        scale = math.sqrt(MOST_PIXELS / (row.shape[0] * row.shape[1]))
-        image.thumbnail((max(1, int(row.shape[1] * scale)), max(1, int(row.shape[0] * scale))))
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()

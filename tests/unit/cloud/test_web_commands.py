@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 from PIL import Image
 
 from cloud_app.store import Store
-from cloud_app.web import routes
+from cloud_app.web import demo_routes
 from ddnn.errors import LinkError
 from tests.site_builder import FakeDemo, FakeSite
 from tests.unit.cloud.web_client import Make, get, post
@@ -57,16 +57,16 @@ def test_a_demo_shows_the_views_side_by_side(live: FakeSite, client: FlaskClient
     response = client.get("/api/v1/demo/views/300.png")
     assert (response.mimetype, response.headers["Cache-Control"]) == ("image/png", "no-store")
     image = np.asarray(Image.open(io.BytesIO(response.data)))
-    assert image.shape == (4, 3 * 5 + 2 * routes.GAP_PIXELS, 4)
+    assert image.shape == (4, 3 * 5 + 2 * demo_routes.GAP_PIXELS, 4)
     assert (image[:, :5, :3] == 300 % 256).all()
     assert image[0, 5, 3] == 0  # the gap
     assert get(client, "/api/v1/state")["demo"] == {"nodes": {"edge": True, "cam1": True}}
 
 
 def test_great_views_are_made_small() -> None:
-    png = routes.side_by_side(np.zeros((6, 1080, 1920, 3), np.uint8))
+    png = demo_routes.side_by_side(np.zeros((6, 1080, 1920, 3), np.uint8))
     width, height = Image.open(io.BytesIO(png)).size
-    assert width * height <= routes.MOST_PIXELS
+    assert width * height <= demo_routes.MOST_PIXELS
     assert width / height == pytest.approx(6 * 1920 / 1080, rel=0.01)
 
 

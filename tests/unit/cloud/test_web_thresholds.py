@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 
 from cloud_app.store import Store
 from cloud_app.views import BundleView, NodeView
-from cloud_app.web import create_app, routes
+from cloud_app.web import create_app
 from ddnn.errors import LinkError
 from tests.site_builder import BUNDLE, FakeSite
 from tests.unit.cloud.web_client import Make, get, post
@@ -154,7 +154,7 @@ def test_what_if_beside_what_is(
     assert found["now"]["recorded"]["exit_share"]["cloud"] == 0.25
     assert found["now"]["recorded"]["accuracy"] == 0.75
     store.label("home", 9, 2, "me", 1.0)
-    monkeypatch.setattr(routes, "RECORDED_FRESH_S", -1.0)
+    monkeypatch.setattr(threshold_routes, "RECORDED_FRESH_S", -1.0)
     assert get(client, "/api/v1/whatif")["recorded"]["accuracy"] == 1.0  # a person's word counts
 
 
