@@ -14,6 +14,7 @@ import itertools
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -171,10 +172,11 @@ def wait_until_served(fleet: Fleet, port: int) -> None:
     until_s = time.monotonic() + READY_S
     while True:
         fleet.check("page")
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5.0)
         try:
-            link = http.client.HTTPConnection("127.0.0.1", port, timeout=5.0)
-            link.request("GET", "/healthz")
-            link.getresponse().read()
+            with closing(connection):
+                connection.request("GET", "/healthz")
+                connection.getresponse().read()
             return
         except OSError:
             if time.monotonic() > until_s:
