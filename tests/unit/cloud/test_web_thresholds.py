@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 
 from cloud_app.store import Store
 from cloud_app.views import BundleView, NodeView
-from cloud_app.web import create_app
+from cloud_app.web import create_app, threshold_routes
 from ddnn.errors import LinkError
 from tests.site_builder import BUNDLE, FakeSite
 from tests.unit.cloud.web_client import Make, get, post
