@@ -71,7 +71,7 @@ class Registry:
         views = []
         for (site, node), seen in sorted(self._nodes.copy().items()):
             status, stats = seen.status, seen.stats or _NOTHING
-            # Everyone announces itself anew at a broker that comes back: who has not is not there.
+            # At a broker that comes back every node announces itself: one that has not is away.
             # Nor is who says nothing any more: no Will tells that a bridge between brokers broke.
             unannounced = seen.at_s < self._connected_s < now_s - ANNOUNCED_WITHIN_S
             silent = unannounced or now_s - seen.at_s > max(SILENT_S, 4 * seen.every_s)

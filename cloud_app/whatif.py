@@ -25,7 +25,7 @@ ALONE = "device"  # answered by a device for itself: no threshold of the edge ha
 
 
 class WhatIf(msgspec.Struct, frozen=True):
-    """Recorded samples answered anew. `bytes` are per sample and device.
+    """Recorded samples answered again. `bytes` are per sample and device.
 
     Shares are of all `samples`; `accuracy` is over the `known` ones, those that have an answer
     and a truth. None: nothing to measure it on.

@@ -1,4 +1,4 @@
-"""Tests that need the machine for themselves, beside tests that run several at a time.
+"""Tests that need the machine for themselves, among tests that run several at a time.
 
 A test marked `alone` judges answers of real processes by their deadlines. All of these run in one
 worker of pytest-xdist, and only once every other worker has ended: each worker of a run holds the

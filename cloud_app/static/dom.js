@@ -20,7 +20,7 @@ export function h(name, attributes, ...children) {
 /** Text for those who do not see the page. */
 export const spoken = (text) => h("span", { class: "spoken" }, text);
 
-/** Shares of one side by side: [[share, class, words], …]. The numbers stand beside it as text. */
+/** Shares of one side by side: [[share, class, words], …]. The numbers follow as text. */
 export function bar(...parts) {
   let at = 0;
   const rects = [];

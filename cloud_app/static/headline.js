@@ -1,4 +1,4 @@
-// The numbers at the top, the exits beneath them, and the bytes beside what they are compared with.
+// The numbers at the top, the exits beneath them, and the bytes next to what they are compared with.
 
 import { bar, h, morph, spoken } from "./dom.js";
 import { ago, bytes, count, duration, interval, list, many, NONE, percent, times } from "./format.js";

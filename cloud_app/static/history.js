@@ -115,7 +115,7 @@ function median(values) {
 
 function growth(first, node) {
   const before = first.nodes.find(({ id, site }) => id === node.id && site === node.site);
-  // A node that started anew counts from nought.
+  // A node that started again counts from zero.
   const more = (node.counts.bytes_sent ?? 0) - (before?.counts.bytes_sent ?? node.counts.bytes_sent ?? 0);
   return Math.max(0, more);
 }

@@ -111,7 +111,7 @@ export const CHARTS = {
       const all = ["p50", "p99"].flatMap((which) =>
         exitsOf(list).map((exit) => [
           `${exit} ${which}`,
-          list.map((bucket) => bucket[`${which}_s`][exit] || null), // no logarithm of nought
+          list.map((bucket) => bucket[`${which}_s`][exit] || null), // zero has no logarithm
           style(exit, which === "p99"),
         ]),
       );

@@ -7,7 +7,7 @@ const QUIET_S = 15; // without a sample; a gate that sees no motion takes none
 const REMEMBERED_S = 3;
 let awaySince = null;
 
-/** A beginning that is told as "for so long" wavers; the first telling is kept. */
+/** A start computed from "for so many seconds" wavers; the first value is kept. */
 function since(atS, forS) {
   const start = atS - forS;
   if (awaySince === null || Math.abs(awaySince - start) > REMEMBERED_S) awaySince = start;

@@ -115,7 +115,7 @@ class Histogram(NamedTuple):
 
 
 class Replay(msgspec.Struct, frozen=True):
-    """A recorded sample, with what other thresholds need to answer it anew."""
+    """A recorded sample, with what other thresholds need to answer it again."""
 
     sample: int
     exit: str

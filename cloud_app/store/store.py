@@ -107,7 +107,7 @@ class Store:
         return record
 
     def add_event(self, at_s: float, site: str, node: str, what: str, key: str = "") -> None:
-        """With a key the event is stored once, whoever else saw it, too."""
+        """With a key the event is stored once, even if several programs saw it."""
         row = {"at_s": at_s, "site": site, "node": node, "what": what, "key": key or None}
         with self.database.write() as link:
             insert_new(link, EVENTS, [row], ("id",))

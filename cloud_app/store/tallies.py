@@ -1,4 +1,4 @@
-"""What is counted beside the answers, changed in the transaction that changes them.
+"""What is counted in addition to the answers, changed in the transaction that changes them.
 
 A page over a million rows thereby costs what a page over a hundred does.
 """

@@ -94,7 +94,7 @@ class Board:
         return self._now(site)[:-1] + b"," + msgspec.json.encode(viewer)[1:]
 
     def _now(self, site: str | None) -> bytes:
-        with self._lock:  # whoever comes first makes it, the others wait for it
+        with self._lock:  # the first thread makes it, the others wait for it
             tick = time.monotonic() // EVERY_S  # listeners come together when it is new
             made, body = self._made.get(site, (-1.0, b""))
             if made != tick:
@@ -199,14 +199,14 @@ def _demo(live: LiveSite) -> DemoState | None:
 
 
 class Streams:
-    """How many listeners there are, and the word that all of them shall end."""
+    """How many listeners there are, and the signal that ends all of them."""
 
     def __init__(self, most: int = MOST_STREAMS) -> None:
         self._free = threading.BoundedSemaphore(most)
         self._closing = threading.Event()
 
     def open(self) -> None:
-        """A server may be started anew with the same app."""
+        """A server may be started again with the same app."""
         self._closing.clear()
 
     def close(self) -> None:

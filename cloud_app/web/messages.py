@@ -198,7 +198,7 @@ class DemoState(msgspec.Struct, frozen=True):
 
 
 class Now(msgspec.Struct, frozen=True):
-    """Everything that the page shows, whoever looks at it."""
+    """Everything that the page shows, to any viewer."""
 
     at_s: float
     version: str
@@ -274,7 +274,7 @@ class ThresholdsNow(msgspec.Struct, frozen=True):
 
 
 class WhatIfNow(msgspec.Struct, frozen=True):
-    """Thresholds that are looked at beside those in use."""
+    """Thresholds that are compared with those in use."""
 
     site: str
     thresholds: dict[str, float]

@@ -28,7 +28,7 @@ WORKER_STATES: tuple[str, ...] = get_args(get_type_hints(WorkerState)["state"])
 
 
 class Metrics(Collector):
-    """Collects anew at every scrape."""
+    """Collects the values at every scrape."""
 
     def __init__(self, store: Store, live: LiveSite) -> None:
         self._store, self._live = store, live

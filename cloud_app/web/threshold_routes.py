@@ -124,7 +124,7 @@ class ThresholdsApi:
         before = used.in_use or used.own
         if newest and (used.revision is None or used.revision < newest.revision):
             before = newest.thresholds  # sent, and not yet reported
-        after = (used.revision or 0) + 1  # the store may have been made anew; the edge remembers
+        after = (used.revision or 0) + 1  # the store may have been replaced; the edge remembers
         asked = Change(
             time.time(),
             site,

@@ -152,7 +152,7 @@ class Load(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Cost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a split layer asks of the busiest of its workers, beside the undivided layer."""
+    """What a split layer asks of the busiest of its workers, and the undivided layer."""
 
     workers: int
     blocks: int

@@ -57,5 +57,5 @@ def parse_workers(text: str) -> tuple[DeviceProfile, ...]:
 
 
 def make_worker(name: str, power: float = 1.0, memory_bytes: int | None = None) -> DeviceProfile:
-    """A worker whose speed is known beside the others' only."""
+    """A worker whose speed is known relative to the others' only."""
     return DeviceProfile(name, power * UNIT_FLOPS_PER_S, memory_bytes)

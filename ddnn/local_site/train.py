@@ -85,16 +85,16 @@ def train_bundle(
             fusion_scheme=chosen.schemes[1],
         )
         notes: dict[str, str | float | int] = {"configuration": configuration, "data_seed": seed}
-        beside: list[Dataset] = []
+        further: list[Dataset] = []
         if name.startswith("eth80"):
             notes["objects_test"] = test = int(dataset.test.groups[0])
             count = chosen.folds if folds is None else folds
             others = [*np.unique(dataset.train.groups), *np.unique(dataset.validation.groups)]
-            beside = [
+            further = [
                 load(data, seed=seed, objects_test=test, objects_validation=int(other), fine=True)
                 for other in others[:count]
             ]
-            if beside:  # nothing is chosen on the validation object: it is there to learn from
+            if further:  # nothing is chosen on the validation object: training uses it
                 dataset = load(data, seed=seed, objects_test=test, train_all=True, fine=True)
         elif folds:
             raise ConfigError(f"--folds goes with eth80, not with {name}")
@@ -105,7 +105,7 @@ def train_bundle(
             LiteRtSection,
             name=out.name,
             data=name,
-            folds=beside,
+            folds=further,
             architecture=chosen.architecture,
             settings=chosen.fit,
             margin=margin,

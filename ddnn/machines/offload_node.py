@@ -1,6 +1,6 @@
 """A machine whose section runs on workers.
 
-A plan that is made while the machine runs is loaded beside the present one. From the moment at
+A plan that is made while the machine runs is loaded next to the present one. From the moment at
 which its live workers are enough, sections that are asked for begin with it; those under way end
 with the plan they began with (see Versions).
 """
@@ -35,6 +35,9 @@ from ddnn.protocol.messages import Assignment, OffloadState, WorkerOffer, Worker
 from ddnn.protocol.topics import Kind, Topic
 
 STATE_S = 1.0  # time between two messages of state
+CHANGED = "worker %s is %s, its pieces: %s"
+ENOUGH = "the live workers are enough: the section runs there"
+NOT_ENOUGH = "the live workers are not enough: the section runs here until they are"
 
 
 class OffloadNode:
@@ -68,8 +71,7 @@ class OffloadNode:
         self._combined_before = 0  # by plans that are retired
         self._state_due_s = 0.0
         self._connected = False
-        self._reported: dict[str, str] = {}  # state of each worker, as it was logged
-        self._reported_enough = False
+        self._changes = WorkerChanges()
         self._astray: set[str] = set()  # workers of the current plan that follow another
 
     def _offload(self, plan: Plan) -> Offload:
@@ -176,7 +178,7 @@ class OffloadNode:
     # ------------------------------------------------------------ another plan
 
     def _prepare(self, plan: Plan, now: Now) -> list[Effect]:
-        """Load a new plan's own sections beside those of the present one."""
+        """Load a new plan's own sections; those of the present plan stay."""
         if plan.id in self._versions.live or plan.group != self.group:
             return []
         try:
@@ -187,7 +189,7 @@ class OffloadNode:
             return [Log("error", "plan %s is not used: %s", (plan.id, error))]
         displaced = self._versions.prepare(plan.id, offload)
         effects: list[Effect] = [
-            Log("info", "plan %s is loaded beside plan %s", (plan.id, self._versions.current))
+            Log("info", "plan %s is loaded next to plan %s", (plan.id, self._versions.current))
         ]
         if displaced is not None:
             effects += self._retire(displaced)
@@ -264,20 +266,7 @@ class OffloadNode:
 
     def _report(self) -> list[Effect]:
         """The state for all, and in the log which workers came and went."""
-        effects: list[Effect] = []
-        for name, worker in self.states().items():
-            if self._reported.get(name, "lost") != worker.state:
-                pieces = ", ".join(map(str, worker.pieces)) or "none"
-                text = "worker %s is %s, its pieces: %s"
-                effects.append(Log("info", text, (name, worker.state, pieces)))
-            self._reported[name] = worker.state
-        enough = self.current.gather.possible
-        if self._reported_enough and not enough:
-            text = "the live workers are not enough: the section runs here until they are"
-            effects.append(Log("warning", text, ()))
-        if enough and not self._reported_enough:
-            effects.append(Log("info", "the live workers are enough: the section runs there", ()))
-        self._reported_enough = enough
+        effects: list[Effect] = [*self._changes.take(self.states(), self.current.gather.possible)]
         if self._connected:
             effects.append(Publish(Topic(self.site, Kind.OFFLOAD, self.group), self.state()))
         return effects
@@ -289,3 +278,26 @@ class OffloadNode:
     def states(self) -> dict[str, WorkerState]:
         """How each worker does."""
         return self.current.gather.states()
+
+
+class WorkerChanges:
+    """Writes into the log what has changed between two reports of the workers' states."""
+
+    def __init__(self) -> None:
+        self._states: dict[str, str] = {}
+        self._enough = False
+
+    def take(self, workers: Mapping[str, WorkerState], enough: bool) -> list[Log]:
+        """enough: whether the live workers are."""
+        logs: list[Log] = []
+        for name, worker in workers.items():
+            if self._states.get(name, "lost") != worker.state:
+                pieces = ", ".join(map(str, worker.pieces)) or "none"
+                logs.append(Log("info", CHANGED, (name, worker.state, pieces)))
+        if self._enough and not enough:
+            logs.append(Log("warning", NOT_ENOUGH))
+        if enough and not self._enough:
+            logs.append(Log("info", ENOUGH))
+        self._states = {name: worker.state for name, worker in workers.items()}
+        self._enough = enough
+        return logs

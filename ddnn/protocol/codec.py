@@ -1,4 +1,4 @@
-"""Messages to bytes and back. `decode` raises one exception, whatever it is given.
+"""Messages to bytes and back. `decode` raises one exception for any input.
 
 Array-like structs are of the data plane and travel as MessagePack; all others as JSON.
 """

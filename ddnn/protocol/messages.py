@@ -155,7 +155,7 @@ class Features(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Escalate(msgspec.Struct, frozen=True, array_like=True):
-    """The lead edge was not sure at exit `tier`: its nodes shall send their features."""
+    """The lead edge was not sure at exit `tier`: its nodes must send their features."""
 
     v: Literal[1]
     sample: Count
@@ -287,7 +287,7 @@ class Thresholds(msgspec.Struct, frozen=True):
 class TimeRequest(msgspec.Struct, frozen=True):
     """A device asks the lead edge what time it is there."""
 
-    asked_at_s: Seconds  # by the asking clock, whatever it shows
+    asked_at_s: Seconds  # by the clock of the device, which may be wrong
 
 
 class TimeReply(msgspec.Struct, frozen=True):

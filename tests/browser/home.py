@@ -31,7 +31,7 @@ def node(name: str, role: str, **fields: Any) -> NodeView:
 
 
 class HomeLive(FakeSite):
-    """All are there, the edge does as it is told, and time goes by."""
+    """All are there, the edge follows commands, and time passes."""
 
     def __init__(self) -> None:
         cameras = [node(name, "device") for name in CAMERAS]

@@ -152,7 +152,7 @@ def test_the_charts_are_pictures_sentences_and_tables(home: Home, opened: Open) 
     # The areas are as large as the shares.
     local, cloud = (page.evaluate(AREA, name) for name in ("local", "cloud"))
     assert local / cloud == pytest.approx(4, rel=0.1)
-    # In another size and another colour they are drawn anew.
+    # In another size and another colour they are drawn again.
     before = page.locator("#chart-shares canvas").bounding_box()
     page.set_viewport_size({"width": 390, "height": 844})
     page.emulate_media(color_scheme="dark")

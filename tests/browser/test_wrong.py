@@ -53,7 +53,7 @@ def test_without_the_broker_nothing_new_is_known_of_nodes(home: Home, opened: Op
     assert "As of" in text(page, "#nodes-note")
     assert page.locator("#standing > *").count() == 0
     wait_for_states(page, home, 2)
-    assert text(page, "#problems") == said  # said once, not anew each second
+    assert text(page, "#problems") == said  # said once, not again each second
     home.live.connect(True)
     wait_for(page, "#standing", "All is well.")
     assert page.locator("#nodes-note").is_hidden()

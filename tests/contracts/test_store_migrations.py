@@ -83,21 +83,21 @@ def test_a_released_database_is_taken_over_whole(url: str, tmp_path: Path) -> No
     for table, old_rows in before.items():
         assert len(after[table]) == len(old_rows) > 0
         assert [{name: row[name] for name in old_rows[0]} for row in after[table]] == old_rows
-    # What is counted anew is what a store that had seen these answers would have counted.
-    anew = Store(f"sqlite:///{tmp_path}/anew.db")
-    anew.save([(record.site, record.answer) for record in reversed(store.newest(999))])
-    assert store.newest(999) == anew.newest(999)
-    assert flat(store.summary()) == flat(anew.summary())
-    assert store.totals() == anew.totals()
-    assert store.histogram() == anew.histogram()
+    # What is counted again is what a store that had seen these answers would have counted.
+    fresh = Store(f"sqlite:///{tmp_path}/fresh.db")
+    fresh.save([(record.site, record.answer) for record in reversed(store.newest(999))])
+    assert store.newest(999) == fresh.newest(999)
+    assert flat(store.summary()) == flat(fresh.summary())
+    assert store.totals() == fresh.totals()
+    assert store.histogram() == fresh.histogram()
     first_s, last_s = 1_700_000_000, 1_700_002_000
     for step_s in (60, 3600):
         for shift_s in (0, -3_400_000_000):  # some were answered by a clock before 1970
             times = first_s + shift_s, last_s + shift_s
             series = store.series(*times, step_s)
-            assert series == anew.series(*times, step_s)
+            assert series == fresh.series(*times, step_s)
             assert any(bucket.exits for bucket in series)
-    anew.close()
+    fresh.close()
     # And it goes on.
     store.save([("home", make(1000))])
     store.label("home", 1, 1, "ada", 1.0)

@@ -210,7 +210,7 @@ class Native:
         return (self.directory / name / "log").read_text()[-3000:]
 
     def check(self) -> None:
-        """Fail with the last words of whoever ended unasked."""
+        """Fail with the end of the log of a service that ended unasked."""
         for name, process in self.running.items():
             if process.poll() is not None:
                 pytest.fail(f"{name} ended with {process.returncode}: {self.log(name)}")

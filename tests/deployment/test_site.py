@@ -83,7 +83,7 @@ class Listener:
         return [decode(t.kind, p) for t, p in self.all(since_s) if t.kind is Kind.ANSWER]
 
     def retained(self, filter_: str) -> dict[str, bytes]:
-        """What a client that subscribes now is told at once: until a second without a word."""
+        """The retained messages that a new client receives, until a second without one."""
         told: dict[str, bytes] = {}
         client = paho.Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
         client.username, client.password = self.client.username, self.client.password

@@ -1,7 +1,7 @@
 """Processes are killed and stopped for real; every sample is answered by its deadline all the same.
 
-One site lives through all faults: whoever went away comes back and takes part again, and nobody
-else is restarted for it.
+One site lives through all faults: every node that went away comes back and takes part again, and
+no other is restarted for it.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.alone
 
 RATE_HZ = 20.0
 DEADLINE_S = 2.5
-# Long beside what a busy test machine takes. With s gone nothing ever waits for them.
+# Long against what a busy test machine takes. With s gone nothing ever waits for them.
 TIMES = {"window_s": 0.5, "deadline_s": DEADLINE_S, "rate_hz": RATE_HZ}
 LAYER_TIMEOUT_S = 0.8
 FLOW_S = 0.8  # so long samples flow in each state

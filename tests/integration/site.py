@@ -1,4 +1,4 @@
-"""A Mosquitto of one's own, and a node that says what it is told to: for tests of commands."""
+"""A Mosquitto of one's own, and a node that publishes what a test wants: for tests of commands."""
 
 from __future__ import annotations
 

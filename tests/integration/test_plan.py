@@ -1,4 +1,4 @@
-"""`ddnn plan`: what it writes computes what the undivided section computes, whoever is missing."""
+"""`ddnn plan` writes what computes the undivided section, without any set of workers."""
 
 from __future__ import annotations
 

@@ -201,7 +201,7 @@ def test_close_ends_streams_at_once_and_all_threads(
     assert places(site) == MOST_STREAMS
     names = [thread.name for thread in threading.enumerate()]
     assert not [name for name in names if name == "web" or name.startswith("waitress")]
-    site.server = serve(site.app, port=site.server.port)  # the same app, anew
+    site.server = serve(site.app, port=site.server.port)  # the same app again
     again = listen()
     again.head()
     assert again.state()["sites"] == ["home"]

@@ -1,4 +1,4 @@
-"""Nodes that lend their computing power, as processes: on a Pi, beside a camera, with bad files."""
+"""Nodes that lend their computing power, as processes: on a Pi, with a camera, with bad files."""
 
 from __future__ import annotations
 

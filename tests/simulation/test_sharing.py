@@ -1,4 +1,4 @@
-"""An edge that shares its layer among workers, in virtual time: coded = uncoded, whoever vanishes.
+"""An edge that shares its layer among workers, in virtual time: coded = uncoded, for every loss.
 
 "Equal" means equal to a site without workers, whose edge computes everything: exit, label, members,
 quality of every sample; probabilities within the certified error.
@@ -447,12 +447,12 @@ def test_a_liar_is_found_and_left_out_until_it_starts_anew():
     seen = {}
     run.simulation.at(START_S + 1.5, lambda: seen.update(found=run.sharing))
 
-    def anew():
+    def start_again():
         run.simulation.crash("home/worker2")
         liar.sections = truth
         run.simulation.start("home/worker2")
 
-    run.simulation.at(START_S + 2.0, anew)
+    run.simulation.at(START_S + 2.0, start_again)
     run.scenario.run()
     assert seen["found"].workers["worker2"].state == "faulty"
     assert [w.state for w in seen["found"].workers.values()].count("live") == 5

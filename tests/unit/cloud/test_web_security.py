@@ -40,7 +40,7 @@ def test_security_headers_on_everything(client: FlaskClient, path: str) -> None:
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["X-Frame-Options"] == "DENY"
     assert headers["Referrer-Policy"] == "no-referrer"
-    # An old number must never come out of a cache; a file of the page is asked for anew.
+    # An old number must never come out of a cache; a file of the page is asked for again.
     assert headers["Cache-Control"] == ("no-cache" if "static" in path else "no-store")
 
 

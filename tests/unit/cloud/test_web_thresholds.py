@@ -74,7 +74,7 @@ def test_revert_brings_back_those_before_the_newest_change(
 
 
 def test_a_revision_is_never_used_twice(store: Store, live: FakeSite, client: FlaskClient) -> None:
-    """Neither after a restart, nor where the database was made anew under a running edge."""
+    """Neither after a restart, nor where the database was replaced under a running edge."""
     command = {"site": "home", "thresholds": {"local": 0.1, "edge": 0.1}}
     post(client, "/api/v1/thresholds", command)
     again = create_app(store, live, sign_in=None).test_client()

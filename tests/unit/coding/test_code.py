@@ -1,4 +1,4 @@
-"""Every code: what is decoded equals what is computed directly, whoever is missing."""
+"""Every code: what is decoded equals what is computed directly, for every loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A layer cut into coded shards: whoever vanishes, the layer's answer is the undivided one."""
+"""A layer cut into coded shards: for every loss, the layer's answer is the undivided one."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """All machines together under random schedules, in virtual time.
 
 Messages are lost, repeated, delayed and reordered; nodes die and come back; links break; sections
-fail; and a stranger publishes whatever it likes. Whatever happens: no machine raises, no node
+fail; and a stranger publishes arbitrary messages. Whatever happens: no machine raises, no node
 answers a sample twice, and every sample that was captured is answered by its deadline.
 """
 

@@ -608,7 +608,7 @@ def test_a_spare_that_did_not_load_is_behind_whoever_comes() -> None:
     assert "x" not in group.assigned[-1]
 
 
-@pytest.mark.parametrize("how", ["loads", "starts anew"])
+@pytest.mark.parametrize("how", ["loads", "starts again"])
 def test_a_spare_is_trusted_again(how) -> None:
     group = spares("x")
     group.wait(2 * LOAD_S)
