@@ -7,7 +7,7 @@ with the plan they began with (see Versions).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ddnn.core.plan import PieceKey, Plan
 from ddnn.errors import ConfigError
