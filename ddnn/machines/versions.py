@@ -61,7 +61,7 @@ class _Version(Generic[Value]):
     id: str
     value: Value
     phase: Phase = Phase.LOADING
-    first_tick: int = 0  # of the samples that begin with it
+    since: tuple[int, int] = (0, 0)  # first tick of the samples that begin with it, and its turn
     open_jobs: int = 0
 
     def move(self, signal: Signal) -> None:
@@ -83,7 +83,7 @@ class Versions(Generic[Value]):
     def current(self) -> str:
         """The version that was switched to last."""
         switched = [v for v in self._versions.values() if v.phase is Phase.CURRENT]
-        return max(switched, key=lambda version: version.first_tick).id
+        return max(switched, key=lambda version: version.since).id
 
     @property
     def next(self) -> str | None:
@@ -115,10 +115,15 @@ class Versions(Generic[Value]):
         return self._versions.pop(version).value
 
     def switch(self, version: str, tick: int) -> None:
-        """Jobs of samples from `tick` on begin with this version."""
-        found = self._versions[version]
+        """Jobs of samples from `tick` on begin with this version.
+
+        LocalProtocolError where the version is not ready, or a later tick was agreed on before.
+        """
+        found, latest = self._versions[version], self._versions[self.current].since
+        if tick < latest[0]:
+            raise LocalProtocolError(f"version {version} from {tick}: another is from {latest[0]}")
         found.move(Signal.SWITCH)
-        found.first_tick = tick
+        found.since = tick, latest[1] + 1
 
     def begin(self, tick: int) -> tuple[str, Value]:
         """The version of a job of this sample, which is open from now on."""
@@ -135,7 +140,7 @@ class Versions(Generic[Value]):
         current = self._of(tick)
         freed = []
         for version in list(self._versions.values()):
-            if version.phase is Phase.CURRENT and version.first_tick < current.first_tick:
+            if version.phase is Phase.CURRENT and version.since < current.since:
                 version.move(Signal.REPLACE)
             if version.phase is Phase.RETIRED and version.open_jobs == 0:
                 version.move(Signal.DRAIN)
@@ -144,5 +149,5 @@ class Versions(Generic[Value]):
 
     def _of(self, tick: int) -> _Version[Value]:
         switched = [v for v in self._versions.values() if v.phase in (Phase.CURRENT, Phase.RETIRED)]
-        begun = [version for version in switched if version.first_tick <= tick]
-        return max(begun or switched, key=lambda version: version.first_tick)
+        begun = [version for version in switched if version.since[0] <= tick]
+        return max(begun or switched, key=lambda version: version.since)
