@@ -30,6 +30,7 @@ from benchmarks.harness.processes import (
     temporary_directory,
 )
 from benchmarks.harness.report import make_header, make_parser, print_report
+from ddnn.adapters.broker import free_port
 from ddnn.errors import DdnnError
 
 ROLES = ("edge", "device", "cloud", "dashboard", "broker")
@@ -89,6 +90,8 @@ def measure_site_cpu(
         "demo",
         "--headless",
         "--json",
+        "--http-port",
+        str(free_port()),  # the default may be another demo's
         *make_flags(options),
     ]
     with temporary_directory() as directory, (directory / "demo.log").open("w+") as log:

@@ -133,7 +133,7 @@ def test_a_health_check_needs_no_more_than_every_image_has():
     command = [sys.executable, "-c", start, "health", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    assert "whether a node lives" in done.stdout
+    assert "whether a node works" in done.stdout
 
 
 def test_what_is_copied_builds_a_package_with_every_file_of_the_programs(tmp_path: Path):

@@ -154,7 +154,7 @@ def test_what_cannot_be_evaluated_is_said_in_one_line(
         labels=np.arange(90) % 7,
     )
     for data, words in (
-        ("nonsense", "no such name"),
+        ("nonsense", "unknown name"),
         ("npz:/nowhere.npz", "/nowhere.npz"),
         (f"npz:{broken}", "broken.npz"),
         (f"npz:{many}", "classes"),
@@ -177,7 +177,7 @@ def test_what_cannot_be_trained_is_said_in_one_line(
     new = str(tmp_path / "new")
     for flags, words in (
         (["--out", str(bundle)], "holds a bundle already"),
-        (["--out", new, "--data", "nonsense"], "no such name"),
+        (["--out", new, "--data", "nonsense"], "unknown name"),
         (["--out", new, "--section", "sky=a:b"], "--section"),
         (["--out", new, "--devices", "4", "--steps", "1"], "views"),
     ):

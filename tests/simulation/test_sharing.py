@@ -106,7 +106,7 @@ def test_a_worker_may_have_several_shards():
 
 
 @pytest.mark.parametrize("how", ["crash", "stall"])
-@pytest.mark.parametrize("gone", combinations(range(1, 7), 2), ids=str)
+@pytest.mark.parametrize("gone", list(combinations(range(1, 7), 2)), ids=str)
 def test_any_two_of_six_vanish(gone, how):
     """At one third of the samples: none is computed here, all are equal."""
     run = site().run_of()
