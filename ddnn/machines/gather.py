@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from ddnn.core.plan import MAX_PIECES, Plan, is_finite
+from ddnn.core.plan import Plan, is_finite
 from ddnn.core.quorum import Quorum
 from ddnn.core.section import Arrays
 from ddnn.machines.collect import Collector, Expired, Outcome, Receipt
@@ -24,7 +24,6 @@ from ddnn.protocol.messages import (
     Status,
     Task,
     WorkerOffer,
-    WorkerState,
     make_tensors,
     read_tensors,
 )
@@ -60,18 +59,18 @@ class Gather:
         self.connected = False
         self._enough = enough
         self._threshold_s, self._timeout_s = min(threshold_s, timeout_s), timeout_s
-        self._pool = WorkerPool(plan.id, plan.placement)
-        self._placement = Placement(self._pool)
+        self.pool = WorkerPool(plan.id, plan.placement)
+        self._placement = Placement(self.pool)
         self._collector: Collector[int, Arrays] = Collector(LIMIT)
         self._probes: set[int] = set()
         self._number = 0
-        self._known = self._pool.live  # what the open tasks know of
+        self._known = self.pool.live  # what the open tasks know of
         self._counts: dict[str, int] = {}
         self._possible: tuple[frozenset[int], bool] | None = None
 
     @property
     def counts(self) -> dict[str, int]:
-        return {**self._pool.counts, **self._counts}
+        return {**self.pool.counts, **self._counts}
 
     def subscriptions(self) -> list[str]:
         return [
@@ -87,33 +86,16 @@ class Gather:
         return min((time_s for time_s in times if time_s is not None), default=None)
 
     @property
-    def live_pieces(self) -> frozenset[int]:
-        """The pieces of the workers that are worth counting on."""
-        return self._pool.live_pieces
-
-    @property
-    def live_holdings(self) -> list[frozenset[int]]:
-        """The pieces of each live worker."""
-        return list(self._pool.live.values())
-
-    @property
     def possible(self) -> bool:
         """Whether the live workers are enough."""
-        live = self._pool.live_pieces
+        live = self.pool.live_pieces
         if self._possible is None or self._possible[0] is not live:
             self._possible = live, self._enough(live)
         return self._possible[1]
 
-    def states(self) -> dict[str, WorkerState]:
-        return self._pool.states(MAX_PIECES)
-
-    def adopt_presence(self, other: Gather) -> None:
-        """Know the nodes that another gatherer of the same site knows."""
-        self._pool.adopt_presence(other._pool)
-
     def quarantine(self, nodes: Collection[str], now: Now) -> None:
         """Their results contradict the others': count on them no more in this session."""
-        if self._pool.quarantine(nodes):
+        if self.pool.quarantine(nodes):
             self._placement.change(now.monotonic_s)
         self._collector.remove_parts(nodes)
 
@@ -134,7 +116,7 @@ class Gather:
             self._probes.add(self._number)
         outcomes = self._collector.open(
             self._number,
-            self._pool.live,
+            self.pool.live,
             never if probe else self._enough,
             now_s,
             now_s + self._timeout_s,
@@ -146,7 +128,7 @@ class Gather:
 
     def probe_due(self, now: Now) -> bool:
         """Whether to ask those who stalled once more, while nothing else is asked."""
-        return self._pool.probe(now.monotonic_s)
+        return self.pool.probe(now.monotonic_s)
 
     def handle(self, event: Event, now: Now) -> tuple[list[Effect], list[TaskOutcome]]:
         """Effects to perform, and what has become of tasks."""
@@ -156,15 +138,15 @@ class Gather:
             case Received(Topic(_, Kind.RESULT, node), Result() as result):
                 outcomes = self._result(node, result, now)
             case Received(Topic(_, Kind.STATUS, node), Status() as status):
-                changed = self._pool.take_status(node, status, now_s)
+                changed = self.pool.take_status(node, status, now_s)
             case Received(Topic(_, Kind.OFFER, node), WorkerOffer() as offer):
-                changed = self._pool.take_offer(node, offer)
+                changed = self.pool.take_offer(node, offer)
                 if changed and self.plan.id not in offer.holds:
                     self._placement.contradict()  # it works by a plan that is not ours
             case Connected() | Disconnected():
                 self.connected = isinstance(event, Connected)
                 if not self.connected:
-                    self._pool.disconnect()
+                    self.pool.disconnect()
                 self._placement.connect(self.connected, now_s)
         if changed:
             self._placement.change(now_s)
@@ -178,8 +160,8 @@ class Gather:
         return [Publish(Topic(self.site, Kind.ASSIGN, self.plan.group), assignment)], outcomes
 
     def _result(self, node: str, result: Result, now: Now) -> list[TaskOutcome]:
-        worker, key, piece = self._pool.workers.get(node), result.job, result.piece
-        known = piece in self._pool.assigned.get(node, ()) or self._collector.is_expected(
+        worker, key, piece = self.pool.workers.get(node), result.job, result.piece
+        known = piece in self.pool.assigned.get(node, ()) or self._collector.is_expected(
             key, node, piece
         )
         arrays = None
@@ -197,7 +179,7 @@ class Gather:
         if opened_s is not None and (receipt is Receipt.TAKEN or in_time):
             late = completed or receipt is not Receipt.TAKEN
             worker.count_result(late=late, after_s=now_s - opened_s)
-            if not self._collector.has_awaited(key, node) and self._pool.reported(node):
+            if not self._collector.has_awaited(key, node) and self.pool.reported(node):
                 self._placement.change(now_s)
         return self._report(outcomes, now)
 
@@ -208,8 +190,8 @@ class Gather:
             if isinstance(outcome, Expired):
                 opened_s = self._collector.opened_s(outcome.key)
                 over = opened_s is not None and now.monotonic_s >= opened_s + self._timeout_s
-                silent = [name for name in outcome.missing if name in self._pool.live]
-                if over and silent and self._pool.missed(silent, now.monotonic_s):
+                silent = [name for name in outcome.missing if name in self.pool.live]
+                if over and silent and self.pool.missed(silent, now.monotonic_s):
                     self._placement.change(now.monotonic_s)
             if outcome.key not in self._probes:
                 reported.append(outcome)
@@ -220,13 +202,11 @@ class Gather:
     @property
     def _moved(self) -> bool:
         """Whether somebody came or went that open tasks may wait for."""
-        return len(self._collector) > 0 and (
-            self._pool.changed or self._known is not self._pool.live
-        )
+        return len(self._collector) > 0 and (self.pool.changed or self._known is not self.pool.live)
 
     def _withdraw(self, now: Now) -> list[TaskOutcome]:
         """Tasks that waited only for those who are gone need not wait any more."""
-        self._known = self._pool.live
+        self._known = self.pool.live
         gone = self._collector.awaited() - self._known.keys()
         return self._report(self._collector.withdraw(gone, now.monotonic_s), now)
 

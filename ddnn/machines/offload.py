@@ -161,10 +161,10 @@ class Offload:
             title=combiner.title,
             description=combiner.description,
             pieces=len(self.plan.pieces),
-            live_pieces=len(gather.live_pieces),
+            live_pieces=len(gather.pool.live_pieces),
             enough=gather.possible,
-            spare_workers=combiner.count_spare(gather.live_holdings),
-            workers=gather.states(),
+            spare_workers=combiner.count_spare(list(gather.pool.live.values())),
+            workers=gather.pool.states(),
             groups=list(combiner.groups),
             combined=self.combined,
             computed_here=computed_here,
@@ -178,7 +178,7 @@ class Offload:
     @property
     def gauges(self) -> dict[str, float]:
         return {
-            "live_pieces": float(len(self.gather.live_pieces)),
+            "live_pieces": float(len(self.gather.pool.live_pieces)),
             "enough_pieces": float(self.gather.possible),
             "gather_ms": 1e3 * self._gather_s,
         }

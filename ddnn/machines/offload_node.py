@@ -183,7 +183,7 @@ class OffloadNode:
             return []
         try:
             offload = self._offload(plan)
-            offload.gather.adopt_presence(self.current.gather)
+            offload.gather.pool.adopt_presence(self.current.gather.pool)
         except ConfigError as error:
             self._own["plans_refused"] += 1
             return [Log("error", "plan %s is not used: %s", (plan.id, error))]
@@ -277,7 +277,7 @@ class OffloadNode:
 
     def states(self) -> dict[str, WorkerState]:
         """How each worker does."""
-        return self.current.gather.states()
+        return self.current.gather.pool.states()
 
 
 class WorkerChanges:

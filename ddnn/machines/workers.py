@@ -18,6 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from ddnn.core.plan import MAX_PIECES
 from ddnn.machines.membership import Membership
 from ddnn.protocol.messages import Status, WorkerOffer, WorkerState
 
@@ -223,9 +224,9 @@ class WorkerPool:
             return Health.LIVE
         return Health.LOADING if self.responds(name) else Health.STALLED
 
-    def states(self, limit: int) -> dict[str, WorkerState]:
-        """The planned workers and all that offer, at most `limit`, as a message shows them."""
-        names = sorted({*self.planned, *self.workers})[:limit]
+    def states(self) -> dict[str, WorkerState]:
+        """The planned workers and all that offer, as many as a message shows."""
+        names = sorted({*self.planned, *self.workers})[:MAX_PIECES]
         return {name: self._state(name) for name in names}
 
     def _state(self, name: str) -> WorkerState:

@@ -115,7 +115,7 @@ class Group:
                 self.done(job, piece, name)
 
     def state(self, node) -> str:
-        return self.machine.states()[node].state
+        return self.machine.pool.states()[node].state
 
 
 def kinds(outcomes):
@@ -162,7 +162,7 @@ def test_who_does_not_come_ends_with_the_time_out() -> None:
     assert kinds(group.outcomes) == ["Enough"]
     group.wait(TIMEOUT_S)
     assert kinds(group.outcomes) == ["Enough", "Ended"]
-    assert group.machine.states()["w1"].missed == 1
+    assert group.machine.pool.states()["w1"].missed == 1
 
 
 def test_too_few_fail_with_the_time_out_and_not_before() -> None:
@@ -299,9 +299,9 @@ def test_bits_are_no_answer() -> None:
 
 def test_nobody_is_there_at_first() -> None:
     group = Group(online=False)
-    assert group.machine.live_pieces == frozenset()
+    assert group.machine.pool.live_pieces == frozenset()
     assert not group.machine.possible
-    assert {state.state for state in group.machine.states().values()} == {"lost"}
+    assert {state.state for state in group.machine.pool.states().values()} == {"lost"}
 
 
 @pytest.mark.parametrize("order", ["status first", "lend first"])
@@ -310,13 +310,13 @@ def test_presence_and_lending_come_in_any_order(order) -> None:
     for piece in range(4):
         if order == "status first":
             group.status(f"w{piece}")
-            assert group.machine.live_pieces == frozenset(range(piece))
+            assert group.machine.pool.live_pieces == frozenset(range(piece))
             group.offer(f"w{piece}", piece)
         else:
             group.offer(f"w{piece}", piece)
-            assert group.machine.live_pieces == frozenset(range(piece))
+            assert group.machine.pool.live_pieces == frozenset(range(piece))
             group.status(f"w{piece}")
-    assert group.machine.live_pieces == {0, 1, 2, 3}
+    assert group.machine.pool.live_pieces == {0, 1, 2, 3}
     assert group.machine.possible
 
 
@@ -326,12 +326,12 @@ def test_who_holds_nothing_is_not_counted_on() -> None:
     group.offer("w0")
     assert group.state("w0") == "loading"
     group.offer("w0", 3)  # what is another's
-    assert group.machine.live_pieces == frozenset()
+    assert group.machine.pool.live_pieces == frozenset()
     group.offer("w0", 0, 3)
-    assert group.machine.live_pieces == {0}
+    assert group.machine.pool.live_pieces == {0}
     assert group.state("w0") == "live"
     group.offer("w0", 0, plan="00000000")
-    assert group.machine.live_pieces == frozenset()
+    assert group.machine.pool.live_pieces == frozenset()
     assert group.machine.counts == {"wrong_plan": 1}
 
 
@@ -383,7 +383,7 @@ def test_an_old_connections_will_takes_nobody_away() -> None:
     group = Group()
     group.status("w0", "online", session=2)
     group.status("w0", "lost", session=1)
-    assert group.machine.live_pieces == {0, 1, 2, 3}
+    assert group.machine.pool.live_pieces == {0, 1, 2, 3}
 
 
 @pytest.mark.parametrize("fresh", [True, False], ids=["edge starts", "edge reconnects"])
@@ -394,9 +394,9 @@ def test_a_false_will_that_was_kept_is_corrected_by_the_next_birth(fresh) -> Non
         group.event(Connected())
     group.offer("w0", 0)
     group.status("w0", "lost", session=7)  # retained; of a connection that w0 had before
-    assert group.machine.live_pieces == frozenset()
+    assert group.machine.pool.live_pieces == frozenset()
     group.status("w0", "online", session=1)
-    assert group.machine.live_pieces == {0}
+    assert group.machine.pool.live_pieces == {0}
 
 
 def test_an_answer_of_a_dead_worker_counts_and_brings_it_not_back() -> None:
@@ -412,10 +412,10 @@ def test_an_answer_of_a_dead_worker_counts_and_brings_it_not_back() -> None:
 def test_who_misses_two_tasks_is_not_waited_for_until_it_answers_in_time() -> None:
     group = Group()
     for _ in range(2):
-        assert group.machine.live_pieces == {0, 1, 2, 3}
+        assert group.machine.pool.live_pieces == {0, 1, 2, 3}
         group.answer_all(group.scatter(), "w1")
         group.wait(TIMEOUT_S)
-    assert group.machine.live_pieces == {0, 2, 3}
+    assert group.machine.pool.live_pieces == {0, 2, 3}
     assert group.state("w1") == "stalled"
     job = group.scatter()
     group.answer_all(job, "w1")
@@ -451,7 +451,7 @@ def test_all_stalled_are_asked_now_and_then() -> None:
     for piece in range(3):
         group.done(job, piece)
     assert group.outcomes == []  # a probe comes to nothing
-    assert group.machine.live_pieces == {0, 1, 2}
+    assert group.machine.pool.live_pieces == {0, 1, 2}
     assert group.machine.possible
     group.wait(TIMEOUT_S)
     assert group.outcomes == []
@@ -494,8 +494,8 @@ def test_a_spare_stands_in_until_the_planned_one_is_at_work_again() -> None:
     group.wait(SETTLE_S)
     assert group.assigned[-1]["x"] == [2]
     group.offer("x", 2)
-    assert group.machine.live_pieces == {0, 1, 2, 3}
-    assert not group.machine.states()["x"].planned
+    assert group.machine.pool.live_pieces == {0, 1, 2, 3}
+    assert not group.machine.pool.states()["x"].planned
     group.status("w2", session=2)
     group.offer("w2")
     group.wait(1.0)
@@ -503,7 +503,7 @@ def test_a_spare_stands_in_until_the_planned_one_is_at_work_again() -> None:
     group.offer("w2", 2)
     group.wait(SETTLE_S)
     assert "x" not in group.assigned[-1]
-    assert group.machine.live_pieces == {0, 1, 2, 3}
+    assert group.machine.pool.live_pieces == {0, 1, 2, 3}
 
 
 def test_a_spare_stands_in_for_one_that_stalls_and_both_may_answer() -> None:
@@ -594,7 +594,7 @@ def test_a_spare_that_does_not_load_gives_way_without_any_traffic() -> None:
     group.wait(60.0)
     assert group.assigned[-1].get("y") == [0]
     assert group.machine.deadline_s() is None
-    assert group.machine.live_pieces == {0, 1, 2, 3}
+    assert group.machine.pool.live_pieces == {0, 1, 2, 3}
 
 
 def test_a_spare_that_did_not_load_is_behind_whoever_comes() -> None:
@@ -731,7 +731,7 @@ class Together:
 def test_workers_and_gatherer_put_a_foreign_message_right_and_are_quiet_then(what) -> None:
     site = Together()
     site.settle(REPEAT_S)
-    assert site.group.machine.live_pieces == {0, 1, 2, 3}
+    assert site.group.machine.pool.live_pieces == {0, 1, 2, 3}
     assert len(site.group.assigned) == 1
     lends = site.lends
     if what == "assignment":
@@ -740,9 +740,9 @@ def test_workers_and_gatherer_put_a_foreign_message_right_and_are_quiet_then(wha
         site.group.offer("w1")
     else:
         site.group.offer("w1", plan="00000000")
-    assert site.group.machine.live_pieces != {0, 1, 2, 3}
+    assert site.group.machine.pool.live_pieces != {0, 1, 2, 3}
     site.settle(2 * SETTLE_S)
-    assert site.group.machine.live_pieces == {0, 1, 2, 3}
+    assert site.group.machine.pool.live_pieces == {0, 1, 2, 3}
     assert [worker.gauges["pieces_held"] for worker in site.workers.values()] == [1] * 4
     site.settle(10 * REPEAT_S)
     assert len(site.group.assigned) == 2
@@ -827,7 +827,7 @@ def test_only_who_gave_the_answer_is_blamed() -> None:
 
 
 def size(machine: Gather) -> int:
-    pool, jobs = machine._pool, machine._collector._jobs
+    pool, jobs = machine.pool, machine._collector._jobs
     books = vars(machine), vars(pool), vars(pool._membership), vars(jobs)
     return sum(len(v) for book in books for v in book.values() if hasattr(v, "__len__"))
 
@@ -840,14 +840,14 @@ def test_a_flood_of_strangers_takes_no_room_and_keeps_nobody_out() -> None:
         group.offer(f"b{n}")
         group.offer(f"c{n}", plan="00000000")
         group.done(n, 0, f"d{n}")
-    assert len(group.machine._pool._sessions) <= workers.MAX_NODES
-    assert len(group.machine._pool._membership._members) <= workers.MAX_NODES
-    assert len(group.machine._pool.workers) <= workers.MAX_WORKERS
+    assert len(group.machine.pool._sessions) <= workers.MAX_NODES
+    assert len(group.machine.pool._membership._members) <= workers.MAX_NODES
+    assert len(group.machine.pool.workers) <= workers.MAX_WORKERS
     for name, pieces in group.planned.items():
         group.status(name)
         group.offer(name, *pieces)
-    assert group.machine.live_pieces == {0, 1, 2, 3}
-    assert len(group.machine.states()) <= MAX_PIECES
+    assert group.machine.pool.live_pieces == {0, 1, 2, 3}
+    assert len(group.machine.pool.states()) <= MAX_PIECES
 
 
 @pytest.mark.parametrize("state", ["online", "lost"])
@@ -871,15 +871,15 @@ def test_a_flood_of_lenders_keeps_no_spare_out(state) -> None:
         group.status(f"b{n}", "online")
         group.status(f"b{n}", state)
         group.offer(f"b{n}")
-    assert {*group.planned, "x", "y"} <= group.machine._pool.workers.keys()
-    assert ("idle" in group.machine._pool.workers) == (state == "lost")  # who is away goes first
-    assert len(group.machine._pool.workers) == workers.MAX_WORKERS
+    assert {*group.planned, "x", "y"} <= group.machine.pool.workers.keys()
+    assert ("idle" in group.machine.pool.workers) == (state == "lost")  # who is away goes first
+    assert len(group.machine.pool.workers) == workers.MAX_WORKERS
     group.status("spare")
     group.offer("spare")
-    assert "spare" in group.machine._pool.workers
-    assert len(group.machine._pool.workers) == workers.MAX_WORKERS
+    assert "spare" in group.machine.pool.workers
+    assert len(group.machine.pool.workers) == workers.MAX_WORKERS
     group.offer("b0")  # one more of them
-    assert {"spare", "x", "y"} <= group.machine._pool.workers.keys()
+    assert {"spare", "x", "y"} <= group.machine.pool.workers.keys()
 
 
 def test_a_day_of_tasks_takes_no_room() -> None:
@@ -909,7 +909,7 @@ def test_work_per_answer_does_not_grow_with_the_group() -> None:
             return super().items()
 
     group = Group(1000, 990)
-    group.machine._pool.workers = Watched(group.machine._pool.workers)
+    group.machine.pool.workers = Watched(group.machine.pool.workers)
     job = group.scatter()
     group.answer_all(job)
     assert kinds(group.outcomes) == ["Enough", "Ended"]
