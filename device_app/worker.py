@@ -9,7 +9,6 @@ from pathlib import Path
 from ddnn.adapters.matrices import load_section
 from ddnn.core.plan import PieceKey, Plan
 from ddnn.core.section import Section
-from ddnn.errors import ConfigError
 from ddnn.machines.worker import WorkerNode
 from ddnn.protocol.machine import SectionName
 from ddnn.rooms import find_room
@@ -43,12 +42,6 @@ def open_worker(settings: NodeSettings, plan_path: str, bundle: str) -> Worker:
     """
     path = Path(plan_path) if plan_path else Path(settings.bundle) / DIRECTORY
     directory = PlanDirectory(path, bundle, load_section, find_room)
-
-    def load(name: SectionName) -> Section:
-        if not isinstance(name, PieceKey):
-            raise ConfigError(f"section {name} is no piece of a plan")
-        return directory.load(name)
-
     profile = measure_profile(settings.node)
     if not plan_path and not (path / PLAN).exists():
         machine = WorkerNode(settings.site, settings.node, settings.node, None, profile)
@@ -56,10 +49,12 @@ def open_worker(settings: NodeSettings, plan_path: str, bundle: str) -> Worker:
             f"no plan in {path}: it only announces that it lends; run "
             "`ddnn plan --workers announced`, copy the plan here, start again"
         )
-        return Worker(machine, load, directory.find, summary)
+        return Worker(machine, directory.load, directory.find, summary)
     plan = directory.read()
     machine = WorkerNode(settings.site, settings.node, plan.group, plan, profile)
     pieces = plan.placement.get(settings.node, ())
     own = ", ".join(f"piece {piece}" for piece in pieces) or "a spare"
     summary = f"lends by plan {plan.id} to {plan.group}: {own}"
-    return Worker(machine, load, directory.find, summary, [plan.key(p) for p in pieces or (0,)])
+    return Worker(
+        machine, directory.load, directory.find, summary, [plan.key(p) for p in pieces or (0,)]
+    )

@@ -15,7 +15,7 @@ import msgspec
 from ddnn.adapters.litert import LiteRtSection
 from ddnn.adapters.matrices import load_section
 from ddnn.adapters.mqtt import MqttTransport
-from ddnn.core.plan import PieceKey, Plan
+from ddnn.core.plan import Plan
 from ddnn.core.section import Section
 from ddnn.errors import ConfigError
 from ddnn.exits.edge_node import EdgeNode
@@ -133,11 +133,6 @@ def open_offload(
         stopwatch=time.perf_counter,
     )
 
-    def load(name: SectionName) -> Section:
-        if not isinstance(name, PieceKey):
-            raise ConfigError(f"section {name} is no piece of a plan")
-        return plans.load(name)
-
     owned: dict[SectionName, Section] = {
         plan.key(name): plans.load(plan.key(name)) for name in plan.owned
     }
@@ -145,7 +140,7 @@ def open_offload(
     return Edge(
         bundle,
         machine,
-        Resources({**owned, **bundle.sections}, load, answer_log=answers),
+        Resources({**owned, **bundle.sections}, plans.load, answer_log=answers),
         plans,
         plan,
         f"shares {title} by plan {plan.id} among {', '.join(plan.placement)}",

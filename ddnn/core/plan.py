@@ -19,7 +19,6 @@ from ddnn.core.ids import require_id
 from ddnn.core.section import Arrays
 from ddnn.errors import ConfigError
 
-FORMAT = 1
 MAX_PIECES = 1024
 MAX_RANK = 5
 MAX_ELEMENTS = 1 << 24

@@ -8,8 +8,7 @@ import time
 from ddnn.adapters.mqtt import DrivenTransport, MqttTransport
 from ddnn.errors import DdnnError, RemoteProtocolError
 from ddnn.exits.answers import choose_better
-from ddnn.protocol import topics
-from ddnn.protocol.codec import decode, encode
+from ddnn.protocol.codec import decode_arrived, encode
 from ddnn.protocol.messages import Answer, Backlog, OffloadState, Stats, Status, Thresholds
 from ddnn.protocol.topics import Kind, Topic, topic_filter
 from ddnn.runtime.fleet import Fleet
@@ -47,8 +46,7 @@ class Watcher:
                 self._transport.publish(to_lead, encode(self._thresholds), 1, True)
         elif isinstance(event, Arrived):
             try:
-                topic = topics.parse(event.topic)
-                message = decode(topic.kind, event.payload)
+                topic, message = decode_arrived(event.topic, event.payload)
             except RemoteProtocolError:
                 return
             with self.lock:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ddnn.protocol import topics
-from ddnn.protocol.codec import decode, encode, publish_bytes
+from ddnn.protocol.codec import decode_arrived, encode, publish_bytes
 from ddnn.protocol.machine import Received
 from ddnn.protocol.messages import Message
 from ddnn.protocol.topics import Topic
@@ -33,6 +32,5 @@ def pack(topic: Topic, message: Message) -> Packet:
 
 def unpack(topic: str, payload: bytes) -> Received:
     """The event of a packet that arrived; RemoteProtocolError where it is malformed."""
-    parsed = topics.parse(topic)
-    message = decode(parsed.kind, payload)
+    parsed, message = decode_arrived(topic, payload)
     return Received(parsed, message, publish_bytes(topic, len(payload), parsed.kind.value.qos))

@@ -14,7 +14,7 @@ from ddnn.core.plan import ArraySpec, PieceKey, Plan, make_zeros
 from ddnn.core.section import Array, Arrays, Section
 from ddnn.errors import ConfigError
 from ddnn.machines.room import Room
-from ddnn.protocol.machine import PlanRead
+from ddnn.protocol.machine import PlanRead, SectionName
 from ddnn.runtime.bundle import (
     checked_file,
     load_sections,
@@ -111,8 +111,10 @@ class PlanDirectory:
             return None
         return plan if plan.id == plan_id else None
 
-    def load(self, key: PieceKey) -> Section:
+    def load(self, key: SectionName) -> Section:
         """A section of a plan that was read, checked by its golden outputs. ConfigError."""
+        if not isinstance(key, PieceKey):
+            raise ConfigError(f"section {key} is no piece of a plan")
         with self._lock:
             plan = self._plans.get(key.plan)
         if plan is None:
