@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.alone import Alone, RunLock
+from tests import priority
 from tests.browser.chromium import browser, opened, problems  # noqa: F401  fixtures
 from tests.postgres import Postgres, running_postgres
 
@@ -24,9 +24,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def pytest_configure(config: pytest.Config) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
-        lock = RunLock()
-        lock.take(exclusive=False)
-        config.pluginmanager.register(Alone(lock))
+        config.pluginmanager.register(priority)
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -32,7 +32,7 @@ def live(page: Page) -> None:
     wait_for(page, "#age.live")
 
 
-@pytest.mark.alone
+@pytest.mark.priority
 def test_the_first_picture_has_the_numbers(home: Home, opened: Open) -> None:
     """They come with the page, and are painted at once, best of three."""
     home.answer(range(3))

@@ -20,7 +20,7 @@ from tests.conftest import balance
 from tests.e2e.conftest import export_frames
 from tests.parts import need_data
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.priority
 
 
 def answers_to(site, samples: int):

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.priority
 
 DEADLINE_S = 1.5
 DOWN_S = 2.5

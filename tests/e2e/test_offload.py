@@ -30,7 +30,7 @@ from ddnn.runtime.bundle import load_bundle
 from ddnn.runtime.plans import PLAN, read_plan
 from tests.integration.site import Voice, run
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.priority
 
 RATE_HZ = 20.0
 DEADLINE_S = 2.5

@@ -23,7 +23,7 @@ from ddnn.runtime.bundle import load_bundle, read_manifest
 from ddnn.runtime.plans import read_plan
 from tests.e2e.test_offload import FLOW_S, LAYER_TIMEOUT_S, TIMES, TOLERANCE, Workers
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.priority
 
 PLAN_S = 120.0  # planning imports TensorFlow, on a machine that runs a site
 

@@ -268,7 +268,7 @@ def test_processor_time_is_measured_for_every_role(config: SiteConfig):
 
 @pytest.mark.timeout(240)
 @pytest.mark.usefixtures("own_home")
-@pytest.mark.alone
+@pytest.mark.priority
 def test_workers_are_killed_and_stopped_and_no_answer_changes(config: SiteConfig):
     need_mosquitto()
     found = measure_latency(0, lambda *_: None, quick=True, config=config)

@@ -33,7 +33,7 @@ from tests.integration.test_device import Site, site, write_pictures  # noqa: F4
 from tests.parts import need
 from tests.unit.apps.picamera2_stand_in import install
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.priority
 
 SHAPE = (32, 32, 3)
 IN_TIME_S = 20.0
