@@ -28,8 +28,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: most of the time of most tests is waiting."""
-    return len(os.sched_getaffinity(0)) + 1
+    """Two more than there are cores: most of the time of most tests is waiting."""
+    return len(os.sched_getaffinity(0)) + 2
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
