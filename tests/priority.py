@@ -26,13 +26,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Make one group of the tests with priority, the first, and one of each other file, so that
     fixtures of modules are made once."""
     for item in items:
-        group = GROUP if has_priority(item) else str(item.path)
+        group = GROUP if has_priority(item) else item.location[0]
         item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=has_priority, reverse=True)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    if "@" not in item.nodeid:
+        pytest.exit("pytest-xdist ignores groups; install the versions that pyproject.toml names")
     if not has_priority(item) and os.getpriority(os.PRIO_PROCESS, 0) < NICENESS:
         os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
     return (yield)
