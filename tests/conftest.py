@@ -32,6 +32,12 @@ def pytest_xdist_auto_num_workers() -> int:
     return len(os.sched_getaffinity(0)) + 2
 
 
+def pytest_xdist_node_collection_finished(ids: list[str]) -> None:
+    """The group stands in a test's id; without groups the order and the fixtures are lost."""
+    if any("@" not in name for name in ids):
+        pytest.exit("pytest-xdist makes no groups: install what pyproject.toml names", 2)
+
+
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
     """The directory that `make` fills, the same for all workers of a run."""
     if "PYTEST_XDIST_WORKER" not in os.environ:

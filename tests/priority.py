@@ -31,12 +31,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=has_priority, reverse=True)
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """pytest-xdist names the group in the test's id; without groups nothing here would hold."""
-    if any("@" not in item.nodeid for item in session.items):
-        raise pytest.UsageError("pytest-xdist makes no groups: install as pyproject.toml says")
-
-
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     if not has_priority(item) and os.getpriority(os.PRIO_PROCESS, 0) < NICENESS:
