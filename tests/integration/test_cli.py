@@ -19,7 +19,7 @@ import pytest
 
 from tests.parts import need_mosquitto
 
-DEMO_S = 60  # the longest that anything here may take
+DEMO_S = 150  # the longest that anything here may take
 NODES = 9  # broker, cloud, edge, six devices
 # `ddnn` where TensorFlow cannot be imported: only training needs its seconds and megabytes
 WITHOUT_TENSORFLOW = """

@@ -231,17 +231,14 @@ def test_a_port_that_is_taken_is_a_config_error(site: Site) -> None:
 # ------------------------------------------------------------------- bad input
 
 
-def raw(server: Server, sent: bytes) -> bytes:
-    """What the server says to bytes as they are, until it closes or pauses."""
+def ask_raw(server: Server, sent: bytes) -> int:
+    """The status of the server's whole response to bytes as they are."""
     with socket.create_connection(("127.0.0.1", server.port), TIMEOUT_S) as connection:
         connection.sendall(sent)
-        said = b""
-        try:
-            while more := connection.recv(65536):
-                said += more
-        except (TimeoutError, ConnectionResetError):
-            pass
-        return said
+        response = http.client.HTTPResponse(connection)
+        response.begin()
+        response.read()
+        return response.status
 
 
 POST = b"POST /api/v1/labels HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -250,27 +247,24 @@ POST = b"POST /api/v1/labels HTTP/1.1\r\nHost: localhost\r\nContent-Type: applic
 @pytest.mark.parametrize(
     ("sent", "code"),
     [
-        (POST + b"Content-Length: 100000000\r\n\r\n", b"413"),  # before it is sent
-        (POST + b"Content-Length: -1\r\n\r\n", b"400"),
-        (POST + b"Content-Length: 1e3\r\n\r\n", b"400"),
-        (POST + b"Transfer-Encoding: chunked\r\n\r\nffffff\r\n" + b"x" * 200_000, b"413"),
-        (POST + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n", b"400"),
-        (POST + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"400"),
-        (b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", b"431"),
-        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\r\n\r\n", b"400"),  # TLS to HTTP
-        (b"GET /%ff%fe%00 HTTP/1.1\r\nHost: localhost\r\n\r\n", b"404"),
-        (b"GET /api/v1/summary?site=%ff HTTP/1.1\r\nHost: localhost\r\n\r\n", b"400"),
-        (b"GET / HTTP/1.1\r\n\r\n", b"403"),  # no Host at all
-        (b"GET / HTTP/1.1\r\nHost: localhost\r\nCookie: " + b";=" * 500 + b"\r\n\r\n", b"200"),
+        (POST + b"Content-Length: 100000000\r\n\r\n", 413),  # before it is sent
+        (POST + b"Content-Length: -1\r\n\r\n", 400),
+        (POST + b"Content-Length: 1e3\r\n\r\n", 400),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\nffffff\r\n" + b"x" * 200_000, 413),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n", 400),
+        (POST + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 431),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\r\n\r\n", 400),  # TLS to HTTP
+        (b"GET /%ff%fe%00 HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
+        (b"GET /api/v1/summary?site=%ff HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\n\r\n", 403),  # no Host at all
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nCookie: " + b";=" * 500 + b"\r\n\r\n", 200),
     ],
 )
 def test_bad_requests_are_refused_and_the_server_goes_on(
-    site: Site, sent: bytes, code: bytes
+    site: Site, sent: bytes, code: int
 ) -> None:
-    said = raw(site.server, sent)
-    found = re.match(rb"HTTP/1\.\d (\d+) ", said)
-    assert found, said[:200]
-    assert found[1] == code
+    assert ask_raw(site.server, sent) == code
     assert ask(site.server, "/healthz")[0] == 200
 
 
