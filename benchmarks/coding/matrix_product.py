@@ -23,7 +23,7 @@ from benchmarks.coding.compared_codes import (
     write_out,
 )
 from benchmarks.coding.sparse_timing import draw_sparse, least_times_s, time_call
-from ddnn.coding.section import dense, smaller, stored_bytes
+from ddnn.coding.section import compact, count_stored_bytes, to_dense
 from ddnn.core.blocks import join
 
 Product = tuple[int, int, int]  # k_a, k_b, s
@@ -64,7 +64,8 @@ def measure_product(
     rows = []
     for name, code in codes.items():
         answers = {
-            worker: dense(one) @ dense(other) for worker, (one, other) in enumerate(held[name])
+            worker: to_dense(one) @ to_dense(other)
+            for worker, (one, other) in enumerate(held[name])
         }
         rows.append(
             {
@@ -103,7 +104,7 @@ def measure_heaviest(held: list[list[tuple[Any, Any]]], repetitions: int) -> lis
         pairs = [of_code[turn] for of_code in heaviest]
         calls = []
         for one, other in pairs:
-            left, right = dense(one), dense(other)
+            left, right = to_dense(one), to_dense(other)
             calls += [
                 lambda one=one, other=other: one @ other,
                 lambda one=one, right=right: one @ right,
@@ -117,7 +118,7 @@ def measure_heaviest(held: list[list[tuple[Any, Any]]], repetitions: int) -> lis
                     **{f"{form}_s": s for form, s in zip(FORMS, of_forms, strict=False)},
                     "nonzeros": one.nnz + other.nnz,
                     "numbers": one.shape[0] * one.shape[1] + other.shape[0] * other.shape[1],
-                    "bytes": stored_bytes(smaller(one)) + stored_bytes(smaller(other)),
+                    "bytes": count_stored_bytes(compact(one)) + count_stored_bytes(compact(other)),
                 }
             )
     return taken

@@ -25,9 +25,9 @@ from benchmarks.coding.compared_codes import (
 )
 from benchmarks.coding.sparse_timing import draw_sparse, least_times_s, time_call
 from ddnn.coding import Code
-from ddnn.coding.conditioning import unit_blocks
+from ddnn.coding.conditioning import find_uncoded_blocks
 from ddnn.coding.encoding import encode
-from ddnn.coding.section import dense, smaller, stored_bytes
+from ddnn.coding.section import compact, count_stored_bytes, to_dense
 from ddnn.core.blocks import join
 
 
@@ -53,7 +53,7 @@ def measure_vector(
                 spent_s, (held[name],) = time_call(lambda row=row, of=name: encode(row, blocks[of]))
                 encode_s[name] += spent_s
                 answers[name][worker] = held[name] @ x
-        written = [time_call(lambda one=one: dense(one)) for one in held.values()]
+        written = [time_call(lambda one=one: to_dense(one)) for one in held.values()]
         forms = [
             form
             for one, (_, two) in zip(held.values(), written, strict=True)
@@ -69,7 +69,7 @@ def measure_vector(
                     "write_out_s": written[number][0],
                     "nonzeros": one.nnz,
                     "numbers": one.shape[0] * one.shape[1],
-                    "bytes": stored_bytes(smaller(one)),
+                    "bytes": count_stored_bytes(compact(one)),
                 }
             )
     thin = matrix[:, : max(16, t // 20)].astype(np.float64)
@@ -100,7 +100,7 @@ def measure_vector(
 def measure_encoding(code: Code, csr_s: float, blas_s: float, taken: list[Row], some: Any) -> Row:
     """`encode_s`: the faster way to each worker's fastest form, conversion included."""
     blocks = write_out(split_rows(some, code.k))
-    bare = unit_blocks(code.generator) >= 0
+    bare = find_uncoded_blocks(code.generator) >= 0
     to_csr_s = to_blas_s = 0.0
     for worker, held in enumerate(code.encode(blocks)):
         if taken[worker]["csr_s"] > taken[worker]["blas_s"]:

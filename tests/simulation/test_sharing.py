@@ -13,6 +13,13 @@ import numpy as np
 import pytest
 
 from ddnn.coding.code import Code
+from ddnn.coding.constructions import (
+    make_low_weight,
+    make_mds,
+    make_parity,
+    make_replication,
+    make_uncoded,
+)
 from ddnn.machines.placement import SETTLE_S
 from ddnn.protocol.messages import Answer
 from ddnn.runtime.lanes import Costs
@@ -26,11 +33,11 @@ START_S = 1.0
 END_S = START_S + SAMPLES * PERIOD_S
 
 CODES = {
-    "none": lambda: Code.uncoded(4),
-    "replication": lambda: Code.replication(6, 1),
-    "parity": lambda: Code.parity(6),
-    "mds": lambda: Code.mds(6, 2),
-    "low weight": lambda: Code.low_weight(6, 2),
+    "none": lambda: make_uncoded(4),
+    "replication": lambda: make_replication(6, 1),
+    "parity": lambda: make_parity(6),
+    "mds": lambda: make_mds(6, 2),
+    "low weight": lambda: make_low_weight(6, 2),
 }
 
 
@@ -97,7 +104,7 @@ def test_coded_equals_uncoded(name):
 
 def test_a_worker_may_have_several_shards():
     """Six shards on three workers of unequal power; the strongest may vanish."""
-    site = Site(Code.mds(6, 3), {"big": (0, 2, 5), "mid": (1, 4), "small": (3,)}, tolerate=1)
+    site = Site(make_mds(6, 3), {"big": (0, 2, 5), "mid": (1, 4), "small": (3,)}, tolerate=1)
     run = site.run_of()
     run.at(START_S + 0.5, "crash", "big")
     run.scenario.run()

@@ -9,17 +9,22 @@ import msgspec
 import numpy as np
 import pytest
 
-from ddnn.coding.code import Code
+from ddnn.coding.constructions import (
+    make_dense_gaussian,
+    make_low_weight,
+    make_replication,
+    make_uncoded,
+)
 from ddnn.coding.coverage import (
     PAPER_MODELS,
     Cost,
     Load,
     ModelPlan,
-    cost_factor,
-    coverage,
-    coverage_curve,
-    devices_needed,
-    layer_cost,
+    compute_cost,
+    compute_cost_factor,
+    compute_coverage,
+    compute_coverage_curve,
+    count_devices,
 )
 from ddnn.coding.layers import Linear, split_layer
 from ddnn.errors import ConfigError
@@ -37,8 +42,8 @@ FIG_14 = {
 @pytest.mark.parametrize("name", FIG_14)
 def test_the_curves_of_the_paper(name: str) -> None:
     doubled, hybrid = FIG_14[name]
-    assert [round(value) for value in coverage_curve(PLANS[name], "2MR")] == doubled
-    assert [round(value) for value in coverage_curve(PLANS[name], "CDC+2MR")] == hybrid
+    assert [round(value) for value in compute_coverage_curve(PLANS[name], "2MR")] == doubled
+    assert [round(value) for value in compute_coverage_curve(PLANS[name], "CDC+2MR")] == hybrid
 
 
 def test_all_models_of_the_figure_are_there() -> None:
@@ -76,20 +81,26 @@ def covered_by_failing_each(plan: ModelPlan, scheme: str, extra: int) -> Fractio
 def test_a_model_may_be_given_by_name_or_by_its_numbers(plan: ModelPlan) -> None:
     numbers = plan.devices, list(plan.coded_layers)
     for scheme in ("2MR", "cdc", "Cdc+2mr", "NONE"):
-        expected = coverage(plan, {"cdc": "CDC", "NONE": "none"}.get(scheme, scheme.upper()), 2)
+        expected = compute_coverage(
+            plan, {"cdc": "CDC", "NONE": "none"}.get(scheme, scheme.upper()), 2
+        )
         for given in (plan, plan.name, plan.name.upper(), numbers):
-            assert coverage(given, scheme, 2) == expected
-    assert coverage_curve(plan.name, "2mr") == coverage_curve(plan, "2MR")
+            assert compute_coverage(given, scheme, 2) == expected
+    assert compute_coverage_curve(plan.name, "2mr") == compute_coverage_curve(plan, "2MR")
 
 
 def test_the_example_of_the_docstring() -> None:
-    assert coverage("AlexNet", "CDC+2MR", 1) == coverage((5, [2]), "CDC+2MR", 1) == 50.0
+    assert (
+        compute_coverage("AlexNet", "CDC+2MR", 1)
+        == compute_coverage((5, [2]), "CDC+2MR", 1)
+        == 50.0
+    )
 
 
 @pytest.mark.parametrize("plan", ["LeNet", (5,), 5, None, (5, 2), ("a", [1]), (2, [3]), (5, [1.5])])
 def test_what_is_no_plan_is_refused(plan: object) -> None:
     with pytest.raises(ConfigError):
-        coverage(plan, "2MR", 1)  # type: ignore[arg-type]
+        compute_coverage(plan, "2MR", 1)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("plan", PAPER_MODELS, ids=lambda plan: plan.name)
@@ -97,26 +108,30 @@ def test_what_is_no_plan_is_refused(plan: object) -> None:
 def test_the_formula_is_the_share_of_devices_that_may_fail(plan: ModelPlan, scheme: str) -> None:
     for extra in range(plan.devices + 3):
         expected = covered_by_failing_each(plan, scheme, extra)
-        assert coverage(plan, scheme, extra) == pytest.approx(float(expected))
+        assert compute_coverage(plan, scheme, extra) == pytest.approx(float(expected))
 
 
 def test_curves_end_where_more_devices_add_nothing() -> None:
     for plan in PAPER_MODELS:
-        assert coverage_curve(plan, "2MR")[-1] == coverage_curve(plan, "CDC+2MR")[-1] == 100
-        assert len(coverage_curve(plan, "2MR")) == plan.devices
-        assert len(coverage_curve(plan, "CDC")) == len(plan.coded_layers)
-        assert coverage_curve(plan, "none") == (0.0,)
+        assert (
+            compute_coverage_curve(plan, "2MR")[-1]
+            == compute_coverage_curve(plan, "CDC+2MR")[-1]
+            == 100
+        )
+        assert len(compute_coverage_curve(plan, "2MR")) == plan.devices
+        assert len(compute_coverage_curve(plan, "CDC")) == len(plan.coded_layers)
+        assert compute_coverage_curve(plan, "none") == (0.0,)
 
 
 def test_the_text_of_the_paper_on_c3d() -> None:
     """With two extra devices: 67 % and 73 %, where doubling covers 44 % and 36 %."""
     for name, coded, doubled in (("C3D-1", 67, 44), ("C3D-2", 73, 36)):
-        assert round(coverage(PLANS[name], "CDC+2MR", 2)) == coded
-        assert round(coverage(PLANS[name], "2MR", 2)) == doubled
+        assert round(compute_coverage(PLANS[name], "CDC+2MR", 2)) == coded
+        assert round(compute_coverage(PLANS[name], "2MR", 2)) == doubled
 
 
 def test_the_largest_layer_is_covered_first() -> None:
-    assert coverage(ModelPlan("any", 9, (2, 5)), "CDC", 1) == pytest.approx(100 * 6 / 10)
+    assert compute_coverage(ModelPlan("any", 9, (2, 5)), "CDC", 1) == pytest.approx(100 * 6 / 10)
 
 
 @pytest.mark.parametrize(
@@ -129,35 +144,35 @@ def test_an_impossible_plan_is_refused(devices: int, layers: tuple[int, ...]) ->
 
 def test_unknown_schemes_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"none, 2MR, CDC, CDC\+2MR"):
-        coverage(PAPER_MODELS[0], "3MR", 1)  # type: ignore[arg-type]
+        compute_coverage(PAPER_MODELS[0], "3MR", 1)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="0 or more"):
-        coverage(PAPER_MODELS[0], "2MR", -1)
+        compute_coverage(PAPER_MODELS[0], "2MR", -1)
     with pytest.raises(ConfigError, match="none, replicate, coded, coded-sparse"):
-        devices_needed(4, 1, "raid")  # type: ignore[arg-type]
+        count_devices(4, 1, "raid")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="at least one block"):
-        devices_needed(0, 1, "coded")
+        count_devices(0, 1, "coded")
 
 
 def test_hardware_cost_against_copies() -> None:
     """(1 + 1/N) against 2 for one failure, constant against linear (EDGE 2023, section V)."""
     for k in range(1, 1000):
-        assert cost_factor(k, 1) == pytest.approx(1 + 1 / k)
-        assert cost_factor(k, 1, "replicate") == 2
-        assert devices_needed(k, 1, "coded") - k == 1
-        assert devices_needed(k, 1, "replicate") - k == k
-        assert cost_factor(k, 3, "none") == 1
+        assert compute_cost_factor(k, 1) == pytest.approx(1 + 1 / k)
+        assert compute_cost_factor(k, 1, "replicate") == 2
+        assert count_devices(k, 1, "coded") - k == 1
+        assert count_devices(k, 1, "replicate") - k == k
+        assert compute_cost_factor(k, 3, "none") == 1
 
 
 @pytest.mark.parametrize(("n", "s"), [(5, 1), (12, 2), (12, 3), (1000, 4), (1000, 100)])
 def test_devices_needed_are_those_of_the_codes(n: int, s: int) -> None:
-    code = Code.low_weight(n, s, trials=1) if n < 100 else Code.uncoded(n - s)
+    code = make_low_weight(n, s, trials=1) if n < 100 else make_uncoded(n - s)
     k = code.k
-    assert devices_needed(k, s, "coded") == devices_needed(k, s, "coded-sparse") == n
+    assert count_devices(k, s, "coded") == count_devices(k, s, "coded-sparse") == n
     if n < 100:
         assert code.n == n
-        copies = Code.replication(k * (s + 1), s)
+        copies = make_replication(k * (s + 1), s)
         assert copies.k == k
-        assert devices_needed(k, s, "replicate") == copies.n
+        assert count_devices(k, s, "replicate") == copies.n
 
 
 # Cost of a layer
@@ -171,7 +186,7 @@ def kernel_of(inputs: int, units: int, density: float = 1.0) -> np.ndarray:
 
 def test_cost_of_a_dense_layer_by_hand() -> None:
     layer = Linear("dense", kernel_of(100, 40), np.zeros(40, np.float32))
-    cost = layer_cost(layer, split_layer(layer, 5, 1), (100,))
+    cost = compute_cost(layer, split_layer(layer, 5, 1), (100,))
     assert cost == Cost(
         workers=5,
         blocks=4,
@@ -185,7 +200,7 @@ def test_cost_of_a_dense_layer_by_hand() -> None:
 def test_cost_of_a_convolution_by_hand() -> None:
     kernel = np.ones((3, 3, 8, 12), np.float32)
     layer = Linear("conv2d", kernel, None, strides=(2, 2), padding="same")
-    cost = layer_cost(layer, split_layer(layer, 4, 1), (16, 10, 8))
+    cost = compute_cost(layer, split_layer(layer, 4, 1), (16, 10, 8))
     outputs = 8 * 5
     assert cost.whole == Load(4 * 864, 4 * 1280, 4 * outputs * 12, 2 * outputs * 864)
     assert cost.worker == Load(4 * 288, 4 * 1280, 4 * outputs * 4, 2 * outputs * 288)
@@ -194,7 +209,7 @@ def test_cost_of_a_convolution_by_hand() -> None:
 def test_a_vector_at_each_of_several_positions_is_that_much_work() -> None:
     layer = Linear("dense", kernel_of(10, 4))
     split = split_layer(layer, 2, 0)
-    one, six = layer_cost(layer, split, (10,)), layer_cost(layer, split, (6, 10))
+    one, six = compute_cost(layer, split, (10,)), compute_cost(layer, split, (6, 10))
     assert six.worker.flops == 6 * one.worker.flops
     assert six.worker.output_bytes == 6 * one.worker.output_bytes
     assert six.worker.memory_bytes == one.worker.memory_bytes
@@ -204,9 +219,9 @@ def test_sparse_shards_count_their_nonzeros() -> None:
     """Low weight keeps shards sparse; the parity of all blocks is nearly full."""
     layer = Linear("dense", kernel_of(600, 100, 0.02))
     nonzeros = int(np.count_nonzero(layer.kernel))
-    thin = split_layer(layer, 12, 2, code=Code.low_weight(12, 2))
-    thick = split_layer(layer, 12, 2, code=Code.dense_gaussian(12, 2))
-    cost, other = layer_cost(layer, thin, (600,)), layer_cost(layer, thick, (600,))
+    thin = split_layer(layer, 12, 2, code=make_low_weight(12, 2))
+    thick = split_layer(layer, 12, 2, code=make_dense_gaussian(12, 2))
+    cost, other = compute_cost(layer, thin, (600,)), compute_cost(layer, thick, (600,))
     sums = [2 * int(np.count_nonzero(shard.kernel.toarray())) for shard in thin.shards]
     assert cost.worker.flops == max(sums) < other.worker.flops / 2
     assert cost.worker.memory_bytes == max(
@@ -225,6 +240,6 @@ def test_the_cost_is_of_what_really_decodes(lost: tuple[int, ...]) -> None:
     split = split_layer(layer, 5, 2)
     x = np.ones(30, np.float32)
     answers = {i: shard(x) for i, shard in enumerate(split.shards) if i not in lost}
-    cost = layer_cost(layer, split, x.shape)
+    cost = compute_cost(layer, split, x.shape)
     assert all(z.nbytes == cost.worker.output_bytes for z in answers.values())
     assert split.merge(answers).nbytes == cost.whole.output_bytes

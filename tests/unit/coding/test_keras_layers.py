@@ -44,7 +44,7 @@ def test_a_convolution(options: dict[str, Any], shape: tuple[int, ...]) -> None:
     x = np.random.default_rng(1).normal(size=(2, *shape)).astype(np.float32)
     linear, expected = Linear.of(layer), np.asarray(layer(x))
     np.testing.assert_allclose(np.maximum(linear(x), 0), expected, rtol=1e-4, atol=1e-4)
-    assert linear.output_shape(shape) == expected.shape[1:]
+    assert linear.compute_output_shape(shape) == expected.shape[1:]
     split = split_layer(layer, 4, 1)
     answers = {i: shard(x) for i, shard in enumerate(split.shards)}
     for gone in range(4):

@@ -11,21 +11,32 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from ddnn.coding.certification import certify
 from ddnn.coding.code import Code
+from ddnn.coding.constructions import (
+    make_dense_gaussian,
+    make_low_weight,
+    make_low_weight_product,
+    make_mds,
+    make_parity,
+    make_polynomial,
+    make_replication,
+    make_uncoded,
+)
 from ddnn.coding.layers import SUITABLE, UNSUITABLE, Linear, SplitLayer, split_layer
 from ddnn.errors import ConfigError, InconsistentAnswersError, NotDecodableError
 
 CODES: dict[str, Callable[[], Code]] = {
-    "uncoded": lambda: Code.uncoded(4),
-    "parity": lambda: Code.parity(5),
-    "mds": lambda: Code.mds(6, 2, seed=3),
-    "low_weight": lambda: Code.low_weight(6, 2, seed=3),
-    "low_weight k<=s": lambda: Code.low_weight(5, 3, seed=3),
-    "replication": lambda: Code.replication(6, 1),
-    "polynomial": lambda: Code.polynomial(6, 2),
-    "dense_gaussian": lambda: Code.dense_gaussian(6, 2, seed=3),
-    "one worker": lambda: Code.uncoded(1),
-    "one block": lambda: Code.parity(2),
+    "uncoded": lambda: make_uncoded(4),
+    "parity": lambda: make_parity(5),
+    "mds": lambda: make_mds(6, 2, seed=3),
+    "low_weight": lambda: make_low_weight(6, 2, seed=3),
+    "low_weight k<=s": lambda: make_low_weight(5, 3, seed=3),
+    "replication": lambda: make_replication(6, 1),
+    "polynomial": lambda: make_polynomial(6, 2),
+    "dense_gaussian": lambda: make_dense_gaussian(6, 2, seed=3),
+    "one worker": lambda: make_uncoded(1),
+    "one block": lambda: make_parity(2),
 }
 
 
@@ -82,7 +93,7 @@ def test_whoever_vanishes_the_layer_is_undivided(name: str, layer: str) -> None:
     answers, expected = answers_of(split, x), whole(x)
     shapes = {(z.shape, z.dtype) for z in answers.values()}
     assert len(shapes) == 1, "all shards do the same work"
-    bound = 100 * code.certify().worst_condition * np.finfo(np.float32).eps
+    bound = 100 * certify(code).worst_condition * np.finfo(np.float32).eps
     for gone in combinations(range(code.n), code.s):
         z = split.merge({i: answers[i] for i in answers if i not in gone})
         assert z.shape == expected.shape
@@ -139,15 +150,15 @@ def test_the_single_parity_is_the_sum_of_the_padded_shards() -> None:
 def test_sparse_shards_stay_sparse_and_full_ones_are_not_padded_with_indices() -> None:
     kernel = rng(5).normal(size=(300, 120)) * (rng(6).random((300, 120)) < 0.05)
     whole = Linear("dense", kernel.astype(np.float32))
-    thin = split_layer(whole, 12, 2, code=Code.low_weight(12, 2))
-    assert all(shard.sparse for shard in thin.shards)
+    thin = split_layer(whole, 12, 2, code=make_low_weight(12, 2))
+    assert all(shard.is_sparse for shard in thin.shards)
     for shard, support in zip(thin.shards, thin.code.supports, strict=True):
         assert np.count_nonzero(shard.kernel.toarray()) <= sum(
             np.count_nonzero(kernel[:, 12 * block : 12 * (block + 1)]) for block in support
         )
     thick = Linear("dense", (kernel + (rng(7).random(kernel.shape) < 0.3)).astype(np.float32))
-    split = split_layer(thick, 12, 2, code=Code.dense_gaussian(12, 2))
-    assert not any(shard.sparse for shard in split.shards)
+    split = split_layer(thick, 12, 2, code=make_dense_gaussian(12, 2))
+    assert not any(shard.is_sparse for shard in split.shards)
 
 
 def test_a_sparse_kernel_splits_like_the_same_array() -> None:
@@ -305,7 +316,7 @@ def test_the_suitable_split_has_several_names(layer: str, method: str) -> None:
 
 @pytest.mark.parametrize(
     ("n", "s", "code"),
-    [(5, 2, Code.parity(5)), (6, 1, Code.parity(5)), (6, 2, Code.low_weight_product(2, 2, 2))],
+    [(5, 2, make_parity(5)), (6, 1, make_parity(5)), (6, 2, make_low_weight_product(2, 2, 2))],
 )
 def test_a_code_for_something_else_is_refused(n: int, s: int, code: Code) -> None:
     with pytest.raises(ConfigError, match="expected a matrix-vector code"):
@@ -356,7 +367,7 @@ def test_parts_that_do_not_fit_are_refused(layer: Callable[[], Linear], reason: 
 def test_an_input_that_does_not_fit_is_refused(layer: str, shape: tuple[int, ...]) -> None:
     whole, _ = made(layer)
     with pytest.raises(ConfigError):
-        whole.output_shape(shape)
+        whole.compute_output_shape(shape)
     with pytest.raises(ConfigError):
         whole(np.zeros(shape, np.float32))
 
@@ -389,7 +400,7 @@ def test_lists_are_arrays() -> None:
 def test_anything_with_a_kernel_and_a_bias_is_a_layer() -> None:
     layer = SimpleNamespace(kernel=KERNEL, bias=None)
     assert Linear.of(layer).kind == "dense"
-    assert Linear.of(SimpleNamespace(kernel=sparse.csr_array(KERNEL), bias=None)).sparse
+    assert Linear.of(SimpleNamespace(kernel=sparse.csr_array(KERNEL), bias=None)).is_sparse
     layer = SimpleNamespace(kernel=FILTERS, bias=np.ones(4), strides=2, padding="same")
     made_of = Linear.of(layer)
     assert (made_of.kind, made_of.strides, made_of.padding) == ("conv2d", (2, 2), "same")

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddnn.coding.code import Code
-from ddnn.coding.combiner import CHECK_S, WARY_S
+from ddnn.coding.combiner import CHECK_S, VERIFY_S
+from ddnn.coding.constructions import make_mds, make_parity
 from ddnn.core.plan import PieceKey
 from ddnn.machines.offload import LIMIT, OffloadJob
 from ddnn.machines.offload_node import STATE_S
@@ -39,7 +39,7 @@ SHAPE = (*FEATURES[:-1], FEATURES[-1] * DEVICES)
 
 @cache
 def site(n: int = 6, s: int = 2) -> Site:
-    return Site(Code.mds(n, s) if s > 1 else Code.parity(n))
+    return Site(make_mds(n, s) if s > 1 else make_parity(n))
 
 
 class Asks:
@@ -462,7 +462,7 @@ def test_a_contradiction_without_a_culprit() -> None:
     sample(edge, 3, liar=None, pieces=range(5))  # nothing to check it with
     assert edge.own == (2, 2, 0)
     edge.assert_results(0, 1, 2, 3)
-    edge.wait(WARY_S)
+    edge.wait(VERIFY_S)
     sample(edge, 4, liar=None, pieces=range(5))
     assert edge.own == (3, 2, 0)
     assert "workers_faulty" not in edge.machine.counts

@@ -7,14 +7,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from ddnn.coding import Code
+from ddnn.coding import make_mds
 from ddnn.coding.detail import CodingDetail, read_detail
 from ddnn.core.plan import MAX_PIECES, Plan
 from ddnn.errors import ConfigError
 from tests.simulation.shared import Site
 
 # As it is read from a file: JSON has no tuples.
-PLAN: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(Site(Code.mds(6, 2)).plan))
+PLAN: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(Site(make_mds(6, 2)).plan))
 X, Z = {"type": "float32", "shape": [24]}, {"type": "float32", "shape": [10]}
 
 
@@ -30,7 +30,7 @@ def change_pieces(**arrays: Any) -> dict[str, Any]:
 def test_it_comes_back_equal() -> None:
     again = msgspec.json.decode(msgspec.json.encode(PLAN), type=Plan)
     assert msgspec.json.decode(msgspec.json.encode(again)) == PLAN
-    assert (read_detail(again).make_code().generator == Code.mds(6, 2).generator).all()
+    assert (read_detail(again).make_code().generator == make_mds(6, 2).generator).all()
 
 
 @pytest.mark.parametrize("edge", ["head", "tail", "piece"])

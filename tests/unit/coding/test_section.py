@@ -15,10 +15,10 @@ from scipy import sparse
 from ddnn.coding.section import (
     REPETITIONS,
     MatrixSection,
-    matrix_arrays,
-    matrix_of,
-    smaller,
-    stored_bytes,
+    compact,
+    count_stored_bytes,
+    pack_matrix,
+    unpack_matrix,
 )
 from ddnn.errors import SectionError
 
@@ -164,9 +164,9 @@ def test_the_smaller_form(density: float, dtype: type) -> None:
     kernel = kernel_of(60, 40, density).astype(dtype)
     forms = [kernel, sparse.csr_array(kernel)]
     for form in forms:
-        chosen = smaller(form)
+        chosen = compact(form)
         assert chosen.dtype == dtype
-        assert stored_bytes(chosen) == min(map(stored_bytes, forms))
+        assert count_stored_bytes(chosen) == min(map(count_stored_bytes, forms))
         written = chosen.toarray() if sparse.issparse(chosen) else chosen
         np.testing.assert_array_equal(written, kernel)
 
@@ -174,7 +174,7 @@ def test_the_smaller_form(density: float, dtype: type) -> None:
 @pytest.mark.parametrize("density", [0.0, 0.1, 1.0])
 def test_arrays_of_a_kernel_and_back(density: float) -> None:
     kernel = kernel_of(11, 6, density)
-    back = matrix_of(matrix_arrays(kernel))
+    back = unpack_matrix(pack_matrix(kernel))
     written = back.toarray() if sparse.issparse(back) else back
     np.testing.assert_array_equal(written, kernel)
 
@@ -203,7 +203,7 @@ def test_indices_that_lead_elsewhere_are_refused(name: str, values: list[int]) -
         "indptr": np.array([0, 1, 3], np.int32),
         "inputs": np.array(4, np.int64),
     }
-    assert matrix_of(arrays).shape == (4, 2)
+    assert unpack_matrix(arrays).shape == (4, 2)
     arrays[name] = np.array(values, arrays[name].dtype)
     with pytest.raises(SectionError):
-        matrix_of(arrays)
+        unpack_matrix(arrays)

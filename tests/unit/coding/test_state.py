@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddnn.coding import Code
+from ddnn.coding import Code, make_low_weight, make_mds, make_parity, make_replication, make_uncoded
 from ddnn.coding.detail import CodingDetail
 from ddnn.coding.state import count_spare_workers, describe_plan, list_groups
 from ddnn.protocol.messages import PieceGroup
@@ -48,7 +48,7 @@ def test_so_many_workers_may_vanish_in_any_combination_and_not_one_more(
 
 
 @pytest.mark.parametrize(
-    "code", [Code.uncoded(4), Code.parity(5), Code.mds(6, 2), Code.low_weight(6, 2)]
+    "code", [make_uncoded(4), make_parity(5), make_mds(6, 2), make_low_weight(6, 2)]
 )
 def test_the_number_is_what_the_code_decodes(code: Code) -> None:
     """For one shard per worker, after each loss that the code survives."""
@@ -56,13 +56,15 @@ def test_the_number_is_what_the_code_decodes(code: Code) -> None:
         left = range(lost, code.n)
         spare = count_spare_workers(code.s - lost, [1] * len(left))
         for vanished, survives in ((spare, True), (spare + 1, False)):
-            found = {code.decodable(set(left) - set(gone)) for gone in combinations(left, vanished)}
+            found = {
+                code.is_decodable(set(left) - set(gone)) for gone in combinations(left, vanished)
+            }
             assert found == {survives}
 
 
 def test_of_replicas_only_the_copies_may_vanish() -> None:
     """Twelve shards of six blocks: two that hold the same block may be the next to vanish."""
-    s = Code.replication(12, 1).s
+    s = make_replication(12, 1).s
     assert count_spare_workers(s, [1] * 12) == 1
     assert count_spare_workers(s - 1, [1] * 11) == 0
     assert count_spare_workers(s - 2, [1] * 10) == 0
@@ -76,34 +78,34 @@ def make_detail(code: Code, redundancy: str) -> CodingDetail:
     ("detail", "workers", "description", "groups"),
     [
         (
-            make_detail(Code.mds(6, 2), "coded"),
+            make_detail(make_mds(6, 2), "coded"),
             6,
             "6 shards of code mds on 6 workers. "
             "Any 4 of the shards suffice: any 2 of 6 workers may vanish.",
             [PieceGroup("data", 0, 4), PieceGroup("parity", 4, 6)],
         ),
         (
-            make_detail(Code.low_weight(6, 2), "coded-sparse"),
+            make_detail(make_low_weight(6, 2), "coded-sparse"),
             6,
             "6 shards of code low_weight on 6 workers. "
             "Any 4 of the shards suffice: any 2 of 6 workers may vanish.",
             [PieceGroup("mixed", 0, 6)],
         ),
         (
-            make_detail(Code.replication(12, 1), "replicate"),
+            make_detail(make_replication(12, 1), "replicate"),
             6,
             "12 shards of code replication on 6 workers. "
             "One copy of each of the 6 blocks suffices: any 1 of 6 workers may vanish.",
             [PieceGroup("copies", 0, 12)],
         ),
         (
-            make_detail(Code.uncoded(3), "none"),
+            make_detail(make_uncoded(3), "none"),
             3,
             "3 shards of code uncoded on 3 workers. All are needed: no worker may vanish.",
             [PieceGroup("data", 0, 3)],
         ),
         (
-            make_detail(Code.uncoded(1), "coded"),
+            make_detail(make_uncoded(1), "coded"),
             1,
             "1 shard of code uncoded on 1 worker. All are needed: no worker may vanish.",
             [PieceGroup("data", 0, 1)],
