@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -123,10 +123,9 @@ def measure_decoding(
     try:
         for alive in draw_survivors(code, sets + 1, seed):
             given = {worker: answers[worker] for worker in alive}
-            first.append(time_call(lambda given=given: fresh.decode(given))[0])
-            again.append(
-                least_times_s([lambda given=given: fresh.decode(given)], repetitions, 1)[0]
-            )
+            decode = partial(fresh.decode, given)
+            first.append(time_call(decode)[0])
+            again.append(least_times_s([decode], repetitions, 1)[0])
     except NotDecodableError:
         return {"decode_first_ms": None, "decode_again_ms": None}
     # Without the very first, which also makes the code's table for exact ranks.

@@ -20,7 +20,7 @@ from benchmarks.coding.compared_codes import (
 )
 from benchmarks.coding.matrix_product import Product, measure_product
 from benchmarks.coding.matrix_vector import measure_vector
-from benchmarks.coding.sparse_timing import measure_blas_cores, round_floats, running_single_thread
+from benchmarks.coding.sparse_timing import measure_blas_cores, round_report, running_single_thread
 from benchmarks.harness.report import Progress
 from ddnn.coding import compute_lower_bound
 
@@ -111,7 +111,7 @@ def measure_sparse(seed: int, progress: Progress, quick: bool = False) -> Row:
         "vector": [row for rows, _ in vector for row in rows],
         "product": [row for rows, _ in product for row in rows],
     }
-    return round_floats(report)
+    return round_report(report)
 
 
 def judge_ratio(aim: float, of: str, key: str, ratios: list[Row]) -> Row:
