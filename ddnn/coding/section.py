@@ -62,7 +62,7 @@ def pack_matrix(kernel: Matrix) -> dict[str, Array]:
 def unpack_matrix(arrays: Arrays) -> Matrix:
     """The inverse of `pack_matrix`. Raises SectionError where an index is out of range.
 
-    scipy's products do not check indices, and its own full check accepts rows that overlap.
+    scipy's products do not check indices, and its full check accepts row pointers that return to 0.
     """
     if "kernel" in arrays:
         return arrays["kernel"]

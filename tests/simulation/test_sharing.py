@@ -12,7 +12,6 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from ddnn.coding.code import Code
 from ddnn.coding.constructions import (
     make_low_weight,
     make_mds,
@@ -518,11 +517,11 @@ def test_a_worker_whose_section_fails_is_as_good_as_dead():
 # --------------------------------------------------------------------------- the scale
 
 
-@pytest.mark.parametrize(("name", "s"), [("mds", 8), ("low_weight", 4)])
-def test_a_thousand_workers(name, s):
+@pytest.mark.parametrize(("make", "s"), [(make_mds, 8), (make_low_weight, 4)])
+def test_a_thousand_workers(make, s):
     """Any s of them gone, in two ways: equal answers, and nobody waits."""
     n, samples = 1000, 8
-    big = Site(getattr(Code, name)(n, s, trials=1), units=2 * n)
+    big = Site(make(n, s, trials=1), units=2 * n)
     run, plain = (big.run_of(samples=samples, network=STEADY) for _ in range(2))
     gone = np.random.default_rng(1).choice(n, s, replace=False) + 1
     run.at(START_S - 0.01, "crash", *(f"worker{i}" for i in gone[: s // 2]))
