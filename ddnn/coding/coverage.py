@@ -66,7 +66,7 @@ def compute_coverage(plan: Model, scheme: Scheme | str, extra: int) -> float:
 
     The formula is derived here; it gives the curves of Fig. 14. With d devices, G coded layers and
     x extra devices: 2MR copies one device to each, 100 * 2x / (d + x). CDC uses one for each coded
-    layer, the largest first, which covers N_g + 1 devices; CDC+2MR copies other devices to the rest:
+    layer, the largest first, which covers N_g + 1 devices; CDC+2MR copies others to the rest:
     100 * (sum of N_g + 1 over g <= x, + 2 (x - G)) / (d + x). Extra devices that cannot cover
     anything more are not used. Raises ConfigError for an unknown scheme or model, or extra < 0.
     """

@@ -62,7 +62,7 @@ def place_shards(request: PlanRequest) -> dict[str, tuple[int, ...]]:
     shards = sum(max(1, round(speed / slowest)) for speed in speeds.values())
     if shards > MAX_PIECES:
         raise InfeasiblePlanError(
-            f"the plan needs {shards:,} shards, expected at most {MAX_PIECES:,}; use fewer workers"
+            f"the plan needs {shards:,} shards, expected at most {MAX_PIECES}; use fewer workers"
         )
     return assign_virtual_workers(speeds, shards)
 
