@@ -26,7 +26,7 @@ from ddnn.coding.supports import (
     assign_low_weight,
     assign_product_greedy,
     assign_product_tiles,
-    count_holders,
+    count_workers_per_unknown,
     list_product_weights,
 )
 from ddnn.errors import ConfigError, InfeasiblePlanError
@@ -118,7 +118,7 @@ def make_low_weight_product(
     for weights in list_product_weights(k_a, k_b, s):
         for assign in (assign_product_tiles, assign_product_greedy):
             pair = assign(k_a, k_b, s, weights)
-            if count_holders(*pair, k_a, k_b).min() <= s:
+            if count_workers_per_unknown(*pair, k_a, k_b).min() <= s:
                 continue
             if find_failing_sets(search_product_code(*pair, k_a, k_b, s, seed, 1))[1].size:
                 continue

@@ -119,7 +119,7 @@ def assign_product_greedy(
     return tuple(a for a, _ in assigned), tuple(b for _, b in assigned)
 
 
-def count_holders(
+def count_workers_per_unknown(
     supports_a: Supports, supports_b: Supports, k_a: int, k_b: int
 ) -> NDArray[np.int64]:
     """The number of workers that combine each unknown: int [k_a, k_b]."""

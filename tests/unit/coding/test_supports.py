@@ -193,7 +193,7 @@ def test_product_codes_have_the_smallest_weights(
 def test_enough_workers_for_every_unknown_do_not_suffice() -> None:
     """2 x 2 for (2, 4, s = 5) has 6 workers for every unknown, and fails in 56 of 1287 losses."""
     assigned = supports.assign_product_tiles(2, 4, 5, (2, 2))
-    assert supports.count_holders(*assigned, 2, 4).min() >= 6
+    assert supports.count_workers_per_unknown(*assigned, 2, 4).min() >= 6
     certificate = certify(search_product_code(*assigned, 2, 4, 5, trials=1))
     assert (certificate.failing, certificate.checked) == (56, 1287)
     assert (2, 2) not in supports.list_product_weights(2, 4, 5)
