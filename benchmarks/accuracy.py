@@ -22,7 +22,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -168,7 +168,9 @@ def measure_fold(folds: dict[int, Fold], test: int) -> dict[str, Any]:
     }
 
 
-def measure_once(data: str, seed: int, steps: int | None, style: str) -> dict[str, Any]:
+def measure_once(
+    data: str, seed: int, steps: int | None, style: Literal["float", "binary"]
+) -> dict[str, Any]:
     """Train once, measure on the test split."""
     from ddnn.cli.evaluate import evaluate_bundle
     from ddnn.local_site.train import train_bundle

@@ -156,11 +156,11 @@ def compare(
     for answer in answers:
         frame = images[answer.sample % len(images)]
         own = run_devices(bundle.manifest, bundle.sections, frame)[view].scores
-        label, probability = make_votes({node: own})[node]
         expected = infer(bundle.manifest, bundle.sections, frame)
-        if answer.quality != "full" or node not in answer.votes:
+        if own is None or answer.quality != "full" or node not in answer.votes:
             wrong.append(f"sample {answer.sample}: {answer.quality}, votes of {[*answer.votes]}")
             continue
+        label, probability = make_votes({node: own})[node]
         published = bundle.manifest.score_format.decode(listener.scores[answer.sample])
         scores.append(np.abs(published - own).max())
         voted.append(abs(answer.votes[node][1] - probability))

@@ -95,9 +95,11 @@ def measure_bare_exchange(
     """Seconds from tick to answer where clients only pass bytes on."""
     with ExitStack() as stack:
         fleet, port, _ = stack.enter_context(running_broker())
-        for node in ("edge", "cloud", *(f"cam{i + 1}" for i in range(devices))):
+        roles: dict[str, bare_exchange.Role] = {"edge": "edge", "cloud": "cloud"}
+        roles |= {f"cam{i + 1}": "device" for i in range(devices)}
+        for node, role in roles.items():
             client = bare_exchange.Client(
-                node if node in ("edge", "cloud") else "device",
+                role,
                 port,
                 node=node,
                 exit=tier,

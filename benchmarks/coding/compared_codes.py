@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.coding.sparse_timing import TINY, least_times_s, relative_error, time_call
-from ddnn.coding import Certificate, Code
-from ddnn.coding.section import dense
+from ddnn.coding import (
+    Certificate,
+    Code,
+    certify,
+    make_dense_gaussian,
+    make_low_weight,
+    make_low_weight_product,
+    make_mds,
+    make_polynomial,
+    make_replication,
+    make_uncoded,
+    search_product_code,
+)
+from ddnn.coding.section import to_dense
 from ddnn.core.blocks import slices
 from ddnn.errors import NotDecodableError
 
@@ -25,12 +37,12 @@ PART = 10  # share of the inputs by which encoding with BLAS is measured
 @lru_cache
 def make_vector_codes(n: int, s: int, seed: int) -> dict[str, Code]:
     return {
-        "low_weight": Code.low_weight(n, s, seed),
-        "uncoded": Code.uncoded(n - s),
-        "replication": Code.replication(n, s),
-        "polynomial": Code.polynomial(n, s),
-        "dense_gaussian": Code.dense_gaussian(n, s, seed),
-        "mds": Code.mds(n, s, seed),
+        "low_weight": make_low_weight(n, s, seed),
+        "uncoded": make_uncoded(n - s),
+        "replication": make_replication(n, s),
+        "polynomial": make_polynomial(n, s),
+        "dense_gaussian": make_dense_gaussian(n, s, seed),
+        "mds": make_mds(n, s, seed),
     }
 
 
@@ -47,10 +59,10 @@ def make_product_codes(k_a: int, k_b: int, s: int, seed: int) -> dict[str, Code]
     polynomial = np.einsum("ip,iq->ipq", powers_a, powers_b).reshape(n, k)
 
     def make(a: Sequence[tuple[int, ...]], b: Sequence[tuple[int, ...]], lost: int) -> Code:
-        return Code.from_product_supports(a, b, k_a, k_b, lost, seed)
+        return search_product_code(a, b, k_a, k_b, lost, seed)
 
     return {
-        "low_weight_product": Code.low_weight_product(k_a, k_b, s, seed),
+        "low_weight_product": make_low_weight_product(k_a, k_b, s, seed),
         "uncoded": make(bare_a, bare_b, 0),
         "polynomial": Code(polynomial, s, "polynomial", (powers_a, powers_b)),
         "dense_product": make([all_a] * n, [all_b] * n, s),
@@ -61,15 +73,15 @@ def make_product_codes(k_a: int, k_b: int, s: int, seed: int) -> dict[str, Code]
 CERTIFICATES: dict[int, tuple[Code, Certificate]] = {}
 
 
-def certify(code: Code) -> Certificate:
-    """The certificate of a code that stays in one of the tables above."""
+def get_certificate(code: Code) -> Certificate:
+    """The certificate of a code of one of the tables above, computed once."""
     if id(code) not in CERTIFICATES:
-        CERTIFICATES[id(code)] = code, code.certify()
+        CERTIFICATES[id(code)] = code, certify(code)
     return CERTIFICATES[id(code)][1]
 
 
 def describe_certificate(code: Code) -> Row:
-    found = certify(code)
+    found = get_certificate(code)
     return {
         "weights": code.weights,
         "sets": found.checked,
@@ -84,7 +96,7 @@ def measure_exactness(
     code: Code, answers: dict[int, Any], direct: Any, join_blocks: Callable[..., Any]
 ) -> Row:
     """The result without the worst set of stragglers, against direct computation in float64."""
-    found = certify(code)
+    found = get_certificate(code)
     alive = {worker: answers[worker] for worker in answers if worker not in found.worst_set}
     try:
         error = relative_error(join_blocks(code.decode(alive)), direct)
@@ -111,10 +123,9 @@ def measure_decoding(
     try:
         for alive in draw_survivors(code, sets + 1, seed):
             given = {worker: answers[worker] for worker in alive}
-            first.append(time_call(lambda given=given: fresh.decode(given))[0])
-            again.append(
-                least_times_s([lambda given=given: fresh.decode(given)], repetitions, 1)[0]
-            )
+            decode = partial(fresh.decode, given)
+            first.append(time_call(decode)[0])
+            again.append(least_times_s([decode], repetitions, 1)[0])
     except NotDecodableError:
         return {"decode_first_ms": None, "decode_again_ms": None}
     # Without the very first, which also makes the code's table for exact ranks.
@@ -134,7 +145,7 @@ def split_columns(matrix: Any, k: int) -> list[Any]:
 
 def write_out(blocks: list[Any]) -> list[NDArray[Any]]:
     """Sparse blocks as dense arrays."""
-    return [dense(block) for block in blocks]
+    return [to_dense(block) for block in blocks]
 
 
 def time_each(calls: dict[str, Callable[[], Any]]) -> dict[str, float]:

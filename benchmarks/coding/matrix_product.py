@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from operator import matmul
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,8 @@ from benchmarks.coding.compared_codes import (
     write_out,
 )
 from benchmarks.coding.sparse_timing import draw_sparse, least_times_s, time_call
-from ddnn.coding.section import dense, smaller, stored_bytes
+from ddnn.coding import Code
+from ddnn.coding.section import compact, count_stored_bytes, to_dense
 from ddnn.core.blocks import join
 
 Product = tuple[int, int, int]  # k_a, k_b, s
@@ -48,15 +51,10 @@ def measure_product(
     blocks_a, blocks_b = split_rows(a, k_a), split_columns(b, k_b)
     encode_s, held = {}, {}
     for name, code in codes.items():
-        encode_s[name], held[name] = time_call(lambda code=code: code.encode(blocks_a, blocks_b))
+        encode_s[name], held[name] = time_call(partial(code.encode, blocks_a, blocks_b))
     some_a, some_b = a[:, : t // PART], b[: t // PART]
     by_blas_s = time_each(
-        {
-            name: lambda code=code: code.encode(
-                write_out(split_rows(some_a, k_a)), write_out(split_columns(some_b, k_b))
-            )
-            for name, code in codes.items()
-        }
+        {name: partial(encode_written_out, code, some_a, some_b) for name, code in codes.items()}
     )
     taken = dict(
         zip(codes, measure_heaviest([held[name] for name in codes], repetitions), strict=True)
@@ -64,7 +62,8 @@ def measure_product(
     rows = []
     for name, code in codes.items():
         answers = {
-            worker: dense(one) @ dense(other) for worker, (one, other) in enumerate(held[name])
+            worker: to_dense(one) @ to_dense(other)
+            for worker, (one, other) in enumerate(held[name])
         }
         rows.append(
             {
@@ -87,6 +86,12 @@ def measure_product(
     return rows, compare_product_codes(rows)
 
 
+def encode_written_out(code: Code, a: Any, b: Any) -> list[Any]:
+    """Write the blocks of A^T and of B out and encode them."""
+    k_a, k_b, _ = PRODUCT
+    return code.encode(write_out(split_rows(a, k_a)), write_out(split_columns(b, k_b)))
+
+
 def count_multiplications(one: Any, other: Any) -> int:
     """Multiplications of nonzeros in a sparse product."""
     columns = np.bincount(one.indices, minlength=one.shape[1])
@@ -103,11 +108,9 @@ def measure_heaviest(held: list[list[tuple[Any, Any]]], repetitions: int) -> lis
         pairs = [of_code[turn] for of_code in heaviest]
         calls = []
         for one, other in pairs:
-            left, right = dense(one), dense(other)
+            left, right = to_dense(one), to_dense(other)
             calls += [
-                lambda one=one, other=other: one @ other,
-                lambda one=one, right=right: one @ right,
-                lambda left=left, right=right: left @ right,
+                partial(matmul, *pair) for pair in ((one, other), (one, right), (left, right))
             ]
         spans_s = least_times_s(calls, repetitions, 1)
         for number, (one, other) in enumerate(pairs):
@@ -117,7 +120,7 @@ def measure_heaviest(held: list[list[tuple[Any, Any]]], repetitions: int) -> lis
                     **{f"{form}_s": s for form, s in zip(FORMS, of_forms, strict=False)},
                     "nonzeros": one.nnz + other.nnz,
                     "numbers": one.shape[0] * one.shape[1] + other.shape[0] * other.shape[1],
-                    "bytes": stored_bytes(smaller(one)) + stored_bytes(smaller(other)),
+                    "bytes": count_stored_bytes(compact(one)) + count_stored_bytes(compact(other)),
                 }
             )
     return taken

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from operator import matmul
 from typing import Any
 
 import numpy as np
@@ -25,9 +27,9 @@ from benchmarks.coding.compared_codes import (
 )
 from benchmarks.coding.sparse_timing import draw_sparse, least_times_s, time_call
 from ddnn.coding import Code
-from ddnn.coding.conditioning import unit_blocks
+from ddnn.coding.conditioning import find_uncoded_blocks
 from ddnn.coding.encoding import encode
-from ddnn.coding.section import dense, smaller, stored_bytes
+from ddnn.coding.section import compact, count_stored_bytes, to_dense
 from ddnn.core.blocks import join
 
 
@@ -50,16 +52,16 @@ def measure_vector(
         for name, code in codes.items():
             if worker < code.n:
                 row = code.generator[[worker]]
-                spent_s, (held[name],) = time_call(lambda row=row, of=name: encode(row, blocks[of]))
+                spent_s, (held[name],) = time_call(partial(encode, row, blocks[name]))
                 encode_s[name] += spent_s
                 answers[name][worker] = held[name] @ x
-        written = [time_call(lambda one=one: dense(one)) for one in held.values()]
+        written = [time_call(partial(to_dense, one)) for one in held.values()]
         forms = [
             form
             for one, (_, two) in zip(held.values(), written, strict=True)
             for form in (one, two)
         ]
-        spans_s = least_times_s([lambda form=form: form @ x for form in forms], repetitions)
+        spans_s = least_times_s([partial(matmul, form, x) for form in forms], repetitions)
         for number, (name, one) in enumerate(held.items()):
             csr_s, blas_s = spans_s[2 * number : 2 * number + 2]
             taken[name].append(
@@ -69,16 +71,13 @@ def measure_vector(
                     "write_out_s": written[number][0],
                     "nonzeros": one.nnz,
                     "numbers": one.shape[0] * one.shape[1],
-                    "bytes": stored_bytes(smaller(one)),
+                    "bytes": count_stored_bytes(compact(one)),
                 }
             )
     thin = matrix[:, : max(16, t // 20)].astype(np.float64)
     some = matrix[:, : t // PART]
     by_blas_s = time_each(
-        {
-            name: lambda code=code: code.encode(write_out(split_rows(some, code.k)))
-            for name, code in codes.items()
-        }
+        {name: partial(encode_written_out, code, some) for name, code in codes.items()}
     )
     rows = [
         {
@@ -97,16 +96,21 @@ def measure_vector(
     return rows, compare_vector_codes(rows)
 
 
+def encode_written_out(code: Code, matrix: Any) -> list[Any]:
+    """Write the blocks of rows out and encode them."""
+    return code.encode(write_out(split_rows(matrix, code.k)))
+
+
 def measure_encoding(code: Code, csr_s: float, blas_s: float, taken: list[Row], some: Any) -> Row:
     """`encode_s`: the faster way to each worker's fastest form, conversion included."""
     blocks = write_out(split_rows(some, code.k))
-    bare = unit_blocks(code.generator) >= 0
+    bare = find_uncoded_blocks(code.generator) >= 0
     to_csr_s = to_blas_s = 0.0
     for worker, held in enumerate(code.encode(blocks)):
         if taken[worker]["csr_s"] > taken[worker]["blas_s"]:
             to_blas_s += taken[worker]["write_out_s"]
         elif not bare[worker]:  # a bare block is there as CSR
-            to_csr_s += PART * time_call(lambda held=held: csr_array(held))[0]
+            to_csr_s += PART * time_call(partial(csr_array, held))[0]
     found = describe_encoding(csr_s, blas_s)
     return {**found, "encode_s": min(csr_s + to_blas_s, blas_s + to_csr_s)}
 

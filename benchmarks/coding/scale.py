@@ -5,6 +5,7 @@ Cost, certificate and decoding of the codes, and the wait for the k-th of n work
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,12 @@ from benchmarks.coding.compared_codes import Row, draw_survivors, measure_decodi
 from benchmarks.coding.sparse_timing import (
     draw_sparse,
     relative_error,
-    round_floats,
+    round_report,
     running_single_thread,
     time_call,
 )
 from benchmarks.harness.report import Progress
-from ddnn.coding import Code
+from ddnn.coding import Code, certify, make_low_weight, make_mds
 from ddnn.core.blocks import join
 from ddnn.errors import NotDecodableError
 
@@ -39,11 +40,11 @@ def measure_codes(n: int, s: int, shape: tuple[int, int], samples: int, seed: in
     x = rng.standard_normal(t)
     direct = matrix @ x
     rows = []
-    for name, make in (("mds", Code.mds), ("low_weight", Code.low_weight)):
-        made_s, code = time_call(lambda make=make: make(n, s, seed, SCALE_TRIALS))
-        certified_s, found = time_call(lambda code=code: code.certify(samples=samples, seed=seed))
+    for name, make in (("mds", make_mds), ("low_weight", make_low_weight)):
+        made_s, code = time_call(partial(make, n, s, seed, SCALE_TRIALS))
+        certified_s, found = time_call(partial(certify, code, samples=samples, seed=seed))
         blocks = split_rows(matrix, code.k)
-        encoded_s, held = time_call(lambda code=code, blocks=blocks: code.encode(blocks))
+        encoded_s, held = time_call(partial(code.encode, blocks))
         answers = {worker: one @ x for worker, one in enumerate(held)}
         nonzeros = np.array([one.nnz for one in held])
         uncoded = matrix.nnz / code.k
@@ -142,4 +143,4 @@ def measure_scale(seed: int, progress: Progress, quick: bool = False) -> Row:
         "codes": rows,
         "waiting": [simulate_waiting(n, s, runs, seed) for n, s in cases],
     }
-    return round_floats(report)
+    return round_report(report)

@@ -13,16 +13,16 @@ import numpy as np
 
 from benchmarks.coding.compared_codes import (
     Row,
-    certify,
     describe_certificate,
+    get_certificate,
     make_product_codes,
     make_vector_codes,
 )
 from benchmarks.coding.matrix_product import Product, measure_product
 from benchmarks.coding.matrix_vector import measure_vector
-from benchmarks.coding.sparse_timing import measure_blas_cores, round_floats, running_single_thread
+from benchmarks.coding.sparse_timing import measure_blas_cores, round_report, running_single_thread
 from benchmarks.harness.report import Progress
-from ddnn.coding import lower_bound
+from ddnn.coding import compute_lower_bound
 
 VECTOR_CODES = ((12, 2), (24, 4), (30, 2))
 DENSITIES = (0.10, 0.05, 0.02, 0.01)
@@ -37,21 +37,23 @@ def measure_conditions(parameters: tuple[int, ...], seed: int) -> list[Row]:
     if len(parameters) == 2:
         n, s = parameters
         codes = make_vector_codes(n, s, seed)
-        case: Row = {"n": n, "s": s, "bound": lower_bound(n, s)}
+        case: Row = {"n": n, "s": s, "bound": compute_lower_bound(n, s)}
         dense_names: tuple[str, ...] = ("dense_gaussian", "mds")
     else:
         k_a, k_b, s = parameters
         codes = make_product_codes(k_a, k_b, s, seed)
         n = k_a * k_b + s
-        case = {"n": n, "s": s, "k_a": k_a, "k_b": k_b, "bound": lower_bound(n, s)}
+        case = {"n": n, "s": s, "k_a": k_a, "k_b": k_b, "bound": compute_lower_bound(n, s)}
         dense_names = ("dense_product", "mds")
-    best = min(certify(codes[name]).worst_condition for name in (*dense_names, "polynomial"))
+    best = min(
+        get_certificate(codes[name]).worst_condition for name in (*dense_names, "polynomial")
+    )
     return [
         {
             **case,
             "code": name,
             **describe_certificate(code),
-            "over_best_dense": certify(code).worst_condition / best,
+            "over_best_dense": get_certificate(code).worst_condition / best,
         }
         for name, code in codes.items()
         if name not in ("uncoded", "replication")
@@ -109,7 +111,7 @@ def measure_sparse(seed: int, progress: Progress, quick: bool = False) -> Row:
         "vector": [row for rows, _ in vector for row in rows],
         "product": [row for rows, _ in product for row in rows],
     }
-    return round_floats(report)
+    return round_report(report)
 
 
 def judge_ratio(aim: float, of: str, key: str, ratios: list[Row]) -> Row:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,8 @@ from scipy.sparse import csr_array
 
 THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 TINY = 1e-12
+
+Result = TypeVar("Result")
 
 
 @contextmanager
@@ -43,7 +45,8 @@ def measure_blas_cores(size: int) -> float:
     return (time.process_time() - began_cpu_s) / (time.perf_counter() - began_s)
 
 
-def time_call(call: Callable[[], Any]) -> tuple[float, Any]:
+def time_call(call: Callable[[], Result]) -> tuple[float, Result]:
+    """Seconds of a call, and its result."""
     began_s = time.perf_counter()
     result = call()
     return time.perf_counter() - began_s, result
@@ -63,12 +66,16 @@ def least_times_s(
     return best
 
 
-def round_floats(value: Any) -> Any:
-    """The value with all floats in it rounded to four digits."""
+def round_report(report: dict[str, Any]) -> dict[str, Any]:
+    """The report with all floats in it rounded to four digits."""
+    return {key: _round_floats(item) for key, item in report.items()}
+
+
+def _round_floats(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: round_floats(item) for key, item in value.items()}
+        return round_report(value)
     if isinstance(value, list | tuple):
-        return [round_floats(item) for item in value]
+        return [_round_floats(item) for item in value]
     return float(f"{value:.4g}") if isinstance(value, float | np.floating) else value
 
 
@@ -81,7 +88,7 @@ def draw_sparse(
     places = np.cumsum(rng.geometric(density, count)) - 1
     places = places[places < size]
     pointers = np.searchsorted(places, np.arange(rows + 1) * columns)
-    values = rng.standard_normal(len(places), np.float32).astype(dtype)
+    values: NDArray[Any] = rng.standard_normal(len(places), np.float32).astype(dtype)
     kind = np.int32
     parts = values, (places % columns).astype(kind), pointers.astype(kind)
     return csr_array(parts, shape=(rows, columns))
@@ -89,4 +96,4 @@ def draw_sparse(
 
 def relative_error(decoded: NDArray[Any], direct: NDArray[Any]) -> float:
     wide = decoded.astype(np.float64)
-    return float(np.linalg.norm(wide - direct) / max(np.linalg.norm(direct), TINY))
+    return float(np.linalg.norm(wide - direct)) / max(float(np.linalg.norm(direct)), TINY)

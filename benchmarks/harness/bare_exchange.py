@@ -19,6 +19,8 @@ from benchmarks.harness.processes import module_command, read_options
 
 ROOT = "bare/v1"
 
+Role = Literal["device", "edge", "cloud", "worker"]
+
 
 class Client(msgspec.Struct, frozen=True):
     """One client of the exchange.
@@ -29,7 +31,7 @@ class Client(msgspec.Struct, frozen=True):
     result_bytes: size of a worker's result
     """
 
-    role: Literal["device", "edge", "cloud", "worker"]
+    role: Role
     port: int
     site: str = "demo"
     node: str = ""

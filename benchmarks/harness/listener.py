@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 import paho.mqtt.client as paho
@@ -29,9 +30,12 @@ class Listener:
     ) -> None:
         """name: the client's id; on_message: receives topic and payload"""
         self._client = paho.Client(CallbackAPIVersion.VERSION2, client_id=name)
-        self._client.on_connect = lambda *_: [self._client.subscribe(text, 1) for text in filters]
-        self._client.on_message = lambda _c, _u, message: on_message(message.topic, message.payload)
+        self._client.on_connect = self._subscribe
+        self._client.on_message = lambda _c, _u, message: on_message(
+            message.topic, bytes(message.payload)
+        )
         self._client.on_socket_open = _send_at_once
+        self._filters = filters
         self._client.reconnect_delay_set(1, 2)
         self._port = port
 
@@ -52,8 +56,12 @@ class Listener:
         self._client.disconnect()
         self._client.loop_stop()
 
+    def _subscribe(self, _c: object, _u: object, _f: object, _code: object, _p: object) -> None:
+        for text in self._filters:
+            self._client.subscribe(text, 1)
 
-def _send_at_once(_client: object, _userdata: object, connection: socket.socket) -> None:
+
+def _send_at_once(_client: object, _userdata: object, connection: Any) -> None:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 

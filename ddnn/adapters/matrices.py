@@ -47,9 +47,9 @@ def load_section(path: Path | str) -> Section:
 
 def write_matrix(path: Path | str, kernel: Any, bias: Array | None) -> None:
     """Write a kernel [in, out], an array or scipy sparse, as float32 in the smaller form."""
-    from ddnn.coding.section import matrix_arrays
+    from ddnn.coding.section import pack_matrix
 
-    arrays = matrix_arrays(kernel)
+    arrays = pack_matrix(kernel)
     if bias is not None:
         arrays["bias"] = bias.astype(np.float32)
     with Path(path).open("wb") as file:
@@ -58,11 +58,11 @@ def write_matrix(path: Path | str, kernel: Any, bias: Array | None) -> None:
 
 def read_matrix(path: Path | str) -> tuple[Any, Array | None]:
     """Kernel [in, out] and bias of a matrix file. Raises SectionError where it is broken."""
-    from ddnn.coding.section import matrix_of
+    from ddnn.coding.section import unpack_matrix
 
     try:
         arrays = _read_arrays(path)
-        kernel, bias = matrix_of(arrays), arrays.get("bias")
+        kernel, bias = unpack_matrix(arrays), arrays.get("bias")
         if 0 in kernel.shape or (bias is not None and bias.shape != kernel.shape[1:]):
             has = None if bias is None else bias.shape
             raise SectionError(f"the kernel has shape {kernel.shape}, the bias {has}")

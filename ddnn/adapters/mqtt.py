@@ -41,16 +41,96 @@ _VERSIONS = {
 }
 
 
+class RetrySchedule:
+    """When to connect again, and with which protocol version.
+
+    The interval doubles with each failure from `BACKOFF_S[0]` to `BACKOFF_S[1]`; jitter takes up to
+    half of it, so that nodes do not return all at once. A broker that refused the connection or did
+    not answer is tried with the next version.
+    """
+
+    def __init__(self, versions: Sequence[MQTTProtocolVersion], random: random.Random) -> None:
+        self._versions, self._random = versions, random
+        self._turn = 0
+        self._interval_s = BACKOFF_S[0]
+        self.due_s = 0.0
+
+    @property
+    def version(self) -> MQTTProtocolVersion:
+        return self._versions[self._turn % len(self._versions)]
+
+    def note_success(self) -> None:
+        """The broker accepted a connection."""
+        self._interval_s = BACKOFF_S[0]
+
+    def note_failure(self, now_s: float, *, refused: bool = False) -> None:
+        """A connection ended, or none came about. refused: by a broker that was reached."""
+        self._turn += refused
+        self.due_s = now_s + self._interval_s * self._random.uniform(0.5, 1.0)
+        self._interval_s = min(2 * self._interval_s, BACKOFF_S[1])
+
+
 class _Link:
-    """One connection: a paho client and what has become of it."""
+    """One connection: a paho client and its state."""
 
     def __init__(self, client: paho.Client, session: int) -> None:
         self.client, self.session = client, session
         self.deadline_s = time.monotonic() + ANSWER_S
+        self.misc_at_s = 0.0  # when keep-alives are next looked after
         self.up = False
         self.reason = ""  # why it ended; empty while it has not
         self.received = 0
         self.confirmed: set[int] = set()
+
+    @property
+    def due_s(self) -> float:
+        """When `work` must be called at the latest."""
+        return self.misc_at_s if self.up else min(self.misc_at_s, self.deadline_s)
+
+    @property
+    def waiting_to_write(self) -> list[Any]:
+        """The socket, if something waits to be written to it."""
+        sock = self.client.socket()
+        return [sock] if sock is not None and self.client.want_write() else []
+
+    def work(self, readable: bool, writable: bool) -> None:
+        """Read and write what there is, and look after keep-alives; `reason` says if it ended."""
+        if writable:
+            self.client.loop_write()
+        if readable:
+            try:
+                self._read()
+            except Exception as error:  # paho raises any kind of exception from its parser
+                self.reason = f"sent what is no MQTT: {error!r}"
+        now_s = time.monotonic()
+        if now_s >= self.misc_at_s:
+            self.misc_at_s = now_s + MISC_S
+            self.client.loop_misc()
+        if not self.up and not self.reason and now_s > self.deadline_s:
+            self.reason = "did not answer"
+        if self.client.socket() is None and not self.reason:
+            self.reason = "closed"
+
+    def _read(self) -> None:
+        for _ in range(READ_AT_ONCE):
+            before = self.received
+            code = self.client.loop_read()
+            if code != MQTTErrorCode.MQTT_ERR_SUCCESS or self.received == before:
+                break
+
+    def publish_confirmed(self, topic: str, payload: bytes) -> None:
+        """Publish retained, QoS 1, and wait for the receipt, at most for `FAREWELL_S`."""
+        sent = self.client.publish(topic, payload, 1, True)
+        until_s = time.monotonic() + FAREWELL_S
+        while sent.mid not in self.confirmed and time.monotonic() < until_s:
+            sock = self.client.socket()
+            if sock is None:
+                return
+            ready, free, _ = select.select([sock], self.waiting_to_write, [], 0.1)
+            if free:
+                self.client.loop_write()
+            if ready and self.client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                return
 
 
 class MqttTransport:
@@ -70,15 +150,11 @@ class MqttTransport:
             raise ConfigError(f"broker port {port}: expected 1 to 65535")
         self._client_id, self._host, self._port = client_id, host, port
         self._credentials = credentials
-        self._versions = _VERSIONS[version]
-        self._turn = 0  # which version is tried
         self._random = random.Random()  # noqa: S311  jitter and session numbers, not secrets
+        self._retry = RetrySchedule(_VERSIONS[version], self._random)
         self._link: _Link | None = None
         self._connecting = False
         self._offered: _Link | str | None = None  # by the connecting thread: a link, or why not
-        self._retry_at_s = 0.0
-        self._backoff_s = BACKOFF_S[0]
-        self._misc_at_s = 0.0
         self._closed = False
         self._wake_read, self._wake_write = socket.socketpair()
         self._wake_read.setblocking(False)
@@ -133,16 +209,12 @@ class MqttTransport:
         link = self._link
         until_s = now_s + timeout_s
         if link is not None:
-            until_s = min(until_s, self._misc_at_s)
-            if not link.up:
-                until_s = min(until_s, link.deadline_s)
+            until_s = min(until_s, link.due_s)
         elif not self._connecting:
-            until_s = min(until_s, self._retry_at_s)
+            until_s = min(until_s, self._retry.due_s)
         sock = link.client.socket() if link is not None else None
         readable = [self._wake_read] if sock is None else [self._wake_read, sock]
-        writable = (
-            [sock] if link is not None and sock is not None and link.client.want_write() else []
-        )
+        writable = link.waiting_to_write if link is not None else []
         try:
             ready, free, _ = select.select(
                 readable, writable, [], max(0.0, until_s - time.monotonic())
@@ -153,78 +225,20 @@ class MqttTransport:
             with contextlib.suppress(OSError):
                 self._wake_read.recv(4096)
         if link is not None:
-            self._work(link, sock in ready, bool(free))
+            link.work(sock in ready, bool(free))
+            if link.reason:
+                self._drop(link)
 
     def close(self, last_words: tuple[str, bytes] | None = None) -> None:
         self._closed = True
         link = self._link
         if link is not None and link.up:
             if last_words is not None:
-                self._publish_confirmed(link, *last_words)
+                link.publish_confirmed(*last_words)
             link.client.disconnect()
         self._link = None
         self._wake_read.close()
         self._wake_write.close()
-
-    # --------------------------------------------------------------- one link
-
-    def _work(self, link: _Link, readable: bool, writable: bool) -> None:
-        """Read and write what there is, and look after keep-alives."""
-        if writable:
-            link.client.loop_write()
-        if readable:
-            try:
-                self._read(link)
-            except Exception as error:  # paho raises whatever its parsing comes upon
-                link.reason = f"sent what is no MQTT: {error!r}"
-        now_s = time.monotonic()
-        if now_s >= self._misc_at_s:
-            self._misc_at_s = now_s + MISC_S
-            link.client.loop_misc()
-        if not link.up and not link.reason and now_s > link.deadline_s:
-            link.reason = "did not answer"
-        if link.client.socket() is None and not link.reason:
-            link.reason = "closed"
-        if link.reason:
-            self._drop(link)
-
-    @staticmethod
-    def _read(link: _Link) -> None:
-        for _ in range(READ_AT_ONCE):
-            before = link.received
-            code = link.client.loop_read()
-            if code != MQTTErrorCode.MQTT_ERR_SUCCESS or link.received == before:
-                break
-
-    def _drop(self, link: _Link) -> None:
-        """The link has ended: say so, and try again later."""
-        self._link = None
-        link.client.disconnect()
-        self._failed(link.reason, was_up=link.up)
-
-    def _failed(self, reason: str, *, was_up: bool) -> None:
-        if was_up:
-            self._backoff_s = BACKOFF_S[0]
-        elif not reason.startswith("cannot"):
-            self._turn += 1  # refused, or silent: perhaps it speaks the other version
-        self._retry_at_s = time.monotonic() + self._backoff_s * self._random.uniform(0.5, 1.0)
-        self._backoff_s = min(2 * self._backoff_s, BACKOFF_S[1])
-        self._sink(LinkDown(f"{self._host}:{self._port} {reason}"))
-
-    def _publish_confirmed(self, link: _Link, topic: str, payload: bytes) -> None:
-        """Publish retained, QoS 1, and wait for the receipt, briefly."""
-        sent = link.client.publish(topic, payload, 1, True)
-        until_s = time.monotonic() + FAREWELL_S
-        while sent.mid not in link.confirmed and time.monotonic() < until_s:
-            sock = link.client.socket()
-            if sock is None:
-                return
-            wanting = [sock] if link.client.want_write() else []
-            ready, free, _ = select.select([sock], wanting, [], 0.1)
-            if free:
-                link.client.loop_write()
-            if ready and link.client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS:
-                return
 
     # -------------------------------------------------------------- connecting
 
@@ -235,11 +249,19 @@ class MqttTransport:
             self._connecting = False
             if isinstance(offered, _Link):
                 self._link = offered
-                self._misc_at_s = now_s + MISC_S
+                offered.misc_at_s = now_s + MISC_S
             else:
-                self._failed(offered, was_up=False)
-        if self._link is None and not self._connecting and now_s >= self._retry_at_s:
+                self._retry.note_failure(now_s)
+                self._sink(LinkDown(f"{self.broker} {offered}"))
+        if self._link is None and not self._connecting and now_s >= self._retry.due_s:
             self._connect_soon()
+
+    def _drop(self, link: _Link) -> None:
+        """The link has ended: report it, and try again later."""
+        self._link = None
+        link.client.disconnect()
+        self._retry.note_failure(time.monotonic(), refused=not link.up)
+        self._sink(LinkDown(f"{self.broker} {link.reason}"))
 
     def _connect_soon(self) -> None:
         if not self._closed:
@@ -252,7 +274,7 @@ class MqttTransport:
         client = paho.Client(
             CallbackAPIVersion.VERSION2,
             client_id=self._client_id,
-            protocol=self._versions[self._turn % len(self._versions)],
+            protocol=self._retry.version,
             reconnect_on_failure=False,
         )
         link = _Link(client, session)
@@ -263,7 +285,7 @@ class MqttTransport:
                 link.reason = f"refused: {code}"
             else:
                 link.up = True
-                self._backoff_s = BACKOFF_S[0]
+                self._retry.note_success()
                 self._sink(LinkUp(session))
 
         def on_disconnect(_c: object, _u: object, _f: object, code: Any, _p: object) -> None:

@@ -1,4 +1,4 @@
-"""What a plan of coded shards has besides its pieces: the layer, the code, what they cost."""
+"""The detail of a plan of coded shards: the layer, the code and its certificate, the cost."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Name = Annotated[str, msgspec.Meta(max_length=64)]
 
 
 class CertificateSummary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The code's certificate; see ddnn.coding.code.Certificate."""
+    """The code's certificate; see ddnn.coding.certification.Certificate."""
 
     worst_condition: float
     worst_set: tuple[int, ...]
@@ -39,9 +39,9 @@ class CodingDetail(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     layer: Name
     kind: Literal["dense", "conv2d"]
     redundancy: Redundancy
-    tolerate: Count  # workers that may vanish
+    tolerate: Count  # workers that may fail
     code: Name
-    s: Count  # shards that may vanish
+    s: Count  # shards that may be missing
     # [n, k]
     generator: Annotated[list[list[float]], msgspec.Meta(min_length=1, max_length=MAX_PIECES)]
     units: Annotated[int, msgspec.Meta(ge=1, le=MAX_ELEMENTS)]  # outputs of the layer
@@ -50,7 +50,7 @@ class CodingDetail(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def matrix(self) -> NDArray[np.float64]:
-        """The generator matrix [n, k]. ConfigError where its rows differ in length."""
+        """The generator matrix [n, k]. Raises ConfigError where its rows differ in length."""
         try:
             return np.asarray(self.generator, np.float64)
         except ValueError:
@@ -64,32 +64,40 @@ class CodingDetail(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def read_detail(plan: Plan) -> CodingDetail:
     """The detail of a coding plan, checked against its pieces.
 
-    Raises ConfigError where the generator is no matrix of numbers, has not one row for each piece,
-    or more blocks than the layer has outputs, or where a shard's output is too large to be sent.
+    Raises ConfigError where the generator is not a matrix of finite numbers with one row for each
+    piece and at most as many blocks as the layer has outputs, or where the shards, the owned
+    sections or the placement do not fit it.
     """
     if plan.room != ROOM:
-        raise ConfigError(f"plan {plan.id} is of room {plan.room!r}, not of {ROOM!r}")
+        raise ConfigError(f"plan {plan.id} is of room {plan.room!r}; expected {ROOM!r}")
     try:
         detail = msgspec.convert(plan.detail, CodingDetail)
     except msgspec.ValidationError as error:
         raise ConfigError(f"plan {plan.id}: {error}; plan again with `ddnn plan`") from None
     generator = detail.matrix
     if generator.ndim != 2 or not np.isfinite(generator).all():
-        raise ConfigError("plan: the generator is no matrix of numbers; plan again")
+        raise ConfigError("plan: the generator is not a matrix of finite numbers; plan again")
     n, k = generator.shape
     if n != len(plan.pieces):
-        raise ConfigError(f"plan: a generator of {n} rows for {len(plan.pieces)} shards")
+        raise ConfigError(
+            f"plan: the generator has {n} rows for {len(plan.pieces)} shards; plan again"
+        )
     if not 1 <= k <= min(n, detail.units):
-        raise ConfigError(f"plan: {n} shards of {k} blocks of {detail.units} outputs; plan again")
+        raise ConfigError(f"plan: {n} shards for {k} blocks of {detail.units} outputs; plan again")
     shapes = {piece.outputs[OUTPUT].shape for piece in plan.pieces if OUTPUT in piece.outputs}
     if len(shapes) != 1 or any(piece.outputs.keys() != {OUTPUT} for piece in plan.pieces):
-        raise ConfigError(f"plan: every shard must give one array {OUTPUT!r} of one shape")
+        raise ConfigError(
+            f"plan: every shard must give one array {OUTPUT!r} of one shape; plan again"
+        )
     (shape,) = shapes
     if not shape or shape[-1] != math.ceil(detail.units / k):
-        raise ConfigError(f"plan: shards give {shape}; {k} blocks of {detail.units} outputs differ")
+        raise ConfigError(
+            f"plan: the shards' outputs have shape {list(shape)}; expected "
+            f"{math.ceil(detail.units / k)} values for {k} blocks of {detail.units}; plan again"
+        )
     if not {"head", "tail"} <= plan.owned.keys():
         raise ConfigError("plan: it has no head and tail around its layer; plan again")
-    held = sorted(piece for pieces in plan.placement.values() for piece in pieces)
-    if held != list(range(n)):
+    placed = sorted(piece for pieces in plan.placement.values() for piece in pieces)
+    if placed != list(range(n)):
         raise ConfigError("plan: every shard must have exactly one worker; plan again")
     return detail

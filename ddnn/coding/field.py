@@ -1,13 +1,13 @@
 """Exact rank of real generators, over a prime field.
 
 Every float is a dyadic rational, so a generator maps exactly into GF(p): numerators times inverse
-powers of two. A minor that is not zero mod p is not zero over the rationals: "decodable" is
-proven. One that is zero mod p is tried with a second prime before it is called failing (a
-non-zero minor vanishes mod both with a probability of about 2^-62).
+powers of two. A minor that is not zero mod p is not zero over the rationals, which proves full
+rank. A set whose minors are zero mod p is tried with a second prime before it counts as failing (a
+nonzero minor vanishes mod both with a probability of about 2^-62).
 
 All sets of workers share one elimination (derived here): with a basis C of k of the n rows, the
 generator is [I; P] C up to the order of the rows, and a set that lacks the basis rows M and has
-the further rows E decodes exactly where P[E, M] has rank |M|, at most n - k columns.
+the other rows E decodes exactly where P[E, M], of at most n - k columns, has rank |M|.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PRIMES = (2**31 - 1, 2**31 - 19)  # below 2^31.5: sums of two products fit into 
 Residues = NDArray[np.uint64]
 
 
-def residues(values: NDArray[np.float64], prime: int) -> Residues:
+def compute_residues(values: NDArray[np.float64], prime: int) -> Residues:
     """The floats as elements of GF(prime), exactly."""
     fraction, exponent = np.frexp(values)
     numerator = np.ldexp(fraction, 53).astype(np.int64)
@@ -33,8 +33,8 @@ def residues(values: NDArray[np.float64], prime: int) -> Residues:
     return result
 
 
-def row_reduced(matrix: Residues, prime: int) -> tuple[Residues, tuple[int, ...]]:
-    """The reduced row echelon form and its pivot columns; zeros are skipped."""
+def reduce_rows(matrix: Residues, prime: int) -> tuple[Residues, tuple[int, ...]]:
+    """The reduced row echelon form and its pivot columns; operations on zeros are skipped."""
     reduced = matrix.copy()
     modulus = np.uint64(prime)
     pivots: list[int] = []
@@ -59,8 +59,11 @@ def row_reduced(matrix: Residues, prime: int) -> tuple[Residues, tuple[int, ...]
     return reduced, tuple(pivots)
 
 
-def full_column_rank(matrices: Residues, prime: int) -> NDArray[np.bool_]:
-    """Which of the matrices [batch, rows, columns] have independent columns."""
+def have_full_column_rank(matrices: Residues, prime: int) -> NDArray[np.bool_]:
+    """Whether the columns of each matrix are independent: bool [batch].
+
+    matrices: [batch, rows, columns]
+    """
     left = matrices.copy()
     batch, rows, columns = left.shape
     modulus = np.uint64(prime)
@@ -71,7 +74,7 @@ def full_column_rank(matrices: Residues, prime: int) -> NDArray[np.bool_]:
         pivot_rows = left[every, pivot]
         left[every, pivot] = left[:, column]
         full &= pivot_rows[:, column] != 0
-        # Without an inverse: both terms are multiplied, which keeps the rank.
+        # Multiplying both terms instead of inverting the pivot does not change the rank.
         below = left[:, column + 1 :, column + 1 :]
         factors = modulus - left[:, column + 1 :, column]
         left[:, column + 1 :, column + 1 :] = (
@@ -90,39 +93,42 @@ class _Form:
     rest: NDArray[np.intp]  # [n - k]
     table: Residues  # P [n - k, k]
 
-    def decodable(self, alive: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        lost, spare = ~alive[:, self.basis], alive[:, self.rest]
+    def find_full_rank(self, present: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        lost, spare = ~present[:, self.basis], present[:, self.rest]
         counts = lost.sum(axis=1)
         result: NDArray[np.bool_] = counts == 0
         for count in np.unique(counts[(counts > 0) & (counts <= spare.sum(axis=1))]):
             sets = np.flatnonzero(counts == count)
             columns = np.nonzero(lost[sets])[1].reshape(-1, count)
             minors = self.table.T[columns].transpose(0, 2, 1) * spare[sets][:, :, None]
-            result[sets] = full_column_rank(minors.astype(np.uint64), self.prime)
+            result[sets] = have_full_column_rank(minors.astype(np.uint64), self.prime)
         return result
 
 
 class ExactRank:
-    """Decides for sets of rows of one generator whether they have rank k, exactly."""
+    """Decides exactly whether sets of rows of one generator have rank k."""
 
     def __init__(self, generator: NDArray[np.float64]) -> None:
         self._generator = generator
         self._forms: dict[int, _Form | None] = {}
 
-    def decodable(self, alive: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """alive: bool [batch, n], the rows there. Returns bool [batch]."""
-        result = np.zeros(len(alive), bool)
+    def find_full_rank(self, present: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which sets of rows have rank k: bool [sets].
+
+        present: bool [sets, n], the rows in each set.
+        """
+        result = np.zeros(len(present), bool)
         for prime in PRIMES:
             undecided = np.flatnonzero(~result)
-            if undecided.size and (form := self._form(prime)):
-                result[undecided] = form.decodable(alive[undecided])
+            if undecided.size and (form := self._get_form(prime)):
+                result[undecided] = form.find_full_rank(present[undecided])
         return result
 
-    def _form(self, prime: int) -> _Form | None:
-        """None where all n rows together lack rank."""
+    def _get_form(self, prime: int) -> _Form | None:
+        """The generator mod a prime; None where all n rows together have a rank below k."""
         if prime not in self._forms:
             n, k = self._generator.shape
-            reduced, pivots = row_reduced(residues(self._generator.T, prime), prime)
+            reduced, pivots = reduce_rows(compute_residues(self._generator.T, prime), prime)
             rest = np.setdiff1d(np.arange(n), pivots)
             self._forms[prime] = (
                 _Form(prime, np.array(pivots, np.intp), rest, reduced[:, rest].T)

@@ -3,7 +3,7 @@
 A layer can be coded where its weights are split and its input is not: then every shard is a static
 weight matrix applied to the same input, and so is every combination of shards. Workers return
 pre-activations z = W x + b: an activation does not commute with sums, so activation, batch
-normalization and max pooling come after decoding (derived here; the paper leaves it open).
+normalization and max pooling come after decoding (derived here; the paper does not discuss it).
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from numpy.typing import ArrayLike
 from scipy import sparse
 
 from ddnn.coding.code import Code
-from ddnn.coding.section import Matrix, smaller
+from ddnn.coding.constructions import make_systematic
+from ddnn.coding.section import Matrix, compact
 from ddnn.core.blocks import join, sizes, slices
 from ddnn.core.section import Array
 from ddnn.errors import ConfigError, InconsistentAnswersError
@@ -44,24 +45,24 @@ UNSUITABLE: dict[tuple[Kind, str], str] = {
     ),
 }
 """Table I of the paper: the splits of a layer that a static parity cannot cover, and why."""
-SAME: dict[tuple[Kind, str], str] = {
+SYNONYMS: dict[tuple[Kind, str], str] = {
     ("conv2d", "output"): "channel",
     ("conv2d", "output-channel"): "channel",
     ("conv2d", "input"): "filter",
     ("conv2d", "input-channel"): "filter",
 }
-"""Other names of these splits."""
+"""Other names of these splits, by the name that `SUITABLE` and `UNSUITABLE` use."""
 
 
 @dataclass(frozen=True, eq=False)
 class Linear:
-    """A linear layer, free of any framework: z = kernel applied to x, + bias; no activation.
+    """A linear layer, independent of any framework: kernel applied to x, + bias; no activation.
 
     kernel: dense [in, out], an array or scipy sparse; conv2d [height, width, in, out], an array
     bias: [out] or None
-    strides, padding, dilation: of conv2d, as in TensorFlow; one number stands for two
+    strides, padding, dilation: of conv2d, as in TensorFlow; one number is used for both axes
     Calling it runs it with numpy, on x [..., in] or [..., height, width, in]. float32, or float64
-    if the kernel is. Raises ConfigError where the parts do not fit together.
+    if the kernel is. Raises ConfigError where kernel, bias and options do not fit together.
     """
 
     kind: Kind
@@ -75,7 +76,7 @@ class Linear:
         ranks = {"dense": 2, "conv2d": 4}
         if self.kind not in ranks:
             raise ConfigError(f"a linear layer is {' or '.join(ranks)}, not {self.kind!r}")
-        kernel = sparse.csr_array(self.kernel) if self.sparse else np.asarray(self.kernel)
+        kernel = sparse.csr_array(self.kernel) if self.is_sparse else np.asarray(self.kernel)
         if kernel.ndim != ranks[self.kind] or 0 in kernel.shape:
             raise ConfigError(
                 f"{self.kind}: the kernel has shape {list(kernel.shape)}; expected "
@@ -84,7 +85,7 @@ class Linear:
         if not np.issubdtype(kernel.dtype, np.floating):
             raise ConfigError(
                 f"{self.kind}: the kernel is {kernel.dtype}; expected float32 or float64 "
-                "(a quantized layer is not linear: split it before it is quantized)"
+                "(a quantized layer is not linear: split it before quantization)"
             )
         dtype = np.float64 if kernel.dtype == np.float64 else np.float32
         bias = None if self.bias is None else np.asarray(self.bias).astype(dtype)
@@ -93,11 +94,11 @@ class Linear:
                 f"{self.kind}: the bias has shape {list(bias.shape)}; expected one value for each "
                 f"of the {kernel.shape[-1]} outputs"
             )
-        values = kernel.data if self.sparse else kernel
+        values = kernel.data if self.is_sparse else kernel
         if not np.isfinite(values).all() or not (bias is None or np.isfinite(bias).all()):
             raise ConfigError(f"{self.kind}: the weights are not all finite; train it again")
-        object.__setattr__(self, "strides", _pair(self.strides))
-        object.__setattr__(self, "dilation", _pair(self.dilation))
+        object.__setattr__(self, "strides", _read_pair(self.strides))
+        object.__setattr__(self, "dilation", _read_pair(self.dilation))
         if min(*self.strides, *self.dilation) < 1 or self.padding not in ("valid", "same"):
             raise ConfigError(
                 f"{self.kind}: strides {self.strides}, dilation {self.dilation}, padding "
@@ -110,12 +111,12 @@ class Linear:
     def of(cls, layer: Any) -> Linear:
         """The linear part of a layer that has a kernel and a bias, as Keras' Dense and Conv2D do.
 
-        Its activation is left out. Raises ConfigError where it computes anything else.
+        Its activation is left out. Raises ConfigError for any other layer, with the reason.
         """
         if isinstance(layer, Linear):
             return layer
         name = f"{getattr(layer, 'name', '')} ({type(layer).__name__})".lstrip()
-        reason = _unsuitable(layer)
+        reason = _find_reason_to_refuse(layer)
         if reason:
             raise ConfigError(
                 f"layer {name} {reason}; a Dense or an ordinary Conv2D layer can be split"
@@ -140,15 +141,15 @@ class Linear:
 
     @property
     def units(self) -> int:
-        """Outputs, or output channels."""
+        """The number of outputs, or of output channels."""
         return int(self.kernel.shape[-1])
 
     @property
-    def sparse(self) -> bool:
+    def is_sparse(self) -> bool:
         return bool(sparse.issparse(self.kernel))
 
-    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of z for an x of this shape."""
+    def compute_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of z for an x of this shape. Raises ConfigError where it does not fit."""
         axes = self.kernel.ndim - 1
         inputs = self.kernel.shape[-2]
         if len(input_shape) < axes or input_shape[-1] != inputs:
@@ -159,41 +160,45 @@ class Linear:
             )
         if self.kind == "dense":
             return (*input_shape[:-1], self.units)
-        spans = [self._span(axis, size)[0] for axis, size in enumerate(input_shape[-3:-1])]
-        return (*input_shape[:-3], *spans, self.units)
+        outputs = [self._measure_axis(axis, n)[0] for axis, n in enumerate(input_shape[-3:-1])]
+        return (*input_shape[:-3], *outputs, self.units)
 
     def __call__(self, x: ArrayLike) -> Array:
         x = np.asarray(x)
-        shape = self.output_shape(x.shape)
+        shape = self.compute_output_shape(x.shape)
         if self.kind == "dense":
             z = (x.reshape(-1, x.shape[-1]) @ self.kernel).reshape(shape)
         else:
-            z = self._convolved(x)
+            z = self._convolve(x)
         return cast(Array, z if self.bias is None else z + self.bias)
 
-    def _convolved(self, x: Array) -> Array:
-        around = [self._span(axis, size)[1] for axis, size in enumerate(x.shape[-3:-1])]
-        x = np.pad(x, [(0, 0)] * (x.ndim - 3) + [*around, (0, 0)])
-        windows = sliding_window_view(x, [self._reach(0), self._reach(1)], axis=(-3, -2))
+    def _convolve(self, x: Array) -> Array:
+        padding = [self._measure_axis(axis, n)[1] for axis, n in enumerate(x.shape[-3:-1])]
+        x = np.pad(x, [(0, 0)] * (x.ndim - 3) + [*padding, (0, 0)])
+        extents = [self._compute_extent(0), self._compute_extent(1)]
+        windows = sliding_window_view(x, extents, axis=(-3, -2))
         (down, right), (row, column) = self.strides, self.dilation
         windows = windows[..., ::down, ::right, :, ::row, ::column]  # [..., h, w, in, kh, kw]
         z: Array = np.tensordot(windows, self.kernel, axes=([-3, -2, -1], [2, 0, 1]))
         return z
 
-    def _reach(self, axis: int) -> int:
-        """How many inputs a dilated kernel spans."""
+    def _compute_extent(self, axis: int) -> int:
+        """The number of inputs that the dilated kernel spans along an axis."""
         return int((self.kernel.shape[axis] - 1) * self.dilation[axis] + 1)
 
-    def _span(self, axis: int, size: int) -> tuple[int, Pair]:
-        """Outputs along an axis, and the zeros before and after its inputs."""
-        reach, stride = self._reach(axis), self.strides[axis]
+    def _measure_axis(self, axis: int, inputs: int) -> tuple[int, Pair]:
+        """The outputs along an axis, and the zeros before and after its inputs."""
+        extent, stride = self._compute_extent(axis), self.strides[axis]
         if self.padding == "valid":
-            if size < reach:
-                raise ConfigError(f"conv2d: {size} inputs along an axis; the kernel spans {reach}")
-            return (size - reach) // stride + 1, (0, 0)
-        count = -(-size // stride)
-        zeros = max((count - 1) * stride + reach - size, 0)
-        return count, (zeros // 2, zeros - zeros // 2)
+            if inputs < extent:
+                raise ConfigError(
+                    f"conv2d: {inputs} inputs along an axis; expected at least the {extent} that "
+                    "the kernel spans"
+                )
+            return (inputs - extent) // stride + 1, (0, 0)
+        outputs = -(-inputs // stride)
+        zeros = max((outputs - 1) * stride + extent - inputs, 0)
+        return outputs, (zeros // 2, zeros - zeros // 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,7 +214,7 @@ class SplitLayer:
 
         answers: shard -> z [..., shard units]. Raises NotDecodableError where they do not
         suffice, InconsistentAnswersError where they contradict each other; see `Code.decode` for
-        what that check can tell.
+        the limits of that check.
         """
         if not isinstance(answers, Mapping):
             raise ConfigError(f"answers are a mapping shard -> array, got {type(answers)}")
@@ -220,7 +225,7 @@ class SplitLayer:
         wrong = tuple(worker for worker, z in answers.items() if not z.ndim or z.shape[-1] != width)
         if wrong:
             raise InconsistentAnswersError(
-                f"answers {wrong} do not have {width} outputs as a shard has", wrong
+                f"answers of shards {wrong}: expected {width} outputs, as a shard has", wrong
             )
         return join(self.code.decode(answers), self.units)
 
@@ -234,31 +239,34 @@ def split_layer(
     code: Code | None = None,
     seed: int = 0,
 ) -> SplitLayer:
-    """Cut a layer's outputs into blocks and code them into n shards, any s of which may vanish.
+    """Cut a layer's outputs into blocks and code them into n shards, any s of which may be lost.
 
     layer: a Linear, or what `Linear.of` takes
     method: "output" of dense, "channel" (output channels) of conv2d; the others of Table I are
-        refused, each with its reason. Case, and "_" or " " for "-", do not matter
-    code: by default the one that fits: uncoded (s = 0), one parity (s = 1), several (s > 1)
+        refused, each with its reason. Case is ignored; "_" and " " are read as "-"
+    code: by default `make_systematic`: uncoded (s = 0), one parity (s = 1), several (s > 1)
     seed: of the coefficients of that default code
 
-    The outputs need not be divisible: blocks are zero-padded to the same length, more blocks than
-    outputs leave empty ones. The bias is coded like the kernel. A dense kernel of mostly zeros is
-    coded as CSR; each shard has the form that takes less memory.
+    The number of outputs need not be divisible: blocks are padded with zeros to the same length,
+    and with more blocks than outputs some are empty. The bias is coded like the kernel. A dense
+    kernel of mostly zeros is coded as CSR; each shard has the form that takes less memory. Raises
+    ConfigError where the layer, the method or the code cannot be used.
     """
     whole = Linear.of(layer)
     _check_method(whole.kind, method)
-    code = code or _default_code(n, s, seed)
+    code = code or make_systematic(n, s, seed)
     if (code.n, code.s) != (n, s) or code.factors is not None:
         raise ConfigError(
             f"code {code.name} is for n = {code.n}, s = {code.s}"
             f"{', a product of two matrices' if code.factors else ''}; "
             f"expected a matrix-vector code with n = {n}, s = {s}"
         )
-    kernels = _encoded(code, smaller(whole.kernel) if whole.kind == "dense" else whole.kernel)
+    kernels = _encode_weights(
+        code, compact(whole.kernel) if whole.kind == "dense" else whole.kernel
+    )
     if whole.kind == "dense":
-        kernels = [smaller(kernel) for kernel in kernels]
-    biases = [None] * n if whole.bias is None else _encoded(code, whole.bias)
+        kernels = [compact(kernel) for kernel in kernels]
+    biases = [None] * n if whole.bias is None else _encode_weights(code, whole.bias)
     shards = tuple(
         replace(whole, kernel=kernel, bias=bias)
         for kernel, bias in zip(kernels, biases, strict=True)
@@ -266,18 +274,12 @@ def split_layer(
     return SplitLayer(code, shards, whole.units)
 
 
-def _default_code(n: int, s: int, seed: int) -> Code:
-    if s == 0:
-        return Code.uncoded(n)
-    return Code.parity(n) if s == 1 else Code.mds(n, s, seed)
-
-
 def _check_method(kind: Kind, method: str | None) -> None:
     suitable = SUITABLE[kind]
     if method is None:
         return
     name = str(method).strip().lower().replace("_", "-").replace(" ", "-")
-    name = SAME.get((kind, name), name)
+    name = SYNONYMS.get((kind, name), name)
     if name == suitable:
         return
     reason = UNSUITABLE.get((kind, name))
@@ -287,16 +289,18 @@ def _check_method(kind: Kind, method: str | None) -> None:
     why = ""
     if kind == "dense" and name in (SUITABLE["conv2d"], *(of for _, of in UNSUITABLE)):
         why = ": that is a split of conv2d, a dense layer has only inputs and outputs"
-    raise ConfigError(f"a {kind} layer has no split {method!r}{why}; known are {', '.join(known)}")
+    raise ConfigError(
+        f"a {kind} layer has no split {method!r}{why}; expected one of {', '.join(known)}"
+    )
 
 
-def _encoded(code: Code, weights: Matrix) -> list[Any]:
-    """The last axis cut into blocks, coded; `encode` pads the shorter blocks with zeros."""
+def _encode_weights(code: Code, weights: Matrix) -> list[Any]:
+    """Cut the last axis into blocks and code them; `encode` pads shorter blocks with zeros."""
     return code.encode([weights[..., where] for where in slices(weights.shape[-1], code.k)])
 
 
-def _unsuitable(layer: Any) -> str | None:
-    """Why something with a kernel is no Dense and no ordinary Conv2D layer."""
+def _find_reason_to_refuse(layer: Any) -> str | None:
+    """The reason why an object is neither a Dense nor an ordinary Conv2D layer; None if it is."""
     if getattr(layer, "depth_multiplier", None) is not None:
         return "is depthwise: its output channels do not share the input"
     if hasattr(layer, "output_padding"):
@@ -304,7 +308,7 @@ def _unsuitable(layer: Any) -> str | None:
     if getattr(layer, "equation", None) is not None:
         return "computes an einsum"
     if getattr(layer, "quantization_mode", None) is not None:
-        return "is quantized: a sum of its shards saturates; split it before it is quantized"
+        return "is quantized: sums of its shards would saturate; split it before quantization"
     if getattr(layer, "built", True) is False:
         return "has no weights yet; build the model first"
     if not hasattr(layer, "kernel") or not hasattr(layer, "bias"):
@@ -318,7 +322,7 @@ def _unsuitable(layer: Any) -> str | None:
     return None
 
 
-def _pair(value: Any) -> Pair:
+def _read_pair(value: Any) -> Pair:
     try:
         first, second = (value, value) if np.ndim(value) == 0 else value
         return index(first), index(second)

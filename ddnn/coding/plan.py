@@ -1,14 +1,22 @@
-"""Planning of coded shards: the code for these devices, what it costs, what it promises. Pure."""
+"""Planning of coded shards: the code for given devices, its cost and its guarantees. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
-from ddnn.coding.capacity import virtual_stragglers, virtual_workers
-from ddnn.coding.code import Certificate, Code
-from ddnn.coding.coverage import Cost, ModelPlan, coverage
+from ddnn.coding.capacity import assign_virtual_workers, count_virtual_stragglers
+from ddnn.coding.certification import Certificate, certify
+from ddnn.coding.code import Code
+from ddnn.coding.constructions import (
+    make_low_weight,
+    make_replication,
+    make_systematic,
+    make_uncoded,
+)
+from ddnn.coding.coverage import Cost, ModelPlan, Redundancy, compute_coverage
 from ddnn.coding.detail import read_detail
+from ddnn.coding.state import format_count
 from ddnn.core.device import DeviceProfile
 from ddnn.core.plan import MAX_PIECES, Plan, PlanRequest
 from ddnn.errors import ConfigError, InfeasiblePlanError
@@ -18,9 +26,10 @@ WARNING_ERROR = 1e-2  # relative error of the layer's outputs that is worth a wa
 
 
 def count_losses(request: PlanRequest) -> int:
-    """The workers that may vanish, by default 1, with redundancy none 0.
+    """The number of workers that may fail: by default 1, with redundancy none 0.
 
-    Raises ConfigError or InfeasiblePlanError where that cannot be.
+    Raises ConfigError where the request contradicts itself, InfeasiblePlanError where it leaves no
+    worker.
     """
     if request.tolerate is None:
         return 0 if request.redundancy == "none" else 1
@@ -37,11 +46,11 @@ def count_losses(request: PlanRequest) -> int:
 
 
 def place_shards(request: PlanRequest) -> dict[str, tuple[int, ...]]:
-    """The shards of each device: one for the slowest, more for the others as they are faster.
+    """The shards of each device: one for the slowest, and for the others in proportion to speed.
 
-    Copies on one worker would be lost together: of replicas a fast worker has one, too. Raises
-    ConfigError without a device or with one of no speed, InfeasiblePlanError where there would be
-    too many shards.
+    Copies on one worker would be lost together, so of replicas even a fast worker has one. Raises
+    ConfigError without devices or where a speed is not positive, InfeasiblePlanError where there
+    would be too many shards.
     """
     if not request.devices:
         raise ConfigError("no workers; name them with --workers, such as --workers 6")
@@ -52,40 +61,46 @@ def place_shards(request: PlanRequest) -> dict[str, tuple[int, ...]]:
     slowest = min(speeds.values())
     shards = sum(max(1, round(speed / slowest)) for speed in speeds.values())
     if shards > MAX_PIECES:
-        raise InfeasiblePlanError(f"{shards:,} shards; use fewer workers, at most {MAX_PIECES}")
-    return virtual_workers(speeds, shards)
+        raise InfeasiblePlanError(
+            f"the plan needs {shards:,} shards, expected at most {MAX_PIECES}; use fewer workers"
+        )
+    return assign_virtual_workers(speeds, shards)
 
 
 def make_code(request: PlanRequest, placement: Mapping[str, tuple[int, ...]]) -> Code:
-    """The code for these workers' shards; InfeasiblePlanError where it cannot stand the losses."""
-    n, losses = sum(len(held) for held in placement.values()), count_losses(request)
-    s = virtual_stragglers(placement, losses)
+    """The code for these workers' shards.
+
+    Raises InfeasiblePlanError where no code tolerates the losses, ConfigError where the redundancy
+    is not one of coded shards.
+    """
+    n, losses = sum(len(shards) for shards in placement.values()), count_losses(request)
+    s = count_virtual_stragglers(placement, losses)
     copies = s + 1 if request.redundancy == "replicate" else 0
     if n - s < 1 or n < copies:
         raise InfeasiblePlanError(
             f"{len(placement)} workers with {n} shards cannot lose {losses} of them "
-            f"({s} shards) and still hold the layer; use more workers or a smaller --tolerate"
+            f"({s} shards) and still compute the layer; use more workers or a smaller --tolerate"
         )
     match request.redundancy:
         case "none":
-            return Code.uncoded(n)
+            return make_uncoded(n)
         case "replicate":
-            return Code.replication(n, s)
+            return make_replication(n, s)
         case "coded-sparse":
-            return Code.low_weight(n, s, request.seed)
+            return make_low_weight(n, s, request.seed)
         case "coded":
-            if s == 0:
-                return Code.uncoded(n)
-            return Code.parity(n) if s == 1 else Code.mds(n, s, request.seed)
-    raise ConfigError(f"--redundancy {request.redundancy!r} is none of coded shards")
+            return make_systematic(n, s, request.seed)
+    raise ConfigError(
+        f"--redundancy {request.redundancy!r}: expected one of {', '.join(get_args(Redundancy))}"
+    )
 
 
-def certify(code: Code) -> Certificate:
-    """The code's certificate; InfeasiblePlanError where some loss is not survived."""
-    certificate = code.certify()
+def require_certificate(code: Code) -> Certificate:
+    """The code's certificate. Raises InfeasiblePlanError where it does not tolerate every loss."""
+    certificate = certify(code)
     if not certificate.decodable:
         raise InfeasiblePlanError(
-            f"{code.name} with {code.n} shards does not survive the loss of "
+            f"{code.name} with {code.n} shards does not tolerate the loss of shards "
             f"{certificate.worst_set}; use another --seed"
         )
     return certificate
@@ -94,10 +109,9 @@ def certify(code: Code) -> Certificate:
 def check_memory(
     placement: Mapping[str, tuple[int, ...]], cost: Cost, devices: Iterable[DeviceProfile]
 ) -> None:
-    """InfeasiblePlanError where a worker's shards do not fit into the memory that it has free."""
+    """Raise InfeasiblePlanError where a worker's shards do not fit into its free memory."""
     for device in devices:
-        held = placement[device.name]
-        needed_bytes = len(held) * cost.worker.memory_bytes
+        needed_bytes = len(placement[device.name]) * cost.worker.memory_bytes
         if device.memory_bytes is not None and device.memory_bytes < needed_bytes:
             raise InfeasiblePlanError(
                 f"{device.name} has {device.memory_bytes:,} bytes free, its shards need "
@@ -109,7 +123,7 @@ def check_memory(
 
 
 def summarize(plan: Plan) -> dict[str, Any]:
-    """What the plan costs and what it covers, for `ddnn plan --json`."""
+    """The cost and the coverage of the plan, for `ddnn plan --json`."""
     detail = read_detail(plan)
     n, k = detail.matrix.shape
     cost, certificate = detail.cost, detail.certificate
@@ -123,14 +137,14 @@ def summarize(plan: Plan) -> dict[str, Any]:
         "shards": n,
         "enough": k,
         "tolerate": detail.tolerate,
-        "workers": {name: list(held) for name, held in plan.placement.items()},
+        "workers": {name: list(shards) for name, shards in plan.placement.items()},
         "hardware": n / k,
         "hardware_by_replication": detail.tolerate + 1,
         "work": cost.total.flops / cost.whole.flops if cost.whole.flops else None,
         "memory": cost.total.memory_bytes / cost.whole.memory_bytes,
         "coverage_percent": {
-            "2MR": coverage(layer, "2MR", extra),
-            "CDC+2MR": coverage(layer, "CDC+2MR", extra),
+            "2MR": compute_coverage(layer, "2MR", extra),
+            "CDC+2MR": compute_coverage(layer, "CDC+2MR", extra),
         },
         "per_shard": {
             "memory_bytes": cost.worker.memory_bytes,
@@ -147,8 +161,8 @@ def summarize(plan: Plan) -> dict[str, Any]:
 
 
 def format_summary(report: Mapping[str, Any]) -> Sequence[str]:
-    """The lines of a summary, for people."""
-    per, whole = report["per_shard"], report["undivided"]
+    """The lines of text of a summary."""
+    shard, whole = report["per_shard"], report["undivided"]
     covers, tolerate = report["coverage_percent"], report["tolerate"]
     sets = "all" if report["exhaustive"] else "a sample of"
     workers = format_count(len(report["workers"]), "worker")
@@ -157,15 +171,18 @@ def format_summary(report: Mapping[str, Any]) -> Sequence[str]:
         f"layer {report['layer']} of {report['section']}, {report['redundancy']} "
         f"({report['code']})",
         f"  {format_count(report['shards'], 'shard')} on {workers}; {may}",
-        *(f"    {name:16} {', '.join(map(str, held))}" for name, held in report["workers"].items()),
+        *(
+            f"    {name:16} {', '.join(map(str, shards))}"
+            for name, shards in report["workers"].items()
+        ),
         f"  hardware         {report['hardware']:.2f}x as many shards as blocks (copies for the "
         f"same: {report['hardware_by_replication']}x)",
         f"  all shards       {report['work'] or 0:.2f}x the work and {report['memory']:.2f}x the "
         "memory of the undivided layer",
         f"  coverage         {covers['CDC+2MR']:.0f} % of the workers may fail alone (with as many "
         f"extra devices as copies {covers['2MR']:.0f} %)",
-        f"  per shard        {per['memory_bytes']:,} bytes of memory, {per['flops']:,} flops, "
-        f"{per['input_bytes']:,} bytes in, {per['output_bytes']:,} bytes out",
+        f"  per shard        {shard['memory_bytes']:,} bytes of memory, {shard['flops']:,} flops, "
+        f"{shard['input_bytes']:,} bytes in, {shard['output_bytes']:,} bytes out",
         f"  undivided layer  {whole['memory_bytes']:,} bytes of memory, {whole['flops']:,} flops",
         f"  rounding         decoding errs by at most about {report['relative_error']:.1g} of the "
         f"layer's outputs (condition {report['condition']:.3g}; {sets} "
@@ -173,12 +190,7 @@ def format_summary(report: Mapping[str, Any]) -> Sequence[str]:
     ]
     if report["relative_error"] > WARNING_ERROR:
         lines.append(
-            "  warning          answers may differ for rounding: use fewer workers, a smaller "
+            "  warning          rounding may change answers: use fewer workers, a smaller "
             "--tolerate or --redundancy replicate"
         )
     return lines
-
-
-def format_count(number: int, one: str, several: str = "") -> str:
-    """A number and its noun, in the plural where it is not one."""
-    return f"{number:,} {one if number == 1 else several or one + 's'}"

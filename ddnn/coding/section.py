@@ -15,46 +15,43 @@ Matrix = Any
 """A numpy array or any scipy sparse matrix."""
 
 MAX_INPUTS = 1 << 24
-REPETITIONS = 20
-"""BLAS with several threads needs a few calls until it runs at its speed."""
+REPETITIONS = 20  # BLAS with several threads reaches its speed only after a few calls
 MAX_TRIAL_S = 0.25
-MAX_GROWTH = 8
-"""A sparse matrix that would grow more than this when written out is surely faster as CSR."""
-SMALL_BYTES = 1 << 20
-"""What may always be written out: for a small matrix the cost of a call decides."""
+MAX_GROWTH = 8  # a sparse matrix that grows more than this when made dense is faster as CSR
+SMALL_BYTES = 1 << 20  # always measured as dense: for a small matrix the cost of a call decides
 
 
-def stored_bytes(kernel: Matrix) -> int:
-    """Memory of a matrix: its values, for CSR also the indices."""
+def count_stored_bytes(kernel: Matrix) -> int:
+    """The memory of a matrix: its values, and for CSR the indices."""
     if sparse.issparse(kernel):
         return int(kernel.data.nbytes + kernel.indices.nbytes + kernel.indptr.nbytes)
     return int(kernel.nbytes)
 
 
-def smaller(kernel: Matrix) -> Matrix:
-    """The form that takes less memory: CSR where less than about half of the values are not 0."""
+def compact(kernel: Matrix) -> Matrix:
+    """The matrix in the form that takes less memory: CSR, or dense where about half is nonzero."""
     rows, columns = kernel.shape
     itemsize = kernel.dtype.itemsize
     nonzeros = kernel.nnz if sparse.issparse(kernel) else int(np.count_nonzero(kernel))
     if (itemsize + 4) * nonzeros + 4 * (rows + 1) < itemsize * rows * columns:
         return sparse.csr_array(kernel)
-    return dense(kernel)
+    return to_dense(kernel)
 
 
-def dense(kernel: Matrix) -> Array:
-    """The matrix written out."""
-    written: Array = kernel.toarray() if sparse.issparse(kernel) else kernel
-    return written
+def to_dense(kernel: Matrix) -> Array:
+    """The matrix as an array."""
+    array: Array = kernel.toarray() if sparse.issparse(kernel) else kernel
+    return array
 
 
-def matrix_arrays(kernel: Matrix) -> dict[str, Array]:
-    """A kernel [in, out] as the arrays that a file keeps, float32, in the smaller form.
+def pack_matrix(kernel: Matrix) -> dict[str, Array]:
+    """A kernel [in, out] as the arrays that a file contains, float32, in the smaller form.
 
     dense   kernel float32 [in, out]
     sparse  the transposed kernel [out, in] by rows (CSR): data float32 [nonzeros], indices int32
             or int64 [nonzeros], indptr the same [out + 1]; and inputs int64 []
     """
-    kernel = smaller(kernel.astype(np.float32))
+    kernel = compact(kernel.astype(np.float32))
     if not sparse.issparse(kernel):
         return {"kernel": np.ascontiguousarray(kernel)}
     rows = sparse.csr_array(kernel.T)
@@ -62,10 +59,10 @@ def matrix_arrays(kernel: Matrix) -> dict[str, Array]:
     return {"data": rows.data, "indices": rows.indices, "indptr": rows.indptr, "inputs": inputs}
 
 
-def matrix_of(arrays: Arrays) -> Matrix:
-    """The inverse of `matrix_arrays`. Raises SectionError where an index leads out of range.
+def unpack_matrix(arrays: Arrays) -> Matrix:
+    """The inverse of `pack_matrix`. Raises SectionError where an index is out of range.
 
-    scipy's products do not look, and its own full check passes rows that end where they began.
+    scipy's products do not check indices, and its full check accepts row pointers that return to 0.
     """
     if "kernel" in arrays:
         return arrays["kernel"]
@@ -79,9 +76,9 @@ def matrix_of(arrays: Arrays) -> Matrix:
         or not len(data) == len(indices) == indptr[-1]
         or (indptr[1:] < indptr[:-1]).any()
     ):
-        raise SectionError("the rows do not lie end to end in the data")
+        raise SectionError("indptr: expected rows one after the other over all of the data")
     if len(indices) and not 0 <= indices.min() <= indices.max() < inputs:
-        raise SectionError(f"an index is not within 0..{inputs - 1}")
+        raise SectionError(f"indices: expected 0 to {inputs - 1}, got others")
     return sparse.csr_array((data, indices, indptr), shape=(len(indptr) - 1, inputs)).T
 
 
@@ -89,8 +86,8 @@ class MatrixSection:
     """z = x @ kernel + bias, for x float32 [..., in].
 
     kernel: float32 [in, out], dense or scipy sparse; bias: float32 [out] or None
-    clock: seconds, for the choice between the forms. `form` says which one was taken; only that
-        one is kept. The choice is made for one x at a time; many rows at once favour BLAS more.
+    clock: seconds, to measure both forms. `form` names the faster one; the other is discarded.
+        They are measured on one x; with many rows at once BLAS gains more.
     Raises SectionError where an array has another shape or type.
     """
 
@@ -108,19 +105,19 @@ class MatrixSection:
             )
         self._bias = bias
         self._matrix: Matrix
-        kernel = smaller(kernel)
+        kernel = compact(kernel)
         if not sparse.issparse(kernel):  # CSR would read more bytes for the same product
             self.form, self._matrix = "blas", kernel
             return
-        # The transpose by rows: each output is one inner product over its own nonzeros.
+        # With the transpose by rows each output is one inner product over its own nonzeros.
         by_rows = sparse.csr_array(kernel.T)
         self.form, self._matrix = "csr", by_rows
-        written_bytes = kernel.dtype.itemsize * self.inputs * self.outputs
-        if written_bytes > max(SMALL_BYTES, MAX_GROWTH * stored_bytes(by_rows)):
+        dense_bytes = kernel.dtype.itemsize * self.inputs * self.outputs
+        if dense_bytes > max(SMALL_BYTES, MAX_GROWTH * count_stored_bytes(by_rows)):
             return
-        csr_s = self._seconds(clock)
-        self.form, self._matrix = "blas", dense(kernel)
-        if csr_s <= self._seconds(clock):
+        csr_s = self._measure_s(clock)
+        self.form, self._matrix = "blas", to_dense(kernel)
+        if csr_s <= self._measure_s(clock):
             self.form, self._matrix = "csr", by_rows
 
     def __call__(self, inputs: Arrays) -> dict[str, Array]:
@@ -136,14 +133,15 @@ class MatrixSection:
         return {"z": z if self._bias is None else z + self._bias}
 
     def example(self) -> dict[str, Array]:
-        """Zero inputs, to warm the section up."""
+        """Zero inputs, to warm up the section."""
         return {"x": np.zeros(self.inputs, np.float32)}
 
-    def _seconds(self, clock: Callable[[], float]) -> float:
+    def _measure_s(self, clock: Callable[[], float]) -> float:
+        """The least time of a call."""
         example = self.example()
         spans_s: list[float] = []
         while len(spans_s) < REPETITIONS and sum(spans_s) < MAX_TRIAL_S:
             start_s = clock()
             self(example)
             spans_s.append(clock() - start_s)
-        return min(spans_s)  # whatever else runs on this machine only adds
+        return min(spans_s)  # other programs on this machine only add time

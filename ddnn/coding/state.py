@@ -1,4 +1,4 @@
-"""What a plan of coded shards promises, in words and numbers that need no theory to be shown."""
+"""The state of a plan of coded shards, as text and numbers for the page."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from ddnn.coding.detail import CodingDetail
 from ddnn.protocol.messages import PieceGroup
 
 
-def describe_plan(detail: CodingDetail, placed: int) -> str:
-    """The promise in a sentence: how many shards there are, and which of them suffice.
+def describe_plan(detail: CodingDetail, worker_count: int) -> str:
+    """The number of shards, and which of them suffice, in a sentence.
 
-    placed: the number of workers of the plan.
+    worker_count: the number of workers of the plan.
     """
     n, k = detail.matrix.shape
-    workers = _count(placed, "worker")
-    held = f"{_count(n, 'shard')} of code {detail.code} on {workers}."
+    workers = format_count(worker_count, "worker")
+    shards = f"{format_count(n, 'shard')} of code {detail.code} on {workers}."
     if detail.tolerate == 0:
-        return f"{held} All are needed: no worker may vanish."
+        return f"{shards} All are needed: no worker may vanish."
     if detail.redundancy == "replicate":
-        enough = f"One copy of each of the {_count(k, 'block')} suffices"
+        enough = f"One copy of each of the {format_count(k, 'block')} suffices"
     else:
         enough = f"Any {k} of the shards suffice"
-    return f"{held} {enough}: any {detail.tolerate} of {workers} may vanish."
+    return f"{shards} {enough}: any {detail.tolerate} of {workers} may vanish."
 
 
 def list_groups(detail: CodingDetail) -> list[PieceGroup]:
-    """The kinds of shards: blocks as they are, parities, mixtures or copies."""
+    """The kinds of shards: uncoded blocks, parities, combinations or copies."""
     n, k = detail.matrix.shape
     match detail.redundancy:
         case "none":
@@ -40,20 +40,21 @@ def list_groups(detail: CodingDetail) -> list[PieceGroup]:
     return [group for group in groups if group.first < group.end]
 
 
-def count_spare_workers(spare_shards: int, held: Iterable[int]) -> int:
-    """The number of live workers that may vanish, in any combination, so that the rest suffices.
+def count_spare_workers(spare_shards: int, shard_counts: Iterable[int]) -> int:
+    """The number of live workers that may fail, in any combination, so that the rest suffices.
 
-    spare_shards: live shards that may vanish, in any combination. held: the number of shards of
-    each live worker. The worst combination is the workers with the most shards.
+    spare_shards: live shards that may be lost, in any combination. shard_counts: the number of
+    shards of each live worker. The worst combination is the workers with the most shards.
     """
-    vanished = 0
-    for shards in sorted(held, reverse=True):
+    spare_workers = 0
+    for shards in sorted(shard_counts, reverse=True):
         spare_shards -= shards
         if spare_shards < 0:
             break
-        vanished += 1
-    return vanished
+        spare_workers += 1
+    return spare_workers
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def format_count(number: int, singular: str, plural: str = "") -> str:
+    """A number with its noun, in the plural unless the number is 1."""
+    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"

@@ -3,13 +3,13 @@ r"""Send a task to all workers of a plan and collect their results until they ar
     scatter -> one message to all workers -> results come in -> enough -> Complete
                                              |                      \-> ... -> Expired
                                              +-> never enough any more, or time over -> Expired
-The pool says who works, the placement who holds what, the collector what is enough.
+The pool knows the workers, the placement their pieces, the collector the open tasks.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
-from typing import Any
 
 from ddnn.core.plan import Plan, is_finite
 from ddnn.core.quorum import Quorum
@@ -34,11 +34,6 @@ LIMIT = 256  # tasks at a time; the oldest ends beyond it
 TaskOutcome = Outcome[int, Arrays]
 
 
-def never(parts: Collection[Any]) -> bool:
-    """The quorum of a task that only asks who answers."""
-    return False
-
-
 class Gather:
     """Scatters tasks of one plan to its group of workers. Sans-IO: see `handle`."""
 
@@ -51,12 +46,11 @@ class Gather:
         threshold_s: float = 0.0,
         timeout_s: float = 0.12,
     ) -> None:
-        """threshold_s: all live workers are waited for so long; then any pieces that are enough
-        will do (Hadidi et al., EDGE 2023: the straggler threshold; 0: the first that are enough).
-        timeout_s: then a task that has not enough results ends.
+        """threshold_s: how long to wait for all live workers; from then on any pieces that are
+        enough suffice (Hadidi et al., EDGE 2023: the straggler threshold; 0: the first that are
+        enough). timeout_s: when a task without enough results ends.
         """
         self.site, self.plan = site, plan
-        self.connected = False
         self._enough = enough
         self._threshold_s, self._timeout_s = min(threshold_s, timeout_s), timeout_s
         self.pool = WorkerPool(plan.id, plan.placement)
@@ -64,8 +58,8 @@ class Gather:
         self._collector: Collector[int, Arrays] = Collector(LIMIT)
         self._probes: set[int] = set()
         self._number = 0
-        self._known = self.pool.live  # what the open tasks know of
-        self._counts: dict[str, int] = {}
+        self._live = self.pool.live  # when the open tasks were last compared with it
+        self._counts: Counter[str] = Counter()
         self._possible: tuple[frozenset[int], bool] | None = None
 
     @property
@@ -80,7 +74,7 @@ class Gather:
         ]
 
     def deadline_s(self) -> float | None:
-        if self._moved:
+        if self._must_withdraw:
             return 0.0
         times = (self._collector.next_due_s(), self._placement.due_s)
         return min((time_s for time_s in times if time_s is not None), default=None)
@@ -94,121 +88,111 @@ class Gather:
         return self._possible[1]
 
     def quarantine(self, nodes: Collection[str], now: Now) -> None:
-        """Their results contradict the others': count on them no more in this session."""
+        """Exclude workers whose results contradict the others' until their next session."""
         if self.pool.quarantine(nodes):
             self._placement.change(now.monotonic_s)
         self._collector.remove_parts(nodes)
 
-    # ------------------------------------------------------------------ a task
-
     def scatter(
         self, inputs: Arrays, now: Now, *, probe: bool = False
     ) -> tuple[int, list[Effect], list[TaskOutcome]]:
-        """Send a task to all workers; its number, which no other task ever had.
+        """Send a task to all workers. Returns its number, which is unique, also over restarts.
 
-        probe: only to learn who answers; no outcome is reported. Also returns the end of an older
-        task where there are too many.
+        probe: only to learn which workers respond; no outcome is reported. Also returns the end of
+        the oldest task where there are too many.
         """
         now_s = now.monotonic_s
-        # Numbers go on over restarts: results for a former process are not taken for ours.
+        # Above the numbers of a former process, whose late results must not count as ours.
         self._number = max(self._number + 1, int(now.wall_s * 1e3))
         if probe:
             self._probes.add(self._number)
         outcomes = self._collector.open(
             self._number,
             self.pool.live,
-            never if probe else self._enough,
+            (lambda _: False) if probe else self._enough,  # the results of a probe are not used
             now_s,
             now_s + self._timeout_s,
             wait_for_all_until_s=now_s + self._threshold_s if self._threshold_s else None,
         )
         task = Task(1, self.plan.id, self._number, make_tensors(inputs, self.plan.inputs))
         topic = Topic(self.site, Kind.TASK, self.plan.group)
-        return self._number, [Publish(topic, task)], self._report(outcomes, now)
+        return self._number, [Publish(topic, task)], self._report(outcomes, now_s)
 
     def probe_due(self, now: Now) -> bool:
-        """Whether to ask those who stalled once more, while nothing else is asked."""
+        """Whether stalled workers are due for a probe, while no other task is sent."""
         return self.pool.probe(now.monotonic_s)
 
     def handle(self, event: Event, now: Now) -> tuple[list[Effect], list[TaskOutcome]]:
-        """Effects to perform, and what has become of tasks."""
+        """The effects to perform, and the outcomes of tasks."""
         now_s, changed = now.monotonic_s, False
         outcomes: list[TaskOutcome] = []
         match event:
             case Received(Topic(_, Kind.RESULT, node), Result() as result):
-                outcomes = self._result(node, result, now)
+                outcomes = self._take_result(node, result, now_s)
             case Received(Topic(_, Kind.STATUS, node), Status() as status):
                 changed = self.pool.take_status(node, status, now_s)
             case Received(Topic(_, Kind.OFFER, node), WorkerOffer() as offer):
                 changed = self.pool.take_offer(node, offer)
                 if changed and self.plan.id not in offer.holds:
-                    self._placement.contradict()  # it works by a plan that is not ours
-            case Connected() | Disconnected():
-                self.connected = isinstance(event, Connected)
-                if not self.connected:
-                    self.pool.disconnect()
-                self._placement.connect(self.connected, now_s)
+                    self._placement.contradict()  # it works by another plan
+            case Connected():
+                self._placement.connect(True, now_s)
+            case Disconnected():
+                self.pool.disconnect()
+                self._placement.connect(False, now_s)
         if changed:
             self._placement.change(now_s)
-        outcomes += self._report(self._collector.end_due(now_s), now)
+        outcomes += self._report(self._collector.end_due(now_s), now_s)
         pieces = self._placement.update(now_s)
-        if self._moved:
-            outcomes += self._withdraw(now)
+        if self._must_withdraw:
+            self._live = self.pool.live
+            absent = self._collector.awaited() - self._live.keys()
+            outcomes += self._report(self._collector.withdraw(absent, now_s), now_s)
         if pieces is None:
             return [], outcomes
         assignment = Assignment({self.plan.id: {w: list(held) for w, held in pieces.items()}})
         return [Publish(Topic(self.site, Kind.ASSIGN, self.plan.group), assignment)], outcomes
 
-    def _result(self, node: str, result: Result, now: Now) -> list[TaskOutcome]:
-        worker, key, piece = self.pool.workers.get(node), result.job, result.piece
-        known = piece in self.pool.assigned.get(node, ()) or self._collector.is_expected(
-            key, node, piece
-        )
-        arrays = None
-        if worker is not None and not worker.faulty and known and result.plan == self.plan.id:
-            arrays = read_tensors(result.outputs, self.plan.pieces[piece].outputs)
-        if worker is None or arrays is None or not is_finite(arrays):
-            self._count("results_refused")
+    @property
+    def _must_withdraw(self) -> bool:
+        """Whether open tasks may wait for workers that are not live any more."""
+        return len(self._collector) > 0 and (self.pool.changed or self._live is not self.pool.live)
+
+    def _take_result(self, node: str, result: Result, now_s: float) -> list[TaskOutcome]:
+        worker, arrays = self.pool.workers.get(node), self._read_arrays(node, result)
+        if worker is None or worker.faulty or arrays is None:
+            self._counts["results_refused"] += 1
             return []
-        now_s, opened_s = now.monotonic_s, self._collector.opened_s(key)
+        key, opened_s = result.job, self._collector.opened_s(result.job)
         completed = self._collector.is_complete(key)
-        receipt, outcomes = self._collector.receive(key, node, piece, arrays, now_s)
-        in_time = opened_s is not None and now_s <= opened_s + self._timeout_s
-        if receipt is not Receipt.TAKEN:
-            self._count("results_late")
-        if opened_s is not None and (receipt is Receipt.TAKEN or in_time):
-            late = completed or receipt is not Receipt.TAKEN
-            worker.count_result(late=late, after_s=now_s - opened_s)
+        receipt, outcomes = self._collector.receive(key, node, result.piece, arrays, now_s)
+        taken = receipt is Receipt.TAKEN
+        if not taken:
+            self._counts["results_late"] += 1
+        if opened_s is not None and (taken or now_s <= opened_s + self._timeout_s):
+            worker.count_result(late=completed or not taken, after_s=now_s - opened_s)
             if not self._collector.has_awaited(key, node) and self.pool.reported(node):
                 self._placement.change(now_s)
-        return self._report(outcomes, now)
+        return self._report(outcomes, now_s)
 
-    def _report(self, outcomes: list[TaskOutcome], now: Now) -> list[TaskOutcome]:
-        """The outcomes of tasks that were no probes; suspects are noted on the way."""
-        reported: list[TaskOutcome] = []
+    def _read_arrays(self, node: str, result: Result) -> Arrays | None:
+        """The arrays of a result; None where they do not fit, or were not asked of this worker."""
+        piece, assigned = result.piece, self.pool.assigned.get(node, ())
+        known = piece in assigned or self._collector.is_expected(result.job, node, piece)
+        if result.plan != self.plan.id or not known:
+            return None
+        arrays = read_tensors(result.outputs, self.plan.pieces[piece].outputs)
+        return arrays if arrays is not None and is_finite(arrays) else None
+
+    def _report(self, outcomes: list[TaskOutcome], now_s: float) -> list[TaskOutcome]:
+        """Note the workers that missed a task; the outcomes of tasks that are not probes."""
         for outcome in outcomes:
-            if isinstance(outcome, Expired):
-                opened_s = self._collector.opened_s(outcome.key)
-                over = opened_s is not None and now.monotonic_s >= opened_s + self._timeout_s
+            opened_s = self._collector.opened_s(outcome.key)
+            timed_out = opened_s is not None and now_s >= opened_s + self._timeout_s
+            if isinstance(outcome, Expired) and timed_out:
                 silent = [name for name in outcome.missing if name in self.pool.live]
-                if over and silent and self.pool.missed(silent, now.monotonic_s):
-                    self._placement.change(now.monotonic_s)
-            if outcome.key not in self._probes:
-                reported.append(outcome)
-            elif isinstance(outcome, Expired):
-                self._probes.discard(outcome.key)
+                if silent and self.pool.missed(silent, now_s):
+                    self._placement.change(now_s)
+        reported = [outcome for outcome in outcomes if outcome.key not in self._probes]
+        self._probes.difference_update(outcome.key for outcome in outcomes)  # they ended
         return reported
-
-    @property
-    def _moved(self) -> bool:
-        """Whether somebody came or went that open tasks may wait for."""
-        return len(self._collector) > 0 and (self.pool.changed or self._known is not self.pool.live)
-
-    def _withdraw(self, now: Now) -> list[TaskOutcome]:
-        """Tasks that waited only for those who are gone need not wait any more."""
-        self._known = self.pool.live
-        gone = self._collector.awaited() - self._known.keys()
-        return self._report(self._collector.withdraw(gone, now.monotonic_s), now)
-
-    def _count(self, name: str) -> None:
-        self._counts[name] = self._counts.get(name, 0) + 1

@@ -12,11 +12,18 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ddnn.coding.code import Certificate, Code
-from ddnn.coding.coverage import Cost, Redundancy, layer_cost
+from ddnn.coding.certification import Certificate
+from ddnn.coding.code import Code
+from ddnn.coding.coverage import Cost, Redundancy, compute_cost
 from ddnn.coding.detail import INPUT, OUTPUT, ROOM, CertificateSummary, CodingDetail, read_detail
 from ddnn.coding.layers import Linear, SplitLayer, split_layer
-from ddnn.coding.plan import certify, check_memory, count_losses, make_code, place_shards
+from ddnn.coding.plan import (
+    check_memory,
+    count_losses,
+    make_code,
+    place_shards,
+    require_certificate,
+)
 from ddnn.core.files import BundleFile
 from ddnn.core.plan import ArraySpec, Piece, Plan, PlanRequest
 from ddnn.core.section import Arrays, Section, is_close
@@ -77,7 +84,7 @@ def make_plan(
         )
     placement = place_shards(request)
     code = make_code(request, placement)
-    certificate = certify(code)
+    certificate = require_certificate(code)
     progress("cutting the section", 0, 1)
     model = load_source(checked_file(bundle, manifest.sources[edge]))
     layer = find_layer(find_cuttable(model), request.layer.removeprefix(f"{edge}/"), edge)
@@ -90,7 +97,7 @@ def make_plan(
         )
     split = split_layer(whole, code.n, code.s, code=code)
     x_shape = tuple(int(n) for n in parts.head.outputs[0].shape[1:])
-    cost = layer_cost(whole, split, x_shape)
+    cost = compute_cost(whole, split, x_shape)
     check_memory(placement, cost, request.devices)
     progress("cutting the section", 1, 1)
     progress("writing shards", 0, 1)

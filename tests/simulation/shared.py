@@ -9,9 +9,10 @@ from functools import cached_property, partial
 import msgspec
 import numpy as np
 
+from ddnn.coding.certification import certify
 from ddnn.coding.code import Code
 from ddnn.coding.combiner import CodingCombiner
-from ddnn.coding.coverage import layer_cost
+from ddnn.coding.coverage import compute_cost
 from ddnn.coding.detail import ROOM, CertificateSummary, CodingDetail
 from ddnn.coding.layers import Linear, split_layer
 from ddnn.coding.section import MatrixSection
@@ -98,7 +99,7 @@ class Site:
         # Most samples need the layer.
         thresholds = {**middle.thresholds, "local": 0.6 * middle.thresholds["local"]}
         self.manifest = msgspec.structs.replace(middle, thresholds=thresholds)
-        certificate = code.certify(exhaustive_limit=1000, samples=20)
+        certificate = certify(code, exhaustive_limit=1000, samples=20)
         assert certificate.decodable
         self.error = certificate.worst_condition * 1e-5  # float32, a few products deep
         self.detail = CodingDetail(
@@ -110,7 +111,7 @@ class Site:
             s=code.s,
             generator=code.generator.tolist(),
             units=units,
-            cost=layer_cost(layer, split, (INPUTS,)),
+            cost=compute_cost(layer, split, (INPUTS,)),
             certificate=CertificateSummary(
                 certificate.worst_condition,
                 certificate.worst_set,

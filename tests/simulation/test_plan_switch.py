@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ddnn.coding.code import Code
+from ddnn.coding.constructions import make_mds, make_parity
 from ddnn.core.plan import PieceKey
 from ddnn.core.section import Section
 from ddnn.protocol.machine import PlanRead
@@ -27,8 +27,8 @@ SWITCH_S = START_S + 15 * PERIOD_S
 def start_site() -> tuple[Run, Site, dict]:
     """A site by a plan of six pieces of which four suffice, and the same by one of five pieces of
     which four suffice, on every disk; and what a site without workers answers."""
-    old = Site(Code.mds(6, 2))
-    new = Site(Code.parity(5), plan_id=NEW)
+    old = Site(make_mds(6, 2))
+    new = Site(make_parity(5), plan_id=NEW)
     old.sections |= {
         key: section for key, section in new.sections.items() if key not in old.sections
     }
@@ -125,7 +125,7 @@ def test_a_plan_that_cannot_be_loaded_is_refused_and_said_so() -> None:
 
 def test_of_two_new_plans_the_newest_is_used() -> None:
     run, new, expected = start_site()
-    third = Site(Code.mds(4, 1), plan_id="0a0b0c0d")
+    third = Site(make_mds(4, 1), plan_id="0a0b0c0d")
     run.site.shards |= third.shards
     node = run.simulation.node(f"home/{EDGE}")
     node.sections = {**node.sections, **third.sections}

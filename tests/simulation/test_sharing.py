@@ -12,7 +12,13 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from ddnn.coding.code import Code
+from ddnn.coding.constructions import (
+    make_low_weight,
+    make_mds,
+    make_parity,
+    make_replication,
+    make_uncoded,
+)
 from ddnn.machines.placement import SETTLE_S
 from ddnn.protocol.messages import Answer
 from ddnn.runtime.lanes import Costs
@@ -26,11 +32,11 @@ START_S = 1.0
 END_S = START_S + SAMPLES * PERIOD_S
 
 CODES = {
-    "none": lambda: Code.uncoded(4),
-    "replication": lambda: Code.replication(6, 1),
-    "parity": lambda: Code.parity(6),
-    "mds": lambda: Code.mds(6, 2),
-    "low weight": lambda: Code.low_weight(6, 2),
+    "none": lambda: make_uncoded(4),
+    "replication": lambda: make_replication(6, 1),
+    "parity": lambda: make_parity(6),
+    "mds": lambda: make_mds(6, 2),
+    "low weight": lambda: make_low_weight(6, 2),
 }
 
 
@@ -97,7 +103,7 @@ def test_coded_equals_uncoded(name):
 
 def test_a_worker_may_have_several_shards():
     """Six shards on three workers of unequal power; the strongest may vanish."""
-    site = Site(Code.mds(6, 3), {"big": (0, 2, 5), "mid": (1, 4), "small": (3,)}, tolerate=1)
+    site = Site(make_mds(6, 3), {"big": (0, 2, 5), "mid": (1, 4), "small": (3,)}, tolerate=1)
     run = site.run_of()
     run.at(START_S + 0.5, "crash", "big")
     run.scenario.run()
@@ -511,11 +517,11 @@ def test_a_worker_whose_section_fails_is_as_good_as_dead():
 # --------------------------------------------------------------------------- the scale
 
 
-@pytest.mark.parametrize(("name", "s"), [("mds", 8), ("low_weight", 4)])
-def test_a_thousand_workers(name, s):
+@pytest.mark.parametrize(("make", "s"), [(make_mds, 8), (make_low_weight, 4)])
+def test_a_thousand_workers(make, s):
     """Any s of them gone, in two ways: equal answers, and nobody waits."""
     n, samples = 1000, 8
-    big = Site(getattr(Code, name)(n, s, trials=1), units=2 * n)
+    big = Site(make(n, s, trials=1), units=2 * n)
     run, plain = (big.run_of(samples=samples, network=STEADY) for _ in range(2))
     gone = np.random.default_rng(1).choice(n, s, replace=False) + 1
     run.at(START_S - 0.01, "crash", *(f"worker{i}" for i in gone[: s // 2]))

@@ -1,4 +1,4 @@
-"""Real Keras layers: the linear part is computed as Keras does, anything else is refused."""
+"""Real Keras layers: the linear part equals that of Keras, other layers are refused."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ddnn.errors import ConfigError
 from ddnn.training.blocks import BinaryConv2D, BinaryDense
 
 
-def built(layer: Any, shape: tuple[int, ...]) -> Any:
-    """The layer with weights; its bias not the zeros that it starts with."""
+def build(layer: Any, shape: tuple[int, ...]) -> Any:
+    """The layer with random weights, also for the bias, which is initialized with zeros."""
     layer.build((None, *shape))
     rng = np.random.default_rng(0)
     layer.set_weights([rng.normal(size=w.shape).astype(np.float32) for w in layer.get_weights()])
@@ -39,23 +39,23 @@ CONVOLUTIONS = [
 
 @pytest.mark.parametrize("options", CONVOLUTIONS, ids=str)
 @pytest.mark.parametrize("shape", [(9, 8, 3), (7, 12, 3)])
-def test_a_convolution(options: dict[str, Any], shape: tuple[int, ...]) -> None:
-    layer = built(layers.Conv2D(5, activation="relu", **options), shape)
+def test_convolutions_equal_those_of_keras(options: dict[str, Any], shape: tuple[int, ...]) -> None:
+    layer = build(layers.Conv2D(5, activation="relu", **options), shape)
     x = np.random.default_rng(1).normal(size=(2, *shape)).astype(np.float32)
     linear, expected = Linear.of(layer), np.asarray(layer(x))
     np.testing.assert_allclose(np.maximum(linear(x), 0), expected, rtol=1e-4, atol=1e-4)
-    assert linear.output_shape(shape) == expected.shape[1:]
+    assert linear.compute_output_shape(shape) == expected.shape[1:]
     split = split_layer(layer, 4, 1)
     answers = {i: shard(x) for i, shard in enumerate(split.shards)}
-    for gone in range(4):
-        z = split.merge({i: answers[i] for i in answers if i != gone})
+    for stragglers in range(4):
+        z = split.merge({i: answers[i] for i in answers if i != stragglers})
         np.testing.assert_allclose(np.maximum(z, 0), expected, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("shape", [(11,), (3, 11)])
-def test_a_dense_layer(bias: bool, shape: tuple[int, ...]) -> None:
-    layer = built(layers.Dense(7, activation="tanh", use_bias=bias), shape)
+def test_dense_layers_equal_those_of_keras(bias: bool, shape: tuple[int, ...]) -> None:
+    layer = build(layers.Dense(7, activation="tanh", use_bias=bias), shape)
     x = np.random.default_rng(1).normal(size=(2, *shape)).astype(np.float32)
     expected = np.asarray(layer(x))
     np.testing.assert_allclose(np.tanh(Linear.of(layer)(x)), expected, rtol=1e-4, atol=1e-5)
@@ -65,9 +65,9 @@ def test_a_dense_layer(bias: bool, shape: tuple[int, ...]) -> None:
         np.testing.assert_allclose(np.tanh(z), expected, rtol=1e-3, atol=1e-3)
 
 
-def test_a_shard_is_the_keras_layer_of_its_kernel() -> None:
-    """What is exported for a worker: the same layer with other weights and no activation."""
-    layer = built(layers.Conv2D(6, 3, strides=2, padding="same", activation="relu"), (8, 8, 2))
+def test_a_shard_equals_a_keras_layer_with_its_kernel() -> None:
+    """A worker gets such a layer: with the weights of the shard and without an activation."""
+    layer = build(layers.Conv2D(6, 3, strides=2, padding="same", activation="relu"), (8, 8, 2))
     x = np.random.default_rng(1).normal(size=(1, 8, 8, 2)).astype(np.float32)
     for shard in split_layer(layer, 4, 1).shards:
         other = layers.Conv2D(
@@ -103,13 +103,13 @@ IMAGE, LINE = (8, 8, 4), (8, 4)
         (lambda: BinaryConv2D(4), IMAGE, "no kernel and bias"),
     ],
 )
-def test_what_is_no_dense_and_no_ordinary_convolution_is_refused(
+def test_other_layers_than_dense_and_ordinary_conv2d_are_refused(
     layer: Any, shape: tuple[int, ...], reason: str
 ) -> None:
-    made = layer()
-    made.build((None, *shape))
+    instance = layer()
+    instance.build((None, *shape))
     with pytest.raises(ConfigError, match=reason):
-        Linear.of(made)
+        Linear.of(instance)
 
 
 def test_a_layer_without_weights_is_refused() -> None:
@@ -126,8 +126,8 @@ def test_a_quantized_layer_is_refused() -> None:
         Linear.of(model.layers[0])
 
 
-def test_low_rank_updates_count() -> None:
-    layer = built(layers.Dense(6), (8,))
+def test_low_rank_updates_are_included() -> None:
+    layer = build(layers.Dense(6), (8,))
     layer.enable_lora(2)
     layer.set_weights([np.random.default_rng(2).normal(size=w.shape) for w in layer.get_weights()])
     x = np.random.default_rng(1).normal(size=(3, 8)).astype(np.float32)

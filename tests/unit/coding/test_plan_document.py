@@ -1,4 +1,4 @@
-"""A plan's document: whatever is wrong with it gives one error before anything is built on it."""
+"""A plan file: any error in it is one exception, raised when it is read."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from ddnn.coding import Code
+from ddnn.coding import make_mds
 from ddnn.coding.detail import CodingDetail, read_detail
 from ddnn.core.plan import MAX_PIECES, Plan
 from ddnn.errors import ConfigError
 from tests.simulation.shared import Site
 
-# As it is read from a file: JSON has no tuples.
-PLAN: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(Site(Code.mds(6, 2)).plan))
+# As read from a file: JSON has no tuples.
+PLAN: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(Site(make_mds(6, 2)).plan))
 X, Z = {"type": "float32", "shape": [24]}, {"type": "float32", "shape": [10]}
 
 
@@ -27,10 +27,10 @@ def change_pieces(**arrays: Any) -> dict[str, Any]:
     return {"pieces": [piece] * len(PLAN["pieces"])}
 
 
-def test_it_comes_back_equal() -> None:
+def test_a_plan_is_equal_after_encoding_and_decoding() -> None:
     again = msgspec.json.decode(msgspec.json.encode(PLAN), type=Plan)
     assert msgspec.json.decode(msgspec.json.encode(again)) == PLAN
-    assert (read_detail(again).make_code().generator == Code.mds(6, 2).generator).all()
+    assert (read_detail(again).make_code().generator == make_mds(6, 2).generator).all()
 
 
 @pytest.mark.parametrize("edge", ["head", "tail", "piece"])
@@ -47,7 +47,7 @@ def test_an_edge_may_have_any_name(edge: str) -> None:
         {"units": 0},
         {"units": -1},
         {"units": 3},  # fewer outputs than blocks
-        {"units": 400},  # other blocks than the shards give
+        {"units": 400},  # blocks of another size than the shards' outputs
         {"code": "x" * 500},
         {"layer": "x" * 500},
         {"generator": []},
@@ -60,7 +60,7 @@ def test_an_edge_may_have_any_name(edge: str) -> None:
         {"more": 1},
     ],
 )
-def test_a_detail_that_is_wrong_is_refused(keys: dict[str, Any]) -> None:
+def test_an_invalid_detail_is_refused(keys: dict[str, Any]) -> None:
     with pytest.raises((ConfigError, msgspec.MsgspecError)):
         read({**PLAN, "detail": {**PLAN["detail"], **keys}})
 
@@ -89,13 +89,13 @@ def test_a_detail_that_is_wrong_is_refused(keys: dict[str, Any]) -> None:
         {"placement": {"worker1": [0, 0, 1, 2, 3, 4, 5]}},
         {"placement": {"worker1": [0, 1, 2, 3, 4]}},
         {"placement": {"worker1": [0, 1, 2, 3, 4, 5, 6]}},
-        {"placement": {"worker1": [0, 1, 2, 3, 4, 5], "worker2": [5]}},  # of shards one copy
+        {"placement": {"worker1": [0, 1, 2, 3, 4, 5], "worker2": [5]}},  # one shard on two workers
         {"placement": {"Worker 1": [0, 1, 2, 3, 4, 5]}},
         {"owned": {}},
         {"owned": {**PLAN["owned"], "middle": PLAN["owned"]["head"]}},
         {"more": 1},
     ],
 )
-def test_a_plan_that_is_wrong_is_refused(keys: dict[str, Any]) -> None:
+def test_an_invalid_plan_is_refused(keys: dict[str, Any]) -> None:
     with pytest.raises((ConfigError, msgspec.MsgspecError)):
         read({**PLAN, **keys})

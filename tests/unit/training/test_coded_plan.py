@@ -15,7 +15,7 @@ from keras import layers
 
 from ddnn.adapters.litert import LiteRtSection
 from ddnn.adapters.matrices import load_section, write_matrix
-from ddnn.coding.code import Code
+from ddnn.coding.constructions import make_mds
 from ddnn.coding.layers import Linear, SplitLayer, split_layer
 from ddnn.core.files import BundleFile
 from ddnn.errors import ConfigError, SectionError
@@ -62,7 +62,7 @@ def test_any_s_shards_may_be_missing(make, tmp_path: Path) -> None:
     whole = LiteRtSection(tmp_path / "whole.tflite")
     for layer in find_cuttable(model):
         parts = cut(model, layer.name)
-        split = split_layer(parts.layer, n, s, code=Code.mds(n, s, seed=1))
+        split = split_layer(parts.layer, n, s, code=make_mds(n, s, seed=1))
         out = tmp_path / layer.name
         entries = write(parts, split, out)
         assert list(entries) == ["head", "tail", *map(str, range(n))]
