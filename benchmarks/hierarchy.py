@@ -30,7 +30,7 @@ from benchmarks.harness.report import make_header, make_parser, print_report
 from benchmarks.harness.sites import EXIT_ALWAYS, EXIT_NEVER, running_broker, running_site
 from benchmarks.site_cpu import measure_site_cpu
 from ddnn.adapters.litert import LiteRtSection
-from ddnn.errors import LinkError
+from ddnn.errors import DdnnError, LinkError
 from ddnn.local_site.bundles import prepare_site
 from ddnn.local_site.site import SiteConfig
 from ddnn.local_site.watcher import SITE
@@ -40,6 +40,7 @@ from ddnn.protocol.topics import Kind, Topic, topic_filter
 from ddnn.runtime.bundle import load_bundle
 
 LATENCY_RATE_HZ = 100.0
+START_S = 30.0  # the longest that processes may take to answer the first sample
 SETTLE_S = 2.0
 ONLINE_S = 20.0
 
@@ -64,7 +65,15 @@ class AnswerTimes:
         self._arrived_s.setdefault(sample, now_s)
 
     def measure(self, seconds: float) -> list[float]:
-        """Let samples pass; seconds from capture to arrival of those that are answered."""
+        """Let samples pass; seconds from capture to arrival of those that are answered.
+
+        Raises DdnnError where no answer comes at all.
+        """
+        until_s = time.monotonic() + START_S
+        while not self._arrived_s:
+            if time.monotonic() > until_s:
+                raise DdnnError(f"no answer within {START_S:g} s")
+            time.sleep(0.05)
         time.sleep(SETTLE_S)
         first = int(time.time() * self._rate_hz)
         time.sleep(seconds)
