@@ -196,10 +196,10 @@ def list_starts(costs: Costs, seed: int = 0, shuffles: int = SHUFFLES) -> list[G
     """
     outages = [device.outage_probability for device in costs.devices]
     capabilities = scale_capabilities(costs)
-    by_memory = [[device.memory_bytes or np.inf] for device in costs.devices]
-    rank = np.argsort(np.argsort(np.array(by_memory)[:, 0], kind="stable"))[:, None] + 1.0
+    memories = np.array([device.memory_bytes or np.inf for device in costs.devices])
+    ranks = np.argsort(np.argsort(memories, kind="stable")).astype(np.float64)[:, None]
     rng = np.random.default_rng(seed)
-    orders = [rank, *(rng.random((len(outages), 1)) for _ in range(shuffles))]
+    orders = [ranks, *(rng.random((len(outages), 1)) for _ in range(shuffles))]
     starts = [
         follow_leaders(capabilities, outages, costs.p_th**power, reach)
         for power in STRICTER

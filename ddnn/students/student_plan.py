@@ -48,10 +48,11 @@ class StudentPlan:
         """
         if isinstance(failed, str):
             raise ConfigError(f"failed is {failed!r}; give a collection of names")
-        unknown = sorted(set(failed) - {device.name for device in self.devices})
+        silent = set(failed)
+        unknown = sorted(silent - {device.name for device in self.devices})
         if unknown:
             raise ConfigError(f"failed: the plan has no device {', '.join(unknown)}")
-        live = [set(group.members) - set(failed) for group in self.groups]
+        live = [set(group.members) - silent for group in self.groups]
         if not all(live):
             return inf
         return max(
