@@ -11,6 +11,7 @@ from ddnn.students.costs import Costs, list_members
 from ddnn.students.latency import fits
 from ddnn.students.types import StudentType
 
+MAX_NAMES = 8  # of devices in a message
 LONGEST_S = sys.float_info.max  # every latency but the infinite one
 
 
@@ -34,20 +35,16 @@ def split_by_memory(
     return usable, tuple(device.name for device in devices if device not in usable)
 
 
-def explain_outage(costs: Costs, group: int | None = None) -> str:
-    """Why a group, or all devices together, does not meet the outage bound."""
-    everyone = (1 << len(costs.devices)) - 1
-    outage = costs.outage(everyone if group is None else group)
-    members = list_members(everyone if group is None else group)
-    who = (
-        f"all {len(members)} devices"
-        if group is None
-        else f"the group {', '.join(costs.devices[i].name for i in members)}"
-    )
+def explain_outage(costs: Costs, group: int) -> str:
+    """Why a group does not meet the outage bound."""
+    outage, members = costs.outage(group), list_members(group)
+    who = ", ".join(costs.devices[i].name for i in members[:MAX_NAMES])
+    if len(members) > MAX_NAMES:
+        who += f" and {len(members) - MAX_NAMES} more"
     return (
-        f"outage: {who} with the memory for a student fail together with probability {outage:.3g}, "
-        f"above p_th = {costs.p_th:.3g}; use a p_th of {outage:.3g} or more, or add a device with "
-        f"an outage probability of {costs.p_th / outage:.3g} or less"
+        f"outage: the group {who} fails as a whole with probability {outage:.3g}, above p_th = "
+        f"{costs.p_th:.3g}; use a p_th of {outage:.3g} or more, or add devices that together fail "
+        f"with probability {costs.p_th / outage:.3g} or less"
     )
 
 
@@ -56,14 +53,11 @@ def explain_capacity(costs: Costs, groupings: Sequence[Sequence[int]]) -> str:
     most = max(sum(costs.limit(group, LONGEST_S) for group in groups) for groups in groupings)
     largest = max(costs.students, key=lambda student: student.capacity)
     weak = [device.name for device in costs.devices if not fits(device, largest)]
-    memory = (
-        f"; {', '.join(weak)} cannot hold {largest.name} ({largest.memory_bytes:,} bytes): give "
-        "more memory or leave out"
-        if weak
-        else ""
-    )
+    advice = f"use students that hold {costs.filters - most} more together, or more devices"
+    if weak:
+        advice += f"; or leave out {', '.join(weak[:MAX_NAMES])}, without the memory for "
+        advice += f"{largest.name} ({largest.memory_bytes:,} bytes)"
     return (
-        f"capacity: the students hold at most {most} of {costs.filters} filters in groups that "
-        f"meet p_th = {costs.p_th:.3g}; use students that hold {costs.filters - most} more "
-        f"together, more devices, or a larger p_th{memory}"
+        f"capacity: in groups that meet p_th = {costs.p_th:.3g} the students hold {most} of "
+        f"{costs.filters} filters; {advice}, or raise p_th"
     )

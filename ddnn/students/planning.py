@@ -72,7 +72,8 @@ def plan(
     _check_choice("assign", assign, Assignment)
     _check_choice("partition", partition, Partition)
     if not isinstance(group, str):
-        groups, costs, unused = _take_groups(group, costs, unused)
+        groups = _take_groups(group, costs)
+        unused += _list_left(costs, groups)
     else:
         found = find_groupings(costs, group, seed)
         groups, _ = min(found, key=lambda one: (one[1], -costs.p_full(one[0])))
@@ -134,8 +135,9 @@ def find_groupings(costs: Costs, group: str, seed: int) -> list[tuple[Groups, fl
         raise ConfigError(
             f"group 'exact' with {n} devices; it takes up to {MAX_EXACT}, use 'follow'"
         )
-    if not costs.is_reliable((1 << n) - 1):
-        raise InfeasiblePlanError(explain_outage(costs))
+    everyone = (1 << n) - 1
+    if not costs.is_reliable(everyone):
+        raise InfeasiblePlanError(explain_outage(costs, everyone))
     exact = group == "exact" or (group == "auto" and n <= MAX_EXACT)
     found = search_all(costs) if exact else search_some(costs, seed)
     feasible = [(groups, latency_s) for groups, latency_s in found if isfinite(latency_s)]
@@ -144,10 +146,17 @@ def find_groupings(costs: Costs, group: str, seed: int) -> list[tuple[Groups, fl
     return feasible
 
 
-def _take_groups(
-    names: Collection[Collection[str]], costs: Costs, unused: tuple[str, ...]
-) -> tuple[Groups, Costs, tuple[str, ...]]:
-    """The groups of these names, and the costs and unused devices with them."""
+def _list_left(costs: Costs, groups: Groups) -> tuple[str, ...]:
+    """The names of the devices that are in no group."""
+    return tuple(
+        device.name
+        for i, device in enumerate(costs.devices)
+        if not any(members >> i & 1 for members in groups)
+    )
+
+
+def _take_groups(names: Collection[Collection[str]], costs: Costs) -> Groups:
+    """The groups of these names. Raises as `plan`."""
     index = {device.name: i for i, device in enumerate(costs.devices)}
     given = [name for members in names for name in members]
     unknown = sorted(set(given) - set(index))
@@ -155,14 +164,17 @@ def _take_groups(
         raise ConfigError(f"group: {', '.join(unknown)} is no device whose memory holds a student")
     if not given or len(set(given)) < len(given) or not all(names):
         raise ConfigError("group: a group is empty or a device is in two; give disjoint groups")
+    if len(names) > costs.filters:
+        raise ConfigError(
+            f"group: {len(names)} groups for {costs.filters} filters; each group needs a filter"
+        )
     groups = tuple(join_members([index[name] for name in members]) for members in names)
     failing = next((members for members in groups if not costs.is_reliable(members)), None)
     if failing is not None:
         raise InfeasiblePlanError(explain_outage(costs, failing))
     if not isfinite(costs.latency_s(groups)):
         raise InfeasiblePlanError(explain_capacity(costs, [groups]))
-    left = tuple(name for name in index if name not in given)
-    return groups, costs, unused + left
+    return groups
 
 
 def _check_choice(name: str, value: object, choices: Any) -> None:
