@@ -43,7 +43,7 @@ def explain_outage(costs: Costs, group: int) -> str:
         who += f" and {len(members) - MAX_NAMES} more"
     return (
         f"outage: the group {who} fails as a whole with probability {outage:.3g}, above p_th = "
-        f"{costs.p_th:.3g}; use a p_th of {outage:.3g} or more, or add devices that together fail "
+        f"{costs.p_th:.3g}; use a p_th of {outage:.14g} or more, or add devices that together fail "
         f"with probability {costs.p_th / outage:.3g} or less"
     )
 

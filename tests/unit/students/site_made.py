@@ -32,7 +32,7 @@ def make_devices(rng: np.random.Generator, n: int) -> list[DeviceProfile]:
             memory_bytes=None if rng.random() < 0.5 else int(rng.integers(100_000, 2_000_000)),
             uplink_bits_per_s=float(rng.uniform(500, 1000)),
             downlink_bits_per_s=float(rng.uniform(500, 1000)),
-            outage_probability=float(rng.choice([0.05, 0.1, 0.2, 0.3, 0.4])),
+            outage_probability=float(rng.choice([0.0, 0.05, 0.1, 0.2, 0.3, 0.4])),
         )
         for i in range(n)
     ]
