@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +43,9 @@ class Costs:
     input_bits: float = 0
     _fixed_s: FloatArray = field(init=False, repr=False)  # [devices, students]
     _filter_s: FloatArray = field(init=False, repr=False)  # [devices]
-    _fits: np.ndarray = field(init=False, repr=False)  # bool [devices, students]
+    _fits: np.ndarray[Any, np.dtype[np.bool_]] = field(
+        init=False, repr=False
+    )  # bool [devices, students]
     _latencies: dict[int, FloatArray] = field(default_factory=dict, init=False, repr=False)
     _outages: dict[int, float] = field(default_factory=dict, init=False, repr=False)
 
@@ -85,7 +88,8 @@ class Costs:
         if group not in self._latencies:
             if len(self._latencies) * self.filters >= CACHED_VALUES:
                 self._latencies.clear()
-            self._latencies[group] = self.student_latencies_s(group).min(axis=0)
+            fastest = self.student_latencies_s(group).min(axis=0)
+            self._latencies[group] = np.maximum.accumulate(fastest)  # means may fall by rounding
         return self._latencies[group]
 
     def choose_student(self, group: int, filters: int) -> StudentType:

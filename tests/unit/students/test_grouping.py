@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddnn.students.costs import list_members, share_filters
+from ddnn.students.costs import Costs, list_members, share_filters
 from ddnn.students.grouping import follow_leaders, list_groupings, list_redistributions
+from tests.unit.students.site_made import make_devices, make_students
 
 
 def test_the_number_of_groupings_is_bell_s() -> None:
@@ -56,6 +59,24 @@ def test_shares_keep_their_limits(limits: list[int], data) -> None:
 
 def test_shares_are_proportional() -> None:
     assert share_filters([11, 21, 31], 33).tolist() == [6, 11, 16]
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["guaranteed", "expected", "best"]))
+def test_the_least_latency_of_groups_is_that_of_the_best_sizes(seed: int, objective: str) -> None:
+    rng = np.random.default_rng(seed)
+    devices, filters = tuple(make_devices(rng, 4)), 7
+    costs = Costs(devices, tuple(make_students(rng, filters)), filters, 1, objective)
+    for groups in ((0b1111,), (0b0011, 0b1100), (0b0001, 0b0110, 0b1000)):
+        rows = [costs.latencies_s(group) for group in groups]
+        assert all((row[:-1] <= row[1:]).all() for row in rows)
+        least = min(
+            max(row[size - 1] for row, size in zip(rows, sizes, strict=True))
+            for sizes in product(range(1, filters + 1), repeat=len(groups))
+            if sum(sizes) == filters
+        )
+        assert costs.latency_s(groups) == least
+        if np.isfinite(least):
+            assert sum(costs.limit(group, least) for group in groups) >= filters
 
 
 @given(st.integers(1, 2**100))
