@@ -6,15 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 from scipy.linalg import eigh
-from scipy.optimize import linear_sum_assignment
 
 from ddnn.errors import ConfigError
 from ddnn.students.types import FloatArray, IntArray
 
 RESTARTS = 16  # of the assignment to centres, for few filters
-SMALL = 64  # filters: up to here every restart is refined
+SMALL = 64  # filters: up to here all restarts and all exchanges are looked at
 ROUNDS = 30  # of one assignment to centres
-PAIRS = 1 << 27  # of filters looked at in one refinement
+CHANGES = 4  # of each filter, at most, in one refinement
 LEAST_GAIN = 1e-12  # in normalized cut: what counts as an improvement
 RESOLUTION = 0.7  # of Louvain's modularity, as NoNN sets it
 
@@ -38,7 +37,7 @@ def cut_filters(
     """The part of each filter, [filters], by normalized cut (Shi and Malik 2000) with sizes.
 
     Filters are placed by the smallest eigenvectors of the normalized Laplacian, given to centres
-    with the wanted sizes (k-means, each round an optimal assignment), and then moved and exchanged
+    with the wanted sizes (k-means, the nearest pairs first), and then moved and exchanged
     while that lowers the normalized cut. A part keeps 1 filter to its limit.
     """
     parts = len(sizes)
@@ -66,8 +65,7 @@ def _embed(graph: FloatArray, parts: int) -> FloatArray:
 def _assign_to_centres(
     points: FloatArray, sizes: Sequence[int], rng: np.random.Generator
 ) -> IntArray:
-    """k-means of these sizes, [filters]: each centre has as many places as its part filters."""
-    places = np.repeat(np.arange(len(sizes)), sizes)
+    """k-means of these sizes, [filters]: each centre has as many filters as its part."""
     centres = [points[rng.integers(len(points))]]
     while len(centres) < len(sizes):  # k-means++: far from the centres there are
         distance = _square_distances(points, np.array(centres)).min(axis=1) + LEAST_GAIN
@@ -75,11 +73,21 @@ def _assign_to_centres(
     centre = np.array(centres)
     labels = np.full(len(points), -1)
     for _ in range(ROUNDS):
-        _, columns = linear_sum_assignment(_square_distances(points, centre)[:, places])
-        if (places[columns] == labels).all():
+        before, labels = labels, _fill_places(_square_distances(points, centre), sizes)
+        if (labels == before).all():
             break
-        labels = places[columns]
         centre = np.array([points[labels == k].mean(axis=0) for k in range(len(sizes))])
+    return labels
+
+
+def _fill_places(distances: FloatArray, sizes: Sequence[int]) -> IntArray:
+    """The centre of each filter, by distances [filters, centres], the nearest pairs first."""
+    labels, room = np.full(len(distances), -1), list(sizes)
+    for pair in np.argsort(distances, axis=None, kind="stable").tolist():
+        i, k = divmod(pair, len(room))
+        if room[k] and labels[i] < 0:
+            labels[i] = k
+            room[k] -= 1
     return labels
 
 
@@ -88,36 +96,42 @@ def _square_distances(points: FloatArray, centres: FloatArray) -> FloatArray:
 
 
 def refine_parts(graph: FloatArray, labels: IntArray, limits: Sequence[int]) -> IntArray:
-    """Move or exchange filters, each time as lowers the normalized cut most, until nothing does."""
-    labels, parts, n = labels.copy(), len(limits), len(graph)
-    limit, degree, own = np.array(limits), graph.sum(axis=0), graph.diagonal()
-    rows = np.arange(n)
-    for _ in range(max(1, PAIRS // n**2)):
+    """Move or exchange filters, each time as lowers the normalized cut most, until nothing does.
+
+    Of many filters, exchanges are looked at among those that gain most by a move alone.
+    """
+    labels, n, parts = labels.copy(), len(graph), len(limits)
+    degree, own, rows = graph.sum(axis=0), graph.diagonal(), np.arange(n)
+    ties = graph @ np.eye(parts)[labels]  # [filters, parts]: edges of each filter into each part
+    for _ in range(CHANGES * n):
         members = np.eye(parts)[labels]
-        ties = graph @ members  # [filters, parts]: weight of each filter's edges into each part
         volume, sizes = degree @ members, members.sum(axis=0)
-        inside = np.einsum("ik,ik->k", members, ties)
+        inside, home = np.einsum("ik,ik->k", members, ties), ties[rows, labels]
         ratios = _ratios(volume, inside)
-        at_home = ties[rows, labels]
-        # A filter leaves its part a for a part b, [filters, parts].
-        left = _ratios(volume[labels] - degree, inside[labels] - 2 * at_home + own)
-        joined = _ratios(volume + degree[:, None], inside + 2 * ties + own[:, None])
-        moves = (left - ratios[labels])[:, None] + joined - ratios
-        moves[(sizes[labels] == 1)[:, None] | (sizes >= limit) | (members > 0)] = np.inf
-        # Filter i takes the place of filter j: what that does to j's part, [filters, filters].
-        after = inside[labels] + 2 * (ties[:, labels] - at_home - graph) + own[:, None] + own
-        taken = _ratios(volume[labels] - degree + degree[:, None], after) - ratios[labels]
-        swaps = taken + taken.T
-        swaps[labels[:, None] == labels] = np.inf
-        move, swap = moves.min(), swaps.min()
-        if min(move, swap) >= -LEAST_GAIN:
+        # A filter leaves its part for another, [filters, parts].
+        left = _ratios(volume[labels] - degree, inside[labels] - 2 * home + own) - ratios[labels]
+        joined = _ratios(volume + degree[:, None], inside + 2 * ties + own[:, None]) - ratios
+        moves = np.where(members > 0, np.inf, left[:, None] + joined)
+        some = np.argsort(moves.min(axis=1), kind="stable")[:SMALL]
+        moves[(sizes[labels] == 1)[:, None] | (sizes >= limits)] = np.inf
+        # One filter takes the place of another: what that does to the other's part, [some, some].
+        at, its = labels[some], np.ix_(some, some)
+        after = inside[at] + 2 * (ties[some][:, at] - home[some] - graph[its])
+        after += own[some][:, None] + own[some]
+        taken = _ratios(volume[at] - degree[some] + degree[some][:, None], after) - ratios[at]
+        swaps = np.where(at[:, None] == at, np.inf, taken + taken.T)
+        if min(moves.min(), swaps.min()) >= -LEAST_GAIN:
             break
-        if move <= swap:
+        if moves.min() <= swaps.min():
             i, part = np.unravel_index(moves.argmin(), moves.shape)
-            labels[i] = part
+            changes = [(i, part)]
         else:
-            i, j = np.unravel_index(swaps.argmin(), swaps.shape)
-            labels[i], labels[j] = labels[j], labels[i]
+            i, j = some[list(np.unravel_index(swaps.argmin(), swaps.shape))]
+            changes = [(i, labels[j]), (j, labels[i])]
+        for i, part in changes:
+            ties[:, labels[i]] -= graph[:, i]
+            ties[:, part] += graph[:, i]
+            labels[i] = part
     return labels
 
 
