@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from cloud_app.demo import DemoSite
+from cloud_app.demo import LocalDemoSite
 from cloud_app.recorder import Recorder
 from cloud_app.registry import Registry
 from cloud_app.site import MqttSite
@@ -117,7 +117,7 @@ class CloudSettings(NodeSettings, frozen=True, kw_only=True):
         return self.database or f"sqlite:///{Path(self.state) / (self.node + '.db')}"
 
 
-def load(settings: CloudSettings) -> Bundle:
+def load_cloud_bundle(settings: CloudSettings) -> Bundle:
     """The bundle, with the cloud's section where this process runs it."""
     sections = [] if settings.serve == "page" else [CLOUD]
     return load_bundle(Path(settings.bundle), LiteRtSection, sections)
@@ -125,7 +125,7 @@ def load(settings: CloudSettings) -> Bundle:
 
 def check(settings: CloudSettings) -> None:
     """Raise a DdnnError where `run` could not start."""
-    load(settings)
+    load_cloud_bundle(settings)
     settings.check_files()
     for file in (settings.password_file, settings.api_token_file):
         if file:
@@ -136,7 +136,7 @@ def check(settings: CloudSettings) -> None:
 
 def run(settings: CloudSettings) -> None:
     """Run the cloud until SIGINT or SIGTERM."""
-    bundle = load(settings)
+    bundle = load_cloud_bundle(settings)
     state = Path(settings.state)
     state.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -144,17 +144,21 @@ def run(settings: CloudSettings) -> None:
         stack.callback(store.close)
         recorder = Recorder(store, keep_s=settings.keep_days * DAY_S)
         stack.callback(recorder.close)
-        registry = Registry(recorder.event)
+        registry = Registry(recorder.record_event)
         transport = MqttTransport.of(settings)
 
         def observe(event: Event) -> None:
             registry.observe(event)
             if isinstance(event, Connected) and settings.serve != "node":
-                live.remind()
+                live.resend_thresholds()
 
         loop = Loop(
-            Identity(settings.site, settings.node, _role(settings), bundle.id, ddnn_version()),
-            CompositeMachine(Observer(observe, recorder.counts), _machine(settings, bundle)),
+            Identity(
+                settings.site, settings.node, _choose_role(settings), bundle.id, ddnn_version()
+            ),
+            CompositeMachine(
+                Observer(observe, recorder.read_counts), _make_machine(settings, bundle)
+            ),
             transport,
             Resources(bundle.sections, save=recorder.save),
             stats_every_s=settings.stats_every_s,
@@ -166,10 +170,10 @@ def run(settings: CloudSettings) -> None:
             recorder,
             store,
             BundleView.of(bundle.id, bundle.manifest),
-            _demo(settings),
+            _open_demo(settings),
         )
         if settings.serve != "node":
-            sign_in = _sign_in(settings, store)
+            sign_in = _open_sign_in(settings, store)
             app = create_app(store, live, sign_in=sign_in)
             server = serve(
                 app, settings.http_host, settings.http_port, trusted_proxy=settings.trusted_proxy
@@ -179,11 +183,11 @@ def run(settings: CloudSettings) -> None:
         run_until_signal(loop)
 
 
-def _role(settings: CloudSettings) -> RoleName:
+def _choose_role(settings: CloudSettings) -> RoleName:
     return "store" if settings.serve == "page" else "cloud"
 
 
-def _machine(settings: CloudSettings, bundle: Bundle) -> Machine:
+def _make_machine(settings: CloudSettings, bundle: Bundle) -> Machine:
     served = "+" if settings.site == EVERYWHERE else settings.site
     if settings.serve == "page":
         return StoreNode(served, settings.share)
@@ -192,13 +196,13 @@ def _machine(settings: CloudSettings, bundle: Bundle) -> Machine:
     )
 
 
-def _demo(settings: CloudSettings) -> DemoSite | None:
+def _open_demo(settings: CloudSettings) -> LocalDemoSite | None:
     if not settings.demo_frames:
         return None
-    return DemoSite(Path(settings.demo_frames), settings.demo_control)
+    return LocalDemoSite(Path(settings.demo_frames), settings.demo_control)
 
 
-def _sign_in(settings: CloudSettings, store: Store) -> SignIn | None:
+def _open_sign_in(settings: CloudSettings, store: Store) -> SignIn | None:
     if settings.sign_in == "off":
         return None
     sign_in, made = SignIn.open(

@@ -51,15 +51,15 @@ class Recorder:
         self._thread.start()
         self.refused = 0  # jobs beyond the queue's bound
         self.given_up = 0  # answers that the database will not take
-        self.away = ""  # why the database cannot be written, empty while it can
+        self.database_error = ""  # why the database cannot be written, empty while it can
 
     def save(self, effect: Save, done: Callable[[Saved], None]) -> None:
         self._put((effect, done))
 
-    def event(self, at_s: float, site: str, node: str, what: str, key: str = "") -> None:
+    def record_event(self, at_s: float, site: str, node: str, what: str, key: str = "") -> None:
         self._put((at_s, site, node, what, key))
 
-    def counts(self) -> dict[str, int]:
+    def read_counts(self) -> dict[str, int]:
         """For the node's statistics."""
         return {"answers_refused": self.refused, "answers_given_up": self.given_up}
 
@@ -71,7 +71,7 @@ class Recorder:
         return not self._thread.is_alive()
 
     def _put(self, job: _Job) -> None:
-        size = _size(job)
+        size = _count_entries(job)
         with self._lock:
             if self._waiting and self._waiting + size > QUEUE_LIMIT:
                 self.refused += 1
@@ -84,18 +84,18 @@ class Recorder:
         job = self._jobs.get(timeout=timeout_s)
         if job is not None:
             with self._lock:
-                self._waiting -= _size(job)
+                self._waiting -= _count_entries(job)
         return job
 
     def _run(self) -> None:
         while not (self._closing.is_set() and self._jobs.empty()):
-            batch = self._batch()
+            batch = self._collect_batch()
             if batch:
                 self._write(batch)
             if self._keep_s is not None and time.monotonic() >= self._prune_at_s:
                 self._prune(self._keep_s)
 
-    def _batch(self) -> list[_Job]:
+    def _collect_batch(self) -> list[_Job]:
         """What has come in within BATCH_S after the first; nothing when it is time to prune."""
         batch: list[_Job] = []
         size = 0
@@ -143,12 +143,12 @@ class Recorder:
                 failures += 1
                 if parts and failures >= ATTEMPTS and self._separate(parts, error):
                     continue
-                self.away = str(error)
+                self.database_error = str(error)
                 log.error("%s; trying again in %.1f s", error, wait_s)
                 if self._closing.wait(wait_s):
                     return
                 wait_s = min(2 * wait_s, RETRY_S[1])
-        self.away = ""
+        self.database_error = ""
         for job in batch:
             if isinstance(job[0], Save):
                 job[1](Saved(job[0].answers))
@@ -161,7 +161,7 @@ class Recorder:
         first = parts[0]
         try:
             if len(first) > 1:
-                self._store.newest(1)
+                self._store.list_newest(1)
                 middle = len(first) // 2
                 parts[:1] = [first[:middle], first[middle:]]
                 return True
@@ -176,7 +176,7 @@ class Recorder:
         return True
 
 
-def _size(job: _Job) -> int:
+def _count_entries(job: _Job) -> int:
     """What a job counts in the queue's bound."""
     if not isinstance(job[0], Save):
         return 1

@@ -23,11 +23,11 @@ _NOTHING = Stats("device", 0.0)
 _WORDS = {"online": "joined", "stopped": "stopped", "lost": "died"}
 
 # wall clock, site, node, what, key: of several clouds that see the same, one writes it down
-Report = Callable[[float, str, str, str, str], None]
+ReportEvent = Callable[[float, str, str, str, str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class _SeenNode:
     status: Status
     at_s: float
     stats: Stats | None = None
@@ -40,9 +40,9 @@ class Registry:
     Written by the machine's thread alone. Each entry is replaced, never changed while it is read.
     """
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: ReportEvent) -> None:
         self._report = report
-        self._nodes: dict[tuple[str, str], _Seen] = {}
+        self._nodes: dict[tuple[str, str], _SeenNode] = {}
         self._offloads: dict[tuple[str, str], tuple[float, OffloadState]] = {}
         self._connected_s = 0.0
         self.inferred_s: float | None = None  # monotonic: some section of the site ran
@@ -54,19 +54,19 @@ class Registry:
             case Disconnected():
                 self._offloads.clear()
             case Received(topic, Status() as status):
-                self._status((topic.site, topic.node), status)
+                self._take_status((topic.site, topic.node), status)
             case Received(topic, Stats() as stats):
-                self._stats((topic.site, topic.node), stats)
+                self._take_stats((topic.site, topic.node), stats)
             case Received(topic, OffloadState() as state):
-                self._offload((topic.site, topic.node), state)
+                self._take_offload((topic.site, topic.node), state)
             case Received(topic, Answer() as answer):
                 if answer.label >= 0:
                     self.inferred_s = time.monotonic()
                 if answer.exit == "device" and not answer.late:
                     words = "fell back: it answers alone, from its own exit"
-                    self._say((topic.site, answer.node), words, "alone")
+                    self._report_once_per_minute((topic.site, answer.node), words, "alone")
 
-    def nodes(self) -> list[NodeView]:
+    def list_nodes(self) -> list[NodeView]:
         now_s = time.monotonic()
         views = []
         for (site, node), seen in sorted(self._nodes.copy().items()):
@@ -100,7 +100,7 @@ class Registry:
             or (view.site, view.role) not in served
         ]
 
-    def offloads(self) -> list[OffloadView]:
+    def list_offloads(self) -> list[OffloadView]:
         now_s = time.monotonic()
         return [
             OffloadView(site, node, now_s - at_s, state)
@@ -108,11 +108,13 @@ class Registry:
             if now_s - at_s <= OFFLOAD_S
         ]
 
-    def _offload(self, key: tuple[str, str], state: OffloadState) -> None:
+    def _take_offload(self, key: tuple[str, str], state: OffloadState) -> None:
         if key not in self._nodes:
             return
         if not _is_consistent(state):
-            self._say(key, "reports an offload that contradicts itself: it is not shown", "offload")
+            self._report_once_per_minute(
+                key, "reports an offload that contradicts itself: it is not shown", "offload"
+            )
             return
         now_s = time.monotonic()
         for other, (at_s, _) in list(self._offloads.items()):
@@ -121,7 +123,7 @@ class Registry:
         if key in self._offloads or len(self._offloads) < MAX_OFFLOADS:
             self._offloads[key] = now_s, state
 
-    def _status(self, key: tuple[str, str], status: Status) -> None:
+    def _take_status(self, key: tuple[str, str], status: Status) -> None:
         seen = self._nodes.get(key)
         if seen is not None and status.state != "online" and status.session != seen.status.session:
             return  # the Will of a connection that is long replaced
@@ -134,10 +136,10 @@ class Registry:
             once = f"{status.session}-{status.state}"
             self._report(time.time(), *key, _WORDS[status.state], once)
         if seen is None or seen.status.session != status.session:
-            seen = _Seen(status, 0.0)
+            seen = _SeenNode(status, 0.0)
         self._nodes[key] = replace(seen, status=status, at_s=time.monotonic())
 
-    def _stats(self, key: tuple[str, str], stats: Stats) -> None:
+    def _take_stats(self, key: tuple[str, str], stats: Stats) -> None:
         seen = self._nodes.get(key)
         if seen is None:
             return
@@ -146,8 +148,8 @@ class Registry:
         new = {name: n - before.get(name, 0) for name, n in dropped.items()}
         lost = ", ".join(f"{n} {name}" for name, n in sorted(new.items()) if n > 0)
         if lost:
-            self._say(key, f"dropped at least {lost}", "dropped")
-        self._camera(key, seen.stats, stats)
+            self._report_once_per_minute(key, f"dropped at least {lost}", "dropped")
+        self._report_camera_change(key, seen.stats, stats)
         every_s = 0.0
         if seen.stats is not None:
             every_s = min(max(0.0, stats.uptime_s - seen.stats.uptime_s), MOST_EVERY_S)
@@ -159,7 +161,7 @@ class Registry:
             seen, at_s=time.monotonic(), stats=stats, every_s=max(seen.every_s, every_s)
         )
 
-    def _camera(self, key: tuple[str, str], before: Stats | None, now: Stats) -> None:
+    def _report_camera_change(self, key: tuple[str, str], before: Stats | None, now: Stats) -> None:
         """A camera that went away, or came back."""
         was = 1.0 if before is None else before.gauges.get("camera_up", 1.0)
         is_up = now.gauges.get("camera_up", 1.0)
@@ -167,7 +169,7 @@ class Registry:
             what = "camera is back" if is_up > 0 else "camera is away: it is opened again and again"
             self._report(time.time(), *key, what, f"camera-{now.uptime_s:.3f}")
 
-    def _say(self, key: tuple[str, str], what: str, kind: str) -> None:
+    def _report_once_per_minute(self, key: tuple[str, str], what: str, kind: str) -> None:
         """At most once a node and minute: the key is the same for a minute."""
         now_s = time.time()
         self._report(now_s, *key, what, f"{kind}-{now_s // EVENT_EVERY_S:.0f}")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ddnn.exits.manifest import Manifest, SweepRow, swept_accuracy
 from ddnn.protocol.messages import OffloadState
 
-Act = Literal["kill", "start"]
+DemoAction = Literal["kill", "start"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class BundleView:
             manifest.accuracy,
         )
 
-    def expected(
+    def find_accuracy(
         self, members: Sequence[str], thresholds: Mapping[str, float] | None = None
     ) -> float | None:
         """The overall accuracy measured with exactly these devices and thresholds [the bundle's].
@@ -103,42 +103,44 @@ class BundleView:
         return self.accuracy.get(str(mask), {}).get("overall")
 
 
-class Demo(Protocol):
+class DemoSite(Protocol):
     """What only a demo offers: pictures, and processes to kill."""
 
-    def views(self, sample: int) -> NDArray[np.uint8]:
+    def read_views(self, sample: int) -> NDArray[np.uint8]:
         """uint8 [devices, height, width, 3]: what the cameras saw."""
         ...
 
-    def nodes(self) -> dict[str, bool]:
+    def read_processes(self) -> dict[str, bool]:
         """Whether each process runs."""
         ...
 
-    def act(self, what: Act, node: str) -> None:
+    def control(self, action: DemoAction, node: str) -> None:
         """DdnnError says why it cannot be done."""
         ...
 
 
 class LiveSite(Protocol):
-    def nodes(self) -> list[NodeView]: ...
-    def link(self) -> LinkView: ...
+    def list_nodes(self) -> list[NodeView]: ...
+    def read_link(self) -> LinkView: ...
 
-    def offloads(self) -> list[OffloadView]:
+    def list_offloads(self) -> list[OffloadView]:
         """Sections whose work goes to workers now; none while the broker is away."""
         ...
 
-    def database_away(self) -> str:
+    def find_database_error(self) -> str:
         """Why answers cannot be written now; empty while they can."""
         ...
 
-    def inference_age_s(self) -> float | None:
+    def measure_inference_age_s(self) -> float | None:
         """Since the last real inference: of the own section, or one that answered a sample."""
         ...
 
+    @property
     def bundle(self) -> BundleView: ...
 
     def send_thresholds(self, site: str, thresholds: Mapping[str, float], revision: int) -> None:
         """Command the lead edge of a site; LinkError while the broker is away."""
         ...
 
-    def demo(self) -> Demo | None: ...
+    @property
+    def demo(self) -> DemoSite | None: ...

@@ -39,7 +39,7 @@ class WhatIf(msgspec.Struct, frozen=True):
     bytes: float | None
 
 
-def answer_anew(
+def replay_exits(
     exits: Sequence[str], thresholds: Mapping[str, float], replay: Replay
 ) -> tuple[str, int] | None:
     """Exit and label of the answer; None where it is not known."""
@@ -51,7 +51,7 @@ def answer_anew(
     return None
 
 
-def what_if(
+def evaluate_thresholds(
     exits: Sequence[str],
     sweep: Sequence[SweepRow],
     thresholds: Mapping[str, float],
@@ -61,7 +61,7 @@ def what_if(
     shares: Counter[str] = Counter()
     known = correct = 0
     for replay in replays:
-        answer = answer_anew(exits, thresholds, replay)
+        answer = replay_exits(exits, thresholds, replay)
         shares[answer[0] if answer else UNKNOWN] += 1
         if answer is not None and replay.truth is not None and replay.truth >= 0:
             known += 1
@@ -78,11 +78,11 @@ def what_if(
         known=known,
         accuracy=correct / known if known else None,
         interval=wilson_interval(correct, known) if known else None,
-        bytes=_bytes_at(sweep, exit_share),
+        bytes=_interpolate_bytes(sweep, exit_share),
     )
 
 
-def _bytes_at(sweep: Sequence[SweepRow], exit_share: Mapping[str, float]) -> float | None:
+def _interpolate_bytes(sweep: Sequence[SweepRow], exit_share: Mapping[str, float]) -> float | None:
     """Bytes at the share of samples that sent no features: all that they depend on (notes A6).
 
     The sweep's rows lie on that line. The share is known even where a deeper answer is not.
@@ -95,7 +95,7 @@ def _bytes_at(sweep: Sequence[SweepRow], exit_share: Mapping[str, float]) -> flo
     return float(np.interp(no_features, shares, sizes))
 
 
-def nearest(sweep: Sequence[SweepRow], thresholds: Mapping[str, float]) -> SweepRow | None:
+def find_nearest_row(sweep: Sequence[SweepRow], thresholds: Mapping[str, float]) -> SweepRow | None:
     """The row of the sweep whose thresholds are nearest (least squares)."""
 
     def distance(row: SweepRow) -> float:

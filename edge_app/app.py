@@ -92,7 +92,7 @@ class EdgeSettings(NodeSettings, frozen=True, kw_only=True):
             require_prefix(self.home_assistant)
 
 
-def load(settings: EdgeSettings) -> Bundle:
+def load_edge_bundle(settings: EdgeSettings) -> Bundle:
     """The bundle with this edge's section; ConfigError where it knows no such edge."""
     path = Path(settings.bundle)
     hierarchy = read_manifest(path)[0].hierarchy
@@ -157,7 +157,7 @@ def check(settings: EdgeSettings) -> None:
 
 def open_edge(settings: EdgeSettings, answers: FileAnswerLog | None = None) -> Edge:
     """What `run` runs. ConfigError where it could not start."""
-    bundle = load(settings)
+    bundle = load_edge_bundle(settings)
     pending = answers.pending if answers is not None else ()
     edge = EdgeNode(
         settings.site, settings.node, bundle.id, bundle.manifest, settings.timing, pending

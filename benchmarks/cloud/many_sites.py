@@ -207,7 +207,7 @@ class ManySites:
             for site in self.sites:
                 for start in range(ticks.start, ticks.stop, PAGE):
                     end = min(start + PAGE, ticks.stop) - 1
-                    records = store.answers(site, start, end, PAGE)
+                    records = store.list_answers(site, start, end, PAGE)
                     stored += len(records)
                     full += sum(record.answer.quality == "full" for record in records)
         finally:

@@ -34,7 +34,7 @@ class Database:
 
     def __init__(self, url: str) -> None:
         """Open it and bring its tables up to date; ConfigError where the URL is wrong."""
-        self.engine, self.name = _engine(url)
+        self.engine, self.name = _make_engine(url)
         self._writer = self.engine.execution_options(**{_WRITES: True})
         try:
             self.migrate()
@@ -50,30 +50,30 @@ class Database:
         """One writer at a time, on PostgreSQL too: clouds that bring the same samples in other
         orders would wait for each other in a circle, and the sums are rows that all of them need.
         """
-        with self._reachable(), self._writer.begin() as link:
+        with self._convert_errors(), self._writer.begin() as link:
             if link.dialect.name == "postgresql":
                 link.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITER})")
             yield link
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        with self._reachable(), self.engine.begin() as link:
+        with self._convert_errors(), self.engine.begin() as link:
             yield link
 
     def migrate(self, to: str = migrations.HEAD) -> None:
         """Bring the tables to a revision, up or down; one process at a time, all or nothing."""
         with self.read() as link:
-            if migrations.current(link) == to:
+            if migrations.read_revision(link) == to:
                 return
         patient = self._writer.execution_options(**{_WAIT: MIGRATION_S})
-        with self._reachable(), patient.begin() as link:
+        with self._convert_errors(), patient.begin() as link:
             if link.dialect.name == "postgresql":
-                _be_patient(link)
+                _raise_time_limits(link)
                 link.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITER})")
-            migrations.run(link, to, self.name)
+            migrations.run_migrations(link, to, self.name)
 
     @contextmanager
-    def _reachable(self) -> Iterator[None]:
+    def _convert_errors(self) -> Iterator[None]:
         try:
             yield
         except SQLAlchemyError as error:
@@ -84,7 +84,7 @@ class Database:
             ) from error
 
 
-def _engine(url: str) -> tuple[Engine, str]:
+def _make_engine(url: str) -> tuple[Engine, str]:
     try:
         parsed = make_url(url)
         backend = parsed.get_backend_name()
@@ -141,14 +141,14 @@ def _begin_sqlite(link: Connection) -> None:
 def _connect_postgresql(_dialect: Any, _record: Any, args: list[Any], named: dict[str, Any]) -> Any:
     import psycopg
 
-    class Impatient(psycopg.Connection[Any]):
+    class BoundedConnection(psycopg.Connection[Any]):
         """A connection that is closed where the server says nothing for `silence_s`."""
 
         silence_s = SILENCE_S
 
         def wait(self, gen: Any, *args: Any, **named: Any) -> Any:
             try:
-                return super().wait(_heard(gen, self.silence_s), *args, **named)
+                return super().wait(_limit_silence(gen, self.silence_s), *args, **named)
             except TimeoutError as error:
                 self.close()  # in the midst of a statement it is of no further use
                 raise psycopg.OperationalError(str(error)) from None
@@ -163,10 +163,10 @@ def _connect_postgresql(_dialect: Any, _record: Any, args: list[Any], named: dic
     }
     options = [f"-c {name}={round(limit_s * 1000)}" for name, limit_s in limits.items()]
     named["options"] = " ".join([*options, named.get("options", "")]).strip()
-    return Impatient.connect(*args, **named)
+    return BoundedConnection.connect(*args, **named)
 
 
-def _heard(gen: Generator[Any, Any, Any], silence_s: float) -> Generator[Any, Any, Any]:
+def _limit_silence(gen: Generator[Any, Any, Any], silence_s: float) -> Generator[Any, Any, Any]:
     """The driver's generator of one exchange; TimeoutError after a silence."""
     until_s = time.monotonic() + silence_s
     ready = None
@@ -182,7 +182,7 @@ def _heard(gen: Generator[Any, Any, Any], silence_s: float) -> Generator[Any, An
             raise TimeoutError(f"the server has said nothing for {silence_s:g} s")
 
 
-def _be_patient(link: Connection) -> None:
+def _raise_time_limits(link: Connection) -> None:
     """For this transaction; the connection is not used again."""
     link.exec_driver_sql(f"SET LOCAL statement_timeout = {round(MIGRATION_S * 1000)}")
     driver: Any = link.connection.driver_connection

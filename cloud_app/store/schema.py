@@ -79,7 +79,7 @@ LATENCY_BOUNDS_S = (
 BUCKETS = tuple(f"latency_{i}" for i in range(len(LATENCY_BOUNDS_S) + 1))
 
 
-def _sums(names: tuple[str, ...]) -> list[Column[float]]:
+def _make_sum_columns(names: tuple[str, ...]) -> list[Column[float]]:
     return [Column(name, Double, nullable=False) for name in names]
 
 
@@ -90,7 +90,7 @@ TOTALS = Table(
     Column("site", String(64), primary_key=True),
     Column("exit", String(16), primary_key=True),
     Column("quality", String(16), primary_key=True),
-    *_sums(SUMS),
+    *_make_sum_columns(SUMS),
 )
 
 # The same by the time of the first answer, with a histogram of the latencies.
@@ -103,7 +103,7 @@ ROLLUPS = Table(
     Column("start_s", BigInteger, primary_key=True, autoincrement=False),
     Column("exit", String(16), primary_key=True),
     Column("quality", String(16), primary_key=True),
-    *_sums((*SUMS, *BUCKETS)),
+    *_make_sum_columns((*SUMS, *BUCKETS)),
     Index("rollups_of_all_sites", "step_s", "start_s"),
 )
 
@@ -115,7 +115,7 @@ COUNTERS = Table(
     Column("site", String(64), primary_key=True),
     Column("exit", String(16), primary_key=True),
     Column("quality", String(16), primary_key=True),
-    *_sums(("latency_s", *BUCKETS)),
+    *_make_sum_columns(("latency_s", *BUCKETS)),
 )
 
 EVENTS = Table(

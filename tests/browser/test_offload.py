@@ -192,15 +192,15 @@ def test_in_a_demo_a_worker_is_killed_and_started_there(home: Home, opened: Open
     page = opened(home.url)
     page.locator(OFFLOAD).get_by_role("button", name="Kill worker2").click()
     wait_for(page, "#said", "worker2 was killed.")
-    assert home.live.made_demo.alive["worker2"] is False
+    assert home.live.demo.alive["worker2"] is False
     wait_for(page, "#node-rows .lost", "worker2")
     page.locator(OFFLOAD).get_by_role("button", name="Start worker2").click()
     wait_for(page, "#said", "worker2 was started.")
-    assert home.live.made_demo.alive["worker2"] is True
+    assert home.live.demo.alive["worker2"] is True
     wait_for(page, "#headline", "10 of 10")
     roles = page.locator("#node-rows th small").all_inner_texts()
     assert roles.count("worker") == 6
-    home.live.made_demo = None  # no demo: nothing to press
+    home.live.demo = None  # no demo: nothing to press
     page.locator(f"{OFFLOAD} button").first.wait_for(state="detached")
 
 

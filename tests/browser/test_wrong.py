@@ -69,7 +69,7 @@ def test_without_the_database_the_numbers_of_before_stay_and_say_so(
     def away(*_: Any) -> None:
         raise LinkError(f"database x: {HOSTILE}; try again")
 
-    monkeypatch.setattr(home.store, "summary", away)
+    monkeypatch.setattr(home.store, "summarize", away)
     wait_for(page, "#problems", "The database is away.")
     said = text(page, "#problems")
     assert re.search(r"What is shown of answers is of \d\d:\d\d:\d\d\.", said)
@@ -131,8 +131,8 @@ def test_a_server_that_hangs_is_stale_too(
 
 def test_hostile_names_are_shown_and_do_nothing(home: Home, opened: Open) -> None:
     """Ids on the wire are checked; what is in the store or in a bundle must not need to be."""
-    home.live.in_use = replace(
-        home.live.in_use, id=HOSTILE, labels=(HOSTILE, HOSTILE), devices=(HOSTILE, "</script>")
+    home.live.bundle = replace(
+        home.live.bundle, id=HOSTILE, labels=(HOSTILE, HOSTILE), devices=(HOSTILE, "</script>")
     )
     home.live.shown.append(
         NodeView(HOSTILE, HOSTILE, HOSTILE, "online", HOSTILE, HOSTILE, 1.0, counts={HOSTILE: 1})

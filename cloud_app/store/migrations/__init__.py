@@ -15,19 +15,19 @@ BASE = "base"  # no tables
 RELEASED = "0001"  # what was released before there were revisions
 
 
-def current(link: Connection) -> str | None:
+def read_revision(link: Connection) -> str | None:
     """The database's revision; None: it has none."""
     return MigrationContext.configure(link).get_current_revision()
 
 
-def run(link: Connection, to: str, name: str) -> None:
+def run_migrations(link: Connection, to: str, name: str) -> None:
     """Bring the database to a revision, in the transaction of `link`."""
     config = Config()
     config.set_main_option("script_location", "cloud_app.store:migrations")
     config.attributes["connection"] = link
     scripts = ScriptDirectory.from_config(config).walk_revisions()
     revisions = [*(script.revision for script in scripts), BASE]  # the newest first
-    at = current(link)
+    at = read_revision(link)
     if at is not None and at not in revisions:
         raise ConfigError(
             f"database {name} has tables of revision {at}, this program knows up to "

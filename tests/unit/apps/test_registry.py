@@ -50,7 +50,7 @@ class World:
         self.receive(node, Stats("device", uptime_s, 1 << 20, counts, {"queue": 1.0}), Kind.STATS)
 
     def list_states(self) -> dict[str, str]:
-        return {view.id: view.state for view in self.registry.nodes()}
+        return {view.id: view.state for view in self.registry.list_nodes()}
 
 
 @pytest.fixture
@@ -75,13 +75,13 @@ def test_statistics_are_of_the_session_and_age(world: World) -> None:
     world.receive_status("cam1", "online")
     world.receive_stats("cam1", answers=3)
     world.now_s += 4
-    (view,) = world.registry.nodes()
+    (view,) = world.registry.list_nodes()
     assert (view.last_seen_age_s, view.counts, view.uptime_s) == (4.0, {"answers": 3}, 5.0)
     assert (view.version, view.bundle, view.gauges) == ("0.1", "b1", {"queue": 1.0})
     world.receive_status("cam1", "online")  # the same session, repeated
-    assert world.registry.nodes()[0].counts == {"answers": 3}
+    assert world.registry.list_nodes()[0].counts == {"answers": 3}
     world.receive_status("cam1", "online", 2)
-    assert world.registry.nodes()[0].counts == {}
+    assert world.registry.list_nodes()[0].counts == {}
 
 
 def test_drops_are_reported_once_and_old_drops_are_not(world: World) -> None:
@@ -189,7 +189,7 @@ def offload(world: World, node: str = "edge", site: str = "home", **fields: Any)
 
 
 def list_offloads(world: World) -> list[tuple[str, str, int]]:
-    return [(of.site, of.node, of.state.combined) for of in world.registry.offloads()]
+    return [(of.site, of.node, of.state.combined) for of in world.registry.list_offloads()]
 
 
 @pytest.fixture
@@ -210,7 +210,7 @@ def test_the_newest_plan_of_each_edge_is_kept_and_ages(edges: World) -> None:
     edges.now_s += 1.5
     offload(edges, combined=4)
     assert list_offloads(edges) == [("home", "edge", 4), ("home", "edge-2", 2), ("shop", "edge", 3)]
-    assert [of.age_s for of in edges.registry.offloads()] == [0.0, 1.5, 1.5]
+    assert [of.age_s for of in edges.registry.list_offloads()] == [0.0, 1.5, 1.5]
 
 
 def test_a_plan_that_is_published_no_more_is_forgotten(edges: World) -> None:
@@ -291,7 +291,7 @@ def test_a_plan_that_contradicts_itself_is_not_kept_and_is_reported_once(
 def test_the_largest_possible_plan_is_kept(edges: World) -> None:
     workers = {f"w{i}": WorkerState("live", [i]) for i in range(MAX_PIECES)}
     offload(edges, pieces=MAX_PIECES, live_pieces=MAX_PIECES, workers=workers)
-    (view,) = edges.registry.offloads()
+    (view,) = edges.registry.list_offloads()
     assert view.worker_states == {"live": MAX_PIECES}
 
 
@@ -301,7 +301,7 @@ def test_a_worker_dies_and_comes_back_like_any_node(world: World) -> None:
     stats = Stats("worker", 5.0, 1 << 20, {"tasks_refused": 2, "shards_computed": 9})
     world.receive("worker1", stats, Kind.STATS)
     assert [what for _, what in world.events] == ["joined", "died", "joined"]
-    (view,) = world.registry.nodes()
+    (view,) = world.registry.list_nodes()
     assert (view.role, view.state, view.counts["shards_computed"]) == ("worker", "online", 9)
     world.receive("worker1", Stats("worker", 10.0, 0, {"tasks_refused": 3}), Kind.STATS)
     assert world.events[-1] == ("worker1", "dropped at least 1 tasks_refused")

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
-from cloud_app.demo import DemoSite
+from cloud_app.demo import LocalDemoSite
 from ddnn.errors import ConfigError, DdnnError, LinkError
 from ddnn.local_site.control import Control
 from ddnn.runtime.fleet import Fleet
@@ -37,30 +37,30 @@ def control(fleet: Fleet) -> Iterator[Control]:
 
 
 @pytest.fixture
-def site(control: Control, tmp_path: Path) -> DemoSite:
+def site(control: Control, tmp_path: Path) -> LocalDemoSite:
     images = np.arange(5 * 2 * 2 * 2 * 3, dtype=np.uint8).reshape(5, 2, 2, 2, 3)
     np.save(tmp_path / "images.npy", images)
-    return DemoSite(tmp_path, control.url)
+    return LocalDemoSite(tmp_path, control.url)
 
 
-def test_a_node_is_killed_and_started_again(fleet: Fleet, site: DemoSite) -> None:
-    assert site.nodes() == {"broker": True, "cam1": True}
+def test_a_node_is_killed_and_started_again(fleet: Fleet, site: LocalDemoSite) -> None:
+    assert site.read_processes() == {"broker": True, "cam1": True}
     before = fleet.pid("cam1")
-    site.act("kill", "cam1")
+    site.control("kill", "cam1")
     assert not fleet.alive("cam1")
-    assert site.nodes() == {"broker": True, "cam1": False}
-    site.act("start", "cam1")
+    assert site.read_processes() == {"broker": True, "cam1": False}
+    site.control("start", "cam1")
     assert fleet.alive("cam1")
     assert fleet.pid("cam1") != before
     running = fleet.pid("cam1")
-    site.act("start", "cam1")  # twice does no harm
+    site.control("start", "cam1")  # twice does no harm
     assert fleet.pid("cam1") == running
 
 
 @pytest.mark.parametrize("node", ["dashboard", "cam9", "../cam1", "cam1/x"])
-def test_other_nodes_are_not_to_be_had(fleet: Fleet, site: DemoSite, node: str) -> None:
+def test_other_nodes_are_not_to_be_had(fleet: Fleet, site: LocalDemoSite, node: str) -> None:
     with pytest.raises(DdnnError):
-        site.act("kill", node)
+        site.control("kill", node)
     assert all(fleet.alive(name) for name in fleet.nodes)
 
 
@@ -83,16 +83,16 @@ def test_without_the_token_there_is_nothing(control: Control, fleet: Fleet) -> N
     assert fleet.alive("cam1")
 
 
-def test_the_views_are_those_of_the_sample(site: DemoSite) -> None:
-    assert site.views(7).tolist() == site.views(2).tolist()
-    assert site.views(2).shape == (2, 2, 2, 3)
+def test_the_views_are_those_of_the_sample(site: LocalDemoSite) -> None:
+    assert site.read_views(7).tolist() == site.read_views(2).tolist()
+    assert site.read_views(2).shape == (2, 2, 2, 3)
 
 
 def test_a_demo_that_ended_is_said_in_words(
-    control: Control, site: DemoSite, tmp_path: Path
+    control: Control, site: LocalDemoSite, tmp_path: Path
 ) -> None:
     control.close()
     with pytest.raises(LinkError, match="was it ended"):
-        site.nodes()
+        site.read_processes()
     with pytest.raises(ConfigError, match=r"images\.npy"):
-        DemoSite(tmp_path / "nowhere", control.url)
+        LocalDemoSite(tmp_path / "nowhere", control.url)

@@ -23,4 +23,4 @@ ALL = ("cam1", "cam2", "cam3")
     ],
 )
 def test_only_what_was_measured_is_expected(members, thresholds, accuracy) -> None:
-    assert BUNDLE.expected(members, thresholds) == accuracy
+    assert BUNDLE.find_accuracy(members, thresholds) == accuracy

@@ -33,11 +33,11 @@ def test_a_locked_database_is_a_link_error_and_the_batch_may_come_again(
     batch = [("home", make(i)) for i in range(3)]
     with pytest.raises(LinkError, match=r"locked.*try again"):
         store.save(batch)
-    assert store.summary().answered == 0  # readers do not wait
+    assert store.summarize().answered == 0  # readers do not wait
     other.execute("ROLLBACK")
     other.close()
     store.save(batch)
-    assert store.summary().answered == 3
+    assert store.summarize().answered == 3
     store.close()
 
 

@@ -134,7 +134,7 @@ def test_the_page_comes_with_the_state_in_it(store: Store, client: FlaskClient, 
 def test_a_state_is_made_once_for_all_who_look(
     store: Store, live: FakeSite, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(board, "EVERY_S", 1e9)
+    monkeypatch.setattr(board, "PERIOD_S", 1e9)
     app = client.application
     threads = [
         threading.Thread(target=lambda: app.test_client().get("/api/v1/state")) for _ in range(20)
@@ -178,16 +178,16 @@ def test_a_database_that_hangs_does_not_hang_the_page(
 ) -> None:
     store.save([("home", make())])
     patience_s = 0.5
-    monkeypatch.setattr(board, "PATIENCE_S", patience_s)
-    monkeypatch.setattr(board, "EVERY_S", 0.001)
+    monkeypatch.setattr(board, "DATABASE_TIMEOUT_S", patience_s)
+    monkeypatch.setattr(board, "PERIOD_S", 0.001)
     go_on = threading.Event()
-    real = store.summary
+    real = store.summarize
 
     def slow(*args: Any) -> Any:
         go_on.wait(60)
         return real(*args)
 
-    monkeypatch.setattr(store, "summary", slow)
+    monkeypatch.setattr(store, "summarize", slow)
     started_s = time.monotonic()
     sites = ("home", "home", *(f"site{i}" for i in range(20)))
     for site in sites:
@@ -197,7 +197,7 @@ def test_a_database_that_hangs_does_not_hang_the_page(
     # Waited for once, not for each of the sites, which would take 11 s.
     assert time.monotonic() - started_s < len(sites) * patience_s / 2
     go_on.set()
-    monkeypatch.setattr(board, "PATIENCE_S", 60.0)
+    monkeypatch.setattr(board, "DATABASE_TIMEOUT_S", 60.0)
     until_s = time.monotonic() + 60
     while get(client, "/api/v1/state")["summary"] is None:
         assert time.monotonic() < until_s
@@ -241,7 +241,7 @@ def test_a_series_has_few_points_and_the_newest_answers(
     assert series["step_s"] == step_s
     starts = [bucket["start_s"] for bucket in series["buckets"]]
     assert starts == list(range(starts[0], starts[-1] + 1, step_s))
-    assert len(starts) <= routes.MOST_POINTS + 1
+    assert len(starts) <= routes.MAX_POINTS + 1
     assert starts[-1] <= time.time() < starts[-1] + 2 * step_s
     assert starts[-1] - starts[0] >= minutes * 60 - 2 * step_s
     assert sum(bucket["exits"].get("local", 0) for bucket in series["buckets"]) == 5
@@ -296,9 +296,9 @@ def test_a_state_holds_the_first_of_very_many_workers_and_the_numbers_of_all(
     state = make_offload(pieces=1024, workers=workers, live_pieces=1023, spare_workers=23)
     live.offloaded = [OffloadView("home", f"edge{i:02}", 0.1, state) for i in range(60)]
     offloads = get(client, "/api/v1/state")["offloads"]
-    assert len(offloads) == board.MOST_OFFLOADS
+    assert len(offloads) == board.MAX_OFFLOADS
     for of in offloads:
-        assert len(of["state"]["workers"]) == board.MOST_WORKERS
+        assert len(of["state"]["workers"]) == board.MAX_WORKERS
         assert next(iter(of["state"]["workers"])) == "worker0900"  # trouble comes first
         assert of["worker_states"] == {"live": 1023, "stalled": 1}
         assert (of["state"]["pieces"], of["state"]["spare_workers"]) == (1024, 23)
@@ -362,7 +362,7 @@ def test_a_bug_is_a_500_that_tells_nothing_and_a_log_that_does(
     def broken() -> None:
         raise ZeroDivisionError("secret detail")
 
-    monkeypatch.setattr(live, "bundle", broken)
+    monkeypatch.setattr(live, "list_nodes", broken)
     error = get(client, "/api/v1/thresholds", 500)
-    assert error == {"error": "this program failed at that; its log says where"}
+    assert error == {"error": "this program failed at this request; see its log"}
     assert "secret detail" in caplog.text

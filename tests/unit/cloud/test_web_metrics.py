@@ -38,7 +38,7 @@ def test_samples_and_their_truth(store: Store, client: FlaskClient, make: Make) 
     store.save([("home", make(i)) for i in range(3)])
     store.save([("home", make(9, exit="cloud", quality="degraded", label=2))])
     store.save([("shop", make(1, truth=None))])
-    store.label("shop", 1, 1, "me", 1.0)
+    store.set_label("shop", 1, 1, "me", 1.0)
     found = scrape(client)
     home = {"site": "home"}
     assert value(found, "ddnn_samples_total", **home, exit="local", quality="full") == 3

@@ -41,12 +41,12 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Any:
     exit_trace: list[Any] = [("local", 1, 0.4), ("edge", 1, 0.6), ("cloud", 1, 0.7)]
     votes = {"cam1": (1, 0.5)}
     store.save([("home", make_answer(i, exit_trace=exit_trace, votes=votes)) for i in range(30)])
-    store.label("home", 3, 2, "me", 1.0)
+    store.set_label("home", 3, 2, "me", 1.0)
     store.add_event(1.0, "home", "cam1", "died")
     offloaded = [
         OffloadView("home", "edge", 0.5, make_offload("live", "lost", missing=["worker2"]))
     ]
-    live = FakeSite(made_demo=FakeDemo(), offloaded=offloaded)
+    live = FakeSite(demo=FakeDemo(), offloaded=offloaded)
     yield create_app(store, live, sign_in=None)
     store.close()
 

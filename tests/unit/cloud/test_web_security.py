@@ -22,7 +22,7 @@ def test_hostile_text_stays_text(store: Store, live: FakeSite, make: Make) -> No
     store.save([(HOSTILE[:64], make(2, label=0, truth=1))])
     store.add_event(1.0, HOSTILE[:64], HOSTILE[:64], HOSTILE)
     live.shown = [NodeView(HOSTILE, HOSTILE, HOSTILE, "lost", counts={HOSTILE: 1})]
-    live.in_use = replace(BUNDLE, id=HOSTILE, labels=(HOSTILE, HOSTILE))
+    live.bundle = replace(BUNDLE, id=HOSTILE, labels=(HOSTILE, HOSTILE))
     html = create_app(store, live, sign_in=None).test_client().get("/").text
     assert "<img src=x" not in html
     assert "<script>alert" not in html

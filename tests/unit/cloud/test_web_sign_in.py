@@ -54,7 +54,7 @@ def test_a_password_is_made_once_and_kept_as_a_hash(store: Store, tmp_path: Path
     first, made = SignIn.open(store, tmp_path)
     assert len(made) >= 20
     assert first.is_password(made)
-    kept = store.setting(sign_in.PASSWORD_KEY) or ""
+    kept = store.read_setting(sign_in.PASSWORD_KEY) or ""
     assert kept.startswith("scrypt:")
     assert made not in kept
     second, nothing = SignIn.open(store, tmp_path)
@@ -68,9 +68,9 @@ def test_a_password_that_is_given_replaces_it(store: Store, tmp_path: Path) -> N
     _, made = SignIn.open(store, tmp_path)
     given, nothing = SignIn.open(store, tmp_path, password=PASSWORD)
     assert (nothing, given.is_password(PASSWORD), given.is_password(made)) == ("", True, False)
-    kept = store.setting(sign_in.PASSWORD_KEY)
+    kept = store.read_setting(sign_in.PASSWORD_KEY)
     SignIn.open(store, tmp_path, password=PASSWORD)
-    assert store.setting(sign_in.PASSWORD_KEY) == kept  # the same: sessions go on
+    assert store.read_setting(sign_in.PASSWORD_KEY) == kept  # the same: sessions go on
 
 
 def test_short_secrets_are_refused_and_not_shown(store: Store, tmp_path: Path) -> None:
@@ -83,16 +83,16 @@ def test_short_secrets_are_refused_and_not_shown(store: Store, tmp_path: Path) -
 
 def test_the_session_key_is_for_this_user_only(tmp_path: Path) -> None:
     file = tmp_path / "session.key"
-    key = sign_in.session_key(file)
+    key = sign_in.open_session_key(file)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert sign_in.session_key(file) == key
+    assert sign_in.open_session_key(file) == key
     file.chmod(0o644)  # others may have read it
-    assert sign_in.session_key(file) != key
+    assert sign_in.open_session_key(file) != key
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     file.write_bytes(b"short")
-    assert len(sign_in.session_key(file)) == 32
+    assert len(sign_in.open_session_key(file)) == 32
     with pytest.raises(ConfigError, match="cannot be written"):
-        sign_in.session_key(tmp_path / "nowhere" / "session.key")
+        sign_in.open_session_key(tmp_path / "nowhere" / "session.key")
 
 
 # -------------------------------------------------------------------- sessions

@@ -54,7 +54,7 @@ def test_what_could_not_be_sent_is_written_down_all_the_same(
     monkeypatch.setattr(live, "send_thresholds", fails)
     command = {"site": "home", "thresholds": {"local": 0.1, "edge": 0.1}}
     assert post(client, "/api/v1/thresholds", command).status_code == 200
-    assert [change.revision for change in store.changes("home", 9)] == [1]
+    assert [change.revision for change in store.list_changes("home", 9)] == [1]
 
 
 @pytest.mark.parametrize("edge_reports", [True, False])
@@ -103,7 +103,7 @@ def test_thresholds_that_mean_nothing_are_refused(
     response = post(client, "/api/v1/thresholds", {"site": "home", "thresholds": thresholds})
     assert response.status_code == 400
     assert says in response.json["error"]
-    assert (live.sent, store.changes("home", 9)) == ([], [])
+    assert (live.sent, store.list_changes("home", 9)) == ([], [])
 
 
 def test_without_a_broker_no_threshold_is_changed(
@@ -114,7 +114,7 @@ def test_without_a_broker_no_threshold_is_changed(
     response = post(client, "/api/v1/thresholds", command)
     assert response.status_code == 503
     assert "nothing changed: the broker broker:1883 is away" in response.json["error"]
-    assert store.changes("home", 9) == []
+    assert store.list_changes("home", 9) == []
 
 
 def test_nothing_to_revert_and_sites_that_are_not_there(
@@ -124,7 +124,7 @@ def test_nothing_to_revert_and_sites_that_are_not_there(
     assert (response.status_code, live.sent) == (409, [])
     assert "never been changed" in response.json["error"]
     post(client, "/api/v1/thresholds", {"site": "home", "thresholds": BUNDLE.thresholds})
-    live.in_use = replace(BUNDLE, id="b2")  # what was before is of another bundle
+    live.bundle = replace(BUNDLE, id="b2")  # what was before is of another bundle
     assert post(client, "/api/v1/thresholds/revert", {"site": "home"}).status_code == 409
     live.sent.clear()
     for site in ("shop", "all"):
@@ -153,15 +153,15 @@ def test_what_if_beside_what_is(
     assert found["now"]["thresholds"] == {"local": 0.3, "edge": 0.5}
     assert found["now"]["recorded"]["exit_share"]["cloud"] == 0.25
     assert found["now"]["recorded"]["accuracy"] == 0.75
-    store.label("home", 9, 2, "me", 1.0)
-    monkeypatch.setattr(threshold_routes, "RECORDED_FRESH_S", -1.0)
+    store.set_label("home", 9, 2, "me", 1.0)
+    monkeypatch.setattr(threshold_routes, "REPLAYS_MAX_AGE_S", -1.0)
     assert get(client, "/api/v1/whatif")["recorded"]["accuracy"] == 1.0  # a person's word counts
 
 
 def test_what_if_asks_for_what_the_bundle_has(live: FakeSite, client: FlaskClient) -> None:
     assert get(client, "/api/v1/whatif?local=nan", 400)
     assert get(client, "/api/v1/whatif?local=1.5", 400)
-    live.in_use = replace(BUNDLE, exits=("edge", "cloud"), thresholds={"edge": 0.5}, sweep=())
+    live.bundle = replace(BUNDLE, exits=("edge", "cloud"), thresholds={"edge": 0.5}, sweep=())
     assert "bundle b1 has edge" in get(client, "/api/v1/whatif?local=0.5", 400)["error"]
-    live.in_use = BundleView("", 0)
+    live.bundle = BundleView("", 0)
     assert get(client, "/api/v1/whatif")["sweep"] is None

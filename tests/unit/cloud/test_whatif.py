@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cloud_app.store import Replay
-from cloud_app.whatif import WhatIf, nearest, what_if
+from cloud_app.whatif import WhatIf, evaluate_thresholds, find_nearest_row
 from ddnn.exits.entropy import normalized_entropy, softmax
 from ddnn.exits.hierarchy import configuration
 from ddnn.exits.manifest import SweepRow
@@ -23,7 +23,7 @@ def replay(exit_trace: Passed, truth: int | None = 1, sample: int = 0) -> Replay
 
 
 def what(thresholds: dict[str, float], *replays: Replay) -> WhatIf:
-    return what_if(EXITS, SWEEP, thresholds, replays)
+    return evaluate_thresholds(EXITS, SWEEP, thresholds, replays)
 
 
 def test_with_all_exits_recorded_it_is_what_the_staged_network_does() -> None:
@@ -43,7 +43,7 @@ def test_with_all_exits_recorded_it_is_what_the_staged_network_does() -> None:
     for local, edge in rng.uniform(0, 1, (20, 2)):
         thresholds = {"local": float(local), "edge": float(edge)}
         chosen, answers = apply_exits(hierarchy, scores, thresholds)
-        got = what_if(hierarchy.exits, (), thresholds, replays)
+        got = evaluate_thresholds(hierarchy.exits, (), thresholds, replays)
         assert got.exit_share == {
             **{tier: np.mean(chosen == i) for i, tier in enumerate(EXITS)},
             "unknown": 0.0,
@@ -94,7 +94,7 @@ def test_bytes_follow_the_share_that_sends_no_features() -> None:
     """On the line of the sweep's rows: 12 B of scores, and features of 100 B for the rest."""
     replays = [replay([("local", 1, 0.1)])] * 3 + [replay([("local", 1, 0.9)])]
     assert what({"local": 0.3, "edge": 0.5}, *replays).bytes == pytest.approx(12 + 0.25 * 100)
-    assert what_if(EXITS, (), {"local": 0.3}, replays).bytes is None
+    assert evaluate_thresholds(EXITS, (), {"local": 0.3}, replays).bytes is None
 
 
 def test_nothing_recorded_is_nothing_measured() -> None:
@@ -102,8 +102,8 @@ def test_nothing_recorded_is_nothing_measured() -> None:
 
 
 def test_the_nearest_row_is_named() -> None:
-    assert nearest(SWEEP, {"local": 0.6, "edge": 0.5}) is SWEEP[1]
-    assert nearest(SWEEP, {"local": 0.8, "edge": 0.5}) is SWEEP[2]
-    assert nearest((), {"local": 0.8}) is None
+    assert find_nearest_row(SWEEP, {"local": 0.6, "edge": 0.5}) is SWEEP[1]
+    assert find_nearest_row(SWEEP, {"local": 0.8, "edge": 0.5}) is SWEEP[2]
+    assert find_nearest_row((), {"local": 0.8}) is None
     rows = [SweepRow({"local": x, "edge": y}, 0, {}, 0) for x in (0.0, 1.0) for y in (0.0, 1.0)]
-    assert nearest(rows, {"local": 0.4, "edge": 0.6}) is rows[1]
+    assert find_nearest_row(rows, {"local": 0.4, "edge": 0.6}) is rows[1]
