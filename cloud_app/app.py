@@ -1,4 +1,4 @@
-"""Wires the cloud's machine to its section, the store, the page and a broker connection."""
+"""Connects the cloud's machine with its section, the store, the page and a broker."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class CloudSettings(NodeSettings, frozen=True, kw_only=True):
     trusted_proxy: Annotated[
         str,
         msgspec.Meta(
-            description="Address of a reverse proxy (TLS) whose X-Forwarded headers are believed."
+            description="Address of a reverse proxy (TLS) whose X-Forwarded headers are trusted."
         ),
     ] = ""
     sign_in: Annotated[
@@ -79,7 +79,7 @@ class CloudSettings(NodeSettings, frozen=True, kw_only=True):
     ] = "on"
     password_file: Annotated[
         str,
-        msgspec.Meta(description="File with the page's password; by default one is made up, once."),
+        msgspec.Meta(description="File with the page's password; by default a random one is made."),
     ] = ""
     api_token_file: Annotated[
         str,
@@ -110,7 +110,7 @@ class CloudSettings(NodeSettings, frozen=True, kw_only=True):
             raise ConfigError("--demo-frames and --demo-control belong together")
 
     def _check_site(self) -> None:
-        """Every site is fine here."""
+        """Accept every site, also the word for all of them."""
 
     @property
     def database_url(self) -> str:
@@ -118,7 +118,7 @@ class CloudSettings(NodeSettings, frozen=True, kw_only=True):
 
 
 def load_cloud_bundle(settings: CloudSettings) -> Bundle:
-    """The bundle, with the cloud's section where this process runs it."""
+    """Load the bundle, with the cloud's section where this process runs it."""
     sections = [] if settings.serve == "page" else [CLOUD]
     return load_bundle(Path(settings.bundle), LiteRtSection, sections)
 
@@ -205,12 +205,12 @@ def _open_demo(settings: CloudSettings) -> LocalDemoSite | None:
 def _open_sign_in(settings: CloudSettings, store: Store) -> SignIn | None:
     if settings.sign_in == "off":
         return None
-    sign_in, made = SignIn.open(
+    sign_in, new_password = SignIn.open(
         store,
         Path(settings.state),
         password=read_secret(settings.password_file) if settings.password_file else "",
         token=read_secret(settings.api_token_file) if settings.api_token_file else "",
     )
-    if made:
-        print(f"the page's password is {made} (shown this once)", flush=True)
+    if new_password:
+        print(f"the page's password is {new_password} (shown this once)", flush=True)
     return sign_in

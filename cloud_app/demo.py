@@ -1,4 +1,4 @@
-"""What only a demo offers the page: the pictures of its cameras, and its processes to kill."""
+"""A DemoSite on this machine: pictures from files, and processes controlled over HTTP."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ddnn.runtime.frame_order import FrameOrder
 
 TIMEOUT_S = 2.0
 MAX_REPLY_BYTES = 1 << 16
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # it is on this machine
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy: a local URL
 
 
 class _Refusal(msgspec.Struct):
@@ -47,13 +47,13 @@ class LocalDemoSite:
     def _request(self, method: str, path: str) -> dict[str, bool]:
         request = urllib.request.Request(f"{self._control}/{path}", method=method)  # noqa: S310
         try:
-            with _DIRECT.open(request, timeout=TIMEOUT_S) as reply:
+            with _OPENER.open(request, timeout=TIMEOUT_S) as reply:
                 return msgspec.json.decode(reply.read(MAX_REPLY_BYTES), type=dict[str, bool])
         except urllib.error.HTTPError as refused:
             try:
-                why = msgspec.json.decode(refused.read(MAX_REPLY_BYTES), type=_Refusal).error
+                reason = msgspec.json.decode(refused.read(MAX_REPLY_BYTES), type=_Refusal).error
             except msgspec.MsgspecError:
-                why = f"the demo says {refused.code}"
-            raise DdnnError(why) from None
+                reason = f"the demo answers with status {refused.code}"
+            raise DdnnError(reason) from None
         except (OSError, ValueError, http.client.HTTPException) as error:
-            raise LinkError(f"the demo does not answer: {error}; was it ended?") from None
+            raise LinkError(f"the demo does not answer: {error}; has it ended?") from None

@@ -1,4 +1,4 @@
-"""What the page knows besides the store: nodes, link, bundle, and what it may do."""
+"""The interfaces by which the page reads and controls a running site, and their values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DemoAction = Literal["kill", "start"]
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
-    """A node as its own messages tell it."""
+    """A node as its own messages report it."""
 
     site: str
     id: str
@@ -35,7 +35,7 @@ class NodeView:
 
 @dataclass(frozen=True, slots=True)
 class OffloadView:
-    """A section whose work `node` gives to workers, as it reported `age_s` ago."""
+    """A section that `node` lets workers compute, as it reported `age_s` ago."""
 
     site: str
     node: str
@@ -44,28 +44,28 @@ class OffloadView:
 
     @property
     def worker_states(self) -> dict[str, int]:
-        """How many workers are in each state."""
+        """The number of workers in each state."""
         return dict(Counter(worker.state for worker in self.state.workers.values()))
 
 
 @dataclass(frozen=True, slots=True)
 class LinkView:
-    """The connection to the broker. While it is away nothing is known of the nodes."""
+    """The connection to the broker. While it is down, the states of the nodes are unknown."""
 
     connected: bool
     broker: str  # host:port
-    for_s: float  # how long it has been so
+    for_s: float  # how long it has been up or down
     reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class BundleView:
-    """The bundle in use, and what a sample of one device takes without ddnn."""
+    """The bundle in use, and the bytes of one device's image, raw and as JPEG."""
 
     id: str
     raw_bytes: int
     jpeg_bytes: float | None = None
-    labels: tuple[str, ...] = ()  # class names; without them the numbers are shown
+    labels: tuple[str, ...] = ()  # class names; without them the page shows numbers
     exits: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
     lead: str = ""  # the edge that decides
@@ -92,9 +92,9 @@ class BundleView:
     def find_accuracy(
         self, members: Sequence[str], thresholds: Mapping[str, float] | None = None
     ) -> float | None:
-        """The overall accuracy measured with exactly these devices and thresholds [the bundle's].
+        """The overall accuracy measured with exactly these devices; None: it was not measured.
 
-        With other thresholds than the bundle's it was measured for all devices only.
+        `thresholds` are the bundle's by default. Training measures others for all devices only.
         """
         if thresholds is not None and dict(thresholds) != dict(self.thresholds):
             everyone = len(members) == len(self.devices)
@@ -104,10 +104,10 @@ class BundleView:
 
 
 class DemoSite(Protocol):
-    """What only a demo offers: pictures, and processes to kill."""
+    """The pictures and the processes of a demo."""
 
     def read_views(self, sample: int) -> NDArray[np.uint8]:
-        """uint8 [devices, height, width, 3]: what the cameras saw."""
+        """The pictures of all cameras: uint8 [devices, height, width, 3]."""
         ...
 
     def read_processes(self) -> dict[str, bool]:
@@ -115,31 +115,33 @@ class DemoSite(Protocol):
         ...
 
     def control(self, action: DemoAction, node: str) -> None:
-        """DdnnError says why it cannot be done."""
+        """Kill or start a process; DdnnError where that fails."""
         ...
 
 
 class LiveSite(Protocol):
+    """A running site as the page sees it."""
+
     def list_nodes(self) -> list[NodeView]: ...
     def read_link(self) -> LinkView: ...
 
     def list_offloads(self) -> list[OffloadView]:
-        """Sections whose work goes to workers now; none while the broker is away."""
+        """The sections that workers compute now; none while the broker is away."""
         ...
 
     def find_database_error(self) -> str:
-        """Why answers cannot be written now; empty while they can."""
+        """Why the database cannot be written now; empty while it can."""
         ...
 
     def measure_inference_age_s(self) -> float | None:
-        """Since the last real inference: of the own section, or one that answered a sample."""
+        """The time since the last inference, by this process or by a node; None: none yet."""
         ...
 
     @property
     def bundle(self) -> BundleView: ...
 
     def send_thresholds(self, site: str, thresholds: Mapping[str, float], revision: int) -> None:
-        """Command the lead edge of a site; LinkError while the broker is away."""
+        """Send thresholds to the lead edge of a site; LinkError while the broker is away."""
         ...
 
     @property

@@ -1,11 +1,11 @@
-"""What other thresholds would have done with the samples that are recorded. Pure.
+"""Estimates what other thresholds would have done with recorded samples. Pure functions.
 
 The exit rule is DDNN's (Teerapittayanon et al., ICDCS 2017, Sec. III-D), see
 ddnn.exits.manifest.is_sure: the first exit, from shallow to deep, with eta < T answers; the
-deepest always does. A recorded sample tells eta and label of the exits that judged it. Where none
-of these would be sure, a deeper one would have been asked that never was: its answer is not known,
-and such samples are the share UNKNOWN instead of being guessed. (That also holds for a sample
-whose deeper exit was asked and did not answer in time.)
+deepest always does. A recorded sample holds eta and label of each exit that evaluated it. Where
+none of these is sure under the other thresholds, a deeper exit would have answered that never saw
+the sample (or answered too late): its answer is unknown. Such samples form the share UNKNOWN; no
+answer is guessed for them.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from cloud_app.store.statistics import wilson_interval
 from ddnn.exits.manifest import SweepRow, is_sure
 
 UNKNOWN = "unknown"
-ALONE = "device"  # answered by a device for itself: no threshold of the edge has a say in it
+ALONE = "device"  # a device answered from its own exit, whatever the thresholds of the edge
 
 
 class WhatIf(msgspec.Struct, frozen=True):
     """Recorded samples answered again. `bytes` are per sample and device.
 
-    Shares are of all `samples`; `accuracy` is over the `known` ones, those that have an answer
-    and a truth. None: nothing to measure it on.
+    Shares are of all `samples`. `accuracy` is over the `known` ones, which have an answer and a
+    truth; None where there are none.
     """
 
     samples: int
@@ -42,7 +42,7 @@ class WhatIf(msgspec.Struct, frozen=True):
 def replay_exits(
     exits: Sequence[str], thresholds: Mapping[str, float], replay: Replay
 ) -> tuple[str, int] | None:
-    """Exit and label of the answer; None where it is not known."""
+    """Find the exit and the label that answer under `thresholds`; None: the answer is unknown."""
     if replay.exit == ALONE:
         return replay.exit, replay.label
     for tier, label, eta in replay.exit_trace:
@@ -57,7 +57,7 @@ def evaluate_thresholds(
     thresholds: Mapping[str, float],
     replays: Sequence[Replay],
 ) -> WhatIf:
-    """What `thresholds` would have done with `replays`, samples of the bundle with `exits`."""
+    """Answer `replays`, samples of the bundle with `exits`, again under `thresholds`."""
     shares: Counter[str] = Counter()
     known = correct = 0
     for replay in replays:
@@ -83,9 +83,10 @@ def evaluate_thresholds(
 
 
 def _interpolate_bytes(sweep: Sequence[SweepRow], exit_share: Mapping[str, float]) -> float | None:
-    """Bytes at the share of samples that sent no features: all that they depend on (notes A6).
+    """Bytes per sample and device, interpolated between the rows of the sweep.
 
-    The sweep's rows lie on that line. The share is known even where a deeper answer is not.
+    They depend only on the share of samples that send no features, and linearly; this share is
+    known even where the answer of a deeper exit is not.
     """
     if not sweep or not exit_share:
         return None
@@ -96,7 +97,7 @@ def _interpolate_bytes(sweep: Sequence[SweepRow], exit_share: Mapping[str, float
 
 
 def find_nearest_row(sweep: Sequence[SweepRow], thresholds: Mapping[str, float]) -> SweepRow | None:
-    """The row of the sweep whose thresholds are nearest (least squares)."""
+    """The row of the sweep whose thresholds are nearest (least squares); None: no sweep."""
 
     def distance(row: SweepRow) -> float:
         return sum((row.thresholds.get(tier, 0.0) - t) ** 2 for tier, t in thresholds.items())

@@ -1,4 +1,4 @@
-"""Inserting many rows at once where some may be there already, in the words of each database."""
+"""Inserts many rows, some of which may exist already, in the SQL of each database."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ Rows = Sequence[Mapping[str, Any]]
 def insert_new(
     link: Connection, table: Table, rows: Rows, returned: tuple[str, ...]
 ) -> Sequence[Row[Any]]:
-    """Insert the rows that conflict with none that is there; some columns of these come back."""
+    """Insert the rows whose keys do not exist yet; return columns of the inserted ones."""
     statement = _make_insert(link.dialect.name, table, tuple(rows[0]), returned)
     return link.execute(statement, _make_parameters(link, rows)).all()
 
 
 def insert_or_replace(link: Connection, table: Table, rows: Rows) -> None:
-    """Insert the rows; those with a key that is there replace the one with it."""
+    """Insert the rows; a row whose key exists replaces the old row."""
     link.execute(_make_upsert(link.dialect.name, table, False), _make_parameters(link, rows))
 
 
 def insert_or_add(link: Connection, table: Table, rows: Rows) -> None:
-    """Insert the rows; those with a key that is there are added to the one with it."""
+    """Insert the rows; the values of a row whose key exists are added to the old row."""
     link.execute(_make_upsert(link.dialect.name, table, True), _make_parameters(link, rows))
 
 
@@ -36,7 +36,7 @@ def _make_parameters(link: Connection, rows: Rows) -> Rows:
     return [{name: [row[name] for row in rows] for name in rows[0]}]
 
 
-# To put these together takes longer than to execute them.
+# Cached, because making a statement takes longer than executing it.
 
 
 @cache
@@ -61,11 +61,10 @@ def _make_upsert(dialect: str, table: Table, add: bool) -> Any:
 
 
 def _make_statement(dialect: str, table: Table, names: tuple[str, ...]) -> Any:
-    """An INSERT of rows with these columns.
+    """Make an INSERT of rows with these columns.
 
-    PostgreSQL gets a column as one array: a statement of one length, whatever the number of
-    rows, which takes its driver and its parser a fraction of the time that a thousand rows of
-    parameters take.
+    PostgreSQL gets each column as one array: the statement has the same length for any number of
+    rows, and takes a fraction of the time that parameters for a thousand rows take.
     """
     if dialect == "sqlite":
         return sqlite.insert(table)
@@ -75,6 +74,6 @@ def _make_statement(dialect: str, table: Table, names: tuple[str, ...]) -> Any:
 
 
 def _make_array_parameter(column: Column[Any]) -> Any:
-    # No length in the cast, which would cut a text off: the column refuses it instead.
+    # A cast with a length would truncate a text; without one the column refuses it.
     kind = Text() if isinstance(column.type, String) else column.type
     return bindparam(column.name, type_=ARRAY(kind))

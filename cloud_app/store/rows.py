@@ -1,4 +1,4 @@
-"""Records as rows of ANSWERS, and back."""
+"""Converts records to rows of the table ANSWERS, and back."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ def select_newest(site: str | None, n: int, *columns: str) -> Select[Any]:
     query = select(*picked).limit(n)
     if site is None:
         return query.order_by(ANSWERS.c.id.desc())
-    # As a range, and ordered by the site too: only the index of both columns serves that. With
-    # equality a planner may walk the ids instead, and past all answers of the other sites where
-    # this one has fallen silent.
+    # A range of sites, ordered by the site: only the index of both columns serves this query. With
+    # equality a planner may scan the ids instead, and where this site has no new answers it scans
+    # those of all other sites.
     return query.where(ANSWERS.c.site.between(site, site)).order_by(
         ANSWERS.c.site.desc(), ANSWERS.c.id.desc()
     )
@@ -75,13 +75,13 @@ def select_between(site: str, first: int, last: int, n: int) -> Select[Any]:
 
 
 def insert_records(link: Connection, records: Iterable[Record], stored_at_s: float) -> list[Key]:
-    """Insert those whose sample has no row yet, and say which these were."""
+    """Insert the records whose samples have no row yet, and return their keys."""
     rows = [{**make_row(record), "stored_at_s": stored_at_s} for record in records]
     return [(row.site, row.sample) for row in insert_new(link, ANSWERS, rows, ("site", "sample"))]
 
 
 def find_records(link: Connection, keys: Iterable[Key]) -> dict[Key, tuple[int, Record]]:
-    """The rows that there are, with their ids."""
+    """Find the records of those keys that have a row, with their ids."""
     samples: dict[str, list[int]] = defaultdict(list)
     for site, sample in sorted(keys):
         samples[site].append(sample)

@@ -1,4 +1,4 @@
-"""The store: every method is one transaction."""
+"""The store of answers, events and settings: every method is one transaction."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ from cloud_app.store.statistics import wilson_interval
 from ddnn.exits.hierarchy import EXITS
 from ddnn.protocol.messages import Answer
 
-LATENCY_WINDOW = 10_000  # the newest answers that percentiles are taken over
+LATENCY_WINDOW = 10_000  # percentiles are over so many of the newest answers
 
 
 class Store:
     """Answers and events behind a URL: `sqlite:////var/lib/ddnn/cloud.db`, `postgresql://…`.
 
-    Every method may be called from any thread. They raise LinkError where the database is
-    locked, broken or away; nothing has then been written, and the same call may be repeated.
+    Every method may be called from any thread, and raises LinkError where the database is locked,
+    broken or away; nothing was written then, and the same call may be repeated.
     """
 
     def __init__(self, url: str, clock: Callable[[], float] = time.time) -> None:
-        """Open the database and bring its tables up to date; ConfigError for a wrong URL.
+        """Open the database and migrate its tables; ConfigError for a wrong URL.
 
-        `clock` tells the wall time at which an answer is stored, from which `prune` counts.
+        `clock` returns the wall time at which an answer is stored; `prune` compares with it.
         """
         self.database = Database(url)
         self._clock = clock
@@ -86,12 +86,12 @@ class Store:
             tally.write(link)
 
     def set_label(self, site: str, sample: int, label: int | None, by: str, at_s: float) -> Record:
-        """A person says what a sample is; None takes it back. NotFound: it is not stored."""
+        """Set the class that a person gives a sample; None takes it back. NotFound: not stored."""
         tally = tallies.Tally()
         with self.database.write() as link:
             found = rows.find_records(link, [(site, sample)])
             if not found:
-                raise NotFound(f"site {site} has no sample {sample}: it is not there (any more)")
+                raise NotFound(f"site {site} has no sample {sample}, or has deleted it")
             ((row_id, old),) = found.values()
             record = msgspec.structs.replace(old, labelled=label)
             values = {"labelled": label, "labelled_by": by, "labelled_at_s": at_s}
@@ -106,14 +106,14 @@ class Store:
             tally.write(link)
         return record
 
-    def add_event(self, at_s: float, site: str, node: str, what: str, key: str = "") -> None:
-        """With a key the event is stored once, even if several programs saw it."""
-        row = {"at_s": at_s, "site": site, "node": node, "what": what, "key": key or None}
+    def add_event(self, at_s: float, site: str, node: str, text: str, key: str = "") -> None:
+        """Store an event; one with a key only once, even if several programs report it."""
+        row = {"at_s": at_s, "site": site, "node": node, "what": text, "key": key or None}
         with self.database.write() as link:
             insert_new(link, EVENTS, [row], ("id",))
 
     def add_change(self, change: Change) -> Change:
-        """Write a change of thresholds down; the revision is raised to be the site's greatest."""
+        """Store a change of thresholds, with a revision above all others of the site."""
         with self.database.write() as link:
             greatest = select(func.max(CHANGES.c.revision)).where(CHANGES.c.site == change.site)
             revision = max(change.revision, (link.execute(greatest).scalar() or 0) + 1)
@@ -129,11 +129,11 @@ class Store:
             insert_or_replace(link, SETTINGS, [{"key": key, "value": value}])
 
     def prune(self, now_s: float, keep_s: float, at_most: int = 5000) -> int:
-        """Delete answers and events stored more than `keep_s` ago; how many were deleted.
+        """Delete answers and events stored more than `keep_s` ago; return how many.
 
-        The oldest `at_most` of each are looked at: call again while as many are deleted. Sums,
-        series and counters stay. Of each node the newest event stays, so that what a retained
-        message says again is not taken for new.
+        One call looks at the oldest `at_most` of each: call again while as many are deleted. Sums,
+        series and counters stay. The newest event of each node stays, so that a retained message
+        that repeats it is not stored as a new event.
         """
         until_s = now_s - keep_s
         with self.database.write() as link:
@@ -147,7 +147,7 @@ class Store:
             answers = link.execute(delete(ANSWERS).where(ANSWERS.c.id.in_(expired)))
             later = EVENTS.alias()
             of_node = (later.c.site == EVENTS.c.site, later.c.node == EVENTS.c.node)
-            # A value, not EXISTS, which a planner may answer by reading all events.
+            # A scalar and not EXISTS, for which a planner may read all events.
             newest = select(func.max(later.c.id)).where(*of_node).scalar_subquery()
             past = (
                 select(EVENTS.c.id)
@@ -161,9 +161,9 @@ class Store:
     # -------------------------------------------------------------- reading
 
     def summarize(self, site: str | None = None, last: int | None = None) -> Summary:
-        """Over everything, or one site, or the `last` samples that arrived.
+        """Summarize all samples, those of one site, or the `last` ones that arrived.
 
-        Latencies are always over the newest 10,000 of these.
+        Latencies are always over the newest LATENCY_WINDOW of these.
         """
         totals = (
             tallies.select_totals(site) if last is None else _select_windowed_totals(site, last)
@@ -180,7 +180,7 @@ class Store:
             return list(link.execute(query).scalars())
 
     def count_truths(self) -> dict[str, tuple[int, int]]:
-        """By site: the samples whose truth is known, and those of them answered rightly."""
+        """By site: the number of samples with a known truth, and of the correct ones among them."""
         sums = [func.sum(TOTALS.c[name]) for name in ("known", "correct")]
         with self.database.read() as link:
             found = link.execute(select(TOTALS.c.site, *sums).group_by(TOTALS.c.site))
@@ -198,9 +198,9 @@ class Store:
             return [rows.read_record(row) for row in found]
 
     def list_replays(self, n: int, site: str, bundle: str) -> list[Replay]:
-        """Of the n samples of a site that arrived last those that a bundle answered, newest first.
+        """The samples that `bundle` answered, of the site's n newest ones, newest first.
 
-        An empty `exit_trace`: the answer does not say what the exits before it said.
+        An empty `exit_trace`: the answer does not hold the outputs of the exits.
         """
         with self.database.read() as link:
             newest = link.execute(rows.select_newest(site, n, *rows.REPLAY_COLUMNS))
@@ -228,19 +228,18 @@ class Store:
     def read_series(
         self, first_s: float, last_s: float, step_s: float, site: str | None = None
     ) -> list[Bucket]:
-        """The samples by the time of their first answer: one bucket per step, empty ones too.
+        """The samples by the time of their first answer: one bucket per step, also empty ones.
 
-        A step is made whole minutes, at least as long as asked for; buckets start at its
-        multiples, the first with or before `first_s`, the last at or before `last_s`. ValueError
-        for more than 10,000 of them.
+        `step_s` is rounded up to whole minutes. Buckets start at its multiples, the first at or
+        before `first_s`, the last at or before `last_s`. ValueError for more than 10,000 buckets.
         """
         minute_s = ROLLUP_STEPS_S[0]
         step = max(1, -floor(-step_s / minute_s)) * minute_s
         first, last = floor(first_s / step) * step, floor(last_s / step) * step
-        if (last - first) // step >= tallies.MOST_BUCKETS:
-            raise ValueError(f"a series has at most {tallies.MOST_BUCKETS} steps; take longer ones")
+        if (last - first) // step >= tallies.MAX_BUCKETS:
+            raise ValueError(f"a series has at most {tallies.MAX_BUCKETS} steps; take longer ones")
         with self.database.read() as link:
-            # To the end of the last step: a node's clock may be ahead of ours.
+            # To the end of the last step: a node's clock may be ahead of this one.
             query = tallies.select_series(first, last + step - 1, step, site)
             found = sorted(link.execute(query), key=lambda row: row.bucket_s)
         by_start = {
@@ -252,15 +251,15 @@ class Store:
         ]
 
     def read_histograms(self, site: str | None = None) -> dict[str, Histogram]:
-        """Latencies by exit. Counters: they never fall, see `totals`."""
+        """Latencies by exit. They are counters, which never fall: see `count_samples`."""
         with self.database.read() as link:
             return tallies.make_histograms(link.execute(tallies.select_counters(site)).all())
 
     def count_samples(self, site: str | None = None) -> dict[tuple[str, str], int]:
-        """Samples by exit and quality. Counters: they never fall.
+        """Samples by exit and quality, as counters that never fall.
 
-        Each sample counts once, as its first answer to arrive had it: unlike in `summary` a
-        better answer does not move it, and what is pruned stays counted.
+        Each sample counts once, at the exit and quality of the answer that arrived first. Unlike
+        in `summarize` a better answer does not move it; deleted samples stay counted.
         """
         with self.database.read() as link:
             found = link.execute(tallies.select_counters(site)).all()
@@ -304,7 +303,7 @@ def _select_windowed_totals(site: str | None, last: int) -> Any:
 
 def _make_summary(totals: Sequence[Row[Any]], latencies: Sequence[Row[Any]]) -> Summary:
     def add_up(name: str, **where: str) -> float:
-        """The sum of a column over the rows that match; null is nothing."""
+        """The sum of a column over the rows that match; null counts as 0."""
         matching = (r for r in totals if all(getattr(r, key) == is_ for key, is_ in where.items()))
         return sum(getattr(row, name) or 0.0 for row in matching)
 

@@ -1,6 +1,6 @@
-"""What is counted in addition to the answers, changed in the transaction that changes them.
+"""Sums over the answers, updated in the transaction that changes the answers.
 
-A page over a million rows thereby costs what a page over a hundred does.
+Thereby the page over a million answers takes as long as the page over a hundred.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from cloud_app.store.schema import (
 )
 from cloud_app.store.statistics import quantile
 
-MOST_BYTES = 1 << 31  # per sample; 62 devices with a message of the greatest size stay below
-MOST_LATENCY_S = 3600.0
-MOST_BUCKETS = 10_000
+MAX_BYTES = 1 << 31  # per sample; 62 devices with messages of the greatest size stay below
+MAX_LATENCY_S = 3600.0
+MAX_BUCKETS = 10_000
 
 _Key = tuple[str | int, ...]
 
@@ -47,11 +47,11 @@ class Tally:
         self._count(record, 1.0)
         answer = record.answer
         counter = self._counters[record.site, answer.exit, answer.quality]
-        counter[0] += min(max(answer.latency_s, 0.0), MOST_LATENCY_S)
+        counter[0] += min(max(answer.latency_s, 0.0), MAX_LATENCY_S)
         counter[1 + find_bucket(answer.latency_s)] += 1
 
     def move(self, old: Record, new: Record) -> None:
-        """What counted as `old` counts as `new`; counters never take back."""
+        """Count as `new` what was counted as `old`; the counters do not change."""
         self._count(old, -1.0)
         self._count(new, 1.0)
 
@@ -75,14 +75,14 @@ class Tally:
 
 
 def find_bucket(latency_s: float) -> int:
-    """The place of a latency in the histogram."""
+    """The index of a latency's bucket in the histogram."""
     return bisect_left(LATENCY_BOUNDS_S, latency_s)
 
 
 def _compute_contributions(record: Record) -> tuple[float, ...]:
-    """What a record adds to each of SUMS.
+    """Compute what a record adds to each of SUMS.
 
-    Clamped to what is possible: one absurd value must not ruin the sums for good.
+    Values are clamped to their possible range: one absurd value must not spoil the sums forever.
     """
     answer, correct = record.answer, record.correct
     expected = answer.expected_accuracy
@@ -95,8 +95,8 @@ def _compute_contributions(record: Record) -> tuple[float, ...]:
         expected is not None,
         min(max(expected or 0.0, 0.0), 1.0),
         len(answer.members),
-        min(answer.payload_bytes, MOST_BYTES),
-        min(answer.wire_bytes, MOST_BYTES),
+        min(answer.payload_bytes, MAX_BYTES),
+        min(answer.wire_bytes, MAX_BYTES),
     )
 
 
@@ -166,7 +166,7 @@ def select_series(first_s: float, last_s: float, step_s: int, site: str | None) 
 
 
 def make_bucket(start_s: int, rows: Sequence[Row[Any]]) -> Bucket:
-    """The rows of one step as one value."""
+    """Combine the rows of one step."""
 
     def add_up(name: str) -> float:
         return float(sum(getattr(row, name) for row in rows))

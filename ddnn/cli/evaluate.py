@@ -1,4 +1,4 @@
-"""`ddnn evaluate`: a bundle on data, in one process, with the sections as deployed."""
+"""`ddnn evaluate`: measures a bundle on data, in one process, with the deployed sections."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ JPEG_SAMPLES = 200
 @click.option("--objects", default=None, help="eth80: object numbers, such as 9 or 8,9.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def evaluate(bundle: Path, data: str | None, objects: str | None, as_json: bool) -> None:
-    """Accuracy, exits, bytes and missing members of BUNDLE on test data."""
+    """Measure accuracy, exits, bytes and the effect of missing members of BUNDLE on test data."""
     with exit_codes():
         print_report(evaluate_bundle(bundle, data, objects), as_json)
 
 
 def evaluate_bundle(path: Path, data: str | None, objects: str | None = None) -> dict[str, Any]:
-    """The report on a bundle's directory; data: by default the bundle's own."""
+    """Evaluate a bundle's directory; `data` is by default the bundle's own data set."""
     from ddnn.adapters.litert import LiteRtSection
     from ddnn.runtime.bundle import load_bundle
 
@@ -59,7 +59,7 @@ def evaluate_bundle(path: Path, data: str | None, objects: str | None = None) ->
 
 
 def make_report(bundle: Bundle, split: Split, progress: Any) -> dict[str, Any]:
-    """The figures of `ddnn evaluate --json`."""
+    """Measure the figures that `ddnn evaluate --json` prints."""
     from ddnn.data import measure_jpeg_bytes
 
     manifest = bundle.manifest

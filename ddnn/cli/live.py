@@ -17,9 +17,9 @@ NEWEST = 8
 def live_view(
     manifest: Manifest, page: str, fleet: Fleet, watcher: Watcher
 ) -> Iterator[Callable[[], None]]:
-    """A table on standard error, drawn again by every call of what it yields.
+    """Show a table on standard error; yield the function that draws it again.
 
-    page: the dashboard's URL
+    `page` is the URL of the dashboard.
     """
     from rich.console import Console
     from rich.live import Live

@@ -117,7 +117,7 @@ def test_a_real_site(
 def test_a_site_without_nodes(ddnn: list[str], port: int) -> None:
     done = run([*ddnn, "status", "--broker-port", str(port), "--site", "shop", "--for-s", "1"])
     assert done.returncode == 0
-    assert "no node is there; start a node, or correct --site" in done.stdout
+    assert "no node was announced; start a node, or correct --site" in done.stdout
     assert "site shop" in done.stdout
     found = report(ddnn, port, "--for-s", "0.5")
     assert (found["nodes"], found["exits"], found["last_answer_age_s"]) == ([], {}, None)
@@ -253,7 +253,9 @@ def test_watch_reports_that_the_broker_is_away_and_recovers(
         next_of("the broker is away")
         assert "unknown" in next_of("cam1")
         fleet.start("broker")
-        next_of("no node is there")  # the broker lost its state; no old node is shown as present
+        next_of(
+            "no node was announced"
+        )  # the broker lost its state; no old node is shown as present
         watching.send_signal(signal.SIGINT)
         assert watching.wait(10) == 0
     finally:

@@ -1,4 +1,4 @@
-"""Checks of the node's machine: its disk, and the versions of what is installed."""
+"""Checks the node's machine: its disk, and the installed versions."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def check_disk(settings: ObserverSettings) -> Finding:
 
 
 def check_versions(online: Mapping[str, Status]) -> Finding:
-    """`online`: the statuses of the nodes that are online at the site."""
+    """Check the versions. `online`: the statuses of the nodes that are online at the site."""
     python = ".".join(str(part) for part in sys.version_info[:3])
     if sys.maxsize <= 2**32:
         problem = f"Python {python} is 32-bit, and LiteRT needs 64-bit"

@@ -14,8 +14,8 @@ _BOUNDS_S = (
     *(0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0),
 )
 _BUCKETS = tuple(f"latency_{i}" for i in range(len(_BOUNDS_S) + 1))
-_MOST_BYTES = 1 << 31
-_MOST_LATENCY_S = 3600
+_MAX_BYTES = 1 << 31
+_MAX_LATENCY_S = 3600
 # Each as a sum over the released table of answers, which has no labels of persons.
 _SUMS = {
     "answered": "COUNT(*)",
@@ -27,10 +27,9 @@ _SUMS = {
     "expected_accuracy": "COALESCE(SUM(CASE WHEN expected_accuracy < 0 THEN 0 "
     "WHEN expected_accuracy > 1 THEN 1 ELSE expected_accuracy END), 0)",
     "members": "SUM(members_count)",
-    "payload_bytes": f"SUM(CASE WHEN payload_bytes > {_MOST_BYTES} THEN {_MOST_BYTES} "
+    "payload_bytes": f"SUM(CASE WHEN payload_bytes > {_MAX_BYTES} THEN {_MAX_BYTES} "
     "ELSE payload_bytes END)",
-    "wire_bytes": f"SUM(CASE WHEN wire_bytes > {_MOST_BYTES} THEN {_MOST_BYTES} "
-    "ELSE wire_bytes END)",
+    "wire_bytes": f"SUM(CASE WHEN wire_bytes > {_MAX_BYTES} THEN {_MAX_BYTES} ELSE wire_bytes END)",
 }
 
 
@@ -134,8 +133,8 @@ def _count_stored_answers() -> None:
             f'GROUP BY site, {start}, "exit", quality'
         )
     latency = (
-        f"SUM(CASE WHEN latency_s < 0 THEN 0 WHEN latency_s > {_MOST_LATENCY_S} "
-        f"THEN {_MOST_LATENCY_S} ELSE latency_s END)"
+        f"SUM(CASE WHEN latency_s < 0 THEN 0 WHEN latency_s > {_MAX_LATENCY_S} "
+        f"THEN {_MAX_LATENCY_S} ELSE latency_s END)"
     )
     histogram = ", ".join(_make_histogram_sums())
     op.execute(
