@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ddnn.exits.manifest import Manifest, SweepRow, swept_accuracy
+from ddnn.exits.manifest import Manifest, SweepRow, find_swept_accuracy
 from ddnn.protocol.messages import OffloadState
 
 DemoAction = Literal["kill", "start"]
@@ -98,7 +98,7 @@ class BundleView:
         """
         if thresholds is not None and dict(thresholds) != dict(self.thresholds):
             everyone = len(members) == len(self.devices)
-            return swept_accuracy(self.sweep, thresholds) if everyone else None
+            return find_swept_accuracy(self.sweep, thresholds) if everyone else None
         mask = sum(1 << self.devices.index(device) for device in members if device in self.devices)
         return self.accuracy.get(str(mask), {}).get("overall")
 

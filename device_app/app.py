@@ -245,6 +245,7 @@ def read_worker_bundle(settings: DeviceSettings) -> str:
 
 
 def open_worker_node(settings: DeviceSettings, bundle: str) -> Worker:
+    """Open this node's worker, and log its summary."""
     worker = open_worker(settings, settings.plan, bundle)
     log.info("%s", worker.summary)
     return worker

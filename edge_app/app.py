@@ -1,4 +1,4 @@
-"""Wires the edge's machine to its section and a broker connection."""
+"""Connects the edge's machine with its section and a broker."""
 
 from __future__ import annotations
 
@@ -58,24 +58,24 @@ class EdgeSettings(NodeSettings, frozen=True, kw_only=True):
     straggler_threshold_s: Annotated[
         float,
         msgspec.Meta(
-            description="All live workers are waited for so long; then, or at once with 0, any "
-            "answers that suffice are decoded.",
+            description="How long the edge waits for all live workers; after it, or with 0 at "
+            "once, it decodes any results that suffice.",
             ge=0,
         ),
     ] = 0.0
     layer_timeout_s: Annotated[
         float,
         msgspec.Meta(
-            description="A layer that workers have not computed within this is computed here; 0: "
-            "half of --window-s.",
+            description="After this time without enough results the edge computes the layer "
+            "itself; 0: half of --window-s.",
             ge=0,
         ),
     ] = 0.0
     layer_here: Annotated[
         Literal["on", "off"],
         msgspec.Meta(
-            description="on: compute the layer here where the workers do not suffice; off: "
-            "such samples are answered by a shallower exit."
+            description="on: the edge computes the layer where the workers do not suffice; off: a "
+            "shallower exit answers such samples."
         ),
     ] = "on"
 
@@ -93,17 +93,17 @@ class EdgeSettings(NodeSettings, frozen=True, kw_only=True):
 
 
 def load_edge_bundle(settings: EdgeSettings) -> Bundle:
-    """The bundle with this edge's section; ConfigError where it knows no such edge."""
+    """Load the bundle with this edge's section; ConfigError where it has no such edge."""
     path = Path(settings.bundle)
     hierarchy = read_manifest(path)[0].hierarchy
-    hierarchy.group(settings.node)
+    hierarchy.find_group(settings.node)
     whole = hierarchy.edge_section and (settings.redundancy == "off" or settings.layer_here == "on")
     return load_bundle(path, LiteRtSection, [settings.node] if whole else [])
 
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """The machine, its sections, and the plan by which workers compute one of them."""
+    """The edge's machine, its sections, and the plan by which workers compute one of them."""
 
     bundle: Bundle
     machine: Machine
@@ -116,7 +116,7 @@ class Edge:
 def open_offload(
     settings: EdgeSettings, bundle: Bundle, edge: Machine, answers: AnswerLog | None
 ) -> Edge:
-    """The edge with a machine whose section runs on workers."""
+    """Open the plan, and wrap the edge's machine so that workers compute its section."""
     path = Path(settings.plan or Path(settings.bundle) / DIRECTORY)
     plans = PlanDirectory(path, bundle.id, load_section, find_room)
     plan = plans.read()
@@ -156,7 +156,7 @@ def check(settings: EdgeSettings) -> None:
 
 
 def open_edge(settings: EdgeSettings, answers: FileAnswerLog | None = None) -> Edge:
-    """What `run` runs. ConfigError where it could not start."""
+    """Open what `run` needs; ConfigError where it could not start."""
     bundle = load_edge_bundle(settings)
     pending = answers.pending if answers is not None else ()
     edge = EdgeNode(
@@ -167,8 +167,8 @@ def open_edge(settings: EdgeSettings, answers: FileAnswerLog | None = None) -> E
     return open_offload(settings, bundle, edge, answers)
 
 
-def announcements(settings: EdgeSettings, manifest: Manifest) -> list[tuple[str, bytes]]:
-    """What the lead edge tells Home Assistant at every connect."""
+def make_announcements(settings: EdgeSettings, manifest: Manifest) -> list[tuple[str, bytes]]:
+    """Make the messages by which the lead edge announces itself to Home Assistant."""
     hierarchy = manifest.hierarchy
     if not settings.home_assistant or settings.node != hierarchy.lead:
         return []
@@ -195,7 +195,7 @@ def run(settings: EdgeSettings) -> None:
         edge.machine,
         MqttTransport.of(settings),
         edge.resources,
-        announcements=announcements(settings, edge.bundle.manifest),
+        announcements=make_announcements(settings, edge.bundle.manifest),
         stats_every_s=settings.stats_every_s,
     )
     watch = None

@@ -12,12 +12,12 @@ from ddnn.adapters.command import exit_codes
 from ddnn.cli.output import print_report
 from ddnn.errors import ConfigError
 from ddnn.exits.measure import (
-    accuracy_table,
     apply_exits,
-    bytes_per_device,
-    measure,
-    member_masks,
-    missing_accuracy,
+    compute_bytes_per_device,
+    compute_missing_accuracy,
+    list_member_masks,
+    make_accuracy_table,
+    measure_scores,
 )
 from ddnn.local_site.progress import show_progress
 from ddnn.local_site.samples import load_test_samples
@@ -66,19 +66,19 @@ def make_report(bundle: Bundle, split: Split, progress: Any) -> dict[str, Any]:
     hierarchy = manifest.hierarchy
     members = len(hierarchy.devices)
     images = split.images[:, :members]
-    measured = measure(
+    measured = measure_scores(
         manifest,
         bundle.sections,
         images,
         split.labels,
-        member_masks(members),
+        list_member_masks(members),
         lambda done, total: progress("evaluating every subset of members", done, total),
     )
-    table = accuracy_table(hierarchy, measured, manifest.thresholds)
+    table = make_accuracy_table(hierarchy, measured, manifest.thresholds)
     everyone = table[str(hierarchy.everyone)]
     chosen, _ = apply_exits(hierarchy, measured.exits[hierarchy.everyone], manifest.thresholds)
     share = {str(tier): float(np.mean(chosen == i)) for i, tier in enumerate(hierarchy.exits)}
-    sent = bytes_per_device(manifest, manifest.score_format, share.get("local", 0.0))
+    sent = compute_bytes_per_device(manifest, manifest.score_format, share.get("local", 0.0))
     jpeg = float(measure_jpeg_bytes(images[:JPEG_SAMPLES]).mean())
     tiers = ("local", "edge", "cloud")
     return {
@@ -89,7 +89,7 @@ def make_report(bundle: Bundle, split: Split, progress: Any) -> dict[str, Any]:
         "jpeg_bytes": jpeg,
         "reduction": manifest.raw_bytes / sent,
         "reduction_jpeg": jpeg / sent,
-        "missing": {str(k): missing_accuracy(hierarchy, table, k) for k in (1, 2, 3)},
+        "missing": {str(k): compute_missing_accuracy(hierarchy, table, k) for k in (1, 2, 3)},
         "thresholds": manifest.thresholds,
         "samples": len(split),
         "device_accuracy": {

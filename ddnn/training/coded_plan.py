@@ -66,7 +66,7 @@ def make_plan(
     if (out / MANIFEST).exists():
         raise ConfigError(f"--out {out} is a bundle: the plan would overwrite its files")
     edge = request.edge or manifest.hierarchy.lead
-    manifest.hierarchy.group(edge)
+    manifest.hierarchy.find_group(edge)
     check_names([device.name for device in request.devices], manifest.hierarchy)
     if not manifest.hierarchy.edge_section:
         raise ConfigError(f"bundle {manifest.name}: {NO_SECTION}")

@@ -113,9 +113,11 @@ def read_directory(path: Path) -> Iterator[Image]:
     return read()
 
 
-def _check_view(images: tuple[int, ...], view: int, shape: tuple[int, int, int], what: str) -> None:
+def _check_view(
+    images: tuple[int, ...], view: int, shape: tuple[int, int, int], origin: str
+) -> None:
     if len(images) != 5 or not images[0] or view >= images[1] or images[2:] != shape:
         raise ConfigError(
-            f"{what}: images {images}; expected a view {view} of shape {shape}: "
+            f"{origin}: images {images}; expected a view {view} of shape {shape}: "
             "use the data set that the bundle was trained for"
         )

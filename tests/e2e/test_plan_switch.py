@@ -56,7 +56,7 @@ def test_a_site_changes_its_plan_while_samples_flow(
         """What the undistributed network says at the answer's exit, with its members."""
         manifest = loaded.manifest
         images = scenes_split.images[answer.sample % len(scenes_split.images)]
-        mask = manifest.hierarchy.mask(answer.members)
+        mask = manifest.hierarchy.make_mask(answer.members)
         devices = run_devices(manifest, loaded.sections, images)
         scores = run_exits(manifest, loaded.sections, devices, mask)[answer.exit]
         judgement = judge(manifest, answer.exit, scores, mask)

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 
 from ddnn.core.files import BundleFile
-from ddnn.exits.hierarchy import Hierarchy, configuration
+from ddnn.exits.hierarchy import Hierarchy, make_configuration
 from ddnn.exits.inference import find_first_sure, run_devices, run_exits
 from ddnn.exits.manifest import Head, Manifest, judge
 from ddnn.exits.scores import ScoreFormat
@@ -39,7 +39,7 @@ def section(seed: int, inputs: str, shape: tuple[int, ...], features: tuple[int,
 
 
 def hierarchy_of(letter: str, devices: int = 4, schemes: tuple[str, str] = ("MP", "CC")):
-    return configuration(letter, devices, exit_scheme=schemes[0], fusion_scheme=schemes[1])
+    return make_configuration(letter, devices, exit_scheme=schemes[0], fusion_scheme=schemes[1])
 
 
 def manifest_of(hierarchy: Hierarchy) -> Manifest:

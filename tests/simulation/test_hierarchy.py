@@ -7,9 +7,9 @@ from functools import partial
 import numpy as np
 import pytest
 
-from ddnn.exits.cost import communication_bytes
+from ddnn.exits.cost import compute_communication_bytes
 from ddnn.exits.hierarchy import CONFIGURATIONS
-from ddnn.exits.inference import payload_bytes
+from ddnn.exits.inference import count_payload_bytes
 from ddnn.runtime.simulation import Network
 from tests.simulation.made import hierarchy_of, manifest_of, reference, sections_of
 from tests.simulation.scenario import PERIOD_S, TIMING, build
@@ -36,7 +36,7 @@ def test_distributed_equals_undistributed(letter, schemes):
         assert (answer.quality, answer.missing, answer.late) == ("full", [], False)
         assert answer.truth == scenario.labels[sample]
         if letter != "a":
-            assert answer.payload_bytes == payload_bytes(
+            assert answer.payload_bytes == count_payload_bytes(
                 manifest, expected.exit, manifest.hierarchy.everyone
             )
         seen.add(answer.exit)
@@ -52,7 +52,7 @@ def test_payload_equals_the_formula():
     members = len(manifest.hierarchy.devices)
     local = np.mean([a.exit == "local" for a in answers])
     counted = np.mean([a.payload_bytes / members for a in answers])
-    assert counted == pytest.approx(communication_bytes(4, local, filters=3, outputs=16))
+    assert counted == pytest.approx(compute_communication_bytes(4, local, filters=3, outputs=16))
 
 
 def test_one_answer_per_sample_and_on_time():
@@ -125,7 +125,7 @@ def test_every_sample_is_answered_by_its_deadline(fault, letter):
     for sample in range(90):  # what was answered without some equals the network without them
         answer = simulation.store["home", sample]
         if answer.exit != "device":
-            mask = manifest.hierarchy.mask(answer.members)
+            mask = manifest.hierarchy.make_mask(answer.members)
             exits = reference(manifest, sections, scenario.images[sample], mask)
             if answer.exit == exits.exit:
                 assert answer.probabilities == exits.probabilities

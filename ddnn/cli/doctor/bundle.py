@@ -54,6 +54,6 @@ def list_sections(manifest: Manifest, app: App | None, node: str) -> list[str] |
             )
         return list(list_device_sections(manifest, node))
     if app == "edge":
-        hierarchy.group(node)
+        hierarchy.find_group(node)
         return [node] if hierarchy.edge_section else []
     return [CLOUD] if app == "cloud" else None

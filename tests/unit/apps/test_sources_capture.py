@@ -290,15 +290,15 @@ def test_a_camera_that_hangs_in_opening(
     start: Callable[..., Capture],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """At most MOST_HUNG threads hang, and closing does not wait for them."""
+    """At most MAX_HUNG threads hang, and closing does not wait for them."""
     monkeypatch.setattr(module, "CLOSE_S", 0.01)
-    wakes = [threading.Event() for _ in range(module.MOST_HUNG + 1)]
+    wakes = [threading.Event() for _ in range(module.MAX_HUNG + 1)]
     started_s, opened, pauses, ended = world.now_s, 0, 0, []
 
     def open_camera() -> Camera:
         nonlocal opened
         number, opened = opened, opened + 1
-        if number <= module.MOST_HUNG:
+        if number <= module.MAX_HUNG:
             world.advance(2 * LIMIT_S)
             wakes[number].wait(IN_TIME_S)
         ended.append(number)
@@ -321,11 +321,11 @@ def test_a_camera_that_hangs_in_opening(
 
     monkeypatch.setattr(capture._stop, "wait", counted)
     capture.start()
-    wait_until(lambda: pauses > module.MOST_HUNG + 10)
-    assert opened == module.MOST_HUNG
+    wait_until(lambda: pauses > module.MAX_HUNG + 10)
+    assert opened == module.MAX_HUNG
     assert capture.read_gauges() == {"camera_up": 0.0, "frame_age_s": world.now_s - started_s}
     wakes[0].set()
-    wait_until(lambda: opened > module.MOST_HUNG)
+    wait_until(lambda: opened > module.MAX_HUNG)
     capture.close()
     assert ended == [0]  # the others hang still
     for wake in wakes:

@@ -8,7 +8,7 @@ import pytest
 from cloud_app.store import Replay
 from cloud_app.whatif import WhatIf, evaluate_thresholds, find_nearest_row
 from ddnn.exits.entropy import normalized_entropy, softmax
-from ddnn.exits.hierarchy import configuration
+from ddnn.exits.hierarchy import make_configuration
 from ddnn.exits.manifest import SweepRow
 from ddnn.exits.measure import apply_exits
 from tests.site_builder import SWEEP
@@ -29,7 +29,7 @@ def what(thresholds: dict[str, float], *replays: Replay) -> WhatIf:
 def test_with_all_exits_recorded_it_is_what_the_staged_network_does() -> None:
     """What-if = the measured exit rule, for any thresholds."""
     rng = np.random.default_rng(5)
-    hierarchy = configuration("e", 6)
+    hierarchy = make_configuration("e", 6)
     scores = {tier: rng.normal(0, 2, (400, 3)).astype(np.float32) for tier in EXITS}
     truths = rng.integers(0, 3, 400)
     eta = {tier: normalized_entropy(softmax(scores[tier])) for tier in EXITS}

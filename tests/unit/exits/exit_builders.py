@@ -9,7 +9,7 @@ import numpy as np
 
 from ddnn.core.files import BundleFile
 from ddnn.core.section import Arrays
-from ddnn.exits.hierarchy import Configuration, Hierarchy, configuration
+from ddnn.exits.hierarchy import Configuration, Hierarchy, make_configuration
 from ddnn.exits.manifest import Head, Manifest
 from ddnn.exits.scores import ScoreFormat
 from ddnn.exits.timing import Timing
@@ -40,7 +40,7 @@ def manifest_of(
     hierarchy: Hierarchy | None = None,
     **changes: Any,
 ) -> Manifest:
-    hierarchy = hierarchy or configuration(
+    hierarchy = hierarchy or make_configuration(
         letter, devices, exit_scheme=schemes[0], fusion_scheme=schemes[1]
     )
     heads = {}

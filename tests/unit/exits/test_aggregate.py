@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddnn.exits.aggregate import SCHEMES, aggregate
-from ddnn.exits.cost import communication_bytes
+from ddnn.exits.cost import compute_communication_bytes
 from ddnn.exits.entropy import normalized_entropy, softmax
-from ddnn.exits.inference import payload_bytes
-from ddnn.exits.measure import bytes_per_device
+from ddnn.exits.inference import count_payload_bytes
+from ddnn.exits.measure import compute_bytes_per_device
 from ddnn.exits.scores import ScoreFormat
 from tests.unit.exits.exit_builders import manifest_of
 
@@ -171,7 +171,7 @@ def test_bytes_per_score() -> None:
 )
 def test_table_2_of_the_paper(exited: int, expected: int) -> None:
     """Paper notes A9: f = 4, o = 256, of 171 samples."""
-    assert round(communication_bytes(3, exited / 171, 4, 256)) == expected
+    assert round(compute_communication_bytes(3, exited / 171, 4, 256)) == expected
 
 
 @pytest.mark.parametrize(
@@ -179,11 +179,11 @@ def test_table_2_of_the_paper(exited: int, expected: int) -> None:
     [(1, 0.702, 14), (2, 0.737, 16), (4, 0.708, 21), (8, 0.714, 30)],
 )
 def test_figure_9_of_the_paper(filters: int, exited: float, expected: int) -> None:
-    assert round(communication_bytes(3, exited, filters, 64)) == expected
+    assert round(compute_communication_bytes(3, exited, filters, 64)) == expected
 
 
 def test_the_headline() -> None:
-    assert round(32 * 32 * 3 / communication_bytes(3, 0, 4, 256), 1) == 21.9
+    assert round(32 * 32 * 3 / compute_communication_bytes(3, 0, 4, 256), 1) == 21.9
 
 
 @pytest.mark.parametrize("name", ["float32", "float16", "uint8"])
@@ -192,15 +192,15 @@ def test_one_formula_everywhere(name, share: float) -> None:
     """The formula, the sweep's bytes and the count of single samples are the same number."""
     form = ScoreFormat(name)
     manifest = manifest_of("c", 3, score_format=form)
-    expected = communication_bytes(3, share, 3, 4, form.bytes_per_score)
-    assert bytes_per_device(manifest, form, share) == expected
-    local = payload_bytes(manifest, "local", 0b111)
-    cloud = payload_bytes(manifest, "cloud", 0b111)
+    expected = compute_communication_bytes(3, share, 3, 4, form.bytes_per_score)
+    assert compute_bytes_per_device(manifest, form, share) == expected
+    local = count_payload_bytes(manifest, "local", 0b111)
+    cloud = count_payload_bytes(manifest, "cloud", 0b111)
     assert (share * local + (1 - share) * cloud) / 3 == expected
-    assert payload_bytes(manifest, "cloud", 0b101) * 3 == cloud * 2
+    assert count_payload_bytes(manifest, "cloud", 0b101) * 3 == cloud * 2
 
 
 def test_without_local_exit_the_raw_image_travels() -> None:
     manifest = manifest_of("a", 3)
-    assert bytes_per_device(manifest, ScoreFormat(), 0.0) == 48
-    assert payload_bytes(manifest, "cloud", 0b011) == 96
+    assert compute_bytes_per_device(manifest, ScoreFormat(), 0.0) == 48
+    assert count_payload_bytes(manifest, "cloud", 0b011) == 96

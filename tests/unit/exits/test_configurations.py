@@ -17,9 +17,9 @@ from ddnn.exits.hierarchy import (
     MAX_DEVICES,
     EdgeGroup,
     Hierarchy,
-    configuration,
+    make_configuration,
 )
-from ddnn.exits.manifest import Manifest, cloud_parts, depth, exit_scores, judge
+from ddnn.exits.manifest import Manifest, aggregate_scores, find_depth, judge, list_cloud_parts
 from ddnn.exits.timing import Timing
 from tests.unit.exits.exit_builders import manifest_of
 
@@ -36,7 +36,7 @@ from tests.unit.exits.exit_builders import manifest_of
     ],
 )
 def test_the_six_configurations(letter, devices: int, edges: int, exits: tuple[str, ...]) -> None:
-    hierarchy = configuration(letter)
+    hierarchy = make_configuration(letter)
     assert hierarchy.devices == tuple(f"cam{i + 1}" for i in range(devices))
     assert [group.id for group in hierarchy.edges] == ["edge", "edge2"][:edges]
     assert hierarchy.exits == exits
@@ -52,7 +52,7 @@ def test_there_are_six() -> None:
 
 @pytest.mark.parametrize(("devices", "edges"), [(6, 3), (7, 3), (62, 62), (5, 1)])
 def test_devices_are_dealt_evenly_to_the_edges(devices: int, edges: int) -> None:
-    hierarchy = configuration("f", devices, edges=edges)
+    hierarchy = make_configuration("f", devices, edges=edges)
     sizes = [len(group.devices) for group in hierarchy.edges]
     assert sum(sizes) == devices
     assert max(sizes) - min(sizes) <= 1
@@ -65,7 +65,7 @@ def test_devices_are_dealt_evenly_to_the_edges(devices: int, edges: int) -> None
 )
 def test_impossible_configurations(letter: Any, devices: int, edges: int) -> None:
     with pytest.raises(ConfigError):
-        configuration(letter, devices, edges=edges)
+        make_configuration(letter, devices, edges=edges)
 
 
 @pytest.mark.parametrize(
@@ -95,29 +95,29 @@ def test_impossible_hierarchies(fields: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("mask", range(64))
 def test_masks_and_members_are_inverse(mask: int) -> None:
-    hierarchy = configuration("f", 6)
-    members = hierarchy.members(mask)
-    assert hierarchy.mask(members) == mask
-    assert hierarchy.mask(reversed(members)) == mask
+    hierarchy = make_configuration("f", 6)
+    members = hierarchy.list_members(mask)
+    assert hierarchy.make_mask(members) == mask
+    assert hierarchy.make_mask(reversed(members)) == mask
     assert list(members) == [f"cam{i + 1}" for i in range(6) if mask & 2**i]
 
 
 def test_strangers_have_no_bit_and_no_group() -> None:
-    hierarchy = configuration("f", 6)
-    assert hierarchy.mask(["cam9", "cam2", "cam2"]) == 0b10
-    assert hierarchy.group("edge2").devices == ("cam4", "cam5", "cam6")
+    hierarchy = make_configuration("f", 6)
+    assert hierarchy.make_mask(["cam9", "cam2", "cam2"]) == 0b10
+    assert hierarchy.find_group("edge2").devices == ("cam4", "cam5", "cam6")
     with pytest.raises(ConfigError, match="edge9"):
-        hierarchy.group("edge9")
+        hierarchy.find_group("edge9")
 
 
 def test_what_the_cloud_fuses() -> None:
-    assert cloud_parts(manifest_of("c", 3)) == (("cam1", "cam2", "cam3"), (2, 2, 3))
-    assert cloud_parts(manifest_of("f", 4)) == (("edge", "edge2"), (2, 2, 2))
-    assert cloud_parts(manifest_of("a", 2)) == (("cam1", "cam2"), (4, 4, 3))
+    assert list_cloud_parts(manifest_of("c", 3)) == (("cam1", "cam2", "cam3"), (2, 2, 3))
+    assert list_cloud_parts(manifest_of("f", 4)) == (("edge", "edge2"), (2, 2, 2))
+    assert list_cloud_parts(manifest_of("a", 2)) == (("cam1", "cam2"), (4, 4, 3))
 
 
 def test_depths() -> None:
-    assert [depth(tier) for tier in ("device", "local", "edge", "cloud")] == [0, 1, 2, 3]
+    assert [find_depth(tier) for tier in ("device", "local", "edge", "cloud")] == [0, 1, 2, 3]
 
 
 # -------------------------------------------------------------------- manifest
@@ -149,10 +149,10 @@ def test_impossible_manifests(changes: dict[str, Any]) -> None:
 
 def test_expected_accuracy_is_of_exactly_these_members() -> None:
     manifest = manifest_of("c", 2, accuracy={"3": {"overall": 0.9}, "1": {"overall": 0.6}})
-    assert manifest.expected_accuracy(3, "overall") == 0.9
-    assert manifest.expected_accuracy(1, "overall") == 0.6
-    assert manifest.expected_accuracy(2, "overall") is None
-    assert manifest.expected_accuracy(1, "local") is None
+    assert manifest.find_expected_accuracy(3, "overall") == 0.9
+    assert manifest.find_expected_accuracy(1, "overall") == 0.6
+    assert manifest.find_expected_accuracy(2, "overall") is None
+    assert manifest.find_expected_accuracy(1, "local") is None
 
 
 def test_the_exit_rule_is_strict() -> None:
@@ -183,9 +183,11 @@ def test_cc_at_an_exit_goes_through_its_head() -> None:
     head = manifest.heads["local"]
     one, two = np.float32([1, 2, 3]), np.float32([-1, 0, 1])
     expected = np.concatenate([one, two]) @ np.array(head.weights) + head.bias
-    np.testing.assert_allclose(exit_scores(manifest, "local", [one, two]), expected, rtol=1e-5)
+    np.testing.assert_allclose(aggregate_scores(manifest, "local", [one, two]), expected, rtol=1e-5)
     expected = np.concatenate([0 * one, two]) @ np.array(head.weights) + head.bias
-    np.testing.assert_allclose(exit_scores(manifest, "local", [None, two]), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        aggregate_scores(manifest, "local", [None, two]), expected, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("scheme", ["MP", "AP", "CC"])
@@ -199,7 +201,7 @@ def test_cc_at_an_exit_goes_through_its_head() -> None:
 def test_whatever_is_taken_ends_in_probabilities(scheme, rows) -> None:
     manifest = manifest_of("c", 3, schemes=(scheme, "CC"))
     parts = [None if row is None else np.array(row, np.float32) for row in rows]
-    judgement = judge(manifest, "local", exit_scores(manifest, "local", parts), 7)
+    judgement = judge(manifest, "local", aggregate_scores(manifest, "local", parts), 7)
     assert np.isfinite(judgement.probabilities).all()
     assert 0 <= judgement.eta <= 1
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ddnn.exits.cost import communication_bytes
+from ddnn.exits.cost import compute_communication_bytes
 from ddnn.exits.manifest import judge
 from ddnn.exits.scores import ScoreFormat
 from ddnn.protocol.machine import (
@@ -52,7 +52,7 @@ def test_a_sure_sample_exits_locally_as_soon_as_all_have_reported(edge: Driven) 
     assert answer.latency_s == pytest.approx(0.02)
     fused = np.maximum(np.float32(SURE), np.float32(UNSURE))
     assert answer.probabilities == judge(edge.manifest, "local", fused, ALL).probabilities
-    assert answer.payload_bytes == 3 * communication_bytes(3, 1.0, 3, 4) == 36
+    assert answer.payload_bytes == 3 * compute_communication_bytes(3, 1.0, 3, 4) == 36
     assert answer.wire_bytes == 210
 
 
@@ -64,7 +64,7 @@ def test_an_unsure_sample_goes_to_the_cloud(edge: Driven) -> None:
     assert (uplink.members, len(uplink.parts), uplink.traffic) == (ALL, 3, (6, 180))
     (answer,) = answers_in(edge.verdict(1.1, 5, (0.0, 9.0, 0.0), traffic=uplink.traffic))
     assert (answer.exit, answer.label, answer.quality) == ("cloud", 1, "full")
-    assert answer.payload_bytes == 3 * communication_bytes(3, 0.0, 3, 4) == 42
+    assert answer.payload_bytes == 3 * compute_communication_bytes(3, 0.0, 3, 4) == 42
     assert answer.wire_bytes == 390
     assert edge.verdict(1.2, 5) == []
     assert answers_in(edge.tell(9, Tick())) == []
@@ -122,7 +122,7 @@ def test_several_edges() -> None:
     message = scores_from("edge2", 5, UNSURE, members=other.members, traffic=other.traffic)
     (answer,) = answers_in(lead.tell(1.05, message))
     assert (answer.exit, answer.members) == ("edge", ["cam1", "cam2", "cam3", "cam4"])
-    assert answer.payload_bytes == 4 * communication_bytes(3, 0.0, 3, 4)
+    assert answer.payload_bytes == 4 * compute_communication_bytes(3, 0.0, 3, 4)
     assert answer.quality == "full"
 
 
@@ -154,7 +154,9 @@ def test_scores_in_their_format(name: Any) -> None:
         event = scores_from(f"cam{i + 1}", 5, members=1 << i, tensor=tensor, time_s=1.0)
         effects += edge.tell(1.0, event)
     (answer,) = answers_in(effects)
-    assert answer.payload_bytes == 3 * communication_bytes(3, 1.0, 3, 4, form.bytes_per_score)
+    assert answer.payload_bytes == 3 * compute_communication_bytes(
+        3, 1.0, 3, 4, form.bytes_per_score
+    )
 
 
 # ------------------------------------------------------------------ degraded

@@ -11,25 +11,32 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddnn.core.bits import pack, unpack
-from ddnn.exits.cost import communication_bytes
+from ddnn.exits.cost import compute_communication_bytes
 from ddnn.exits.entropy import normalized_entropy, softmax
-from ddnn.exits.hierarchy import CONFIGURATIONS, configuration
-from ddnn.exits.inference import DeviceOutput, find_first_sure, infer, run_devices, run_exits, signs
-from ddnn.exits.manifest import Manifest, SweepRow, exit_scores, judge
+from ddnn.exits.hierarchy import CONFIGURATIONS, make_configuration
+from ddnn.exits.inference import (
+    DeviceOutput,
+    compute_signs,
+    find_first_sure,
+    infer,
+    run_devices,
+    run_exits,
+)
+from ddnn.exits.manifest import Manifest, SweepRow, aggregate_scores, judge
 from ddnn.exits.measure import (
-    Measured,
-    accuracy,
-    accuracy_table,
+    Measurement,
     apply_exits,
-    choose,
     choose_format,
+    choose_row,
+    compute_accuracy,
+    compute_missing_accuracy,
     decode_output,
-    measure,
-    member_masks,
-    missing_accuracy,
-    score_formats,
-    sweep,
-    with_format,
+    encode_with_format,
+    list_member_masks,
+    list_score_formats,
+    make_accuracy_table,
+    measure_scores,
+    sweep_thresholds,
 )
 from ddnn.exits.scores import ScoreFormat
 from tests.unit.exits.exit_builders import (
@@ -43,7 +50,7 @@ from tests.unit.exits.exit_builders import (
 
 def random_exits(seed: int, letter="c", samples: int = 40):
     generator = np.random.default_rng(seed)
-    hierarchy = configuration(letter, 3)
+    hierarchy = make_configuration(letter, 3)
     exits = {
         tier: generator.normal(0, 2, (samples, 3)).astype(np.float32) for tier in hierarchy.exits
     }
@@ -146,7 +153,7 @@ def test_the_number_of_views_must_be_right() -> None:
 
 def test_signs_are_what_packing_gives() -> None:
     values = np.array([0.0, -0.0, 1e-30, -1e-30, 5, -5, np.inf, -np.inf, np.nan], np.float32)
-    np.testing.assert_array_equal(signs(values), unpack(pack(values), values.shape))
+    np.testing.assert_array_equal(compute_signs(values), unpack(pack(values), values.shape))
 
 
 def test_scores_are_used_as_receivers_decode_them() -> None:
@@ -166,7 +173,7 @@ def test_scores_are_used_as_receivers_decode_them() -> None:
 
 @pytest.mark.parametrize("devices", range(1, 9))
 def test_every_subset_but_the_empty_one_everyone_first(devices: int) -> None:
-    masks = member_masks(devices)
+    masks = list_member_masks(devices)
     assert sorted(masks) == list(range(1, 2**devices))
     assert masks[0] == 2**devices - 1
     sizes = [mask.bit_count() for mask in masks]
@@ -174,11 +181,11 @@ def test_every_subset_but_the_empty_one_everyone_first(devices: int) -> None:
 
 
 def test_six_devices_have_63_subsets_with_someone() -> None:
-    assert len(member_masks(6)) == 64 - 1
+    assert len(list_member_masks(6)) == 64 - 1
 
 
 def test_many_devices_everyone_and_each_one_missing() -> None:
-    masks = member_masks(20)
+    masks = list_member_masks(20)
     assert masks[0] == 2**20 - 1
     assert sorted(masks[1:]) == sorted(2**20 - 1 - 2**i for i in range(20))
 
@@ -190,9 +197,9 @@ def test_measuring_is_running_every_sample_with_every_mask(letter) -> None:
     hierarchy = manifest.hierarchy
     images = images_of(manifest, 4)
     labels = np.array([0, 1, 2, 0], np.int32)
-    masks = member_masks(len(hierarchy.devices))
+    masks = list_member_masks(len(hierarchy.devices))
     steps = []
-    measured = measure(
+    measured = measure_scores(
         manifest, sections, images, labels, masks, lambda done, total: steps.append((done, total))
     )
     assert steps == [(n, 4) for n in (1, 2, 3, 4)]
@@ -213,12 +220,12 @@ def test_another_format_only_changes_the_local_exit(scheme) -> None:
     manifest = manifest_of("e", 3, schemes=(scheme, "CC"))
     sections = sections_of(manifest)
     images, labels = images_of(manifest, 5), np.zeros(5, np.int32)
-    masks = member_masks(3)
+    masks = list_member_masks(3)
     coarse = ScoreFormat("uint8", -2, 2)
-    exact = measure(manifest, sections, images, labels, masks)
+    exact = measure_scores(manifest, sections, images, labels, masks)
     other = msgspec.structs.replace(manifest, score_format=coarse)
-    expected = measure(other, sections, images, labels, masks)
-    got = with_format(manifest, exact, coarse)
+    expected = measure_scores(other, sections, images, labels, masks)
+    got = encode_with_format(manifest, exact, coarse)
     for mask in masks:
         for tier in manifest.hierarchy.exits:
             np.testing.assert_array_equal(got.exits[mask][tier], expected.exits[mask][tier])
@@ -253,7 +260,7 @@ def test_staged_is_the_loop(seed: int, letter, thresholds: tuple[float, float]) 
 def test_a_sweep_is_staged_at_every_threshold(letter, rows: int) -> None:
     manifest = manifest_of(letter, 3)
     hierarchy, exits, labels = random_exits(7, letter, samples=25)
-    swept = sweep(manifest, exits, labels, ScoreFormat("float16"))
+    swept = sweep_thresholds(manifest, exits, labels, ScoreFormat("float16"))
     assert len(swept) == rows
     assert len({tuple(sorted(row.thresholds.items())) for row in swept}) == rows
     for row in swept[:: max(1, rows // 20)]:
@@ -266,7 +273,7 @@ def test_a_sweep_is_staged_at_every_threshold(letter, rows: int) -> None:
         expected = (
             48.0
             if letter == "a"
-            else communication_bytes(3, row.exit_share["local"], 3, 4, bytes_per_score=2)
+            else compute_communication_bytes(3, row.exit_share["local"], 3, 4, bytes_per_score=2)
         )
         assert row.bytes_per_sample_per_device == expected
 
@@ -278,17 +285,17 @@ def row(accuracy: float, cost: float) -> SweepRow:
 def test_the_fewest_bytes_within_the_margin() -> None:
     rows = [row(0.95, 100), row(0.94, 50), row(0.93, 20), row(0.90, 10)]
     for margin, expected in ((0.0, 0), (0.01, 1), (0.02, 2), (0.021, 2), (0.05, 3), (1, 3)):
-        assert choose(rows, 0.95, margin) is rows[expected]
+        assert choose_row(rows, 0.95, margin) is rows[expected]
 
 
 def test_of_equally_cheap_rows_the_most_accurate() -> None:
     rows = [row(0.94, 50), row(0.96, 50 + 1e-9), row(0.95, 50)]
-    assert choose(rows, 0.95, 0.02) is rows[1]
+    assert choose_row(rows, 0.95, 0.02) is rows[1]
 
 
 def test_where_none_is_good_enough_the_most_accurate_then_the_cheapest() -> None:
     rows = [row(0.5, 10), row(0.8, 90), row(0.8, 80), row(0.7, 20)]
-    assert choose(rows, 0.99, 0.01) is rows[2]
+    assert choose_row(rows, 0.99, 0.01) is rows[2]
 
 
 @given(
@@ -298,7 +305,7 @@ def test_where_none_is_good_enough_the_most_accurate_then_the_cheapest() -> None
 )
 def test_choose_is_the_search_by_hand(pairs, deepest: int, margin: int) -> None:
     rows = [row(a / 20, float(c)) for a, c in pairs]
-    chosen = choose(rows, deepest / 20, margin / 20)
+    chosen = choose_row(rows, deepest / 20, margin / 20)
     good = [(c, -a) for a, c in pairs if a >= deepest - margin]
     best = min(good) if good else None
     if best is None:
@@ -308,36 +315,36 @@ def test_choose_is_the_search_by_hand(pairs, deepest: int, margin: int) -> None:
 
 def test_accuracy() -> None:
     scores = np.eye(3, dtype=np.float32)
-    assert accuracy(scores, np.array([0, 1, 2], np.int32)) == 1
-    assert accuracy(scores, np.array([0, 1, 1], np.int32)) == pytest.approx(2 / 3)
-    assert accuracy(scores[:0], np.zeros(0, np.int32)) == 0
+    assert compute_accuracy(scores, np.array([0, 1, 2], np.int32)) == 1
+    assert compute_accuracy(scores, np.array([0, 1, 1], np.int32)) == pytest.approx(2 / 3)
+    assert compute_accuracy(scores[:0], np.zeros(0, np.int32)) == 0
 
 
 def test_the_table_of_accuracies_by_hand() -> None:
     hierarchy, _, labels = random_exits(0, "e")
-    by_mask = {mask: random_exits(mask, "e")[1] for mask in member_masks(3)}
-    measured = Measured(labels, np.zeros((len(labels), 3, 3), np.float32), by_mask)
+    by_mask = {mask: random_exits(mask, "e")[1] for mask in list_member_masks(3)}
+    measured = Measurement(labels, np.zeros((len(labels), 3, 3), np.float32), by_mask)
     thresholds = {"local": 0.4, "edge": 0.6}
-    table = accuracy_table(hierarchy, measured, thresholds)
+    table = make_accuracy_table(hierarchy, measured, thresholds)
     assert set(table) == {str(mask) for mask in range(1, 8)}
     for mask, exits in by_mask.items():
         _, answers = apply_exits(hierarchy, exits, thresholds)
         assert table[str(mask)] == {
-            **{tier: accuracy(scores, labels) for tier, scores in exits.items()},
+            **{tier: compute_accuracy(scores, labels) for tier, scores in exits.items()},
             "overall": np.mean(answers == labels),
         }
     for missing in (1, 2):
         kept = [sum(1 << i for i in c) for c in combinations(range(3), 3 - missing)]
         mean = np.mean([table[str(mask)]["overall"] for mask in kept])
-        assert missing_accuracy(hierarchy, table, missing) == pytest.approx(mean)
-    assert missing_accuracy(hierarchy, table, 0) == table["7"]["overall"]
-    assert missing_accuracy(hierarchy, table, 3) is None
+        assert compute_missing_accuracy(hierarchy, table, missing) == pytest.approx(mean)
+    assert compute_missing_accuracy(hierarchy, table, 0) == table["7"]["overall"]
+    assert compute_missing_accuracy(hierarchy, table, 3) is None
 
 
-def measured_with(scores: np.ndarray, cloud: np.ndarray, labels: np.ndarray) -> Measured:
+def measured_with(scores: np.ndarray, cloud: np.ndarray, labels: np.ndarray) -> Measurement:
     """Three devices with the same scores: MP of them is the same again."""
     devices = np.repeat(scores[:, None], 3, axis=1)
-    return Measured(labels, devices, {7: {"local": scores, "cloud": cloud}})
+    return Measurement(labels, devices, {7: {"local": scores, "cloud": cloud}})
 
 
 def test_the_cheapest_format_that_is_good_enough() -> None:
@@ -361,16 +368,16 @@ def test_a_format_that_blurs_the_answer_is_not_chosen() -> None:
     manifest = manifest_of("c", 3, device_features=(8, 8, 8))  # dear: 64 bytes
     form, _, chosen = choose_format(manifest, measured, 0.0)
     assert form.type == "float16"
-    heard = exit_scores(manifest, "local", [fine[0]] * 3)
+    heard = aggregate_scores(manifest, "local", [fine[0]] * 3)
     assert heard.argmax() == labels[0]
     assert chosen.accuracy >= 0.95
 
 
 def test_the_candidates_are_cheapest_first_and_span_the_scores() -> None:
     devices = np.linspace(-5, 5, 3000, dtype=np.float32).reshape(100, 10, 3)
-    formats = score_formats(devices)
+    formats = list_score_formats(devices)
     assert [form.type for form in formats] == ["uint8", "float16", "float32"]
     assert formats[0].low == pytest.approx(-5, abs=0.02)
     assert formats[0].high == pytest.approx(5, abs=0.02)
-    same = score_formats(np.zeros((4, 2, 3), np.float32))[0]
+    same = list_score_formats(np.zeros((4, 2, 3), np.float32))[0]
     assert same.high > same.low  # a grid needs a width
