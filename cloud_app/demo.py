@@ -36,7 +36,7 @@ class LocalDemoSite:
         self._control = control
 
     def read_views(self, sample: int) -> NDArray[np.uint8]:
-        return np.asarray(self._images[self._order.frame(sample)], np.uint8)
+        return np.asarray(self._images[self._order.find_frame(sample)], np.uint8)
 
     def read_processes(self) -> dict[str, bool]:
         return self._request("GET", "nodes")

@@ -45,7 +45,7 @@ def make_counts() -> dict[str, int]:
 class Sink(Protocol):
     """Receiver of the samples: ddnn.runtime.loop.Loop."""
 
-    def captured(self, frame: Captured) -> None: ...
+    def take_frame(self, frame: Captured) -> None: ...
     def attach(self, frames: Frames) -> None: ...
 
 
@@ -228,7 +228,7 @@ class Samples:
             return
         gate = self._gate
         if gate is None or gate.admit(frame.image["image"], frame.captured_at_s):
-            self.sink.captured(frame)
+            self.sink.take_frame(frame)
         else:
             self.counts["frames_gated"] += 1
 

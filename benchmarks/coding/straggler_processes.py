@@ -42,7 +42,7 @@ from ddnn.protocol.machine import (
 )
 from ddnn.protocol.topics import Kind, Topic
 from ddnn.rooms import find_room
-from ddnn.runtime.bundle import checked_file, load_bundle, read_golden, read_manifest
+from ddnn.runtime.bundle import check_file, load_bundle, read_golden, read_manifest
 from ddnn.runtime.host import Resources
 from ddnn.runtime.identity import Identity
 from ddnn.runtime.loop import Loop
@@ -296,7 +296,7 @@ def run_gather(options: Options) -> None:
         for name in plan.owned
     }
     undivided = load_bundle(Path(options.bundle), LiteRtSection, [edge]).sections[edge]
-    golden = read_golden(checked_file(Path(options.bundle), bundle.manifest.golden))
+    golden = read_golden(check_file(Path(options.bundle), bundle.manifest.golden))
     machine = AlternatingMachine(
         nodes,
         timers,

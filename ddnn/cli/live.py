@@ -44,7 +44,7 @@ def _make_table(manifest: Manifest, page: str, fleet: Fleet, watcher: Watcher) -
             for tier in (*manifest.hierarchy.exits, "device")
         ),
         caption=f"page: {page} · "
-        + " ".join(f"[{'green' if fleet.alive(n) else 'red'}]{n}[/]" for n in fleet.nodes)
+        + " ".join(f"[{'green' if fleet.is_alive(n) else 'red'}]{n}[/]" for n in fleet.nodes)
         + " · Ctrl-C ends all",
     )
     for column in ("sample", "answer", "exit", "sure", "members", "quality", "ms", "bytes"):

@@ -100,7 +100,7 @@ def find_first_sure(
 
 
 def count_payload_bytes(manifest: Manifest, exit_: Exit, mask: int) -> int:
-    """Count the bytes that the devices of `mask` send for a sample answered at `exit_` (notes A6)."""
+    """Count the bytes of the devices of `mask` for a sample answered at `exit_` (notes A6)."""
     members = mask.bit_count()
     if not manifest.hierarchy.device_section:
         return members * manifest.raw_bytes

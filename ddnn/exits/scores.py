@@ -26,7 +26,7 @@ class ScoreFormat(msgspec.Struct, frozen=True):
         return int(np.dtype(self.type).itemsize)
 
     def encode(self, scores: NDArray[np.float32]) -> NDArray[Any]:
-        """Encode float32 [..., classes] to an array of the same shape; too large values saturate."""
+        """Encode float32 [..., classes] to an array of that shape; too large values saturate."""
         if self.type == "float32":
             return scores.astype(np.float32)
         if self.type == "float16":

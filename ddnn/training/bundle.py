@@ -16,7 +16,7 @@ from ddnn.exits import measure as m
 from ddnn.exits.inference import compute_signs, run_devices
 from ddnn.exits.manifest import Head, Manifest, fuse_features
 from ddnn.exits.scores import ScoreFormat
-from ddnn.runtime.bundle import file_entry, write_golden, write_manifest
+from ddnn.runtime.bundle import make_file_entry, write_golden, write_manifest
 from ddnn.training.export import section_to_litert, write_section, write_source
 from ddnn.training.fit import SplitLike
 from ddnn.training.models import Network
@@ -31,7 +31,7 @@ LoadSection = Callable[[Path], Section]
 def export_sources(network: Network, directory: Path) -> dict[str, BundleFile]:
     """Write the Keras models of the edges' sections that can be loaded again; entries by edge."""
     return {
-        edge: file_entry(file)
+        edge: make_file_entry(file)
         for edge, model in network.edges.items()
         if (file := write_source(directory, edge, model))
     }
@@ -51,7 +51,7 @@ def export_sections(network: Network, directory: Path) -> dict[str, BundleFile]:
         if id(model) not in written:
             shared = place == "device" and network.architecture.share_devices
             stem = "device" if shared else name
-            written[id(model)] = file_entry(
+            written[id(model)] = make_file_entry(
                 write_section(directory, stem, section_to_litert(model, place))
             )
         entries[name] = written[id(model)]

@@ -24,8 +24,8 @@ from ddnn.errors import ConfigError, InfeasiblePlanError, SectionError
 from ddnn.exits.hierarchy import CLOUD, Hierarchy
 from ddnn.runtime.bundle import (
     MANIFEST,
-    checked_file,
-    file_entry,
+    check_file,
+    make_file_entry,
     read_golden,
     read_manifest,
     write_golden,
@@ -79,7 +79,7 @@ def make_plan(
     code = make_code(request, placement)
     certificate = certify(code)
     progress("cutting the section", 0, 1)
-    model = load_source(checked_file(bundle, manifest.sources[edge]))
+    model = load_source(check_file(bundle, manifest.sources[edge]))
     layer = find_layer(find_cuttable(model), request.layer.removeprefix(f"{edge}/"), edge)
     parts = cut(model, layer.name)
     whole = Linear.of(parts.layer)
@@ -97,7 +97,7 @@ def make_plan(
     files = write_files(parts, split, x_shape, out, write_matrix)
     sections = {name: load_section(out / file.file) for name, file in files.items()}
     progress("writing shards", 1, 1)
-    features = read_golden(checked_file(bundle, manifest.golden))[f"{edge}/in/features"]
+    features = read_golden(check_file(bundle, manifest.golden))[f"{edge}/in/features"]
     vectors = run_golden(model, parts, sections, np.asarray(features[:EXAMPLES], np.float32))
     pieces = {name: declare_piece(name, file, vectors) for name, file in files.items()}
     detail = make_detail(request, layer.name, whole, code, cost, certificate)
@@ -197,7 +197,7 @@ def write_files(
 def version_file(file: Path) -> BundleFile:
     """Rename a file to carry the first digits of its sha256."""
     digest = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
-    return file_entry(file.replace(file.with_name(f"{file.stem}-{digest}{file.suffix}")))
+    return make_file_entry(file.replace(file.with_name(f"{file.stem}-{digest}{file.suffix}")))
 
 
 def write_golden_versioned(out: Path, vectors: dict[str, NDArray[Any]]) -> BundleFile:

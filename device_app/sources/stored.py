@@ -59,7 +59,7 @@ class FramesSource:
         self._order = FrameOrder(path, len(images))
 
     def read_frame(self, tick: int) -> Frame:
-        index = self._order.frame(tick)
+        index = self._order.find_frame(tick)
         return Frame(
             np.array(self._images[index, self._view]), int(self._labels[index, self._view])
         )

@@ -93,8 +93,8 @@ def test_a_real_site(
         assert found["last_answer_age_s"] < IN_TIME_S
         assert 2 <= found["listened_s"] < 25  # it ends once all nodes have sent statistics
 
-        fleet.signal("cam1", signal.SIGKILL)
-        fleet.signal("cam2", signal.SIGTERM)
+        fleet.send_signal("cam1", signal.SIGKILL)
+        fleet.send_signal("cam2", signal.SIGTERM)
         states = [str(Topic("home", Kind.STATUS, node)) for node in ("cam1", "cam2")]
         voice.until(lambda: all(b"online" not in voice.payloads(topic)[-1] for topic in states))
         nodes = index_nodes(report(ddnn, port))
@@ -249,7 +249,7 @@ def test_watch_reports_that_the_broker_is_away_and_recovers(
 
         assert "online" in next_of("cam1")
         voice.close()
-        fleet.signal("broker", signal.SIGKILL)
+        fleet.send_signal("broker", signal.SIGKILL)
         next_of("the broker is away")
         assert "unknown" in next_of("cam1")
         fleet.start("broker")

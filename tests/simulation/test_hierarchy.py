@@ -61,7 +61,7 @@ def test_one_answer_per_sample_and_on_time():
     scenario.run()
     samples = [answer.sample for _, _, answer in scenario.simulation.answers]
     assert sorted(samples) == list(range(len(scenario.images)))
-    assert scenario.simulation.kept() == {}  # everything was confirmed
+    assert scenario.simulation.list_kept_answers() == {}  # everything was confirmed
 
 
 def answered_on_time(scenario, samples, start_s=1.0):
@@ -101,8 +101,8 @@ def test_every_sample_is_answered_by_its_deadline(fault, letter):
     for what, name in FAULTS[fault]:
         node = f"home/{name}"
         if what == "broker":
-            simulation.at(down_s, lambda: simulation.broker(False))
-            simulation.at(up_s, lambda: simulation.broker(True))
+            simulation.at(down_s, lambda: simulation.set_broker(False))
+            simulation.at(up_s, lambda: simulation.set_broker(True))
         elif what == "crash":
             simulation.at(down_s, lambda node=node: simulation.crash(node))
             simulation.at(up_s, lambda node=node: simulation.start(node))
@@ -113,7 +113,7 @@ def test_every_sample_is_answered_by_its_deadline(fault, letter):
     everything = set(range(90))
     assert answered_on_time(scenario, everything) == everything
     assert {sample for _, sample in simulation.store} == everything
-    assert simulation.kept() == {}
+    assert simulation.list_kept_answers() == {}
     for sample in [*range(0, 25), *range(80, 90)]:  # before, and after all have rejoined
         answer = simulation.store["home", sample]
         expected = reference(manifest, sections, scenario.images[sample])

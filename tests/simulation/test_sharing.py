@@ -68,7 +68,7 @@ def assert_in_time(run: Run) -> None:
     assert set(given) == set(range(len(run.scenario.images)))
     assert max(given.values()) <= TIMING.deadline_s
     assert run.store.keys() == given.keys()
-    assert run.simulation.kept() == {}
+    assert run.simulation.list_kept_answers() == {}
 
 
 def escalated(expected: dict[int, Answer]) -> int:
@@ -372,8 +372,8 @@ def test_after_an_outage_the_workers_go_on(what):
         run.simulation.at(down_s, lambda: run.simulation.crash(f"home/{EDGE}"))
         run.simulation.at(up_s, lambda: run.simulation.start(f"home/{EDGE}"))
     else:
-        run.simulation.at(down_s, lambda: run.simulation.broker(False))
-        run.simulation.at(up_s, lambda: run.simulation.broker(True))
+        run.simulation.at(down_s, lambda: run.simulation.set_broker(False))
+        run.simulation.at(up_s, lambda: run.simulation.set_broker(True))
     run.scenario.run(settle_s=15.0)
     assert run.store.keys() == uncoded().keys()
     assert_equal(run, uncoded(), [*range(9), *range(15, SAMPLES)])

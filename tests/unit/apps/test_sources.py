@@ -53,11 +53,11 @@ def test_frames_come_in_the_order_of_their_directory(tmp_path: Path) -> None:
     sources = [open_source(f"frames:{path}", view, SHAPE) for view in range(2)]
     write_order(path, 100, seed=1)
     order = FrameOrder(path, 5)
-    assert {order.frame(tick) for tick in range(100, 105)} == set(range(5))
+    assert {order.find_frame(tick) for tick in range(100, 105)} == set(range(5))
     for tick in range(100, 110):
         for view, source in enumerate(sources):
             np.testing.assert_array_equal(
-                source.read_frame(tick).image, images[order.frame(tick), view]
+                source.read_frame(tick).image, images[order.find_frame(tick), view]
             )
 
 

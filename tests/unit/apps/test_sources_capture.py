@@ -54,7 +54,7 @@ class RecordingSink:
         self.frames: list[Captured] = []
         self.attached: list[Any] = []
 
-    def captured(self, frame: Captured) -> None:
+    def take_frame(self, frame: Captured) -> None:
         self.frames.append(frame)
 
     def attach(self, frames: Any) -> None:

@@ -45,23 +45,23 @@ def site(control: Control, tmp_path: Path) -> LocalDemoSite:
 
 def test_a_node_is_killed_and_started_again(fleet: Fleet, site: LocalDemoSite) -> None:
     assert site.read_processes() == {"broker": True, "cam1": True}
-    before = fleet.pid("cam1")
+    before = fleet.find_pid("cam1")
     site.control("kill", "cam1")
-    assert not fleet.alive("cam1")
+    assert not fleet.is_alive("cam1")
     assert site.read_processes() == {"broker": True, "cam1": False}
     site.control("start", "cam1")
-    assert fleet.alive("cam1")
-    assert fleet.pid("cam1") != before
-    running = fleet.pid("cam1")
+    assert fleet.is_alive("cam1")
+    assert fleet.find_pid("cam1") != before
+    running = fleet.find_pid("cam1")
     site.control("start", "cam1")  # twice does no harm
-    assert fleet.pid("cam1") == running
+    assert fleet.find_pid("cam1") == running
 
 
 @pytest.mark.parametrize("node", ["dashboard", "cam9", "../cam1", "cam1/x"])
 def test_other_nodes_are_not_to_be_had(fleet: Fleet, site: LocalDemoSite, node: str) -> None:
     with pytest.raises(DdnnError):
         site.control("kill", node)
-    assert all(fleet.alive(name) for name in fleet.nodes)
+    assert all(fleet.is_alive(name) for name in fleet.nodes)
 
 
 def test_without_the_token_there_is_nothing(control: Control, fleet: Fleet) -> None:
@@ -80,7 +80,7 @@ def test_without_the_token_there_is_nothing(control: Control, fleet: Fleet) -> N
         reply = connection.getresponse()
         assert reply.status in (404, 409), path
         assert "error" in json.loads(reply.read())
-    assert fleet.alive("cam1")
+    assert fleet.is_alive("cam1")
 
 
 def test_the_views_are_those_of_the_sample(site: LocalDemoSite) -> None:

@@ -20,7 +20,7 @@ from ddnn.exits.hierarchy import make_configuration
 from ddnn.exits.inference import count_payload_bytes, infer, run_devices, run_exits
 from ddnn.exits.manifest import Manifest
 from ddnn.exits.measure import list_member_masks
-from ddnn.runtime.bundle import checked_file, load_bundle
+from ddnn.runtime.bundle import check_file, load_bundle
 from ddnn.training.augment import NONE
 from ddnn.training.export import load_source, section_to_litert
 from ddnn.training.fit import Fit, fit
@@ -156,7 +156,7 @@ def test_the_models_of_the_edges_are_kept(trained: Trained) -> None:
     """Their weights are equal, so that layers can be cut out later."""
     manifest = load_bundle(trained.path, LiteRtSection).manifest
     for edge, entry in manifest.sources.items():
-        kept, model = load_source(checked_file(trained.path, entry)), trained.network.edges[edge]
+        kept, model = load_source(check_file(trained.path, entry)), trained.network.edges[edge]
         for one, other in zip(kept.weights, model.weights, strict=True):
             np.testing.assert_array_equal(one, other)
         assert [layer.name for layer in kept.layers] == [layer.name for layer in model.layers]

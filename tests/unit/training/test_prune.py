@@ -18,7 +18,7 @@ from ddnn.data import Dataset
 from ddnn.errors import ConfigError
 from ddnn.exits.hierarchy import make_configuration
 from ddnn.local_site.train import train_bundle
-from ddnn.runtime.bundle import checked_file, load_bundle
+from ddnn.runtime.bundle import check_file, load_bundle
 from ddnn.training.augment import NONE
 from ddnn.training.export import load_source
 from ddnn.training.fit import Fit, fit
@@ -176,7 +176,7 @@ def test_zeros_stay_zeros_in_the_bundle(dataset: Dataset, tmp_path: Path) -> Non
     assert list(notes) == ["sparsity edge/dense1", "sparsity edge/dense2"]
     assert list(notes.values()) == pytest.approx([0.95, 0.95], abs=1 / 1200)
     assert {k: v for k, v in summarize(manifest).items() if k in notes} == notes  # it is printed
-    source = load_source(checked_file(path, manifest.sources["edge"]))
+    source = load_source(check_file(path, manifest.sources["edge"]))
     interpreter = Interpreter(model_path=str(path / manifest.sections["edge"].file))
     interpreter.allocate_tensors()
     for name in ("dense1", "dense2"):
