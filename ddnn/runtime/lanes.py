@@ -27,7 +27,7 @@ class VirtualTime:
         self._order = count()
 
     def at(self, time_s: float, action: Callable[[], None]) -> None:
-        """Call `action` at a virtual time; of equal times the one that was given first runs first."""
+        """Call `action` at a virtual time; actions of equal times run in the order of the calls."""
         heapq.heappush(self._queue, (time_s, next(self._order), action))
 
     def run(self, until_s: float) -> None:

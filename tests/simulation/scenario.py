@@ -18,7 +18,7 @@ from ddnn.protocol.topics import EVERYWHERE
 from ddnn.runtime.identity import Identity
 from ddnn.runtime.lanes import Costs
 from ddnn.runtime.simulation import Network, Simulation
-from tests.simulation.made import BUNDLE, CLASSES, IMAGE
+from tests.simulation.small_hierarchy import BUNDLE, CLASSES, IMAGE
 
 PERIOD_S = 0.1
 TIMING = Timing()
@@ -58,7 +58,7 @@ class Scenario:
         self.simulation.at(time_s, capture)
 
 
-def build(
+def build_scenario(
     manifest: Manifest,
     sections,
     *,

@@ -64,7 +64,9 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PlanDirectory:
 
 
 @pytest.mark.parametrize(("gone", "enough"), [(0, True), (1, True), (2, False)])
-def test_the_toy_room_runs(directory: PlanDirectory, gone: int, enough: bool) -> None:
+def test_a_toy_room_runs_on_the_shared_machines(
+    directory: PlanDirectory, gone: int, enough: bool
+) -> None:
     plan, inner, states = directory.read(), Asks(), []
     room = rooms.find_room(plan.room)
     simulation = Simulation(np.random.default_rng(0))

@@ -116,9 +116,7 @@ def test_queued_answers_are_written_together(recorder: Recorder, store: FailingS
     assert (recorder.given_up, recorder.refused, recorder.database_error) == (0, 0, "")
 
 
-def test_an_unavailable_store_is_tried_until_it_works(
-    recorder: Recorder, store: FailingStore
-) -> None:
+def test_a_write_is_retried_until_the_store_works(recorder: Recorder, store: FailingStore) -> None:
     """No answer is given up although reads may work (a lock, a full disk)."""
     confirmed: list[Saved] = []
     away = LinkError("disk full")
@@ -150,7 +148,7 @@ def test_an_unavailable_store_is_tried_until_it_works(
     ids=lambda error: type(error).__name__,
 )
 @pytest.mark.parametrize("poison", [{0}, {7}, {3, 4}, {0, 99}, {50}, set(range(100))])
-def test_an_answer_that_cannot_be_stored_is_given_up_alone(
+def test_only_the_answer_that_cannot_be_stored_is_given_up(
     recorder: Recorder, store: FailingStore, error: Exception, poison: set[int]
 ) -> None:
     store.fail_save = lambda samples: error if poison & set(samples) else None
@@ -168,7 +166,7 @@ def test_an_answer_that_cannot_be_stored_is_given_up_alone(
     wait_until(lambda: len(confirmed) == 3)
 
 
-def test_nothing_is_given_up_while_the_store_cannot_be_read(
+def test_no_answer_is_given_up_while_the_store_cannot_be_read(
     recorder: Recorder, store: FailingStore
 ) -> None:
     tried: list[list[int]] = []
@@ -222,7 +220,7 @@ def test_close_with_a_full_queue_ends_the_thread(
     assert sorted(store.samples) == ([0, 1, 2, 3, 4] if works else [])
 
 
-def test_the_bound_counts_answers_not_messages(
+def test_the_bound_of_the_queue_counts_answers_not_messages(
     recorder: Recorder, store: FailingStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A backlog has hundreds in one message, and memory must stay bounded in an outage."""
@@ -269,7 +267,9 @@ def test_old_rows_are_deleted_between_the_batches(
     assert recorder.close(IN_TIME_S)
 
 
-def test_nothing_is_deleted_unless_asked(recorder: Recorder, store: FailingStore) -> None:
+def test_without_a_retention_time_nothing_is_deleted(
+    recorder: Recorder, store: FailingStore
+) -> None:
     confirmed: list[Saved] = []
     store.old = 5
     recorder.save(Save([make_pair(0)]), confirmed.append)
@@ -279,7 +279,7 @@ def test_nothing_is_deleted_unless_asked(recorder: Recorder, store: FailingStore
     assert store.pruned == []
 
 
-def test_with_a_real_database(tmp_path: Path) -> None:
+def test_answers_and_events_reach_a_real_database(tmp_path: Path) -> None:
     """SQLite cannot hold the sample 2**70; its driver raises an error of another type."""
     store = Store(f"sqlite:///{tmp_path}/cloud.db")
     recorder = Recorder(store)

@@ -58,7 +58,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     return World(monkeypatch)
 
 
-def test_birth_death_and_return(world: World) -> None:
+def test_a_node_joins_dies_and_returns(world: World) -> None:
     world.receive_status("cam1", "online")
     world.receive_status("cam1", "online")
     world.receive_status("cam1", "lost")
@@ -70,7 +70,7 @@ def test_birth_death_and_return(world: World) -> None:
     assert world.list_states() == {"cam1": "stopped"}
 
 
-def test_statistics_are_of_the_session_and_age(world: World) -> None:
+def test_statistics_belong_to_a_session_and_have_an_age(world: World) -> None:
     world.receive_stats("cam9")  # an unknown node
     world.receive_status("cam1", "online")
     world.receive_stats("cam1", answers=3)
@@ -140,7 +140,7 @@ def test_a_silent_node_is_lost_even_without_a_will(world: World) -> None:
     assert world.list_states() == {"cam1": "online", "cam2": "lost"}
 
 
-def test_a_node_with_rare_statistics_is_given_time(world: World) -> None:
+def test_a_node_with_rare_statistics_is_not_lost_early(world: World) -> None:
     world.receive_status("cam1", "online")
     for i in range(3):
         world.now_s += 60
@@ -161,13 +161,13 @@ def test_a_camera_that_goes_and_comes_back_is_reported(world: World) -> None:
     assert len(set(world.keys)) == 3
 
 
-def test_the_time_of_the_newest_inference_comes_from_statistics_too(world: World) -> None:
+def test_the_time_of_the_newest_inference_also_comes_from_statistics(world: World) -> None:
     world.receive_status("cam1", "online")
     world.receive("cam1", Stats("device", 5.0, 0, {}, {"inference_age_s": 3.0}), Kind.STATS)
     assert world.registry.inferred_s == world.now_s - 3.0
 
 
-def test_a_cloud_that_was_replaced_is_not_missing_but_the_last_one_is(world: World) -> None:
+def test_a_lost_cloud_is_listed_only_without_a_successor(world: World) -> None:
     def receive_cloud(node: str, state: Any) -> None:
         world.receive(node, Status("cloud", 1, state, "b1", "0.1"))
 
@@ -213,7 +213,7 @@ def test_the_newest_plan_of_each_edge_is_kept_and_ages(edges: World) -> None:
     assert [of.age_s for of in edges.registry.list_offloads()] == [0.0, 1.5, 1.5]
 
 
-def test_a_plan_that_is_published_no_more_is_forgotten(edges: World) -> None:
+def test_a_plan_that_is_no_longer_published_is_forgotten(edges: World) -> None:
     offload(edges)
     edges.now_s += OFFLOAD_S
     assert list_offloads(edges) == [("home", "edge", 1234)]
@@ -222,7 +222,7 @@ def test_a_plan_that_is_published_no_more_is_forgotten(edges: World) -> None:
 
 
 @pytest.mark.parametrize("state", ["lost", "stopped"])
-def test_an_edge_that_is_gone_gives_no_work(edges: World, state: Any) -> None:
+def test_a_lost_edge_has_no_offload(edges: World, state: Any) -> None:
     offload(edges)
     offload(edges, "edge-2")
     status = Status("edge", 1, state, "b1", "0.1")
@@ -239,7 +239,7 @@ def test_without_the_broker_no_offload_is_known(edges: World) -> None:
     assert list_offloads(edges) == [("home", "edge", 1234)]
 
 
-def test_a_node_that_has_not_announced_itself_gives_no_work(world: World) -> None:
+def test_an_unannounced_node_has_no_offload(world: World) -> None:
     offload(world, "nobody")
     assert list_offloads(world) == []
 
@@ -295,7 +295,7 @@ def test_the_largest_possible_plan_is_kept(edges: World) -> None:
     assert view.worker_states == {"live": MAX_PIECES}
 
 
-def test_a_worker_dies_and_comes_back_like_any_node(world: World) -> None:
+def test_a_worker_dies_and_returns_like_any_node(world: World) -> None:
     for session, state in ((1, "online"), (1, "lost"), (2, "online")):
         world.receive("worker1", Status("worker", session, state, "b1", "0.1"))  # type: ignore[arg-type]
     stats = Stats("worker", 5.0, 1 << 20, {"tasks_refused": 2, "shards_computed": 9})

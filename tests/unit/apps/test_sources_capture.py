@@ -284,7 +284,7 @@ def test_a_camera_that_hangs_is_abandoned(
     assert capture.counts["camera_failures"] == 1
 
 
-def test_a_camera_that_hangs_in_opening(
+def test_a_camera_that_hangs_while_opening_is_abandoned(
     world: World,
     sink: RecordingSink,
     start: Callable[..., Capture],

@@ -58,13 +58,13 @@ def test_a_node_is_killed_and_started_again(fleet: Fleet, site: LocalDemoSite) -
 
 
 @pytest.mark.parametrize("node", ["dashboard", "cam9", "../cam1", "cam1/x"])
-def test_other_nodes_are_not_to_be_had(fleet: Fleet, site: LocalDemoSite, node: str) -> None:
+def test_unknown_nodes_are_refused(fleet: Fleet, site: LocalDemoSite, node: str) -> None:
     with pytest.raises(DdnnError):
         site.control("kill", node)
     assert all(fleet.is_alive(name) for name in fleet.nodes)
 
 
-def test_without_the_token_there_is_nothing(control: Control, fleet: Fleet) -> None:
+def test_requests_without_the_token_are_refused(control: Control, fleet: Fleet) -> None:
     address = urlsplit(control.url)
     for method, path in (
         ("GET", "/nodes"),
@@ -83,12 +83,12 @@ def test_without_the_token_there_is_nothing(control: Control, fleet: Fleet) -> N
     assert fleet.is_alive("cam1")
 
 
-def test_the_views_are_those_of_the_sample(site: LocalDemoSite) -> None:
+def test_the_views_of_a_sample_are_read(site: LocalDemoSite) -> None:
     assert site.read_views(7).tolist() == site.read_views(2).tolist()
     assert site.read_views(2).shape == (2, 2, 2, 3)
 
 
-def test_a_demo_that_ended_is_said_in_words(
+def test_a_demo_that_has_ended_is_reported(
     control: Control, site: LocalDemoSite, tmp_path: Path
 ) -> None:
     control.close()

@@ -34,7 +34,9 @@ def value(families: dict[str, Metric], name: str, **labels: str) -> float:
     return found
 
 
-def test_samples_and_their_truth(store: Store, client: FlaskClient, make: Make) -> None:
+def test_metrics_count_samples_and_their_truth(
+    store: Store, client: FlaskClient, make: Make
+) -> None:
     store.save([("home", make(i)) for i in range(3)])
     store.save([("home", make(9, exit="cloud", quality="degraded", label=2))])
     store.save([("shop", make(1, truth=None))])
@@ -48,7 +50,9 @@ def test_samples_and_their_truth(store: Store, client: FlaskClient, make: Make) 
     assert value(found, "ddnn_correct_samples", site="shop") == 1
 
 
-def test_durations_are_a_histogram(store: Store, client: FlaskClient, make: Make) -> None:
+def test_metrics_contain_durations_as_a_histogram(
+    store: Store, client: FlaskClient, make: Make
+) -> None:
     """Cumulated buckets, as Prometheus has them; the last holds all."""
     for i, latency_s in enumerate((0.0005, 0.05, 0.05, 100.0)):
         store.save([("home", make(i, latency_s=latency_s))])
@@ -106,7 +110,7 @@ def test_offloads(live: FakeSite, client: FlaskClient) -> None:
     assert scrape(client)["ddnn_workers"].samples == []  # unknown
 
 
-def test_the_database_away_is_a_value_not_a_failure(
+def test_a_missing_database_is_a_value_not_an_error(
     store: Store, live: FakeSite, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert value(scrape(client), "ddnn_database_up") == 1
@@ -123,7 +127,7 @@ def test_the_database_away_is_a_value_not_a_failure(
     assert value(found, "ddnn_node_up", site="home", node="edge", role="edge") == 1
 
 
-def test_names_keep_the_conventions(
+def test_metric_names_follow_the_conventions(
     store: Store, live: FakeSite, client: FlaskClient, make: Make
 ) -> None:
     store.save([("home", make())])
@@ -139,7 +143,7 @@ def test_names_keep_the_conventions(
     assert build.labels.keys() == {"version", "bundle"}
 
 
-def test_hostile_names_do_not_break_the_text(live: FakeSite, client: FlaskClient) -> None:
+def test_hostile_names_do_not_break_the_format(live: FakeSite, client: FlaskClient) -> None:
     odd = 'a"b\\c\nddnn_broker_up 7'
     live.shown.append(NodeView("home", odd, odd, "online", counts={"bytes_sent": 1, odd: 5}))
     found = scrape(client)
@@ -147,7 +151,7 @@ def test_hostile_names_do_not_break_the_text(live: FakeSite, client: FlaskClient
     assert value(found, "ddnn_link_transmit_bytes_total", site="home", node=odd) == 1
 
 
-def test_two_nodes_of_one_name_at_two_sites(live: FakeSite, client: FlaskClient) -> None:
+def test_nodes_with_one_name_at_two_sites_differ(live: FakeSite, client: FlaskClient) -> None:
     live.shown.append(replace(live.shown[0], site="shop", state="lost"))
     found = scrape(client)
     assert value(found, "ddnn_node_up", site="shop", node="edge", role="edge") == 0

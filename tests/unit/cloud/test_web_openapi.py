@@ -66,7 +66,7 @@ def test_the_document_is_valid(app: Flask) -> None:
     )
 
 
-def test_every_route_is_in_the_document_and_the_other_way_round(app: Flask) -> None:
+def test_the_document_and_the_app_have_the_same_routes(app: Flask) -> None:
     there = {
         (re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule), method)
         for rule in app.url_map.iter_rules()
@@ -82,7 +82,7 @@ def test_every_route_is_in_the_document_and_the_other_way_round(app: Flask) -> N
     assert len(there) > 20
 
 
-def test_what_is_open_to_all_and_what_a_machine_may_do(app: Flask) -> None:
+def test_the_document_states_who_may_use_each_route(app: Flask) -> None:
     for path, operations in described(app)["paths"].items():
         for method, operation in operations.items():
             security = operation.get("security")
@@ -92,13 +92,13 @@ def test_what_is_open_to_all_and_what_a_machine_may_do(app: Flask) -> None:
                 assert security == (None if method == "get" else [{"session": []}])
 
 
-def test_each_operation_has_its_own_name_and_says_what_it_does(app: Flask) -> None:
+def test_each_operation_has_a_unique_name_and_a_summary(app: Flask) -> None:
     operations = [o for path in described(app)["paths"].values() for o in path.values()]
     assert len({operation["operationId"] for operation in operations}) == len(operations)
     assert all(operation["summary"].endswith(".") for operation in operations)
 
 
-def test_no_input_is_an_error_of_the_server_or_a_reply_unlike_its_schema(app: Flask) -> None:
+def test_every_input_gets_a_reply_that_matches_its_schema(app: Flask) -> None:
     document = described(app)
     # A stream never ends: tests/integration/test_web.py has it.
     del document["paths"]["/api/v1/stream"]

@@ -17,7 +17,7 @@ from tests.site_builder import BUNDLE, FakeSite
 from tests.unit.cloud.web_client import Make, get, post
 
 
-def test_thresholds_are_written_down_then_sent(
+def test_thresholds_are_stored_before_they_are_sent(
     store: Store, live: FakeSite, client: FlaskClient
 ) -> None:
     wanted = {"local": 0.1, "edge": 1.0}
@@ -43,7 +43,7 @@ def test_thresholds_are_written_down_then_sent(
     assert now["sweep"][1]["thresholds"] == {"local": 0.5, "edge": 0.5}
 
 
-def test_what_could_not_be_sent_is_written_down_all_the_same(
+def test_a_change_is_stored_even_where_sending_it_fails(
     store: Store, live: FakeSite, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Never a threshold in use of which nobody knows who set it; it is sent at the next connect."""
@@ -58,7 +58,7 @@ def test_what_could_not_be_sent_is_written_down_all_the_same(
 
 
 @pytest.mark.parametrize("edge_reports", [True, False])
-def test_revert_brings_back_those_before_the_newest_change(
+def test_revert_restores_the_thresholds_before_the_newest_change(
     live: FakeSite, client: FlaskClient, edge_reports: bool
 ) -> None:
     """Also where the edge has not yet reported what it uses."""
@@ -97,7 +97,7 @@ def test_a_revision_is_never_used_twice(store: Store, live: FakeSite, client: Fl
         ({"local": "x", "edge": 1.0}, "Expected `float`"),
     ],
 )
-def test_thresholds_that_mean_nothing_are_refused(
+def test_invalid_thresholds_are_refused(
     store: Store, live: FakeSite, client: FlaskClient, thresholds: object, says: str
 ) -> None:
     response = post(client, "/api/v1/thresholds", {"site": "home", "thresholds": thresholds})
@@ -117,7 +117,7 @@ def test_without_a_broker_no_threshold_is_changed(
     assert store.list_changes("home", 9) == []
 
 
-def test_nothing_to_revert_and_sites_that_are_not_there(
+def test_reverting_without_a_change_and_unknown_sites_are_refused(
     live: FakeSite, client: FlaskClient
 ) -> None:
     response = post(client, "/api/v1/thresholds/revert", {"site": "home"})
@@ -135,7 +135,7 @@ def test_nothing_to_revert_and_sites_that_are_not_there(
     assert "name one of the sites: home, shop" in get(client, "/api/v1/whatif", 400)["error"]
 
 
-def test_what_if_beside_what_is(
+def test_whatif_compares_with_the_thresholds_in_use(
     store: Store, client: FlaskClient, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     local: list[Any] = [("local", 1, 0.2)]
@@ -158,7 +158,7 @@ def test_what_if_beside_what_is(
     assert get(client, "/api/v1/whatif")["recorded"]["accuracy"] == 1.0  # a person's word counts
 
 
-def test_what_if_asks_for_what_the_bundle_has(live: FakeSite, client: FlaskClient) -> None:
+def test_whatif_refuses_exits_that_the_bundle_lacks(live: FakeSite, client: FlaskClient) -> None:
     assert get(client, "/api/v1/whatif?local=nan", 400)
     assert get(client, "/api/v1/whatif?local=1.5", 400)
     live.bundle = replace(BUNDLE, exits=("edge", "cloud"), thresholds={"edge": 0.5}, sweep=())

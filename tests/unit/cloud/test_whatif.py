@@ -26,7 +26,7 @@ def what(thresholds: dict[str, float], *replays: Replay) -> WhatIf:
     return evaluate_thresholds(EXITS, SWEEP, thresholds, replays)
 
 
-def test_with_all_exits_recorded_it_is_what_the_staged_network_does() -> None:
+def test_with_all_exits_recorded_the_result_equals_staged_inference() -> None:
     """What-if = the measured exit rule, for any thresholds."""
     rng = np.random.default_rng(5)
     hierarchy = make_configuration("e", 6)
@@ -52,7 +52,7 @@ def test_with_all_exits_recorded_it_is_what_the_staged_network_does() -> None:
         assert got.known == 400
 
 
-def test_a_sample_whose_deeper_exit_was_never_asked_is_unknown() -> None:
+def test_a_sample_whose_deeper_exit_did_not_run_is_unknown() -> None:
     answered_locally = replay([("local", 1, 0.2)])
     assert what({"local": 0.3, "edge": 0.5}, answered_locally).exit_share["local"] == 1.0
     lower = what({"local": 0.1, "edge": 0.5}, answered_locally)
@@ -82,7 +82,7 @@ def test_accuracy_is_over_answers_and_truths_that_are_known() -> None:
     assert got.interval == pytest.approx((0.0945, 0.9055), abs=1e-4)  # Wilson, 1 of 2
 
 
-def test_an_answer_of_a_device_alone_is_as_it_was() -> None:
+def test_answers_of_single_devices_do_not_change() -> None:
     """The edge was gone: no threshold of it would have changed that."""
     alone = Replay(1, "device", 2, 2, [], 1, 12)
     got = what({"local": 0.0, "edge": 0.0}, alone)
@@ -97,11 +97,11 @@ def test_bytes_follow_the_share_that_sends_no_features() -> None:
     assert evaluate_thresholds(EXITS, (), {"local": 0.3}, replays).bytes is None
 
 
-def test_nothing_recorded_is_nothing_measured() -> None:
+def test_without_recorded_samples_nothing_is_measured() -> None:
     assert what({"local": 0.3}) == WhatIf(0, {}, 0, None, None, None)
 
 
-def test_the_nearest_row_is_named() -> None:
+def test_the_nearest_row_of_the_sweep_is_found() -> None:
     assert find_nearest_row(SWEEP, {"local": 0.6, "edge": 0.5}) is SWEEP[1]
     assert find_nearest_row(SWEEP, {"local": 0.8, "edge": 0.5}) is SWEEP[2]
     assert find_nearest_row((), {"local": 0.8}) is None

@@ -31,15 +31,15 @@ from ddnn.protocol.machine import (
 )
 from ddnn.protocol.messages import OffloadState, Result, Status, Task, Tensor, WorkerOffer
 from ddnn.protocol.topics import Kind, Topic, topic_filter
-from tests.simulation.made import FEATURES
-from tests.simulation.shared import DEVICES, EDGE, HEAD, PLAN, TAIL, TIMEOUT_S, Site
+from tests.simulation.offload_site import DEVICES, EDGE, HEAD, PLAN, TAIL, TIMEOUT_S, OffloadSite
+from tests.simulation.small_hierarchy import FEATURES
 
 SHAPE = (*FEATURES[:-1], FEATURES[-1] * DEVICES)
 
 
 @cache
-def site(n: int = 6, s: int = 2) -> Site:
-    return Site(Code.mds(n, s) if s > 1 else Code.parity(n))
+def site(n: int = 6, s: int = 2) -> OffloadSite:
+    return OffloadSite(Code.mds(n, s) if s > 1 else Code.parity(n))
 
 
 class Asks:

@@ -31,7 +31,7 @@ UNSURE = (0.0, 0.0, 0.1)
 Section = Callable[[Arrays], dict[str, np.ndarray]]
 
 
-def manifest_of(
+def make_manifest(
     letter: Configuration = "c",
     devices: int = 3,
     *,
@@ -69,7 +69,9 @@ def manifest_of(
     return Manifest(**fields)
 
 
-def linear(seed: int, name: str, size: int, features: tuple[int, ...] | None) -> Section:
+def make_linear_section(
+    seed: int, name: str, size: int, features: tuple[int, ...] | None
+) -> Section:
     """Scores and, maybe, features: random linear maps of the input."""
     generator = np.random.default_rng(seed)
     to_scores = generator.normal(0, 1.5 / np.sqrt(size), (size, 3)).astype(np.float32)
@@ -88,23 +90,23 @@ def linear(seed: int, name: str, size: int, features: tuple[int, ...] | None) ->
     return run
 
 
-def sections_of(manifest: Manifest) -> dict[str, Section]:
+def make_sections(manifest: Manifest) -> dict[str, Section]:
     hierarchy = manifest.hierarchy
 
-    def size(shape: tuple[int, ...], count: int) -> int:
+    def count_inputs(shape: tuple[int, ...], count: int) -> int:
         return int(np.prod(shape)) * (count if hierarchy.fusion_scheme == "CC" else 1)
 
     made: dict[str, Section] = {}
     if hierarchy.device_section:
         for i, device in enumerate(hierarchy.devices):
-            made[device] = linear(i, "image", int(np.prod(IMAGE)), DEVICE_FEATURES)
+            made[device] = make_linear_section(i, "image", int(np.prod(IMAGE)), DEVICE_FEATURES)
     shape, count = manifest.device_features, len(hierarchy.devices)
     if hierarchy.edge_section:
         for i, group in enumerate(hierarchy.edges):
-            width = size(shape, len(group.devices))
-            made[group.id] = linear(50 + i, "features", width, EDGE_FEATURES)
+            width = count_inputs(shape, len(group.devices))
+            made[group.id] = make_linear_section(50 + i, "features", width, EDGE_FEATURES)
         shape, count = manifest.edge_features, len(hierarchy.edges)
-    made["cloud"] = linear(99, "features", size(shape, count), None)
+    made["cloud"] = make_linear_section(99, "features", count_inputs(shape, count), None)
     return made
 
 
@@ -129,7 +131,7 @@ def vector(*scores: float, dtype: Any = np.float32) -> Tensor:
     return Tensor.of(np.array(scores, dtype))
 
 
-def scores_from(
+def make_scores(
     node: str,
     sample: int,
     values: Any = UNSURE,
@@ -152,7 +154,7 @@ def bits(shape: tuple[int, ...] = DEVICE_FEATURES, value: float = 1.0) -> Tensor
     return Tensor.of(np.full(shape, value, np.float32), bits=True)
 
 
-def features_from(
+def make_features(
     node: str,
     sample: int,
     *,
@@ -174,12 +176,12 @@ def escalate(sample: int, tier: Any = "local", bundle: str = BUNDLE) -> Received
     return Received(Topic(SITE, Kind.ESCALATE), Escalate(1, sample, bundle, tier))
 
 
-def published(effects: list[Effect], kind: Kind) -> list[Any]:
+def list_published(effects: list[Effect], kind: Kind) -> list[Any]:
     return [e.message for e in effects if isinstance(e, Publish) and e.topic.kind is kind]
 
 
-def answers_in(effects: list[Effect]) -> list[Answer]:
-    return published(effects, Kind.ANSWER)
+def list_answers(effects: list[Effect]) -> list[Answer]:
+    return list_published(effects, Kind.ANSWER)
 
 
 def result(answer: Answer) -> Received:

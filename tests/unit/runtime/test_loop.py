@@ -734,7 +734,7 @@ class Supervisor:
 def test_the_supervisor_hears_of_inferences_only(
     make: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ddnn.runtime.service.LOOK_S", 0.01)
+    monkeypatch.setattr("ddnn.runtime.service.CHECK_S", 0.01)
     monkeypatch.setattr("ddnn.runtime.service.INFERRED_WITHIN_S", 0.2)
     node, supervisor = make(sections={"cam1": Example()}), Supervisor()
 

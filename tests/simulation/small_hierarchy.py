@@ -18,7 +18,7 @@ EDGE_FEATURES = (4, 4, 2)
 BUNDLE = "ab12cd34"
 
 
-def section(seed: int, inputs: str, shape: tuple[int, ...], features: tuple[int, ...] | None):
+def make_section(seed: int, inputs: str, shape: tuple[int, ...], features: tuple[int, ...] | None):
     """A random affine map with a squashing: scores and, maybe, features."""
     generator = np.random.default_rng(seed)
     size = int(np.prod(shape))
@@ -38,11 +38,11 @@ def section(seed: int, inputs: str, shape: tuple[int, ...], features: tuple[int,
     return run
 
 
-def hierarchy_of(letter: str, devices: int = 4, schemes: tuple[str, str] = ("MP", "CC")):
+def make_hierarchy(letter: str, devices: int = 4, schemes: tuple[str, str] = ("MP", "CC")):
     return make_configuration(letter, devices, exit_scheme=schemes[0], fusion_scheme=schemes[1])
 
 
-def manifest_of(hierarchy: Hierarchy) -> Manifest:
+def make_manifest(hierarchy: Hierarchy) -> Manifest:
     generator = np.random.default_rng(5)
     heads = {}
     if hierarchy.exit_scheme == "CC":
@@ -66,32 +66,32 @@ def manifest_of(hierarchy: Hierarchy) -> Manifest:
         golden=BundleFile("", ""),
         heads=heads,
     )
-    return tuned(manifest, sections_of(manifest))
+    return choose_thresholds(manifest, make_sections(manifest))
 
 
-def sections_of(manifest: Manifest):
+def make_sections(manifest: Manifest):
     hierarchy = manifest.hierarchy
 
-    def width(shape, members):
+    def compute_input_shape(shape, members):
         return (*shape[:-1], shape[-1] * (members if hierarchy.fusion_scheme == "CC" else 1))
 
     made = {}
     shape = manifest.device_features
     if hierarchy.device_section:
         for i, device in enumerate(hierarchy.devices):
-            made[device] = section(i, "image", IMAGE, FEATURES)
+            made[device] = make_section(i, "image", IMAGE, FEATURES)
     members = len(hierarchy.devices)
     if hierarchy.edge_section:
         for i, group in enumerate(hierarchy.edges):
-            made[group.id] = section(
-                100 + i, "features", width(shape, len(group.devices)), EDGE_FEATURES
+            made[group.id] = make_section(
+                100 + i, "features", compute_input_shape(shape, len(group.devices)), EDGE_FEATURES
             )
         shape, members = EDGE_FEATURES, len(hierarchy.edges)
-    made["cloud"] = section(200, "features", width(shape, members), None)
+    made["cloud"] = make_section(200, "features", compute_input_shape(shape, members), None)
     return made
 
 
-def tuned(manifest: Manifest, sections, samples: int = 30) -> Manifest:
+def choose_thresholds(manifest: Manifest, sections, samples: int = 30) -> Manifest:
     """Thresholds at the middle of each exit's entropies, so that every exit answers some."""
     generator = np.random.default_rng(17)
     etas = {tier: [] for tier in manifest.thresholds}
@@ -106,7 +106,7 @@ def tuned(manifest: Manifest, sections, samples: int = 30) -> Manifest:
     return msgspec.structs.replace(manifest, thresholds=middle)
 
 
-def reference(manifest: Manifest, sections, images, mask=None):
+def run_undistributed(manifest: Manifest, sections, images, mask=None):
     """What the undistributed network answers, and its scores."""
     mask = manifest.hierarchy.everyone if mask is None else mask
     outputs = run_devices(manifest, sections, images)

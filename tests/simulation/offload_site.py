@@ -24,17 +24,17 @@ from ddnn.runtime.identity import Identity
 from ddnn.runtime.lanes import Costs
 from ddnn.runtime.simulation import Network, Simulation
 from tests.plan_builders import make_piece, make_plan
-from tests.simulation.made import (
+from tests.simulation.scenario import Scenario, build_scenario
+from tests.simulation.small_hierarchy import (
     BUNDLE,
     CLASSES,
     EDGE_FEATURES,
     FEATURES,
-    hierarchy_of,
-    manifest_of,
-    sections_of,
-    tuned,
+    choose_thresholds,
+    make_hierarchy,
+    make_manifest,
+    make_sections,
 )
-from tests.simulation.scenario import Scenario, build
 
 EDGE = "edge"
 PLAN = "cd34ef56"
@@ -46,7 +46,7 @@ JITTER = Network(latency_s=0.002, jitter_s=0.002)
 TIMEOUT_S = 0.08
 
 
-class Site:
+class OffloadSite:
     """What the nodes of one site are made of; the layer coded with `code`."""
 
     def __init__(
@@ -61,15 +61,15 @@ class Site:
     ) -> None:
         generator = np.random.default_rng(seed)
 
-        def matrix(rows: int, columns: int):
+        def draw_matrix(rows: int, columns: int):
             return generator.normal(0, rows**-0.5, (rows, columns)).astype(np.float32)
 
         self.code, self.units = code, units
         fused = int(np.prod(FEATURES)) * DEVICES
-        to_x, to_carry = matrix(fused, INPUTS), matrix(fused, len(CLASSES))
-        kernel, bias = matrix(INPUTS, units), matrix(4, units)[0]
-        to_scores = 6 * matrix(units, len(CLASSES))
-        to_features = matrix(units, int(np.prod(EDGE_FEATURES)))
+        to_x, to_carry = draw_matrix(fused, INPUTS), draw_matrix(fused, len(CLASSES))
+        kernel, bias = draw_matrix(INPUTS, units), draw_matrix(4, units)[0]
+        to_scores = 6 * draw_matrix(units, len(CLASSES))
+        to_features = draw_matrix(units, int(np.prod(EDGE_FEATURES)))
 
         def head(arrays):
             flat = arrays["features"].astype(np.float32).reshape(-1)
@@ -91,10 +91,10 @@ class Site:
             for piece, shard in enumerate(split.shards)
         }
         self.workers = dict(workers or {f"worker{i + 1}": (i,) for i in range(code.n)})
-        plain = manifest_of(hierarchy_of("e", DEVICES))
-        self.sections = {**sections_of(plain), EDGE: whole}
+        plain = make_manifest(make_hierarchy("e", DEVICES))
+        self.sections = {**make_sections(plain), EDGE: whole}
         self.sections |= {PieceKey(plan_id, "head"): head, PieceKey(plan_id, "tail"): tail}
-        middle = tuned(plain, self.sections)
+        middle = choose_thresholds(plain, self.sections)
         # Most samples need the layer.
         thresholds = {**middle.thresholds, "local": 0.6 * middle.thresholds["local"]}
         self.manifest = msgspec.structs.replace(middle, thresholds=thresholds)
@@ -139,11 +139,11 @@ class Site:
     def worker(self, name: str) -> WorkerNode:
         return WorkerNode("home", name, EDGE, self.plan, None)
 
-    def run_of(self, *, samples: int = 30, network: Network = JITTER, seed: int = 3, **options):
+    def make_run(self, *, samples: int = 30, network: Network = JITTER, seed: int = 3, **options):
         """The site with its workers; all start at once, the workers first."""
         run = Run(
             self,
-            build(
+            build_scenario(
                 self.manifest,
                 self.sections,
                 samples=samples,
@@ -153,12 +153,14 @@ class Site:
             ),
         )
         for name in self.workers:
-            run.add(name)
+            run.add_worker(name)
         return run
 
-    def without_workers(self, samples: int = 30, seed: int = 3) -> Scenario:
+    def run_without_workers(self, samples: int = 30, seed: int = 3) -> Scenario:
         """The same samples, all computed by the edge."""
-        scenario = build(self.manifest, self.sections, samples=samples, seed=seed, network=JITTER)
+        scenario = build_scenario(
+            self.manifest, self.sections, samples=samples, seed=seed, network=JITTER
+        )
         scenario.run()
         return scenario
 
@@ -167,7 +169,7 @@ class Site:
 class Run:
     """A site in the simulation."""
 
-    site: Site
+    site: OffloadSite
     scenario: Scenario
 
     @property
@@ -178,7 +180,9 @@ class Run:
     def store(self):
         return {sample: answer for (_, sample), answer in self.simulation.store.items()}
 
-    def add(self, name: str, shards: Mapping[str, Section] | None = None, compute_s=0.002) -> None:
+    def add_worker(
+        self, name: str, shards: Mapping[str, Section] | None = None, compute_s=0.002
+    ) -> None:
         """A worker, planned or a spare."""
         self.simulation.add(
             Identity("home", name, "worker", BUNDLE, ""),
@@ -191,11 +195,11 @@ class Run:
         return self.simulation.machine(f"home/{name}")
 
     @property
-    def sharing(self) -> OffloadState:
+    def offload_state(self) -> OffloadState:
         return self.machine(EDGE).state()
 
-    def at(self, time_s: float, what: str, *workers: str) -> None:
-        """what: crash, start, stall, resume."""
-        action = getattr(self.simulation, what)
+    def schedule(self, time_s: float, action: str, *workers: str) -> None:
+        """Call an action (crash, start, stall, resume) of the simulation on workers at a time."""
+        method = getattr(self.simulation, action)
         for worker in workers:
-            self.simulation.at(time_s, partial(action, f"home/{worker}"))
+            self.simulation.at(time_s, partial(method, f"home/{worker}"))

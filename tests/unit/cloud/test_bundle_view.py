@@ -22,5 +22,5 @@ ALL = ("cam1", "cam2", "cam3")
         (ALL, {"local": 0.4, "edge": 0.5}, None),  # between the rows nothing was measured
     ],
 )
-def test_only_what_was_measured_is_expected(members, thresholds, accuracy) -> None:
+def test_only_measured_accuracies_are_expected(members, thresholds, accuracy) -> None:
     assert BUNDLE.find_accuracy(members, thresholds) == accuracy
