@@ -31,7 +31,7 @@ def make_site(name: str = "mds") -> OffloadSite:
 
 @cache
 def answer_at_the_edge(name: str = "mds", samples: int = SAMPLES) -> dict[int, Answer]:
-    """What a site without workers answers: the sections do not depend on the code."""
+    """The answers of a site without workers; its sections do not depend on the code."""
     store = make_site(name).run_without_workers(samples).simulation.store
     answers = {sample: answer for (_, sample), answer in store.items()}
     assert len(answers) == samples
@@ -62,7 +62,7 @@ def assert_in_time(run: Run) -> None:
 
 
 def count_escalated(expected: dict[int, Answer]) -> int:
-    """How many samples needed the shared layer."""
+    """The number of samples that need the offloaded layer."""
     return sum(answer.exit != "local" for answer in expected.values())
 
 

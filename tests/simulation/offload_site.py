@@ -1,4 +1,4 @@
-"""A site whose edge shares a layer: its section is head, a linear layer, tail; and workers."""
+"""A site whose edge offloads a linear layer of its section, between head and tail, to workers."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ TIMEOUT_S = 0.08
 
 
 class OffloadSite:
-    """What the nodes of one site are made of; the layer coded with `code`."""
+    """The plan, the manifest and the sections of one site, whose layer is coded with `code`."""
 
     def __init__(
         self,
@@ -140,7 +140,7 @@ class OffloadSite:
         return WorkerNode("home", name, EDGE, self.plan, None)
 
     def make_run(self, *, samples: int = 30, network: Network = JITTER, seed: int = 3, **options):
-        """The site with its workers; all start at once, the workers first."""
+        """Make a run of the site with its workers, which start before the other nodes."""
         run = Run(
             self,
             build_scenario(
@@ -157,7 +157,7 @@ class OffloadSite:
         return run
 
     def run_without_workers(self, samples: int = 30, seed: int = 3) -> Scenario:
-        """The same samples, all computed by the edge."""
+        """Run the same samples without workers: the edge computes them all."""
         scenario = build_scenario(
             self.manifest, self.sections, samples=samples, seed=seed, network=JITTER
         )
@@ -183,7 +183,7 @@ class Run:
     def add_worker(
         self, name: str, shards: Mapping[str, Section] | None = None, compute_s=0.002
     ) -> None:
-        """A worker, planned or a spare."""
+        """Add a worker, planned or a spare."""
         self.simulation.add(
             Identity("home", name, "worker", BUNDLE, ""),
             lambda pending: self.site.worker(name),

@@ -35,7 +35,7 @@ class Scenario:
         return f"{site}/{name}"
 
     def run(self, start_s: float = 1.0, sites: tuple[str, ...] = ("home",), settle_s: float = 8.0):
-        """Capture every sample on every device, then let things settle."""
+        """Capture every sample on every device, then run for `settle_s` more."""
         for n in range(len(self.images)):
             for site in sites:
                 for i, device in enumerate(self.manifest.hierarchy.devices):
@@ -72,9 +72,9 @@ def build_scenario(
     device: DeviceProfile | None = None,
     costs: Costs | None = None,
 ) -> Scenario:
-    """Broker, one cloud for all sites, per site the hierarchy's edges and devices.
+    """Make a scenario of a broker, a cloud for all sites, and each site's edges and devices.
 
-    wrap: makes of an edge's machine the one that runs. device, costs: of every node.
+    wrap: converts an edge's machine to the one that runs. device, costs: those of every node.
     """
     generator = np.random.default_rng(seed)
     simulation = Simulation(np.random.default_rng(seed + 1), network)

@@ -19,7 +19,7 @@ BUNDLE = "ab12cd34"
 
 
 def make_section(seed: int, inputs: str, shape: tuple[int, ...], features: tuple[int, ...] | None):
-    """A random affine map with a squashing: scores and, maybe, features."""
+    """Make a section of random linear maps: scores and, with `features`, also features."""
     generator = np.random.default_rng(seed)
     size = int(np.prod(shape))
     to_scores = generator.normal(0, 3 / np.sqrt(size), (size, len(CLASSES))).astype(np.float32)
@@ -92,7 +92,7 @@ def make_sections(manifest: Manifest):
 
 
 def choose_thresholds(manifest: Manifest, sections, samples: int = 30) -> Manifest:
-    """Thresholds at the middle of each exit's entropies, so that every exit answers some."""
+    """Set each threshold to the median entropy of its exit: every exit answers some samples."""
     generator = np.random.default_rng(17)
     etas = {tier: [] for tier in manifest.thresholds}
     for _ in range(samples):
@@ -107,7 +107,7 @@ def choose_thresholds(manifest: Manifest, sections, samples: int = 30) -> Manife
 
 
 def run_undistributed(manifest: Manifest, sections, images, mask=None):
-    """What the undistributed network answers, and its scores."""
+    """Answer a sample in one process: the decision of the first exit that is sure."""
     mask = manifest.hierarchy.everyone if mask is None else mask
     outputs = run_devices(manifest, sections, images)
     return find_first_sure(manifest, run_exits(manifest, sections, outputs, mask), mask)

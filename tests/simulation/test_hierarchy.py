@@ -1,4 +1,4 @@
-"""The machines in virtual time: distributed = undistributed, and what faults do to it."""
+"""Machines in virtual time: distributed answers equal undistributed ones, also with faults."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_each_sample_gets_one_answer_in_time():
 
 
 def answered_on_time(scenario, samples, start_s=1.0):
-    """Samples that somebody answered by the deadline, in virtual time."""
+    """List the samples that a node answered by the deadline, in virtual time."""
     deadline = TIMING.deadline_s
     return {
         answer.sample
@@ -97,7 +97,7 @@ FAULTS = {
 @pytest.mark.parametrize("letter", ["c", "e", "f"])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_every_sample_is_answered_by_its_deadline(fault, letter):
-    """Faults at one third, mended at two thirds: answered in time, stored once, rejoined."""
+    """Faults begin at one third and end at two thirds: all samples are answered in time, once."""
     manifest = make_manifest(make_hierarchy(letter))
     sections = make_sections(manifest)
     scenario = build_scenario(manifest, sections, samples=90, network=JITTER)
@@ -189,7 +189,7 @@ def test_same_seed_same_run():
 
 
 def test_a_thousand_devices_on_fifty_edges_are_answered():
-    """Fifty sites of twenty devices with one cloud: every sample answered, full, in time."""
+    """Fifty sites of twenty devices with one cloud: every answer is full and in time."""
     manifest = make_manifest(make_hierarchy("e", 20))
     sites = tuple(f"site{i}" for i in range(50))
     scenario = build_scenario(

@@ -1,4 +1,4 @@
-"""Latency under load and on slow links: what takes time is exactly what the profiles say."""
+"""Latency under load and on slow links equals the times that the profiles give."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def profile(name: str, uplink: float = 1e12, downlink: float = 1e12, flops: floa
 
 
 class Scripted:
-    """Has the effects that the test says, and notes when each event came."""
+    """A machine that returns the effects that a test gives, and records when each event arrives."""
 
     counts: ClassVar = {}
     gauges: ClassVar = {}
@@ -85,7 +85,7 @@ def compute(event: Event) -> list[Effect]:
 
 
 class Pair:
-    """A node that does what is scripted, and one that receives its scores."""
+    """A scripted node, and one that receives its scores."""
 
     def __init__(self, react: Callable[[Event], list[Effect]], **options) -> None:
         self.simulation = Simulation(np.random.default_rng(1), NETWORK)
@@ -107,7 +107,7 @@ class Pair:
         )
 
     def run(self, samples: int, period_s: float = 0.0) -> list[float]:
-        """Frames from START_S on; when the scores were handled, since then."""
+        """Capture frames from START_S on; return when their scores were handled, relative to it."""
         for n in range(samples):
             frame = Captured(n, 0.0, {})
             self.simulation.at(
@@ -208,7 +208,7 @@ def test_the_log_of_a_machine_is_in_the_journal() -> None:
 
 @pytest.mark.parametrize("letter", ["c", "e"])
 def test_slow_links_and_cpus_delay_every_answer(letter) -> None:
-    """The same answers; each exit at least as much later as its messages and sections take."""
+    """Answers are equal; each exit is later by at least the time of its messages and sections."""
     manifest = make_manifest(make_hierarchy(letter))
     sections = make_sections(manifest)
     plain = build_scenario(manifest, sections, network=Network(jitter_s=0.0))
@@ -232,8 +232,7 @@ def test_slow_links_and_cpus_delay_every_answer(letter) -> None:
 
 
 def test_samples_are_answered_without_a_device_that_is_too_slow() -> None:
-    """Its section takes longer than the period: it falls behind, and the others are waited for no
-    longer than the window."""
+    """Its section takes longer than the period; the wait for it ends with the window."""
     manifest = make_manifest(make_hierarchy("e"))
     scenario = build_scenario(manifest, make_sections(manifest), samples=60)
     lagging = manifest.hierarchy.devices[0]

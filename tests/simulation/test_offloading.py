@@ -49,7 +49,7 @@ def test_offloaded_answers_equal_those_computed_at_the_edge(name):
 
 
 def test_a_worker_may_have_several_shards():
-    """Six shards on three workers of unequal power; the strongest may vanish."""
+    """Six shards are on three workers of unequal power; the strongest one is lost."""
     site = OffloadSite(Code.mds(6, 3), {"big": (0, 2, 5), "mid": (1, 4), "small": (3,)}, tolerate=1)
     run = site.make_run()
     run.schedule(START_S + 0.5, "crash", "big")
@@ -61,7 +61,7 @@ def test_a_worker_may_have_several_shards():
 @pytest.mark.parametrize("how", ["crash", "stall"])
 @pytest.mark.parametrize("gone", list(combinations(range(1, 7), 2)), ids=str)
 def test_losing_any_two_of_six_workers_changes_no_answer(gone, how):
-    """At one third of the samples: none is computed here, all are equal."""
+    """They are lost after one third of the samples; the edge computes none itself."""
     run = make_site().make_run()
     run.schedule(START_S + 10 * PERIOD_S + 0.0137, how, *(f"worker{i}" for i in gone))
     run.scenario.run()
@@ -72,7 +72,7 @@ def test_losing_any_two_of_six_workers_changes_no_answer(gone, how):
 
 @pytest.mark.parametrize("name", ["mds", "low weight"])
 def test_two_crashes_at_any_event_change_no_answer(name):
-    """Each pair of crashes at another moment of the two workers' lives, start-up included."""
+    """Each pair crashes at another pair of events of the two workers, including their start."""
     samples = 8
     expected = answer_at_the_edge(name, samples)
     events = 5 + 2 * count_escalated(
@@ -92,7 +92,7 @@ def test_two_crashes_at_any_event_change_no_answer(name):
 
 @pytest.mark.parametrize("seed", range(12))
 def test_random_outages_of_at_most_two_workers_change_no_answer(seed):
-    """Crashes, restarts, stalls and resumptions at random; samples at random moments of them."""
+    """Workers crash, restart, stall and resume at random times."""
     generator = np.random.default_rng(seed)
     run = make_site("mds" if seed % 2 else "low weight").make_run(seed=3)
     free_s = dict.fromkeys(run.site.workers, START_S - 0.2)
@@ -116,7 +116,7 @@ def test_random_outages_of_at_most_two_workers_change_no_answer(seed):
 
 @pytest.mark.parametrize("seed", range(8))
 def test_random_outages_of_any_number_change_no_answer(seed):
-    """Also more than two: then the edge computes the layer, and the answers are equal still."""
+    """Where more than two are lost, the edge computes the layer; answers are still equal."""
     generator = np.random.default_rng(100 + seed)
     run = make_site().make_run()
     for worker in run.site.workers:
@@ -139,8 +139,8 @@ def test_random_outages_of_any_number_change_no_answer(seed):
 
 @pytest.mark.parametrize("how", ["crash", "stall"])
 def test_lost_workers_add_no_latency(how):
-    """Without jitter the latency with two of six gone is exactly the fault-free one, from the
-    first sample on: before anybody can know that they are gone."""
+    """Without jitter the latency with two of six lost equals that without faults, also for the
+    first sample, when no node can know of the loss."""
     plain, faulty = (
         make_site().make_run(network=STEADY),
         make_site().make_run(network=STEADY),
@@ -157,7 +157,7 @@ def test_lost_workers_add_no_latency(how):
 
 
 def test_without_redundancy_a_stalled_worker_adds_the_timeout_to_two_samples():
-    """The baseline: computed again after the failure was detected. Equal, but two samples wait."""
+    """The baseline: the edge computes after the timeout. Answers are equal; two samples wait."""
     plain, faulty = (
         make_site("none").make_run(network=STEADY),
         make_site("none").make_run(network=STEADY),
@@ -188,7 +188,7 @@ def test_without_redundancy_a_crash_adds_only_the_delay_of_the_last_will():
 
 
 def test_a_straggler_threshold_bounds_the_wait_for_live_workers():
-    """Hadidi et al.: with a threshold the slow ones are waited for, so long and no longer."""
+    """The straggler threshold of Hadidi et al.: the edge waits for slow workers, but no longer."""
     threshold_s = 0.03
     run = make_site().make_run(network=STEADY, threshold_s=threshold_s)
     fast = make_site().make_run(network=STEADY)
@@ -223,7 +223,7 @@ def test_the_edge_computes_while_more_than_s_workers_are_gone(how):
 
 
 def test_an_edge_without_the_layer_answers_from_the_local_exit():
-    """To the local exit, marked; in time; and only while too many are gone."""
+    """It does so in time, with quality `degraded`, and only while too many workers are lost."""
     run = make_site().make_run(compute_here=False)
     gone = ("worker1", "worker3", "worker4")
     run.schedule(START_S + 1.0, "crash", *gone)
@@ -244,7 +244,7 @@ def test_an_edge_without_the_layer_answers_from_the_local_exit():
 
 
 def test_stalled_workers_that_recover_are_used_again():
-    """Nobody is lost for the broker: they are asked now and then, until they answer."""
+    """The broker reports no loss: the edge probes the workers until they answer."""
     run = make_site().make_run()
     run.schedule(START_S + 0.5, "stall", *run.site.workers)
     run.schedule(START_S + 1.2, "resume", *run.site.workers)
@@ -259,7 +259,7 @@ def test_stalled_workers_that_recover_are_used_again():
 
 
 def test_the_edge_stops_waiting_for_workers_that_are_always_late():
-    """Slower than the time-out: after two samples the edge computes at once."""
+    """They are slower than the timeout: after two samples the edge computes at once."""
     run = make_site().make_run(network=STEADY)
     for name in ("worker1", "worker2", "worker3"):
         run.simulation.node(f"home/{name}").costs = Costs(any_section_s=3 * TIMEOUT_S)
@@ -274,7 +274,7 @@ def test_the_edge_stops_waiting_for_workers_that_are_always_late():
 
 
 def test_a_spare_takes_the_pieces_of_a_lost_worker_and_returns_them():
-    """After two deaths a spare makes a third one bearable; who comes back has its own again."""
+    """After two losses a spare makes a third tolerable; a worker that returns gets its pieces."""
     run = make_site().make_run()
     run.simulation.at(START_S + 0.5, lambda: run.add_worker("spare1"))
     run.schedule(START_S + 0.8, "crash", "worker1", "worker4")
@@ -298,7 +298,7 @@ def test_a_spare_takes_the_pieces_of_a_lost_worker_and_returns_them():
 
 
 def test_a_spare_replaces_a_worker_that_hangs():
-    """Its connection is alive, so that no Will tells: it does not answer, which is enough."""
+    """Its connection lasts, so that no Last Will reports it; that it does not answer suffices."""
     run = make_site().make_run(network=Network(stall_will_after_s=1e9))
     run.add_worker("spare1")
     run.schedule(START_S + 0.1, "stall", "worker3")
@@ -310,7 +310,7 @@ def test_a_spare_replaces_a_worker_that_hangs():
 
 
 def test_spare_workers_alone_suffice():
-    """No planned worker ever comes."""
+    """No planned worker ever starts."""
     run = make_site().make_run()
     for name in run.site.workers:
         run.simulation.crash(f"home/{name}")

@@ -28,7 +28,7 @@ from tests.simulation.small_hierarchy import run_undistributed
 
 @pytest.mark.parametrize("what", ["edge crashes", "broker dies"])
 def test_workers_keep_their_pieces_during_an_outage(what):
-    """They keep their pieces: nothing is loaded again, spares included."""
+    """No worker loads a piece again, not even a spare."""
     run = make_site().make_run()
     run.add_worker("spare1")
     run.simulation.crash("home/worker5")
@@ -53,8 +53,8 @@ def test_workers_keep_their_pieces_during_an_outage(what):
 
 @pytest.mark.parametrize("seed", range(6))
 def test_answers_are_correct_on_a_lossy_network(seed):
-    """Loss, duplicates, reordering and random crashes: each sample answered in time, and what is
-    answered at an exit is what the network says with those members."""
+    """With loss, duplicates, reordering and crashes each sample is answered in time; each answer
+    of an exit equals that of the undistributed network with the same members."""
     network = Network(latency_s=0.003, jitter_s=0.004, loss=0.02, duplication=0.05, reordering=0.1)
     generator = np.random.default_rng(seed)
     run = make_site().make_run(samples=60, network=network, seed=seed)
@@ -131,8 +131,8 @@ def test_a_faulty_worker_is_excluded_until_it_restarts():
 
 
 def test_the_edge_computes_where_one_parity_cannot_locate_the_faulty_worker():
-    """A contradiction is seen and nobody can be blamed: the edge computes itself, for as long as
-    the answers contradict each other."""
+    """One parity detects that results contradict each other, but not which is wrong: the edge
+    computes the layer itself as long as they do."""
     run = make_site("parity").make_run()
     run.simulation.node("home/worker2").sections = make_faulty_sections(run.site)
     run.scenario.run()
@@ -143,7 +143,7 @@ def test_the_edge_computes_where_one_parity_cannot_locate_the_faulty_worker():
 
 
 def test_results_are_trusted_again_after_a_transient_fault():
-    """After a while without a contradiction the answers are believed again."""
+    """After a while without contradictions the edge uses the results again."""
     site = OffloadSite(CODES["parity"]())
     run = site.make_run(samples=160)
     node = run.simulation.node("home/worker2")
@@ -180,7 +180,7 @@ def test_a_worker_whose_section_fails_counts_as_lost():
 
 @pytest.mark.parametrize(("name", "s"), [("mds", 8), ("low_weight", 4)])
 def test_a_thousand_workers_tolerate_s_losses(name, s):
-    """Any s of them gone, in two ways: equal answers, and nobody waits."""
+    """Any s of them crash or stall: the answers are equal, and the latency too."""
     n, samples = 1000, 8
     big = OffloadSite(getattr(Code, name)(n, s, trials=1), units=2 * n)
     run, plain = (big.make_run(samples=samples, network=STEADY) for _ in range(2))

@@ -1,4 +1,4 @@
-"""A site changes to another plan while samples flow: no sample is lost, late or a mixture.
+"""A site changes to another plan while samples arrive: none is lost, late or mixed of both plans.
 
 "Equal" means equal to a site without workers. A decoding that mixed pieces of two plans, whose
 codes and numbers of pieces differ, would not be.
@@ -25,8 +25,8 @@ SWITCH_S = START_S + 15 * PERIOD_S
 
 
 def start_site() -> tuple[Run, OffloadSite, dict]:
-    """A site by a plan of six pieces of which four suffice, and the same by one of five pieces of
-    which four suffice, on every disk; and what a site without workers answers."""
+    """Start a site with two plans on every disk: one of six pieces and one of five, of which four
+    suffice; return it with the answers of a site without workers."""
     old = OffloadSite(Code.mds(6, 2))
     new = OffloadSite(Code.parity(5), plan_id=NEW)
     old.sections |= {
@@ -100,7 +100,7 @@ def test_all_nodes_switch_at_one_sample_and_free_the_old_plan() -> None:
 
 
 def test_a_plan_whose_workers_never_suffice_is_not_used() -> None:
-    """The workers have no copy of it: samples go on by the old plan."""
+    """The workers have no copy of the new plan: the site continues with the old one."""
     run, new, expected = start_site()
     for name in run.site.workers:
         run.simulation.node(f"home/{name}").plans = {}

@@ -30,7 +30,7 @@ BUNDLE = "ab12cd34"
 
 
 class Asks:
-    """A machine that wants its section for every number that it sees."""
+    """A machine that runs its section for every number that it receives."""
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}

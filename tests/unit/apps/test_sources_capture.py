@@ -34,7 +34,7 @@ IN_TIME_S = 60.0
 
 
 class World:
-    """A clock that goes on only as the test says."""
+    """A clock that only the test advances."""
 
     def __init__(self) -> None:
         self.now_s = 50.0
@@ -77,7 +77,7 @@ class Failing:
 
 
 class Camera:
-    """A live camera that does what the test says at each frame."""
+    """A live camera that calls a function of the test at each frame."""
 
     bgr = False
 
@@ -250,7 +250,7 @@ def test_a_camera_that_hangs_is_abandoned(
     start: Callable[..., Capture],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Another one is opened, and later frames of the first are ignored."""
+    """The source is opened again, and later frames of the first attempt are ignored."""
     wake = threading.Event()
 
     def hang(count: int) -> None:

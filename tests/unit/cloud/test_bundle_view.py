@@ -1,4 +1,4 @@
-"""What accuracy is expected: what the bundle measured for exactly this, or nothing."""
+"""The expected accuracy: measured for exactly these devices and thresholds, else none."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What the store does at its edges: URLs, SQLite's own faults, intervals and percentiles.
+"""URLs of the store, errors of SQLite, intervals and percentiles.
 
-What it does on any database is in tests/contracts/test_store.py.
+tests/contracts/test_store.py tests the store on every database.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ def test_confirmed_answers_survive_a_power_cut(store: Store) -> None:
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.9, 0.97])
 @pytest.mark.parametrize("known", [10, 50, 400])
 def test_the_interval_covers_the_true_share_with_its_confidence(share: float, known: int) -> None:
-    """Coverage near 95 % where the plain normal interval falls far below it: with 10 samples
-    and 97 % right that one holds the truth in a quarter of the cases."""
+    """The coverage is near 95 %, also for 10 samples with 97 % correct, where the normal
+    approximation covers the true share in a quarter of the cases."""
     correct = np.random.default_rng(1).binomial(known, share, 4000)
     holds = [low <= share <= high for low, high in (wilson_interval(c, known) for c in correct)]
     assert 0.9 <= np.mean(holds) <= 1.0  # discrete counts let it swing around 0.95

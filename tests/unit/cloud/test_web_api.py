@@ -1,4 +1,4 @@
-"""The page's JSON: what is shown, and the database, the broker or an inference that is away."""
+"""The JSON of the API, also without database, broker or recent inference."""
 
 from __future__ import annotations
 
@@ -292,7 +292,7 @@ def test_the_offloads_of_a_site_are_listed(live: FakeSite, client: FlaskClient) 
 def test_a_state_contains_a_bounded_number_of_workers_and_counts_all(
     live: FakeSite, client: FlaskClient
 ) -> None:
-    """What goes to every page each second is bounded; /api/v1/offload has all of them."""
+    """The state that a page receives each second is bounded; /api/v1/offload lists all workers."""
     workers = {f"worker{i:04}": WorkerState("live", [i]) for i in range(1024)}
     workers["worker0900"] = WorkerState("stalled", [900])
     state = make_offload(pieces=1024, workers=workers, live_pieces=1023, spare_workers=23)

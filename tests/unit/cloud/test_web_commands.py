@@ -1,4 +1,4 @@
-"""Labels that a person gives, and what only a demo offers: pictures, processes to kill."""
+"""Labels that a person gives, and the pictures and processes of a demo."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Prometheus scrapes: it parses, keeps the conventions, and says what the store says."""
+"""The metrics for Prometheus: format, conventions, and values equal to those of the store."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_metrics_count_samples_and_their_truth(
 def test_metrics_contain_durations_as_a_histogram(
     store: Store, client: FlaskClient, make: Make
 ) -> None:
-    """Cumulated buckets, as Prometheus has them; the last holds all."""
+    """The buckets are cumulated, as Prometheus requires; the last one counts all samples."""
     for i, latency_s in enumerate((0.0005, 0.05, 0.05, 100.0)):
         store.save([("home", make(i, latency_s=latency_s))])
     found, of = scrape(client), {"site": "home", "exit": "local"}

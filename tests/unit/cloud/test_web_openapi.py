@@ -1,4 +1,4 @@
-"""The OpenAPI document is valid, tells of every route, and what it says of them is so."""
+"""The OpenAPI document is valid, lists every route, and describes its behaviour correctly."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_every_input_gets_a_reply_that_matches_its_schema(app: Flask) -> None:
 
 
 def test_the_document_is_the_same_at_every_start(tmp_path: Path) -> None:
-    """But for the name of the cookie."""
+    """Only the name of the cookie differs."""
     store = Store(f"sqlite:///{tmp_path}/cloud.db")
     documents = []
     for _ in range(2):

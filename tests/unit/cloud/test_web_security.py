@@ -76,7 +76,7 @@ def test_the_page_has_no_inline_code_and_no_foreign_resource(client: FlaskClient
 def test_without_sign_in_only_loopback_names_are_accepted(
     client: FlaskClient, host: str, code: int
 ) -> None:
-    """A page elsewhere whose name resolves to 127.0.0.1 is not this page (DNS rebinding)."""
+    """A foreign name that resolves to 127.0.0.1 is refused (DNS rebinding)."""
     for path in ("/", "/api/v1/state", "/static/page.js", "/nowhere"):
         response = client.get(path, headers={"Host": host}, buffered=True)
         assert response.status_code == (404 if path == "/nowhere" and code == 200 else code)

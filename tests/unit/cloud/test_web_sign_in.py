@@ -1,4 +1,4 @@
-"""Who may look: the password, sessions and their end, the token of machines, attempts."""
+"""Access to the page: password, sessions and their end, token of machines, limits of attempts."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def test_an_expired_form_is_reported(client: FlaskClient) -> None:
 
 
 def test_signing_in_changes_the_token(client: FlaskClient) -> None:
-    """What was planted before must not be good afterwards."""
+    """A token planted before the sign-in must not be valid after it."""
     (before,) = re.findall(r'name="csrf" value="([^"]+)"', client.get("/login").text)
     client.post("/login", data={"password": PASSWORD, "csrf": before})
     client.get("/api/v1/state")

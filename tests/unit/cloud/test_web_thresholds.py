@@ -1,4 +1,4 @@
-"""Thresholds over the API: what others would give, changes, and what is refused."""
+"""Thresholds over the API: estimates, changes and refusals."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_thresholds_are_stored_before_they_are_sent(
 def test_a_change_is_stored_even_where_sending_it_fails(
     store: Store, live: FakeSite, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Never a threshold in use of which nobody knows who set it; it is sent at the next connect."""
+    """Every threshold in use has a stored change. The next connect sends it."""
 
     def fails(*_: object) -> None:
         raise LinkError("the broker went away just now")
@@ -61,7 +61,7 @@ def test_a_change_is_stored_even_where_sending_it_fails(
 def test_revert_restores_the_thresholds_before_the_newest_change(
     live: FakeSite, client: FlaskClient, edge_reports: bool
 ) -> None:
-    """Also where the edge has not yet reported what it uses."""
+    """This also holds where the edge has not reported its thresholds yet."""
     first, second = {"local": 0.1, "edge": 0.1}, {"local": 0.2, "edge": 0.2}
     for wanted in (first, second):
         post(client, "/api/v1/thresholds", {"site": "home", "thresholds": wanted})
@@ -74,7 +74,7 @@ def test_revert_restores_the_thresholds_before_the_newest_change(
 
 
 def test_a_revision_is_never_used_twice(store: Store, live: FakeSite, client: FlaskClient) -> None:
-    """Neither after a restart, nor where the database was replaced under a running edge."""
+    """It is not used again after a restart, or where a running edge meets a new database."""
     command = {"site": "home", "thresholds": {"local": 0.1, "edge": 0.1}}
     post(client, "/api/v1/thresholds", command)
     again = create_app(store, live, sign_in=None).test_client()

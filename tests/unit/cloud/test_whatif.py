@@ -1,4 +1,4 @@
-"""Other thresholds on recorded samples: the exit rule of the hierarchy, and nothing guessed."""
+"""Other thresholds on recorded samples follow the exit rule; unknown answers stay unknown."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def what(thresholds: dict[str, float], *replays: Replay) -> WhatIf:
 
 
 def test_with_all_exits_recorded_the_result_equals_staged_inference() -> None:
-    """What-if = the measured exit rule, for any thresholds."""
+    """The estimate equals `apply_exits` for any thresholds."""
     rng = np.random.default_rng(5)
     hierarchy = make_configuration("e", 6)
     scores = {tier: rng.normal(0, 2, (400, 3)).astype(np.float32) for tier in EXITS}
@@ -83,7 +83,7 @@ def test_accuracy_is_over_answers_and_truths_that_are_known() -> None:
 
 
 def test_answers_of_single_devices_do_not_change() -> None:
-    """The edge was gone: no threshold of it would have changed that."""
+    """The edge was away: its thresholds do not matter."""
     alone = Replay(1, "device", 2, 2, [], 1, 12)
     got = what({"local": 0.0, "edge": 0.0}, alone)
     assert got.exit_share == {"device": 1.0, "local": 0, "edge": 0, "cloud": 0, "unknown": 0}
@@ -91,7 +91,7 @@ def test_answers_of_single_devices_do_not_change() -> None:
 
 
 def test_bytes_follow_the_share_that_sends_no_features() -> None:
-    """On the line of the sweep's rows: 12 B of scores, and features of 100 B for the rest."""
+    """They lie on the line of the sweep's rows: 12 B of scores, and 100 B of features."""
     replays = [replay([("local", 1, 0.1)])] * 3 + [replay([("local", 1, 0.9)])]
     assert what({"local": 0.3, "edge": 0.5}, *replays).bytes == pytest.approx(12 + 0.25 * 100)
     assert evaluate_thresholds(EXITS, (), {"local": 0.3}, replays).bytes is None

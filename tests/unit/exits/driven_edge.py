@@ -1,4 +1,4 @@
-"""An edge node that tests drive by hand in virtual time."""
+"""An edge node that a test drives event by event in virtual time."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ALL = 0b111
 
 
 class DrivenEdge:
-    """An edge node with its people online at 0 s; `handle` gives events their time."""
+    """An edge node whose devices, edges and cloud are online from 0 s on."""
 
     def __init__(self, manifest: Manifest, node: str = "edge", *, cloud: bool = True) -> None:
         self.manifest = manifest
@@ -55,7 +55,7 @@ class DrivenEdge:
         return effects
 
     def scores(self, time_s: float, sample: int, *values: Any) -> list[Effect]:
-        """cam1, cam2, … report; None stays silent."""
+        """Handle the scores of cam1, cam2, …; None: the device sends none."""
         return self.handle(
             time_s,
             *(

@@ -1,4 +1,4 @@
-"""A small manifest for any configuration, plain callables for its sections, and messages."""
+"""Builders of a small manifest for any configuration, of its sections, and of messages."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def make_manifest(
 def make_linear_section(
     seed: int, name: str, size: int, features: tuple[int, ...] | None
 ) -> Section:
-    """Scores and, maybe, features: random linear maps of the input."""
+    """Make a section of random linear maps of the input: scores and, where given, features."""
     generator = np.random.default_rng(seed)
     to_scores = generator.normal(0, 1.5 / np.sqrt(size), (size, 3)).astype(np.float32)
     width = int(np.prod(features)) if features else 0

@@ -23,7 +23,7 @@ MEMBERS = 4
 def aggregate_directly(
     values: list[np.ndarray | None], scheme: str, shape: tuple[int, ...]
 ) -> np.ndarray:
-    """Element by element, as the paper writes it; absent members are left out, in CC zeros."""
+    """Aggregate element by element, as the paper defines it, without absent members (CC: zeros)."""
     present = [value for value in values if value is not None]
     if scheme == "CC":
         parts = [np.zeros(shape) if value is None else value for value in values]
@@ -51,7 +51,7 @@ def test_aggregation_equals_the_definition_of_the_paper(
 
 
 def test_an_absent_member_does_not_count_as_a_zero_score() -> None:
-    """All scores are negative: a zero in place of the absent would win the maximum."""
+    """All scores are negative: a zero for the absent member would be the maximum."""
     value = np.array([-3, -1, -2], np.float32)
     for scheme in ("MP", "AP"):
         np.testing.assert_array_equal(aggregate([None, value, None], scheme, (3,)), value)
@@ -152,7 +152,7 @@ def test_float32_is_exact_and_float16_is_close(scores: list[float]) -> None:
 
 
 def test_decoded_scores_encode_to_the_same_values() -> None:
-    """A second trip changes nothing: every receiver computes with the same numbers."""
+    """Decoding and encoding again changes nothing: all receivers compute with the same numbers."""
     scores = np.random.default_rng(3).normal(0, 9, 500).astype(np.float32)
     for form in (ScoreFormat(), ScoreFormat("float16"), ScoreFormat("uint8", -11.3, 17.9)):
         wire = form.encode(scores)

@@ -1,4 +1,4 @@
-"""The cloud's machine: the deepest section for many sites, and everybody's answers."""
+"""The cloud's machine: the deepest section for many sites, and the recorder of their answers."""
 
 from __future__ import annotations
 

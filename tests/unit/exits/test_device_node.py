@@ -1,4 +1,4 @@
-"""The device's machine, driven by hand in virtual time."""
+"""The device's machine, driven event by event in virtual time."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def make_device(manifest: Manifest | None = None, node: str = "cam2") -> DeviceN
 
 @pytest.fixture
 def device() -> DeviceNode:
-    """cam2 of three, connected, its lead online."""
+    """cam2 of three devices, connected, with its lead edge online."""
     node = make_device()
     node.handle(Connected(), at(0))
     node.handle(presence("edge"), at(0))

@@ -1,4 +1,4 @@
-"""The edge's machine (exits, fusion, outbox), driven by hand in virtual time."""
+"""The edge's machine (exits, fusion, outbox), driven event by event in virtual time."""
 
 from __future__ import annotations
 
@@ -287,7 +287,7 @@ def test_subscriptions_match_only_messages_that_the_node_reads() -> None:
 
 def test_one_of_several_clouds_suffices() -> None:
     def asked(edge: DrivenEdge, sample: int, time_s: float) -> bool:
-        """Whether the edge waits for a cloud's verdict."""
+        """Whether the edge waits for the verdict of a cloud."""
         effects = edge.scores(time_s, sample, UNSURE, UNSURE, UNSURE)
         assert list_published(effects, Kind.ESCALATE)
         return not list_answers(effects)

@@ -1,4 +1,4 @@
-"""Messages that must change nothing at the edge: bad, repeated, late, or too many."""
+"""Invalid, repeated, late and too many messages must not change what the edge answers."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_the_largest_accepted_scores_give_an_answer_that_can_be_encoded(scheme: 
 
 
 def test_numbers_of_a_peer_cannot_make_the_answer_invalid() -> None:
-    """Two edges that claim to have spent 2**53 bytes each."""
+    """Two edges report a traffic of 2**53 bytes each."""
     edge = DrivenEdge(make_manifest("f", 4))
     edge.scores(1.0, 5, UNSURE, UNSURE, UNSURE, UNSURE)
     traffic = (MAX_COUNT, MAX_COUNT)

@@ -1,4 +1,4 @@
-"""Measuring and choosing, and the whole hierarchy in one process, against loops by hand."""
+"""Measurement, choice of thresholds and in-process inference equal direct loops."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def make_images(manifest: Manifest, samples: int, seed: int = 4) -> np.ndarray:
 def run_sections(
     manifest: Manifest, sections, images, present: list[bool]
 ) -> dict[str, np.ndarray]:
-    """Every exit, for MP at the exits and CC before the sections."""
+    """Compute every exit's scores directly, for MP at the exits and CC before the sections."""
     hierarchy = manifest.hierarchy
     outputs = {}
     for device, image in zip(hierarchy.devices, images, strict=True):
@@ -346,7 +346,7 @@ def test_the_table_of_accuracies_equals_a_direct_computation() -> None:
 
 
 def make_measurement(scores: np.ndarray, cloud: np.ndarray, labels: np.ndarray) -> Measurement:
-    """Three devices with the same scores: MP of them is the same again."""
+    """Make a measurement of three devices with the same scores, whose maximum is the same."""
     devices = np.repeat(scores[:, None], 3, axis=1)
     return Measurement(labels, devices, {7: {"local": scores, "cloud": cloud}})
 

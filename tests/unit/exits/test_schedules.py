@@ -57,7 +57,7 @@ SETTLE_S = 6.0
 
 
 class World:
-    """A site in the simulation with every kind of trouble, and what was answered when."""
+    """A site in the simulation with faults of every kind, and a record of its answers."""
 
     def __init__(self, letter: Any, seed: int, trouble: float, *, stranger: bool) -> None:
         self.random = np.random.default_rng(seed)
@@ -121,7 +121,7 @@ class World:
 
     @property
     def answers(self) -> dict[int, list[tuple[float, str, Answer]]]:
-        """By sample: when, by whom, what."""
+        """By sample: the time, the node and the answer."""
         given: dict[int, list[tuple[float, str, Answer]]] = defaultdict(list)
         for at_s, name, answer in self.simulation.answers:
             given[answer.sample].append((at_s, name.partition("/")[2], answer))
@@ -159,7 +159,7 @@ class World:
             self.simulation.start(f"{SITE}/{node}")
 
     def stranger_publishes(self) -> None:
-        """A well-formed message of any kind but a result, in any node's name, replays included."""
+        """Publish a valid message of any kind but an answer, in any node's name."""
         pick = self.random.choice
         nodes = [*self.devices, *self.edges, "cloud", "x"]
         node = str(pick(nodes))

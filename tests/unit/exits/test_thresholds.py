@@ -1,4 +1,4 @@
-"""Thresholds by command: the lead edge uses them from the next sample on, and says so."""
+"""Commands of thresholds: the lead edge uses them from the next sample on, and reports them."""
 
 from __future__ import annotations
 

@@ -212,7 +212,7 @@ def test_no_plan_at_all(tmp_path: Path) -> None:
 
 def test_a_plan_for_another_bundle(tmp_path: Path) -> None:
     write(tmp_path, 2.0, bundle="00000000")
-    assert_refused(tmp_path, "is for bundle 00000000, this is ab12cd34; plan again")
+    assert_refused(tmp_path, "is for bundle 00000000, not for ab12cd34; plan again")
 
 
 @pytest.mark.parametrize(
