@@ -143,7 +143,7 @@ def test_thresholds_without_the_broker_are_refused_in_words(
     home.answer(range(3))
     page = opened(home.url)
     home.live.connect(False)
-    wait_for(page, "#threshold-state", "The edge does not tell what it uses")
+    wait_for(page, "#threshold-state", "The edge does not report its thresholds")
     tab_to(page, "#threshold-local")
     page.keyboard.press("ArrowRight")
     tab_to(page, "#apply")
@@ -165,7 +165,7 @@ def test_kill_and_start_a_node(home: Home, opened: Open, problems: Problems) -> 
     assert demo.alive["cam2"] is False
     wait_for(page, button, "Start")
     assert page.evaluate("document.activeElement.dataset.node") == "cam2"
-    wait_for(page, "#standing", "cam2 is absent; answers go on.")
+    wait_for(page, "#standing", "cam2 is absent; answers continue.")
     page.keyboard.press("Enter")
     wait_for(page, "#said", "cam2 was started.")
     assert demo.alive["cam2"] is True

@@ -27,7 +27,7 @@ def test_a_server_that_is_gone_and_comes_back(home: Home, opened: Open, problems
     wait_for(page, "#age.stale", re.compile(r"stale, \d+\ss old"))
     wait_for(page, "#problems", "The server does not answer.")
     assert "Not live." in text(page, "#problems")
-    assert re.search(r"What is shown is of \d\d:\d\d:\d\d\.", text(page, "#problems"))
+    assert re.search(r"The numbers are from \d\d:\d\d:\d\d\.", text(page, "#problems"))
     assert page.locator("body.stale").count() == 1
     assert page.locator("#standing > *").count() == 0  # nothing says that all is well
     age_s = int(re.sub(r"\D", "", text(page, "#age")))
@@ -49,7 +49,7 @@ def test_without_the_broker_nothing_new_is_known_of_nodes(home: Home, opened: Op
     home.live.connect(False)
     wait_for(page, "#problems", f"No connection to the broker {BROKER} since")
     said = text(page, "#problems")
-    assert "What is shown of nodes is of then. Reason: Connection refused" in said
+    assert "The nodes are shown as of then. Reason: Connection refused" in said
     assert "As of" in text(page, "#nodes-note")
     assert page.locator("#standing > *").count() == 0
     wait_for_states(page, home, 2)
@@ -72,12 +72,12 @@ def test_without_the_database_the_numbers_of_before_stay_and_say_so(
     monkeypatch.setattr(home.store, "summarize", away)
     wait_for(page, "#problems", "The database is away.")
     said = text(page, "#problems")
-    assert re.search(r"What is shown of answers is of \d\d:\d\d:\d\d\.", said)
+    assert re.search(r"The answers are shown as of \d\d:\d\d:\d\d\.", said)
     assert HOSTILE in said  # as text
     assert "3" in text(page, tile("Samples answered"))
     assert page.locator("#sample-rows > li").count() == 3
     again = opened(home.url)  # one who comes now has no numbers of before
-    assert "Nothing is known of answers." in text(again, "#problems")
+    assert "No answers were read." in text(again, "#problems")
     assert "–" in text(again, tile("Samples answered"))
     monkeypatch.undo()
     for each in (page, again):
@@ -101,7 +101,7 @@ def test_where_the_stream_is_refused_the_page_asks(
     home.answer(range(3))
     page = opened(home.url)
     page.locator("#way").wait_for()
-    assert "asked for each second" in text(page, "#way")
+    assert "polls the numbers each second" in text(page, "#way")
     home.answer(range(3, 6))
     answered(page, 6)
     assert "live" in text(page, "#age")

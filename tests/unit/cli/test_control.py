@@ -92,7 +92,7 @@ def test_a_demo_that_has_ended_is_reported(
     control: Control, site: LocalDemoSite, tmp_path: Path
 ) -> None:
     control.close()
-    with pytest.raises(LinkError, match="was it ended"):
+    with pytest.raises(LinkError, match="has it ended"):
         site.read_processes()
     with pytest.raises(ConfigError, match=r"images\.npy"):
         LocalDemoSite(tmp_path / "nowhere", control.url)
