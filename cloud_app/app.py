@@ -31,7 +31,7 @@ from ddnn.runtime.bundle import Bundle, load_bundle
 from ddnn.runtime.host import Resources
 from ddnn.runtime.identity import Identity
 from ddnn.runtime.loop import Loop
-from ddnn.runtime.service import ddnn_version, run_until_signal
+from ddnn.runtime.service import find_ddnn_version, run_until_signal
 from ddnn.runtime.settings import NodeSettings, read_secret
 
 log = logging.getLogger(__name__)
@@ -154,7 +154,7 @@ def run(settings: CloudSettings) -> None:
 
         loop = Loop(
             Identity(
-                settings.site, settings.node, _choose_role(settings), bundle.id, ddnn_version()
+                settings.site, settings.node, _choose_role(settings), bundle.id, find_ddnn_version()
             ),
             CompositeMachine(
                 Observer(observe, recorder.read_counts), _make_machine(settings, bundle)

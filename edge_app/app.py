@@ -30,7 +30,7 @@ from ddnn.runtime.host import AnswerLog, Resources
 from ddnn.runtime.identity import Identity
 from ddnn.runtime.loop import Loop
 from ddnn.runtime.plans import DIRECTORY, PlanDirectory, PlanWatch
-from ddnn.runtime.service import ddnn_version, run_until_signal
+from ddnn.runtime.service import find_ddnn_version, run_until_signal
 from ddnn.runtime.settings import NodeSettings
 
 log = logging.getLogger(__name__)
@@ -179,7 +179,7 @@ def make_announcements(settings: EdgeSettings, manifest: Manifest) -> list[tuple
         classes=manifest.classes,
         edges=[group.id for group in hierarchy.edges],
         devices=hierarchy.devices,
-        version=ddnn_version(),
+        version=find_ddnn_version(),
     )
     return [(topic, msgspec.json.encode(payload)) for topic, payload in entities]
 
@@ -191,7 +191,7 @@ def run(settings: EdgeSettings) -> None:
     if edge.summary:
         log.info("%s", edge.summary)
     loop = Loop(
-        Identity(settings.site, settings.node, "edge", edge.bundle.id, ddnn_version()),
+        Identity(settings.site, settings.node, "edge", edge.bundle.id, find_ddnn_version()),
         edge.machine,
         MqttTransport.of(settings),
         edge.resources,

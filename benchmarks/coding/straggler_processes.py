@@ -47,7 +47,7 @@ from ddnn.runtime.host import Resources
 from ddnn.runtime.identity import Identity
 from ddnn.runtime.loop import Loop
 from ddnn.runtime.plans import PlanDirectory, read_plan
-from ddnn.runtime.service import ddnn_version
+from ddnn.runtime.service import find_ddnn_version
 from ddnn.runtime.settings import NodeSettings
 from device_app.worker import Worker, open_worker
 
@@ -133,7 +133,7 @@ def run_worker(options: Options) -> None:
 
         loops.append(
             Loop(
-                Identity(site, node, "worker", bundle, ddnn_version()),
+                Identity(site, node, "worker", bundle, find_ddnn_version()),
                 worker.machine,
                 MqttTransport.of(settings),
                 Resources(load=load, find_plan=worker.find_plan),
@@ -305,7 +305,7 @@ def run_gather(options: Options) -> None:
         undivided,
     )
     loop = Loop(
-        Identity(options.site, edge, "edge", bundle.id, ddnn_version()),
+        Identity(options.site, edge, "edge", bundle.id, find_ddnn_version()),
         machine,
         MqttTransport(f"{options.site}-gather", port=options.port, version="5"),
         Resources(owned),

@@ -25,7 +25,7 @@ from cloud_app.web.messages import (
 from ddnn.errors import DdnnError, LinkError
 from ddnn.protocol.messages import MAX_COUNT
 from ddnn.protocol.topics import EVERYWHERE
-from ddnn.runtime.service import ddnn_version
+from ddnn.runtime.service import find_ddnn_version
 
 PERIOD_S = 1.0
 DATABASE_TIMEOUT_S = 1.5  # then the page is shown without the numbers of the database
@@ -121,7 +121,7 @@ class Board:
         one = site or (sites[0] if len(sites) == 1 else None)
         return PageState(
             at_s=time.time(),
-            version=ddnn_version(),
+            version=find_ddnn_version(),
             bundle=Bundle.of(bundle),
             link=link,
             database=live.find_database_error() or database,

@@ -21,7 +21,7 @@ from cloud_app.store import LATENCY_BOUNDS_S, Store
 from cloud_app.views import LiveSite, NodeView, OffloadView
 from ddnn.errors import LinkError
 from ddnn.protocol.messages import DROPS, WorkerState
-from ddnn.runtime.service import ddnn_version
+from ddnn.runtime.service import find_ddnn_version
 
 METRICS_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 WORKER_STATES: tuple[str, ...] = get_args(get_type_hints(WorkerState)["state"])
@@ -44,7 +44,7 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         live = self._live
-        build = {"version": ddnn_version(), "bundle": live.bundle.id}
+        build = {"version": find_ddnn_version(), "bundle": live.bundle.id}
         yield InfoMetricFamily("ddnn_build", "The program and the bundle in use.", build)
         broker = "Whether the broker is connected."
         yield GaugeMetricFamily("ddnn_broker_up", broker, float(live.read_link().connected))

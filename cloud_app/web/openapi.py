@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from cloud_app.web.route import JSON, Route
-from ddnn.runtime.service import ddnn_version
+from ddnn.runtime.service import find_ddnn_version
 
 _REF = "#/components/schemas/{name}"
 _SECURITY = {
@@ -50,7 +50,7 @@ def make_document(routes: Sequence[Route], cookie: str) -> dict[str, Any]:
             "openapi": "3.1.0",
             "info": {
                 "title": "ddnn",
-                "version": ddnn_version(),
+                "version": find_ddnn_version(),
                 "summary": "Exits, accuracy, bytes and nodes of a ddnn site.",
             },
             "paths": paths,

@@ -13,7 +13,7 @@ from typing import Any
 from ddnn.adapters import broker as brokers
 from ddnn.adapters.command import app_command
 from ddnn.cli.demo_options import DemoOptions
-from ddnn.cli.live import live_view
+from ddnn.cli.live import show_live_view
 from ddnn.cli.output import print_report
 from ddnn.errors import DdnnError
 from ddnn.local_site.bundles import parse_thresholds, prepare_site, share_layer
@@ -79,7 +79,7 @@ def run_demo(options: DemoOptions) -> dict[str, Any]:
             )
         if options.headless:
             return run_samples(site, options.samples or 100, actions)
-        with live_view(config.manifest, site.page, site.fleet, site.watcher) as refresh:
+        with show_live_view(config.manifest, site.page, site.fleet, site.watcher) as refresh:
             return run_samples(site, options.samples, actions, refresh)
 
 

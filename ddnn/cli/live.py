@@ -14,7 +14,7 @@ NEWEST = 8
 
 
 @contextmanager
-def live_view(
+def show_live_view(
     manifest: Manifest, page: str, fleet: Fleet, watcher: Watcher
 ) -> Iterator[Callable[[], None]]:
     """Show a table on standard error; yield the function that draws it again.

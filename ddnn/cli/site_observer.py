@@ -160,7 +160,7 @@ class SiteObserver:
         """The id of the bundle that a node of the site announced."""
         return self.nodes[self.settings.site, node].status.bundle
 
-    def report(self) -> dict[str, Any]:
+    def make_report(self) -> dict[str, Any]:
         """Everything observed so far, as `ddnn status --json` prints it."""
         now_s = time.monotonic()
         return {

@@ -31,7 +31,7 @@ class Notifier(Protocol):
     def stopping(self) -> None: ...
 
 
-def ddnn_version() -> str:
+def find_ddnn_version() -> str:
     try:
         return version("ddnn")
     except PackageNotFoundError:

@@ -50,7 +50,7 @@ def index_nodes(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def wait_until(observer: SiteObserver, condition: Callable[[], Any]) -> None:
     until_s = time.monotonic() + IN_TIME_S
     while not condition():
-        assert time.monotonic() < until_s, observer.report()
+        assert time.monotonic() < until_s, observer.make_report()
         observer.wait(0.05)
 
 
@@ -176,15 +176,17 @@ def test_a_late_will_changes_nothing(port: int, voice: Voice) -> None:
     """The Last Will of a replaced connection, and then that of the present one."""
     with observe_site(ObserverSettings(broker_port=port)) as observer:
         voice.announce("cam1", "device", session=2)
-        wait_until(observer, lambda: index_nodes(observer.report()).get("cam1"))
+        wait_until(observer, lambda: index_nodes(observer.make_report()).get("cam1"))
         voice.announce("cam1", "device", "lost", session=1)
         voice.announce("mark", "device")
         wait_until(
-            observer, lambda: index_nodes(observer.report()).get("mark")
+            observer, lambda: index_nodes(observer.make_report()).get("mark")
         )  # the Will arrived before it
-        assert index_nodes(observer.report())["cam1"]["presence"] == "online"
+        assert index_nodes(observer.make_report())["cam1"]["presence"] == "online"
         voice.announce("cam1", "device", "lost", session=2)
-        wait_until(observer, lambda: index_nodes(observer.report())["cam1"]["presence"] == "lost")
+        wait_until(
+            observer, lambda: index_nodes(observer.make_report())["cam1"]["presence"] == "lost"
+        )
 
 
 def test_a_silent_node_is_not_shown_as_online(port: int, voice: Voice) -> None:
@@ -193,17 +195,19 @@ def test_a_silent_node_is_not_shown_as_online(port: int, voice: Voice) -> None:
         voice.announce("cam1", "device")
         wait_until(
             observer,
-            lambda: index_nodes(observer.report()).get("cam1", {}).get("presence") == "silent",
+            lambda: index_nodes(observer.make_report()).get("cam1", {}).get("presence") == "silent",
         )
         (seen,) = observer.nodes.values()
         before_s = seen.heard_s
         voice.say(Kind.STATS, "cam1", Stats("device", 5.0, 1 << 20, {"frames_skipped": 3}))
         counts = {"frames_skipped": 3}
-        wait_until(observer, lambda: index_nodes(observer.report())["cam1"]["counts"] == counts)
+        wait_until(
+            observer, lambda: index_nodes(observer.make_report())["cam1"]["counts"] == counts
+        )
         assert seen.heard_s is not None
         assert before_s is None or seen.heard_s >= before_s + 0.4
         observer.silent_s = IN_TIME_S
-        assert index_nodes(observer.report())["cam1"]["presence"] == "online"
+        assert index_nodes(observer.make_report())["cam1"]["presence"] == "online"
 
 
 def test_texts_of_peers_cannot_control_the_terminal(

@@ -132,11 +132,11 @@ class OffloadSite:
             detail=msgspec.to_builtins(self.detail),
         )
 
-    def edge(self, inner, **options) -> OffloadNode:
+    def wrap_edge(self, inner, **options) -> OffloadNode:
         options = {"timeout_s": TIMEOUT_S, **options}
         return OffloadNode(inner, "home", self.plan, CodingCombiner, **options)
 
-    def worker(self, name: str) -> WorkerNode:
+    def make_worker(self, name: str) -> WorkerNode:
         return WorkerNode("home", name, EDGE, self.plan, None)
 
     def make_run(self, *, samples: int = 30, network: Network = JITTER, seed: int = 3, **options):
@@ -149,7 +149,7 @@ class OffloadSite:
                 samples=samples,
                 seed=seed,
                 network=network,
-                wrap=lambda edge: self.edge(edge, **options),
+                wrap=lambda edge: self.wrap_edge(edge, **options),
             ),
         )
         for name in self.workers:
@@ -186,7 +186,7 @@ class Run:
         """Add a worker, planned or a spare."""
         self.simulation.add(
             Identity("home", name, "worker", BUNDLE, ""),
-            lambda pending: self.site.worker(name),
+            lambda pending: self.site.make_worker(name),
             shards or self.site.shards,
             costs=Costs(any_section_s=compute_s),
         )

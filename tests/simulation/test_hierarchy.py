@@ -69,7 +69,7 @@ def test_each_sample_gets_one_answer_in_time():
     assert scenario.simulation.list_kept_answers() == {}  # everything was confirmed
 
 
-def answered_on_time(scenario, samples, start_s=1.0):
+def list_answered_in_time(scenario, samples, start_s=1.0):
     """List the samples that a node answered by the deadline, in virtual time."""
     deadline = TIMING.deadline_s
     return {
@@ -116,7 +116,7 @@ def test_every_sample_is_answered_by_its_deadline(fault, letter):
             simulation.at(up_s, lambda node=node: simulation.resume(node))
     scenario.run(settle_s=20.0)
     everything = set(range(90))
-    assert answered_on_time(scenario, everything) == everything
+    assert list_answered_in_time(scenario, everything) == everything
     assert {sample for _, sample in simulation.store} == everything
     assert simulation.list_kept_answers() == {}
     for sample in [*range(0, 25), *range(80, 90)]:  # before, and after all have rejoined
@@ -156,7 +156,7 @@ def test_answers_are_correct_with_message_loss_and_random_crashes(seed):
         )
     scenario.run(settle_s=40.0)
     everything = set(range(150))
-    assert answered_on_time(scenario, everything) == everything
+    assert list_answered_in_time(scenario, everything) == everything
     assert {sample for _, sample in simulation.store} == everything
 
 

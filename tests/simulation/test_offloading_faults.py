@@ -149,10 +149,10 @@ def test_results_are_trusted_again_after_a_transient_fault():
     node = run.simulation.node("home/worker2")
     truth, node.sections = node.sections, make_faulty_sections(site)
 
-    def mend():
+    def restore_sections():
         node.sections = truth
 
-    run.simulation.at(START_S + 0.6, mend)
+    run.simulation.at(START_S + 0.6, restore_sections)
     run.scenario.run()
     assert run.offload_state.computed_here < 8
     assert run.offload_state.combined > 40

@@ -29,7 +29,7 @@ from tests import toy_room
 BUNDLE = "ab12cd34"
 
 
-class Asks:
+class SectionRequester:
     """A machine that runs its section for every number that it receives."""
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PlanDirectory:
 def test_a_toy_room_runs_on_the_shared_machines(
     directory: PlanDirectory, gone: int, enough: bool
 ) -> None:
-    plan, inner, states = directory.read(), Asks(), []
+    plan, inner, states = directory.read(), SectionRequester(), []
     room = rooms.find_room(plan.room)
     simulation = Simulation(np.random.default_rng(0))
 

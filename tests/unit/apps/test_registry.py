@@ -183,7 +183,7 @@ def test_a_lost_cloud_is_listed_only_without_a_successor(world: World) -> None:
 # --------------------------------------------------------------- work for workers
 
 
-def offload(world: World, node: str = "edge", site: str = "home", **fields: Any) -> None:
+def report_offload(world: World, node: str = "edge", site: str = "home", **fields: Any) -> None:
     message = make_offload(**fields)
     world.registry.observe(Received(Topic(site, Kind.OFFLOAD, node), message))
 
@@ -204,17 +204,17 @@ def edges(world: World) -> World:
 
 
 def test_the_newest_plan_of_each_edge_is_kept_and_ages(edges: World) -> None:
-    offload(edges, combined=1)
-    offload(edges, "edge-2", combined=2)
-    offload(edges, site="shop", combined=3)
+    report_offload(edges, combined=1)
+    report_offload(edges, "edge-2", combined=2)
+    report_offload(edges, site="shop", combined=3)
     edges.now_s += 1.5
-    offload(edges, combined=4)
+    report_offload(edges, combined=4)
     assert list_offloads(edges) == [("home", "edge", 4), ("home", "edge-2", 2), ("shop", "edge", 3)]
     assert [of.age_s for of in edges.registry.list_offloads()] == [0.0, 1.5, 1.5]
 
 
 def test_a_plan_that_is_no_longer_published_is_forgotten(edges: World) -> None:
-    offload(edges)
+    report_offload(edges)
     edges.now_s += OFFLOAD_S
     assert list_offloads(edges) == [("home", "edge", 1234)]
     edges.now_s += 0.1
@@ -223,36 +223,36 @@ def test_a_plan_that_is_no_longer_published_is_forgotten(edges: World) -> None:
 
 @pytest.mark.parametrize("state", ["lost", "stopped"])
 def test_a_lost_edge_has_no_offload(edges: World, state: Any) -> None:
-    offload(edges)
-    offload(edges, "edge-2")
+    report_offload(edges)
+    report_offload(edges, "edge-2")
     status = Status("edge", 1, state, "b1", "0.1")
     edges.registry.observe(Received(Topic("home", Kind.STATUS, "edge"), status))
     assert list_offloads(edges) == [("home", "edge-2", 1234)]
 
 
 def test_without_the_broker_no_offload_is_known(edges: World) -> None:
-    offload(edges)
+    report_offload(edges)
     edges.registry.observe(Disconnected())
     edges.registry.observe(Connected())
     assert list_offloads(edges) == []  # although its state is young enough
-    offload(edges)
+    report_offload(edges)
     assert list_offloads(edges) == [("home", "edge", 1234)]
 
 
 def test_an_unannounced_node_has_no_offload(world: World) -> None:
-    offload(world, "nobody")
+    report_offload(world, "nobody")
     assert list_offloads(world) == []
 
 
 def test_the_offloads_are_bounded_and_forgotten_ones_make_room(world: World) -> None:
     for i in range(MAX_OFFLOADS + 5):
         world.receive(f"edge-{i}", Status("edge", 1, "online"))
-        offload(world, f"edge-{i}")
+        report_offload(world, f"edge-{i}")
     assert len(list_offloads(world)) == MAX_OFFLOADS
-    offload(world, "edge-0", combined=7)  # a known one goes on
+    report_offload(world, "edge-0", combined=7)  # a known one goes on
     assert ("home", "edge-0", 7) in list_offloads(world)
     world.now_s += OFFLOAD_S + 1
-    offload(world, f"edge-{MAX_OFFLOADS + 4}")
+    report_offload(world, f"edge-{MAX_OFFLOADS + 4}")
     assert list_offloads(world) == [("home", f"edge-{MAX_OFFLOADS + 4}", 1234)]
     assert len(world.registry._offloads) == 1
 
@@ -279,9 +279,9 @@ GREEDY = {
 def test_a_plan_that_contradicts_itself_is_not_kept_and_is_reported_once(
     edges: World, nonsense: dict[str, Any]
 ) -> None:
-    offload(edges, combined=1)
-    offload(edges, **nonsense)
-    offload(edges, **nonsense)
+    report_offload(edges, combined=1)
+    report_offload(edges, **nonsense)
+    report_offload(edges, **nonsense)
     assert list_offloads(edges) == [("home", "edge", 1)]
     assert {node for node, _ in edges.events} == {"edge"}
     assert "contradicts itself" in edges.events[0][1]
@@ -290,7 +290,7 @@ def test_a_plan_that_contradicts_itself_is_not_kept_and_is_reported_once(
 
 def test_the_largest_possible_plan_is_kept(edges: World) -> None:
     workers = {f"w{i}": WorkerState("live", [i]) for i in range(MAX_PIECES)}
-    offload(edges, pieces=MAX_PIECES, live_pieces=MAX_PIECES, workers=workers)
+    report_offload(edges, pieces=MAX_PIECES, live_pieces=MAX_PIECES, workers=workers)
     (view,) = edges.registry.list_offloads()
     assert view.worker_states == {"live": MAX_PIECES}
 

@@ -61,7 +61,7 @@ class RecordingSink:
         self.attached.append(frames)
 
 
-class Failing:
+class FailingSource:
     """A source of two stored frames that then fails."""
 
     preloaded = False
@@ -167,12 +167,12 @@ def test_a_source_that_fails_is_opened_again(
 ) -> None:
     opened = 0
 
-    def open_camera() -> Failing:
+    def open_camera() -> FailingSource:
         nonlocal opened
         opened += 1
         if opened % 2:
             raise error
-        return Failing(error)
+        return FailingSource(error)
 
     samples = make_samples(sink)
     with caplog.at_level(logging.INFO):
@@ -194,11 +194,13 @@ def test_a_source_that_fails_is_opened_again(
 def test_a_preloaded_source_is_attached_and_counted(
     sink: RecordingSink, start: Callable[..., Capture]
 ) -> None:
-    class Preloaded(Failing):
+    class PreloadedSource(FailingSource):
         preloaded = True
 
     samples = make_samples(sink)
-    capture = start(make_stored_work(lambda: Preloaded(ValueError("")), samples), samples.counts)
+    capture = start(
+        make_stored_work(lambda: PreloadedSource(ValueError("")), samples), samples.counts
+    )
     assert capture.read_gauges()["camera_up"] == 0
     wait_until(lambda: sink.attached)
     sink.attached[0].take()

@@ -85,10 +85,10 @@ def test_without_a_demo_pictures_and_kills_are_refused(client: FlaskClient) -> N
 
 
 def test_the_page_works_after_its_demo_has_ended(live: FakeSite, client: FlaskClient) -> None:
-    class Ended(FakeDemo):
+    class EndedDemo(FakeDemo):
         def read_processes(self) -> dict[str, bool]:
             raise LinkError("the demo does not answer; was it ended?")
 
-    live.demo = Ended()
+    live.demo = EndedDemo()
     assert get(client, "/api/v1/state")["demo"] == {"nodes": {}}
     assert post(client, "/api/v1/demo/nodes/cam1/kill").status_code == 503

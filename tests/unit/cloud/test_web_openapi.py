@@ -51,13 +51,13 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Any:
     store.close()
 
 
-def described(app: Flask) -> dict[str, Any]:
+def read_document(app: Flask) -> dict[str, Any]:
     document: dict[str, Any] = app.test_client().get("/api/v1/openapi.json").json
     return document
 
 
 def test_the_document_is_valid(app: Flask) -> None:
-    document = described(app)
+    document = read_document(app)
     OpenAPIV31SpecValidator(document).validate()
     assert document["openapi"] == "3.1.0"
     assert (
@@ -75,7 +75,7 @@ def test_the_document_and_the_app_have_the_same_routes(app: Flask) -> None:
     }
     told = {
         (path, method.upper())
-        for path, operations in described(app)["paths"].items()
+        for path, operations in read_document(app)["paths"].items()
         for method in operations
     }
     assert there == told
@@ -83,7 +83,7 @@ def test_the_document_and_the_app_have_the_same_routes(app: Flask) -> None:
 
 
 def test_the_document_states_who_may_use_each_route(app: Flask) -> None:
-    for path, operations in described(app)["paths"].items():
+    for path, operations in read_document(app)["paths"].items():
         for method, operation in operations.items():
             security = operation.get("security")
             if path in ("/healthz", "/readyz", "/login"):
@@ -93,13 +93,13 @@ def test_the_document_states_who_may_use_each_route(app: Flask) -> None:
 
 
 def test_each_operation_has_a_unique_name_and_a_summary(app: Flask) -> None:
-    operations = [o for path in described(app)["paths"].values() for o in path.values()]
+    operations = [o for path in read_document(app)["paths"].values() for o in path.values()]
     assert len({operation["operationId"] for operation in operations}) == len(operations)
     assert all(operation["summary"].endswith(".") for operation in operations)
 
 
 def test_every_input_gets_a_reply_that_matches_its_schema(app: Flask) -> None:
-    document = described(app)
+    document = read_document(app)
     # A stream never ends: tests/integration/test_web.py has it.
     del document["paths"]["/api/v1/stream"]
     token = app.test_client().get("/api/v1/state")
@@ -135,7 +135,7 @@ def test_the_document_is_the_same_at_every_start(tmp_path: Path) -> None:
     store = Store(f"sqlite:///{tmp_path}/cloud.db")
     documents = []
     for _ in range(2):
-        document = described(create_app(store, FakeSite(), sign_in=None))
+        document = read_document(create_app(store, FakeSite(), sign_in=None))
         del document["components"]["securitySchemes"]["session"]["name"]
         documents.append(document)
     assert documents[0] == documents[1]

@@ -37,13 +37,13 @@ def client(app: Flask) -> FlaskClient:
     return app.test_client()
 
 
-def enter(client: FlaskClient, password: str = PASSWORD, **more: object) -> TestResponse:
+def send_password(client: FlaskClient, password: str = PASSWORD, **more: object) -> TestResponse:
     form = client.get("/login", **more).text  # type: ignore[arg-type]
     (csrf,) = re.findall(r'name="csrf" value="([^"]+)"', form)
     return client.post("/login", data={"password": password, "csrf": csrf}, **more)  # type: ignore[arg-type]
 
 
-def signed_in(client: FlaskClient) -> bool:
+def make_signed_in_client(client: FlaskClient) -> bool:
     return client.get("/api/v1/state").status_code == 200
 
 
@@ -114,7 +114,7 @@ def test_without_a_session_every_closed_route_is_refused(client: FlaskClient) ->
 
 
 def test_the_password_starts_a_session_and_signing_out_ends_it(client: FlaskClient) -> None:
-    entered = enter(client)
+    entered = send_password(client)
     assert (entered.status_code, entered.headers["Location"]) == (303, "/")
     assert client.get("/").status_code == 200
     state = client.get("/api/v1/state").json
@@ -124,31 +124,31 @@ def test_the_password_starts_a_session_and_signing_out_ends_it(client: FlaskClie
     assert client.post("/api/v1/thresholds", json=COMMAND, headers=headers).status_code == 200
     assert client.post("/logout").status_code == 400  # not without the token
     assert client.post("/logout", headers=headers).status_code == 204
-    assert not signed_in(client)
+    assert not make_signed_in_client(client)
 
 
 def test_a_wrong_password_is_reported(client: FlaskClient) -> None:
     for password in ("wrong", "", PASSWORD.upper(), "\0", "ü" * 100):
-        response = enter(client, password)
+        response = send_password(client, password)
         assert response.status_code == 403
         assert "That is not the password." in response.text
-    assert not signed_in(client)
+    assert not make_signed_in_client(client)
 
 
 def test_the_cookie_cannot_be_read_by_scripts_or_sent_from_elsewhere(client: FlaskClient) -> None:
-    cookie = enter(client).headers["Set-Cookie"]
+    cookie = send_password(client).headers["Set-Cookie"]
     assert re.match(r"ddnn-[0-9a-f]{8}=", cookie)
     assert "HttpOnly" in cookie
     assert "SameSite=Strict" in cookie
     assert "Path=/" in cookie
     assert "Secure" not in cookie
-    again = enter(client.application.test_client(), base_url="https://site.example")
+    again = send_password(client.application.test_client(), base_url="https://site.example")
     assert "Secure" in again.headers["Set-Cookie"]
 
 
 def test_a_cookie_without_a_valid_signature_is_refused(client: FlaskClient, app: Flask) -> None:
     name = app.config["SESSION_COOKIE_NAME"]
-    enter(client)
+    send_password(client)
     value = client.get_cookie(name).value  # type: ignore[union-attr]
     body, rest = value.split(".", 1)
     # Not the last character: some of its bits are none of the signature's.
@@ -156,33 +156,33 @@ def test_a_cookie_without_a_valid_signature_is_refused(client: FlaskClient, app:
     for forged in (flipped, f"{body}x.{rest}", "x", ""):
         other = app.test_client()
         other.set_cookie(name, forged)
-        assert not signed_in(other)
+        assert not make_signed_in_client(other)
     other.set_cookie(name, value)
-    assert signed_in(other)
+    assert make_signed_in_client(other)
 
 
 def test_a_session_ends_after_twelve_hours(
     client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    enter(client)
+    send_password(client)
     now_s = time.time()
     monkeypatch.setattr(time, "time", lambda: now_s + 12 * 3600 - 60)
-    assert signed_in(client)
+    assert make_signed_in_client(client)
     monkeypatch.setattr(time, "time", lambda: now_s + 12 * 3600 + 60)
-    assert not signed_in(client)
+    assert not make_signed_in_client(client)
 
 
 def test_a_new_password_ends_all_sessions(
     store: Store, tmp_path: Path, client: FlaskClient, app: Flask
 ) -> None:
-    enter(client)
+    send_password(client)
     name = app.config["SESSION_COOKIE_NAME"]
     cookie = client.get_cookie(name).value  # type: ignore[union-attr]
 
     def accepts(password: str) -> bool:
         again = make_app(store, tmp_path, password).test_client()
         again.set_cookie(name, cookie)
-        return signed_in(again)
+        return make_signed_in_client(again)
 
     assert accepts(PASSWORD)  # a restart does not
     assert not accepts("battery staple")
@@ -197,7 +197,7 @@ def test_an_expired_form_is_reported(client: FlaskClient) -> None:
     assert '<form method="post"' in response.text
     response = client.post("/login", data={"password": PASSWORD})
     assert response.status_code == 400
-    assert not signed_in(client)
+    assert not make_signed_in_client(client)
 
 
 def test_signing_in_changes_the_token(client: FlaskClient) -> None:
@@ -253,7 +253,7 @@ def test_without_a_configured_token_every_token_is_refused(store: Store, tmp_pat
 
 def test_attempts_are_limited_per_address(app: Flask) -> None:
     def attempt(address: str, password: str) -> TestResponse:
-        return enter(app.test_client(), password, environ_base={"REMOTE_ADDR": address})
+        return send_password(app.test_client(), password, environ_base={"REMOTE_ADDR": address})
 
     assert [attempt("10.0.0.1", "wrong").status_code for _ in range(5)] == [403] * 5
     refused = attempt("10.0.0.1", PASSWORD)  # also the right one: it must not be found out
@@ -269,23 +269,23 @@ def test_attempts_from_all_addresses_are_limited(app: Flask) -> None:
     for i in range(31):
         client = app.test_client()
         codes.append(
-            enter(client, "wrong", environ_base={"REMOTE_ADDR": f"10.0.0.{i}"}).status_code
+            send_password(client, "wrong", environ_base={"REMOTE_ADDR": f"10.0.0.{i}"}).status_code
         )
     assert codes == [403] * 30 + [429]
 
 
 def test_attempts_are_allowed_again_later(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(5):
-        enter(app.test_client(), "wrong")
-    assert enter(app.test_client()).status_code == 429
+        send_password(app.test_client(), "wrong")
+    assert send_password(app.test_client()).status_code == 429
     now_s = time.time()
     monkeypatch.setattr(time, "time", lambda: now_s + 61)
-    assert enter(app.test_client()).status_code == 303
+    assert send_password(app.test_client()).status_code == 303
 
 
 def test_a_wrong_password_is_logged_without_its_text(
     client: FlaskClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    enter(client, "my-other-password")
+    send_password(client, "my-other-password")
     assert "wrong password from 127.0.0.1" in caplog.text
     assert "my-other-password" not in caplog.text

@@ -75,7 +75,7 @@ class Edge:
     def __init__(self, n: int = 6, s: int = 2, live: bool = True, **options) -> None:
         self.site = site(n, s)
         self.inner = Asks()
-        self.machine = self.site.edge(self.inner, **options)
+        self.machine = self.site.wrap_edge(self.inner, **options)
         self.now_s = 5.0
         self.computes: list[Compute] = []
         self.tasks: list[Task] = []

@@ -26,10 +26,10 @@ from tests.unit.exits.exit_builders import (
     SURE,
     TIMING,
     at,
-    bits,
+    make_bits,
     make_features,
+    make_presence,
     make_scores,
-    presence,
 )
 
 ALL = 0b111
@@ -45,7 +45,7 @@ class DrivenEdge:
         hierarchy = manifest.hierarchy
         present = [*hierarchy.devices, *(group.id for group in hierarchy.edges)]
         for name in (*present, *(["cloud"] if cloud else [])):
-            self.handle(0, presence(name))
+            self.handle(0, make_presence(name))
 
     def handle(self, time_s: float, *events: Event) -> list[Effect]:
         effects = [e for event in events for e in self.machine.handle(event, at(time_s))]
@@ -54,7 +54,7 @@ class DrivenEdge:
                 assert decode(e.topic.kind, encode(e.message)) == e.message
         return effects
 
-    def scores(self, time_s: float, sample: int, *values: Any) -> list[Effect]:
+    def handle_scores(self, time_s: float, sample: int, *values: Any) -> list[Effect]:
         """Handle the scores of cam1, cam2, …; None: the device sends none."""
         return self.handle(
             time_s,
@@ -65,8 +65,8 @@ class DrivenEdge:
             ),
         )
 
-    def features(self, time_s: float, sample: int, *cams: int, shape=None) -> list[Effect]:
-        parts = (bits(shape or DEVICE_FEATURES),)
+    def handle_features(self, time_s: float, sample: int, *cams: int, shape=None) -> list[Effect]:
+        parts = (make_bits(shape or DEVICE_FEATURES),)
         return self.handle(
             time_s,
             *(
@@ -77,7 +77,7 @@ class DrivenEdge:
             ),
         )
 
-    def verdict(self, time_s: float, sample: int, values: Any = SURE, **fields: Any):
+    def handle_verdict(self, time_s: float, sample: int, values: Any = SURE, **fields: Any):
         fields = {"members": ALL, "traffic": (6, 180), **fields}
         event = make_scores("edge", sample, values, kind=Kind.VERDICT, time_s=time_s, **fields)
         return self.handle(time_s, event)

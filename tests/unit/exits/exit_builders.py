@@ -117,17 +117,17 @@ def at(time_s: float) -> Now:
     return Now(time_s, EPOCH_S + time_s)
 
 
-def presence(node: str, state: Any = "online", session: int = 1) -> Received:
+def make_presence(node: str, state: Any = "online", session: int = 1) -> Received:
     role: Any = "cloud" if node == "cloud" else "edge" if node.startswith("edge") else "device"
     return Received(Topic(SITE, Kind.STATUS, node), Status(role, session, state, BUNDLE))
 
 
-def frame(sample: int, time_s: float, label: int | None = None, value: int = 0) -> Captured:
+def make_frame(sample: int, time_s: float, label: int | None = None, value: int = 0) -> Captured:
     image = {"image": np.full(IMAGE, value, np.uint8)}
     return Captured(sample, EPOCH_S + time_s, image, label)
 
 
-def vector(*scores: float, dtype: Any = np.float32) -> Tensor:
+def make_tensor(*scores: float, dtype: Any = np.float32) -> Tensor:
     return Tensor.of(np.array(scores, dtype))
 
 
@@ -145,12 +145,12 @@ def make_scores(
     **fields: Any,
 ) -> Received:
     message = Scores(
-        1, sample, bundle, members, EPOCH_S + time_s, tensor or vector(*values), **fields
+        1, sample, bundle, members, EPOCH_S + time_s, tensor or make_tensor(*values), **fields
     )
     return Received(Topic(SITE, kind, node), message, wire_bytes)
 
 
-def bits(shape: tuple[int, ...] = DEVICE_FEATURES, value: float = 1.0) -> Tensor:
+def make_bits(shape: tuple[int, ...] = DEVICE_FEATURES, value: float = 1.0) -> Tensor:
     return Tensor.of(np.full(shape, value, np.float32), bits=True)
 
 
@@ -167,12 +167,12 @@ def make_features(
     site: str = SITE,
     **fields: Any,
 ) -> Received:
-    parts = (bits(),) if parts is None else parts
+    parts = (make_bits(),) if parts is None else parts
     message = Features(1, sample, bundle, members, EPOCH_S + time_s, parts, **fields)
     return Received(Topic(site, kind, node), message, wire_bytes)
 
 
-def escalate(sample: int, tier: Any = "local", bundle: str = BUNDLE) -> Received:
+def make_escalate(sample: int, tier: Any = "local", bundle: str = BUNDLE) -> Received:
     return Received(Topic(SITE, Kind.ESCALATE), Escalate(1, sample, bundle, tier))
 
 
@@ -184,5 +184,5 @@ def list_answers(effects: list[Effect]) -> list[Answer]:
     return list_published(effects, Kind.ANSWER)
 
 
-def result(answer: Answer) -> Received:
+def make_result(answer: Answer) -> Received:
     return Received(Topic(SITE, Kind.ANSWER), answer)

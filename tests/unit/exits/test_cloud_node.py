@@ -33,23 +33,23 @@ from tests.unit.exits.exit_builders import (
     SURE,
     TIMING,
     at,
-    bits,
     list_published,
+    make_bits,
     make_features,
     make_manifest,
-    presence,
+    make_presence,
 )
 
 
 def make_cloud(letter: Any = "c", devices: int = 3) -> CloudNode:
     node = CloudNode("+", "cloud", BUNDLE, make_manifest(letter, devices), TIMING)
     node.handle(Connected(), at(0))
-    node.handle(presence("edge"), at(0))
+    node.handle(make_presence("edge"), at(0))
     return node
 
 
 def uplink(sample: int = 5, members: int = 0b111, node: str = "edge", **fields: Any) -> Received:
-    parts = fields.pop("parts", None) or (bits(),) * members.bit_count()
+    parts = fields.pop("parts", None) or (make_bits(),) * members.bit_count()
     return make_features(node, sample, members=members, parts=parts, kind=Kind.UPLINK, **fields)
 
 
@@ -90,7 +90,7 @@ def test_absent_members_are_zeros() -> None:
 
 def test_features_of_different_sites_are_not_fused() -> None:
     node = make_cloud("f", 4)
-    parts = (bits(EDGE_FEATURES),)
+    parts = (make_bits(EDGE_FEATURES),)
     for site in ("home", "barn"):
         for edge in ("edge", "edge2"):
             node.handle(
@@ -106,8 +106,8 @@ def test_features_of_different_sites_are_not_fused() -> None:
 
 def test_a_missing_edge_delays_the_verdict_by_a_window() -> None:
     node = make_cloud("f", 4)
-    node.handle(presence("edge2"), at(0))
-    assert node.handle(uplink(members=0b11, parts=(bits(EDGE_FEATURES),)), at(1)) == []
+    node.handle(make_presence("edge2"), at(0))
+    assert node.handle(uplink(members=0b11, parts=(make_bits(EDGE_FEATURES),)), at(1)) == []
     (compute,) = node.handle(Tick(), at(1 + TIMING.window_s))
     assert isinstance(compute, Compute)
     assert compute.inputs["features"][..., 2:].max() == 0
@@ -137,9 +137,9 @@ def test_a_failed_section_publishes_no_scores() -> None:
         {"bundle": "b2"},
         {"members": 0b11},
         {"members": 0b1111},
-        {"members": 0b111, "parts": (bits(),) * 4},
-        {"members": 0b1000, "parts": (bits(),)},
-        {"parts": (bits(EDGE_FEATURES),) * 3},
+        {"members": 0b111, "parts": (make_bits(),) * 4},
+        {"members": 0b1000, "parts": (make_bits(),)},
+        {"parts": (make_bits(EDGE_FEATURES),) * 3},
         {"parts": (Tensor.of(np.zeros((2, 2, 3), np.float32)),) * 3},
         {"node": "edge9"},
         {"node": "cam1"},
@@ -147,7 +147,7 @@ def test_a_failed_section_publishes_no_scores() -> None:
     ids=repr,
 )
 def test_features_that_do_not_fit_are_refused(fields: dict[str, Any]) -> None:
-    fields = {"members": 0b111, "parts": (bits(),) * 3, **fields}
+    fields = {"members": 0b111, "parts": (make_bits(),) * 3, **fields}
     node = make_cloud()
     assert node.handle(uplink(**fields), at(1)) == []
     assert node.handle(Tick(), at(5)) == []
@@ -165,9 +165,9 @@ def test_raw_images_are_fused() -> None:
 
 def test_large_sums_of_bytes_can_be_sent() -> None:
     node = make_cloud("f", 4)
-    node.handle(presence("edge2"), at(0))
+    node.handle(make_presence("edge2"), at(0))
     traffic = (MAX_COUNT, MAX_COUNT)
-    parts = (bits(EDGE_FEATURES),)
+    parts = (make_bits(EDGE_FEATURES),)
     node.handle(uplink(members=0b0011, parts=parts, traffic=traffic), at(1))
     effects = node.handle(uplink(members=0b1100, parts=parts, traffic=traffic, node="edge2"), at(1))
     (message,) = list_published(run(node, effects), Kind.VERDICT)
@@ -218,8 +218,8 @@ def test_answers_of_a_node_with_an_invalid_id_are_not_saved(name: str) -> None:
 def test_every_event_ends_the_collections_that_are_due() -> None:
     """A steady stream of answers must not keep a window open."""
     node = make_cloud("f", 4)
-    node.handle(presence("edge2"), at(0))
-    node.handle(uplink(members=0b11, parts=(bits(EDGE_FEATURES),)), at(1))
+    node.handle(make_presence("edge2"), at(0))
+    node.handle(uplink(members=0b11, parts=(make_bits(EDGE_FEATURES),)), at(1))
     effects = node.handle(Received(Topic(SITE, Kind.ANSWER), answer()), at(2))
     assert {type(effect) for effect in effects} == {Save, Compute}
 

@@ -45,10 +45,10 @@ from tests.unit.exits.exit_builders import (
     IMAGE,
     SITE,
     TIMING,
-    bits,
+    make_bits,
     make_manifest,
     make_sections,
-    vector,
+    make_tensor,
 )
 
 PERIOD_S = 0.1
@@ -170,24 +170,24 @@ class World:
         bundle = str(pick([BUNDLE, BUNDLE, "b2"]))
         traffic = (MAX_COUNT, MAX_COUNT)
         tensors = [
-            vector(9, 0, 0),
-            vector(0, 0, 0),
-            vector(np.nan, 0, 0),
-            vector(3e38, -3e38, 3e38),
-            vector(1e9, -1e9, 1e9),
-            vector(1, 2),
-            vector(1, 2, 3, dtype=np.uint8),
-            vector(1, 2, 3, dtype=np.float16),
+            make_tensor(9, 0, 0),
+            make_tensor(0, 0, 0),
+            make_tensor(np.nan, 0, 0),
+            make_tensor(3e38, -3e38, 3e38),
+            make_tensor(1e9, -1e9, 1e9),
+            make_tensor(1, 2),
+            make_tensor(1, 2, 3, dtype=np.uint8),
+            make_tensor(1, 2, 3, dtype=np.float16),
             Tensor.of(np.ones((0, 3), np.float32)),
         ]
         parts = [
             (),
-            (bits(),),
-            (bits((2, 2, 2)),),
-            (bits(),) * 4,
-            (bits((0, 4)),),
+            (make_bits(),),
+            (make_bits((2, 2, 2)),),
+            (make_bits(),) * 4,
+            (make_bits((0, 4)),),
             (Tensor.of(np.zeros(IMAGE, np.uint8)),),
-            (bits((2, 2, 2)), bits()),
+            (make_bits((2, 2, 2)), make_bits()),
         ]
         scores = Scores(
             1,

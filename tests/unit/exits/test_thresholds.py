@@ -41,27 +41,27 @@ def make_command(revision: int, bundle: str = BUNDLE, **thresholds: float) -> Re
 
 def test_a_command_changes_the_exit_and_a_second_one_restores_it() -> None:
     edge = DrivenEdge(manifest())
-    assert list_answers(edge.scores(1.0, 1, UNSURE, UNSURE, UNSURE)) == []
+    assert list_answers(edge.handle_scores(1.0, 1, UNSURE, UNSURE, UNSURE)) == []
     edge.handle(1.05, make_command(1, local=1.0))
-    (answer,) = list_answers(edge.scores(1.1, 2, UNSURE, UNSURE, UNSURE))
+    (answer,) = list_answers(edge.handle_scores(1.1, 2, UNSURE, UNSURE, UNSURE))
     assert (answer.exit, answer.quality) == ("local", "full")
     assert edge.machine.gauges["threshold_local"] == 1.0
     assert edge.machine.gauges["threshold_edge"] == 0.5
     assert edge.machine.gauges["threshold_revision"] == 1
     edge.handle(1.12, make_command(2))  # none named: the bundle's own
-    assert list_answers(edge.scores(1.15, 3, UNSURE, UNSURE, UNSURE)) == []
+    assert list_answers(edge.handle_scores(1.15, 3, UNSURE, UNSURE, UNSURE)) == []
     assert edge.machine.gauges["threshold_local"] == 0.5
 
 
 def test_accuracy_is_not_expected_where_it_was_not_measured() -> None:
     edge = DrivenEdge(manifest())
-    (own,) = list_answers(edge.scores(1.0, 1, SURE, SURE, SURE))
+    (own,) = list_answers(edge.handle_scores(1.0, 1, SURE, SURE, SURE))
     assert own.expected_accuracy == 0.88
     edge.handle(1.1, make_command(1, local=1.0))  # the sweep knows it, for all members
-    (swept,) = list_answers(edge.scores(1.2, 2, SURE, SURE, SURE))
+    (swept,) = list_answers(edge.handle_scores(1.2, 2, SURE, SURE, SURE))
     assert swept.expected_accuracy == 0.81
     edge.handle(1.3, make_command(2, local=0.9))
-    (unknown,) = list_answers(edge.scores(1.4, 3, SURE, SURE, SURE))
+    (unknown,) = list_answers(edge.handle_scores(1.4, 3, SURE, SURE, SURE))
     assert unknown.expected_accuracy is None
 
 
@@ -102,10 +102,10 @@ def test_bad_thresholds_are_refused_by_name() -> None:
 
 def test_an_answer_contains_the_vote_of_each_camera_and_exit() -> None:
     edge = DrivenEdge(manifest())
-    edge.scores(1.0, 1, UNSURE, (0.0, 2.0, 0.0), None)
+    edge.handle_scores(1.0, 1, UNSURE, (0.0, 2.0, 0.0), None)
     edge.handle(1.2)  # the window closes without cam3
     edge.handle(1.2, Tick())
-    edge.features(1.25, 1, 1, 2)
+    edge.handle_features(1.25, 1, 1, 2)
     effects = edge.handle(1.9, Tick())
     (answer,) = list_answers(effects)
     assert answer.votes.keys() == {"cam1", "cam2"}
@@ -119,8 +119,8 @@ def test_an_answer_contains_the_vote_of_each_camera_and_exit() -> None:
 
 def test_the_last_exit_of_the_trace_is_the_one_that_answered() -> None:
     edge = DrivenEdge(make_manifest("c", 3))
-    edge.scores(1.0, 1, UNSURE, UNSURE, UNSURE)
-    (answer,) = list_answers(edge.verdict(1.1, 1, SURE, members=ALL))
+    edge.handle_scores(1.0, 1, UNSURE, UNSURE, UNSURE)
+    (answer,) = list_answers(edge.handle_verdict(1.1, 1, SURE, members=ALL))
     assert [tier for tier, _, _ in answer.exit_trace] == ["local", "cloud"]
     assert answer.exit_trace[-1] == (answer.exit, answer.label, answer.eta)
 
