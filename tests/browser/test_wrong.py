@@ -97,7 +97,7 @@ def test_answers_that_cannot_be_written_are_said(home: Home, opened: Open) -> No
 def test_where_the_stream_is_refused_the_page_asks(
     home: Home, opened: Open, problems: Problems, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Streams, "take", lambda _: False)
+    monkeypatch.setattr(Streams, "acquire", lambda _: False)
     home.answer(range(3))
     page = opened(home.url)
     page.locator("#way").wait_for()

@@ -449,5 +449,5 @@ def test_the_edge_program_checks_itself(
 
 def test_help_names_the_exit_codes(ddnn: list[str]) -> None:
     done = run([*ddnn, "doctor", "--help"])
-    assert "Ends with 0 where nothing failed" in done.stdout
+    assert "Ends with 0 where no check failed" in done.stdout
     assert "ddnn doctor --node cam1" in done.stdout

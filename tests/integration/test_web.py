@@ -117,7 +117,7 @@ def test_beyond_the_bound_a_listener_is_told_to_poll(
         listener.state()
     code, headers, body = ask(site.server, "/api/v1/stream")
     assert (code, headers["Content-Type"]) == (503, "application/json")
-    assert "ask for /api/v1/state instead" in json.loads(body)["error"]
+    assert "read /api/v1/state instead" in json.loads(body)["error"]
     assert ask(site.server, "/api/v1/state")[0] == 200  # others still have threads
     listeners[0].close()
     wait_until(lambda: places(site) == 1)

@@ -140,7 +140,7 @@ class OffloadSite:
         return WorkerNode("home", name, EDGE, self.plan, None)
 
     def make_run(self, *, samples: int = 30, network: Network = JITTER, seed: int = 3, **options):
-        """Make a run of the site with its workers, which start before the other nodes."""
+        """Make a run of the site with its workers; all nodes start at virtual time 0."""
         run = Run(
             self,
             build_scenario(
