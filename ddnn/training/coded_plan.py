@@ -31,8 +31,8 @@ from ddnn.errors import ConfigError, InfeasiblePlanError, SectionError
 from ddnn.exits.hierarchy import CLOUD, Hierarchy
 from ddnn.runtime.bundle import (
     MANIFEST,
-    checked_file,
-    file_entry,
+    check_file,
+    make_file_entry,
     read_golden,
     read_manifest,
     write_golden,
@@ -73,7 +73,7 @@ def make_plan(
     if (out / MANIFEST).exists():
         raise ConfigError(f"--out {out} is a bundle: the plan would overwrite its files")
     edge = request.edge or manifest.hierarchy.lead
-    manifest.hierarchy.group(edge)
+    manifest.hierarchy.find_group(edge)
     check_names([device.name for device in request.devices], manifest.hierarchy)
     if not manifest.hierarchy.edge_section:
         raise ConfigError(f"bundle {manifest.name}: {NO_SECTION}")
@@ -86,7 +86,7 @@ def make_plan(
     code = make_code(request, placement)
     certificate = require_certificate(code)
     progress("cutting the section", 0, 1)
-    model = load_source(checked_file(bundle, manifest.sources[edge]))
+    model = load_source(check_file(bundle, manifest.sources[edge]))
     layer = find_layer(find_cuttable(model), request.layer.removeprefix(f"{edge}/"), edge)
     parts = cut(model, layer.name)
     whole = Linear.of(parts.layer)
@@ -104,7 +104,7 @@ def make_plan(
     files = write_files(parts, split, x_shape, out, write_matrix)
     sections = {name: load_section(out / file.file) for name, file in files.items()}
     progress("writing shards", 1, 1)
-    features = read_golden(checked_file(bundle, manifest.golden))[f"{edge}/in/features"]
+    features = read_golden(check_file(bundle, manifest.golden))[f"{edge}/in/features"]
     vectors = run_golden(model, parts, sections, np.asarray(features[:EXAMPLES], np.float32))
     pieces = {name: declare_piece(name, file, vectors) for name, file in files.items()}
     detail = make_detail(request, layer.name, whole, code, cost, certificate)
@@ -204,7 +204,7 @@ def write_files(
 def version_file(file: Path) -> BundleFile:
     """Rename a file to carry the first digits of its sha256."""
     digest = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
-    return file_entry(file.replace(file.with_name(f"{file.stem}-{digest}{file.suffix}")))
+    return make_file_entry(file.replace(file.with_name(f"{file.stem}-{digest}{file.suffix}")))
 
 
 def write_golden_versioned(out: Path, vectors: dict[str, NDArray[Any]]) -> BundleFile:

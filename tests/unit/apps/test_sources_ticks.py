@@ -48,7 +48,7 @@ class World:
 # -------------------------------------------------------------- stored frames
 
 
-def test_a_stored_frame_at_every_tick_of_the_site() -> None:
+def test_a_stored_frame_is_taken_at_every_tick_of_the_site() -> None:
     """Two devices whose own clocks differ by an hour take the same ticks at the same moments."""
     taken = []
     for start_s in (50.0, 3650.0):
@@ -201,7 +201,7 @@ def test_a_live_clock_that_is_set_back_is_followed() -> None:
     assert len(camera.samples) >= count + 29
 
 
-def test_stale_frames_are_no_samples() -> None:
+def test_stale_frames_do_not_become_samples() -> None:
     camera = Camera(0.04)
     camera.run(1.0)
     count = len(camera.samples)
