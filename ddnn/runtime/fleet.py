@@ -60,7 +60,7 @@ class Fleet:
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, **variables},
-                process_group=0,  # Ctrl-C reaches the parent, which ends them in order
+                start_new_session=True,  # Ctrl-C reaches the parent, which ends them in order
             )
 
     @property

@@ -19,6 +19,7 @@ from ddnn.protocol.machine import Compute, Computed, Loaded, PlanRead, SectionNa
 log = logging.getLogger(__name__)
 
 INLINE_S = 0.002  # a faster section runs in the machine's thread: a change of threads costs more
+NICENESS = 10  # of threads that compute for others
 IDLE_RUN_S = 10.0  # a section without work for so long runs on its example, to find failures
 
 
@@ -140,4 +141,6 @@ class SectionRunner:
 def lower_priority() -> None:
     """Lower the priority of the current thread (Linux counts niceness by thread)."""
     with contextlib.suppress(OSError, AttributeError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+        thread = threading.get_native_id()
+        if os.getpriority(os.PRIO_PROCESS, thread) < NICENESS:
+            os.setpriority(os.PRIO_PROCESS, thread, NICENESS)
