@@ -66,7 +66,7 @@ class Surroundings(Protocol):
         """Send a message to the broker."""
         ...
 
-    def later(self, action: Callable[[], None]) -> None:
+    def hop(self, action: Callable[[], None]) -> object:
         """Call `action` after the time of one hop."""
         ...
 
@@ -229,7 +229,7 @@ class SimulatedNode:
         for site, answer in effect.answers:
             old = store.get((site, answer.sample))
             store[site, answer.sample] = choose_better(old, answer) if old else answer
-        self._around.later(lambda: self.take(Saved(effect.answers)))
+        self._around.hop(lambda: self.take(Saved(effect.answers)))
 
     def log(self, effect: Log) -> None:
         self._around.journal.logs.append((self._around.time.now_s, self.name, effect))

@@ -201,7 +201,7 @@ class Simulation:
         node.connected = True
         retained = self._broker.subscribe(name, node.machine.subscriptions())
         self._distribute(node.identity.make_status("online", session))
-        self.later(partial(self._deliver_event, node, session, Connected()))
+        self.hop(partial(self._deliver_event, node, session, Connected()))
         for packet in retained:
             self._deliver(node, packet)
 
@@ -232,10 +232,6 @@ class Simulation:
                 node.sent_s = self._travel(packet, arrive, node.sent_s)
 
         self._call_at(leaves_s, leave)
-
-    def later(self, action: Callable[[], None]) -> None:
-        """Call `action` after one hop."""
-        self._hop(action)
 
     def _draw_will_delay_s(self) -> float:
         spread_s = self.network.will_spread_s
@@ -276,11 +272,11 @@ class Simulation:
         Packets of QoS 1 all arrive, in the order of sending. Others may be lost or reordered.
         """
         if packet.qos == 0 or not self.network.reliable:
-            self._hop(action, lossy=True)
+            self.hop(action, lossy=True)
             return last_s
-        return self._hop(action, not_before_s=last_s)
+        return self.hop(action, not_before_s=last_s)
 
-    def _hop(
+    def hop(
         self, action: Callable[[], None], *, lossy: bool = False, not_before_s: float = 0.0
     ) -> float:
         """Call `action` after one hop; return the time of arrival."""
