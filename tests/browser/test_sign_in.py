@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from cloud_app.web import sign_in
+from cloud_app.web import routes, sign_in
 from tests.browser.chromium import Open, Problems, answered, text, wait_for
 from tests.browser.home import Home
 
@@ -56,17 +58,19 @@ def test_a_wrong_password_and_the_right_one(
 def test_a_session_that_ends_is_said_and_links_to_sign_in(
     locked: Home, opened: Open, problems: Problems, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sign_in, "SESSION_S", 1.5)
     page = opened(locked.url)
     enter(page, PASSWORD)
     wait_for(page, "#age.live")
+    later = SimpleNamespace(time=lambda: time.time() + sign_in.SESSION_S + 1)
+    for module in (sign_in, routes):
+        monkeypatch.setattr(module, "time", later)
     wait_for(page, "#problems", "Your session has ended.")
     assert page.locator("#age.stale").count() == 1
     assert re.search(r"The numbers are from \d\d:\d\d:\d\d\.", text(page, "#problems"))
     problems.expect("401")
-    monkeypatch.undo()
     page.get_by_role("link", name="Sign in again").click()
     page.wait_for_url("**/login")
+    monkeypatch.undo()
     enter(page, PASSWORD)
     wait_for(page, "#age.live")
     problems.clear()

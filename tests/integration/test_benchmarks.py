@@ -199,6 +199,7 @@ def test_processes_of_a_site_have_roles():
 
 
 @pytest.mark.timeout(240)
+@pytest.mark.priority
 def test_a_short_soak_kills_real_processes_and_every_sample_is_answered(config: SiteConfig):
     need_mosquitto()
     result = run_soak(config, 12.0, 1, gap_s=1.0)

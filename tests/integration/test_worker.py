@@ -184,13 +184,13 @@ def test_the_doctor_examines_workers(
 
     code, rows = doctor("worker2", "--lend", "on", "--plan", str(scenes_plan))
     assert (code, rows["bundle"]["outcome"], rows["program"]["outcome"]) == (0, "ok", "ok")
-    assert "to edge: piece 1" in rows["program"]["says"]
+    assert "to edge: piece 1" in rows["program"]["message"]
     code, rows = doctor("gate-pi", DDNN_LEND="on")  # before there is a plan
     assert (code, rows["program"]["outcome"]) == (0, "ok")
-    assert "ddnn plan --workers announced" in rows["program"]["says"]
+    assert "ddnn plan --workers announced" in rows["program"]["message"]
     code, rows = doctor("worker2", "--lend=on", "--plan", str(tmp_path / "nowhere"))
     assert (code, rows["program"]["outcome"]) == (2, "failed")
-    assert "ddnn plan" in rows["program"]["says"] + rows["program"]["remedy"]
+    assert "ddnn plan" in rows["program"]["message"] + rows["program"]["remedy"]
     code, rows = doctor("worker2", "--lend", "off")  # neither a camera nor a worker
     assert (code, rows["configuration"]["outcome"]) == (2, "failed")
 
