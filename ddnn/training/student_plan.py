@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast, get_args
+from typing import Any
 
 import keras
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ddnn.core.device import DeviceProfile
 from ddnn.core.files import BundleFile
 from ddnn.core.plan import Plan, PlanRequest
 from ddnn.core.section import Section, is_close
 from ddnn.errors import ConfigError, SectionError
 from ddnn.exits.manifest import Manifest
 from ddnn.runtime.plans import write_plan
-from ddnn.students import StudentPlan, build_filter_graph, list_tradeoffs
-from ddnn.students import plan as plan_students
-from ddnn.students.types import Objective
+from ddnn.students import StudentPlan, Tradeoff
 from ddnn.training.bundle import load_sections
 from ddnn.training.checkpoints import Checkpoints
 from ddnn.training.export import model_to_litert, write_section
@@ -55,24 +52,14 @@ from ddnn.training.students.failout import (
     FilledStudent,
     choose_fill,
     compute_joined,
-    copy_model,
     measure_missing,
 )
-from ddnn.training.students.family import (
-    WORD_BYTES,
-    Backbone,
-    Shape,
-    build_student,
-    count_flops,
-    count_memory_bytes,
-    list_students,
-)
+from ddnn.training.students.family import count_flops, count_memory_bytes
+from ddnn.training.students.groups import Grouping
 from ddnn.training.students.unified import UnifiedStudent
 from ddnn.training.train import DatasetLike
 
 ROOM = "students"
-OUTAGE = 0.1  # of devices that declare none
-P_TH = 0.02  # above OUTAGE squared: groups of two
 LoadData = Callable[[Manifest, str], DatasetLike]
 
 
@@ -100,15 +87,18 @@ def make_plan(
     check_options(request, "p_th", "outage", "objective", "networks", "data", "steps")
     settings = choose_settings(request, settings or Distillation())
     teacher = split_features(planned.load_model())
+    grouping = Grouping.of(request, teacher)
+    tradeoffs = grouping.list_tradeoffs()  # before long work: raises where there is none
     dataset = load_data(planned.manifest, request.data)
     sections = load_sections(planned.manifest, bundle, load_section)
     examples, validation = prepare_data(planned, sections, teacher, dataset, request.seed, progress)
-    grouped = plan_groups(request, teacher, validation.fused)
-    checkpoints = Checkpoints(out, describe_job(planned.bundle_id, grouped.plan, settings))
+    z = compute_batches(teacher.features, validation.fused)
+    grouped = grouping.plan(z)
+    checkpoints = Checkpoints(out, describe_job(planned.bundle_id, grouped, settings))
     keras.utils.set_random_seed(settings.seed + 1)
-    unified = build_students(grouped, teacher)
+    unified = grouping.build(grouped, teacher.classifier, positive=bool(z.min() >= 0))
     distil(unified, teacher, examples, settings, checkpoints, progress)
-    drop = [max(q, settings.least_drop) for q in grouped.outage]
+    drop = [max(grouped.outage(group), settings.least_drop) for group in grouped.groups]
     filled = choose_fill(
         unified,
         drop,
@@ -138,12 +128,12 @@ def make_plan(
         pieces=tuple(pieces[str(number)] for number in range(len(unified.students))),
         placement={
             member: (number,)
-            for number, group in enumerate(grouped.plan.groups)
+            for number, group in enumerate(grouped.groups)
             for member in group.members
         },
         golden=write_golden_versioned(out, vectors),
         owned={"tail": pieces["tail"]},
-        detail=make_detail(grouped, filled, teacher, accuracy),
+        detail=make_detail(grouped, tradeoffs, filled, teacher, accuracy),
     )
     made = write_plan(out, plan)
     checkpoints.remove()
@@ -163,87 +153,12 @@ def choose_settings(request: PlanRequest, base: Distillation) -> Distillation:
     )
 
 
-# --------------------------------------------------------------------- planning
-
-
-class GroupedStudents(NamedTuple):
-    """The plan of groups, and what it was made of.
-
-    input_shape: of the section; positive: no value of the teacher's feature map is negative.
-    """
-
-    plan: StudentPlan
-    tradeoffs: list[Any]
-    input_shape: Shape
-    positive: bool
-
-    @property
-    def outage(self) -> list[float]:
-        """Of each group."""
-        return [self.plan.outage(group) for group in self.plan.groups]
-
-
-def plan_groups(request: PlanRequest, teacher: FeatureSplit, inputs: FloatArray) -> GroupedStudents:
-    """Group the devices and the teacher's filters. Raises ConfigError and InfeasiblePlanError.
-
-    inputs: of the teacher, validation samples [samples, ...], for the graph of its filters.
-    """
-    z = compute_batches(teacher.features, inputs)
-    input_shape = cast(Shape, tuple(int(n) for n in teacher.features.inputs[0].shape[1:]))
-    positive = bool(z.min() >= 0)
-    height, width, filters = teacher.shape
-    students = list_students(input_shape, teacher.shape, request.networks, positive=positive)
-    devices = declare_outages(request)
-    p_th = P_TH if request.p_th is None else request.p_th
-    objective = request.objective or get_args(Objective)[0]
-    word_bits = 8 * WORD_BYTES
-    bits = {
-        "bits_per_filter": word_bits * height * width,
-        "input_bits": word_bits * int(np.prod(input_shape)),
-        "seed": request.seed,
-    }
-    graph = build_filter_graph(z.mean(axis=(1, 2)))
-    made = plan_students(devices, graph, students, p_th, objective, **bits)
-    tradeoffs = list_tradeoffs(devices, filters, students, p_th, objective, **bits)
-    return GroupedStudents(made, tradeoffs, input_shape, positive)
-
-
-def declare_outages(request: PlanRequest) -> list[DeviceProfile]:
-    """The devices, with the request's outage probability where they declare none."""
-    outage = OUTAGE if request.outage is None else request.outage
-    if not 0 <= outage < 1:
-        raise ConfigError(f"--outage {outage}: expected a probability from 0 to below 1")
-    return [
-        device
-        if device.outage_probability
-        else msgspec.structs.replace(device, outage_probability=outage)
-        for device in request.devices
-    ]
-
-
 def describe_job(bundle: str, plan: StudentPlan, settings: Distillation) -> str:
     """A text that differs where another training is due."""
     groups = [(group.student.name, group.filters) for group in plan.groups]
     outage = [plan.outage(group) for group in plan.groups]
     job = msgspec.json.encode([bundle, groups, outage, settings])
     return hashlib.sha256(job).hexdigest()
-
-
-def build_students(grouped: GroupedStudents, teacher: FeatureSplit) -> UnifiedStudent:
-    """Students with random weights and a copy of the teacher's classifier."""
-    height, width, _ = teacher.shape
-    groups = grouped.plan.groups
-    students = tuple(
-        build_student(
-            Backbone.parse(group.student.name),
-            grouped.input_shape,
-            (height, width, len(group.filters)),
-            positive=grouped.positive,
-        )
-        for group in groups
-    )
-    filters = tuple(group.filters for group in groups)
-    return UnifiedStudent(students, filters, copy_model(teacher.classifier))
 
 
 # ------------------------------------------------------------------------- data
@@ -269,7 +184,7 @@ def prepare_data(
     )
     split = dataset.validation
     chosen = slice(MOST_VALIDATION_SAMPLES)
-    running = report_phase(progress, "running the device sections, validation data")
+    running = report_phase(progress, "running the device sections on validation data")
     seen = compute_features(manifest, sections, split.images[chosen, :views], running)
     kept: Labels = split.labels[chosen]
     return examples, make_validation(manifest, sections, planned.edge, seen, kept)
@@ -317,18 +232,18 @@ def run_golden(
 
 
 def make_detail(
-    grouped: GroupedStudents,
+    plan: StudentPlan,
+    tradeoffs: Sequence[Tradeoff],
     filled: FilledStudent,
     teacher: FeatureSplit,
     accuracy: Accuracies,
 ) -> dict[str, Any]:
     """What the plan has besides its pieces."""
-    plan, unified = grouped.plan, filled.unified
     return {
         "filters": [list(group.filters) for group in plan.groups],
         "fill": filled.fill,
         "fill_values": filled.values.astype(float).tolist(),
-        "outage": grouped.outage,
+        "outage": [plan.outage(group) for group in plan.groups],
         "p_th": plan.p_th,
         "students": [
             {
@@ -337,7 +252,7 @@ def make_detail(
                 "memory_bytes": count_memory_bytes(student),
                 "parameters": student.count_params(),
             }
-            for group, student in zip(plan.groups, unified.students, strict=True)
+            for group, student in zip(plan.groups, filled.unified.students, strict=True)
         ],
         "teacher_parameters": sum(
             part.count_params() for part in (teacher.features, teacher.classifier)
@@ -346,5 +261,5 @@ def make_detail(
         "expected_latency_s": plan.expected_latency_s,
         "best_latency_s": plan.best_latency_s,
         "accuracy": {str(missing): exits for missing, exits in accuracy.items()},
-        "tradeoffs": msgspec.to_builtins(grouped.tradeoffs),
+        "tradeoffs": msgspec.to_builtins(tradeoffs),
     }

@@ -16,7 +16,7 @@ from ddnn.training.plan_files import Progress
 from ddnn.training.students.examples import FloatArray
 from ddnn.training.train import DatasetLike
 
-Features = NDArray[np.int8] | NDArray[np.uint8]
+Features = NDArray[np.int8 | np.uint8]
 MOST_SAMPLES = 4000  # of the training split
 POOL_SAMPLES = 4000  # of random rigs, where the data set has a pool of views
 MOST_VALIDATION_SAMPLES = 1000
@@ -34,8 +34,8 @@ def compute_features(
     images: uint8 [samples, devices, height, width, 3]
     """
     devices = len(manifest.hierarchy.devices)
-    kind = np.int8 if manifest.hierarchy.device_section else np.uint8
-    features = np.zeros((len(images), devices, *manifest.device_features), kind)
+    kind = "int8" if manifest.hierarchy.device_section else "uint8"
+    features: Features = np.zeros((len(images), devices, *manifest.device_features), kind)
     for n, sample in enumerate(images):
         features[n] = [output.features for output in run_devices(manifest, sections, sample)]
         progress(n + 1, len(images))

@@ -59,7 +59,7 @@ class FusedExamples:
     Keras model, fused features -> z, which is computed for each batch: an absent device changes it.
     """
 
-    devices: NDArray[np.int8] | NDArray[np.uint8]
+    devices: NDArray[np.int8 | np.uint8]
     labels: Labels
     scheme: Scheme
     features: Any

@@ -115,7 +115,7 @@ def compute_means(
         inputs, *_ = examples.draw(generator, settings.batch)
         z = unified.join(unified.compute_portions(inputs))
         sums.append(np.asarray(tf.reduce_mean(z, [0, 1, 2])))
-    return np.mean(sums, axis=0, dtype=np.float32)
+    return np.asarray(np.mean(sums, axis=0), np.float32)
 
 
 def copy_model(model: Any) -> Any:

@@ -93,16 +93,14 @@ def build_student(
     return keras.Model(inputs, layers.ReLU()(x) if positive else x)
 
 
-def describe_student(
-    backbone: Backbone, input_shape: Shape, map_shape: Shape, *, positive: bool = True
-) -> StudentType:
+def describe_student(backbone: Backbone, input_shape: Shape, map_shape: Shape) -> StudentType:
     """What a student with this backbone costs and how many filters it can learn.
 
     map_shape: of the teacher's whole feature map [height, width, filters], whose bridge counts.
     capacity: the channels before the bridge, because a linear bridge gives no more independent
     filters than it has inputs.
     """
-    student = build_student(backbone, input_shape, map_shape, positive=positive)
+    student = build_student(backbone, input_shape, map_shape)
     return StudentType(
         backbone.name,
         count_flops(student),
@@ -112,14 +110,11 @@ def describe_student(
 
 
 def list_students(
-    input_shape: Shape, map_shape: Shape, names: Sequence[str] = (), *, positive: bool = True
+    input_shape: Shape, map_shape: Shape, names: Sequence[str] = ()
 ) -> tuple[StudentType, ...]:
     """The students of these names, by default all for inputs of this shape. Raises ConfigError."""
     backbones = [Backbone.parse(name) for name in names] or list_backbones(input_shape)
-    return tuple(
-        describe_student(backbone, input_shape, map_shape, positive=positive)
-        for backbone in backbones
-    )
+    return tuple(describe_student(backbone, input_shape, map_shape) for backbone in backbones)
 
 
 def count_flops(model: Any) -> int:
@@ -154,7 +149,7 @@ def count_memory_bytes(model: Any) -> int:
         largest = max(largest, sum(int(np.prod(tensor.shape[1:])) for tensor in tensors))
 
     replay(model, measure)
-    return WORD_BYTES * (model.count_params() + largest)
+    return WORD_BYTES * (int(model.count_params()) + largest)
 
 
 # ----------------------------------------------------------------------- bodies
