@@ -51,10 +51,11 @@ class Checkpoints:
             np.savez(file, job=np.array(self.job), step=np.array(step), **values)  # type: ignore[arg-type]
         fresh.replace(self._find(phase))
 
-    def remove(self) -> None:
-        """Delete all checkpoints of the directory."""
-        for file in self.directory.glob(f"*{SUFFIX}"):
-            file.unlink()
-
     def _find(self, phase: str) -> Path:
         return self.directory / f"{phase}{SUFFIX}"
+
+
+def remove_checkpoints(directory: Path) -> None:
+    """Delete the checkpoints of all jobs in a directory."""
+    for file in directory.glob(f"*{SUFFIX}"):
+        file.unlink()

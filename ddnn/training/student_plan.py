@@ -20,7 +20,7 @@ from ddnn.exits.manifest import Manifest
 from ddnn.runtime.plans import write_plan
 from ddnn.students import StudentPlan, Tradeoff
 from ddnn.training.bundle import load_sections
-from ddnn.training.checkpoints import Checkpoints
+from ddnn.training.checkpoints import Checkpoints, remove_checkpoints
 from ddnn.training.export import model_to_litert, write_section
 from ddnn.training.fit import Labels
 from ddnn.training.golden import GoldenRecorder
@@ -36,7 +36,7 @@ from ddnn.training.plan_files import (
     write_golden_versioned,
 )
 from ddnn.training.split import FeatureSplit, split_features
-from ddnn.training.students.distil import Distillation, distil
+from ddnn.training.students.distil import Distillation, Training, distil
 from ddnn.training.students.edge_data import (
     MOST_VALIDATION_SAMPLES,
     EdgeValidation,
@@ -94,22 +94,13 @@ def make_plan(
     examples, validation = prepare_data(planned, sections, teacher, dataset, request.seed, progress)
     z = compute_batches(teacher.features, validation.fused)
     grouped = grouping.plan(z)
-    checkpoints = Checkpoints(out, describe_job(planned.bundle_id, grouped, settings))
+    job = describe_job(planned.bundle_id, request.data, grouped, settings)
+    training = Training(teacher, examples, settings, Checkpoints(out, job), progress)
     keras.utils.set_random_seed(settings.seed + 1)
     unified = grouping.build(grouped, teacher.classifier, positive=bool(z.min() >= 0))
-    distil(unified, teacher, examples, settings, checkpoints, progress)
+    distil(unified, training)
     drop = [max(grouped.outage(group), settings.least_drop) for group in grouped.groups]
-    filled = choose_fill(
-        unified,
-        drop,
-        teacher,
-        examples,
-        validation.fused,
-        validation.labels,
-        settings,
-        checkpoints,
-        progress,
-    )
+    filled = choose_fill(unified, drop, validation.fused, validation.labels, training)
     accuracy = measure_missing(
         filled,
         compute_joined(filled.unified, validation.fused),
@@ -136,7 +127,7 @@ def make_plan(
         detail=make_detail(grouped, tradeoffs, filled, teacher, accuracy),
     )
     made = write_plan(out, plan)
-    checkpoints.remove()
+    remove_checkpoints(out)
     return made
 
 
@@ -153,11 +144,11 @@ def choose_settings(request: PlanRequest, base: Distillation) -> Distillation:
     )
 
 
-def describe_job(bundle: str, plan: StudentPlan, settings: Distillation) -> str:
+def describe_job(bundle: str, data: str, plan: StudentPlan, settings: Distillation) -> str:
     """A text that differs where another training is due."""
     groups = [(group.student.name, group.filters) for group in plan.groups]
     outage = [plan.outage(group) for group in plan.groups]
-    job = msgspec.json.encode([bundle, groups, outage, settings])
+    job = msgspec.json.encode([bundle, data, groups, outage, settings])
     return hashlib.sha256(job).hexdigest()
 
 

@@ -20,6 +20,8 @@ from ddnn.adapters.matrices import load_section
 from ddnn.cli import main
 from ddnn.coding.detail import read_detail
 from ddnn.core.blocks import join
+from ddnn.data import load
+from ddnn.local_site import planning
 from ddnn.machines.room import Room
 from ddnn.protocol.topics import Kind, Topic
 from ddnn.rooms import find_room
@@ -124,7 +126,9 @@ def test_students_are_planned(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """From the command line to the files, with the bundle's own data and few steps."""
+    """From the command line to the files, with few samples and steps."""
+    few = load("scenes", samples=(60, 20, 20))
+    monkeypatch.setattr(planning, "load_training_data", lambda manifest, data: few)
     if "students" not in rooms.list_redundancies():
         room = Room(None, lambda *_: None, lambda made: {"workers": made.placement}, lambda _: [])
         monkeypatch.setattr(rooms, "_ENTRIES", dict(rooms._ENTRIES))

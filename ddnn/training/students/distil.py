@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import keras
@@ -56,35 +57,46 @@ class Phase(NamedTuple):
     learning_rate: float
 
 
-def distil(
-    unified: UnifiedStudent,
-    teacher: FeatureSplit,
-    examples: Examples,
-    settings: Distillation,
-    checkpoints: Checkpoints | None = None,
-    progress: Progress = lambda what, done, total: None,
-) -> float:
-    """Train students and classifier in place; the mean loss of the last tenth of the steps.
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What students are trained with.
 
     progress(what, done, total) is called after every step.
     """
 
+    teacher: FeatureSplit
+    examples: Examples
+    settings: Distillation
+    checkpoints: Checkpoints | None = None
+    progress: Progress = lambda what, done, total: None
+
+    def classify(self, z: Any) -> list[Any]:
+        """What the teacher makes of its feature map: scores and further outputs."""
+        return list(keras.tree.flatten(self.teacher.classifier(z, training=False)))
+
+    def draw(self, generator: np.random.Generator) -> tuple[Any, ...]:
+        """A batch of the examples."""
+        return self.examples.draw(generator, self.settings.batch)
+
+
+def distil(unified: UnifiedStudent, training: Training) -> float:
+    """Train students and classifier in place; the mean loss of the last tenth of the steps."""
+    settings = training.settings
+
     def compute(inputs: Any, labels: Any, z: Any) -> Any:
-        targets = keras.tree.flatten(teacher.classifier(z, training=False))
         portions = unified.compute_portions(inputs, training=True)
         outputs = unified.classify(unified.join(portions), training=True)
-        return compute_loss(labels, outputs, targets, portions, unified.split(z), settings.loss)
+        targets, parts = training.classify(z), unified.split(z)
+        return compute_loss(labels, outputs, targets, portions, parts, settings.loss)
 
     models = (*unified.students, unified.classifier)
     return train_phase(
         Phase("students", "distilling students", 0, settings.steps, settings.learning_rate),
-        lambda generator: examples.draw(generator, settings.batch),
+        training.draw,
         compute,
         [variable for model in models for variable in model.trainable_variables],
         unified.variables,
-        settings,
-        checkpoints,
-        progress,
+        training,
     )
 
 
@@ -94,15 +106,14 @@ def train_phase(
     compute: Callable[..., Any],
     trained: Sequence[Any],
     saved: Sequence[Any],
-    settings: Distillation,
-    checkpoints: Checkpoints | None,
-    progress: Progress,
+    training: Training,
 ) -> float:
     """Minimize compute(*draw(generator)) over the variables `trained`; the mean loss of the last
     tenth of the steps, 0 where all of them were done before.
 
     saved: all variables that a step changes, for the checkpoint.
     """
+    settings, checkpoints = training.settings, training.checkpoints
     optimizer = keras.optimizers.AdamW(
         phase.learning_rate, weight_decay=settings.weight_decay, beta_2=0.99
     )
@@ -130,6 +141,6 @@ def train_phase(
         done = number + 1
         if checkpoints and (done % settings.checkpoint_steps == 0 or done == phase.steps):
             checkpoints.save(phase.name, state, done)
-        progress(f"{phase.what}, loss {losses[-1]:.3f}", done, phase.steps)
+        training.progress(f"{phase.what}, loss {losses[-1]:.3f}", done, phase.steps)
     last = losses[-max(1, phase.steps // 10) :]
     return float(np.mean(last)) if last else 0.0

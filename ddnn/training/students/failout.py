@@ -21,10 +21,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from ddnn.training.checkpoints import Checkpoints
-from ddnn.training.split import FeatureSplit
-from ddnn.training.students.distil import Distillation, Phase, Progress, train_phase
-from ddnn.training.students.examples import BATCH, Array, Examples, FloatArray
+from ddnn.training.students.distil import Phase, Training, train_phase
+from ddnn.training.students.examples import BATCH, FloatArray
 from ddnn.training.students.loss import compute_loss
 from ddnn.training.students.unified import UnifiedStudent
 
@@ -53,66 +51,51 @@ class FilledStudent:
 
 
 def fine_tune(
-    unified: UnifiedStudent,
-    fill: Fill,
-    drop: Sequence[float],
-    teacher: FeatureSplit,
-    examples: Examples,
-    settings: Distillation,
-    checkpoints: Checkpoints | None = None,
-    progress: Progress = lambda what, done, total: None,
+    unified: UnifiedStudent, fill: Fill, drop: Sequence[float], training: Training
 ) -> FilledStudent:
     """Train a copy of the classifier with each portion dropped with its probability `drop`.
 
-    The students stay as they are. Raises no error where all portions of a sample are dropped.
+    The students stay as they are. All portions of a sample may be dropped.
     """
-    classifier = copy_model(unified.classifier)
+    settings, classifier = training.settings, copy_model(unified.classifier)
     tuned = replace(unified, classifier=classifier)
     start = np.zeros(len(unified.labels), np.float32)
     if fill != "zero":
-        start = compute_means(unified, examples, settings)
+        start = compute_means(unified, training)
     values = tf.Variable(start, trainable=fill == "learned")
     chances = np.asarray(drop)
 
-    def draw(generator: np.random.Generator) -> Sequence[Array]:
+    def draw(generator: np.random.Generator) -> Sequence[Any]:
         kept = generator.random((settings.batch, len(chances))) >= chances
-        return *examples.draw(generator, settings.batch), kept.astype(np.float32)
+        return *training.draw(generator), kept.astype(np.float32)
 
     def compute(inputs: Any, labels: Any, z: Any, kept: Any) -> Any:
-        targets = keras.tree.flatten(teacher.classifier(z, training=False))
         whole = tuned.join(tuned.compute_portions(inputs))
         filters_kept = tf.gather(kept, tuned.labels, axis=1)[:, None, None, :]
         outputs = tuned.classify(whole * filters_kept + values * (1 - filters_kept), training=True)
-        return compute_loss(labels, outputs, targets, (), (), settings.loss)
+        return compute_loss(labels, outputs, training.classify(z), (), (), settings.loss)
 
     learned = [values] if fill == "learned" else []
+    what = f"dropping portions (fill {fill})"
     train_phase(
         Phase(
-            f"classifier-{fill}",
-            f"dropping portions (fill {fill})",
-            1,
-            settings.failout_steps,
-            settings.failout_learning_rate,
+            f"classifier-{fill}", what, 1, settings.failout_steps, settings.failout_learning_rate
         ),
         draw,
         compute,
         [*classifier.trainable_variables, *learned],
         [*classifier.variables, *learned],
-        settings,
-        checkpoints,
-        progress,
+        training,
     )
     return FilledStudent(tuned, fill, values.numpy())
 
 
-def compute_means(
-    unified: UnifiedStudent, examples: Examples, settings: Distillation
-) -> FloatArray:
+def compute_means(unified: UnifiedStudent, training: Training) -> FloatArray:
     """Each filter's mean over a few batches and all positions: [M]."""
-    generator = np.random.default_rng((settings.seed, 2))
+    generator = np.random.default_rng((training.settings.seed, 2))
     sums = []
     for _ in range(MEAN_BATCHES):
-        inputs, *_ = examples.draw(generator, settings.batch)
+        inputs, *_ = training.draw(generator)
         z = unified.join(unified.compute_portions(inputs))
         sums.append(np.asarray(tf.reduce_mean(z, [0, 1, 2])))
     return np.asarray(np.mean(sums, axis=0), np.float32)
@@ -176,13 +159,9 @@ def p_missing(missing: int, outages: Sequence[float]) -> float:
 def choose_fill(
     unified: UnifiedStudent,
     drop: Sequence[float],
-    teacher: FeatureSplit,
-    examples: Examples,
     inputs: FloatArray,
     labels: NDArray[np.int32],
-    settings: Distillation,
-    checkpoints: Checkpoints | None = None,
-    progress: Progress = lambda what, done, total: None,
+    training: Training,
 ) -> FilledStudent:
     """The fill whose answers are expected to be the most accurate on validation data.
 
@@ -196,11 +175,7 @@ def choose_fill(
     def rate(filled: FilledStudent) -> float:
         return expect_accuracy(measure_missing(filled, z, evaluate), "scores", drop)
 
-    candidates = [
-        fine_tune(unified, fill, drop, teacher, examples, settings, checkpoints, progress)
-        for fill in FILLS
-    ]
-    return max(candidates, key=rate)
+    return max((fine_tune(unified, fill, drop, training) for fill in FILLS), key=rate)
 
 
 def compute_joined(unified: UnifiedStudent, inputs: FloatArray) -> FloatArray:

@@ -12,9 +12,9 @@ import tensorflow as tf
 from keras import layers
 
 from ddnn.errors import ConfigError
-from ddnn.training.checkpoints import Checkpoints
+from ddnn.training.checkpoints import Checkpoints, remove_checkpoints
 from ddnn.training.split import FeatureSplit, split_features
-from ddnn.training.students.distil import Distillation, distil
+from ddnn.training.students.distil import Distillation, Training, distil
 from ddnn.training.students.examples import CachedExamples, FusedExamples
 from ddnn.training.students.failout import (
     FilledStudent,
@@ -120,7 +120,8 @@ def test_students_learn_the_teacher() -> None:
     unified, examples = make_students(teacher), make_examples(teacher)
     settings = Distillation(steps=150, batch=32, warm_up_steps=5)
     losses: list[tuple[str, int, int]] = []
-    distil(unified, teacher, examples, settings, progress=lambda *args: losses.append(args))
+    training = Training(teacher, examples, settings, progress=lambda *args: losses.append(args))
+    distil(unified, training)
     assert losses[-1][1:] == (150, 150)
     fresh = np.random.default_rng(9).normal(size=(200, 4, 4, 2)).astype(np.float32)
     expected = np.argmax(teacher.classifier(teacher.features(fresh))[0], -1)
@@ -145,9 +146,9 @@ def test_a_training_that_was_killed_goes_on_as_if_not(tmp_path: Path) -> None:
 
         unified = make_students(teacher, seed)
         checkpoints = Checkpoints(directory, "job")
-        distil(unified, teacher, examples, settings, checkpoints, progress)
-        args = (unified, "learned", (0.5, 0.2, 0.2), teacher, examples, settings)
-        return fine_tune(*args, checkpoints, progress)
+        training = Training(teacher, examples, settings, checkpoints, progress)
+        distil(unified, training)
+        return fine_tune(unified, "learned", (0.5, 0.2, 0.2), training)
 
     whole = train(tmp_path / "whole", None)
     for phase in ("distilling", "dropping"):
@@ -172,16 +173,16 @@ def test_checkpoints_of_another_job_or_damaged_ones_are_not_resumed(tmp_path: Pa
     (file,) = tmp_path.iterdir()
     file.write_bytes(file.read_bytes()[:-30])
     assert Checkpoints(tmp_path, "job").load("students", [variable]) == 0
-    Checkpoints(tmp_path, "job").remove()
+    remove_checkpoints(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_failout_improves_the_worst_missing_portion() -> None:
     teacher = make_teacher()
     unified, examples = make_students(teacher), make_examples(teacher, 512)
-    distil(unified, teacher, examples, Distillation(steps=100, batch=32))
+    distil(unified, Training(teacher, examples, Distillation(steps=100, batch=32)))
     settings = Distillation(failout_steps=200, failout_learning_rate=1e-2, batch=64)
-    tuned = fine_tune(unified, "learned", (0.25,) * 3, teacher, examples, settings)
+    tuned = fine_tune(unified, "learned", (0.25,) * 3, Training(teacher, examples, settings))
     x = np.random.default_rng(4).normal(size=(400, 4, 4, 2)).astype(np.float32)
     labels = np.argmax(teacher.classifier(teacher.features(x))[0], -1)
     z = compute_joined(unified, x)
@@ -222,9 +223,8 @@ def test_the_best_fill_is_chosen() -> None:
     unified, examples = make_students(teacher), make_examples(teacher, 64)
     settings = Distillation(failout_steps=2, batch=8)
     drop = (0.3, 0.3, 0.3)
-    chosen = choose_fill(
-        unified, drop, teacher, examples, examples.inputs, examples.labels, settings
-    )
+    training = Training(teacher, examples, settings)
+    chosen = choose_fill(unified, drop, examples.inputs, examples.labels, training)
     z = compute_joined(unified, examples.inputs)
 
     def evaluate(outputs):
@@ -232,7 +232,7 @@ def test_the_best_fill_is_chosen() -> None:
 
     rates = {}
     for fill in ("zero", "mean", "learned"):
-        filled = fine_tune(unified, fill, drop, teacher, examples, settings)
+        filled = fine_tune(unified, fill, drop, training)
         rates[fill] = expect_accuracy(measure_missing(filled, z, evaluate), "scores", drop)
     assert rates[chosen.fill] == max(rates.values())
     assert len(set(rates.values())) > 1
