@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,25 @@ import pytest
 from ddnn.adapters.litert import LiteRtSection
 from ddnn.adapters.matrices import load_section
 from ddnn.core.device import DeviceProfile
+from ddnn.core.files import BundleFile
 from ddnn.core.plan import Plan, PlanRequest
-from ddnn.data import Dataset, load
+from ddnn.data import Dataset, ViewPool, load
 from ddnn.errors import ConfigError, InfeasiblePlanError, SectionError
 from ddnn.exits import measure as m
+from ddnn.exits.hierarchy import configuration
+from ddnn.exits.manifest import Manifest
+from ddnn.exits.scores import ScoreFormat
 from ddnn.local_site.planning import load_training_data, parse_workers
 from ddnn.runtime.bundle import load_bundle, load_sections, read_golden, read_manifest
 from ddnn.runtime.plans import read_plan
 from ddnn.training.student_plan import make_plan, run_golden
 from ddnn.training.students.distil import Distillation
+from ddnn.training.students.edge_data import (
+    POOL_SAMPLES,
+    compute_features,
+    draw_samples,
+    make_validation,
+)
 from ddnn.training.students.groups import declare_outages
 from ddnn.training.students.unified import UnifiedStudent
 
@@ -182,6 +193,65 @@ def test_files_that_are_not_the_trained_network_have_no_golden_vectors() -> None
     np.testing.assert_array_equal(golden["0/out/portion"][..., ::-1], golden["tail/in/z"])
     with pytest.raises(SectionError, match="scores are not those of the trained network"):
         run_golden(unified, give(0.1), inputs)
+
+
+def test_one_edge_of_two_is_measured_with_the_other() -> None:
+    """Given the section's own outputs, the accuracies are those of the bundle."""
+    rng = np.random.default_rng(2)
+
+    def make_section(key: str, inputs: int) -> Any:
+        weights = rng.normal(size=(inputs, 3)), rng.normal(size=(inputs, 12))
+
+        def run(arrays: Any) -> dict[str, Any]:
+            flat = np.asarray(arrays[key], np.float32).ravel()
+            scores, features = (flat @ matrix.astype(np.float32) for matrix in weights)
+            return {"scores": scores, "features": features.reshape(2, 2, 3)}
+
+        return run
+
+    hierarchy = configuration("f", 4, edges=2, exit_scheme="AP")
+    sections = {device: make_section("image", 48) for device in hierarchy.devices}
+    sections |= {name: make_section("features", 24) for name in ("edge", "edge2", "cloud")}
+    manifest = Manifest(
+        format=1,
+        name="two-edges",
+        data="none",
+        classes=("a", "b", "c"),
+        image_shape=(4, 4, 3),
+        hierarchy=hierarchy,
+        score_format=ScoreFormat(),
+        thresholds={"local": 0.0, "edge": 0.0},
+        device_features=(2, 2, 3),
+        edge_features=(2, 2, 3),
+        sections={},
+        golden=BundleFile("", ""),
+    )
+    images = rng.integers(0, 256, (40, 4, 4, 4, 3)).astype(np.uint8)
+    labels = rng.integers(0, 3, 40).astype(np.int32)
+    everyone = hierarchy.everyone
+    measured = m.measure(manifest, sections, images, labels, [everyone]).exits[everyone]
+    expected = {exit_: m.accuracy(measured[exit_], labels) for exit_ in ("edge", "cloud")}
+    features = compute_features(manifest, sections, images)
+    assert features.dtype == np.int8
+    for edge in ("edge", "edge2"):
+        validation = make_validation(manifest, sections, edge, features, labels)
+        outputs = [sections[edge]({"features": fused}) for fused in validation.fused]
+        arrays = [np.stack([output[name] for output in outputs]) for name in outputs[0]]
+        assert validation.measure(arrays) == expected
+        assert validation.measure([-array for array in arrays]) != expected
+
+
+def test_random_rigs_are_drawn_where_there_is_a_pool() -> None:
+    few = load_few()
+    images, labels = draw_samples(few, 6, 0)
+    assert images.shape[:2] == (len(few.train), 6)
+    rows = [np.flatnonzero((few.train.images == image).all((1, 2, 3, 4))) for image in images]
+    assert sorted(np.concatenate(rows).tolist()) == list(range(len(few.train)))
+    assert [few.train.labels[row[0]] for row in rows] == labels.tolist()
+    pool = ViewPool(few.train.images, few.train.labels)
+    more, their = draw_samples(replace(few, augment_pool=pool), 6, 0)
+    np.testing.assert_array_equal(more[: len(images)], images)
+    assert len(more) == len(their) == len(images) + POOL_SAMPLES
 
 
 @pytest.mark.parametrize(
