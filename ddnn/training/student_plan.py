@@ -89,7 +89,9 @@ def make_plan(
     teacher = split_features(planned.load_model())
     grouping = Grouping.of(request, teacher)
     tradeoffs = grouping.list_tradeoffs()  # before long work: raises where there is none
+    progress("loading data", 0, 1)
     dataset = load_data(planned.manifest, request.data)
+    progress("loading data", 1, 1)
     sections = load_sections(planned.manifest, bundle, load_section)
     examples, validation = prepare_data(planned, sections, teacher, dataset, request.seed, progress)
     z = compute_batches(teacher.features, validation.fused)
