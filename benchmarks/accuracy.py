@@ -31,7 +31,7 @@ from benchmarks.harness.processes import interrupt_on_sigterm, temporary_directo
 from benchmarks.harness.report import make_header, make_parser, print_report
 from ddnn.errors import DdnnError
 from ddnn.exits import measure as m
-from ddnn.exits.hierarchy import Hierarchy, configuration
+from ddnn.exits.hierarchy import Hierarchy, make_configuration
 from ddnn.exits.manifest import Manifest
 
 MARGIN = 0.005
@@ -74,8 +74,8 @@ def train_fold(data: str, fold: int, seed: int, steps: int | None, out: Path) ->
         "manifest": msgspec.json.encode(bundle.manifest).decode(),
     }
     for split in (dataset.validation, dataset.test):
-        measured = m.measure(
-            bundle.manifest, bundle.sections, split.images, split.labels, m.member_masks(6)
+        measured = m.measure_scores(
+            bundle.manifest, bundle.sections, split.images, split.labels, m.list_member_masks(6)
         )
         kept[f"{split.name}_labels"] = measured.labels
         kept[f"{split.name}_views"] = split.view_labels
@@ -101,7 +101,7 @@ def train_fold(data: str, fold: int, seed: int, steps: int | None, out: Path) ->
 
 
 def make_hierarchy(schemes: Any) -> Hierarchy:
-    return configuration("e", 6, exit_scheme=schemes[0], fusion_scheme=schemes[1])
+    return make_configuration("e", 6, exit_scheme=schemes[0], fusion_scheme=schemes[1])
 
 
 class Fold:
@@ -112,9 +112,9 @@ class Fold:
             self.arrays = {name: arrays[name] for name in arrays.files}
         self.manifest = msgspec.json.decode(str(self.arrays["manifest"]), type=Manifest)
 
-    def measured(self, split: str) -> m.Measured:
-        masks = m.member_masks(6)
-        return m.Measured(
+    def measured(self, split: str) -> m.Measurement:
+        masks = m.list_member_masks(6)
+        return m.Measurement(
             self.arrays[f"{split}_labels"],
             self.arrays[f"{split}_devices"],
             {
@@ -127,13 +127,13 @@ class Fold:
         )
 
     def accuracy(self, split: str, name: str) -> float:
-        return m.accuracy(self.arrays[f"{split}_{name}"], self.arrays[f"{split}_labels"])
+        return m.compute_accuracy(self.arrays[f"{split}_{name}"], self.arrays[f"{split}_labels"])
 
 
-def pool_validation(folds: dict[int, Fold], without: int) -> m.Measured:
+def pool_validation(folds: dict[int, Fold], without: int) -> m.Measurement:
     """The validation data of all folds but the one that validates on object `without`."""
     others = [fold for fold in folds.values() if fold.arrays["validation_object"] != without]
-    return m.pool([fold.measured("validation") for fold in others])
+    return m.pool_measurements([fold.measured("validation") for fold in others])
 
 
 def measure_fold(folds: dict[int, Fold], test: int) -> dict[str, Any]:
@@ -142,12 +142,12 @@ def measure_fold(folds: dict[int, Fold], test: int) -> dict[str, Any]:
     manifest = fold.manifest
     hierarchy = manifest.hierarchy
     score_format, _, row = m.choose_format(manifest, pool_validation(folds, test), MARGIN)
-    measured = m.with_format(manifest, fold.measured("test"), score_format)
-    table = m.accuracy_table(hierarchy, measured, row.thresholds)
+    measured = m.encode_with_format(manifest, fold.measured("test"), score_format)
+    table = m.make_accuracy_table(hierarchy, measured, row.thresholds)
     everyone = table[str(hierarchy.everyone)]
     exits, _ = m.apply_exits(hierarchy, measured.exits[hierarchy.everyone], row.thresholds)
     share = {tier: float(np.mean(exits == i)) for i, tier in enumerate(hierarchy.exits)}
-    sent = m.bytes_per_device(manifest, score_format, share["local"])
+    sent = m.compute_bytes_per_device(manifest, score_format, share["local"])
     jpeg = float(fold.arrays["jpeg"])
     return {
         "test_object": test,
@@ -157,11 +157,16 @@ def measure_fold(folds: dict[int, Fold], test: int) -> dict[str, Any]:
         "bytes": sent,
         "raw_reduction": manifest.raw_bytes / sent,
         "jpeg_reduction": jpeg / sent,
-        **{f"missing_{k}": 100 * (m.missing_accuracy(hierarchy, table, k) or 0) for k in (1, 2, 3)},
+        **{
+            f"missing_{k}": 100 * (m.compute_missing_accuracy(hierarchy, table, k) or 0)
+            for k in (1, 2, 3)
+        },
         "validation_local": 100 * fold.accuracy("validation", f"{hierarchy.everyone}_local"),
         "validation_cloud": 100 * fold.accuracy("validation", f"{hierarchy.everyone}_cloud"),
         "single_camera": 100
-        * float(np.mean([m.accuracy(measured.devices[:, i], measured.labels) for i in range(6)])),
+        * float(
+            np.mean([m.compute_accuracy(measured.devices[:, i], measured.labels) for i in range(6)])
+        ),
         "thresholds": row.thresholds,
         "score_type": score_format.type,
         "seconds": float(fold.arrays["seconds"]),

@@ -113,9 +113,9 @@ def run_device(
     site: Site, listener: DeviceListener, node: str, python: list[str], samples: int
 ) -> tuple[dict[str, float], list[Answer]]:
     """Run this node by the command `python`; its figures, and the answers of the site meanwhile."""
-    if site.fleet.alive(node):
-        site.fleet.signal(node, signal.SIGTERM)
-        psutil.Process(site.fleet.pid(node)).wait(10)
+    if site.fleet.is_alive(node):
+        site.fleet.send_signal(node, signal.SIGTERM)
+        psutil.Process(site.fleet.find_pid(node)).wait(10)
     began_s = time.monotonic()
     options = {
         "node": node,
@@ -135,11 +135,11 @@ def run_device(
     numbers = range(first, first + samples)
     until_s = time.monotonic() + samples / RATE_HZ + DEADLINE_S + SETTLE_S
     while not all(sample in site.watcher.answers for sample in numbers):
-        site.fleet.check(node)
+        site.fleet.require_alive(node)
         if time.monotonic() > until_s:
             raise DdnnError("there are samples without an answer")
         time.sleep(0.1)
-    memory_mb = round(resident_mb(site.fleet.pid(node)), 1)
+    memory_mb = round(resident_mb(site.fleet.find_pid(node)), 1)
     figures = {"online_after_s": round(took_s, 2), "resident_mb": memory_mb}
     return figures, [site.watcher.answers[sample] for sample in numbers]
 

@@ -196,14 +196,14 @@ def measure_device(config: SiteConfig, times: int = 5) -> dict[str, float]:
             began_s = time.perf_counter()
             fleet.start(name, device_command(config, site, state, port))
             while not online_s:
-                fleet.check(name)
+                fleet.require_alive(name)
                 if time.perf_counter() > began_s + ONLINE_S:
                     raise LinkError(f"a device is not online after {ONLINE_S:g} s")
                 time.sleep(0.01)
             started_s.append(online_s[0] - began_s)
             time.sleep(2.0)
-            memory_mb.append(resident_mb(fleet.pid(name)))
-            fleet.signal(name, signal.SIGKILL)
+            memory_mb.append(resident_mb(fleet.find_pid(name)))
+            fleet.send_signal(name, signal.SIGKILL)
             listener.close()
     return {
         "start_s": round(float(np.median(started_s)), 3),

@@ -112,7 +112,7 @@ def run_site(config: SiteConfig, seconds: float) -> Running:
         times = AnswerTimes(site.port, RATE_HZ, bare=False)
         stack.callback(times.close)
         time.sleep(SETTLE_S)
-        meter = CpuMeter({node: site.fleet.pid(node) for node in site.fleet.nodes})
+        meter = CpuMeter({node: site.fleet.find_pid(node) for node in site.fleet.nodes})
         took_s = times.measure(seconds)
         cores = meter.busy_cores()
         return Running(took_s, {node: busy / RATE_HZ for node, busy in cores.items()})

@@ -1,4 +1,4 @@
-"""Wires the cloud's machine to its section, the store, the page and a broker connection."""
+"""Connects the cloud's machine with its section, the store, the page and a broker."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from cloud_app.demo import DemoSite
+from cloud_app.demo import LocalDemoSite
 from cloud_app.recorder import Recorder
 from cloud_app.registry import Registry
 from cloud_app.site import MqttSite
@@ -31,7 +31,7 @@ from ddnn.runtime.bundle import Bundle, load_bundle
 from ddnn.runtime.host import Resources
 from ddnn.runtime.identity import Identity
 from ddnn.runtime.loop import Loop
-from ddnn.runtime.service import ddnn_version, run_until_signal
+from ddnn.runtime.service import find_ddnn_version, run_until_signal
 from ddnn.runtime.settings import NodeSettings, read_secret
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class CloudSettings(NodeSettings, frozen=True, kw_only=True):
     trusted_proxy: Annotated[
         str,
         msgspec.Meta(
-            description="Address of a reverse proxy (TLS) whose X-Forwarded headers are believed."
+            description="Address of a reverse proxy (TLS) whose X-Forwarded headers are trusted."
         ),
     ] = ""
     sign_in: Annotated[
@@ -79,7 +79,7 @@ class CloudSettings(NodeSettings, frozen=True, kw_only=True):
     ] = "on"
     password_file: Annotated[
         str,
-        msgspec.Meta(description="File with the page's password; by default one is made up, once."),
+        msgspec.Meta(description="File with the page's password; by default a random one is made."),
     ] = ""
     api_token_file: Annotated[
         str,
@@ -110,22 +110,22 @@ class CloudSettings(NodeSettings, frozen=True, kw_only=True):
             raise ConfigError("--demo-frames and --demo-control belong together")
 
     def _check_site(self) -> None:
-        """Every site is fine here."""
+        """Accept every site, also the word for all of them."""
 
     @property
     def database_url(self) -> str:
         return self.database or f"sqlite:///{Path(self.state) / (self.node + '.db')}"
 
 
-def load(settings: CloudSettings) -> Bundle:
-    """The bundle, with the cloud's section where this process runs it."""
+def load_cloud_bundle(settings: CloudSettings) -> Bundle:
+    """Load the bundle, with the cloud's section where this process runs it."""
     sections = [] if settings.serve == "page" else [CLOUD]
     return load_bundle(Path(settings.bundle), LiteRtSection, sections)
 
 
 def check(settings: CloudSettings) -> None:
     """Raise a DdnnError where `run` could not start."""
-    load(settings)
+    load_cloud_bundle(settings)
     settings.check_files()
     for file in (settings.password_file, settings.api_token_file):
         if file:
@@ -136,7 +136,7 @@ def check(settings: CloudSettings) -> None:
 
 def run(settings: CloudSettings) -> None:
     """Run the cloud until SIGINT or SIGTERM."""
-    bundle = load(settings)
+    bundle = load_cloud_bundle(settings)
     state = Path(settings.state)
     state.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -144,17 +144,21 @@ def run(settings: CloudSettings) -> None:
         stack.callback(store.close)
         recorder = Recorder(store, keep_s=settings.keep_days * DAY_S)
         stack.callback(recorder.close)
-        registry = Registry(recorder.event)
+        registry = Registry(recorder.record_event)
         transport = MqttTransport.of(settings)
 
         def observe(event: Event) -> None:
             registry.observe(event)
             if isinstance(event, Connected) and settings.serve != "node":
-                live.remind()
+                live.resend_thresholds()
 
         loop = Loop(
-            Identity(settings.site, settings.node, _role(settings), bundle.id, ddnn_version()),
-            CompositeMachine(Observer(observe, recorder.counts), _machine(settings, bundle)),
+            Identity(
+                settings.site, settings.node, _choose_role(settings), bundle.id, find_ddnn_version()
+            ),
+            CompositeMachine(
+                Observer(observe, recorder.read_counts), _make_machine(settings, bundle)
+            ),
             transport,
             Resources(bundle.sections, save=recorder.save),
             stats_every_s=settings.stats_every_s,
@@ -166,10 +170,10 @@ def run(settings: CloudSettings) -> None:
             recorder,
             store,
             BundleView.of(bundle.id, bundle.manifest),
-            _demo(settings),
+            _open_demo(settings),
         )
         if settings.serve != "node":
-            sign_in = _sign_in(settings, store)
+            sign_in = _open_sign_in(settings, store)
             app = create_app(store, live, sign_in=sign_in)
             server = serve(
                 app, settings.http_host, settings.http_port, trusted_proxy=settings.trusted_proxy
@@ -179,11 +183,11 @@ def run(settings: CloudSettings) -> None:
         run_until_signal(loop)
 
 
-def _role(settings: CloudSettings) -> RoleName:
+def _choose_role(settings: CloudSettings) -> RoleName:
     return "store" if settings.serve == "page" else "cloud"
 
 
-def _machine(settings: CloudSettings, bundle: Bundle) -> Machine:
+def _make_machine(settings: CloudSettings, bundle: Bundle) -> Machine:
     served = "+" if settings.site == EVERYWHERE else settings.site
     if settings.serve == "page":
         return StoreNode(served, settings.share)
@@ -192,21 +196,21 @@ def _machine(settings: CloudSettings, bundle: Bundle) -> Machine:
     )
 
 
-def _demo(settings: CloudSettings) -> DemoSite | None:
+def _open_demo(settings: CloudSettings) -> LocalDemoSite | None:
     if not settings.demo_frames:
         return None
-    return DemoSite(Path(settings.demo_frames), settings.demo_control)
+    return LocalDemoSite(Path(settings.demo_frames), settings.demo_control)
 
 
-def _sign_in(settings: CloudSettings, store: Store) -> SignIn | None:
+def _open_sign_in(settings: CloudSettings, store: Store) -> SignIn | None:
     if settings.sign_in == "off":
         return None
-    sign_in, made = SignIn.open(
+    sign_in, new_password = SignIn.open(
         store,
         Path(settings.state),
         password=read_secret(settings.password_file) if settings.password_file else "",
         token=read_secret(settings.api_token_file) if settings.api_token_file else "",
     )
-    if made:
-        print(f"the page's password is {made} (shown this once)", flush=True)
+    if new_password:
+        print(f"the page's password is {new_password} (shown this once)", flush=True)
     return sign_in

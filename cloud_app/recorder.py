@@ -1,4 +1,4 @@
-"""The one thread that writes answers and events into the store."""
+"""The thread that writes answers and events into the store."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ddnn.protocol.messages import Answer
 
 log = logging.getLogger(__name__)
 
-BATCH_S = 0.03  # answers that come within this are written together
+BATCH_S = 0.03  # answers that arrive within this time are written together
 BATCH_ANSWERS = 1000
-QUEUE_LIMIT = 10_000  # answers and events that wait; nodes keep and resend what is refused
-MANY_CLASSES = 100  # an answer of so many classes takes the place of two
+QUEUE_LIMIT = 10_000  # answers and events; nodes keep and resend the answers that are refused
+CLASSES_PER_ENTRY = 100  # of so many classes an answer counts as one entry more
 RETRY_S = (0.2, 5.0)
-ATTEMPTS = 4  # failures of a batch before its content is suspected
+ATTEMPTS = 4  # failures of a batch before a single answer is taken to be the cause
 PRUNE_EVERY_S = 60.0
-PRUNE_AT_MOST = 1000  # rows at once; answers wait meanwhile
-PRUNE_PAUSE_S = 0.2  # between two such batches: 5000 rows/s go, more than can come
+PRUNE_AT_MOST = 1000  # rows in one transaction; answers wait meanwhile
+PRUNE_PAUSE_S = 0.2  # between two such transactions: 5000 rows/s, more than can arrive
 
 _Event = tuple[float, str, str, str, str]
 _Job = tuple[Save, Callable[[Saved], None]] | _Event
@@ -32,11 +32,11 @@ _Answers = list[tuple[str, Answer]]
 class Recorder:
     """Batches Save effects into transactions; confirms only what is committed.
 
-    While the database is away the batch is retried. Answers beyond the queue's bound are not
-    confirmed, so that their nodes keep them. An answer that a working database will not take for
-    its content is given up: an event in the same database says so, and its node may forget it.
+    While the database is away, the batch is retried. Answers beyond the queue's bound are not
+    confirmed, so that their nodes keep them. An answer whose content a working database rejects is
+    given up: an event in the same database reports it, and the answer is confirmed.
 
-    Answers and events that were stored more than `keep_s` ago are deleted between the batches.
+    Between the batches, answers and events that were stored more than `keep_s` ago are deleted.
     """
 
     def __init__(self, store: Store, keep_s: float | None = None) -> None:
@@ -50,17 +50,17 @@ class Recorder:
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
         self.refused = 0  # jobs beyond the queue's bound
-        self.given_up = 0  # answers that the database will not take
-        self.away = ""  # why the database cannot be written, empty while it can
+        self.given_up = 0  # answers that the database rejects
+        self.database_error = ""  # why the database cannot be written; empty while it can
 
     def save(self, effect: Save, done: Callable[[Saved], None]) -> None:
         self._put((effect, done))
 
-    def event(self, at_s: float, site: str, node: str, what: str, key: str = "") -> None:
-        self._put((at_s, site, node, what, key))
+    def record_event(self, at_s: float, site: str, node: str, text: str, key: str = "") -> None:
+        self._put((at_s, site, node, text, key))
 
-    def counts(self) -> dict[str, int]:
-        """For the node's statistics."""
+    def read_counts(self) -> dict[str, int]:
+        """The counts for the node's statistics."""
         return {"answers_refused": self.refused, "answers_given_up": self.given_up}
 
     def close(self, timeout_s: float = 3.0) -> bool:
@@ -71,7 +71,7 @@ class Recorder:
         return not self._thread.is_alive()
 
     def _put(self, job: _Job) -> None:
-        size = _size(job)
+        size = _count_entries(job)
         with self._lock:
             if self._waiting and self._waiting + size > QUEUE_LIMIT:
                 self.refused += 1
@@ -80,23 +80,23 @@ class Recorder:
         self._jobs.put(job)
 
     def _get(self, timeout_s: float | None) -> _Job | None:
-        """The next job; None: wake up. queue.Empty: there is none in time."""
+        """Take the next job; None wakes the thread only. queue.Empty: no job within the time."""
         job = self._jobs.get(timeout=timeout_s)
         if job is not None:
             with self._lock:
-                self._waiting -= _size(job)
+                self._waiting -= _count_entries(job)
         return job
 
     def _run(self) -> None:
         while not (self._closing.is_set() and self._jobs.empty()):
-            batch = self._batch()
+            batch = self._collect_batch()
             if batch:
                 self._write(batch)
             if self._keep_s is not None and time.monotonic() >= self._prune_at_s:
                 self._prune(self._keep_s)
 
-    def _batch(self) -> list[_Job]:
-        """What has come in within BATCH_S after the first; nothing when it is time to prune."""
+    def _collect_batch(self) -> list[_Job]:
+        """Collect the jobs of the next BATCH_S; none when it is time to prune."""
         batch: list[_Job] = []
         size = 0
         wait_s = None if self._keep_s is None else self._prune_at_s - time.monotonic()
@@ -120,12 +120,12 @@ class Recorder:
         try:
             if self._store.prune(time.time(), keep_s, PRUNE_AT_MOST) >= PRUNE_AT_MOST:
                 pause_s = PRUNE_PAUSE_S
-        except Exception as error:  # this thread must live on
+        except Exception as error:  # whatever the driver raises, this thread must not end
             log.error("old answers cannot be deleted: %s", error)
         self._prune_at_s = time.monotonic() + pause_s
 
     def _write(self, batch: list[_Job]) -> None:
-        """Return once all of it is stored and confirmed, or this recorder is closing."""
+        """Store and confirm the batch; return when this is done or the recorder is closing."""
         answers = [pair for job in batch if isinstance(job[0], Save) for pair in job[0].answers]
         events = [job for job in batch if not isinstance(job[0], Save)]
         parts = [answers] if answers else []
@@ -139,45 +139,45 @@ class Recorder:
                     self._store.add_event(*events[0])
                     events.pop(0)
                 wait_s = RETRY_S[0]
-            except Exception as error:  # of a driver, for instance: this thread must live on
+            except Exception as error:  # whatever the driver raises, this thread must not end
                 failures += 1
                 if parts and failures >= ATTEMPTS and self._separate(parts, error):
                     continue
-                self.away = str(error)
+                self.database_error = str(error)
                 log.error("%s; trying again in %.1f s", error, wait_s)
                 if self._closing.wait(wait_s):
                     return
                 wait_s = min(2 * wait_s, RETRY_S[1])
-        self.away = ""
+        self.database_error = ""
         for job in batch:
             if isinstance(job[0], Save):
                 job[1](Saved(job[0].answers))
 
     def _separate(self, parts: list[_Answers], error: Exception) -> bool:
-        """Halve the part that fails; give a single answer up. False: it is the database that fails.
+        """Halve the part that fails, or give up its only answer. False: the database itself fails.
 
-        To give up takes a successful write, so that a full disk or a lock costs no answer.
+        An answer is given up only with a successful write: a full disk or a lock must not cost one.
         """
         first = parts[0]
         try:
             if len(first) > 1:
-                self._store.newest(1)
+                self._store.list_newest(1)
                 middle = len(first) // 2
                 parts[:1] = [first[:middle], first[middle:]]
                 return True
             site, answer = first[0]
-            what = f"answer to sample {answer.sample} given up: {str(error)!r}"
-            self._store.add_event(time.time(), site, answer.node, what[:500])
-        except Exception:  # the database is away, or full: nothing is wrong with the answers
+            text = f"answer to sample {answer.sample} given up: {str(error)!r}"
+            self._store.add_event(time.time(), site, answer.node, text[:500])
+        except Exception:  # the database is away or full: the answers are not the cause
             return False
         self.given_up += 1
-        log.error("%s: %s", site, what)
+        log.error("%s: %s", site, text)
         parts.pop(0)
         return True
 
 
-def _size(job: _Job) -> int:
-    """What a job counts in the queue's bound."""
+def _count_entries(job: _Job) -> int:
+    """The number of entries that a job takes of the queue's bound."""
     if not isinstance(job[0], Save):
         return 1
-    return sum(1 + len(answer.probabilities) // MANY_CLASSES for _, answer in job[0].answers)
+    return sum(1 + len(answer.probabilities) // CLASSES_PER_ENTRY for _, answer in job[0].answers)

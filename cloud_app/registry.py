@@ -1,4 +1,4 @@
-"""Which nodes there are, what becomes of them and what they give to workers, by their messages."""
+"""The state of all nodes and of their offloaded sections, from the messages that they publish."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ from ddnn.protocol.machine import Connected, Disconnected, Event, Received
 from ddnn.protocol.messages import Answer, OffloadState, Stats, Status, drops
 
 MAX_NODES = 10_000
-EVENT_EVERY_S = 60.0  # of what may happen again and again, once a node and minute
-SILENT_S = 30.0  # an online node that says nothing for longer is not there
-MOST_EVERY_S = 3600.0
+EVENT_PERIOD_S = 60.0  # a repeated event of a node is recorded once in this time
+SILENT_S = 30.0  # an online node that publishes nothing for longer is lost
+MAX_PERIOD_S = 3600.0
 OFFLOAD_S = 10.0  # a state is published each second; an older one is forgotten
 MAX_OFFLOADS = 64
 MAX_HELD = 4 * MAX_PIECES  # pieces of one plan, over all workers
 ANNOUNCED_WITHIN_S = 8.0  # after a reconnect; the longest back-off of a node is 5 s
-_NOTHING = Stats("device", 0.0)
-_WORDS = {"online": "joined", "stopped": "stopped", "lost": "died"}
+_NO_STATS = Stats("device", 0.0)
+_EVENT_TEXTS = {"online": "joined", "stopped": "stopped", "lost": "died"}
 
-# wall clock, site, node, what, key: of several clouds that see the same, one writes it down
-Report = Callable[[float, str, str, str, str], None]
+# wall clock, site, node, text, key; of several clouds that report the same key one is recorded
+ReportEvent = Callable[[float, str, str, str, str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class _SeenNode:
     status: Status
     at_s: float
     stats: Stats | None = None
-    every_s: float = 0.0  # how often its statistics come
+    period_s: float = 0.0  # of its statistics
 
 
 class Registry:
-    """Watches events of the cloud's machine; `nodes`, `offloads` may be called from any thread.
+    """Observes the events of the cloud's machine; any thread may list nodes and offloads.
 
-    Written by the machine's thread alone. Each entry is replaced, never changed while it is read.
+    Only the machine's thread writes. It replaces entries and never changes one that is read.
     """
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: ReportEvent) -> None:
         self._report = report
-        self._nodes: dict[tuple[str, str], _Seen] = {}
+        self._nodes: dict[tuple[str, str], _SeenNode] = {}
         self._offloads: dict[tuple[str, str], tuple[float, OffloadState]] = {}
         self._connected_s = 0.0
-        self.inferred_s: float | None = None  # monotonic: some section of the site ran
+        self.inferred_s: float | None = None  # monotonic: when a section of a site last ran
 
     def observe(self, event: Event) -> None:
         match event:
@@ -54,27 +54,27 @@ class Registry:
             case Disconnected():
                 self._offloads.clear()
             case Received(topic, Status() as status):
-                self._status((topic.site, topic.node), status)
+                self._take_status((topic.site, topic.node), status)
             case Received(topic, Stats() as stats):
-                self._stats((topic.site, topic.node), stats)
+                self._take_stats((topic.site, topic.node), stats)
             case Received(topic, OffloadState() as state):
-                self._offload((topic.site, topic.node), state)
+                self._take_offload((topic.site, topic.node), state)
             case Received(topic, Answer() as answer):
                 if answer.label >= 0:
                     self.inferred_s = time.monotonic()
                 if answer.exit == "device" and not answer.late:
-                    words = "fell back: it answers alone, from its own exit"
-                    self._say((topic.site, answer.node), words, "alone")
+                    text = "fell back: it answers alone, from its own exit"
+                    self._report_once_per_minute((topic.site, answer.node), text, "alone")
 
-    def nodes(self) -> list[NodeView]:
+    def list_nodes(self) -> list[NodeView]:
         now_s = time.monotonic()
         views = []
         for (site, node), seen in sorted(self._nodes.copy().items()):
-            status, stats = seen.status, seen.stats or _NOTHING
-            # At a broker that comes back every node announces itself: one that has not is away.
-            # Nor is who says nothing any more: no Will tells that a bridge between brokers broke.
+            status, stats = seen.status, seen.stats or _NO_STATS
+            # After a reconnect every node announces itself: one that has not is away. So is one
+            # that has been silent for long: no Will reports a broken bridge between brokers.
             unannounced = seen.at_s < self._connected_s < now_s - ANNOUNCED_WITHIN_S
-            silent = unannounced or now_s - seen.at_s > max(SILENT_S, 4 * seen.every_s)
+            silent = unannounced or now_s - seen.at_s > max(SILENT_S, 4 * seen.period_s)
             state = "lost" if silent and status.state == "online" else status.state
             view = NodeView(
                 site,
@@ -90,7 +90,7 @@ class Registry:
                 dict(stats.gauges),
             )
             views.append(view)
-        # Of clouds any will do: one that was replaced by another is not missing.
+        # A cloud that is away is not missing while another one serves the same site.
         served = {(view.site, view.role) for view in views if view.state == "online"}
         return [
             view
@@ -100,7 +100,7 @@ class Registry:
             or (view.site, view.role) not in served
         ]
 
-    def offloads(self) -> list[OffloadView]:
+    def list_offloads(self) -> list[OffloadView]:
         now_s = time.monotonic()
         return [
             OffloadView(site, node, now_s - at_s, state)
@@ -108,11 +108,13 @@ class Registry:
             if now_s - at_s <= OFFLOAD_S
         ]
 
-    def _offload(self, key: tuple[str, str], state: OffloadState) -> None:
+    def _take_offload(self, key: tuple[str, str], state: OffloadState) -> None:
         if key not in self._nodes:
             return
         if not _is_consistent(state):
-            self._say(key, "reports an offload that contradicts itself: it is not shown", "offload")
+            self._report_once_per_minute(
+                key, "reports an offload that contradicts itself: it is not shown", "offload"
+            )
             return
         now_s = time.monotonic()
         for other, (at_s, _) in list(self._offloads.items()):
@@ -121,60 +123,60 @@ class Registry:
         if key in self._offloads or len(self._offloads) < MAX_OFFLOADS:
             self._offloads[key] = now_s, state
 
-    def _status(self, key: tuple[str, str], status: Status) -> None:
+    def _take_status(self, key: tuple[str, str], status: Status) -> None:
         seen = self._nodes.get(key)
         if seen is not None and status.state != "online" and status.session != seen.status.session:
-            return  # the Will of a connection that is long replaced
+            return  # the Will of an older connection
         if seen is None and len(self._nodes) >= MAX_NODES:
             return
         if status.state != "online":
-            self._offloads.pop(key, None)  # it gives no work to workers any more
+            self._offloads.pop(key, None)  # the node offloads no work any more
         now = (status.session, status.state)
         if seen is None or (seen.status.session, seen.status.state) != now:
             once = f"{status.session}-{status.state}"
-            self._report(time.time(), *key, _WORDS[status.state], once)
+            self._report(time.time(), *key, _EVENT_TEXTS[status.state], once)
         if seen is None or seen.status.session != status.session:
-            seen = _Seen(status, 0.0)
+            seen = _SeenNode(status, 0.0)
         self._nodes[key] = replace(seen, status=status, at_s=time.monotonic())
 
-    def _stats(self, key: tuple[str, str], stats: Stats) -> None:
+    def _take_stats(self, key: tuple[str, str], stats: Stats) -> None:
         seen = self._nodes.get(key)
         if seen is None:
             return
         dropped = drops(stats.counts)
-        before = dropped if seen.stats is None else drops(seen.stats.counts)  # no news at first
+        before = dropped if seen.stats is None else drops(seen.stats.counts)  # first: no report
         new = {name: n - before.get(name, 0) for name, n in dropped.items()}
         lost = ", ".join(f"{n} {name}" for name, n in sorted(new.items()) if n > 0)
         if lost:
-            self._say(key, f"dropped at least {lost}", "dropped")
-        self._camera(key, seen.stats, stats)
-        every_s = 0.0
+            self._report_once_per_minute(key, f"dropped at least {lost}", "dropped")
+        self._report_camera_change(key, seen.stats, stats)
+        period_s = 0.0
         if seen.stats is not None:
-            every_s = min(max(0.0, stats.uptime_s - seen.stats.uptime_s), MOST_EVERY_S)
+            period_s = min(max(0.0, stats.uptime_s - seen.stats.uptime_s), MAX_PERIOD_S)
         inference_age_s = stats.gauges.get("inference_age_s")
         if inference_age_s is not None and inference_age_s >= 0:
             inferred_s = time.monotonic() - inference_age_s
             self.inferred_s = max(self.inferred_s or inferred_s, inferred_s)
         self._nodes[key] = replace(
-            seen, at_s=time.monotonic(), stats=stats, every_s=max(seen.every_s, every_s)
+            seen, at_s=time.monotonic(), stats=stats, period_s=max(seen.period_s, period_s)
         )
 
-    def _camera(self, key: tuple[str, str], before: Stats | None, now: Stats) -> None:
-        """A camera that went away, or came back."""
+    def _report_camera_change(self, key: tuple[str, str], before: Stats | None, now: Stats) -> None:
+        """Report a camera that went away or came back."""
         was = 1.0 if before is None else before.gauges.get("camera_up", 1.0)
         is_up = now.gauges.get("camera_up", 1.0)
         if (was > 0) != (is_up > 0):
-            what = "camera is back" if is_up > 0 else "camera is away: it is opened again and again"
-            self._report(time.time(), *key, what, f"camera-{now.uptime_s:.3f}")
+            text = "camera is back" if is_up > 0 else "camera is away: it is opened again and again"
+            self._report(time.time(), *key, text, f"camera-{now.uptime_s:.3f}")
 
-    def _say(self, key: tuple[str, str], what: str, kind: str) -> None:
-        """At most once a node and minute: the key is the same for a minute."""
+    def _report_once_per_minute(self, key: tuple[str, str], text: str, kind: str) -> None:
+        """Report with a key that stays the same for a minute, so that one event is recorded."""
         now_s = time.time()
-        self._report(now_s, *key, what, f"{kind}-{now_s // EVENT_EVERY_S:.0f}")
+        self._report(now_s, *key, text, f"{kind}-{now_s // EVENT_PERIOD_S:.0f}")
 
 
 def _is_consistent(state: OffloadState) -> bool:
-    """Whether the numbers fit together, and are few enough to be shown."""
+    """Whether the numbers agree with each other and stay within the bounds of the page."""
     held = [piece for worker in state.workers.values() for piece in worker.pieces]
     return (
         1 <= state.pieces <= MAX_PIECES

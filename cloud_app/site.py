@@ -1,4 +1,4 @@
-"""What the page knows besides the store, from the machine's loop and what it heard."""
+"""A LiveSite of the messages that the machine receives over MQTT."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Mapping
 
-from cloud_app.demo import DemoSite
+from cloud_app.demo import LocalDemoSite
 from cloud_app.recorder import Recorder
 from cloud_app.registry import Registry
 from cloud_app.store import Store
@@ -32,63 +32,59 @@ class MqttSite:
         recorder: Recorder,
         store: Store,
         bundle: BundleView,
-        demo: DemoSite | None = None,
+        demo: LocalDemoSite | None = None,
     ) -> None:
         self._loop, self._broker, self._registry = loop, broker, registry
         self._recorder, self._store = recorder, store
-        self._bundle, self._demo = bundle, demo
+        self.bundle, self.demo = bundle, demo
         self._sending = threading.Lock()
-        self._sent: dict[str, int] = {}  # by site, the newest revision that was commanded
+        self._sent: dict[str, int] = {}  # by site: the newest revision that was sent
 
-    def nodes(self) -> list[NodeView]:
-        return self._registry.nodes()
+    def list_nodes(self) -> list[NodeView]:
+        return self._registry.list_nodes()
 
-    def link(self) -> LinkView:
+    def read_link(self) -> LinkView:
         link = self._loop.link
         for_s = time.monotonic() - link.since_s
         return LinkView(link.connected, self._broker, for_s, link.reason)
 
-    def offloads(self) -> list[OffloadView]:
-        return self._registry.offloads() if self._loop.link.connected else []
+    def list_offloads(self) -> list[OffloadView]:
+        return self._registry.list_offloads() if self._loop.link.connected else []
 
-    def database_away(self) -> str:
-        return self._recorder.away
+    def find_database_error(self) -> str:
+        return self._recorder.database_error
 
-    def inference_age_s(self) -> float | None:
+    def measure_inference_age_s(self) -> float | None:
         seen = [s for s in (self._loop.inferred_s, self._registry.inferred_s) if s is not None]
         return time.monotonic() - max(seen) if seen else None
 
-    def bundle(self) -> BundleView:
-        return self._bundle
-
     def send_thresholds(self, site: str, thresholds: Mapping[str, float], revision: int) -> None:
-        chosen: dict[ExitName, float] = {}
+        by_exit: dict[ExitName, float] = {}
         for tier in ("local", "edge", "cloud"):
             if tier in thresholds:
-                chosen[tier] = thresholds[tier]
-        command = Thresholds(self._bundle.id, chosen, revision)
+                by_exit[tier] = thresholds[tier]
+        command = Thresholds(self.bundle.id, by_exit, revision)
         with self._sending:
-            # Retained: an older one that comes last would be what an edge finds when it starts.
+            # The broker retains the last one: an older one must not replace a newer one there.
             if revision >= self._sent.get(site, 0):
-                topic = Topic(site, Kind.THRESHOLDS, self._bundle.lead)
+                topic = Topic(site, Kind.THRESHOLDS, self.bundle.lead)
                 self._loop.publish(Publish(topic, command))
                 self._sent[site] = revision
 
-    def remind(self) -> None:
-        """Command again what was last applied, for a broker or an edge that has forgotten it.
+    def resend_thresholds(self) -> None:
+        """Send the newest thresholds of each site again: broker or edge may have lost them.
 
-        In a thread of its own, for a database may take its time.
+        A thread of its own reads them, because the database may be slow.
         """
-        threading.Thread(target=self._remind, name="remind", daemon=True).start()
+        threading.Thread(
+            target=self._resend_thresholds, name="resend-thresholds", daemon=True
+        ).start()
 
-    def _remind(self) -> None:
+    def _resend_thresholds(self) -> None:
         try:
-            for site in self._store.sites():
-                for change in self._store.changes(site, 1):
-                    if change.bundle == self._bundle.id:
+            for site in self._store.list_sites():
+                for change in self._store.list_changes(site, 1):
+                    if change.bundle == self.bundle.id:
                         self.send_thresholds(site, change.thresholds, change.revision)
-        except LinkError as error:  # broker or database: at the next connect, then
+        except LinkError as error:  # of broker or database: the next connect tries again
             log.warning("thresholds not sent again: %s", error)
-
-    def demo(self) -> DemoSite | None:
-        return self._demo

@@ -1,4 +1,4 @@
-"""What the page knows besides the store: nodes, link, bundle, and what it may do."""
+"""The interfaces by which the page reads and controls a running site, and their values."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ddnn.exits.manifest import Manifest, SweepRow, swept_accuracy
+from ddnn.exits.manifest import Manifest, SweepRow, find_swept_accuracy
 from ddnn.protocol.messages import OffloadState
 
-Act = Literal["kill", "start"]
+DemoAction = Literal["kill", "start"]
 
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
-    """A node as its own messages tell it."""
+    """A node as its own messages report it."""
 
     site: str
     id: str
@@ -35,7 +35,7 @@ class NodeView:
 
 @dataclass(frozen=True, slots=True)
 class OffloadView:
-    """A section whose work `node` gives to workers, as it reported `age_s` ago."""
+    """A section that `node` lets workers compute, as it reported `age_s` ago."""
 
     site: str
     node: str
@@ -44,28 +44,28 @@ class OffloadView:
 
     @property
     def worker_states(self) -> dict[str, int]:
-        """How many workers are in each state."""
+        """The number of workers in each state."""
         return dict(Counter(worker.state for worker in self.state.workers.values()))
 
 
 @dataclass(frozen=True, slots=True)
 class LinkView:
-    """The connection to the broker. While it is away nothing is known of the nodes."""
+    """The connection to the broker. While it is down, the states of the nodes are unknown."""
 
     connected: bool
     broker: str  # host:port
-    for_s: float  # how long it has been so
+    for_s: float  # how long it has been up or down
     reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class BundleView:
-    """The bundle in use, and what a sample of one device takes without ddnn."""
+    """The bundle in use, and the bytes of one device's image, raw and as JPEG."""
 
     id: str
     raw_bytes: int
     jpeg_bytes: float | None = None
-    labels: tuple[str, ...] = ()  # class names; without them the numbers are shown
+    labels: tuple[str, ...] = ()  # class names; without them the page shows numbers
     exits: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
     lead: str = ""  # the edge that decides
@@ -89,56 +89,60 @@ class BundleView:
             manifest.accuracy,
         )
 
-    def expected(
+    def find_accuracy(
         self, members: Sequence[str], thresholds: Mapping[str, float] | None = None
     ) -> float | None:
-        """The overall accuracy measured with exactly these devices and thresholds [the bundle's].
+        """The overall accuracy measured with exactly these devices; None: it was not measured.
 
-        With other thresholds than the bundle's it was measured for all devices only.
+        `thresholds` are the bundle's by default. Training measures others for all devices only.
         """
         if thresholds is not None and dict(thresholds) != dict(self.thresholds):
             everyone = len(members) == len(self.devices)
-            return swept_accuracy(self.sweep, thresholds) if everyone else None
+            return find_swept_accuracy(self.sweep, thresholds) if everyone else None
         mask = sum(1 << self.devices.index(device) for device in members if device in self.devices)
         return self.accuracy.get(str(mask), {}).get("overall")
 
 
-class Demo(Protocol):
-    """What only a demo offers: pictures, and processes to kill."""
+class DemoSite(Protocol):
+    """The pictures and the processes of a demo."""
 
-    def views(self, sample: int) -> NDArray[np.uint8]:
-        """uint8 [devices, height, width, 3]: what the cameras saw."""
+    def read_views(self, sample: int) -> NDArray[np.uint8]:
+        """The pictures of all cameras: uint8 [devices, height, width, 3]."""
         ...
 
-    def nodes(self) -> dict[str, bool]:
+    def read_processes(self) -> dict[str, bool]:
         """Whether each process runs."""
         ...
 
-    def act(self, what: Act, node: str) -> None:
-        """DdnnError says why it cannot be done."""
+    def control(self, action: DemoAction, node: str) -> None:
+        """Kill or start a process; DdnnError where that fails."""
         ...
 
 
 class LiveSite(Protocol):
-    def nodes(self) -> list[NodeView]: ...
-    def link(self) -> LinkView: ...
+    """A running site as the page sees it."""
 
-    def offloads(self) -> list[OffloadView]:
-        """Sections whose work goes to workers now; none while the broker is away."""
+    def list_nodes(self) -> list[NodeView]: ...
+    def read_link(self) -> LinkView: ...
+
+    def list_offloads(self) -> list[OffloadView]:
+        """The sections that workers compute now; none while the broker is away."""
         ...
 
-    def database_away(self) -> str:
-        """Why answers cannot be written now; empty while they can."""
+    def find_database_error(self) -> str:
+        """Why the database cannot be written now; empty while it can."""
         ...
 
-    def inference_age_s(self) -> float | None:
-        """Since the last real inference: of the own section, or one that answered a sample."""
+    def measure_inference_age_s(self) -> float | None:
+        """The time since the last inference, by this process or by a node; None: none yet."""
         ...
 
+    @property
     def bundle(self) -> BundleView: ...
 
     def send_thresholds(self, site: str, thresholds: Mapping[str, float], revision: int) -> None:
-        """Command the lead edge of a site; LinkError while the broker is away."""
+        """Send thresholds to the lead edge of a site; LinkError while the broker is away."""
         ...
 
-    def demo(self) -> Demo | None: ...
+    @property
+    def demo(self) -> DemoSite | None: ...

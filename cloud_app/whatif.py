@@ -1,11 +1,11 @@
-"""What other thresholds would have done with the samples that are recorded. Pure.
+"""Estimates what other thresholds would have done with recorded samples. Pure functions.
 
 The exit rule is DDNN's (Teerapittayanon et al., ICDCS 2017, Sec. III-D), see
 ddnn.exits.manifest.is_sure: the first exit, from shallow to deep, with eta < T answers; the
-deepest always does. A recorded sample tells eta and label of the exits that judged it. Where none
-of these would be sure, a deeper one would have been asked that never was: its answer is not known,
-and such samples are the share UNKNOWN instead of being guessed. (That also holds for a sample
-whose deeper exit was asked and did not answer in time.)
+deepest always does. A recorded sample holds eta and label of each exit that evaluated it. Where
+none of these is sure under the other thresholds, a deeper exit would have answered that never saw
+the sample (or answered too late): its answer is unknown. Such samples form the share UNKNOWN; no
+answer is guessed for them.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from cloud_app.store.statistics import wilson_interval
 from ddnn.exits.manifest import SweepRow, is_sure
 
 UNKNOWN = "unknown"
-ALONE = "device"  # answered by a device for itself: no threshold of the edge has a say in it
+ALONE = "device"  # a device answered from its own exit, whatever the thresholds of the edge
 
 
 class WhatIf(msgspec.Struct, frozen=True):
     """Recorded samples answered again. `bytes` are per sample and device.
 
-    Shares are of all `samples`; `accuracy` is over the `known` ones, those that have an answer
-    and a truth. None: nothing to measure it on.
+    Shares are of all `samples`. `accuracy` is over the `known` ones, which have an answer and a
+    truth; None where there are none.
     """
 
     samples: int
@@ -39,10 +39,10 @@ class WhatIf(msgspec.Struct, frozen=True):
     bytes: float | None
 
 
-def answer_anew(
+def replay_exits(
     exits: Sequence[str], thresholds: Mapping[str, float], replay: Replay
 ) -> tuple[str, int] | None:
-    """Exit and label of the answer; None where it is not known."""
+    """Find the exit and the label that answer under `thresholds`; None: the answer is unknown."""
     if replay.exit == ALONE:
         return replay.exit, replay.label
     for tier, label, eta in replay.exit_trace:
@@ -51,17 +51,17 @@ def answer_anew(
     return None
 
 
-def what_if(
+def evaluate_thresholds(
     exits: Sequence[str],
     sweep: Sequence[SweepRow],
     thresholds: Mapping[str, float],
     replays: Sequence[Replay],
 ) -> WhatIf:
-    """What `thresholds` would have done with `replays`, samples of the bundle with `exits`."""
+    """Answer `replays`, samples of the bundle with `exits`, again under `thresholds`."""
     shares: Counter[str] = Counter()
     known = correct = 0
     for replay in replays:
-        answer = answer_anew(exits, thresholds, replay)
+        answer = replay_exits(exits, thresholds, replay)
         shares[answer[0] if answer else UNKNOWN] += 1
         if answer is not None and replay.truth is not None and replay.truth >= 0:
             known += 1
@@ -78,14 +78,15 @@ def what_if(
         known=known,
         accuracy=correct / known if known else None,
         interval=wilson_interval(correct, known) if known else None,
-        bytes=_bytes_at(sweep, exit_share),
+        bytes=_interpolate_bytes(sweep, exit_share),
     )
 
 
-def _bytes_at(sweep: Sequence[SweepRow], exit_share: Mapping[str, float]) -> float | None:
-    """Bytes at the share of samples that sent no features: all that they depend on (notes A6).
+def _interpolate_bytes(sweep: Sequence[SweepRow], exit_share: Mapping[str, float]) -> float | None:
+    """Bytes per sample and device, interpolated between the rows of the sweep.
 
-    The sweep's rows lie on that line. The share is known even where a deeper answer is not.
+    They depend only on the share of samples that send no features, and linearly; this share is
+    known even where the answer of a deeper exit is not.
     """
     if not sweep or not exit_share:
         return None
@@ -95,8 +96,8 @@ def _bytes_at(sweep: Sequence[SweepRow], exit_share: Mapping[str, float]) -> flo
     return float(np.interp(no_features, shares, sizes))
 
 
-def nearest(sweep: Sequence[SweepRow], thresholds: Mapping[str, float]) -> SweepRow | None:
-    """The row of the sweep whose thresholds are nearest (least squares)."""
+def find_nearest_row(sweep: Sequence[SweepRow], thresholds: Mapping[str, float]) -> SweepRow | None:
+    """The row of the sweep whose thresholds are nearest (least squares); None: no sweep."""
 
     def distance(row: SweepRow) -> float:
         return sum((row.thresholds.get(tier, 0.0) - t) ** 2 for tier, t in thresholds.items())

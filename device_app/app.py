@@ -34,7 +34,7 @@ from ddnn.runtime.bundle import Bundle, load_bundle, read_manifest
 from ddnn.runtime.host import Resources
 from ddnn.runtime.identity import Identity
 from ddnn.runtime.loop import Loop
-from ddnn.runtime.service import ddnn_version, run_until_signal
+from ddnn.runtime.service import find_ddnn_version, run_until_signal
 from ddnn.runtime.settings import NodeSettings, read_secret
 from device_app.capture import Capture, Samples, Sink, make_counts, make_live_work, make_stored_work
 from device_app.picture import Image, MotionGate, crop_and_scale, parse_roi
@@ -177,7 +177,7 @@ def run(settings: DeviceSettings) -> None:
     counts = make_counts()
     worker = open_worker_node(settings, bundle.id) if settings.lend == "on" else None
     loop = Loop(
-        Identity(settings.site, settings.node, "device", bundle.id, ddnn_version()),
+        Identity(settings.site, settings.node, "device", bundle.id, find_ddnn_version()),
         CompositeMachine(
             Observer(None, lambda: counts, lambda: capture.read_gauges()),
             OnSiteTime(device, clock),
@@ -220,7 +220,7 @@ def run_worker(settings: DeviceSettings) -> None:
     bundle = read_worker_bundle(settings)
     worker = open_worker_node(settings, bundle)
     loop = Loop(
-        Identity(settings.site, settings.node, "worker", bundle, ddnn_version()),
+        Identity(settings.site, settings.node, "worker", bundle, find_ddnn_version()),
         worker.machine,
         MqttTransport.of(settings),
         Resources(load=worker.load, find_plan=worker.find_plan),
@@ -245,6 +245,7 @@ def read_worker_bundle(settings: DeviceSettings) -> str:
 
 
 def open_worker_node(settings: DeviceSettings, bundle: str) -> Worker:
+    """Open this node's worker, and log its summary."""
     worker = open_worker(settings, settings.plan, bundle)
     log.info("%s", worker.summary)
     return worker

@@ -25,9 +25,9 @@ from device_app.ticks import Clock, NearestFrames, StoredFrames
 log = logging.getLogger(__name__)
 
 REOPEN_S = (1.0, 30.0)  # back-off, before jitter
-MOST_HUNG = 3  # threads that may hang in a driver before no further one is started
+MAX_HUNG = 3  # threads that may hang in a driver before no further one is started
 CLOSE_S = 0.5  # limit for closing a camera
-LONGEST_WAIT_S = 3600.0  # for waits without a deadline
+MAX_WAIT_S = 3600.0  # for waits without a deadline
 
 
 def make_counts() -> dict[str, int]:
@@ -45,7 +45,7 @@ def make_counts() -> dict[str, int]:
 class Sink(Protocol):
     """Receiver of the samples: ddnn.runtime.loop.Loop."""
 
-    def captured(self, frame: Captured) -> None: ...
+    def take_frame(self, frame: Captured) -> None: ...
     def attach(self, frames: Frames) -> None: ...
 
 
@@ -62,7 +62,7 @@ class Attempt:
         self._abandoned = threading.Event()
 
     @property
-    def current(self) -> bool:
+    def is_current(self) -> bool:
         """Whether the attempt is not abandoned."""
         return not self._abandoned.is_set()
 
@@ -76,7 +76,7 @@ class Attempt:
 
     def report_frame(self, taken_s: float) -> None:
         """Report a frame, taken at this monotonic time."""
-        if self.current:
+        if self.is_current:
             self.due_s = self.monotonic() + self._limit_s
             self._capture.record_frame(self, taken_s)
             self.has_frame = True
@@ -173,12 +173,12 @@ class Capture:
             wait_s = min(2 * wait_s, REOPEN_S[1])
             log.error("source %s: %s; trying again in %.1f s", self._shown, reason, pause_s)
             self._stop.wait(pause_s)
-            if len(self._list_hung()) >= MOST_HUNG:
+            if len(self._list_hung()) >= MAX_HUNG:
                 log.error(
                     "source %s: its driver hangs; restart this program if it does not recover",
                     self._shown,
                 )
-            while len(self._list_hung()) >= MOST_HUNG and not self._stop.is_set():
+            while len(self._list_hung()) >= MAX_HUNG and not self._stop.is_set():
                 self._stop.wait(REOPEN_S[0])
 
     def _list_hung(self) -> list[threading.Thread]:
@@ -199,7 +199,7 @@ class Capture:
     def _watch(self, attempt: Attempt) -> str:
         """Wait for the end of an attempt; returns the reason of a failure, or ""."""
         while not self._stop.is_set():
-            left_s = min(attempt.due_s - self.monotonic(), LONGEST_WAIT_S)
+            left_s = min(attempt.due_s - self.monotonic(), MAX_WAIT_S)
             if attempt.done.wait(max(0.0, left_s)):
                 return "" if self._stop.is_set() else attempt.failure
             if self.monotonic() >= attempt.due_s:
@@ -224,11 +224,11 @@ class Samples:
 
     def send(self, attempt: Attempt, frame: Captured) -> None:
         """Send the frame to the sink unless the attempt is abandoned or the gate is closed."""
-        if not attempt.current:
+        if not attempt.is_current:
             return
         gate = self._gate
         if gate is None or gate.admit(frame.image["image"], frame.captured_at_s):
-            self.sink.captured(frame)
+            self.sink.take_frame(frame)
         else:
             self.counts["frames_gated"] += 1
 
@@ -249,9 +249,9 @@ def make_stored_work(
         if frames.source.preloaded:
             samples.sink.attach(frames)  # the sink reads the frames without a thread between
             return
-        while attempt.current:
+        while attempt.is_current:
             attempt.wait(frames.due_s() - attempt.monotonic())
-            if attempt.current:
+            if attempt.is_current:
                 samples.send(attempt, frames.take())
 
     return work
@@ -270,9 +270,9 @@ def make_live_work(
     def work(attempt: Attempt) -> None:
         camera = open_camera()
         try:
-            while attempt.current:
+            while attempt.is_current:
                 taken_s = camera.grab()
-                if not attempt.current:
+                if not attempt.is_current:
                     return
                 attempt.report_frame(taken_s)
                 age_s = attempt.monotonic() - taken_s

@@ -19,7 +19,7 @@ Clock = Callable[[], float]
 
 
 class StoredFrames:
-    """A stored frame at every tick; missed ticks are skipped.
+    """A stored frame at every tick; ticks that passed more than `LATENCY_S` ago are skipped.
 
     wall:      the site's time in seconds
     monotonic: this machine's monotonic time in seconds
@@ -47,8 +47,10 @@ class StoredFrames:
         return self._monotonic() + self._tick * self._period_s - now_s
 
     def take(self) -> Captured:
-        """The frame of the next tick that has not passed."""
-        tick = max(self._tick, tick_of(self._wall(), self._period_s))
+        """The frame of the next tick that is not skipped."""
+        now_s = self._wall()
+        oldest = tick_of(now_s - LATENCY_S, self._period_s) + 1
+        tick = max(self._tick, min(oldest, tick_of(now_s, self._period_s)))
         self._tick = tick + 1
         frame = self.source.read_frame(tick)
         self._report(self._monotonic())

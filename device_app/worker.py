@@ -19,7 +19,7 @@ from ddnn.runtime.settings import NodeSettings
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """The machine, what reads its plans and loads its pieces, and a line that says what it does."""
+    """A worker's machine, the functions that read its plans and pieces, and a one-line summary."""
 
     machine: WorkerNode
     load: Callable[[SectionName], Section]
@@ -35,10 +35,10 @@ class Worker:
 
 
 def open_worker(settings: NodeSettings, plan_path: str, bundle: str) -> Worker:
-    """plan_path: the plan's directory, by default in the bundle. ConfigError where the plan cannot
-    be used, or is for another bundle.
+    """Open the plan in `plan_path`, by default in the bundle, and make the worker's machine.
 
-    Without a plan in the bundle the node announces what it can do, for `ddnn plan` to hear.
+    Without a plan in the bundle the worker only announces its profile, which `ddnn plan` reads.
+    ConfigError where the plan cannot be used, or is for another bundle.
     """
     path = Path(plan_path) if plan_path else Path(settings.bundle) / DIRECTORY
     directory = PlanDirectory(path, bundle, load_section, find_room)

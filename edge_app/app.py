@@ -1,4 +1,4 @@
-"""Wires the edge's machine to its section and a broker connection."""
+"""Connects the edge's machine with its section and a broker."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from ddnn.runtime.host import AnswerLog, Resources
 from ddnn.runtime.identity import Identity
 from ddnn.runtime.loop import Loop
 from ddnn.runtime.plans import DIRECTORY, PlanDirectory, PlanWatch
-from ddnn.runtime.service import ddnn_version, run_until_signal
+from ddnn.runtime.service import find_ddnn_version, run_until_signal
 from ddnn.runtime.settings import NodeSettings
 
 log = logging.getLogger(__name__)
@@ -58,24 +58,24 @@ class EdgeSettings(NodeSettings, frozen=True, kw_only=True):
     straggler_threshold_s: Annotated[
         float,
         msgspec.Meta(
-            description="All live workers are waited for so long; then, or at once with 0, any "
-            "answers that suffice are decoded.",
+            description="How long the edge waits for all live workers; after it, or with 0 at "
+            "once, it decodes any results that suffice.",
             ge=0,
         ),
     ] = 0.0
     layer_timeout_s: Annotated[
         float,
         msgspec.Meta(
-            description="A layer that workers have not computed within this is computed here; 0: "
-            "half of --window-s.",
+            description="After this time without enough results the edge computes the layer "
+            "itself; 0: half of --window-s.",
             ge=0,
         ),
     ] = 0.0
     layer_here: Annotated[
         Literal["on", "off"],
         msgspec.Meta(
-            description="on: compute the layer here where the workers do not suffice; off: "
-            "such samples are answered by a shallower exit."
+            description="on: the edge computes the layer where the workers do not suffice; off: a "
+            "shallower exit answers such samples."
         ),
     ] = "on"
 
@@ -92,18 +92,18 @@ class EdgeSettings(NodeSettings, frozen=True, kw_only=True):
             require_prefix(self.home_assistant)
 
 
-def load(settings: EdgeSettings) -> Bundle:
-    """The bundle with this edge's section; ConfigError where it knows no such edge."""
+def load_edge_bundle(settings: EdgeSettings) -> Bundle:
+    """Load the bundle with this edge's section; ConfigError where it has no such edge."""
     path = Path(settings.bundle)
     hierarchy = read_manifest(path)[0].hierarchy
-    hierarchy.group(settings.node)
+    hierarchy.find_group(settings.node)
     whole = hierarchy.edge_section and (settings.redundancy == "off" or settings.layer_here == "on")
     return load_bundle(path, LiteRtSection, [settings.node] if whole else [])
 
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """The machine, its sections, and the plan by which workers compute one of them."""
+    """The edge's machine, its sections, and the plan by which workers compute one of them."""
 
     bundle: Bundle
     machine: Machine
@@ -116,7 +116,7 @@ class Edge:
 def open_offload(
     settings: EdgeSettings, bundle: Bundle, edge: Machine, answers: AnswerLog | None
 ) -> Edge:
-    """The edge with a machine whose section runs on workers."""
+    """Open the plan, and wrap the edge's machine so that workers compute its section."""
     path = Path(settings.plan or Path(settings.bundle) / DIRECTORY)
     plans = PlanDirectory(path, bundle.id, load_section, find_room)
     plan = plans.read()
@@ -156,8 +156,8 @@ def check(settings: EdgeSettings) -> None:
 
 
 def open_edge(settings: EdgeSettings, answers: FileAnswerLog | None = None) -> Edge:
-    """What `run` runs. ConfigError where it could not start."""
-    bundle = load(settings)
+    """Open what `run` needs; ConfigError where it could not start."""
+    bundle = load_edge_bundle(settings)
     pending = answers.pending if answers is not None else ()
     edge = EdgeNode(
         settings.site, settings.node, bundle.id, bundle.manifest, settings.timing, pending
@@ -167,8 +167,8 @@ def open_edge(settings: EdgeSettings, answers: FileAnswerLog | None = None) -> E
     return open_offload(settings, bundle, edge, answers)
 
 
-def announcements(settings: EdgeSettings, manifest: Manifest) -> list[tuple[str, bytes]]:
-    """What the lead edge tells Home Assistant at every connect."""
+def make_announcements(settings: EdgeSettings, manifest: Manifest) -> list[tuple[str, bytes]]:
+    """Make the messages by which the lead edge announces itself to Home Assistant."""
     hierarchy = manifest.hierarchy
     if not settings.home_assistant or settings.node != hierarchy.lead:
         return []
@@ -179,7 +179,7 @@ def announcements(settings: EdgeSettings, manifest: Manifest) -> list[tuple[str,
         classes=manifest.classes,
         edges=[group.id for group in hierarchy.edges],
         devices=hierarchy.devices,
-        version=ddnn_version(),
+        version=find_ddnn_version(),
     )
     return [(topic, msgspec.json.encode(payload)) for topic, payload in entities]
 
@@ -191,11 +191,11 @@ def run(settings: EdgeSettings) -> None:
     if edge.summary:
         log.info("%s", edge.summary)
     loop = Loop(
-        Identity(settings.site, settings.node, "edge", edge.bundle.id, ddnn_version()),
+        Identity(settings.site, settings.node, "edge", edge.bundle.id, find_ddnn_version()),
         edge.machine,
         MqttTransport.of(settings),
         edge.resources,
-        announcements=announcements(settings, edge.bundle.manifest),
+        announcements=make_announcements(settings, edge.bundle.manifest),
         stats_every_s=settings.stats_every_s,
     )
     watch = None

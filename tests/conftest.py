@@ -81,13 +81,13 @@ def balance(bundle: Path, images) -> Path:
 
     from ddnn.adapters.litert import LiteRtSection
     from ddnn.exits.entropy import normalized_entropy, softmax
-    from ddnn.exits.measure import measure
+    from ddnn.exits.measure import measure_scores
     from ddnn.runtime.bundle import load_bundle, write_manifest
 
     loaded = load_bundle(bundle, LiteRtSection)
     manifest, everyone = loaded.manifest, loaded.manifest.hierarchy.everyone
     labels = np.zeros(len(images), np.int32)
-    exits = measure(manifest, loaded.sections, images, labels, [everyone]).exits[everyone]
+    exits = measure_scores(manifest, loaded.sections, images, labels, [everyone]).exits[everyone]
     thresholds, left = {}, np.ones(len(images), bool)
     for tier in manifest.thresholds:
         eta = normalized_entropy(softmax(exits[tier]))
@@ -104,14 +104,14 @@ def scenes_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def make(out: Path) -> None:
         from ddnn.adapters.litert import LiteRtSection
         from ddnn.data import load
-        from ddnn.exits.hierarchy import configuration
+        from ddnn.exits.hierarchy import make_configuration
         from ddnn.training.recipes import choose_recipe
         from ddnn.training.train import train
 
         chosen = choose_recipe("scenes", steps=150)
         train(
             load("scenes", samples=(600, 200, 50)),
-            configuration("e", 6, exit_scheme="AP", fusion_scheme="CC"),
+            make_configuration("e", 6, exit_scheme="AP", fusion_scheme="CC"),
             out,
             LiteRtSection,
             name="scenes-e",

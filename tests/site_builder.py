@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cloud_app.views import Act, BundleView, Demo, LinkView, NodeView, OffloadView
+from cloud_app.views import BundleView, DemoAction, LinkView, NodeView, OffloadView
 from ddnn.errors import DdnnError, LinkError
 from ddnn.exits.manifest import SweepRow
 from ddnn.protocol.messages import OffloadState, PieceGroup, WorkerState
@@ -86,16 +86,16 @@ class FakeDemo:
 
     alive: dict[str, bool] = field(default_factory=lambda: {"edge": True, "cam1": True})
 
-    def views(self, sample: int) -> NDArray[np.uint8]:
+    def read_views(self, sample: int) -> NDArray[np.uint8]:
         return np.full((3, 4, 5, 3), sample % 256, np.uint8)
 
-    def nodes(self) -> dict[str, bool]:
+    def read_processes(self) -> dict[str, bool]:
         return dict(self.alive)
 
-    def act(self, what: Act, node: str) -> None:
-        if self.alive[node] == (what == "start"):
+    def control(self, action: DemoAction, node: str) -> None:
+        if self.alive[node] == (action == "start"):
             raise DdnnError(f"{node} is so already")
-        self.alive[node] = what == "start"
+        self.alive[node] = action == "start"
 
 
 @dataclass
@@ -107,32 +107,26 @@ class FakeSite:
     broker: LinkView = field(default_factory=lambda: LinkView(True, "broker:1883", 60.0))
     away: str = ""
     inferred_s: float | None = 1.0
-    in_use: BundleView = BUNDLE
-    made_demo: FakeDemo | None = None
+    bundle: BundleView = BUNDLE
+    demo: FakeDemo | None = None
     sent: list[tuple[str, dict[str, float], int]] = field(default_factory=list)
     asked: int = 0  # how often for the nodes
 
-    def nodes(self) -> list[NodeView]:
+    def list_nodes(self) -> list[NodeView]:
         self.asked += 1
         return list(self.shown)
 
-    def link(self) -> LinkView:
+    def read_link(self) -> LinkView:
         return self.broker
 
-    def offloads(self) -> list[OffloadView]:
-        return list(self.offloaded) if self.link().connected else []
+    def list_offloads(self) -> list[OffloadView]:
+        return list(self.offloaded) if self.read_link().connected else []
 
-    def database_away(self) -> str:
+    def find_database_error(self) -> str:
         return self.away
 
-    def inference_age_s(self) -> float | None:
+    def measure_inference_age_s(self) -> float | None:
         return self.inferred_s
-
-    def bundle(self) -> BundleView:
-        return self.in_use
-
-    def demo(self) -> Demo | None:
-        return self.made_demo
 
     def send_thresholds(self, site: str, thresholds: Mapping[str, float], revision: int) -> None:
         if not self.broker.connected:

@@ -15,7 +15,7 @@ from ddnn.machines.offload import Combined
 from ddnn.machines.room import Golden, Room
 from ddnn.protocol.messages import PieceGroup
 from ddnn.rooms import Entry
-from ddnn.runtime.bundle import file_entry, write_golden
+from ddnn.runtime.bundle import make_file_entry, write_golden
 from ddnn.runtime.plans import write_plan
 
 ENTRY = Entry(room=__name__, planner=__name__, redundancies=("toy",))
@@ -59,7 +59,7 @@ def make_plan(
     write_matrix(out / "one.npz", np.eye(1, dtype=np.float32), np.ones(1, np.float32))
     x = np.array([[1.0], [5.0]], np.float32)
     vectors = {f"{i}/{way}": x + (way == "out/z") for i in range(3) for way in ("in/x", "out/z")}
-    piece = Piece(file_entry(out / "one.npz"), {"x": NUMBER}, {"z": NUMBER})
+    piece = Piece(make_file_entry(out / "one.npz"), {"x": NUMBER}, {"z": NUMBER})
     placement = {device.name: (i,) for i, device in enumerate(request.devices)}
     golden = write_golden(out, vectors)
     return write_plan(out, Plan(1, "toy", bundle.name, "edge", (piece,) * 3, placement, golden))

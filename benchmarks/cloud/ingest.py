@@ -22,7 +22,7 @@ from benchmarks.harness.percentiles import quantiles_ms
 from benchmarks.harness.synthetic_answers import draw_answers
 from cloud_app.recorder import BATCH_ANSWERS, Recorder
 from cloud_app.store import Record, Store
-from cloud_app.store.rows import row_of
+from cloud_app.store.rows import make_row
 from cloud_app.store.schema import ANSWERS
 from ddnn.errors import DdnnError
 from ddnn.protocol.machine import Save, Saved
@@ -82,7 +82,7 @@ def insert_bare(store: Store, pairs: Pairs) -> float:
     columns = (Column(c.name, c.type, primary_key=c.primary_key) for c in ANSWERS.columns)
     table = Table("bare_inserts", MetaData(), *columns)
     rows = [
-        {**row_of(Record(site, answer, answer.answered_at_s)), "stored_at_s": 0.0}
+        {**make_row(Record(site, answer, answer.answered_at_s)), "stored_at_s": 0.0}
         for site, answer in pairs
     ]
     with store.database.write() as link:
@@ -109,7 +109,7 @@ def measure_ingest(url: str, count: int, aim_s: float, seed: int) -> dict[str, A
         feed, busy_s = Feed(recorder), time.process_time()
         paced_s = feed.run([[pair] for pair in paced], AIM_PER_S)
         busy_s = time.process_time() - busy_s
-        stored = store.summary().answered
+        stored = store.summarize().answered
         bare_s = insert_bare(store, single)
     finally:
         recorder.close()

@@ -141,10 +141,10 @@ class ManySites:
         until_s = time.monotonic() + READY_S
         while missing := {"cloud", *self.sites} - self.listener.ready:
             for node in missing:
-                self.fleet.check(node)
+                self.fleet.require_alive(node)
             if time.monotonic() > until_s:
                 node = min(missing)
-                raise DdnnError(f"{node} is not up: {self.fleet.tail(node)}")
+                raise DdnnError(f"{node} is not up: {self.fleet.read_last_line(node)}")
             time.sleep(0.1)
         time.sleep(SETTLE_S)
 
@@ -153,7 +153,7 @@ class ManySites:
         self.listener.set_rate(rate_hz)
         time.sleep(SETTLE_S)
         self.listener.answers.clear()
-        meter = CpuMeter({node: self.fleet.pid(node) for node in self.fleet.nodes})
+        meter = CpuMeter({node: self.fleet.find_pid(node) for node in self.fleet.nodes})
         first = tick_of(time.time(), 1 / rate_hz) + 1
         time.sleep(seconds)
         cores = self._sum_cores(meter.busy_cores())
@@ -207,7 +207,7 @@ class ManySites:
             for site in self.sites:
                 for start in range(ticks.start, ticks.stop, PAGE):
                     end = min(start + PAGE, ticks.stop) - 1
-                    records = store.answers(site, start, end, PAGE)
+                    records = store.list_answers(site, start, end, PAGE)
                     stored += len(records)
                     full += sum(record.answer.quality == "full" for record in records)
         finally:

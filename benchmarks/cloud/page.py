@@ -171,7 +171,7 @@ def wait_until_served(fleet: Fleet, port: int) -> None:
     """DdnnError with the last line of its log where the page is not up in READY_S."""
     until_s = time.monotonic() + READY_S
     while True:
-        fleet.check("page")
+        fleet.require_alive("page")
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5.0)
         try:
             with closing(connection):
@@ -180,7 +180,7 @@ def wait_until_served(fleet: Fleet, port: int) -> None:
             return
         except OSError:
             if time.monotonic() > until_s:
-                raise DdnnError(f"the page is not up: {fleet.tail('page')}") from None
+                raise DdnnError(f"the page is not up: {fleet.read_last_line('page')}") from None
             time.sleep(0.1)
 
 

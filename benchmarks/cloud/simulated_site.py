@@ -34,7 +34,7 @@ from ddnn.runtime.bundle import load_bundle, read_manifest
 from ddnn.runtime.host import Resources
 from ddnn.runtime.identity import Identity
 from ddnn.runtime.loop import Loop
-from ddnn.runtime.service import ddnn_version
+from ddnn.runtime.service import find_ddnn_version
 
 RATE = "bench/rate"  # samples per second and site; 0: none
 READY = "bench/ready"  # /<site>
@@ -117,7 +117,7 @@ class SystemSite:
         ) -> Loop:
             log = FileAnswerLog(state / f"{site}-{node}.answers")
             return Loop(
-                Identity(site, node, role, bundle, ddnn_version()),
+                Identity(site, node, role, bundle, find_ddnn_version()),
                 make(site, node, bundle, manifest, timing, log.pending),
                 MqttTransport(f"{site}-{node}", port=options.port, version="5"),
                 Resources(load_bundle(path, LiteRtSection, sections).sections, answer_log=log),

@@ -59,7 +59,7 @@ class BareGather:
         until_s = time.monotonic() + READY_S
         while self._count(tick) < self._workers:  # until all answer
             if time.monotonic() > until_s:
-                raise DdnnError(f"bare workers: {self._fleet.tail(self._nodes[0])}")
+                raise DdnnError(f"bare workers: {self._fleet.read_last_line(self._nodes[0])}")
             tick = self._send(tick)
             time.sleep(0.1)
         first = tick + int(RATE_HZ / 4)
@@ -88,4 +88,4 @@ class BareGather:
     def close(self) -> None:
         self._listener.close()
         for node in self._nodes:
-            self._fleet.signal(node, signal.SIGKILL)
+            self._fleet.send_signal(node, signal.SIGKILL)

@@ -166,11 +166,11 @@ class LatencySite:
         time.sleep(self._settle_s)
 
     def _end(self, nodes: Sequence[str]) -> None:
-        running = [node for node in nodes if self.fleet.alive(node)]
+        running = [node for node in nodes if self.fleet.is_alive(node)]
         for node in running:
-            self.fleet.signal(node, signal.SIGTERM)
+            self.fleet.send_signal(node, signal.SIGTERM)
         until_s = time.monotonic() + END_S
-        while any(self.fleet.alive(node) for node in running):
+        while any(self.fleet.is_alive(node) for node in running):
             if time.monotonic() > until_s:
                 raise DdnnError(f"{running} have not ended")
             time.sleep(0.02)
@@ -180,9 +180,9 @@ class LatencySite:
         until_s = time.monotonic() + READY_S
         while not self._is_ready(since_s):
             for node in (EDGE, *self._workers):
-                self.fleet.check(node)
+                self.fleet.require_alive(node)
             if time.monotonic() > until_s:
-                raise DdnnError(f"{self._system} is not up: {self.fleet.tail(EDGE)}")
+                raise DdnnError(f"{self._system} is not up: {self.fleet.read_last_line(EDGE)}")
             time.sleep(0.02)
 
     def _is_ready(self, since_s: float) -> bool:
@@ -213,7 +213,7 @@ class LatencySite:
         """
         next_tick = tick_of(time.time(), 1 / RATE_HZ) + 2
         strike_s = next_tick / RATE_HZ + 0.8 * share * self.listener.usual_latency_s()
-        processes = [self.fleet.pid(worker) for worker in workers]
+        processes = [self.fleet.find_pid(worker) for worker in workers]
         time.sleep(max(0.0, strike_s - time.time()))
         at_s = time.time()
         for pid in processes:  # all at once: Fleet would wait for the end of each
@@ -227,10 +227,10 @@ class LatencySite:
         back_s = time.time()
         for worker in workers:
             if kind == signal.SIGKILL:
-                self.fleet.signal(worker, kind)  # collects its exit status
+                self.fleet.send_signal(worker, kind)  # collects its exit status
                 self.fleet.start(worker)
             else:
-                self.fleet.signal(worker, signal.SIGCONT)
+                self.fleet.send_signal(worker, signal.SIGCONT)
         self._wait_until_ready(back_s)
         time.sleep(self._settle_s / 3)
 

@@ -42,12 +42,12 @@ from ddnn.protocol.machine import (
 )
 from ddnn.protocol.topics import Kind, Topic
 from ddnn.rooms import find_room
-from ddnn.runtime.bundle import checked_file, load_bundle, read_golden, read_manifest
+from ddnn.runtime.bundle import check_file, load_bundle, read_golden, read_manifest
 from ddnn.runtime.host import Resources
 from ddnn.runtime.identity import Identity
 from ddnn.runtime.loop import Loop
 from ddnn.runtime.plans import PlanDirectory, read_plan
-from ddnn.runtime.service import ddnn_version
+from ddnn.runtime.service import find_ddnn_version
 from ddnn.runtime.settings import NodeSettings
 from device_app.worker import Worker, open_worker
 
@@ -133,7 +133,7 @@ def run_worker(options: Options) -> None:
 
         loops.append(
             Loop(
-                Identity(site, node, "worker", bundle, ddnn_version()),
+                Identity(site, node, "worker", bundle, find_ddnn_version()),
                 worker.machine,
                 MqttTransport.of(settings),
                 Resources(load=load, find_plan=worker.find_plan),
@@ -296,7 +296,7 @@ def run_gather(options: Options) -> None:
         for name in plan.owned
     }
     undivided = load_bundle(Path(options.bundle), LiteRtSection, [edge]).sections[edge]
-    golden = read_golden(checked_file(Path(options.bundle), bundle.manifest.golden))
+    golden = read_golden(check_file(Path(options.bundle), bundle.manifest.golden))
     machine = AlternatingMachine(
         nodes,
         timers,
@@ -305,7 +305,7 @@ def run_gather(options: Options) -> None:
         undivided,
     )
     loop = Loop(
-        Identity(options.site, edge, "edge", bundle.id, ddnn_version()),
+        Identity(options.site, edge, "edge", bundle.id, find_ddnn_version()),
         machine,
         MqttTransport(f"{options.site}-gather", port=options.port, version="5"),
         Resources(owned),

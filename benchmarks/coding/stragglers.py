@@ -117,13 +117,13 @@ def wait_for_results(fleet: Fleet, outs: dict[tuple[int, int], Path], seconds: f
         for n, s in missing:
             site = f"n{n}-s{s}"
             for node in (*(f"{site}-{number}" for number in range(1, n + 1)), "broker"):
-                fleet.check(node)
-            if not fleet.alive(site) and not outs[n, s].exists():
-                fleet.check(site)
+                fleet.require_alive(node)
+            if not fleet.is_alive(site) and not outs[n, s].exists():
+                fleet.require_alive(site)
         if time.monotonic() > until_s:
             raise DdnnError(f"n={missing[0][0]} does not end")
         time.sleep(0.1)
-    while any(fleet.alive(f"n{n}-s{s}") for n, s in outs):
+    while any(fleet.is_alive(f"n{n}-s{s}") for n, s in outs):
         time.sleep(0.05)  # a file is complete once the process that writes it has ended
 
 

@@ -126,7 +126,7 @@ class Soak:
     # ------------------------------------------------------------------- nodes
 
     def _begin_life(self, node: str) -> None:
-        process = psutil.Process(self.site.fleet.pid(node))
+        process = psutil.Process(self.site.fleet.find_pid(node))
         self.lives[node].append(Life(process, time.monotonic()))
 
     def _strike(self, fault: Fault, spared: set[str]) -> None:
@@ -134,10 +134,10 @@ class Soak:
         hit = 0
         for victims, kill in ((fault.kills, True), (fault.stops, False)):
             for node, away_s in victims:
-                if node in spared or node in self._away or not self.site.fleet.alive(node):
+                if node in spared or node in self._away or not self.site.fleet.is_alive(node):
                     continue
                 self._note_away(node)
-                self.site.fleet.signal(node, signal.SIGKILL if kill else signal.SIGSTOP)
+                self.site.fleet.send_signal(node, signal.SIGKILL if kill else signal.SIGSTOP)
                 self._away[node] = (time.monotonic() + away_s, kill)
                 (self.kills if kill else self.stops)[node] += 1
                 hit += 1
@@ -157,12 +157,12 @@ class Soak:
                     self.site.fleet.start(node)
                     self._begin_life(node)
                 else:
-                    self.site.fleet.signal(node, signal.SIGCONT)
+                    self.site.fleet.send_signal(node, signal.SIGCONT)
                 if node in self.devices:
                     self._up_from_s[node] = time.time() + (START_S if killed else RESUME_S)
         for node in self.nodes:
-            if node not in self._away and not self.site.fleet.alive(node):
-                self.ended.append(f"{node} ended by itself: {self.site.fleet.tail(node)}")
+            if node not in self._away and not self.site.fleet.is_alive(node):
+                self.ended.append(f"{node} ended by itself: {self.site.fleet.read_last_line(node)}")
                 self._note_away(node)
                 self._away[node] = (now_s + 1.0, True)
 

@@ -17,7 +17,7 @@ async function reply(path, options) {
   if (response.status === 401) throw new SessionEnded("Your session has ended.");
   const body = await response.json().catch(() => null);
   if (response.ok) return body;
-  throw new Error(body?.error ?? `The server says ${response.status}.`);
+  throw new Error(body?.error ?? `The server answers with status ${response.status}.`);
 }
 
 /** path, and parameters that are left out where they are empty. */

@@ -122,7 +122,7 @@ function options(chart, lines, holder, figure, known) {
   };
 }
 
-/** The sentence tells of what the pointer is at, and without one of the newest. */
+/** The sentence describes the bucket at the pointer, else the newest one. */
 function point({ cursor }, chart, figure, list) {
   const bucket = cursor.left >= 0 ? list[cursor.idx] : undefined;
   if (bucket) {
@@ -163,7 +163,7 @@ async function choose(minutes) {
   renderCharts();
 }
 
-/** Of another site all is other. */
+/** Clears the charts when another site is chosen. */
 export function resetCharts() {
   stored = { step_s: 60, buckets: [] };
   load();

@@ -17,7 +17,7 @@ export function h(name, attributes, ...children) {
   return element;
 }
 
-/** Text for those who do not see the page. */
+/** Text for screen readers. */
 export const spoken = (text) => h("span", { class: "spoken" }, text);
 
 /** Shares of one side by side: [[share, class, words], …]. The numbers follow as text. */

@@ -1,5 +1,5 @@
-// Brings the newest state: by server-sent events, and by asking each second where the stream is
-// refused or silent. It never gives up, except that without a session it asks seldom.
+// Reads the newest state: by server-sent events, or by polling each second where the stream is
+// refused or silent. It never stops; without a session it polls rarely.
 
 import { read, SessionEnded, url } from "./api.js";
 
@@ -33,7 +33,7 @@ export class Feed {
     document.addEventListener("visibilitychange", () => document.hidden || this.watch());
   }
 
-  /** Seconds since what is shown was brought. */
+  /** Seconds since the shown state was read. */
   get ageS() {
     return (performance.now() - this.shownAt) / 1000;
   }

@@ -1,4 +1,4 @@
-// Numbers as people read them. `null` and `undefined` mean: nothing to measure it on.
+// Numbers as people read them. `null` and `undefined` are unknown values.
 
 export const NONE = "–";
 const NBSP = "\u00a0"; // keeps a number and its unit on one line
@@ -32,7 +32,7 @@ export function interval(bounds) {
   return `${grouped(bounds[0] * 100, 1)} to ${grouped(bounds[1] * 100, 1)}${NBSP}%`;
 }
 
-/** Decimal units: a link is paid for by those. */
+/** Decimal units, by which links are billed. */
 export function bytes(value) {
   if (nothing(value)) return NONE;
   if (value === 0) return `0${NBSP}B`;

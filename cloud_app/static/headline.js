@@ -12,7 +12,7 @@ const MEANING = {
   cloud: "features, in the cloud",
 };
 
-/** The class of an exit; a name that is none of ours gets none of our colours. */
+/** The CSS class of an exit; an unknown name gets a neutral colour. */
 export const exitClass = (exit) => (EXITS.includes(exit) ? exit : "other");
 
 const tile = (name, value, ...notes) =>

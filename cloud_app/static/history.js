@@ -15,7 +15,7 @@ export class History {
     this.ticks = [];
   }
 
-  /** Called with each state that is brought. */
+  /** Takes each new state. */
   push(state) {
     const { summary } = state;
     const last = this.ticks.at(-1);

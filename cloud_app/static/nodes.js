@@ -1,4 +1,4 @@
-// Every node: presence in words, and how old what is known of it is.
+// Every node: its presence, and the age of its last message.
 
 import { send } from "./api.js";
 import { h, morph, spoken } from "./dom.js";

@@ -1,4 +1,4 @@
-// Work that a node gives to workers: what the plan promises, who does what, and how it goes.
+// Offloaded work: what the plan tolerates, which worker holds which pieces, and its counts.
 
 import { h, morph, spoken } from "./dom.js";
 import { count, duration, list, many, span } from "./format.js";
@@ -46,7 +46,7 @@ function renderOffload(offload, ageS, state) {
 
 /** Whether the live workers suffice, and how many more may vanish: [tone, words]. */
 function judge({ enough, live_pieces: live, pieces, spare_workers: spare, ...of }, ageS) {
-  if (ageS > OLD_S) return ["wait", `Not heard of for ${span(ageS)}: what is shown is of then.`];
+  if (ageS > OLD_S) return ["wait", `No report for ${span(ageS)}: the state is shown as of then.`];
   const there = `${count(live)} of ${many(pieces, "piece")} live`;
   if (!enough) return ["bad", `${there}: too few. The edge computes them itself, or answers without them.`];
   if (of.combined + of.computed_here + of.given_up === 0)
@@ -86,7 +86,7 @@ function renderPieces({ worker_states: states, state: of }) {
 
 /** [[cell, who holds the piece], …]: of several holders the one in the best state. */
 function findCells({ pieces, workers, missing, combined }) {
-  const cells = Array.from({ length: pieces }, () => ["absent", "nobody"]);
+  const cells = Array.from({ length: pieces }, () => ["absent", "no worker"]);
   const order = Object.keys(CELLS);
   for (const [name, worker] of Object.entries(workers)) {
     const is = worker.state === "loading" ? "loading"
@@ -94,7 +94,7 @@ function findCells({ pieces, workers, missing, combined }) {
       : missing.includes(name) || combined === 0 ? "ready" : "used";
     for (const piece of worker.pieces) {
       const [before, holder] = cells[piece];
-      if (order.indexOf(is) < order.indexOf(before) || holder === "nobody") cells[piece] = [is, name];
+      if (order.indexOf(is) < order.indexOf(before) || holder === "no worker") cells[piece] = [is, name];
     }
   }
   return cells;
@@ -109,7 +109,7 @@ function renderFacts({ combined, computed_here: here, given_up: up, gather_ms: g
     ...Object.entries(counts).filter(([, value]) => value).map(([name, value]) => [toWords(name), count(value)]),
     ["Gathering the results", duration(gather / 1000)],
     ["Combining them", duration(combine / 1000)],
-    ["Not waited for in the last combination", combined ? without || "nobody" : "none combined yet"],
+    ["Not waited for in the last combination", combined ? without || "no worker" : "none combined yet"],
   ];
   return h("dl", {}, facts.map(([name, value]) => h("div", { "data-key": name }, h("dt", {}, name), h("dd", {}, value))));
 }

@@ -43,7 +43,7 @@ const page = {
     renderThresholds(state);
   },
 
-  /** Tells what came of something that the reader did. */
+  /** Shows the result of an action of the reader. */
   say(text, tone = "good") {
     const place = document.getElementById("said");
     place.textContent = text;
@@ -86,7 +86,7 @@ document.getElementById("sign-out").addEventListener("click", async () => {
   location.assign("/login");
 });
 
-/** While the database is away, what was last read of it stays, and `stored_at_s` tells of when. */
+/** While the database is away, keeps what was read last; `stored_at_s` is when that was. */
 function keep(state, before) {
   if (state.summary || !before) return { ...state, stored_at_s: state.summary ? state.at_s : null };
   const { summary, answers, events, stored_at_s } = before;

@@ -14,12 +14,12 @@ const keyOf = ({ site, answer }) => `${site}/${answer.sample}`;
 
 const saving = new Map(); // sample -> { text, tone } of its label, and the label until it is saved
 const timers = new Map();
-let held; // the answers that stand still while someone is at them
+let held; // the answers that are shown while the list is paused
 let shown = { records: [], at_s: -Infinity, round: 0 };
 let pressed = false;
 let all = false;
 
-/** While someone points at the list, or is in it by keyboard, it stands still. */
+/** The list pauses while the pointer or the keyboard focus is in it. */
 function inUse() {
   const list_ = document.getElementById("sample-rows");
   return pressed || list_.matches(":hover") || list_.contains(document.activeElement);
@@ -29,7 +29,7 @@ function inUse() {
 export function renderSamples(state, nowS, round) {
   const fresh = new Map(state.answers.map((record) => [keyOf(record), record]));
   if (!inUse() || shown.round !== round) held = undefined;
-  // A better answer or another's label is shown at once; only the order stands still.
+  // A better answer or another's label is shown at once; only the order is paused.
   else held = renewed(held ?? shown.records, fresh);
   const records = held ?? paced(state, fresh, round);
   const section = document.getElementById("samples");
@@ -39,7 +39,7 @@ export function renderSamples(state, nowS, round) {
   const hold = document.getElementById("hold");
   hold.setAttribute("aria-pressed", String(pressed));
   document.getElementById("held").textContent = held
-    ? newer === state.answers.length ? `Standing still, more than ${newer} newer.` : `Standing still, ${newer} newer.`
+    ? newer === state.answers.length ? `Paused, more than ${newer} newer.` : `Paused, ${newer} newer.`
     : "";
   const more = document.getElementById("more-samples");
   more.hidden = records.length <= FEW;
@@ -191,7 +191,7 @@ export function listenToSamples(page) {
       await send("/api/v1/labels", { site, sample, label }, page.state.csrf);
       saving.set(key, { text: "saved", tone: "right", label });
       page.say(`Sample ${sample}: ${name}, saved.`);
-      // It may stand still here and be no longer among the newest.
+      // It may be shown here (paused) and no longer be among the newest.
       const told = (record) => (keyOf(record) === key ? { ...record, labelled: label } : record);
       shown.records = shown.records.map(told);
       held = held?.map(told);

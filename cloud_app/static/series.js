@@ -76,7 +76,7 @@ export const CHARTS = {
       ];
     },
     bands: (c) => [{ series: [1, 2], fill: faded(c.accuracy) }],
-    /** As low as the lines go, but for those of few samples, which would squeeze all else. */
+    /** The lowest value, except values of few samples, which would compress the scale. */
     y: (listNow) => ({
       range() {
         const list = listNow();

@@ -62,12 +62,12 @@ export function renderThresholds(state) {
   document.getElementById("threshold-state").textContent =
     sent ? "Sent; the edge does not use it yet."
     : state.thresholds.in_use ? `In use: ${words(now)}.`
-    : `The edge does not tell what it uses; the bundle says ${words(now)}.`;
+    : `The edge does not report its thresholds; those of the bundle are ${words(now)}.`;
   renderComparison(changed);
   renderChanges(state);
 }
 
-/** Disabled for everyone, and yet no button loses the focus by it. */
+/** Disables a button without taking the focus from it. */
 function disable(id, disabled) {
   const button = document.getElementById(id);
   if (disabled) button.setAttribute("aria-disabled", "true");
@@ -193,7 +193,7 @@ async function refresh() {
     const found = await read("/api/v1/thresholds", { site });
     if (here === site) told = found;
   } catch {
-    // The feed says what is wrong with the server; the history stays as it is.
+    // The feed reports errors of the server; the history does not change.
   }
   await ask();
 }
@@ -230,7 +230,7 @@ export function listenToThresholds(of) {
     if (allowed(event)) command("/api/v1/thresholds", { site, thresholds: wanted }, done());
   });
   document.getElementById("revert").addEventListener("click", (event) => {
-    const done = "The thresholds of before were sent to the edge.";
+    const done = "The previous thresholds were sent to the edge.";
     if (allowed(event)) command("/api/v1/thresholds/revert", { site }, done);
   });
   document.getElementById("reset").addEventListener("click", (event) => {

@@ -1,4 +1,4 @@
-// How things stand, in sentences: what is wrong, and otherwise what is right.
+// The state of the site in sentences: its problems, else what it does.
 
 import { h, morph } from "./dom.js";
 import { clock, list, many, percent, span } from "./format.js";
@@ -7,7 +7,7 @@ const QUIET_S = 15; // without a sample; a gate that sees no motion takes none
 const REMEMBERED_S = 3;
 let awaySince = null;
 
-/** A start computed from "for so many seconds" wavers; the first value is kept. */
+/** A start computed from a duration varies slightly; the first value is kept. */
 function since(atS, forS) {
   const start = atS - forS;
   if (awaySince === null || Math.abs(awaySince - start) > REMEMBERED_S) awaySince = start;
@@ -18,7 +18,7 @@ function since(atS, forS) {
 export function problems(state, feed) {
   const said = [];
   const now = state.at_s;
-  const asOf = `What is shown is of ${clock(now, now)}.`;
+  const asOf = `The numbers are from ${clock(now, now)}.`;
   if (feed.ended) {
     said.push({ title: "Your session has ended.", text: asOf, link: ["/login", "Sign in again"] });
   } else if (feed.stale) {
@@ -29,12 +29,12 @@ export function problems(state, feed) {
     const { broker, for_s, reason } = state.link;
     said.push({
       title: `No connection to the broker ${broker} since ${clock(since(now, for_s), now)}.`,
-      text: `What is shown of nodes is of then. ${reason ? `Reason: ${reason}` : ""}`.trim(),
+      text: `The nodes are shown as of then. ${reason ? `Reason: ${reason}` : ""}`.trim(),
     });
   } else awaySince = null;
   if (state.database) {
     const of = state.stored_at_s;
-    const before = of ? `What is shown of answers is of ${clock(of, now)}.` : "Nothing is known of answers.";
+    const before = of ? `The answers are shown as of ${clock(of, now)}.` : "No answers were read.";
     const stored = of === now ? "" : before;
     said.push({
       title: "The database is away.",
@@ -76,7 +76,7 @@ export function standing(state, nowS) {
   if (gone("edge")) {
     return {
       tone: "warn",
-      title: "The edge is gone; answers go on.",
+      title: "The edge is gone; answers continue.",
       text: "Each camera answers from its own exit until the edge is back.",
     };
   }
@@ -86,7 +86,7 @@ export function standing(state, nowS) {
   if (missing.length) {
     return {
       tone: "warn",
-      title: `${list(missing)} ${missing.length === 1 ? "is" : "are"} absent; answers go on.`,
+      title: `${list(missing)} ${missing.length === 1 ? "is" : "are"} absent; answers continue.`,
       text: `${cameras - missing.length} of ${many(cameras, "camera")} answer together.${worth}`,
     };
   }
@@ -94,14 +94,14 @@ export function standing(state, nowS) {
   if (lacking.length) {
     return {
       tone: "warn",
-      title: `Too few workers compute ${list(lacking)}; answers go on.`,
+      title: `Too few workers compute ${list(lacking)}; answers continue.`,
       text: `The edge computes it itself, or answers from the deepest exit it has.${worth}`,
     };
   }
   if (gone("cloud") && bundle.exits.includes("cloud")) {
     return {
       tone: "warn",
-      title: "The cloud is gone; answers go on.",
+      title: "The cloud is gone; answers continue.",
       text: `The edge answers from the deepest exit it has.${worth}`,
     };
   }
@@ -137,7 +137,7 @@ export function renderVerdict(state, feed, nowS) {
   age.className = `age ${kind}`;
   const words = feed.stale ? `stale, ${span(feed.ageS)} old` : `live, ${feed.ageS.toFixed(0)} s old`;
   if (age.textContent !== words) age.textContent = words;
-  age.title = feed.way === "stream" ? "" : "The live stream is refused or silent; the page asks each second.";
+  age.title = feed.way === "stream" ? "" : "The live stream is refused or silent; the page polls each second.";
   document.body.classList.toggle("stale", feed.stale);
   document.body.classList.toggle("nodes-unknown", !state.link.connected);
   const refused = feed.way === "poll" && !feed.stale;

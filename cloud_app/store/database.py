@@ -1,8 +1,8 @@
-"""One database behind a URL: SQLite or PostgreSQL, opened, brought up to date, never hanging.
+"""A database behind a URL, SQLite or PostgreSQL, with current tables and bounded waits.
 
 SQLite waits for another writer at most BUSY_TIMEOUT_S. PostgreSQL ends a statement itself after
-STATEMENT_TIMEOUT_S; a server that says nothing at all (stopped, its network gone) is given up
-by this side after SILENCE_S.
+STATEMENT_TIMEOUT_S. Where the server sends nothing at all (it is stopped, or its network is gone),
+the client closes the connection after SILENCE_S.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ BUSY_TIMEOUT_S = 5.0  # how long a call waits for another writer, or a free conn
 CONNECT_TIMEOUT_S = 3
 STATEMENT_TIMEOUT_S = 4.0
 SILENCE_S = 5.0
-IDLE_TIMEOUT_S = 10.0  # a client that stands still within a transaction loses its locks
-MIGRATION_S = 600.0  # another process that starts may wait as long for one that migrates
+IDLE_TIMEOUT_S = 10.0  # a client that is idle within a transaction loses its locks
+MIGRATION_S = 600.0  # how long a process that starts waits for another one that migrates
 _WAIT = "ddnn_wait_s"
 _WRITES = "ddnn_writes"
-_WRITER = 0x64646E6E  # the number of an advisory lock
+_WRITER = 0x64646E6E  # the number of the writer's advisory lock
 
 
 class Database:
     """Transactions on a database; LinkError where it is locked, broken or away."""
 
     def __init__(self, url: str) -> None:
-        """Open it and bring its tables up to date; ConfigError where the URL is wrong."""
-        self.engine, self.name = _engine(url)
+        """Open the database and migrate its tables; ConfigError where the URL is wrong."""
+        self.engine, self.name = _make_engine(url)
         self._writer = self.engine.execution_options(**{_WRITES: True})
         try:
             self.migrate()
@@ -47,50 +47,52 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """One writer at a time, on PostgreSQL too: clouds that bring the same samples in other
-        orders would wait for each other in a circle, and the sums are rows that all of them need.
+        """Begin a transaction that writes; only one runs at a time, also on PostgreSQL.
+
+        Otherwise clouds that write the same samples in different orders would deadlock; and they
+        all update the same rows of sums.
         """
-        with self._reachable(), self._writer.begin() as link:
+        with self._convert_errors(), self._writer.begin() as link:
             if link.dialect.name == "postgresql":
                 link.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITER})")
             yield link
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        with self._reachable(), self.engine.begin() as link:
+        with self._convert_errors(), self.engine.begin() as link:
             yield link
 
     def migrate(self, to: str = migrations.HEAD) -> None:
-        """Bring the tables to a revision, up or down; one process at a time, all or nothing."""
+        """Migrate the tables to a revision, up or down, in one transaction of one process."""
         with self.read() as link:
-            if migrations.current(link) == to:
+            if migrations.read_revision(link) == to:
                 return
         patient = self._writer.execution_options(**{_WAIT: MIGRATION_S})
-        with self._reachable(), patient.begin() as link:
+        with self._convert_errors(), patient.begin() as link:
             if link.dialect.name == "postgresql":
-                _be_patient(link)
+                _raise_time_limits(link)
                 link.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITER})")
-            migrations.run(link, to, self.name)
+            migrations.run_migrations(link, to, self.name)
 
     @contextmanager
-    def _reachable(self) -> Iterator[None]:
+    def _convert_errors(self) -> Iterator[None]:
         try:
             yield
         except SQLAlchemyError as error:
             cause = " ".join(str(getattr(error, "orig", None) or error).split())
             raise LinkError(
-                f"database {self.name}: {cause}; nothing was written, try again. If it stays: "
+                f"database {self.name}: {cause}; nothing was written, try again. If this persists: "
                 "is its disk full, its folder writable, another program holding it, its server up?"
             ) from error
 
 
-def _engine(url: str) -> tuple[Engine, str]:
+def _make_engine(url: str) -> tuple[Engine, str]:
     try:
         parsed = make_url(url)
         backend = parsed.get_backend_name()
         if backend == "sqlite" and parsed.database in (None, "", ":memory:"):
             raise ConfigError(
-                "a SQLite database in memory is another one in every thread; "
+                "a SQLite database in memory is a different one in every thread; "
                 "name a file: sqlite:///cloud.db"
             )
         if backend in ("postgresql", "postgres"):
@@ -119,16 +121,16 @@ def _engine(url: str) -> tuple[Engine, str]:
 
 
 def _open_sqlite(connection: Any, _record: object) -> None:
-    # The driver must not begin transactions by itself: it would do so too late, see below.
+    # The driver must not begin transactions itself: it begins them too late, see _begin_sqlite.
     connection.isolation_level = None
     connection.execute(f"PRAGMA busy_timeout = {round(BUSY_TIMEOUT_S * 1000)}")
     connection.execute("PRAGMA journal_mode = WAL")  # readers never wait for the writer
-    # What is committed is confirmed, and what is confirmed its node forgets: sync every commit.
+    # A node deletes its copy of an answer after the commit: each commit must reach the disk.
     connection.execute("PRAGMA synchronous = FULL")
 
 
 def _begin_sqlite(link: Connection) -> None:
-    # A writer locks before its first read: to upgrade later fails at once if another wrote since.
+    # A writer locks before its first read: upgrading a read lock fails if another wrote since.
     options = link.get_execution_options()
     wait_s = options.get(_WAIT, BUSY_TIMEOUT_S)
     link.exec_driver_sql(f"PRAGMA busy_timeout = {round(wait_s * 1000)}")
@@ -141,21 +143,21 @@ def _begin_sqlite(link: Connection) -> None:
 def _connect_postgresql(_dialect: Any, _record: Any, args: list[Any], named: dict[str, Any]) -> Any:
     import psycopg
 
-    class Impatient(psycopg.Connection[Any]):
-        """A connection that is closed where the server says nothing for `silence_s`."""
+    class BoundedConnection(psycopg.Connection[Any]):
+        """A connection that is closed where the server sends nothing for `silence_s`."""
 
         silence_s = SILENCE_S
 
         def wait(self, gen: Any, *args: Any, **named: Any) -> Any:
             try:
-                return super().wait(_heard(gen, self.silence_s), *args, **named)
+                return super().wait(_limit_silence(gen, self.silence_s), *args, **named)
             except TimeoutError as error:
-                self.close()  # in the midst of a statement it is of no further use
+                self.close()  # a connection within a statement cannot be used again
                 raise psycopg.OperationalError(str(error)) from None
 
     named.setdefault("connect_timeout", CONNECT_TIMEOUT_S)
     named.setdefault("application_name", "ddnn")
-    # Statements of a thousand rows are not worth the server's memory for keeping them prepared.
+    # Preparing statements of a thousand rows would cost more of the server's memory than it saves.
     named.setdefault("prepare_threshold", None)
     limits = {
         "statement_timeout": STATEMENT_TIMEOUT_S,
@@ -163,11 +165,11 @@ def _connect_postgresql(_dialect: Any, _record: Any, args: list[Any], named: dic
     }
     options = [f"-c {name}={round(limit_s * 1000)}" for name, limit_s in limits.items()]
     named["options"] = " ".join([*options, named.get("options", "")]).strip()
-    return Impatient.connect(*args, **named)
+    return BoundedConnection.connect(*args, **named)
 
 
-def _heard(gen: Generator[Any, Any, Any], silence_s: float) -> Generator[Any, Any, Any]:
-    """The driver's generator of one exchange; TimeoutError after a silence."""
+def _limit_silence(gen: Generator[Any, Any, Any], silence_s: float) -> Generator[Any, Any, Any]:
+    """Wrap the driver's generator of one exchange; TimeoutError after `silence_s`."""
     until_s = time.monotonic() + silence_s
     ready = None
     while True:
@@ -179,11 +181,11 @@ def _heard(gen: Generator[Any, Any, Any], silence_s: float) -> Generator[Any, An
         if ready:
             until_s = time.monotonic() + silence_s
         elif time.monotonic() > until_s:
-            raise TimeoutError(f"the server has said nothing for {silence_s:g} s")
+            raise TimeoutError(f"the server has sent nothing for {silence_s:g} s")
 
 
-def _be_patient(link: Connection) -> None:
-    """For this transaction; the connection is not used again."""
+def _raise_time_limits(link: Connection) -> None:
+    """Allow this transaction MIGRATION_S; its connection is not used again."""
     link.exec_driver_sql(f"SET LOCAL statement_timeout = {round(MIGRATION_S * 1000)}")
     driver: Any = link.connection.driver_connection
     driver.silence_s = MIGRATION_S

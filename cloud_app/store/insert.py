@@ -1,4 +1,4 @@
-"""Inserting many rows at once where some may be there already, in the words of each database."""
+"""Inserts many rows, some of which may exist already, in the SQL of each database."""
 
 from __future__ import annotations
 
@@ -15,39 +15,41 @@ Rows = Sequence[Mapping[str, Any]]
 def insert_new(
     link: Connection, table: Table, rows: Rows, returned: tuple[str, ...]
 ) -> Sequence[Row[Any]]:
-    """Insert the rows that conflict with none that is there; some columns of these come back."""
-    statement = _new(link.dialect.name, table, tuple(rows[0]), returned)
-    return link.execute(statement, _values(link, rows)).all()
+    """Insert the rows whose keys do not exist yet; return columns of the inserted ones."""
+    statement = _make_insert(link.dialect.name, table, tuple(rows[0]), returned)
+    return link.execute(statement, _make_parameters(link, rows)).all()
 
 
 def insert_or_replace(link: Connection, table: Table, rows: Rows) -> None:
-    """Insert the rows; those with a key that is there replace the one with it."""
-    link.execute(_replacing(link.dialect.name, table, False), _values(link, rows))
+    """Insert the rows; a row whose key exists replaces the old row."""
+    link.execute(_make_upsert(link.dialect.name, table, False), _make_parameters(link, rows))
 
 
 def insert_or_add(link: Connection, table: Table, rows: Rows) -> None:
-    """Insert the rows; those with a key that is there are added to the one with it."""
-    link.execute(_replacing(link.dialect.name, table, True), _values(link, rows))
+    """Insert the rows; the values of a row whose key exists are added to the old row."""
+    link.execute(_make_upsert(link.dialect.name, table, True), _make_parameters(link, rows))
 
 
-def _values(link: Connection, rows: Rows) -> Rows:
+def _make_parameters(link: Connection, rows: Rows) -> Rows:
     if link.dialect.name == "sqlite":
         return rows
     return [{name: [row[name] for row in rows] for name in rows[0]}]
 
 
-# To put these together takes longer than to execute them.
+# Cached, because making a statement takes longer than executing it.
 
 
 @cache
-def _new(dialect: str, table: Table, names: tuple[str, ...], returned: tuple[str, ...]) -> Any:
-    statement = _insert(dialect, table, names).on_conflict_do_nothing()
+def _make_insert(
+    dialect: str, table: Table, names: tuple[str, ...], returned: tuple[str, ...]
+) -> Any:
+    statement = _make_statement(dialect, table, names).on_conflict_do_nothing()
     return statement.returning(*(table.c[name] for name in returned))
 
 
 @cache
-def _replacing(dialect: str, table: Table, add: bool) -> Any:
-    statement = _insert(dialect, table, tuple(table.columns.keys()))
+def _make_upsert(dialect: str, table: Table, add: bool) -> Any:
+    statement = _make_statement(dialect, table, tuple(table.columns.keys()))
     new, key = statement.excluded, table.primary_key.columns
     rest = [column for column in table.columns if column.name not in key]
     return statement.on_conflict_do_update(
@@ -58,21 +60,20 @@ def _replacing(dialect: str, table: Table, add: bool) -> Any:
     )
 
 
-def _insert(dialect: str, table: Table, names: tuple[str, ...]) -> Any:
-    """An INSERT of rows with these columns.
+def _make_statement(dialect: str, table: Table, names: tuple[str, ...]) -> Any:
+    """Make an INSERT of rows with these columns.
 
-    PostgreSQL gets a column as one array: a statement of one length, whatever the number of
-    rows, which takes its driver and its parser a fraction of the time that a thousand rows of
-    parameters take.
+    PostgreSQL gets each column as one array: the statement has the same length for any number of
+    rows, and takes a fraction of the time that parameters for a thousand rows take.
     """
     if dialect == "sqlite":
         return sqlite.insert(table)
     columns = [table.c[name] for name in names]
-    arrays = func.unnest(*map(_array, columns)).table_valued(*names).render_derived()
+    arrays = func.unnest(*map(_make_array_parameter, columns)).table_valued(*names).render_derived()
     return postgresql.insert(table).from_select(columns, select(arrays))
 
 
-def _array(column: Column[Any]) -> Any:
-    # No length in the cast, which would cut a text off: the column refuses it instead.
+def _make_array_parameter(column: Column[Any]) -> Any:
+    # A cast with a length would truncate a text; without one the column refuses it.
     kind = Text() if isinstance(column.type, String) else column.type
     return bindparam(column.name, type_=ARRAY(kind))

@@ -1,4 +1,4 @@
-"""What goes into the store and comes out of it."""
+"""The values that the store takes and returns."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from ddnn.exits.answers import choose_better
 from ddnn.protocol.messages import Answer
 
 
-class NotFound(LookupError):  # noqa: N818 - the word of the web for it
-    """There is no such sample."""
+class NotFound(LookupError):  # noqa: N818 - as in HTTP
+    """The store has no such sample."""
 
 
 class Record(msgspec.Struct, frozen=True):
-    """The best answer to a sample so far, and when (wall clock) any answer was first given."""
+    """The best answer to a sample so far, and the wall time of the first answer."""
 
     site: str
     answer: Answer
     first_answered_at_s: float
-    labelled: int | None = None  # what a person says it is
+    labelled: int | None = None  # the class that a person gives it
 
     @property
     def truth(self) -> int | None:
-        """A person's word, else the source's."""
+        """The class that a person gives the sample, else that of the source."""
         return self.answer.truth if self.labelled is None else self.labelled
 
     @property
     def correct(self) -> bool | None:
-        """None: the truth is not known."""
+        """Whether the answer is the truth; None where the truth is unknown."""
         truth = self.truth
         return None if truth is None or truth < 0 else self.answer.label == truth
 
@@ -44,7 +44,7 @@ class Record(msgspec.Struct, frozen=True):
 
 
 class NodeEvent(msgspec.Struct, frozen=True):
-    """Something that happened to a node: it joined, was lost, …"""
+    """An event of a node: it joined, was lost, …"""
 
     at_s: float
     site: str
@@ -53,7 +53,7 @@ class NodeEvent(msgspec.Struct, frozen=True):
 
 
 class ExitSummary(msgspec.Struct, frozen=True):
-    """What one exit answered. `share` is of all answers; None: nothing to measure it on."""
+    """The answers of one exit. `share` is of all answers; None: no answers to measure it on."""
 
     answered: int
     share: float
@@ -65,10 +65,10 @@ class ExitSummary(msgspec.Struct, frozen=True):
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """How the answers are. None: nothing to measure it on.
+    """The answers in numbers. None: no answers to measure it on.
 
-    `accuracy` counts the `known` answers, those whose truth is known, of which a person has
-    `labelled` some; `expected_accuracy` is the mean of what the answers say of themselves. Bytes
+    `accuracy` is over the `known` answers, those whose truth is known; persons have given the truth
+    of the `labelled` ones. `expected_accuracy` is the mean over the answers that state one. Bytes
     are means per sample and device, over the devices that took part.
     """
 
@@ -98,7 +98,7 @@ class Bucket(msgspec.Struct, frozen=True):
     known: int
     correct: int
     expected: int
-    expected_accuracy: float | None  # mean of the `expected` answers that say it
+    expected_accuracy: float | None  # mean over the `expected` answers that state one
     members: int
     payload_bytes: float
     wire_bytes: float
@@ -115,12 +115,12 @@ class Histogram(NamedTuple):
 
 
 class Replay(msgspec.Struct, frozen=True):
-    """A recorded sample, with what other thresholds need to answer it again."""
+    """A recorded sample, with the values by which other thresholds answer it again."""
 
     sample: int
     exit: str
     label: int
-    truth: int | None  # a person's word, else the source's
+    truth: int | None  # given by a person, else by the source
     exit_trace: list[tuple[str, int, float]]  # exit, label, normalized entropy; in order
     members: int
     payload_bytes: int
@@ -136,4 +136,4 @@ class Change(msgspec.Struct, frozen=True):
     before: dict[str, float]
     revision: int
     what: Literal["applied", "reverted"]
-    bundle: str = ""  # of another bundle the thresholds would mean nothing
+    bundle: str = ""  # thresholds apply to the exits of one bundle only

@@ -1,4 +1,4 @@
-"""Records as rows of ANSWERS, and back."""
+"""Converts records to rows of the table ANSWERS, and back."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FIELDS = Answer.__struct_fields__
 _COLUMNS = [ANSWERS.c[name] for name in ("id", "site", "first_answered_at_s", "labelled", *_FIELDS)]
 
 
-def row_of(record: Record) -> dict[str, Any]:
+def make_row(record: Record) -> dict[str, Any]:
     answer = record.answer
     row = {name: getattr(answer, name) for name in _FIELDS}
     for name in _JSON:
@@ -36,15 +36,15 @@ def row_of(record: Record) -> dict[str, Any]:
     row["site"] = record.site
     row["first_answered_at_s"] = record.first_answered_at_s
     row["members_count"] = len(answer.members)
-    row["correct"] = correct_of(record)
+    row["correct"] = encode_correct(record)
     return row
 
 
-def correct_of(record: Record) -> int | None:
+def encode_correct(record: Record) -> int | None:
     return None if record.correct is None else int(record.correct)
 
 
-def record_of(row: Row[Any]) -> Record:
+def read_record(row: Row[Any]) -> Record:
     fields = dict(row._mapping)
     for name, decoder in _JSON.items():
         fields[name] = decoder.decode(fields[name])
@@ -52,20 +52,20 @@ def record_of(row: Row[Any]) -> Record:
     return Record(fields["site"], answer, fields["first_answered_at_s"], fields["labelled"])
 
 
-def newest(site: str | None, n: int, *columns: str) -> Select[Any]:
+def select_newest(site: str | None, n: int, *columns: str) -> Select[Any]:
     picked = [ANSWERS.c[name] for name in columns] or _COLUMNS
     query = select(*picked).limit(n)
     if site is None:
         return query.order_by(ANSWERS.c.id.desc())
-    # As a range, and ordered by the site too: only the index of both columns serves that. With
-    # equality a planner may walk the ids instead, and past all answers of the other sites where
-    # this one has fallen silent.
+    # A range of sites, ordered by the site: only the index of both columns serves this query. With
+    # equality a planner may scan the ids instead, and where this site has no new answers it scans
+    # those of all other sites.
     return query.where(ANSWERS.c.site.between(site, site)).order_by(
         ANSWERS.c.site.desc(), ANSWERS.c.id.desc()
     )
 
 
-def between(site: str, first: int, last: int, n: int) -> Select[Any]:
+def select_between(site: str, first: int, last: int, n: int) -> Select[Any]:
     return (
         select(*_COLUMNS)
         .where(ANSWERS.c.site == site, ANSWERS.c.sample.between(first, last))
@@ -74,14 +74,14 @@ def between(site: str, first: int, last: int, n: int) -> Select[Any]:
     )
 
 
-def insert(link: Connection, records: Iterable[Record], stored_at_s: float) -> list[Key]:
-    """Insert those whose sample has no row yet, and say which these were."""
-    rows = [{**row_of(record), "stored_at_s": stored_at_s} for record in records]
+def insert_records(link: Connection, records: Iterable[Record], stored_at_s: float) -> list[Key]:
+    """Insert the records whose samples have no row yet, and return their keys."""
+    rows = [{**make_row(record), "stored_at_s": stored_at_s} for record in records]
     return [(row.site, row.sample) for row in insert_new(link, ANSWERS, rows, ("site", "sample"))]
 
 
-def find(link: Connection, keys: Iterable[Key]) -> dict[Key, tuple[int, Record]]:
-    """The rows that there are, with their ids."""
+def find_records(link: Connection, keys: Iterable[Key]) -> dict[Key, tuple[int, Record]]:
+    """Find the records of those keys that have a row, with their ids."""
     samples: dict[str, list[int]] = defaultdict(list)
     for site, sample in sorted(keys):
         samples[site].append(sample)
@@ -91,17 +91,17 @@ def find(link: Connection, keys: Iterable[Key]) -> dict[Key, tuple[int, Record]]
             some = wanted[start : start + _KEYS_PER_QUERY]
             query = select(*_COLUMNS).where(ANSWERS.c.site == site, ANSWERS.c.sample.in_(some))
             for row in link.execute(query):
-                found[site, row.sample] = (row.id, record_of(row))
+                found[site, row.sample] = (row.id, read_record(row))
     return found
 
 
-REPLAYED = (
+REPLAY_COLUMNS = (
     *("sample", "exit", "label", "truth", "labelled", "exit_trace"),
     *("members_count", "payload_bytes", "bundle"),
 )
 
 
-def replay_of(row: Row[Any]) -> Replay:
+def read_replay(row: Row[Any]) -> Replay:
     return Replay(
         row.sample,
         row.exit,

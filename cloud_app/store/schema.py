@@ -1,4 +1,4 @@
-"""The tables. They are made by the migrations; a test compares the two on both databases."""
+"""The tables. The migrations make them; a test compares the two on both databases."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sqlalchemy import (
 )
 
 METADATA = MetaData()
-# SQLite gives only "INTEGER PRIMARY KEY" to the row id, others want 64 bits said.
+# SQLite takes only "INTEGER PRIMARY KEY" for the row id; PostgreSQL needs the 64 bits declared.
 _KEY = BigInteger().with_variant(Integer, "sqlite")
 
 ANSWERS = Table(
@@ -30,9 +30,9 @@ ANSWERS = Table(
     Column("node", String(64), nullable=False),
     Column("exit", String(16), nullable=False),
     Column("label", Integer, nullable=False),
-    Column("truth", Integer),  # as the source said it
-    Column("correct", SmallInteger),  # 1, 0; null where the truth is not known
-    Column("probabilities", Text, nullable=False),  # JSON, as the other lists
+    Column("truth", Integer),  # given by the source
+    Column("correct", SmallInteger),  # 1, 0; null where the truth is unknown
+    Column("probabilities", Text, nullable=False),  # JSON, like the other lists
     Column("eta", Double, nullable=False),
     Column("members", Text, nullable=False),
     Column("missing", Text, nullable=False),
@@ -49,16 +49,16 @@ ANSWERS = Table(
     Column("wire_bytes", BigInteger, nullable=False),
     Column("votes", Text, nullable=False, server_default="{}"),
     Column("exit_trace", Text, nullable=False, server_default="[]"),
-    Column("labelled", Integer),  # by a person; it counts before `truth`
+    Column("labelled", Integer),  # given by a person; it takes precedence over `truth`
     Column("labelled_by", Text),
     Column("labelled_at_s", Double),
-    # By this program's clock: a node's clock that is wrong must not cost its answers.
+    # By this program's clock: a wrong clock of a node must not delete its answers early.
     Column("stored_at_s", Double, nullable=False, server_default="0"),
     UniqueConstraint("site", "sample"),
     Index("answers_newest_of_site", "site", "id"),
 )
 
-# Sums are doubles: exact for integers below 2^53, and too great a one raises no error.
+# Sums are doubles: exact for integers below 2^53, and larger ones raise no error.
 SUMS = (
     "answered",
     "known",
@@ -75,25 +75,25 @@ SUMS = (
 LATENCY_BOUNDS_S = (
     *(0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1),
     *(0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0),
-)  # upper bounds, inclusive; one bucket more takes what is slower than all
+)  # upper bounds, inclusive; one more bucket takes the latencies above all of them
 BUCKETS = tuple(f"latency_{i}" for i in range(len(LATENCY_BOUNDS_S) + 1))
 
 
-def _sums(names: tuple[str, ...]) -> list[Column[float]]:
+def _make_sum_columns(names: tuple[str, ...]) -> list[Column[float]]:
     return [Column(name, Double, nullable=False) for name in names]
 
 
-# What the stored answers amount to, those pruned included; a better answer moves its sample.
+# Sums over the answers, including deleted ones; a better answer moves its sample to its own row.
 TOTALS = Table(
     "totals",
     METADATA,
     Column("site", String(64), primary_key=True),
     Column("exit", String(16), primary_key=True),
     Column("quality", String(16), primary_key=True),
-    *_sums(SUMS),
+    *_make_sum_columns(SUMS),
 )
 
-# The same by the time of the first answer, with a histogram of the latencies.
+# The same sums by the time of the first answer, with a histogram of the latencies.
 ROLLUP_STEPS_S = (60, 3600)
 ROLLUPS = Table(
     "rollups",
@@ -103,19 +103,19 @@ ROLLUPS = Table(
     Column("start_s", BigInteger, primary_key=True, autoincrement=False),
     Column("exit", String(16), primary_key=True),
     Column("quality", String(16), primary_key=True),
-    *_sums((*SUMS, *BUCKETS)),
+    *_make_sum_columns((*SUMS, *BUCKETS)),
     Index("rollups_of_all_sites", "step_s", "start_s"),
 )
 
-# What is given out as counters, which must never fall: each sample counts once, where it was
-# answered when it first arrived, and is not moved by a better answer.
+# The counters of /metrics, which must never fall: each sample counts once, at the exit and quality
+# of the answer that arrived first; a better answer does not move it.
 COUNTERS = Table(
     "counters",
     METADATA,
     Column("site", String(64), primary_key=True),
     Column("exit", String(16), primary_key=True),
     Column("quality", String(16), primary_key=True),
-    *_sums(("latency_s", *BUCKETS)),
+    *_make_sum_columns(("latency_s", *BUCKETS)),
 )
 
 EVENTS = Table(
@@ -126,7 +126,7 @@ EVENTS = Table(
     Column("site", String(64), nullable=False),
     Column("node", String(64), nullable=False),
     Column("what", Text, nullable=False),
-    Column("key", Text),  # null: always another event
+    Column("key", Text),  # null: the event equals no other one
     Index("events_by_key", "site", "node", "key", unique=True),
     Index("events_by_time", "at_s"),
     Index("events_of_node", "site", "node", "id"),
@@ -139,7 +139,7 @@ CHANGES = Table(
     Column("at_s", Double, nullable=False),
     Column("site", String(64), nullable=False),
     Column("by", Text, nullable=False),
-    Column("thresholds", Text, nullable=False),  # JSON, as before
+    Column("thresholds", Text, nullable=False),  # JSON, like `before`
     Column("before", Text, nullable=False),
     Column("revision", BigInteger, nullable=False),
     Column("what", String(16), nullable=False),

@@ -1,4 +1,4 @@
-"""The store: every method is one transaction."""
+"""The store of answers, events and settings: every method is one transaction."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ from cloud_app.store.statistics import wilson_interval
 from ddnn.exits.hierarchy import EXITS
 from ddnn.protocol.messages import Answer
 
-LATENCY_WINDOW = 10_000  # the newest answers that percentiles are taken over
+LATENCY_WINDOW = 10_000  # percentiles are over so many of the newest answers
 
 
 class Store:
     """Answers and events behind a URL: `sqlite:////var/lib/ddnn/cloud.db`, `postgresql://…`.
 
-    Every method may be called from any thread. They raise LinkError where the database is
-    locked, broken or away; nothing has then been written, and the same call may be repeated.
+    Every method may be called from any thread, and raises LinkError where the database is locked,
+    broken or away; nothing was written then, and the same call may be repeated.
     """
 
     def __init__(self, url: str, clock: Callable[[], float] = time.time) -> None:
-        """Open the database and bring its tables up to date; ConfigError for a wrong URL.
+        """Open the database and migrate its tables; ConfigError for a wrong URL.
 
-        `clock` tells the wall time at which an answer is stored, from which `prune` counts.
+        `clock` returns the wall time at which an answer is stored; `prune` compares with it.
         """
         self.database = Database(url)
         self._clock = clock
@@ -72,26 +72,26 @@ class Store:
             return
         tally = tallies.Tally()
         with self.database.write() as link:
-            for key in rows.insert(link, batch.values(), self._clock()):
+            for key in rows.insert_records(link, batch.values(), self._clock()):
                 tally.add(batch.pop(key))
             changed = []
-            for key, (row_id, old) in rows.find(link, batch).items():
+            for key, (row_id, old) in rows.find_records(link, batch).items():
                 record = old.merge(batch[key])
                 if record != old:
                     tally.move(old, record)
-                    changed.append({**rows.row_of(record), "row_id": row_id})
+                    changed.append({**rows.make_row(record), "row_id": row_id})
             if changed:
                 same = ANSWERS.c.id == bindparam("row_id")
                 link.execute(update(ANSWERS).where(same), changed)
             tally.write(link)
 
-    def label(self, site: str, sample: int, label: int | None, by: str, at_s: float) -> Record:
-        """A person says what a sample is; None takes it back. NotFound: it is not stored."""
+    def set_label(self, site: str, sample: int, label: int | None, by: str, at_s: float) -> Record:
+        """Set the class that a person gives a sample; None takes it back. NotFound: not stored."""
         tally = tallies.Tally()
         with self.database.write() as link:
-            found = rows.find(link, [(site, sample)])
+            found = rows.find_records(link, [(site, sample)])
             if not found:
-                raise NotFound(f"site {site} has no sample {sample}: it is not there (any more)")
+                raise NotFound(f"site {site} has no sample {sample}, or has deleted it")
             ((row_id, old),) = found.values()
             record = msgspec.structs.replace(old, labelled=label)
             values = {"labelled": label, "labelled_by": by, "labelled_at_s": at_s}
@@ -100,20 +100,20 @@ class Store:
             link.execute(
                 update(ANSWERS)
                 .where(ANSWERS.c.id == row_id)
-                .values(**values, correct=rows.correct_of(record))
+                .values(**values, correct=rows.encode_correct(record))
             )
             tally.move(old, record)
             tally.write(link)
         return record
 
-    def add_event(self, at_s: float, site: str, node: str, what: str, key: str = "") -> None:
-        """With a key the event is stored once, even if several programs saw it."""
-        row = {"at_s": at_s, "site": site, "node": node, "what": what, "key": key or None}
+    def add_event(self, at_s: float, site: str, node: str, text: str, key: str = "") -> None:
+        """Store an event; one with a key only once, even if several programs report it."""
+        row = {"at_s": at_s, "site": site, "node": node, "what": text, "key": key or None}
         with self.database.write() as link:
             insert_new(link, EVENTS, [row], ("id",))
 
     def add_change(self, change: Change) -> Change:
-        """Write a change of thresholds down; the revision is raised to be the site's greatest."""
+        """Store a change of thresholds, with a revision above all others of the site."""
         with self.database.write() as link:
             greatest = select(func.max(CHANGES.c.revision)).where(CHANGES.c.site == change.site)
             revision = max(change.revision, (link.execute(greatest).scalar() or 0) + 1)
@@ -124,16 +124,16 @@ class Store:
             link.execute(CHANGES.insert(), row)
         return change
 
-    def set_setting(self, key: str, value: str) -> None:
+    def write_setting(self, key: str, value: str) -> None:
         with self.database.write() as link:
             insert_or_replace(link, SETTINGS, [{"key": key, "value": value}])
 
     def prune(self, now_s: float, keep_s: float, at_most: int = 5000) -> int:
-        """Delete answers and events stored more than `keep_s` ago; how many were deleted.
+        """Delete answers and events stored more than `keep_s` ago; return how many.
 
-        The oldest `at_most` of each are looked at: call again while as many are deleted. Sums,
-        series and counters stay. Of each node the newest event stays, so that what a retained
-        message says again is not taken for new.
+        One call looks at the oldest `at_most` of each: call again while as many are deleted. Sums,
+        series and counters stay. The newest event of each node stays, so that a retained message
+        that repeats it is not stored as a new event.
         """
         until_s = now_s - keep_s
         with self.database.write() as link:
@@ -147,7 +147,7 @@ class Store:
             answers = link.execute(delete(ANSWERS).where(ANSWERS.c.id.in_(expired)))
             later = EVENTS.alias()
             of_node = (later.c.site == EVENTS.c.site, later.c.node == EVENTS.c.node)
-            # A value, not EXISTS, which a planner may answer by reading all events.
+            # A scalar and not EXISTS, for which a planner may read all events.
             newest = select(func.max(later.c.id)).where(*of_node).scalar_subquery()
             past = (
                 select(EVENTS.c.id)
@@ -160,111 +160,113 @@ class Store:
 
     # -------------------------------------------------------------- reading
 
-    def summary(self, site: str | None = None, last: int | None = None) -> Summary:
-        """Over everything, or one site, or the `last` samples that arrived.
+    def summarize(self, site: str | None = None, last: int | None = None) -> Summary:
+        """Summarize all samples, those of one site, or the `last` ones that arrived.
 
-        Latencies are always over the newest 10,000 of these.
+        Latencies are always over the newest LATENCY_WINDOW of these.
         """
-        totals = tallies.counted(site) if last is None else _windowed_totals(site, last)
+        totals = (
+            tallies.select_totals(site) if last is None else _select_windowed_totals(site, last)
+        )
         window = min(last or LATENCY_WINDOW, LATENCY_WINDOW)
         with self.database.read() as link:
-            latencies = link.execute(rows.newest(site, window, "exit", "latency_s"))
-            return _summary(link.execute(totals).all(), latencies.all())
+            latencies = link.execute(rows.select_newest(site, window, "exit", "latency_s"))
+            return _make_summary(link.execute(totals).all(), latencies.all())
 
-    def sites(self) -> list[str]:
+    def list_sites(self) -> list[str]:
         """The sites that have answered samples."""
         with self.database.read() as link:
             query = select(TOTALS.c.site).distinct().order_by(TOTALS.c.site)
             return list(link.execute(query).scalars())
 
-    def truths(self) -> dict[str, tuple[int, int]]:
-        """By site: the samples whose truth is known, and those of them answered rightly."""
+    def count_truths(self) -> dict[str, tuple[int, int]]:
+        """By site: the number of samples with a known truth, and of the correct ones among them."""
         sums = [func.sum(TOTALS.c[name]) for name in ("known", "correct")]
         with self.database.read() as link:
             found = link.execute(select(TOTALS.c.site, *sums).group_by(TOTALS.c.site))
             return {site: (round(known), round(correct)) for site, known, correct in found}
 
-    def newest(self, n: int, site: str | None = None) -> list[Record]:
+    def list_newest(self, n: int, site: str | None = None) -> list[Record]:
         """The n samples that arrived last, newest first."""
         with self.database.read() as link:
-            return [rows.record_of(row) for row in link.execute(rows.newest(site, n))]
+            return [rows.read_record(row) for row in link.execute(rows.select_newest(site, n))]
 
-    def answers(self, site: str, first: int, last: int, n: int) -> list[Record]:
+    def list_answers(self, site: str, first: int, last: int, n: int) -> list[Record]:
         """At most n samples of a site with first <= sample <= last, in order of the sample."""
         with self.database.read() as link:
-            found = link.execute(rows.between(site, first, last, n))
-            return [rows.record_of(row) for row in found]
+            found = link.execute(rows.select_between(site, first, last, n))
+            return [rows.read_record(row) for row in found]
 
-    def recorded(self, n: int, site: str, bundle: str) -> list[Replay]:
-        """Of the n samples of a site that arrived last those that a bundle answered, newest first.
+    def list_replays(self, n: int, site: str, bundle: str) -> list[Replay]:
+        """The samples that `bundle` answered, of the site's n newest ones, newest first.
 
-        An empty `exit_trace`: the answer does not say what the exits before it said.
+        An empty `exit_trace`: the answer does not hold the outputs of the exits.
         """
         with self.database.read() as link:
-            newest = link.execute(rows.newest(site, n, *rows.REPLAYED))
-            return [rows.replay_of(row) for row in newest if row.bundle == bundle]
+            newest = link.execute(rows.select_newest(site, n, *rows.REPLAY_COLUMNS))
+            return [rows.read_replay(row) for row in newest if row.bundle == bundle]
 
-    def events(self, n: int) -> list[NodeEvent]:
+    def list_events(self, n: int) -> list[NodeEvent]:
         """The n newest events, newest first."""
         query = select(EVENTS.c.at_s, EVENTS.c.site, EVENTS.c.node, EVENTS.c.what)
         with self.database.read() as link:
             newest = link.execute(query.order_by(EVENTS.c.id.desc()).limit(n))
             return [NodeEvent(*row) for row in newest]
 
-    def changes(self, site: str, n: int) -> list[Change]:
+    def list_changes(self, site: str, n: int) -> list[Change]:
         """The n newest changes of a site's thresholds, newest first."""
         query = select(*(CHANGES.c[name] for name in Change.__struct_fields__))
         query = query.where(CHANGES.c.site == site).order_by(CHANGES.c.revision.desc()).limit(n)
         with self.database.read() as link:
-            return [_change(row) for row in link.execute(query)]
+            return [_read_change(row) for row in link.execute(query)]
 
-    def setting(self, key: str) -> str | None:
+    def read_setting(self, key: str) -> str | None:
         with self.database.read() as link:
             query = select(SETTINGS.c.value).where(SETTINGS.c.key == key)
             return link.execute(query).scalar()
 
-    def series(
+    def read_series(
         self, first_s: float, last_s: float, step_s: float, site: str | None = None
     ) -> list[Bucket]:
-        """The samples by the time of their first answer: one bucket per step, empty ones too.
+        """The samples by the time of their first answer: one bucket per step, also empty ones.
 
-        A step is made whole minutes, at least as long as asked for; buckets start at its
-        multiples, the first with or before `first_s`, the last at or before `last_s`. ValueError
-        for more than 10,000 of them.
+        `step_s` is rounded up to whole minutes. Buckets start at its multiples, the first at or
+        before `first_s`, the last at or before `last_s`. ValueError for more than 10,000 buckets.
         """
         minute_s = ROLLUP_STEPS_S[0]
         step = max(1, -floor(-step_s / minute_s)) * minute_s
         first, last = floor(first_s / step) * step, floor(last_s / step) * step
-        if (last - first) // step >= tallies.MOST_BUCKETS:
-            raise ValueError(f"a series has at most {tallies.MOST_BUCKETS} steps; take longer ones")
+        if (last - first) // step >= tallies.MAX_BUCKETS:
+            raise ValueError(f"a series has at most {tallies.MAX_BUCKETS} steps; take longer ones")
         with self.database.read() as link:
-            # To the end of the last step: a node's clock may be ahead of ours.
-            query = tallies.series(first, last + step - 1, step, site)
+            # To the end of the last step: a node's clock may be ahead of this one.
+            query = tallies.select_series(first, last + step - 1, step, site)
             found = sorted(link.execute(query), key=lambda row: row.bucket_s)
         by_start = {
             start: list(some) for start, some in groupby(found, key=lambda row: row.bucket_s)
         }
         return [
-            tallies.bucket(start, by_start.get(start, ())) for start in range(first, last + 1, step)
+            tallies.make_bucket(start, by_start.get(start, ()))
+            for start in range(first, last + 1, step)
         ]
 
-    def histogram(self, site: str | None = None) -> dict[str, Histogram]:
-        """Latencies by exit. Counters: they never fall, see `totals`."""
+    def read_histograms(self, site: str | None = None) -> dict[str, Histogram]:
+        """Latencies by exit. They are counters, which never fall: see `count_samples`."""
         with self.database.read() as link:
-            return tallies.histograms(link.execute(tallies.counters(site)).all())
+            return tallies.make_histograms(link.execute(tallies.select_counters(site)).all())
 
-    def totals(self, site: str | None = None) -> dict[tuple[str, str], int]:
-        """Samples by exit and quality. Counters: they never fall.
+    def count_samples(self, site: str | None = None) -> dict[tuple[str, str], int]:
+        """Samples by exit and quality, as counters that never fall.
 
-        Each sample counts once, as its first answer to arrive had it: unlike in `summary` a
-        better answer does not move it, and what is pruned stays counted.
+        Each sample counts once, at the exit and quality of the answer that arrived first. Unlike
+        in `summarize` a better answer does not move it; deleted samples stay counted.
         """
         with self.database.read() as link:
-            found = link.execute(tallies.counters(site)).all()
-            return {(row.exit, row.quality): tallies.samples(row) for row in found}
+            found = link.execute(tallies.select_counters(site)).all()
+            return {(row.exit, row.quality): tallies.count_samples(row) for row in found}
 
 
-def _change(row: Row[Any]) -> Change:
+def _read_change(row: Row[Any]) -> Change:
     fields = dict(row._mapping)
     for name in ("thresholds", "before"):
         fields[name] = msgspec.json.decode(fields[name], type=dict[str, float])
@@ -274,9 +276,9 @@ def _change(row: Row[Any]) -> Change:
 # ------------------------------------------------------------------ summary
 
 
-def _windowed_totals(site: str | None, last: int) -> Any:
+def _select_windowed_totals(site: str | None, last: int) -> Any:
     """The sums of TOTALS, over the newest rows only."""
-    row = rows.newest(
+    row = rows.select_newest(
         site,
         last,
         *("exit", "quality", "correct", "labelled", "late", "expected_accuracy"),
@@ -299,52 +301,52 @@ def _windowed_totals(site: str | None, last: int) -> Any:
     ).group_by(row.c.exit, row.c.quality)
 
 
-def _summary(totals: Sequence[Row[Any]], latencies: Sequence[Row[Any]]) -> Summary:
-    def over(name: str, **where: str) -> float:
-        """The sum of a column over the rows that match; null is nothing."""
+def _make_summary(totals: Sequence[Row[Any]], latencies: Sequence[Row[Any]]) -> Summary:
+    def add_up(name: str, **where: str) -> float:
+        """The sum of a column over the rows that match; null counts as 0."""
         matching = (r for r in totals if all(getattr(r, key) == is_ for key, is_ in where.items()))
         return sum(getattr(row, name) or 0.0 for row in matching)
 
-    answered = over("answered")
+    answered = add_up("answered")
     times: dict[str, list[float]] = defaultdict(list)
     for row in latencies:
         times[row.exit].append(row.latency_s)
 
-    def of_exit(exit_: str) -> ExitSummary:
-        p50_s, p99_s = _percentiles(times[exit_])
-        count, known = over("answered", exit=exit_), over("known", exit=exit_)
-        correct = over("correct", exit=exit_)
+    def summarize_exit(exit_: str) -> ExitSummary:
+        p50_s, p99_s = _compute_percentiles(times[exit_])
+        count, known = add_up("answered", exit=exit_), add_up("known", exit=exit_)
+        correct = add_up("correct", exit=exit_)
         return ExitSummary(
             answered=round(count),
             share=count / answered if answered else 0.0,
             known=round(known),
-            accuracy=_mean(correct, known),
+            accuracy=_compute_mean(correct, known),
             accuracy_interval=wilson_interval(correct, known) if known else None,
             latency_p50_s=p50_s,
             latency_p99_s=p99_s,
         )
 
-    known, correct = over("known"), over("correct")
+    known, correct = add_up("known"), add_up("correct")
     return Summary(
         answered=round(answered),
         known=round(known),
-        labelled=round(over("labelled")),
-        accuracy=_mean(correct, known),
+        labelled=round(add_up("labelled")),
+        accuracy=_compute_mean(correct, known),
         accuracy_interval=wilson_interval(correct, known) if known else None,
-        expected_accuracy=_mean(over("expected_accuracy"), over("expected")),
-        late=round(over("late")),
-        quality={q: round(over("answered", quality=q)) for q in ("full", "degraded")},
-        exits={exit_: of_exit(exit_) for exit_ in EXITS},
-        payload_bytes=_mean(over("payload_bytes"), over("members")),
-        wire_bytes=_mean(over("wire_bytes"), over("members")),
+        expected_accuracy=_compute_mean(add_up("expected_accuracy"), add_up("expected")),
+        late=round(add_up("late")),
+        quality={q: round(add_up("answered", quality=q)) for q in ("full", "degraded")},
+        exits={exit_: summarize_exit(exit_) for exit_ in EXITS},
+        payload_bytes=_compute_mean(add_up("payload_bytes"), add_up("members")),
+        wire_bytes=_compute_mean(add_up("wire_bytes"), add_up("members")),
     )
 
 
-def _mean(total: float, count: float) -> float | None:
+def _compute_mean(total: float, count: float) -> float | None:
     return total / count if count else None
 
 
-def _percentiles(times_s: Sequence[float]) -> tuple[float | None, float | None]:
+def _compute_percentiles(times_s: Sequence[float]) -> tuple[float | None, float | None]:
     if not times_s:
         return None, None
     return float(np.percentile(times_s, 50)), float(np.percentile(times_s, 99))

@@ -31,7 +31,7 @@ from cloud_app.store import NotFound, Store
 from cloud_app.views import LiveSite
 from cloud_app.web import openapi
 from cloud_app.web.board import Streams
-from cloud_app.web.messages import GivePassword, Nothing, OfSite, Problem
+from cloud_app.web.messages import GivePassword, NoParameters, Problem, SiteQuery
 from cloud_app.web.route import FORM, HTML, JSON, Route
 from cloud_app.web.routes import Api
 from cloud_app.web.sign_in import KEY_BYTES, SESSION_S, Sessions, SignIn
@@ -42,12 +42,12 @@ log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 1 << 14
 LOOPBACK = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?", re.ASCII | re.IGNORECASE)
-# Attempts to sign in. The second keeps many addresses from guessing together.
+# Attempts to sign in. The second limit stops many addresses from guessing together.
 PER_ADDRESS = "5 per minute; 30 per hour"
 OVERALL = "30 per minute; 300 per hour"
 
 _HEADERS = {
-    # Nothing but this server's own files: no inline script or style, no other host, no frame.
+    # Only this server's own files are allowed: no inline script or style, no other host, no frame.
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; "
     "frame-ancestors 'none'; object-src 'none'",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -57,13 +57,13 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-_ASSETS = frozenset({"static", "vendor.file"})
+_ASSETS = frozenset({"static", "vendor.send_library_file"})
 
 
 def create_app(store: Store, live: LiveSite, *, sign_in: SignIn | None) -> Flask:
-    """The page and its API. Without `sign_in` only for those who call it by a loopback name.
+    """Make the page and its API. Without `sign_in` it answers only requests to a loopback name.
 
-    `store` and `live` are used from the server's threads.
+    The server's threads use `store` and `live`.
     """
     app = Flask("cloud_app")
     app.jinja_options = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True}
@@ -71,7 +71,7 @@ def create_app(store: Store, live: LiveSite, *, sign_in: SignIn | None) -> Flask
     app.session_interface = Sessions()
     app.config.update(
         SECRET_KEY=key,
-        # Cookies are shared by all ports of a host: each installation has its own.
+        # All ports of a host share their cookies: each installation has a name of its own.
         SESSION_COOKIE_NAME=f"ddnn-{sha256(b'cookie' + key).hexdigest()[:8]}",
         SESSION_COOKIE_HTTPONLY=True,
         SESSION_COOKIE_SAMESITE="Strict",
@@ -82,8 +82,8 @@ def create_app(store: Store, live: LiveSite, *, sign_in: SignIn | None) -> Flask
         PROVIDE_AUTOMATIC_OPTIONS=False,
         WTF_CSRF_FIELD_NAME="csrf",
         WTF_CSRF_HEADERS=["X-CSRF-Token"],
-        WTF_CSRF_TIME_LIMIT=None,  # as long as the session
-        WTF_CSRF_SSL_STRICT=False,  # it wants a Referer, which this page never sends
+        WTF_CSRF_TIME_LIMIT=None,  # a token is valid as long as its session
+        WTF_CSRF_SSL_STRICT=False,  # it requires a Referer, which this page never sends
     )
     streams = app.extensions["streams"] = Streams()
     api = Api(store, live, streams)
@@ -92,28 +92,32 @@ def create_app(store: Store, live: LiveSite, *, sign_in: SignIn | None) -> Flask
     )
     routes = [*Pages(api, sign_in).routes(), *api.routes()]
 
-    def openapi_json(_ask: Nothing) -> Response:
+    def read_openapi_document(_ask: NoParameters) -> Response:
         return Response(described, mimetype=JSON)
 
     routes.append(
-        Route("GET", "/api/v1/openapi.json", openapi_json, dict[str, Any], "This document.")
+        Route(
+            "GET", "/api/v1/openapi.json", read_openapi_document, dict[str, Any], "This document."
+        )
     )
-    described = msgspec.json.encode(openapi.document(routes, app.config["SESSION_COOKIE_NAME"]))
-    guard(app, sign_in, {route.name for route in routes if route.open} | _ASSETS)
-    CSRFProtect(app)  # after the guard: who may not come in need not be told of tokens
+    described = msgspec.json.encode(
+        openapi.make_document(routes, app.config["SESSION_COOKIE_NAME"])
+    )
+    install_guard(app, sign_in, {route.name for route in routes if route.open} | _ASSETS)
+    CSRFProtect(app)  # after the guard, so that a stranger gets 401 and no error about tokens
     app.register_blueprint(vendor)
     for route in routes:
         rule = route.path.replace("{", "<").replace("}", ">")
-        app.add_url_rule(rule, route.name, _view(route), methods=[route.method])
-    login: Any = limiter.limit(PER_ADDRESS)(app.view_functions["login"])
-    app.view_functions["login"] = limiter.limit(OVERALL, key_func=lambda: "everyone")(login)
-    _finish(app, limiter)
+        app.add_url_rule(rule, route.name, _make_view(route), methods=[route.method])
+    login: Any = limiter.limit(PER_ADDRESS)(app.view_functions["sign_in"])
+    app.view_functions["sign_in"] = limiter.limit(OVERALL, key_func=lambda: "everyone")(login)
+    _install_handlers(app, limiter)
     return app
 
 
-def _view(route: Route) -> Callable[..., AnyResponse]:
+def _make_view(route: Route) -> Callable[..., AnyResponse]:
     def view(**in_path: str) -> AnyResponse:
-        # What comes in a path or a query is text: numbers are read from it.
+        # Values in a path or a query are text: `strict=False` reads numbers from it.
         asked = {**request.args.to_dict(), **in_path}
         message: Any = msgspec.convert(asked, route.asks, strict=False)
         if route.takes is not None and route.takes_as == FORM:
@@ -135,18 +139,18 @@ def _view(route: Route) -> Callable[..., AnyResponse]:
 
 
 class Pages:
-    """What is HTML: the page, and the way in and out."""
+    """The routes that answer with HTML: the page, and the form to sign in."""
 
     def __init__(self, api: Api, sign_in: SignIn | None) -> None:
         self._api, self._sign_in = api, sign_in
 
     def routes(self) -> tuple[Route, ...]:
         return (
-            Route("GET", "/", self.page, HTML, "The page."),
+            Route("GET", "/", self.show_page, HTML, "The page."),
             Route(
                 "GET",
                 "/login",
-                self.login_form,
+                self.show_sign_in_form,
                 HTML,
                 "The form to sign in.",
                 refuses=HTML,
@@ -155,7 +159,7 @@ class Pages:
             Route(
                 "POST",
                 "/login",
-                self.login,
+                self.sign_in,
                 None,
                 "Sign in.",
                 takes=GivePassword,
@@ -164,66 +168,69 @@ class Pages:
                 refuses=HTML,
                 open=True,
             ),
-            Route("POST", "/logout", self.logout, None, "Sign out.", code=204),
+            Route("POST", "/logout", self.sign_out, None, "Sign out.", code=204),
         )
 
-    def page(self, _ask: Nothing) -> Response:
-        # The state as it comes from the API, so that the page is painted with its numbers.
-        return Response(render_template("page.html", state=json.loads(self._api.now(OfSite()))))
+    def show_page(self, _ask: NoParameters) -> Response:
+        # The page carries the state of the API, so that its first paint shows the numbers.
+        state = json.loads(self._api.make_state(SiteQuery()))
+        return Response(render_template("page.html", state=state))
 
-    def login_form(self, _ask: Nothing) -> AnyResponse:
-        if self._sign_in is None or self._sign_in.session_until_s():
+    def show_sign_in_form(self, _ask: NoParameters) -> AnyResponse:
+        if self._sign_in is None or self._sign_in.find_session_end_s():
             return redirect("/", 303)
-        return _login_page("")
+        return _render_sign_in_form("")
 
-    def login(self, form: GivePassword) -> AnyResponse:
+    def sign_in(self, form: GivePassword) -> AnyResponse:
         if self._sign_in is None:
             return redirect("/", 303)
         if not self._sign_in.is_password(form.password):
             log.warning("sign-in refused: wrong password from %s", request.remote_addr)
-            return _login_page("That is not the password.", 403)
+            return _render_sign_in_form("That is not the password.", 403)
         self._sign_in.start_session()
         return redirect("/", 303)
 
-    def logout(self, _ask: Nothing) -> Response:
+    def sign_out(self, _ask: NoParameters) -> Response:
         session.clear()
         return Response(status=204)
 
 
-def _login_page(error: str, code: int = 200) -> Response:
+def _render_sign_in_form(error: str, code: int = 200) -> Response:
     return Response(render_template("login.html", error=error, csrf=generate_csrf()), code)
 
 
 # ---------------------------------------------------------------------- guard
 
 
-def guard(app: Flask, sign_in: SignIn | None, open_to_all: set[str] | frozenset[str]) -> None:
-    """Before every request: by what name it came, and who asks.
+def install_guard(
+    app: Flask, sign_in: SignIn | None, open_to_all: set[str] | frozenset[str]
+) -> None:
+    """Check before every request who sends it, and under which host name.
 
-    `g.person`: signed in, until `g.until_s`; `g.machine`: by token.
+    Sets `g.person` (signed in, until `g.until_s`) and `g.machine` (has the API's token).
     """
 
-    def by_loopback_name() -> None:
-        # Another site's name that resolves to this machine must not get at the page (rebinding).
+    def require_loopback_name() -> None:
+        # A foreign host name that resolves to this machine must not reach the page (DNS rebinding).
         if not LOOPBACK.fullmatch(request.environ.get("HTTP_HOST", "")):
             raise Forbidden(
                 "a page without sign-in answers to localhost, 127.0.0.1 and [::1] only; "
                 "for other names start it with --sign-in on"
             )
 
-    def who() -> None:
+    def identify_requester() -> None:
         g.person = g.machine = False
         g.until_s = math.inf
         if sign_in is None:
-            return by_loopback_name()
+            return require_loopback_name()
         if request.endpoint is None:
-            return None  # there is no such page, which anyone may know
-        until_s = sign_in.session_until_s()
+            return None  # no such path: anyone may get the 404
+        until_s = sign_in.find_session_end_s()
         if until_s is not None:
             g.person, g.until_s = True, until_s
-        elif sign_in.is_machine(request):
+        elif sign_in.has_token(request):
             if request.method not in ("GET", "HEAD"):
-                raise Forbidden("the API's token only reads; a person has to sign in for this")
+                raise Forbidden("the API's token only reads; a person must sign in for this")
             g.machine = True
         elif request.endpoint not in open_to_all:
             raise Unauthorized(
@@ -231,68 +238,68 @@ def guard(app: Flask, sign_in: SignIn | None, open_to_all: set[str] | frozenset[
             )
         return None
 
-    app.before_request(who)
+    app.before_request(identify_requester)
 
 
 # ----------------------------------------------------------- headers, errors
 
 
-def _finish(app: Flask, limiter: Limiter) -> None:
+def _install_handlers(app: Flask, limiter: Limiter) -> None:
     @app.after_request
-    def protect(response: Response) -> Response:
+    def add_headers(response: Response) -> Response:
         response.headers.update(_HEADERS)
         if request.endpoint not in _ASSETS or response.status_code >= 400:
-            # An old number must never come out of a cache.
+            # A cache must never deliver old numbers.
             response.headers["Cache-Control"] = "no-store"
         return response
 
-    def problem(code: int, error: str, headers: dict[str, str] | None = None) -> AnyResponse:
-        if request.endpoint == "login":
-            response = _login_page(error, code)
+    def make_problem(code: int, error: str, headers: dict[str, str] | None = None) -> AnyResponse:
+        if request.endpoint == "sign_in":
+            response = _render_sign_in_form(error, code)
         else:
             response = Response(msgspec.json.encode(Problem(error)), code, mimetype=JSON)
         response.headers.update(headers or {})
         return response
 
     @app.errorhandler(HTTPException)
-    def refused(error: HTTPException) -> AnyResponse:
-        if error.code == 401 and request.endpoint == "page":
+    def handle_http_error(error: HTTPException) -> AnyResponse:
+        if error.code == 401 and request.endpoint == "show_page":
             return redirect("/login", 303)
         if isinstance(error, CSRFError):
-            return problem(
+            return make_problem(
                 400, "this page is older than your session: load it again (X-CSRF-Token is wrong)"
             )
         if isinstance(error, TooManyRequests):
             limit = limiter.current_limit
             wait_s = max(1, math.ceil(limit.reset_at - time.time())) if limit else 60
             words = f"too many attempts to sign in; try again in {wait_s} s"
-            return problem(429, words, {"Retry-After": str(wait_s)})
+            return make_problem(429, words, {"Retry-After": str(wait_s)})
         headers = {"WWW-Authenticate": "Bearer"} if error.code == 401 else {}
         if isinstance(error, MethodNotAllowed) and error.valid_methods:
             headers["Allow"] = ", ".join(error.valid_methods)
-        return problem(error.code or 500, error.description or error.name, headers)
+        return make_problem(error.code or 500, error.description or error.name, headers)
 
     @app.errorhandler(msgspec.MsgspecError)
-    def malformed(error: msgspec.MsgspecError) -> AnyResponse:
-        return problem(400, str(error))
+    def handle_malformed_message(error: msgspec.MsgspecError) -> AnyResponse:
+        return make_problem(400, str(error))
 
     @app.errorhandler(UnicodeDecodeError)
-    def not_text(_error: UnicodeDecodeError) -> AnyResponse:
-        return problem(400, "the body is not UTF-8")
+    def handle_undecodable_text(_error: UnicodeDecodeError) -> AnyResponse:
+        return make_problem(400, "the body is not UTF-8")
 
     @app.errorhandler(NotFound)
-    def not_found(error: NotFound) -> AnyResponse:
-        return problem(404, str(error))
+    def handle_missing_sample(error: NotFound) -> AnyResponse:
+        return make_problem(404, str(error))
 
     @app.errorhandler(DdnnError)
-    def not_now(error: DdnnError) -> AnyResponse:
-        return problem(409, str(error))
+    def handle_refused_command(error: DdnnError) -> AnyResponse:
+        return make_problem(409, str(error))
 
     @app.errorhandler(LinkError)
-    def away(error: LinkError) -> AnyResponse:
-        return problem(503, str(error))
+    def handle_missing_link(error: LinkError) -> AnyResponse:
+        return make_problem(503, str(error))
 
     @app.errorhandler(Exception)
-    def failed(error: Exception) -> AnyResponse:
+    def handle_defect(error: Exception) -> AnyResponse:
         log.error("%s %s failed", request.method, request.path, exc_info=error)
-        return problem(500, "this program failed at that; its log says where")
+        return make_problem(500, "this program failed at this request; see its log")

@@ -1,4 +1,4 @@
-"""What the page shows, made once a second however many look, and given to them as a stream."""
+"""The state of the page: made once a second for all viewers, and sent to them as a stream."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from cloud_app.web.messages import (
     Bundle,
     DemoState,
     ExpectedNow,
-    InUse,
     Node,
-    Now,
     Offload,
+    PageState,
+    ThresholdState,
     Viewer,
 )
 from ddnn.errors import DdnnError, LinkError
 from ddnn.protocol.messages import MAX_COUNT
 from ddnn.protocol.topics import EVERYWHERE
-from ddnn.runtime.service import ddnn_version
+from ddnn.runtime.service import find_ddnn_version
 
-EVERY_S = 1.0
-PATIENCE_S = 1.5  # for the database; a page without its numbers is better than none
-NEWEST = 20  # answers and events shown
-MOST_OFFLOADS = 16  # shown
-MOST_WORKERS = 128  # shown of each
-EVENTS_LOOKED_AT = 200  # to find those of one site
-MOST_STREAMS = 32  # each holds a thread
+PERIOD_S = 1.0
+DATABASE_TIMEOUT_S = 1.5  # then the page is shown without the numbers of the database
+NEWEST = 20  # number of answers and of events on the page
+MAX_OFFLOADS = 16  # on the page
+MAX_WORKERS = 128  # on the page, per offload
+EVENTS_READ = 200  # among which those of one site are searched
+MAX_STREAMS = 32  # each occupies a thread
 
 
 class StoredFigures(NamedTuple):
-    """What comes from the store."""
+    """The part of the state that comes from the store."""
 
     summary: Summary
     answers: list[Record]
@@ -45,8 +45,8 @@ class StoredFigures(NamedTuple):
     sites: list[str]
 
 
-class Reader:
-    """Reads the store in a thread of its own: a database that hangs must not hang the page."""
+class StoreReader:
+    """Reads the store in a thread of its own: a database that hangs must not block the page."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -54,93 +54,99 @@ class Reader:
         self._pending: dict[str | None, Future[StoredFigures]] = {}
 
     def read(self, site: str | None) -> StoredFigures:
-        """LinkError where the database is away, or does not answer in time. One thread calls."""
+        """Read a site's figures; LinkError where the database is away or too slow.
+
+        Only one thread at a time may call this.
+        """
         late = self._pending.pop(site, None)
         self._pending = {of: f for of, f in self._pending.items() if not f.done()}
         future = late or self._pool.submit(self._read, site)
         try:
-            # While it hangs it is waited for once, not once for each site and second.
-            return future.result(0.0 if late or self._pending else PATIENCE_S)
+            # While the database hangs, only the first call waits; the later ones fail at once.
+            return future.result(0.0 if late or self._pending else DATABASE_TIMEOUT_S)
         except TimeoutError:
             self._pending[site] = future
             raise LinkError(
-                f"the database has not answered within {PATIENCE_S:g} s; "
+                f"the database has not answered within {DATABASE_TIMEOUT_S:g} s; "
                 "is its server overloaded or its disk too slow?"
             ) from None
 
     def _read(self, site: str | None) -> StoredFigures:
         store = self._store
-        events = store.events(NEWEST if site is None else EVENTS_LOOKED_AT)
+        events = store.list_events(NEWEST if site is None else EVENTS_READ)
         return StoredFigures(
-            store.summary(site),
-            store.newest(NEWEST, site),
+            store.summarize(site),
+            store.list_newest(NEWEST, site),
             [event for event in events if site in (None, event.site)][:NEWEST],
-            store.sites(),
+            store.list_sites(),
         )
 
 
 class Board:
-    """The newest Now of each site that somebody looks at, as JSON; from any thread."""
+    """The newest state of each site that somebody views, as JSON; any thread may ask for it."""
 
     def __init__(self, store: Store, live: LiveSite) -> None:
-        self._reader, self._live = Reader(store), live
+        self._reader, self._live = StoreReader(store), live
         self._lock = threading.Lock()
         self._made: dict[str | None, tuple[float, bytes]] = {}
-        # by site: how many answers there were, and when (monotonic) there was last one more
+        # by site: the number of answers, and when (monotonic) it last grew
         self._grew: dict[str | None, tuple[int, float]] = {}
 
-    def state(self, site: str | None, viewer: Viewer) -> bytes:
-        """State as JSON: what all see, at most a second old, and what is the viewer's own."""
-        return self._now(site)[:-1] + b"," + msgspec.json.encode(viewer)[1:]
+    def make_state(self, site: str | None, viewer: Viewer) -> bytes:
+        """Make a State as JSON: the part for all viewers, at most 1 s old, and the viewer's own."""
+        return self._encode_page_state(site)[:-1] + b"," + msgspec.json.encode(viewer)[1:]
 
-    def _now(self, site: str | None) -> bytes:
-        with self._lock:  # the first thread makes it, the others wait for it
-            tick = time.monotonic() // EVERY_S  # listeners come together when it is new
+    def _encode_page_state(self, site: str | None) -> bytes:
+        with self._lock:  # the first thread makes the state, the others wait for it
+            tick = time.monotonic() // PERIOD_S  # the streams ask right after a new tick begins
             made, body = self._made.get(site, (-1.0, b""))
             if made != tick:
-                body = msgspec.json.encode(self._make(site))
-                # Those of sites that nobody looks at any more are not kept.
+                body = msgspec.json.encode(self._make_page_state(site))
+                # States of sites that nobody views any more are dropped.
                 self._made = {of: m for of, m in self._made.items() if m[0] >= tick - 1}
                 self._made[site] = tick, body
             return body
 
-    def _make(self, site: str | None) -> Now:
+    def _make_page_state(self, site: str | None) -> PageState:
         live = self._live
-        link, bundle, nodes, database = live.link(), live.bundle(), live.nodes(), ""
+        link, bundle, nodes, database = live.read_link(), live.bundle, live.list_nodes(), ""
         stored = None
         try:
             stored = self._reader.read(site)
         except LinkError as error:
             database = str(error)
-        sites = sites_of(nodes, stored.sites if stored else ())
+        sites = list_sites(nodes, stored.sites if stored else ())
         shown = [node for node in nodes if site is None or node.site in (site, EVERYWHERE)]
-        offloads = [view for view in live.offloads() if site in (None, view.site)]
+        offloads = [view for view in live.list_offloads() if site in (None, view.site)]
         one = site or (sites[0] if len(sites) == 1 else None)
-        return Now(
+        return PageState(
             at_s=time.time(),
-            version=ddnn_version(),
+            version=find_ddnn_version(),
             bundle=Bundle.of(bundle),
             link=link,
-            database=live.database_away() or database,
+            database=live.find_database_error() or database,
             nodes=[Node.of(node, bundle) for node in shown],
-            offloads=[Offload.of(view, MOST_WORKERS) for view in offloads[:MOST_OFFLOADS]],
+            offloads=[Offload.of(view, MAX_WORKERS) for view in offloads[:MAX_OFFLOADS]],
             summary=stored.summary if stored else None,
-            quiet_s=self._quiet_s(site, stored) if stored else None,
-            expected_now=expected_now(nodes, bundle, link, one),
+            quiet_s=self._measure_quiet_s(site, stored) if stored else None,
+            expected_now=compute_expected_now(nodes, bundle, link, one),
             answers=stored.answers if stored else [],
             events=stored.events if stored else [],
-            thresholds=in_use(nodes, bundle, link, one),
-            demo=_demo(live),
+            thresholds=find_thresholds_in_use(nodes, bundle, link, one),
+            demo=_read_demo_state(live),
             sites=sites,
         )
 
-    def _quiet_s(self, site: str | None, stored: StoredFigures) -> float | None:
-        """Nodes' clocks may be wrong: what counts is when there was an answer more."""
+    def _measure_quiet_s(self, site: str | None, stored: StoredFigures) -> float | None:
+        """Measure for how long no answer was added; None where there is none.
+
+        The clocks of the nodes may be wrong: the growth of the number of answers counts.
+        """
         if not stored.answers:
             return None
         now_s, answered = time.monotonic(), stored.summary.answered
         before = self._grew[site][0] if site in self._grew else -1
-        if before < 0:  # not seen growing yet
+        if before < 0:  # the first look at this site
             age_s = time.time() - stored.answers[0].answer.answered_at_s
             self._grew[site] = answered, now_s - max(0.0, age_s)
         elif answered > before:
@@ -148,17 +154,21 @@ class Board:
         return now_s - self._grew[site][1]
 
 
-def sites_of(nodes: Sequence[NodeView], stored: Sequence[str]) -> list[str]:
+def list_sites(nodes: Sequence[NodeView], stored: Sequence[str]) -> list[str]:
+    """The sites that have nodes or stored answers."""
     return sorted({*stored, *(node.site for node in nodes)} - {EVERYWHERE})
 
 
-def expected_now(
+def compute_expected_now(
     nodes: Sequence[NodeView], bundle: BundleView, link: LinkView, site: str | None
 ) -> ExpectedNow:
-    """Nothing is expected without a broker, for then nobody is known to be there."""
+    """The devices that take part, and the accuracy that the bundle measured with exactly these.
+
+    Without a broker no device is known to be online, and nothing is expected.
+    """
     if site is None or not link.connected:
         return ExpectedNow([], [], None)
-    there = {
+    present = {
         node.id
         for node in nodes
         if node.site == site
@@ -166,16 +176,16 @@ def expected_now(
         and node.bundle == bundle.id
         and node.gauges.get("camera_up", 1.0) > 0
     }
-    members = [device for device in bundle.devices if device in there]
-    missing = [device for device in bundle.devices if device not in there]
-    used = in_use(nodes, bundle, link, site).in_use
-    return ExpectedNow(members, missing, bundle.expected(members, used))
+    members = [device for device in bundle.devices if device in present]
+    missing = [device for device in bundle.devices if device not in present]
+    used = find_thresholds_in_use(nodes, bundle, link, site).in_use
+    return ExpectedNow(members, missing, bundle.find_accuracy(members, used))
 
 
-def in_use(
+def find_thresholds_in_use(
     nodes: Sequence[NodeView], bundle: BundleView, link: LinkView, site: str | None
-) -> InUse:
-    """The thresholds that the lead edge of a site reports; unknown while it is not heard."""
+) -> ThresholdState:
+    """The thresholds that the lead edge of a site reports; unknown while it is offline."""
     own = dict(bundle.thresholds)
     for node in nodes:
         if (node.site, node.id, node.bundle) != (site, bundle.lead, bundle.id):
@@ -184,47 +194,50 @@ def in_use(
         revision = gauges.get("threshold_revision", -1.0)
         if link.connected and node.state == "online" and 0 <= revision < MAX_COUNT:
             used = {t: gauges[f"threshold_{t}"] for t in own if f"threshold_{t}" in gauges}
-            return InUse(used, own, int(revision))
-    return InUse(None, own, None)
+            return ThresholdState(used, own, int(revision))
+    return ThresholdState(None, own, None)
 
 
-def _demo(live: LiveSite) -> DemoState | None:
-    demo = live.demo()
+def _read_demo_state(live: LiveSite) -> DemoState | None:
+    demo = live.demo
     if demo is None:
         return None
     try:
-        return DemoState(demo.nodes())
-    except DdnnError:  # the demo itself was ended
+        return DemoState(demo.read_processes())
+    except DdnnError:  # the demo has ended
         return DemoState({})
 
 
 class Streams:
-    """How many listeners there are, and the signal that ends all of them."""
+    """Bounds the number of streams, and ends all of them when the server closes."""
 
-    def __init__(self, most: int = MOST_STREAMS) -> None:
-        self._free = threading.BoundedSemaphore(most)
+    def __init__(self, limit: int = MAX_STREAMS) -> None:
+        self._free = threading.BoundedSemaphore(limit)
         self._closing = threading.Event()
 
     def open(self) -> None:
-        """A server may be started again with the same app."""
+        """Allow streams again, for a second server of the same app."""
         self._closing.clear()
 
     def close(self) -> None:
         self._closing.set()
 
-    def take(self) -> bool:
+    def acquire(self) -> bool:
+        """Reserve a stream; False where all are in use."""
         return self._free.acquire(blocking=False)
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         self._free.release()
 
-    def events(self, state: Callable[[], bytes], wanted: Callable[[], bool]) -> Iterator[bytes]:
-        """A server-sent event each second, in step with all other listeners, while `wanted`.
+    def generate_events(
+        self, state: Callable[[], bytes], is_wanted: Callable[[], bool]
+    ) -> Iterator[bytes]:
+        """Yield a server-sent event each second, in step with all other streams, while `is_wanted`.
 
-        Each is a whole state, so that who connects again has missed nothing; it is the heartbeat,
-        too: writing it finds out that a listener is gone.
+        Each event is a whole state, so that a listener that reconnects has missed nothing. It is
+        also the heartbeat: writing it fails where the listener is gone.
         """
         yield b"retry: 2000\n\n"
-        while not self._closing.is_set() and wanted():
+        while not self._closing.is_set() and is_wanted():
             yield b"event: state\ndata: " + state() + b"\n\n"
-            self._closing.wait(EVERY_S - time.monotonic() % EVERY_S)
+            self._closing.wait(PERIOD_S - time.monotonic() % PERIOD_S)

@@ -1,4 +1,4 @@
-"""The part of the API that only a demo has: its cameras' views, and its processes."""
+"""The part of the API that only a demo has: the pictures of its cameras, and its processes."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from flask import Response
 from PIL import Image
 from werkzeug.exceptions import NotFound
 
-from cloud_app.views import Act, Demo, LiveSite
-from cloud_app.web.messages import DemoState, OfNode, OfSample
+from cloud_app.views import DemoAction, DemoSite, LiveSite
+from cloud_app.web.messages import DemoState, NodeQuery, SampleQuery
 from cloud_app.web.route import PNG, Route
 
-MOST_PIXELS = 4_000_000
+MAX_PIXELS = 4_000_000
 GAP_PIXELS = 2  # between two views
 
 
 class DemoApi:
-    """Answers questions and commands about a demo; from any thread."""
+    """Shows and controls a demo. Every method may be called from any thread."""
 
     def __init__(self, live: LiveSite) -> None:
         self._live = live
@@ -31,54 +31,59 @@ class DemoApi:
             Route(
                 "GET",
                 f"{v1}/demo/views/{{sample}}.png",
-                self.views,
+                self.draw_demo_views,
                 PNG,
                 "What the cameras saw, side by side. In a demo only.",
-                OfSample,
+                SampleQuery,
             ),
             Route(
                 "POST",
                 f"{v1}/demo/nodes/{{node}}/kill",
-                self.kill,
+                self.kill_demo_node,
                 DemoState,
                 "Kill a process. In a demo only.",
-                OfNode,
+                NodeQuery,
             ),
             Route(
                 "POST",
                 f"{v1}/demo/nodes/{{node}}/start",
-                self.start,
+                self.start_demo_node,
                 DemoState,
                 "Start it again. In a demo only.",
-                OfNode,
+                NodeQuery,
             ),
         )
 
-    def views(self, ask: OfSample) -> Response:
-        return Response(side_by_side(self._demo().views(ask.sample)), mimetype=PNG)
+    def draw_demo_views(self, ask: SampleQuery) -> Response:
+        return Response(
+            draw_side_by_side(self._require_demo().read_views(ask.sample)), mimetype=PNG
+        )
 
-    def kill(self, ask: OfNode) -> DemoState:
-        return self._act("kill", ask.node)
+    def kill_demo_node(self, ask: NodeQuery) -> DemoState:
+        return self._control("kill", ask.node)
 
-    def start(self, ask: OfNode) -> DemoState:
-        return self._act("start", ask.node)
+    def start_demo_node(self, ask: NodeQuery) -> DemoState:
+        return self._control("start", ask.node)
 
-    def _act(self, what: Act, node: str) -> DemoState:
-        demo = self._demo()
-        if node not in demo.nodes():
+    def _control(self, action: DemoAction, node: str) -> DemoState:
+        demo = self._require_demo()
+        if node not in demo.read_processes():
             raise NotFound(f"the demo has no node {node}")
-        demo.act(what, node)
-        return DemoState(demo.nodes())
+        demo.control(action, node)
+        return DemoState(demo.read_processes())
 
-    def _demo(self) -> Demo:
-        demo = self._live.demo()
+    def _require_demo(self) -> DemoSite:
+        demo = self._live.demo
         if demo is None:
             raise NotFound("only a demo has this: in production no image leaves its device")
         return demo
 
 
-def side_by_side(views: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
-    """PNG of uint8 [devices, height, width, 3] in a row; too great ones are made smaller."""
+def draw_side_by_side(views: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
+    """Encode uint8 [devices, height, width, 3] as a PNG of all views in a row.
+
+    The picture is scaled down to MAX_PIXELS where it is larger.
+    """
     devices, height, width, _ = views.shape
     row = np.zeros((height, devices * (width + GAP_PIXELS) - GAP_PIXELS, 4), np.uint8)
     for i, view in enumerate(views):
@@ -86,8 +91,8 @@ def side_by_side(views: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
         row[:, left : left + width, :3] = view
         row[:, left : left + width, 3] = 255  # the gaps stay transparent
     image = Image.fromarray(row)
-    if row.shape[0] * row.shape[1] > MOST_PIXELS:
-        scale = math.sqrt(MOST_PIXELS / (row.shape[0] * row.shape[1]))
+    if row.shape[0] * row.shape[1] > MAX_PIXELS:
+        scale = math.sqrt(MAX_PIXELS / (row.shape[0] * row.shape[1]))
         image.thumbnail((max(1, int(row.shape[1] * scale)), max(1, int(row.shape[0] * scale))))
     file = io.BytesIO()
     image.save(file, "PNG")

@@ -1,6 +1,6 @@
-"""What the API takes and gives: one struct each, from which the OpenAPI document is made.
+"""The messages of the API, one struct each, from which the OpenAPI document is made.
 
-All numbers are raw, seconds and bytes; null: it is not known.
+All numbers are raw, in seconds and bytes; null stands for an unknown value.
 """
 
 from __future__ import annotations
@@ -32,29 +32,29 @@ class Problem(msgspec.Struct, frozen=True):
 # ------------------------------------------------------------------ questions
 
 
-class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class NoParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """No parameter."""
 
 
-class OfSite(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`site` absent: all sites; where it must be one, the only one there is."""
+class SiteQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Without `site`: all sites. A route for one site then takes the only one that exists."""
 
     site: Id | None = None
 
 
-class OfSample(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class SampleQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A sample by its number."""
 
     sample: Sample
 
 
-class OfNode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class NodeQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A node by its id."""
 
     node: Id
 
 
-class OfAnswers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class AnswersQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Samples of a site by number."""
 
     site: Id = "home"
@@ -62,21 +62,21 @@ class OfAnswers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     last: Sample = MAX_SAMPLE
 
 
-class OfSeries(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class SeriesQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The newest minutes."""
 
     site: Id | None = None
     minutes: Annotated[int, msgspec.Meta(ge=1, le=MAX_MINUTES)] = 60
 
 
-class OfEvents(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The newest n."""
+class EventsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The n newest events."""
 
     n: Annotated[int, msgspec.Meta(ge=1, le=MAX_EVENTS)] = 100
 
 
-class OfWhatIf(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Thresholds to look at; one that is absent is as it is in use."""
+class WhatIfQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Thresholds to try; an exit that is absent keeps the threshold in use."""
 
     site: Id | None = None
     local: Share | None = None
@@ -85,24 +85,24 @@ class OfWhatIf(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 # ------------------------------------------------------------------- commands
 
-Chosen = Annotated[dict[str, Share], msgspec.Meta(max_length=4)]
+ThresholdByExit = Annotated[dict[str, Share], msgspec.Meta(max_length=4)]
 
 
 class ApplyThresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Thresholds for a site's edge, one for each exit but the deepest."""
 
     site: Id
-    thresholds: Chosen
+    thresholds: ThresholdByExit
 
 
 class RevertThresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Back to the thresholds before the newest change."""
+    """Restores the thresholds before the newest change."""
 
     site: Id
 
 
 class GiveLabel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a person says a sample shows; null takes it back."""
+    """The class that a person gives a sample; null takes it back."""
 
     site: Id
     sample: Sample
@@ -120,7 +120,7 @@ class GivePassword(msgspec.Struct, frozen=True):
 
 
 class Bundle(msgspec.Struct, frozen=True):
-    """The bundle in use; bytes are of one image of one device."""
+    """The bundle in use; bytes are those of one image of one device."""
 
     id: str
     labels: tuple[str, ...]
@@ -135,7 +135,7 @@ class Bundle(msgspec.Struct, frozen=True):
 
 
 class Node(msgspec.Struct, frozen=True):
-    """A node as its own messages tell it; `wanted`: the bundle has a place for it."""
+    """A node as its own messages report it; `wanted`: the bundle has a place for it."""
 
     site: str
     id: str
@@ -157,34 +157,34 @@ class Node(msgspec.Struct, frozen=True):
 
 
 class Offload(msgspec.Struct, frozen=True):
-    """A section whose work a node gives to workers, as it reported `age_s` ago."""
+    """A section that a node lets workers compute, as it reported `age_s` ago."""
 
     site: str
     node: str
     age_s: float
-    worker_states: dict[str, int]  # how many workers are in each
+    worker_states: dict[str, int]  # number of workers in each state
     state: OffloadState
 
     @classmethod
-    def of(cls, view: OffloadView, most: int | None = None) -> Offload:
-        """With at most so many workers, those in trouble first."""
+    def of(cls, view: OffloadView, max_workers: int | None = None) -> Offload:
+        """With at most `max_workers` workers; those that are not live come first."""
         state = view.state
-        if most is not None and len(state.workers) > most:
-            workers = sorted(state.workers.items(), key=lambda of: of[1].state == "live")
-            state = msgspec.structs.replace(state, workers=dict(workers[:most]))
+        if max_workers is not None and len(state.workers) > max_workers:
+            workers = sorted(state.workers.items(), key=lambda item: item[1].state == "live")
+            state = msgspec.structs.replace(state, workers=dict(workers[:max_workers]))
         return cls(view.site, view.node, view.age_s, view.worker_states, state)
 
 
 class ExpectedNow(msgspec.Struct, frozen=True):
-    """What answers are worth with the devices that are there, as the bundle measured it."""
+    """The accuracy that the bundle measured with exactly the devices that are online."""
 
     members: list[str]
     missing: list[str]
     accuracy: float | None
 
 
-class InUse(msgspec.Struct, frozen=True):
-    """Thresholds: as the site's edge reports them, the bundle's own, and whose turn it is."""
+class ThresholdState(msgspec.Struct, frozen=True):
+    """The thresholds that the site's edge reports with their revision, and the bundle's own."""
 
     in_use: dict[str, float] | None
     own: dict[str, float]
@@ -192,39 +192,39 @@ class InUse(msgspec.Struct, frozen=True):
 
 
 class DemoState(msgspec.Struct, frozen=True):
-    """Which processes of the demo run."""
+    """Whether each process of the demo runs."""
 
     nodes: dict[str, bool]
 
 
-class Now(msgspec.Struct, frozen=True):
-    """Everything that the page shows, to any viewer."""
+class PageState(msgspec.Struct, frozen=True):
+    """The part of the page's state that is the same for all viewers."""
 
     at_s: float
     version: str
     bundle: Bundle
     link: LinkView
-    database: str  # why it is away, empty while it is there
+    database: str  # why it cannot be used; empty while it can
     nodes: list[Node]
-    offloads: list[Offload]  # of very many workers the first
+    offloads: list[Offload]  # each with a bounded number of workers
     summary: Summary | None
-    quiet_s: float | None  # since the last answer came, by this clock; null: there is none
+    quiet_s: float | None  # since the last answer arrived, by this clock; null: no answer
     expected_now: ExpectedNow
     answers: list[Record]
     events: list[NodeEvent]
-    thresholds: InUse
+    thresholds: ThresholdState
     demo: DemoState | None
     sites: list[str]
 
 
 class Viewer(msgspec.Struct, frozen=True):
-    """What differs from one who looks to the next."""
+    """The part of the page's state that differs from viewer to viewer."""
 
     signed_in: bool
-    csrf: str  # for the header X-CSRF-Token; empty with a token of the API, which only reads
+    csrf: str  # for the header X-CSRF-Token; empty for a machine, which only reads
 
 
-class State(Now, frozen=True):
+class State(PageState, frozen=True):
     """Everything that the page shows now."""
 
     signed_in: bool
@@ -232,7 +232,7 @@ class State(Now, frozen=True):
 
 
 class SummaryNow(msgspec.Struct, frozen=True):
-    """The numbers, and when they were so."""
+    """The summary, and when it was made."""
 
     at_s: float
     site: str | None
@@ -240,7 +240,7 @@ class SummaryNow(msgspec.Struct, frozen=True):
 
 
 class Series(msgspec.Struct, frozen=True):
-    """Buckets of equal length, the oldest first; the newest is not over yet."""
+    """Buckets of equal length, the oldest first; the newest one is still growing."""
 
     at_s: float
     site: str | None
@@ -249,7 +249,7 @@ class Series(msgspec.Struct, frozen=True):
 
 
 class Sweep(msgspec.Struct, frozen=True):
-    """What a choice of thresholds gave on the bundle's validation data."""
+    """The result of a choice of thresholds on the bundle's validation data."""
 
     thresholds: dict[str, float]
     accuracy: float
@@ -262,7 +262,7 @@ class Sweep(msgspec.Struct, frozen=True):
 
 
 class ThresholdsNow(msgspec.Struct, frozen=True):
-    """The thresholds of a site, what others would give, and who changed them."""
+    """The thresholds of a site, the results of other thresholds, and the changes."""
 
     site: str
     bundle: str
@@ -274,17 +274,17 @@ class ThresholdsNow(msgspec.Struct, frozen=True):
 
 
 class WhatIfNow(msgspec.Struct, frozen=True):
-    """Thresholds that are compared with those in use."""
+    """The results of the thresholds to try, and in `now` those of the thresholds in use."""
 
     site: str
     thresholds: dict[str, float]
     sweep: Sweep | None  # the nearest row; None: the bundle has no sweep
     recorded: WhatIf
-    now: WhatIfInUse
+    now: ThresholdEvaluation  # in use, or the bundle's own where those in use are unknown
 
 
-class WhatIfInUse(msgspec.Struct, frozen=True):
-    """The same for the thresholds in use, or the bundle's own where these are not known."""
+class ThresholdEvaluation(msgspec.Struct, frozen=True):
+    """The results of one choice of thresholds."""
 
     thresholds: dict[str, float]
     sweep: Sweep | None
@@ -292,6 +292,6 @@ class WhatIfInUse(msgspec.Struct, frozen=True):
 
 
 class Ready(msgspec.Struct, frozen=True):
-    """Broker and database are there, and a real inference was made lately."""
+    """Broker and database can be used, and a real inference was made lately."""
 
     inference_age_s: float

@@ -1,4 +1,4 @@
-"""What Prometheus scrapes: totals that the store keeps, and the nodes as they are. No scan."""
+"""The metrics for Prometheus: totals that the store keeps (no scan of answers), and the nodes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cloud_app.store import LATENCY_BOUNDS_S, Store
 from cloud_app.views import LiveSite, NodeView, OffloadView
 from ddnn.errors import LinkError
 from ddnn.protocol.messages import DROPS, WorkerState
-from ddnn.runtime.service import ddnn_version
+from ddnn.runtime.service import find_ddnn_version
 
 METRICS_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 WORKER_STATES: tuple[str, ...] = get_args(get_type_hints(WorkerState)["state"])
@@ -35,32 +35,32 @@ class Metrics(Collector):
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
-    def exposition(self) -> bytes:
+    def make_exposition(self) -> bytes:
         return generate_latest(self._registry)
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing beforehand: to register must not read the database."""
+        """No metrics: registering must not read the database."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
         live = self._live
-        build = {"version": ddnn_version(), "bundle": live.bundle().id}
+        build = {"version": find_ddnn_version(), "bundle": live.bundle.id}
         yield InfoMetricFamily("ddnn_build", "The program and the bundle in use.", build)
         broker = "Whether the broker is connected."
-        yield GaugeMetricFamily("ddnn_broker_up", broker, float(live.link().connected))
-        up = not live.database_away()
+        yield GaugeMetricFamily("ddnn_broker_up", broker, float(live.read_link().connected))
+        up = not live.find_database_error()
         try:
-            samples = list(_samples(self._store))
+            samples = list(_collect_samples(self._store))
         except LinkError:
             up, samples = False, []
         database = "Whether answers can be written and read."
         yield GaugeMetricFamily("ddnn_database_up", database, float(up))
         yield from samples
-        yield from _nodes(live.nodes(), live.link().connected)
-        yield from _offloads(live.offloads())
+        yield from _collect_nodes(live.list_nodes(), live.read_link().connected)
+        yield from _collect_offloads(live.list_offloads())
 
 
-def _samples(store: Store) -> Iterator[Metric]:
+def _collect_samples(store: Store) -> Iterator[Metric]:
     answered = CounterMetricFamily(
         "ddnn_samples",
         "Samples by the exit and quality of their first answer.",
@@ -69,19 +69,19 @@ def _samples(store: Store) -> Iterator[Metric]:
     durations = HistogramMetricFamily(
         "ddnn_end_to_end_duration_seconds", "From capture to answer.", labels=("site", "exit")
     )
-    # Gauges: they fall where a label is taken back.
+    # Gauges and not counters: they fall where a label is taken back.
     labelled = GaugeMetricFamily(
         "ddnn_labelled_samples", "Samples whose truth is known.", labels=("site",)
     )
     correct = GaugeMetricFamily(
         "ddnn_correct_samples",
-        "Of the labelled samples, those answered rightly.",
+        "Labelled samples whose answer is correct.",
         labels=("site",),
     )
-    for site, (known, right) in sorted(store.truths().items()):
-        for (exit_, quality), count in sorted(store.totals(site).items()):
+    for site, (known, right) in sorted(store.count_truths().items()):
+        for (exit_, quality), count in sorted(store.count_samples(site).items()):
             answered.add_metric((site, exit_, quality), count)
-        for exit_, histogram in sorted(store.histogram(site).items()):
+        for exit_, histogram in sorted(store.read_histograms(site).items()):
             bounds = [*(str(float(b)) for b in LATENCY_BOUNDS_S), "+Inf"]
             buckets = list(zip(bounds, accumulate(map(float, histogram.buckets)), strict=True))
             durations.add_metric((site, exit_), buckets, histogram.sum_s)
@@ -90,11 +90,11 @@ def _samples(store: Store) -> Iterator[Metric]:
     yield from (answered, durations, labelled, correct)
 
 
-def _nodes(nodes: Iterable[NodeView], connected: bool) -> Iterator[Metric]:
+def _collect_nodes(nodes: Iterable[NodeView], connected: bool) -> Iterator[Metric]:
     names = ("site", "node")
     up = GaugeMetricFamily(
         "ddnn_node_up",
-        "Whether the node is online; 0 while there is no broker to tell.",
+        "Whether the node is online; 0 while the broker is away.",
         labels=(*names, "role"),
     )
     age = GaugeMetricFamily(
@@ -108,7 +108,7 @@ def _nodes(nodes: Iterable[NodeView], connected: bool) -> Iterator[Metric]:
     )
     camera = GaugeMetricFamily("ddnn_camera_up", "Whether the camera gives frames.", labels=names)
     dropped = CounterMetricFamily(
-        "ddnn_node_dropped", "What the node let go, by reason.", labels=(*names, "reason")
+        "ddnn_node_dropped", "What the node dropped, by reason.", labels=(*names, "reason")
     )
     for node in nodes:
         key = (node.site, node.id)
@@ -127,7 +127,7 @@ def _nodes(nodes: Iterable[NodeView], connected: bool) -> Iterator[Metric]:
     yield from (up, age, memory, sent, dropped)
 
 
-def _offloads(views: Iterable[OffloadView]) -> Iterator[Metric]:
+def _collect_offloads(views: Iterable[OffloadView]) -> Iterator[Metric]:
     names = ("site", "node")
     workers = GaugeMetricFamily(
         "ddnn_workers", "Workers that the node gives work to, by state.", labels=(*names, "state")
@@ -154,7 +154,7 @@ def _offloads(views: Iterable[OffloadView]) -> Iterator[Metric]:
     )
     given_up = CounterMetricFamily(
         "ddnn_offload_given_up",
-        "Samples without the section: a shallower exit answered.",
+        "Samples that a shallower exit answered, because the section could not be computed.",
         labels=names,
     )
     for view in views:

@@ -1,4 +1,4 @@
-"""The OpenAPI document, made of the table of routes and the structs that they name."""
+"""The OpenAPI document, made from the table of routes and the structs that they name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from cloud_app.web.route import JSON, Route
-from ddnn.runtime.service import ddnn_version
+from ddnn.runtime.service import find_ddnn_version
 
 _REF = "#/components/schemas/{name}"
 _SECURITY = {
@@ -17,12 +17,12 @@ _SECURITY = {
         "type": "apiKey",
         "in": "cookie",
         "name": "",
-        "description": "For people: signed in at /login. A page without sign-in needs none.",
+        "description": "For persons who signed in at /login. A page without sign-in needs none.",
     },
     "token": {
         "type": "http",
         "scheme": "bearer",
-        "description": "For machines: reads only.",
+        "description": "For machines, which only read.",
     },
 }
 _CSRF = {
@@ -34,23 +34,23 @@ _CSRF = {
 }
 
 
-def document(routes: Sequence[Route], cookie: str) -> dict[str, Any]:
-    """OpenAPI 3.1; JSON Schema as msgspec makes it."""
+def make_document(routes: Sequence[Route], cookie: str) -> dict[str, Any]:
+    """Make the document: OpenAPI 3.1, with the JSON Schema that msgspec generates."""
     structs = [
-        t for route in routes for t in (route.gives, route.takes, route.refuses) if _is_type(t)
+        t for route in routes for t in (route.gives, route.takes, route.refuses) if _is_struct(t)
     ]
     schemas, components = msgspec.json.schema_components(structs, ref_template=_REF)
     of = dict(zip(map(repr, structs), schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, of)
+        paths.setdefault(route.path, {})[route.method.lower()] = _describe_operation(route, of)
     security = {**_SECURITY, "session": {**_SECURITY["session"], "name": cookie}}
-    made: dict[str, Any] = _as_ecma(
+    made: dict[str, Any] = _convert_patterns(
         {
             "openapi": "3.1.0",
             "info": {
                 "title": "ddnn",
-                "version": ddnn_version(),
+                "version": find_ddnn_version(),
                 "summary": "Exits, accuracy, bytes and nodes of a ddnn site.",
             },
             "paths": paths,
@@ -61,17 +61,20 @@ def document(routes: Sequence[Route], cookie: str) -> dict[str, Any]:
     return made
 
 
-def _operation(route: Route, of: dict[str, Any]) -> dict[str, Any]:
-    done: dict[str, Any] = {"description": "Done, as asked."}
+def _describe_operation(route: Route, of: dict[str, Any]) -> dict[str, Any]:
+    done: dict[str, Any] = {"description": "The request succeeded."}
     if route.gives is not None:
-        done["content"] = _content(route.gives, of)
-    refused = {"description": "Why not, in words.", "content": _content(route.refuses, of)}
+        done["content"] = _describe_content(route.gives, of)
+    refused = {
+        "description": "Why the request failed.",
+        "content": _describe_content(route.refuses, of),
+    }
     operation: dict[str, Any] = {
         "operationId": route.name,
         "summary": route.about,
         "responses": {str(route.code): done, "default": refused},
     }
-    parameters = [*_parameters(route)]
+    parameters = [*_describe_parameters(route)]
     if route.method == "POST" and route.takes_as == JSON:
         parameters.append(_CSRF)
     if parameters:
@@ -86,13 +89,13 @@ def _operation(route: Route, of: dict[str, Any]) -> dict[str, Any]:
     return operation
 
 
-def _content(gives: Any, of: dict[str, Any]) -> dict[str, Any]:
-    if _is_type(gives):
+def _describe_content(gives: Any, of: dict[str, Any]) -> dict[str, Any]:
+    if _is_struct(gives):
         return {JSON: {"schema": of[repr(gives)]}}
     return {gives.split(";")[0]: {"schema": {"type": "string"}}}
 
 
-def _parameters(route: Route) -> Iterable[dict[str, Any]]:
+def _describe_parameters(route: Route) -> Iterable[dict[str, Any]]:
     _, components = msgspec.json.schema_components([route.asks], ref_template=_REF)
     (schema,) = components.values()
     for name, of in schema["properties"].items():
@@ -105,17 +108,19 @@ def _parameters(route: Route) -> Iterable[dict[str, Any]]:
         }
 
 
-def _is_type(what: object) -> bool:
+def _is_struct(what: object) -> bool:
     return what is not None and not isinstance(what, str)
 
 
-def _as_ecma(schema: Any) -> Any:
-    r"""Patterns as JSON Schema has them: its `$` is the very end, which Python writes `\Z`."""
+def _convert_patterns(schema: Any) -> Any:
+    r"""Convert patterns to JSON Schema, whose `$` is the end of the text: Python's `\Z`."""
     if isinstance(schema, dict):
         return {
             key: re.sub(r"\\Z$", "$", value)
             if key == "pattern" and isinstance(value, str)
-            else _as_ecma(value)
+            else _convert_patterns(value)
             for key, value in schema.items()
         }
-    return [_as_ecma(item) for item in schema] if isinstance(schema, list | tuple) else schema
+    return (
+        [_convert_patterns(item) for item in schema] if isinstance(schema, list | tuple) else schema
+    )

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from flask import request
 
-from cloud_app.web.messages import Nothing, Problem
+from cloud_app.web.messages import NoParameters, Problem
 
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
@@ -21,10 +21,10 @@ PNG = "image/png"
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What a path takes and gives.
+    """A path, the messages that it takes and gives, and the method that answers.
 
-    A struct for a message, or the media type of what is none. `{name}` in the path is a field of
-    `asks`, as the query's are.
+    `gives` and `refuses` are the struct of the reply, or a media type where it is not JSON. The
+    fields of `asks` come from the path, as `{name}`, and from the query.
     """
 
     method: str
@@ -32,12 +32,12 @@ class Route:
     answer: Callable[[Any], Any]
     gives: Any
     about: str
-    asks: type[msgspec.Struct] = Nothing
+    asks: type[msgspec.Struct] = NoParameters
     takes: type[msgspec.Struct] | None = None  # the body
     takes_as: str = JSON
     code: int = 200
     refuses: Any = Problem
-    open: bool = False  # without sign-in
+    open: bool = False  # anyone may use it, without signing in
 
     @property
     def name(self) -> str:
@@ -45,5 +45,5 @@ class Route:
 
 
 def find_requester() -> str:
-    """The address that the request in work came from."""
+    """The address that sent the current request."""
     return request.remote_addr or "unknown"

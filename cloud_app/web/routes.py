@@ -1,4 +1,4 @@
-"""The API: one table of routes, from which the app and its OpenAPI document are made."""
+"""The API as a table of routes, from which the app and its OpenAPI document are made."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from cloud_app.web.board import Board, Streams
 from cloud_app.web.demo_routes import DemoApi
 from cloud_app.web.messages import (
     MAX_ANSWERS,
+    AnswersQuery,
+    EventsQuery,
     GiveLabel,
     Node,
-    Nothing,
-    OfAnswers,
-    OfEvents,
+    NoParameters,
     Offload,
-    OfSeries,
-    OfSite,
     Ready,
     Series,
+    SeriesQuery,
+    SiteQuery,
     State,
     SummaryNow,
     Viewer,
@@ -33,18 +33,13 @@ from cloud_app.web.metrics import METRICS_TYPE, Metrics
 from cloud_app.web.route import EVENT_STREAM, JSON, TEXT, Route, find_requester
 from cloud_app.web.threshold_routes import ThresholdsApi
 
-READY_S = 60.0  # a real inference must be as young as that
-MOST_POINTS = 240  # of a series
+READY_S = 60.0  # the greatest age of the newest inference
+MAX_POINTS = 240  # of a series
 STEPS_S = tuple(60 * m for m in (1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880))
-CHANGES = 20
-RECORDED = 2000  # samples that a what-if looks at
-RECORDED_FRESH_S = 1.0
-MOST_PIXELS = 4_000_000
-GAP_PIXELS = 2  # between two views
 
 
 class Api:
-    """Answers the questions and commands of the API; from any thread."""
+    """Answers the requests of the API. Every method may be called from any thread."""
 
     def __init__(self, store: Store, live: LiveSite, streams: Streams) -> None:
         self._store, self._live, self._streams = store, live, streams
@@ -53,40 +48,44 @@ class Api:
         self._parts = (ThresholdsApi(store, live), DemoApi(live))
 
     def routes(self) -> tuple[Route, ...]:
-        v1, site = "/api/v1", OfSite
+        v1, site = "/api/v1", SiteQuery
         return (
-            Route("GET", f"{v1}/state", self.state, State, "Everything that the page shows.", site),
+            Route(
+                "GET", f"{v1}/state", self.get_state, State, "Everything that the page shows.", site
+            ),
             Route(
                 "GET",
                 f"{v1}/stream",
-                self.stream,
+                self.stream_states,
                 EVENT_STREAM,
                 "Server-sent events `state`, each a State, one per second.",
                 site,
             ),
-            Route("GET", f"{v1}/summary", self.summary, SummaryNow, "The numbers only.", site),
+            Route("GET", f"{v1}/summary", self.get_summary, SummaryNow, "The numbers only.", site),
             Route(
                 "GET",
                 f"{v1}/answers",
-                self.answers,
+                self.list_answers,
                 list[Record],
                 f"Stored answers by sample number, at most {MAX_ANSWERS}.",
-                OfAnswers,
+                AnswersQuery,
             ),
             Route(
                 "GET",
                 f"{v1}/series",
-                self.series,
+                self.get_series,
                 Series,
-                f"The samples over time, in at most {MOST_POINTS + 1} buckets.",
-                OfSeries,
+                f"The samples over time, in at most {MAX_POINTS + 1} buckets.",
+                SeriesQuery,
             ),
-            Route("GET", f"{v1}/events", self.events, list[NodeEvent], "The newest.", OfEvents),
-            Route("GET", f"{v1}/nodes", self.nodes, list[Node], "All nodes.", site),
+            Route(
+                "GET", f"{v1}/events", self.list_events, list[NodeEvent], "The newest.", EventsQuery
+            ),
+            Route("GET", f"{v1}/nodes", self.list_nodes, list[Node], "All nodes.", site),
             Route(
                 "GET",
                 f"{v1}/offload",
-                self.offloads,
+                self.list_offloads,
                 list[Offload],
                 "Sections whose work goes to workers now.",
                 site,
@@ -94,95 +93,101 @@ class Api:
             Route(
                 "POST",
                 f"{v1}/labels",
-                self.label,
+                self.set_label,
                 Record,
-                "Say what a sample shows.",
+                "Give a sample its class.",
                 takes=GiveLabel,
             ),
             *(route for part in self._parts for route in part.routes()),
-            Route("GET", "/metrics", self.metrics, METRICS_TYPE, "For Prometheus."),
-            Route("GET", "/healthz", self.healthz, TEXT, "The process lives.", open=True),
+            Route("GET", "/metrics", self.get_metrics, METRICS_TYPE, "For Prometheus."),
+            Route("GET", "/healthz", self.check_health, TEXT, "The process runs.", open=True),
             Route(
                 "GET",
                 "/readyz",
-                self.readyz,
+                self.check_readiness,
                 Ready,
-                "Broker and database are there, and a real inference was made lately.",
+                "Broker and database can be used, and a real inference was made lately.",
                 open=True,
             ),
         )
 
     # ------------------------------------------------------------------- now
 
-    def now(self, ask: OfSite) -> bytes:
-        """State as JSON, for who asks."""
-        return self._board.state(ask.site, viewer())
+    def make_state(self, ask: SiteQuery) -> bytes:
+        """Make a State as JSON for the viewer who sends the current request."""
+        return self._board.make_state(ask.site, find_viewer())
 
-    def state(self, ask: OfSite) -> Response:
-        return Response(self.now(ask), mimetype=JSON)
+    def get_state(self, ask: SiteQuery) -> Response:
+        return Response(self.make_state(ask), mimetype=JSON)
 
-    def stream(self, ask: OfSite) -> Response:
-        who, until_s = viewer(), g.until_s
-        if not self._streams.take():
-            raise ServiceUnavailable("too many listen already; ask for /api/v1/state instead")
+    def stream_states(self, ask: SiteQuery) -> Response:
+        who, until_s = find_viewer(), g.until_s
+        if not self._streams.acquire():
+            raise ServiceUnavailable("too many streams are open; read /api/v1/state instead")
         response = Response(
-            self._streams.events(
-                lambda: self._board.state(ask.site, who),
+            self._streams.generate_events(
+                lambda: self._board.make_state(ask.site, who),
                 lambda: time.time() < until_s,
             ),
             mimetype=EVENT_STREAM,
             headers={"X-Accel-Buffering": "no"},
         )
-        response.call_on_close(self._streams.give_back)
+        response.call_on_close(self._streams.release)
         return response
 
-    def summary(self, ask: OfSite) -> SummaryNow:
-        return SummaryNow(time.time(), ask.site, self._store.summary(ask.site))
+    def get_summary(self, ask: SiteQuery) -> SummaryNow:
+        return SummaryNow(time.time(), ask.site, self._store.summarize(ask.site))
 
-    def answers(self, ask: OfAnswers) -> list[Record]:
-        return self._store.answers(ask.site, ask.first, ask.last, MAX_ANSWERS)
+    def list_answers(self, ask: AnswersQuery) -> list[Record]:
+        return self._store.list_answers(ask.site, ask.first, ask.last, MAX_ANSWERS)
 
-    def series(self, ask: OfSeries) -> Series:
+    def get_series(self, ask: SeriesQuery) -> Series:
         at_s = time.time()
         step_s = next(
-            (step for step in STEPS_S if ask.minutes * 60 <= step * MOST_POINTS), STEPS_S[-1]
+            (step for step in STEPS_S if ask.minutes * 60 <= step * MAX_POINTS), STEPS_S[-1]
         )
         first_s = math.ceil(at_s / step_s) * step_s - max(1, ask.minutes * 60 // step_s) * step_s
-        return Series(at_s, ask.site, step_s, self._store.series(first_s, at_s, step_s, ask.site))
+        return Series(
+            at_s, ask.site, step_s, self._store.read_series(first_s, at_s, step_s, ask.site)
+        )
 
-    def events(self, ask: OfEvents) -> list[NodeEvent]:
-        return self._store.events(ask.n)
+    def list_events(self, ask: EventsQuery) -> list[NodeEvent]:
+        return self._store.list_events(ask.n)
 
-    def nodes(self, ask: OfSite) -> list[Node]:
-        bundle = self._live.bundle()
+    def list_nodes(self, ask: SiteQuery) -> list[Node]:
+        bundle = self._live.bundle
         return [
-            Node.of(node, bundle) for node in self._live.nodes() if ask.site in (None, node.site)
+            Node.of(node, bundle)
+            for node in self._live.list_nodes()
+            if ask.site in (None, node.site)
         ]
 
-    def offloads(self, ask: OfSite) -> list[Offload]:
-        return [Offload.of(view) for view in self._live.offloads() if ask.site in (None, view.site)]
+    def list_offloads(self, ask: SiteQuery) -> list[Offload]:
+        return [
+            Offload.of(view) for view in self._live.list_offloads() if ask.site in (None, view.site)
+        ]
 
     # ---------------------------------------------------------------- labels
 
-    def label(self, command: GiveLabel) -> Record:
-        names = self._live.bundle().labels
+    def set_label(self, command: GiveLabel) -> Record:
+        names = self._live.bundle.labels
         if command.label is not None and names and command.label >= len(names):
             raise BadRequest(f"label {command.label}: the bundle has 0 to {len(names) - 1}")
-        return self._store.label(
+        return self._store.set_label(
             command.site, command.sample, command.label, find_requester(), time.time()
         )
 
     # ------------------------------------------------------------ operations
 
-    def metrics(self, _ask: Nothing) -> Response:
-        return Response(self._metrics.exposition(), content_type=METRICS_TYPE)
+    def get_metrics(self, _ask: NoParameters) -> Response:
+        return Response(self._metrics.make_exposition(), content_type=METRICS_TYPE)
 
-    def healthz(self, _ask: Nothing) -> Response:
+    def check_health(self, _ask: NoParameters) -> Response:
         return Response("ok\n", mimetype=TEXT)
 
-    def readyz(self, _ask: Nothing) -> Ready:
-        link, away = self._live.link(), self._live.database_away()
-        age_s = self._live.inference_age_s()
+    def check_readiness(self, _ask: NoParameters) -> Ready:
+        link, away = self._live.read_link(), self._live.find_database_error()
+        age_s = self._live.measure_inference_age_s()
         wrong = []
         if not link.connected:
             wrong.append(f"no broker at {link.broker}: {link.reason or 'not connected yet'}")
@@ -197,6 +202,6 @@ class Api:
         return Ready(age_s)
 
 
-def viewer() -> Viewer:
-    """Who asks, as the guard found out. A machine gets no session."""
+def find_viewer() -> Viewer:
+    """The viewer who sends the current request. A machine gets no session and no token."""
     return Viewer(g.person, "" if g.machine else generate_csrf())

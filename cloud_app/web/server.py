@@ -1,4 +1,4 @@
-"""The WSGI server: waitress, with bounds, and a close that ends everything at once."""
+"""The WSGI server: waitress with bounded resources, which closes without waiting for clients."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import waitress.server  # type: ignore[import-untyped]
 from flask import Flask
 from waitress.channel import HTTPChannel  # type: ignore[import-untyped]
 
-from cloud_app.web.board import MOST_STREAMS, Streams
+from cloud_app.web.board import MAX_STREAMS, Streams
 from ddnn.errors import ConfigError
 
-CLOSE_S = 5.0  # how long closing waits for requests under way
-THREADS = MOST_STREAMS + 8  # each stream holds one
-MOST_CONNECTIONS = 256
+CLOSE_S = 5.0  # how long closing waits for requests that are being answered
+THREADS = MAX_STREAMS + 8  # each stream occupies one
+MAX_CONNECTIONS = 256
 MAX_BODY_BYTES = 1 << 16  # refused before it is read; the app has a lower bound of its own
 MAX_HEADER_BYTES = 1 << 15
-UNREAD_BYTES = 1 << 18  # what a slow reader may leave unread here before its thread waits
-SEND_BUFFER_BYTES = 1 << 16  # … and in the kernel
-# A listener that is gone without a word, or does not read, is given up after this.
+UNREAD_BYTES = 1 << 18  # buffered here for a slow reader before its thread waits
+SEND_BUFFER_BYTES = 1 << 16  # buffered in the kernel
+# The kernel closes the connection of a client that acknowledges nothing for so long.
 SILENCE_MS = 10_000
 
 
@@ -52,7 +52,7 @@ class Server:
             sockets=[listener],
             ident=None,
             threads=THREADS,
-            connection_limit=MOST_CONNECTIONS,
+            connection_limit=MAX_CONNECTIONS,
             max_request_body_size=MAX_BODY_BYTES,
             max_request_header_size=MAX_HEADER_BYTES,
             outbuf_high_watermark=UNREAD_BYTES,
@@ -69,8 +69,8 @@ class Server:
         if not self._thread.is_alive():
             return
         self._streams.close()
-        # Channels belong to the server's thread: it ends once it has closed them all.
-        # A stream that ends just now wakes it, too: then it may be gone before it is called again.
+        # Channels belong to the server's thread, which ends once it has closed them all. A stream
+        # that ends at this moment also wakes it: its trigger may be closed already.
         with contextlib.suppress(OSError):
             self._server.trigger.pull_trigger(self._close_channels)
         self._thread.join(CLOSE_S)
@@ -97,9 +97,9 @@ def _socket_options() -> list[tuple[int, int, int]]:
 def serve(
     app: Flask, host: str = "127.0.0.1", port: int = 8080, *, trusted_proxy: str = ""
 ) -> Server:
-    """Serve in a daemon thread; ConfigError where host and port cannot be had.
+    """Serve in a daemon thread; ConfigError where host and port are not available.
 
-    `trusted_proxy` is the address of a reverse proxy whose X-Forwarded headers are believed; it
-    has to set or clear all of them.
+    `trusted_proxy` is the address of a reverse proxy whose X-Forwarded headers are trusted; the
+    proxy must set or clear all of them.
     """
     return Server(app, host, port, trusted_proxy)

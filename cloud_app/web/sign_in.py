@@ -1,7 +1,7 @@
-"""Who may look: one password for people, one token for machines.
+"""Access to the page: one password for persons, one token for machines.
 
-A session is a signed cookie that holds until when it is valid and for which password: another
-password ends it. It can be read by its owner, but not be made.
+A session is a signed cookie that holds the time of its end and a digest of the password: a new
+password ends all sessions. A client can read its cookie, but cannot forge one.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from ddnn.errors import ConfigError
 
 SESSION_S = 12 * 3600
 PASSWORD_KEY = "page_password"  # of the store's settings: the hash  # noqa: S105
-LEAST_CHARS = 8  # of a password that is given
-LEAST_TOKEN_CHARS = 16
+MIN_PASSWORD_CHARS = 8  # of a password that a person chooses
+MIN_TOKEN_CHARS = 16
 KEY_BYTES = 32
 
 
@@ -35,7 +35,7 @@ class SignIn:
     def __init__(self, password_hash: str, key: bytes, token: str = "") -> None:
         self.key = key
         self._hash, self._token = password_hash, token
-        # Differs from password to password, and tells nothing of it.
+        # Differs from password to password, and reveals nothing about it.
         self._of = hmac.new(key, password_hash.encode(), hashlib.sha256).hexdigest()[:32]
         self._one_at_a_time = threading.Lock()
 
@@ -43,29 +43,30 @@ class SignIn:
     def open(
         cls, store: Store, state: Path, *, password: str = "", token: str = ""
     ) -> tuple[SignIn, str]:
-        """With the password given, or the one of before, or a new one, which is returned.
+        """Open with `password`, else with the stored one, else with a new random one.
 
-        It is not kept anywhere: print it. ConfigError where password or token are too short.
+        The second value is the new password, else empty. Only its hash is stored: print it.
+        ConfigError where password or token are too short.
         """
-        if password and len(password) < LEAST_CHARS:
-            raise ConfigError(f"the page's password needs at least {LEAST_CHARS} characters")
-        if token and len(token) < LEAST_TOKEN_CHARS:
-            raise ConfigError(f"the API's token needs at least {LEAST_TOKEN_CHARS} characters")
-        known = store.setting(PASSWORD_KEY) or ""
+        if password and len(password) < MIN_PASSWORD_CHARS:
+            raise ConfigError(f"the page's password needs at least {MIN_PASSWORD_CHARS} characters")
+        if token and len(token) < MIN_TOKEN_CHARS:
+            raise ConfigError(f"the API's token needs at least {MIN_TOKEN_CHARS} characters")
+        known = store.read_setting(PASSWORD_KEY) or ""
         made = ""
         if not password and not known:
             made = password = secrets.token_urlsafe(15)
         if password and not (known and check_password_hash(known, password)):
             known = generate_password_hash(password)
-            store.set_setting(PASSWORD_KEY, known)
-        return cls(known, session_key(state / "session.key"), token), made
+            store.write_setting(PASSWORD_KEY, known)
+        return cls(known, open_session_key(state / "session.key"), token), made
 
     def is_password(self, given: str) -> bool:
-        """Each check costs 32 MB and a tenth of a second, by design; so one at a time."""
+        """Compare with the hash: one check at a time, as each takes 32 MB and 0.1 s by design."""
         with self._one_at_a_time:
             return check_password_hash(self._hash, given)
 
-    def is_machine(self, request: Request) -> bool:
+    def has_token(self, request: Request) -> bool:
         """Whether the request brings the API's token."""
         given = request.authorization
         if not self._token or given is None or given.type != "bearer" or not given.token:
@@ -78,8 +79,8 @@ class SignIn:
         session["until_s"] = time.time() + SESSION_S
         session["of"] = self._of
 
-    def session_until_s(self) -> float | None:
-        """When the request's session ends; None: there is none, or of another password."""
+    def find_session_end_s(self) -> float | None:
+        """When the request's session ends; None where it has none, or one of an old password."""
         until_s, of = session.get("until_s"), session.get("of")
         if not isinstance(until_s, float) or not isinstance(of, str):
             return None
@@ -88,14 +89,14 @@ class SignIn:
 
 
 class Sessions(SecureCookieSessionInterface):
-    """Flask's signed cookies, marked Secure wherever the request came by https."""
+    """Flask's signed cookies, marked Secure where the request came by https."""
 
     def get_cookie_secure(self, app: Flask) -> bool:
         return request.is_secure
 
 
-def session_key(file: Path) -> bytes:
-    """The key in the file, made at first start; one that others can read is replaced."""
+def open_session_key(file: Path) -> bytes:
+    """Read the key from the file, or make it; a key that others can read is replaced."""
     try:
         mode = stat.S_IMODE(file.stat().st_mode)
         key = file.read_bytes()

@@ -13,29 +13,29 @@ from werkzeug.exceptions import BadRequest, Conflict, NotFound
 
 from cloud_app.store import Change, Replay, Store
 from cloud_app.views import BundleView, LiveSite
-from cloud_app.web.board import in_use, sites_of
+from cloud_app.web.board import find_thresholds_in_use, list_sites
 from cloud_app.web.messages import (
     ApplyThresholds,
-    InUse,
-    OfSite,
-    OfWhatIf,
     RevertThresholds,
+    SiteQuery,
     Sweep,
+    ThresholdEvaluation,
     ThresholdsNow,
-    WhatIfInUse,
+    ThresholdState,
     WhatIfNow,
+    WhatIfQuery,
 )
 from cloud_app.web.route import Route, find_requester
-from cloud_app.whatif import nearest, what_if
+from cloud_app.whatif import evaluate_thresholds, find_nearest_row
 from ddnn.errors import LinkError
 
 CHANGES = 20
-RECORDED = 2000  # samples that a what-if looks at
-RECORDED_FRESH_S = 1.0
+REPLAYS = 2000  # the newest samples, which other thresholds answer again
+REPLAYS_MAX_AGE_S = 1.0
 
 
 class ThresholdsApi:
-    """Answers questions and commands about thresholds; from any thread."""
+    """Shows and changes thresholds. Every method may be called from any thread."""
 
     def __init__(self, store: Store, live: LiveSite) -> None:
         self._store, self._live = store, live
@@ -43,20 +43,20 @@ class ThresholdsApi:
         self._replays: dict[tuple[str, str], tuple[float, list[Replay]]] = {}
 
     def routes(self) -> tuple[Route, ...]:
-        v1, site = "/api/v1", OfSite
+        v1, site = "/api/v1", SiteQuery
         return (
             Route(
                 "GET",
                 f"{v1}/thresholds",
-                self.thresholds,
+                self.get_thresholds,
                 ThresholdsNow,
-                "The thresholds in use, those to choose from, and who changed them.",
+                "The thresholds in use, those to choose from, and the changes.",
                 site,
             ),
             Route(
                 "POST",
                 f"{v1}/thresholds",
-                self.apply,
+                self.apply_thresholds,
                 Change,
                 "Send a site's edge other thresholds.",
                 takes=ApplyThresholds,
@@ -64,24 +64,24 @@ class ThresholdsApi:
             Route(
                 "POST",
                 f"{v1}/thresholds/revert",
-                self.revert,
+                self.revert_thresholds,
                 Change,
-                "Send those before the newest change.",
+                "Send the thresholds before the newest change.",
                 takes=RevertThresholds,
             ),
             Route(
                 "GET",
                 f"{v1}/whatif",
-                self.whatif,
+                self.get_whatif,
                 WhatIfNow,
-                "What other thresholds would give, by validation and by recorded samples.",
-                OfWhatIf,
+                "The results of other thresholds, on validation data and on recorded samples.",
+                WhatIfQuery,
             ),
         )
 
-    def thresholds(self, ask: OfSite) -> ThresholdsNow:
-        site, bundle = self._site(ask.site), self._live.bundle()
-        used = self._in_use(site)
+    def get_thresholds(self, ask: SiteQuery) -> ThresholdsNow:
+        site, bundle = self._find_site(ask.site), self._live.bundle
+        used = self._find_thresholds_in_use(site)
         return ThresholdsNow(
             site,
             bundle.id,
@@ -89,42 +89,42 @@ class ThresholdsApi:
             used.own,
             used.revision,
             [Sweep.of(row) for row in bundle.sweep],
-            self._store.changes(site, CHANGES),
+            self._store.list_changes(site, CHANGES),
         )
 
-    def apply(self, command: ApplyThresholds) -> Change:
+    def apply_thresholds(self, command: ApplyThresholds) -> Change:
         with self._changing:
-            return self._change(command.site, command.thresholds, "applied")
+            return self._change_thresholds(command.site, command.thresholds, "applied")
 
-    def revert(self, command: RevertThresholds) -> Change:
+    def revert_thresholds(self, command: RevertThresholds) -> Change:
         with self._changing:
-            newest = self._newest_change(self._site(command.site))
+            newest = self._find_newest_change(self._find_site(command.site))
             if newest is None:
                 raise Conflict(
-                    f"site {command.site}: the thresholds of bundle {self._live.bundle().id} "
+                    f"site {command.site}: the thresholds of bundle {self._live.bundle.id} "
                     "have never been changed"
                 )
-            return self._change(command.site, newest.before, "reverted")
+            return self._change_thresholds(command.site, newest.before, "reverted")
 
-    def _newest_change(self, site: str) -> Change | None:
-        """None where it was of another bundle, whose thresholds mean nothing here."""
-        changes = self._store.changes(site, 1)
-        return changes[0] if changes and changes[0].bundle == self._live.bundle().id else None
+    def _find_newest_change(self, site: str) -> Change | None:
+        """The newest change; None where it was made for another bundle, and does not apply."""
+        changes = self._store.list_changes(site, 1)
+        return changes[0] if changes and changes[0].bundle == self._live.bundle.id else None
 
-    def _change(self, site: str, thresholds: Mapping[str, float], what: Any) -> Change:
-        """Write it down, then send it. What was not sent can be seen by what the edge reports."""
-        site, bundle, link = self._site(site), self._live.bundle(), self._live.link()
+    def _change_thresholds(self, site: str, thresholds: Mapping[str, float], what: Any) -> Change:
+        """Store the change, then send it. The page shows what the edge reports to be in use."""
+        site, bundle, link = self._find_site(site), self._live.bundle, self._live.read_link()
         if set(thresholds) != set(bundle.thresholds):
             wanted = ", ".join(bundle.thresholds) or "none"
             got = ", ".join(thresholds) or "none"
             raise BadRequest(f"thresholds for exits {got}; bundle {bundle.id} has {wanted}")
         if not link.connected:
             raise LinkError(f"nothing changed: the broker {link.broker} is away; try again later")
-        used, newest = self._in_use(site), self._newest_change(site)
+        used, newest = self._find_thresholds_in_use(site), self._find_newest_change(site)
         before = used.in_use or used.own
         if newest and (used.revision is None or used.revision < newest.revision):
-            before = newest.thresholds  # sent, and not yet reported
-        after = (used.revision or 0) + 1  # the store may have been replaced; the edge remembers
+            before = newest.thresholds  # sent, but the edge has not reported it yet
+        after = (used.revision or 0) + 1  # above the edge's, even where the store is a new one
         asked = Change(
             time.time(),
             site,
@@ -136,55 +136,57 @@ class ThresholdsApi:
             bundle.id,
         )
         change = self._store.add_change(asked)
-        # It is written down, and sent again at every connect: that it was not sent now is no error.
+        # It is stored and sent again at every connect: failing to send it now is no error.
         with contextlib.suppress(LinkError):
             self._live.send_thresholds(site, change.thresholds, change.revision)
         return change
 
-    def whatif(self, ask: OfWhatIf) -> WhatIfNow:
-        site, bundle = self._site(ask.site), self._live.bundle()
-        used = self._in_use(site)
+    def get_whatif(self, ask: WhatIfQuery) -> WhatIfNow:
+        site, bundle = self._find_site(ask.site), self._live.bundle
+        used = self._find_thresholds_in_use(site)
         now = used.in_use or used.own
         given = {t: v for t, v in (("local", ask.local), ("edge", ask.edge)) if v is not None}
         if not given.keys() <= bundle.thresholds.keys():
             wanted = ", ".join(bundle.thresholds) or "no thresholds"
             raise BadRequest(f"bundle {bundle.id} has {wanted}")
-        replays = self._recorded(site, bundle)
-        looked_at = self._what_if(bundle, {**now, **given}, replays)
+        replays = self._list_replays(site, bundle)
+        looked_at = self._evaluate_thresholds(bundle, {**now, **given}, replays)
         return WhatIfNow(
             site,
             looked_at.thresholds,
             looked_at.sweep,
             looked_at.recorded,
-            self._what_if(bundle, now, replays),
+            self._evaluate_thresholds(bundle, now, replays),
         )
 
-    def _what_if(
+    def _evaluate_thresholds(
         self, bundle: BundleView, thresholds: Mapping[str, float], replays: list[Replay]
-    ) -> WhatIfInUse:
-        row = nearest(bundle.sweep, thresholds)
-        return WhatIfInUse(
+    ) -> ThresholdEvaluation:
+        row = find_nearest_row(bundle.sweep, thresholds)
+        return ThresholdEvaluation(
             dict(thresholds),
             Sweep.of(row) if row else None,
-            what_if(bundle.exits, bundle.sweep, thresholds, replays),
+            evaluate_thresholds(bundle.exits, bundle.sweep, thresholds, replays),
         )
 
-    def _recorded(self, site: str, bundle: BundleView) -> list[Replay]:
-        """At most a second old: a slider asks many times while it is drawn."""
+    def _list_replays(self, site: str, bundle: BundleView) -> list[Replay]:
+        """The replays, at most 1 s old: a slider asks many times while it is dragged."""
         key, now_s = (site, bundle.id), time.monotonic()
         read_s, replays = self._replays.get(key, (-math.inf, []))
-        if now_s - read_s > RECORDED_FRESH_S:
-            replays = self._store.recorded(RECORDED, site, bundle.id)
+        if now_s - read_s > REPLAYS_MAX_AGE_S:
+            replays = self._store.list_replays(REPLAYS, site, bundle.id)
             self._replays = {k: v for k, v in self._replays.items() if now_s - v[0] < 60}
             self._replays[key] = now_s, replays
         return replays
 
-    def _in_use(self, site: str) -> InUse:
-        return in_use(self._live.nodes(), self._live.bundle(), self._live.link(), site)
+    def _find_thresholds_in_use(self, site: str) -> ThresholdState:
+        return find_thresholds_in_use(
+            self._live.list_nodes(), self._live.bundle, self._live.read_link(), site
+        )
 
-    def _site(self, site: str | None) -> str:
-        """The site that is meant: one that is known, or the only one."""
-        sites = sites_of(self._live.nodes(), self._store.sites())
+    def _find_site(self, site: str | None) -> str:
+        """Check that a site is known; without a name, take the only one."""
+        sites = list_sites(self._live.list_nodes(), self._store.list_sites())
         known = ", ".join(sites) or "none"
         if site is None and len(sites) == 1:
             return sites[0]

@@ -1,4 +1,4 @@
-"""The chart library's files, from the package that carries them."""
+"""The files of the chart library, from the package that contains them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ vendor = Blueprint("vendor", __name__)
 
 
 @vendor.get("/static/vendor/<name>")
-def file(name: str) -> Response:
-    # Found, not imported: the package's Python side wants a notebook around it.
+def send_library_file(name: str) -> Response:
+    # Not imported: the package's Python part requires a notebook.
     spec = find_spec("uplot")
     if name not in FILES or spec is None or not spec.submodule_search_locations:
         abort(404)

@@ -20,8 +20,9 @@ def main() -> None:
     """One neural network over cameras, an edge and the cloud.
 
     \b
-    Exit codes: 0 done, 1 failed, 2 wrong option, file, data set or bundle, 3 bug in a message,
-    4 nonsense from a peer, 5 not decodable, 6 no plan, 7 a section failed, 8 unreachable.
+    Exit codes: 0 done, 1 failed, 2 wrong option, file, data set or bundle, 3 defect of ddnn in a
+    message, 4 invalid message of a peer, 5 not decodable, 6 no plan, 7 a section failed,
+    8 unreachable.
     """
 
 

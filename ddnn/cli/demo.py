@@ -13,7 +13,7 @@ from typing import Any
 from ddnn.adapters import broker as brokers
 from ddnn.adapters.command import app_command
 from ddnn.cli.demo_options import DemoOptions
-from ddnn.cli.live import live_view
+from ddnn.cli.live import show_live_view
 from ddnn.cli.output import print_report
 from ddnn.errors import DdnnError
 from ddnn.local_site.bundles import parse_thresholds, prepare_site, share_layer
@@ -48,7 +48,7 @@ demo = app_command(
 
 
 def run_demo(options: DemoOptions) -> dict[str, Any]:
-    """The report that --json prints."""
+    """Run the demo, and return the report that --json prints."""
     kind = brokers.choose(options.broker)
     config = _make_config(options)
     actions = [
@@ -75,11 +75,11 @@ def run_demo(options: DemoOptions) -> dict[str, Any]:
         )
         if config.workers and config.thresholds is None:
             print_note(
-                "only samples that reach the edge use its workers; --threshold local=0: all do"
+                "only samples that reach the edge use its workers; with --threshold local=0 all do"
             )
         if options.headless:
             return run_samples(site, options.samples or 100, actions)
-        with live_view(config.manifest, site.page, site.fleet, site.watcher) as refresh:
+        with show_live_view(config.manifest, site.page, site.fleet, site.watcher) as refresh:
             return run_samples(site, options.samples, actions, refresh)
 
 
@@ -101,7 +101,7 @@ def _make_config(options: DemoOptions) -> SiteConfig:
 
 
 def _choose_page_port() -> int:
-    """8080 where it is free."""
+    """Choose PAGE_PORT where it is free, else any free port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

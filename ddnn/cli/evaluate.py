@@ -1,4 +1,4 @@
-"""`ddnn evaluate`: a bundle on data, in one process, with the sections as deployed."""
+"""`ddnn evaluate`: measures a bundle on data, in one process, with the deployed sections."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ddnn.adapters.command import exit_codes
 from ddnn.cli.output import print_report
 from ddnn.errors import ConfigError
 from ddnn.exits.measure import (
-    accuracy_table,
     apply_exits,
-    bytes_per_device,
-    measure,
-    member_masks,
-    missing_accuracy,
+    compute_bytes_per_device,
+    compute_missing_accuracy,
+    list_member_masks,
+    make_accuracy_table,
+    measure_scores,
 )
 from ddnn.local_site.progress import show_progress
 from ddnn.local_site.samples import load_test_samples
@@ -40,13 +40,13 @@ JPEG_SAMPLES = 200
 @click.option("--objects", default=None, help="eth80: object numbers, such as 9 or 8,9.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def evaluate(bundle: Path, data: str | None, objects: str | None, as_json: bool) -> None:
-    """Accuracy, exits, bytes and missing members of BUNDLE on test data."""
+    """Measure accuracy, exits, bytes and the effect of missing members of BUNDLE on test data."""
     with exit_codes():
         print_report(evaluate_bundle(bundle, data, objects), as_json)
 
 
 def evaluate_bundle(path: Path, data: str | None, objects: str | None = None) -> dict[str, Any]:
-    """The report on a bundle's directory; data: by default the bundle's own."""
+    """Evaluate a bundle's directory; `data` is by default the bundle's own data set."""
     from ddnn.adapters.litert import LiteRtSection
     from ddnn.runtime.bundle import load_bundle
 
@@ -59,26 +59,26 @@ def evaluate_bundle(path: Path, data: str | None, objects: str | None = None) ->
 
 
 def make_report(bundle: Bundle, split: Split, progress: Any) -> dict[str, Any]:
-    """The figures of `ddnn evaluate --json`."""
+    """Measure the figures that `ddnn evaluate --json` prints."""
     from ddnn.data import measure_jpeg_bytes
 
     manifest = bundle.manifest
     hierarchy = manifest.hierarchy
     members = len(hierarchy.devices)
     images = split.images[:, :members]
-    measured = measure(
+    measured = measure_scores(
         manifest,
         bundle.sections,
         images,
         split.labels,
-        member_masks(members),
+        list_member_masks(members),
         lambda done, total: progress("evaluating every subset of members", done, total),
     )
-    table = accuracy_table(hierarchy, measured, manifest.thresholds)
+    table = make_accuracy_table(hierarchy, measured, manifest.thresholds)
     everyone = table[str(hierarchy.everyone)]
     chosen, _ = apply_exits(hierarchy, measured.exits[hierarchy.everyone], manifest.thresholds)
     share = {str(tier): float(np.mean(chosen == i)) for i, tier in enumerate(hierarchy.exits)}
-    sent = bytes_per_device(manifest, manifest.score_format, share.get("local", 0.0))
+    sent = compute_bytes_per_device(manifest, manifest.score_format, share.get("local", 0.0))
     jpeg = float(measure_jpeg_bytes(images[:JPEG_SAMPLES]).mean())
     tiers = ("local", "edge", "cloud")
     return {
@@ -89,7 +89,7 @@ def make_report(bundle: Bundle, split: Split, progress: Any) -> dict[str, Any]:
         "jpeg_bytes": jpeg,
         "reduction": manifest.raw_bytes / sent,
         "reduction_jpeg": jpeg / sent,
-        "missing": {str(k): missing_accuracy(hierarchy, table, k) for k in (1, 2, 3)},
+        "missing": {str(k): compute_missing_accuracy(hierarchy, table, k) for k in (1, 2, 3)},
         "thresholds": manifest.thresholds,
         "samples": len(split),
         "device_accuracy": {

@@ -1,4 +1,4 @@
-"""`ddnn health`: whether a node works, as the broker reports it. For health checks."""
+"""`ddnn health`: asks the broker whether a node works, for health checks of containers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class HealthSettings(NodeSettings, frozen=True, kw_only=True):
     """The node's own keys."""
 
     def _check_site(self) -> None:
-        """A cloud node's site may be every site."""
+        """Accept the word for every site, which a cloud node may have."""
 
 
 def check_health(settings: HealthSettings) -> None:
@@ -65,7 +65,7 @@ def check_health(settings: HealthSettings) -> None:
             raise LinkError(f"{site}/{node}: {_describe_missing(latest, wait_s)}")
     finally:
         transport.close()
-    click.echo(f"{site}/{node} is online and at work")
+    click.echo(f"{site}/{node} is online and works")
 
 
 def _describe_missing(latest: dict[type, object], wait_s: float) -> str:

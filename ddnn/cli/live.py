@@ -14,12 +14,12 @@ NEWEST = 8
 
 
 @contextmanager
-def live_view(
+def show_live_view(
     manifest: Manifest, page: str, fleet: Fleet, watcher: Watcher
 ) -> Iterator[Callable[[], None]]:
-    """A table on standard error, drawn again by every call of what it yields.
+    """Show a table on standard error; yield the function that draws it again.
 
-    page: the dashboard's URL
+    `page` is the URL of the dashboard.
     """
     from rich.console import Console
     from rich.live import Live
@@ -44,7 +44,7 @@ def _make_table(manifest: Manifest, page: str, fleet: Fleet, watcher: Watcher) -
             for tier in (*manifest.hierarchy.exits, "device")
         ),
         caption=f"page: {page} · "
-        + " ".join(f"[{'green' if fleet.alive(n) else 'red'}]{n}[/]" for n in fleet.nodes)
+        + " ".join(f"[{'green' if fleet.is_alive(n) else 'red'}]{n}[/]" for n in fleet.nodes)
         + " · Ctrl-C ends all",
     )
     for column in ("sample", "answer", "exit", "sure", "members", "quality", "ms", "bytes"):

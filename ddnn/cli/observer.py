@@ -1,4 +1,4 @@
-"""An observer: a command that looks at a site with the settings and the rights of a node."""
+"""An observer: a command that reads a site's messages with the settings and rights of a node."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ObserverSettings(NodeSettings, frozen=True, kw_only=True):
     bundle: Annotated[str, msgspec.Meta(description="Directory of the bundle it runs.")] = ""
 
     def _check_site(self) -> None:
-        """A cloud node's site may be every site."""
+        """Accept the word for every site, which a cloud node may have."""
 
     @property
     def broker(self) -> str:

@@ -1,4 +1,4 @@
-"""What commands print on standard output."""
+"""Prints the reports of commands on standard output."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from ddnn.rooms import find_room, list_redundancies
 from ddnn.runtime.bundle import read_manifest
 from ddnn.runtime.plans import DIRECTORY
 
-MAX_RATIO = 4  # a worker gets at most so many times the pieces of the slowest
+MAX_RATIO = 4  # a worker gets at most so many times as many pieces as the slowest one
 PREFIX = "DDNN_PLAN_"
 EPILOG = """\b
 Examples:
@@ -56,9 +56,10 @@ class PlanOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         str,
         msgspec.Meta(
             description="none: after any loss the edge computes the layer itself; replicate: "
-            "copies of every block; coded: only as many shards more as may vanish; coded-sparse: "
-            "the same, for layers that were pruned (ddnn train --sparsity); students: small "
-            "networks that are trained to replace the section, each held by a group of workers.",
+            "copies of every block; coded: one parity shard for each worker that may vanish; "
+            "coded-sparse: the same, for layers that were pruned (ddnn train --sparsity); "
+            "students: small networks that are trained to replace the section, each held by a "
+            "group of workers.",
             extra={"metavar": f"[{'|'.join(list_redundancies())}]"},
         ),
     ] = "coded"
@@ -182,7 +183,7 @@ def plan(config: str | None, **flags: Any) -> None:
             p_th=options.p_th,
             outage=options.outage,
             objective=options.objective or "",
-            networks=options.network,
+            network=options.network,
             data=options.data,
             steps=options.steps,
         )
@@ -203,7 +204,7 @@ def plan(config: str | None, **flags: Any) -> None:
 def find_profiles(
     settings: ObserverSettings, for_s: float, bundle: str
 ) -> tuple[DeviceProfile, ...]:
-    """The nodes of the site that are online and lend; LinkError without a broker."""
+    """Find the profiles of the online nodes that lend; LinkError without a broker."""
     with observe_site(settings) as observed:
         observed.listen(for_s)
         offers = observed.find_offers()
@@ -217,16 +218,17 @@ def find_profiles(
     }
     if not profiles:
         raise InfeasiblePlanError(
-            f"nobody lends at {settings.broker}, site {settings.site}; start workers with "
+            f"no node lends at {settings.broker}, site {settings.site}; start workers with "
             "`python -m device_app --lend on`, or name them with --workers"
         )
     return tuple(profiles[name] for name in sorted(profiles))
 
 
 def level_speeds(profiles: Sequence[DeviceProfile]) -> tuple[DeviceProfile, ...]:
-    """The profiles with whole multiples of the slowest speed, at most MAX_RATIO.
+    """Round the speeds down to whole multiples of the slowest, at most MAX_RATIO.
 
-    Equal machines that were busy differ by less than twice: those count as equal.
+    The measured speeds of equal machines differ by less than a factor of two when some are busy:
+    these count as equal.
     """
     slowest = min(profile.flops_per_s for profile in profiles)
     return tuple(

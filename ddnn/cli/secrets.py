@@ -1,4 +1,4 @@
-"""`ddnn secrets`: every password of a deployment, as the files that docker-compose.yml mounts.
+"""`ddnn secrets`: makes every password of a deployment, as files that docker-compose.yml mounts.
 
 A container sees a secret as a bind mount of its file, with the file's owner and mode, and runs as
 a user of its own. So everyone may read the files, and only the owner may enter the directory
@@ -41,8 +41,8 @@ Example:
 def secrets(directory: Path, force: bool) -> None:
     """Make the passwords of a deployment in DIRECTORY; print the dashboard's password once."""
     with exit_codes():
-        files = generate()
-        write(directory, files, force=force)
+        files = generate_secrets()
+        write_secrets(directory, files, force=force)
         click.echo(f"{len(files)} files in {directory}; keep it private and out of git")
         if force:
             click.echo(
@@ -52,7 +52,7 @@ def secrets(directory: Path, force: bool) -> None:
         click.echo(f"password of the dashboard: {files['dashboard_password']}", nl=False)
 
 
-def generate() -> dict[str, str]:
+def generate_secrets() -> dict[str, str]:
     """Make random passwords and what is derived from them: file name -> content."""
     passwords = {user: random.token_urlsafe(RANDOM_BYTES) for user in (*EDGE_USERS, *CLOUD_USERS)}
     database = random.token_urlsafe(RANDOM_BYTES)
@@ -71,7 +71,7 @@ def generate() -> dict[str, str]:
     }
 
 
-def write(directory: Path, files: Mapping[str, str], *, force: bool = False) -> None:
+def write_secrets(directory: Path, files: Mapping[str, str], *, force: bool = False) -> None:
     """Write each file atomically; ConfigError where one exists, unless `force` is set."""
     existing = sorted(name for name in files if (directory / name).exists())
     if existing and not force:

@@ -1,4 +1,4 @@
-"""A site as an observer at its broker sees it: nodes, workers' offers and answers."""
+"""Collects what a site publishes at its broker: nodes, offers of workers, and answers."""
 
 from __future__ import annotations
 
@@ -160,8 +160,8 @@ class SiteObserver:
         """The id of the bundle that a node of the site announced."""
         return self.nodes[self.settings.site, node].status.bundle
 
-    def report(self) -> dict[str, Any]:
-        """All that is known, as `ddnn status --json` prints it."""
+    def make_report(self) -> dict[str, Any]:
+        """Everything observed so far, as `ddnn status --json` prints it."""
         now_s = time.monotonic()
         return {
             "site": self.settings.site,
@@ -188,7 +188,7 @@ class SiteObserver:
             away_s = time.monotonic() - self.link_changed_s
             return f"{site}: the broker is away for {away_s:.0f} s: {self.reason}"
         if not self.nodes:
-            return f"{site}: no node is there; start a node, or correct --site"
+            return f"{site}: no node was announced; start a node, or correct --site"
         online = sum(self.judge_presence(node) == "online" for node in self.nodes.values())
         return f"{site}: {online} of {len(self.nodes)} nodes online"
 

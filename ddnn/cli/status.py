@@ -53,7 +53,7 @@ def status(watch: bool, for_s: float, as_json: bool, **keys: Any) -> None:
                 _watch(observer)
                 return
             observer.listen(for_s)
-            click.echo(json.dumps(observer.report()) if as_json else _format_text(observer))
+            click.echo(json.dumps(observer.make_report()) if as_json else _format_text(observer))
 
 
 # ------------------------------------------------------------------------- format
@@ -91,7 +91,7 @@ def _format_rows(observer: SiteObserver) -> list[tuple[str, ...]]:
                 if count and not name.startswith(HIDDEN_COUNTS)
             ),
         )
-        for row in observer.report()["nodes"]
+        for row in observer.make_report()["nodes"]
     ]
 
 
@@ -103,7 +103,7 @@ def _format_duration(seconds: float) -> str:
 
 
 def _format_exits(observer: SiteObserver) -> list[str]:
-    report = observer.report()
+    report = observer.make_report()
     if not report["exits"]:
         return [f"no answer in {report['listened_s']:.0f} s"]
     return [

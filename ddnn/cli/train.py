@@ -1,4 +1,4 @@
-"""`ddnn train`: from a data set to a bundle."""
+"""`ddnn train`: trains a network on a data set and writes it as a bundle."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class TrainOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         msgspec.Meta(description="Weights; features are binary in both."),
     ] = "float"
     own_weights: Annotated[
-        bool, msgspec.Meta(description="Each device its own weights, not shared ones.")
+        bool, msgspec.Meta(description="Each device gets its own weights instead of shared ones.")
     ] = False
     bits: Annotated[int | None, msgspec.Meta(description="Binary maps (filters) of a device.")] = (
         None
@@ -58,7 +58,7 @@ class TrainOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     section: Annotated[
         tuple[str, ...],
         msgspec.Meta(
-            description="One's own Keras section for device, edge or cloud.",
+            description="Your own Keras section for device, edge or cloud.",
             extra={"metavar": "PLACE=MODULE:FUNCTION"},
         ),
     ] = ()
@@ -73,9 +73,9 @@ class TrainOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     sparsity: Annotated[
         float | None,
         msgspec.Meta(
-            description="Set this share of a dense layer's weights to zero, more and more of them "
-            "while training, such as 0.98. What it costs: train without it, too, with the same "
-            "--seed, and compare validation_accuracy.",
+            description="Set this share of a dense layer's weights to zero, gradually during "
+            "training, such as 0.98. To measure the cost, train with the same --seed without it, "
+            "and compare validation_accuracy.",
         ),
     ] = None
     prune: Annotated[
@@ -88,10 +88,10 @@ class TrainOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     ] = ()
     scores: Annotated[
         Literal["auto", "float32", "float16", "uint8"],
-        msgspec.Meta(description="How scores travel."),
+        msgspec.Meta(description="Format in which scores are sent."),
     ] = "auto"
     margin: Annotated[
-        float, msgspec.Meta(description="Validation accuracy that thresholds may cost.")
+        float, msgspec.Meta(description="Loss of validation accuracy that thresholds may cause.")
     ] = 0.005
     objects_test: Annotated[
         int | None, msgspec.Meta(description="eth80: the object to test on.")
@@ -126,7 +126,7 @@ train = app_command(
 
 
 def summarize(manifest: Manifest) -> dict[str, Any]:
-    """What training gave, on validation data."""
+    """The figures of the trained bundle on validation data, as --json prints them."""
     hierarchy = manifest.hierarchy
     everyone = manifest.accuracy[str(hierarchy.everyone)]
     chosen = next((row for row in manifest.sweep if row.thresholds == manifest.thresholds), None)

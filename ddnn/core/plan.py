@@ -141,7 +141,7 @@ class PlanRequest(msgspec.Struct, frozen=True):
     p_th: float | None = None  # the most probable that all holders of a piece may fail
     outage: float | None = None  # probability of failure of a device that declares none
     objective: str = ""  # which latency is to be least
-    networks: tuple[str, ...] = ()  # for the pieces, to choose from
+    network: tuple[str, ...] = ()  # for the pieces, to choose from
     data: str = ""  # NAME[:PATH] of the data set to learn from
     steps: int | None = None  # of training
 

@@ -1,8 +1,8 @@
 """Sensor fusion: MP, AP and CC over the members that are present (DDNN III-B; notes A2).
 
-One function serves class scores at an exit and feature maps before a section. Absent members
-never reach the result: they are left out of the maximum and of the mean, and are zeros in the
-concatenation (binary features are -1/+1, so zero is neither).
+One function aggregates class scores at an exit and feature maps before a section. Absent members
+do not contribute: the maximum and the mean leave them out, and the concatenation holds zeros in
+their place (binary features are -1 or +1, so that zero stands for neither).
 """
 
 from __future__ import annotations

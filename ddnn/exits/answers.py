@@ -1,10 +1,10 @@
-"""Which of two answers to the same sample counts."""
+"""Chooses between two answers to the same sample."""
 
 from __future__ import annotations
 
 import msgspec
 
-from ddnn.exits.manifest import depth
+from ddnn.exits.manifest import find_depth
 from ddnn.protocol.messages import Answer
 
 Rank = tuple[int, int, float, bool, float, bytes]
@@ -12,16 +12,16 @@ _ENCODER = msgspec.json.Encoder(order="deterministic")
 
 
 def rank(answer: Answer) -> Rank:
-    """Sort key, the greater the better: a deeper exit, more members, surer, not late, earlier (s).
+    """Rank an answer, the better the greater: by exit, members, certainty, lateness and time (s).
 
-    Surer before earlier: where every device answered for itself, the camera that saw the object
-    counts, not the quickest of those that saw nothing.
+    Certainty precedes time: where every device answers alone, the answer of a camera that sees the
+    object must win over an earlier one of a camera that sees nothing.
 
-    The encoded answer comes last: two different answers never tie, so that every store that
-    sees the same answers in whatever order keeps the same one.
+    The encoded answer comes last, so that two different answers never tie, and all stores keep the
+    same answer whatever the order of arrival.
     """
     return (
-        depth(answer.exit),
+        find_depth(answer.exit),
         len(set(answer.members)),
         -answer.eta,
         not answer.late,
@@ -31,5 +31,5 @@ def rank(answer: Answer) -> Rank:
 
 
 def choose_better(a: Answer, b: Answer) -> Answer:
-    """The answer to keep. Associative and commutative: arrival order does not matter."""
+    """Choose the answer to keep. Associative and commutative, so the order does not matter."""
     return a if rank(a) >= rank(b) else b

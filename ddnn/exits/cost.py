@@ -5,10 +5,10 @@ from __future__ import annotations
 from ddnn.core.bits import packed_bytes
 
 
-def communication_bytes(
+def compute_communication_bytes(
     classes: int, local_exit_share: float, filters: int, outputs: int, bytes_per_score: int = 4
 ) -> float:
-    """c = 4 |C| + (1 - l) f o / 8: mean payload bytes that one device sends for one sample.
+    """Compute c = 4 |C| + (1 - l) f o / 8: the mean payload bytes of a device for one sample.
 
     `outputs`: activations per filter of the device's last block. `bytes_per_score` is 4 in the
     paper; float16 makes it 2, 8-bit integers 1. Headers and the hop edge -> cloud do not count.

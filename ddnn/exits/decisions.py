@@ -1,4 +1,4 @@
-"""The open samples of the lead edge: collect scores exit by exit, then answer or escalate."""
+"""The open samples of the lead edge: collects scores exit by exit, then answers or escalates."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddnn.exits.hierarchy import CLOUD
-from ddnn.exits.manifest import Judgement, exit_scores, judge
+from ddnn.exits.manifest import Judgement, aggregate_scores, judge
 from ddnn.exits.presence import HierarchyPresence
 from ddnn.exits.sample import EXITS, STATES, Sample, Signal, State, make_answer, make_votes
 from ddnn.exits.thresholds import ThresholdsInUse
@@ -22,22 +22,22 @@ from ddnn.protocol.machine import Effect, Now, Publish
 from ddnn.protocol.messages import Escalate, TrafficBytes
 from ddnn.protocol.topics import Kind, Topic
 
-LIMIT = 1024  # samples without an answer at a time; the oldest is dropped beyond it
-REMEMBER = 3 * 8192  # collections: up to three of a sample
-# How long scores are waited for. Features travel before the scores of the edges, which takes a
-# window of its own; the cloud is waited for until the answer is due.
+LIMIT = 1024  # open samples; beyond it the oldest is dropped
+REMEMBER = 3 * 8192  # closed collections, of which a sample has up to three
+# How many windows each state waits for scores. The edges wait for features first, which takes a
+# window of its own; the wait for the cloud ends when the answer is due.
 WINDOWS: Mapping[State, float] = {State.LOCAL: 1, State.EDGE: 2, State.CLOUD: math.inf}
 
 
 class Key(NamedTuple):
-    """A collection: of a sample, at a state of it."""
+    """The key of a collection: a sample in one of its states."""
 
     sample: int
     state: State
 
 
 class Report(NamedTuple):
-    """What a node of a tier reports of a sample."""
+    """The report of a node on a sample."""
 
     scores: NDArray[np.float32]  # [classes]
     mask: int  # of the devices that contributed
@@ -83,11 +83,11 @@ class Decisions:
         return self._collector.next_due_s()
 
     def opened_s(self, sample: int) -> float | None:
-        """When the sample was opened, be it open or answered; None: unknown."""
+        """When the sample was opened, also where it is answered already; None: unknown."""
         return self._collector.opened_s(Key(sample, self._first))
 
     def open(self, number: int, captured_at_s: float, captured_s: float, now: Now) -> None:
-        """Begin with a sample; captured_at_s by its device's clock, captured_s by ours."""
+        """Open a sample; captured_at_s is by its device's clock, captured_s by this node's."""
         answer_by_s = captured_s + self._timing.edge_s
         sample = Sample(number, captured_at_s, captured_s, answer_by_s, self._first)
         self._samples[number] = sample
@@ -105,7 +105,7 @@ class Decisions:
         return taken, self._conclude(outcomes, now)
 
     def review(self, now: Now) -> list[Effect]:
-        """Somebody came or went: samples that waited only for them need not wait any more."""
+        """Decide on the samples that no longer wait for any node after one came or went."""
         outcomes = self._collector.review(self._collector.open_keys(), now.monotonic_s)
         return self._conclude(outcomes, now)
 
@@ -130,7 +130,7 @@ class Decisions:
             self._count("evicted")
 
     def _is_enough(self, state: State, reported: Collection[str]) -> bool:
-        """Whether all who are live have reported; who is live changes while a sample waits."""
+        """Whether all live nodes have reported; which are live may change while a sample waits."""
         return self._presence.live.intersection(self._nodes[state]).issubset(reported)
 
     def _conclude(self, outcomes: list[Outcome[Key, Report]], now: Now) -> list[Effect]:
@@ -168,7 +168,7 @@ class Decisions:
             return judge(manifest, "cloud", reports[CLOUD].scores, mask)
         tier = EXITS[state]
         parts = [reports[n].scores if n in reports else None for n in self._nodes[state]]
-        return judge(manifest, tier, exit_scores(manifest, tier, parts), mask)
+        return judge(manifest, tier, aggregate_scores(manifest, tier, parts), mask)
 
     def _escalate(self, sample: Sample, now: Now) -> list[Effect]:
         """Ask the nodes of the sample's tier for features, so that the next tier can report."""
@@ -186,7 +186,7 @@ class Decisions:
     def _answer(self, sample: Sample, now: Now) -> list[Effect]:
         del self._samples[sample.number]
         best = sample.best
-        if best is None:  # no scores came: the devices answer for themselves
+        if best is None:  # no scores arrived: the devices answer alone
             sample.move(Signal.DROP)
             self._count("unanswered")
             return []

@@ -1,10 +1,10 @@
-"""The device's machine: run the section on every frame, and answer alone when no edge does.
+"""The device's machine: runs the section on every frame, and answers alone where no edge does.
 
     state       signal    next
     WAITING     START     COMPUTING   the section is free and no newer frame waits
     COMPUTING   FINISH    READY       scores are sent, features are kept
     COMPUTING   FAIL      FAILED      there is nothing to send
-    READY       SEND      SENT        the edge asks for the features; they are not kept any more
+    READY       SEND      SENT        the edge asks for the features, which are kept no longer
     WAITING     CLOSE     CLOSED      a newer frame waits, or as below
     COMPUTING   CLOSE     CLOSED      the edge has answered, or this device answers alone: the
     READY       CLOSE     CLOSED      time is over, no edge is there, or too many samples are open
@@ -44,7 +44,7 @@ from ddnn.protocol.machine import (
 from ddnn.protocol.messages import Answer, Escalate, Features, Scores, Status, Tensor
 from ddnn.protocol.topics import Kind, Topic, topic_filter
 
-LIMIT = 256  # samples without an answer at a time; the oldest answers early beyond it
+LIMIT = 256  # open samples; beyond it the device answers the oldest early
 
 
 class State(Enum):
@@ -119,7 +119,7 @@ class DeviceNode:
         self.manifest, self.timing = manifest, timing
         self.outbox = Outbox(site, node, pending)
         self.counts = self.outbox.counts
-        self._mask = manifest.hierarchy.mask([node])
+        self._mask = manifest.hierarchy.make_mask([node])
         self._samples: Jobs[int, _Sample] = Jobs(LIMIT)
         self._connected = False
         self._lead: Status | None = None
@@ -184,7 +184,7 @@ class DeviceNode:
         return [*effects, *self._answer_if_alone(frame.sample, now)]
 
     def _compute(self, frame: Captured, sample: _Sample) -> list[Effect]:
-        """Run the section, or wait for it; a frame that waits gives way to a newer one."""
+        """Run the section, or wait until it is free; a newer frame replaces a waiting one."""
         if not self._busy:
             self._busy = True
             sample.move(Signal.START)
@@ -196,7 +196,7 @@ class DeviceNode:
         return []
 
     def _finish(self, number: int, outputs: Arrays | None, now: Now) -> list[Effect]:
-        """The section's outputs are there, or it failed; the next frame may have it."""
+        """Take the section's outputs (None: it failed), and run it on the waiting frame."""
         self._busy = False
         effects: list[Effect] = []
         sample = self._samples.get(number)
@@ -240,7 +240,7 @@ class DeviceNode:
         return self._send_features(escalate.sample, sample)
 
     def _send_features(self, number: int, sample: _Sample) -> list[Effect]:
-        """The features, once: they are not kept any longer."""
+        """Send the features, once: they are kept no longer."""
         if sample.state is not State.READY:
             return []
         sample.move(Signal.SEND)
@@ -261,12 +261,12 @@ class DeviceNode:
     # ------------------------------------------------------------- on its own
 
     def _answer_if_alone(self, number: int, now: Now) -> list[Effect]:
-        """Answer at once where it is known that no edge will."""
+        """Answer at once where no edge can: the broker or the lead edge is away."""
         away = not self._connected or (self._lead is not None and self._lead.state != "online")
         return self._answer(number, now) if away else []
 
     def _take_lead(self, status: Status) -> None:
-        """Take births, and of the Wills only those of the session that lives."""
+        """Take the lead's status, except the Last Will of an older session."""
         same = self._lead is None or self._lead.session == status.session
         if status.state == "online" or same:
             self._lead = status
@@ -280,7 +280,7 @@ class DeviceNode:
         return self._post(number, self._samples.close(number), now)
 
     def _post(self, number: int, sample: _Sample, now: Now) -> list[Effect]:
-        """Answer by the device's own exit, from one camera alone, and mark the answer so."""
+        """Answer from the device's own exit, with exit `device` and quality `degraded`."""
         sample.move(Signal.CLOSE)
         self._count("answered_alone")
         label, probabilities, eta = -1, [], 1.0

@@ -17,7 +17,7 @@ from ddnn.protocol.topics import Kind
 
 
 class EdgeNode(CompositeMachine):
-    """One machine of up to three; what they send each other does not leave the process."""
+    """Combines up to three machines; their messages to each other stay within the process."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class EdgeNode(CompositeMachine):
         super().__init__(*((self.exits,) if self.exits else ()), self.fusion, self.outbox)
 
     def handle(self, event: Event, now: Now) -> list[Effect]:
-        """Each part takes the event; what one part publishes for another is handed over here."""
+        """Give the event to each part, then the messages that one part publishes for another."""
         queue: list[Event] = [event]
         effects: list[Effect] = []
         while queue:

@@ -1,4 +1,4 @@
-"""When an exit is sure: normalized entropy (DDNN, section III-D; paper notes A5)."""
+"""The certainty of an exit: normalized entropy (DDNN, section III-D; paper notes A5)."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""The lead edge's machine: read the scores that come in, decide at the exits, answer.
+"""The lead edge's machine: reads the scores that arrive, decides at the exits, answers.
 
     state      waits for                    then
     LOCAL      scores of the devices        sure: answer; else ask the devices for features
     EDGE       scores of the edges          sure: answer; else ask the edges for features
     CLOUD      the cloud's scores           answer
-A sample whose scores do not come is answered by its deadline with the deepest exit at hand. The
-states of a sample and their transitions stand in `sample`, the decisions in `decisions`.
+A sample whose scores do not arrive is answered by its deadline, from the deepest exit that has
+scores. `sample` holds the states of a sample and their transitions, `decisions` the decisions.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from ddnn.protocol.messages import (
 )
 from ddnn.protocol.topics import Kind, Topic, presence_filters, topic_filter
 
-MAX_SCORE = 1e9  # beyond it a sum of scores may overflow, and the answer would be no number
+MAX_SCORE = 1e9  # a sum of greater scores may overflow to infinity
 
 
 class ExitNode:
@@ -66,7 +66,7 @@ class ExitNode:
         self._decisions = Decisions(
             site, node, bundle, self._thresholds, timing, self._presence, outbox
         )
-        self._masks = {device: hierarchy.mask([device]) for device in hierarchy.devices}
+        self._masks = {device: hierarchy.make_mask([device]) for device in hierarchy.devices}
         self._offsets = {device: ClockOffset() for device in hierarchy.devices}
 
     @property
@@ -75,7 +75,7 @@ class ExitNode:
 
     @property
     def gauges(self) -> dict[str, float]:
-        """The thresholds in use, and whether a cloud is there."""
+        """The thresholds in use, and whether a cloud is live."""
         return {**self._thresholds.gauges, "cloud_up": float(self._presence.cloud_is_live)}
 
     def subscriptions(self) -> list[str]:
@@ -105,7 +105,7 @@ class ExitNode:
                     self._count("scores_refused")
             case Received(Topic(_, Kind.FEATURES, node), Features() as message):
                 if not self._hierarchy.local_exit and node in self._offsets:
-                    self._admit(node, message, now)  # nothing is asked: only keep the deadline
+                    self._admit(node, message, now)  # opens the sample, which has a deadline
             case Received(Topic(_, Kind.VERDICT, self.node), Scores() as message):
                 effects = self._take_verdict(message, now)
             case Received(Topic(site, Kind.STATUS, node), Status() as status):
@@ -151,7 +151,7 @@ class ExitNode:
                 self._presence.note_report(device)
             return True
         if age_s > self._timing.edge_s:
-            self._count("expired")  # a queue that stood still: its device has long answered
+            self._count("expired")  # the message was delayed: its device has answered already
             return False
         self._presence.note_report(device)
         captured_s = now.monotonic_s - age_s
@@ -169,7 +169,7 @@ class ExitNode:
             self._count("scores_refused")
             return []
         self._trust_if_in_time(edge, message.sample, now)
-        own = self._hierarchy.mask(self._hierarchy.group(edge).devices)
+        own = self._hierarchy.make_mask(self._hierarchy.find_group(edge).devices)
         report = Report(scores, message.members & own, message.label, message.traffic)
         return self._take(State.EDGE, edge, message, report, "scores_late", now)
 
@@ -186,7 +186,7 @@ class ExitNode:
         return self._take(State.CLOUD, CLOUD, message, report, "verdict_late", now)
 
     def _trust_if_in_time(self, node: str, sample: int, now: Now) -> None:
-        """An upper tier is worth waiting for if it reports before the answer is due."""
+        """Note that an upper tier reported, if it did so before the answer was due."""
         opened_s = self._decisions.opened_s(sample)
         if opened_s is not None and now.monotonic_s <= opened_s + self._timing.edge_s:
             self._presence.note_report(node)
@@ -194,7 +194,7 @@ class ExitNode:
     # ---------------------------------------------------------------- messages
 
     def _read(self, message: Scores, wire_type: str) -> NDArray[Any] | None:
-        """The scores [classes] as they travelled; None where they are of another form."""
+        """The scores [classes] as they were sent; None where shape, type or a value is invalid."""
         if message.scores.shape != (len(self._manifest.classes),):
             return None
         scores = message.scores.array()
@@ -204,7 +204,7 @@ class ExitNode:
     def _take(
         self, state: State, node: str, message: Scores, report: Report, late: str, now: Now
     ) -> list[Effect]:
-        """Add a report to its sample; late: the count of those that the sample does not await."""
+        """Add a report to its sample; `late` is the counter of reports that no sample awaits."""
         taken, effects = self._decisions.take(message.sample, state, node, report, now)
         if not taken:
             self._count(late)

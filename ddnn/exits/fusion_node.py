@@ -1,15 +1,15 @@
-"""The machine of an edge or of the cloud: collect features, fuse them, run a section, report.
+"""The machine of an edge or of the cloud: collects features, fuses them, runs a section, reports.
 
     state       signal     next
     COLLECTED   RUN        RUNNING     the section computes on the fused features
-    COLLECTED   PASS_ON    CLOSED      there is no section: the features go up as they are
-    RUNNING     KEEP       KEPT        scores are sent; the features wait for the next tier to ask
-    RUNNING     CLOSE      CLOSED      scores are sent and nothing more is wanted
-    KEPT        PASS_ON    CLOSED      the next tier asks: the features go up
-    RUNNING     GIVE_UP    CLOSED      the section failed, the time is over, or there are too many
-    KEPT        GIVE_UP    CLOSED      the time is over, or there are too many
-Before that the features are collected until all live children have sent theirs, or the window is
-over (`ddnn.machines.collect`). What differs between edge and cloud stands in `tiers`.
+    COLLECTED   PASS_ON    CLOSED      there is no section: the features are sent up unchanged
+    RUNNING     KEEP       KEPT        scores are sent; the features are kept for the next tier
+    RUNNING     CLOSE      CLOSED      scores are sent, and there is nothing more to send
+    KEPT        PASS_ON    CLOSED      the next tier asks for the features, which are sent up
+    RUNNING     GIVE_UP    CLOSED      the section failed, the time is over, or too many are open
+    KEPT        GIVE_UP    CLOSED      the time is over, or too many are open
+Before that, `ddnn.machines.collect` collects the features until all live children have sent
+theirs, or the window is over. `tiers` holds the differences between edge and cloud.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from ddnn.protocol.messages import (
 )
 from ddnn.protocol.topics import Kind, Topic, topic_filter
 
-MAX_SITES = 4096  # whose presence is remembered; the oldest is forgotten beyond it
+MAX_SITES = 4096  # whose presence is remembered; beyond it the oldest is forgotten
 
 
 class State(Enum):
@@ -86,7 +86,7 @@ TRANSITIONS: Mapping[tuple[State, Signal], State] = {
 
 
 class Key(NamedTuple):
-    """The cloud fuses for several sites."""
+    """The key of a fusion; the cloud fuses for several sites."""
 
     site: str
     sample: int
@@ -101,7 +101,7 @@ class SectionJob(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A child's features, and what the devices have sent for them."""
+    """A child's features, and the bytes that the devices sent for them."""
 
     message: Features
     traffic: TrafficBytes
@@ -109,7 +109,7 @@ class Part(NamedTuple):
 
 @dataclass(slots=True)
 class Fusion:
-    """The fused sample: which devices contributed, since when it is known, and how far it is."""
+    """A sample whose features are fused: its state, and what its messages have in common."""
 
     mask: int = 0  # of the devices that contributed
     captured_at_s: float = 0.0
@@ -122,7 +122,7 @@ class Fusion:
         self.state = advance(TRANSITIONS, self.state, signal, "a fusion")
 
     def add(self, part: Part) -> None:
-        """Add a part. Of labels that differ the greatest counts, in any order."""
+        """Add a part. Where labels differ, the greatest counts, so the order does not matter."""
         message = part.message
         self.mask |= message.members
         self.captured_at_s = message.captured_at_s
@@ -156,8 +156,8 @@ class FusionNode:
         times = (self._collector.next_due_s(), self._running.next_due_s())
         return min((time_s for time_s in times if time_s is not None), default=None)
 
-    def membership(self, site: str) -> Membership:
-        """The children of a site that are worth waiting for."""
+    def find_membership(self, site: str) -> Membership:
+        """Find or make the membership of a site's children."""
         if site not in self._membership:
             if len(self._membership) >= MAX_SITES:
                 del self._membership[next(iter(self._membership))]
@@ -172,8 +172,8 @@ class FusionNode:
             case Received(topic, Escalate() as escalate):
                 effects = self._escalate(topic.site, escalate, now)
             case Received(topic, Status() as status) if topic.node in self.tier.children:
-                if self.membership(topic.site).take_status(topic.node, status):
-                    # Samples that waited only for a child that went need not wait any more.
+                if self.find_membership(topic.site).take_status(topic.node, status):
+                    # Samples that wait only for a child that is away need not wait any longer.
                     keys = [key for key in self._collector.open_keys() if key.site == topic.site]
                     effects = self._conclude(self._collector.review(keys, now.monotonic_s), now)
             case Computed(SectionJob(self.tier.section, site, sample), outputs):
@@ -194,10 +194,10 @@ class FusionNode:
             return []
         opened_s = self._collector.opened_s(key)
         if opened_s is None or now.monotonic_s <= opened_s + self.timing.window_s:
-            self.membership(key.site).note_report(child)
+            self.find_membership(key.site).note_report(child)
         if opened_s is None:
             self._open(key, now)
-        part = Part(message, self.tier.traffic(message, wire_bytes))
+        part = Part(message, self.tier.measure_traffic(message, wire_bytes))
         receipt, outcomes = self._collector.receive(key, child, child, part, now.monotonic_s)
         if receipt is not Receipt.TAKEN:
             self._count("features_late")
@@ -217,8 +217,8 @@ class FusionNode:
             self._count("evicted")
 
     def _is_enough(self, site: str, children: Collection[str]) -> bool:
-        """Whether all who are live have sent theirs; who is live changes while a sample waits."""
-        return len(children) > 0 and self.membership(site).live.issubset(children)
+        """Whether all live children have sent features; which are live changes during the wait."""
+        return len(children) > 0 and self.find_membership(site).live.issubset(children)
 
     def _conclude(self, outcomes: list[Outcome[Key, Part]], now: Now) -> list[Effect]:
         effects: list[Effect] = []
@@ -226,7 +226,7 @@ class FusionNode:
             if isinstance(outcome, Expired):
                 if outcome.completed or not outcome.parts:
                     continue
-                membership = self.membership(outcome.key.site)
+                membership = self.find_membership(outcome.key.site)
                 membership.note_misses(
                     membership.live.intersection(outcome.missing), now.monotonic_s
                 )
@@ -245,7 +245,7 @@ class FusionNode:
             fusion.move(Signal.PASS_ON)
             present = [parts[child] for child in self.tier.children if child in parts]
             tensors = [tensor for part in present for tensor in part.message.parts]
-            return [self._uplink(key, fusion, tensors)]
+            return [self._make_uplink(key, fusion, tensors)]
         fusion.move(Signal.RUN)
         due_s = now.monotonic_s + self.timing.deadline_s
         evicted = self._running.open(key, fusion, now.monotonic_s, due_s)
@@ -256,7 +256,7 @@ class FusionNode:
         return [Compute(SectionJob(section, *key), section, inputs)]
 
     def _finish(self, key: Key, outputs: Arrays | None) -> list[Effect]:
-        """The section's outputs are there, or it failed."""
+        """Take the section's outputs; None: it failed."""
         fusion = self._running.get(key)
         if fusion is None or fusion.state is not State.RUNNING:
             return []
@@ -279,10 +279,10 @@ class FusionNode:
             fusion.label,
             fusion.traffic,
         )
-        return [Publish(self.tier.scores_topic(key.site), scores)]
+        return [Publish(self.tier.make_scores_topic(key.site), scores)]
 
     def _escalate(self, site: str, escalate: Escalate, now: Now) -> list[Effect]:
-        """From the local exit on: features will come. From the edge exit on: send ours up."""
+        """Wait for features after the local exit; after the edge exit send this node's up."""
         key = Key(site, escalate.sample)
         if escalate.bundle != self.bundle:
             return []
@@ -294,9 +294,9 @@ class FusionNode:
         if fusion is None or fusion.state is not State.KEPT:
             return []
         self._running.close(key).move(Signal.PASS_ON)
-        return [self._uplink(key, fusion, [Tensor.of(np.asarray(fusion.features), bits=True)])]
+        return [self._make_uplink(key, fusion, [Tensor.of(np.asarray(fusion.features), bits=True)])]
 
-    def _uplink(self, key: Key, fusion: Fusion, parts: list[Tensor]) -> Publish:
+    def _make_uplink(self, key: Key, fusion: Fusion, parts: list[Tensor]) -> Publish:
         features = Features(
             1,
             key.sample,

@@ -1,4 +1,4 @@
-"""Who takes part: one value describes any of the paper's six configurations (DDNN Fig. 2).
+"""The nodes and exits of a hierarchy: any of the paper's six configurations (DDNN Fig. 2).
 
     (a) cloud only              device ···raw···> cloud
     (b) device + cloud          device -> [local exit] -> cloud
@@ -8,7 +8,7 @@
     (f) devices + edges + cloud (e) with several edges, each fusing its own devices
 
 Every configuration has at least one edge *node*, the gateway: it gathers, decides and answers.
-Only (d), (e) and (f) have an edge *section*; elsewhere the gateway passes features on unchanged.
+Only (d), (e) and (f) have an edge *section*; in the others the gateway sends features on unchanged.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class EdgeGroup(msgspec.Struct, frozen=True):
 
 
 class Hierarchy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which devices, edges and exits there are, and how each place aggregates.
+    """The devices, edges and exits, and the schemes by which tiers aggregate.
 
     `exit_scheme` aggregates class scores (of the devices at the local exit; of the edges at the
     edge exit of (f)). `fusion_scheme` aggregates features before the edge and cloud sections.
@@ -91,16 +91,17 @@ class Hierarchy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The member mask with every device present."""
         return (1 << len(self.devices)) - 1
 
-    def mask(self, devices: object) -> int:
+    def make_mask(self, devices: object) -> int:
         """The bit mask of an iterable of device ids."""
         wanted = set(devices)  # type: ignore[call-overload]
         return sum(1 << i for i, device in enumerate(self.devices) if device in wanted)
 
-    def members(self, mask: int) -> tuple[str, ...]:
+    def list_members(self, mask: int) -> tuple[str, ...]:
         """The device ids of a bit mask."""
         return tuple(device for i, device in enumerate(self.devices) if mask >> i & 1)
 
-    def group(self, edge: str) -> EdgeGroup:
+    def find_group(self, edge: str) -> EdgeGroup:
+        """Find an edge with its devices; ConfigError where the hierarchy has no such edge."""
         for group in self.edges:
             if group.id == edge:
                 return group
@@ -108,7 +109,7 @@ class Hierarchy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         raise ConfigError(f"edge {edge!r} is not in the bundle's hierarchy; known: {known}")
 
 
-def configuration(
+def make_configuration(
     letter: Configuration,
     devices: int = 6,
     *,
@@ -116,7 +117,7 @@ def configuration(
     exit_scheme: Scheme = "MP",
     fusion_scheme: Scheme = "CC",
 ) -> Hierarchy:
-    """The paper's configuration `letter` with nodes cam1 …, edge, (edge2 …), cloud.
+    """Make the paper's configuration `letter` with nodes cam1 …, edge, (edge2 …), cloud.
 
     `devices` counts for (a), (c), (e), (f); (b) and (d) have one. `edges` counts for (f).
     """

@@ -1,4 +1,4 @@
-"""The whole hierarchy in one process: the reference that the distributed system must equal."""
+"""Runs the whole hierarchy in one process: the reference that the distributed system must equal."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from ddnn.exits.hierarchy import Exit
 from ddnn.exits.manifest import (
     Judgement,
     Manifest,
-    cloud_parts,
-    exit_scores,
+    aggregate_scores,
     fuse_features,
     judge,
+    list_cloud_parts,
 )
 
 
 class DeviceOutput(msgspec.Struct, frozen=True):
-    """What one device made of its view: scores as they arrive, features as -1/+1."""
+    """A device's outputs as a receiver decodes them: scores [classes], features of -1 and +1."""
 
     scores: NDArray[np.float32] | None
     features: NDArray[Any]
 
 
-def signs(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """-1/+1 with 0 -> +1, as packing and unpacking give."""
+def compute_signs(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Compute -1 or +1 for each value, with +1 for 0, as packing and unpacking do."""
     return np.where(values >= 0, np.float32(1), np.float32(-1))
 
 
 def run_devices(
     manifest: Manifest, sections: Mapping[str, Section], images: NDArray[np.uint8]
 ) -> list[DeviceOutput]:
-    """Every device's section on its view. images: uint8 [devices, height, width, 3]."""
+    """Run every device's section on its view. images: uint8 [devices, height, width, 3]."""
     outputs = []
     for device, image in zip(manifest.hierarchy.devices, images, strict=True):
         if not manifest.hierarchy.device_section:
@@ -45,7 +45,9 @@ def run_devices(
             continue
         out = sections[device]({"image": image})
         wire = manifest.score_format.encode(out["scores"])
-        outputs.append(DeviceOutput(manifest.score_format.decode(wire), signs(out["features"])))
+        outputs.append(
+            DeviceOutput(manifest.score_format.decode(wire), compute_signs(out["features"]))
+        )
     return outputs
 
 
@@ -55,13 +57,13 @@ def run_exits(
     devices: list[DeviceOutput],
     mask: int,
 ) -> dict[Exit, NDArray[np.float32]]:
-    """Every exit's class scores with the devices of `mask` present."""
+    """Compute every exit's class scores with the devices of `mask` present."""
     hierarchy = manifest.hierarchy
     present = [bool(mask >> i & 1) for i in range(len(devices))]
     exits: dict[Exit, NDArray[np.float32]] = {}
     if hierarchy.local_exit:
         parts = [d.scores if here else None for d, here in zip(devices, present, strict=True)]
-        exits["local"] = exit_scores(manifest, "local", parts)
+        exits["local"] = aggregate_scores(manifest, "local", parts)
     features = {
         node: d.features if here else None
         for node, d, here in zip(hierarchy.devices, devices, present, strict=True)
@@ -77,10 +79,10 @@ def run_exits(
                 fused = fuse_features(manifest, own, manifest.device_features)
                 out = sections[group.id]({"features": fused})
                 edge_scores[-1] = out["scores"]
-                edge_features[group.id] = signs(out["features"])
-        exits["edge"] = exit_scores(manifest, "edge", edge_scores)
+                edge_features[group.id] = compute_signs(out["features"])
+        exits["edge"] = aggregate_scores(manifest, "edge", edge_scores)
         features = edge_features
-    nodes, shape = cloud_parts(manifest)
+    nodes, shape = list_cloud_parts(manifest)
     fused = fuse_features(manifest, [features[node] for node in nodes], shape)
     exits["cloud"] = sections["cloud"]({"features": fused})["scores"]
     return exits
@@ -89,7 +91,7 @@ def run_exits(
 def find_first_sure(
     manifest: Manifest, scores: Mapping[Exit, NDArray[np.float32]], mask: int
 ) -> Judgement:
-    """The staged decision: the shallowest exit that is sure; the deepest always is."""
+    """Find the shallowest exit that is sure, which decides; the deepest exit is always sure."""
     for tier in manifest.hierarchy.exits:
         judgement = judge(manifest, tier, scores[tier], mask)
         if judgement.sure:
@@ -97,8 +99,8 @@ def find_first_sure(
     raise AssertionError("the deepest exit is always sure")
 
 
-def payload_bytes(manifest: Manifest, exit_: Exit, mask: int) -> int:
-    """What the devices of `mask` send for a sample answered at `exit_` (notes A6, per sample)."""
+def count_payload_bytes(manifest: Manifest, exit_: Exit, mask: int) -> int:
+    """Count the bytes of the devices of `mask` for a sample answered at `exit_` (notes A6)."""
     members = mask.bit_count()
     if not manifest.hierarchy.device_section:
         return members * manifest.raw_bytes
@@ -116,6 +118,6 @@ def infer(
 ) -> Judgement:
     """Answer one sample in this process. images: uint8 [devices, height, width, 3]."""
     hierarchy = manifest.hierarchy
-    mask = hierarchy.everyone if members is None else hierarchy.mask(members)
+    mask = hierarchy.everyone if members is None else hierarchy.make_mask(members)
     outputs = run_devices(manifest, sections, images)
     return find_first_sure(manifest, run_exits(manifest, sections, outputs, mask), mask)

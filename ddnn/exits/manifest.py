@@ -1,4 +1,4 @@
-"""The manifest of a bundle: everything that the nodes need except the sections."""
+"""The manifest of a bundle: everything but the sections; and the decision of an exit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ddnn.exits.hierarchy import EXITS, Exit, Hierarchy
 from ddnn.exits.scores import ScoreFormat
 
 FORMAT = 1
-SPARSITY = "sparsity "  # a note of the training: + layer -> share of its weights that are zero
+SPARSITY = "sparsity "  # prefix of keys in `training`: + layer -> share of its weights that are 0
 
 
 class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -28,7 +28,7 @@ class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SweepRow(msgspec.Struct, frozen=True, array_like=True):
-    """What a set of thresholds gives on the validation data."""
+    """The results of a set of thresholds on the validation data."""
 
     thresholds: dict[str, float]
     accuracy: float
@@ -68,16 +68,16 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def raw_bytes(self) -> int:
-        """One image as it leaves the camera."""
+        """The bytes of one uncompressed image."""
         return int(np.prod(self.image_shape))
 
     def with_thresholds(self, thresholds: Mapping[str, float]) -> Manifest:
-        """The manifest with other exit thresholds; those that are not named stay the bundle's own.
+        """The manifest with other thresholds; an exit that is not named keeps the bundle's own.
 
-        "Overall" accuracies were measured by the bundle's own thresholds. Of others only the
-        sweep has measured them, with all members present.
+        The "overall" accuracies were measured with the bundle's own thresholds. For others the
+        sweep holds them, with all members present; the rest is removed.
 
-        ConfigError: there is no such exit, or the threshold is not in [0, 1].
+        ConfigError where there is no such exit, or a threshold is not in [0, 1].
         """
         for tier, threshold in thresholds.items():
             if tier not in self.thresholds or not 0 <= threshold <= 1:
@@ -92,18 +92,18 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             mask: {tier: value for tier, value in row.items() if tier != "overall"}
             for mask, row in self.accuracy.items()
         }
-        swept = swept_accuracy(self.sweep, in_use)
+        swept = find_swept_accuracy(self.sweep, in_use)
         if swept is not None:
             accuracy.setdefault(str(self.hierarchy.everyone), {})["overall"] = swept
         return msgspec.structs.replace(self, thresholds=in_use, accuracy=accuracy)
 
-    def expected_accuracy(self, mask: int, key: str) -> float | None:
+    def find_expected_accuracy(self, mask: int, key: str) -> float | None:
         """The measured accuracy with exactly the members of `mask`; key: an exit or overall."""
         return self.accuracy.get(str(mask), {}).get(key)
 
 
-def swept_accuracy(sweep: Sequence[SweepRow], thresholds: Mapping[str, float]) -> float | None:
-    """The accuracy that the sweep measured at exactly these thresholds, all present."""
+def find_swept_accuracy(sweep: Sequence[SweepRow], thresholds: Mapping[str, float]) -> float | None:
+    """Find the accuracy of exactly these thresholds in the sweep, with all members present."""
     for row in sweep:
         if all(abs(row.thresholds.get(tier, -1) - t) < 1e-9 for tier, t in thresholds.items()):
             return row.accuracy
@@ -127,7 +127,7 @@ def is_sure(exits: Sequence[str], thresholds: Mapping[str, float], tier: str, et
 
 
 def judge(manifest: Manifest, tier: Exit, scores: NDArray[np.float32], mask: int) -> Judgement:
-    """Softmax, normalized entropy, and the exit rule."""
+    """Decide on an exit's scores [classes]: softmax, normalized entropy, and the exit rule."""
     probabilities = softmax(scores)
     eta = float(normalized_entropy(probabilities))
     sure = is_sure(manifest.hierarchy.exits, manifest.thresholds, tier, eta)
@@ -136,7 +136,7 @@ def judge(manifest: Manifest, tier: Exit, scores: NDArray[np.float32], mask: int
     )
 
 
-def exit_scores(
+def aggregate_scores(
     manifest: Manifest, tier: Exit, parts: Sequence[NDArray[np.float32] | None]
 ) -> NDArray[np.float32]:
     """Aggregate class-score vectors [classes], one per node of the tier (None = absent)."""
@@ -152,18 +152,18 @@ def exit_scores(
 def fuse_features(
     manifest: Manifest, parts: Sequence[NDArray[Any] | None], shape: tuple[int, ...]
 ) -> NDArray[np.float32]:
-    """The input of an edge's or the cloud's section: the parts' features, fused."""
+    """Fuse features of `shape` (None = absent) to the input of an edge's or the cloud's section."""
     return aggregate(parts, manifest.hierarchy.fusion_scheme, shape)
 
 
-def cloud_parts(manifest: Manifest) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Whose features the cloud section fuses, and the shape of each."""
+def list_cloud_parts(manifest: Manifest) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """List the nodes whose features the cloud's section fuses, and the shape of each."""
     hierarchy = manifest.hierarchy
     if hierarchy.edge_section:
         return tuple(group.id for group in hierarchy.edges), manifest.edge_features
     return hierarchy.devices, manifest.device_features
 
 
-def depth(tier: Exit) -> int:
-    """0 for a device on its own … 3 for the cloud."""
+def find_depth(tier: Exit) -> int:
+    """The number of an exit: 0 for a device that answers alone … 3 for the cloud."""
     return EXITS.index(tier)

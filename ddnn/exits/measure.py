@@ -1,4 +1,4 @@
-"""What a trained hierarchy is worth: exit accuracies, threshold sweep, every subset of members."""
+"""Measures a trained hierarchy: accuracies of exits and of subsets of members, threshold sweep."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from ddnn.core.section import Section
 from ddnn.exits.entropy import normalized_entropy, softmax
 from ddnn.exits.hierarchy import Exit, Hierarchy
 from ddnn.exits.inference import DeviceOutput, run_devices, run_exits
-from ddnn.exits.manifest import Manifest, SweepRow, exit_scores
+from ddnn.exits.manifest import Manifest, SweepRow, aggregate_scores
 from ddnn.exits.scores import SCORE_TYPES, ScoreFormat
 
 Scores = NDArray[np.float32]
 Labels = NDArray[np.int32]
-ALL_SUBSETS_UP_TO = 8  # devices; beyond, subsets of few missing members only
+ALL_SUBSETS_UP_TO = 8  # devices; with more, only the subsets without one member are measured
 GRID = {"local": np.linspace(0, 1, 51), "edge": np.linspace(0, 1, 11)}
 
 
-class Measured(msgspec.Struct, frozen=True):
+class Measurement(msgspec.Struct, frozen=True):
     """Class scores of samples: per device [samples, devices, classes], per member mask and exit
     [samples, classes]."""
 
@@ -32,8 +32,8 @@ class Measured(msgspec.Struct, frozen=True):
     exits: dict[int, dict[Exit, Scores]]
 
 
-def member_masks(devices: int) -> list[int]:
-    """The member masks that are measured: all subsets but the empty one, the full one first."""
+def list_member_masks(devices: int) -> list[int]:
+    """List the member masks to measure: all subsets but the empty one, the full one first."""
     if devices <= ALL_SUBSETS_UP_TO:
         masks = range((1 << devices) - 1, 0, -1)
         return sorted(masks, key=lambda mask: -mask.bit_count())
@@ -42,14 +42,14 @@ def member_masks(devices: int) -> list[int]:
     return [everyone, *single]
 
 
-def measure(
+def measure_scores(
     manifest: Manifest,
     sections: Mapping[str, Section],
     images: NDArray[np.uint8],
     labels: Labels,
     masks: Iterable[int],
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Measured:
+) -> Measurement:
     """Run every sample through every section, for every mask. images: uint8 [n, devices, h, w, 3].
 
     The device scores are those before encoding; exits use them as decoded.
@@ -72,14 +72,14 @@ def measure(
             for tier, scores in run_exits(manifest, sections, received, mask).items():
                 exits[mask][tier][n] = scores
         progress(n + 1, len(labels))
-    return Measured(labels, devices, exits)
+    return Measurement(labels, devices, exits)
 
 
-def pool(parts: Sequence[Measured]) -> Measured:
-    """Measurements of several folds as one: each sample by a network that has not seen it."""
+def pool_measurements(parts: Sequence[Measurement]) -> Measurement:
+    """Combine the measurements of several folds, each on samples that its network has not seen."""
     masks = parts[0].exits.keys()
     tiers = next(iter(parts[0].exits.values())).keys()
-    return Measured(
+    return Measurement(
         np.concatenate([part.labels for part in parts]),
         np.concatenate([part.devices for part in parts]),
         {
@@ -98,7 +98,9 @@ def decode_output(score_format: ScoreFormat, output: DeviceOutput) -> DeviceOutp
     return DeviceOutput(score_format.decode(score_format.encode(output.scores)), output.features)
 
 
-def with_format(manifest: Manifest, measured: Measured, score_format: ScoreFormat) -> Measured:
+def encode_with_format(
+    manifest: Manifest, measured: Measurement, score_format: ScoreFormat
+) -> Measurement:
     """The same measurement with device scores travelling as `score_format`."""
     if not manifest.hierarchy.local_exit:
         return measured
@@ -107,32 +109,36 @@ def with_format(manifest: Manifest, measured: Measured, score_format: ScoreForma
     for mask, old in measured.exits.items():
         local = np.stack(
             [
-                exit_scores(
+                aggregate_scores(
                     manifest, "local", [v if mask >> i & 1 else None for i, v in enumerate(s)]
                 )
                 for s in received
             ]
         )
         exits[mask] = {**old, "local": local}
-    return Measured(measured.labels, measured.devices, exits)
+    return Measurement(measured.labels, measured.devices, exits)
 
 
-def score_formats(devices: Scores) -> list[ScoreFormat]:
-    """The candidates, cheapest first; the uint8 grid spans the scores seen, less rare extremes."""
+def list_score_formats(devices: Scores) -> list[ScoreFormat]:
+    """List the formats to choose from, cheapest first.
+
+    The uint8 grid spans the measured scores except the most extreme 0.1 %.
+    """
     low, high = (float(q) for q in np.quantile(devices, [0.0005, 0.9995]))
     grid = ScoreFormat("uint8", low, max(high, low + 1e-3))
     formats = {"uint8": grid, "float16": ScoreFormat("float16"), "float32": ScoreFormat()}
     return [formats[name] for name in reversed(SCORE_TYPES)]
 
 
-def accuracy(scores: Scores, labels: Labels) -> float:
+def compute_accuracy(scores: Scores, labels: Labels) -> float:
+    """The share of samples whose greatest score is that of the label; 0 without samples."""
     return float(np.mean(scores.argmax(-1) == labels)) if len(labels) else 0.0
 
 
 def apply_exits(
     hierarchy: Hierarchy, exits: Mapping[Exit, Scores], thresholds: Mapping[str, float]
 ) -> tuple[NDArray[np.int32], Labels]:
-    """Which exit answers each sample (index into hierarchy.exits), and the label it answers."""
+    """Find the exit that answers each sample (index into hierarchy.exits), and its label."""
     tiers = hierarchy.exits
     count = len(exits[tiers[-1]])
     chosen = np.full(count, len(tiers) - 1, np.int32)
@@ -145,10 +151,10 @@ def apply_exits(
     return chosen, answers
 
 
-def sweep(
+def sweep_thresholds(
     manifest: Manifest, exits: Mapping[Exit, Scores], labels: Labels, score_format: ScoreFormat
 ) -> list[SweepRow]:
-    """Accuracy, exit shares and bytes for a grid of thresholds, all members present."""
+    """Measure accuracy, exit shares and bytes for a grid of thresholds, all members present."""
     hierarchy = manifest.hierarchy
     tiers = hierarchy.exits
     rows = []
@@ -156,12 +162,14 @@ def sweep(
         thresholds = {str(tier): float(t) for tier, t in zip(tiers, values, strict=False)}
         chosen, answers = apply_exits(hierarchy, exits, thresholds)
         share = {str(tier): float(np.mean(chosen == i)) for i, tier in enumerate(tiers)}
-        cost = bytes_per_device(manifest, score_format, share.get("local", 0.0))
+        cost = compute_bytes_per_device(manifest, score_format, share.get("local", 0.0))
         rows.append(SweepRow(thresholds, float(np.mean(answers == labels)), share, cost))
     return rows
 
 
-def bytes_per_device(manifest: Manifest, score_format: ScoreFormat, local_share: float) -> float:
+def compute_bytes_per_device(
+    manifest: Manifest, score_format: ScoreFormat, local_share: float
+) -> float:
     """c of the paper (notes A6) with scores in `score_format`; the raw image without local exit."""
     if not manifest.hierarchy.device_section:
         return float(manifest.raw_bytes)
@@ -170,9 +178,12 @@ def bytes_per_device(manifest: Manifest, score_format: ScoreFormat, local_share:
     return scores + (1 - local_share) * features
 
 
-def choose(rows: Sequence[SweepRow], deepest_accuracy: float, margin: float) -> SweepRow:
-    """The fewest mean bytes whose accuracy is within `margin` of the deepest exit; then the most
-    accurate of them. Where no row is within it: the most accurate row."""
+def choose_row(rows: Sequence[SweepRow], deepest_accuracy: float, margin: float) -> SweepRow:
+    """Choose the row with the fewest bytes whose accuracy is within `margin` of the deepest exit's.
+
+    Of rows with equal bytes it is the most accurate one. Where no row is within the margin, it is
+    the most accurate row, and of equally accurate ones the cheapest.
+    """
     within = [row for row in rows if row.accuracy >= deepest_accuracy - margin - 1e-9]
     if not within:
         return max(rows, key=lambda row: (row.accuracy, -row.bytes_per_sample_per_device))
@@ -180,37 +191,39 @@ def choose(rows: Sequence[SweepRow], deepest_accuracy: float, margin: float) -> 
 
 
 def choose_format(
-    manifest: Manifest, measured: Measured, margin: float
+    manifest: Manifest, measured: Measurement, margin: float
 ) -> tuple[ScoreFormat, list[SweepRow], SweepRow]:
-    """The cheapest way to send scores, with its sweep and thresholds (notes A9; issue of bytes)."""
+    """Choose the cheapest format within the margin; return it, its sweep and row (notes A9)."""
     everyone = manifest.hierarchy.everyone
-    deepest = accuracy(measured.exits[everyone]["cloud"], measured.labels)
+    deepest = compute_accuracy(measured.exits[everyone]["cloud"], measured.labels)
     options = []
-    for score_format in score_formats(measured.devices):
-        received = with_format(
+    for score_format in list_score_formats(measured.devices):
+        received = encode_with_format(
             manifest,
-            Measured(measured.labels, measured.devices, {everyone: measured.exits[everyone]}),
+            Measurement(measured.labels, measured.devices, {everyone: measured.exits[everyone]}),
             score_format,
         )
-        rows = sweep(manifest, received.exits[everyone], measured.labels, score_format)
-        options.append((score_format, rows, choose(rows, deepest, margin)))
+        rows = sweep_thresholds(manifest, received.exits[everyone], measured.labels, score_format)
+        options.append((score_format, rows, choose_row(rows, deepest, margin)))
     within = [option for option in options if option[2].accuracy >= deepest - margin - 1e-9]
     return min(within or options, key=lambda option: option[2].bytes_per_sample_per_device)
 
 
-def accuracy_table(
-    hierarchy: Hierarchy, measured: Measured, thresholds: Mapping[str, float]
+def make_accuracy_table(
+    hierarchy: Hierarchy, measured: Measurement, thresholds: Mapping[str, float]
 ) -> dict[str, dict[str, float]]:
-    """Per member mask: the accuracy of every exit forced, and "overall" with the exit rule."""
+    """By member mask: each exit's accuracy on all samples, and "overall" with the exit rule."""
     table: dict[str, dict[str, float]] = {}
     for mask, exits in measured.exits.items():
         _, answers = apply_exits(hierarchy, exits, thresholds)
-        row = {str(tier): accuracy(scores, measured.labels) for tier, scores in exits.items()}
+        row = {
+            str(tier): compute_accuracy(scores, measured.labels) for tier, scores in exits.items()
+        }
         table[str(mask)] = {**row, "overall": float(np.mean(answers == measured.labels))}
     return table
 
 
-def missing_accuracy(
+def compute_missing_accuracy(
     hierarchy: Hierarchy, table: Mapping[str, Mapping[str, float]], missing: int
 ) -> float | None:
     """Mean overall accuracy over all subsets with exactly `missing` members away."""

@@ -1,4 +1,4 @@
-"""Which nodes of a hierarchy are worth waiting for, as its lead edge sees them."""
+"""The nodes of a hierarchy for which its lead edge waits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ddnn.protocol.messages import Status
 class HierarchyPresence:
     """The membership of devices, edges and the cloud.
 
-    Any cloud of several will do, whatever its name: CLOUD stands for all of them.
+    One live cloud suffices, whatever its name: CLOUD stands for all of them.
     """
 
     def __init__(self, node: str, hierarchy: Hierarchy) -> None:
@@ -21,14 +21,14 @@ class HierarchyPresence:
         self.disconnect()
 
     def disconnect(self) -> None:
-        """Without the broker only this node itself is known to be there."""
+        """Forget all nodes but this one: without the broker no other is known to be live."""
         self._clouds = AnyOf()
         self._membership = Membership(self._nodes)
         self._membership.note_report(self._node)
 
     @property
     def live(self) -> frozenset[str]:
-        """The nodes that are present and worth waiting for."""
+        """The nodes that are online and report in time."""
         return self._membership.live
 
     @property
@@ -45,11 +45,11 @@ class HierarchyPresence:
         )
 
     def note_report(self, node: str) -> None:
-        """`node` contributed in time."""
+        """Note that `node` reported in time."""
         self._membership.note_report(node)
 
     def note_misses(self, nodes: Iterable[str], now_s: float) -> None:
-        """A sample waited in vain for these; those that are not live are no news."""
+        """Note that a sample waited in vain for these nodes, of which only live ones count."""
         self._membership.note_misses(self.live.intersection(nodes), now_s)
 
     def probe_cloud(self, now_s: float) -> bool:

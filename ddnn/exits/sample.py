@@ -1,4 +1,4 @@
-"""A sample on its way through the exits, as the lead edge sees it.
+"""A sample at the lead edge: its states, what the edge knows of it, and its answer.
 
     state     signal       next
     LOCAL     ASK_EDGE     EDGE        not sure: the devices are asked for features
@@ -73,7 +73,7 @@ STATES: Mapping[Exit, State] = {tier: state for state, tier in EXITS.items()}
 
 @dataclass(slots=True)
 class Sample:
-    """What the lead edge knows of a sample that is not answered yet."""
+    """What the lead edge knows about a sample that is not answered yet."""
 
     number: int
     captured_at_s: float  # by the device's wall clock
@@ -90,7 +90,7 @@ class Sample:
         self.state = advance(TRANSITIONS, self.state, signal, f"sample {self.number}")
 
     def add(self, label: int | None, traffic: TrafficBytes) -> None:
-        """Add label and traffic of a message. Of labels that differ the greatest counts."""
+        """Add label and traffic of a message. Where labels differ, the greatest counts."""
         self.traffic = add_traffic(self.traffic, traffic)
         if label is not None:
             self.label = max(label, -1 if self.label is None else self.label)
@@ -104,9 +104,9 @@ class Sample:
 def make_answer(
     sample: Sample, best: Judgement, node: str, bundle: str, manifest: Manifest, now: Now
 ) -> Answer:
-    """The answer of the lead edge; best: the deepest exit at hand."""
+    """Make the answer of the lead edge; `best` is the decision of the deepest exit so far."""
     hierarchy = manifest.hierarchy
-    members = hierarchy.members(best.mask)
+    members = hierarchy.list_members(best.mask)
     payload_bytes, wire_bytes = sample.traffic
     return Answer(
         sample=sample.number,
@@ -118,7 +118,7 @@ def make_answer(
         members=list(members),
         missing=[device for device in hierarchy.devices if device not in members],
         quality="full" if best.sure and best.mask == hierarchy.everyone else "degraded",
-        expected_accuracy=manifest.expected_accuracy(
+        expected_accuracy=manifest.find_expected_accuracy(
             best.mask, "overall" if best.sure else best.exit
         ),
         bundle=bundle,
@@ -134,7 +134,7 @@ def make_answer(
 
 
 def make_votes(scores: Mapping[str, NDArray[np.float32]]) -> dict[str, tuple[int, float]]:
-    """The label that each device alone would answer, and its probability there.
+    """By device: the label that it would answer alone, and the probability of that label.
 
     scores: float32 [classes] by device.
     """

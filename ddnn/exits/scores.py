@@ -1,4 +1,4 @@
-"""Class scores on the wire: float32 as in the paper, or float16, or 8-bit integers."""
+"""The format in which class scores are sent: float32 as in the paper, float16 or 8-bit integers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FLOAT16_MAX = 65504.0
 
 
 class ScoreFormat(msgspec.Struct, frozen=True):
-    """How scores travel. `low` and `high` bound the uint8 grid, chosen on validation data."""
+    """A format of scores. `low` and `high`, from validation data, bound the uint8 grid."""
 
     type: ScoreType = "float32"
     low: float = -1.0
@@ -26,7 +26,7 @@ class ScoreFormat(msgspec.Struct, frozen=True):
         return int(np.dtype(self.type).itemsize)
 
     def encode(self, scores: NDArray[np.float32]) -> NDArray[Any]:
-        """float32 [..., classes] -> the array that travels, same shape; too large ones saturate."""
+        """Encode float32 [..., classes] to an array of that shape; too large values saturate."""
         if self.type == "float32":
             return scores.astype(np.float32)
         if self.type == "float16":
@@ -36,7 +36,7 @@ class ScoreFormat(msgspec.Struct, frozen=True):
         return encoded
 
     def decode(self, wire: NDArray[Any]) -> NDArray[np.float32]:
-        """The inverse up to rounding: what every receiver computes with."""
+        """Decode to float32: the inverse up to rounding, which every receiver computes with."""
         if self.type != "uint8":
             return wire.astype(np.float32)
         step = np.float32((self.high - self.low) / 255.0)

@@ -6,11 +6,11 @@ from ddnn.errors import ConfigError
 from ddnn.exits.manifest import Manifest
 from ddnn.protocol.messages import Thresholds
 
-MAX_REVISION = 1 << 40  # a greater one is an error, and would refuse all that come after it
+MAX_REVISION = 1 << 40  # a greater one is a defect, after which no command could be accepted
 
 
 class ThresholdsInUse:
-    """The manifest with the thresholds by which the next decision is made."""
+    """The manifest with the thresholds that apply to the next decision."""
 
     def __init__(self, bundle: str, manifest: Manifest) -> None:
         self._bundle, self._own = bundle, manifest
@@ -34,6 +34,6 @@ class ThresholdsInUse:
 
     @property
     def gauges(self) -> dict[str, float]:
-        """What is in use, so that the sender of a command sees it applied."""
+        """The thresholds and their revision, by which the sender of a command sees it applied."""
         thresholds = {f"threshold_{tier}": t for tier, t in self.manifest.thresholds.items()}
         return {**thresholds, "threshold_revision": float(self.revision)}

@@ -1,4 +1,4 @@
-"""The deadlines of one sample, in one place: seconds after capture, by the reader's clock."""
+"""The deadlines of a sample, in seconds after its capture, by the clock of the node that waits."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ddnn.errors import ConfigError
 
 
 class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How long a sample may take and how long its stages wait.
+    """The time that a sample may take, and the time that its stages wait.
 
-    Every stage's wait ends early when all live members have reported. The lead edge answers by
-    `edge_share` of the deadline with what it has; a device that has seen no answer by
-    `device_share` answers for itself.
+    The wait of a stage ends early when all live members have reported. After `edge_share` of the
+    deadline the lead edge answers from the deepest exit that it has; after `device_share` a device
+    that has received no answer answers alone.
     """
 
     deadline_s: float = 1.0

@@ -45,7 +45,7 @@ class Control:
 
     def nodes(self) -> dict[str, bool]:
         names = (node for node in self._fleet.nodes if node not in self._fixed)
-        return {node: self._fleet.alive(node) for node in names}
+        return {node: self._fleet.is_alive(node) for node in names}
 
     def act(self, what: str, node: str) -> None:
         """DdnnError says why it cannot be done."""
@@ -56,7 +56,7 @@ class Control:
             if alive is None:
                 raise DdnnError(f"there is no node {node!r} to {what}")
             if what == "kill":
-                self._fleet.signal(node, signal.SIGKILL)
+                self._fleet.send_signal(node, signal.SIGKILL)
             elif what != "start":
                 raise DdnnError(f"{what!r}: expected kill or start")
             elif not alive:

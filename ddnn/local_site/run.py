@@ -72,8 +72,8 @@ def run_samples(
 def _act(site: Site, action: Action) -> None:
     print_note(f"{action.what} {action.node} after {action.after} samples")
     if action.what == "kill":
-        site.fleet.signal(action.node, signal.SIGKILL)
-    elif not site.fleet.alive(action.node):
+        site.fleet.send_signal(action.node, signal.SIGKILL)
+    elif not site.fleet.is_alive(action.node):
         site.fleet.start(action.node)
 
 
@@ -83,7 +83,7 @@ def _wait_for_answers(site: Site, samples: range) -> None:
     give_up_s = deadline_s + GRACE_S
     while time.monotonic() < give_up_s:
         over = time.monotonic() > deadline_s
-        if over and not site.fleet.alive(BROKER):
+        if over and not site.fleet.is_alive(BROKER):
             return  # nothing more can be delivered: the devices have answered for themselves
         with site.watcher.lock:
             answered = all(sample in site.watcher.answers for sample in samples)

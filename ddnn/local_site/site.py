@@ -121,7 +121,9 @@ class Site:
         try:
             brokers.wait_until_listening(self.port)
         except LinkError:
-            raise LinkError(f"the broker did not start: {self.fleet.tail(BROKER)}") from None
+            raise LinkError(
+                f"the broker did not start: {self.fleet.read_last_line(BROKER)}"
+            ) from None
         self.watcher.start()
         database = ("--database", f"sqlite:///{self.state / 'site.db'}")
         page = ("--serve", "page", "--http-port", str(self.http_port), "--sign-in", "off")
@@ -176,7 +178,7 @@ class Site:
 
     def frame(self, sample: int) -> int:
         """The frame that the cameras show at this sample."""
-        return self._order.frame(sample)
+        return self._order.find_frame(sample)
 
     def stored(self, samples: range) -> list[StoredAnswer]:
         """What the cloud's database holds of these samples; what came before the dashboard went

@@ -10,7 +10,7 @@ import numpy as np
 from ddnn.errors import ConfigError
 from ddnn.exits.aggregate import Scheme
 from ddnn.exits.hierarchy import Configuration
-from ddnn.exits.hierarchy import configuration as describe
+from ddnn.exits.hierarchy import make_configuration as describe
 from ddnn.local_site.progress import show_progress
 
 if TYPE_CHECKING:

@@ -81,9 +81,9 @@ class Watcher:
         until_s = time.monotonic() + timeout_s
         while missing := [node for node in nodes if node not in self.online]:
             for node in missing:
-                fleet.check(node)
+                fleet.require_alive(node)
             if time.monotonic() > until_s:
-                raise DdnnError(f"{missing[0]} is not up: {fleet.tail(missing[0])}")
+                raise DdnnError(f"{missing[0]} is not up: {fleet.read_last_line(missing[0])}")
             time.sleep(POLL_S)
 
     def wait_for_pieces(self, timeout_s: float) -> None:

@@ -1,1 +1,1 @@
-"""Where machines meet the world: loop, transport interface, bundle, spool, simulation."""
+"""What runs machines: the loop, its transport, files of bundles and plans, and the simulation."""

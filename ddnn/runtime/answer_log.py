@@ -1,8 +1,8 @@
-"""Answers on disk until the store has confirmed them: an append-only file of JSON lines.
+"""Keeps answers on disk until the store has confirmed them: an append-only file of JSON lines.
 
-Each answer is handed to the operating system before it is published, so that no SIGKILL of this
-process loses one. The file is emptied whenever nothing is pending, and rewritten when it has grown.
-What was confirmed just before a crash may be sent again: the store is idempotent.
+Each answer is written before it is published, so that SIGKILL loses none. The file is emptied
+whenever no answer is pending, and rewritten when it has grown. An answer that was confirmed just
+before a crash may be sent again: the store is idempotent.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _DECODER = msgspec.json.Decoder(Answer)
 
 
 def read_answers(path: Path) -> list[Answer]:
-    """The answers of a log, the newest per sample; a line that a crash has cut is skipped."""
+    """Read the answers of a log, the newest per sample; skip a line that a crash has truncated."""
     answers: dict[int, Answer] = {}
     with contextlib.suppress(FileNotFoundError), path.open("rb") as lines:
         for line in lines:
@@ -35,7 +35,7 @@ def read_answers(path: Path) -> list[Answer]:
 
 
 class FileAnswerLog:
-    """See the module. Owned by one thread.
+    """The log of one node; only one thread may use it.
 
     `keep` and `forget` raise OSError where the disk fails or is full; the log stays usable.
     """
@@ -58,7 +58,7 @@ class FileAnswerLog:
     def keep(self, answer: Answer) -> None:
         line = _ENCODER.encode(answer) + b"\n"
         self._lines[answer.sample] = line
-        # After a line that a full disk has cut, a line break comes first.
+        # A line break ends a line that a full disk has truncated.
         data = b"\n" + line if self._cut else line
         self._cut = True
         written = os.write(self._file, data)
@@ -77,7 +77,7 @@ class FileAnswerLog:
         os.close(self._file)
 
     def _rewrite(self) -> None:
-        """Only what is pending, swapped in at once."""
+        """Replace the file by one with the pending answers only."""
         fresh = self._path.with_suffix(".new")
         data = b"".join(self._lines.values())
         fresh.write_bytes(data)

@@ -40,14 +40,14 @@ class Bundle:
 
 
 def read_manifest(path: Path) -> tuple[Manifest, str]:
-    """The manifest of a bundle directory and the bundle's id."""
+    """Read the manifest of a bundle's directory; return it and the bundle's id."""
     return read_document(path / MANIFEST, Manifest, "a bundle", "ddnn train --out")
 
 
 def read_document(
     file: Path, kind: type[Document], what: str, made_by: str
 ) -> tuple[Document, str]:
-    """A JSON document at the root of a directory, checked whole, and its id."""
+    """Read and check a JSON document at the root of a directory; return it and its id."""
     try:
         if file.stat().st_size > MAX_MANIFEST_BYTES:
             raise ConfigError(f"{file}: larger than {MAX_MANIFEST_BYTES} bytes, not {what}'s")
@@ -61,10 +61,10 @@ def read_document(
         document = msgspec.json.decode(data, type=kind)
     except msgspec.MsgspecError as error:
         raise ConfigError(f"{file}: {error}; make or copy it again") from None
-    return document, document_id(data)
+    return document, compute_document_id(data)
 
 
-def document_id(data: bytes) -> str:
+def compute_document_id(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:ID_CHARS]
 
 
@@ -87,15 +87,15 @@ def load_sections(
     load_section: Callable[[Path], Section],
     names: Iterable[str],
 ) -> dict[str, Section]:
-    """The sections `names` of a directory, each checked against its golden outputs."""
+    """Load the sections `names` of a directory, and check each against its golden outputs."""
     names = list(names)
     for name in names:
         if name not in files:
             raise ConfigError(f"bundle {path} has no section {name!r}; it has {', '.join(files)}")
-    golden = read_golden(checked_file(path, golden_file))
+    golden = read_golden(check_file(path, golden_file))
     sections: dict[str, Section] = {}
     for name in names:
-        file = checked_file(path, files[name])
+        file = check_file(path, files[name])
         try:
             section = load_section(file)
             _check_golden(path, name, section, golden)
@@ -105,8 +105,8 @@ def load_sections(
     return sections
 
 
-def checked_file(path: Path, entry: BundleFile) -> Path:
-    """The path of a bundle's file whose checksum is right."""
+def check_file(path: Path, entry: BundleFile) -> Path:
+    """Check a file's name, size and checksum; return its path. Raises ConfigError."""
     if not _FILE_NAME.fullmatch(entry.file):
         raise ConfigError(f"bundle {path}: {entry.file!r} is not a plain file name")
     file = path / entry.file
@@ -118,14 +118,14 @@ def checked_file(path: Path, entry: BundleFile) -> Path:
         raise ConfigError(f"bundle {path}: {error.strerror}: {entry.file}") from None
     if digest != entry.sha256:
         raise ConfigError(
-            f"bundle {path}: {entry.file} has sha256 {digest[:12]}…, the manifest says "
-            f"{entry.sha256[:12]}…; copy the bundle again"
+            f"bundle {path}: {entry.file} has sha256 {digest[:12]}…; the manifest expects "
+            f"{entry.sha256[:12]}…: copy the bundle again"
         )
     return file
 
 
 def read_golden(file: Path) -> dict[str, NDArray[np.generic]]:
-    """Arrays named <section>/in/<name> and <section>/out/<name>."""
+    """Read the golden vectors: arrays named <section>/in/<name> and <section>/out/<name>."""
     try:
         with zipfile.ZipFile(file) as archive:
             if sum(info.file_size for info in archive.infolist()) > MAX_GOLDEN_BYTES:
@@ -134,7 +134,7 @@ def read_golden(file: Path) -> dict[str, NDArray[np.generic]]:
             return {name: arrays[name] for name in arrays.files}
     except ConfigError:
         raise
-    except Exception as error:  # zipfile, zlib and numpy raise more than a dozen kinds
+    except Exception as error:  # zipfile, zlib and numpy raise more than a dozen types
         reason = str(error) or type(error).__name__
         raise ConfigError(f"{file}: unreadable golden vectors: {reason}") from None
 
@@ -142,11 +142,11 @@ def read_golden(file: Path) -> dict[str, NDArray[np.generic]]:
 def _check_golden(
     path: Path, name: str, section: Section, golden: dict[str, NDArray[np.generic]]
 ) -> None:
-    def named(way: str) -> dict[str, NDArray[np.generic]]:
+    def select_arrays(way: str) -> dict[str, NDArray[np.generic]]:
         prefix = f"{name}/{way}/"
         return {key[len(prefix) :]: golden[key] for key in golden if key.startswith(prefix)}
 
-    inputs, expected = named("in"), named("out")
+    inputs, expected = select_arrays("in"), select_arrays("out")
     arrays = [*inputs.values(), *expected.values()]
     count = arrays[0].shape[0] if arrays and arrays[0].ndim else 0
     if not inputs or not expected or not count or any(a.shape[:1] != (count,) for a in arrays):
@@ -165,22 +165,22 @@ def write_golden(path: Path, vectors: dict[str, NDArray[np.generic]]) -> BundleF
     """Write golden vectors; see `read_golden` for the names."""
     with (path / GOLDEN).open("wb") as file:
         np.savez_compressed(file, **vectors)  # type: ignore[arg-type]
-    return file_entry(path / GOLDEN)
+    return make_file_entry(path / GOLDEN)
 
 
-def file_entry(file: Path) -> BundleFile:
+def make_file_entry(file: Path) -> BundleFile:
     return BundleFile(file.name, hashlib.sha256(file.read_bytes()).hexdigest())
 
 
 def write_manifest(path: Path, manifest: Manifest) -> str:
-    """Write the manifest last, so that a bundle without one is known as unfinished; its id."""
+    """Write the manifest and return its id. Write it last: a bundle without one is incomplete."""
     return write_document(path / MANIFEST, manifest)
 
 
 def write_document(file: Path, document: msgspec.Struct) -> str:
-    """Write a JSON document whole or not at all; its id."""
+    """Write a JSON document atomically, and return its id."""
     data = msgspec.json.format(msgspec.json.encode(document), indent=1)
     fresh = file.with_name(file.name + ".new")
     fresh.write_bytes(data)
     fresh.replace(file)
-    return document_id(data)
+    return compute_document_id(data)

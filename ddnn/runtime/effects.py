@@ -1,9 +1,8 @@
-"""The interpreter of effects: what a machine asks for, performed by a host.
+"""The interpreter of effects: a host performs the effects that a machine returns.
 
-A host is where a machine runs: a node's loop with sockets, threads and files, or a node of the
-simulation in virtual time. `perform` is the only place that matches effects, so that both hosts
-perform the same ones: a new effect is one row here and one method of `Host`, and mypy and the tests
-refuse a host without it.
+A machine runs in a host: a node's loop with sockets, threads and files, or a node of the simulation
+in virtual time. Only `perform` matches effects, so that both hosts perform the same ones: a new
+effect is one row here and one method of `Host`, and mypy and the tests refuse a host without it.
 """
 
 from __future__ import annotations

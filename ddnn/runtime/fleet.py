@@ -51,7 +51,7 @@ class Fleet:
         if command is not None:
             self._commands[node] = (list(command), dict(env or {}))
         command, variables = self._commands[node]
-        if self.alive(node):
+        if self.is_alive(node):
             raise ConfigError(f"{node} is running already")
         with (self._logs / f"{node}.log").open("ab") as log, _defer_signals():
             self._running[node] = subprocess.Popen(
@@ -60,33 +60,33 @@ class Fleet:
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, **variables},
-                process_group=0,  # Ctrl-C reaches the parent, which ends them in order
+                start_new_session=True,  # Ctrl-C reaches the parent, which ends them in order
             )
 
     @property
     def nodes(self) -> list[str]:
         return list(self._commands)
 
-    def alive(self, node: str) -> bool:
+    def is_alive(self, node: str) -> bool:
         process = self._running.get(node)
         return process is not None and process.poll() is None
 
-    def pid(self, node: str) -> int:
+    def find_pid(self, node: str) -> int:
         return self._running[node].pid
 
-    def signal(self, node: str, number: signal.Signals) -> None:
+    def send_signal(self, node: str, number: signal.Signals) -> None:
         """Send a signal, SIGKILL and SIGSTOP included."""
-        if self.alive(node):
+        if self.is_alive(node):
             self._running[node].send_signal(number)
             if number == signal.SIGKILL:
                 self._running[node].wait(TERMINATE_S)
 
-    def check(self, node: str) -> None:
+    def require_alive(self, node: str) -> None:
         """Raise DdnnError with the last line of the log where a node has ended by itself."""
-        if not self.alive(node):
-            raise DdnnError(f"{node} ended: {self.tail(node)}")
+        if not self.is_alive(node):
+            raise DdnnError(f"{node} ended: {self.read_last_line(node)}")
 
-    def tail(self, node: str) -> str:
+    def read_last_line(self, node: str) -> str:
         """The last line of a node's log."""
         with contextlib.suppress(OSError):
             lines = (self._logs / f"{node}.log").read_text(errors="replace").strip().splitlines()

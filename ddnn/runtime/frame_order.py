@@ -1,4 +1,4 @@
-"""Which stored frame a camera shows at each sample, so that two runs show the same ones."""
+"""The order in which cameras show stored frames, so that two runs show the same ones."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class FrameOrder:
         self._first = 0
         self._frames: list[int] = []
 
-    def frame(self, sample: int) -> int:
-        """The frame of this sample; ConfigError where order.json is not valid."""
+    def find_frame(self, sample: int) -> int:
+        """Find the number of a sample's frame; ConfigError where order.json is not valid."""
         if not self._frames:
             self._read()
         if not self._frames or sample < self._first:
@@ -54,4 +54,4 @@ def write_order(directory: Path, first: int, seed: int) -> None:
     """Give the frames of a directory an order; see FrameOrder."""
     new = directory / f"{FILE}.new"
     new.write_bytes(msgspec.json.encode(_Order(first, seed)))
-    new.replace(directory / FILE)  # nobody reads half of it
+    new.replace(directory / FILE)  # atomic: no camera reads an incomplete file

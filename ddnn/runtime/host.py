@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 class AnswerLog(Protocol):
-    """Where answers are kept until they are confirmed. Both raise OSError where the disk fails."""
+    """Keeps answers until they are confirmed. Both methods raise OSError where the disk fails."""
 
     def keep(self, answer: Answer) -> None: ...
     def forget(self, samples: Sequence[int]) -> None: ...
@@ -44,7 +44,7 @@ class AnswerLog(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What the effects of a machine need apart from the connection; each may be missing.
+    """What a host needs to perform effects, apart from the connection; each may be missing.
 
     `sections` are by SectionName. `load` makes the section of a Load effect, `find_plan` reads the
     plan of a ReadPlan effect; both are called in another thread.
@@ -61,7 +61,7 @@ class Resources:
 class NodeHost:
     """Performs effects in the machine's thread; see ddnn.runtime.effects.Host.
 
-    Events that follow at once stand in `results`; `deliver` takes later ones, from any thread.
+    Events that follow at once are in `results`; `deliver` takes later ones, from any thread.
     """
 
     def __init__(
@@ -99,12 +99,12 @@ class NodeHost:
 
     def keep(self, effect: Keep) -> None:
         if self._answer_log is not None:
-            with self._disk():
+            with self._report_disk_errors():
                 self._answer_log.keep(effect.answer)
 
     def forget(self, effect: Forget) -> None:
         if self._answer_log is not None:
-            with self._disk():
+            with self._report_disk_errors():
                 self._answer_log.forget(effect.samples)
 
     def save(self, effect: Save) -> None:
@@ -115,8 +115,8 @@ class NodeHost:
         log.log(getattr(logging, effect.level.upper()), effect.message, *effect.arguments)
 
     @contextmanager
-    def _disk(self) -> Iterator[None]:
-        """A full disk costs the answers' safety from crashes, not the answers."""
+    def _report_disk_errors(self) -> Iterator[None]:
+        """Report errors of the disk, but continue: answers are still published without the log."""
         try:
             yield
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Who a node is, as it announces itself."""
+"""The identity under which a node announces itself."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Identity:
     bundle: str
     version: str
 
-    def status(self, state: Literal["online", "stopped", "lost"], session: int) -> Packet:
-        """The retained status of this node in one session."""
+    def make_status(self, state: Literal["online", "stopped", "lost"], session: int) -> Packet:
+        """Make the retained status of this node in one session."""
         status = Status(self.role, session, state, self.bundle, self.version)
         return pack(Topic(self.site, Kind.STATUS, self.node), status)

@@ -1,6 +1,6 @@
-"""What takes time in the simulation: a node's CPU, the cores that nodes share, and links.
+"""The parts of the simulation that take time: a node's CPU, cores that nodes share, and links.
 
-Each is a queue without storage: it knows when it is free, and work that comes earlier waits.
+Each keeps the time at which it is free; work that arrives earlier waits until then.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class VirtualTime:
         self._order = count()
 
     def at(self, time_s: float, action: Callable[[], None]) -> None:
-        """Call `action` at a virtual time; those of one time in the order of these calls."""
+        """Call `action` at a virtual time; actions of equal times run in the order of the calls."""
         heapq.heappush(self._queue, (time_s, next(self._order), action))
 
     def run(self, until_s: float) -> None:
@@ -51,7 +51,7 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
     receive_s: float = 0.0
     send_s: float = 0.0
 
-    def of_section(self, name: SectionName, device: DeviceProfile | None) -> float:
+    def find_section_s(self, name: SectionName, device: DeviceProfile | None) -> float:
         if name in self.section_s:
             return self.section_s[name]
         if device is not None and name in self.section_flops:
@@ -60,7 +60,7 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Urgency(IntEnum):
-    """Whose thread does the work, as in the loop: more urgent work interrupts less urgent work."""
+    """The thread that does the work, as in the loop: more urgent work interrupts the other."""
 
     MACHINE = 0  # messages, and sections that are too fast to hand over
     OWN = 1  # this node's slow sections
@@ -74,13 +74,13 @@ class Urgency(IntEnum):
 
 
 class Cores:
-    """The cores of one computer, shared by the nodes that run on it; None: one for each node."""
+    """The cores of one computer, which its nodes share; None: each node has a core of its own."""
 
     def __init__(self, number: int | None = None) -> None:
         self._free_s = [0.0] * (number or 0)
 
     def take(self, start_s: float, seconds: float) -> float:
-        """When work ends that could start at `start_s`, on the core that is free first."""
+        """Occupy the core that is free first, from `start_s` at the earliest; return the end."""
         if not self._free_s or not seconds:
             return start_s + seconds
         end_s = max(start_s, self._free_s[0]) + seconds
@@ -89,8 +89,7 @@ class Cores:
 
 
 class Lane:
-    """One serial CPU. Work queues behind work of the same urgency, and is interrupted by work that
-    is more urgent."""
+    """A serial CPU: work queues behind work of its urgency, and more urgent work interrupts it."""
 
     def __init__(self, time: VirtualTime, cores: Cores) -> None:
         self._time, self._cores = time, cores
@@ -100,7 +99,7 @@ class Lane:
     def run(
         self, seconds: float, action: Callable[[], None], urgency: Urgency = Urgency.MACHINE
     ) -> None:
-        """Call `action` once `seconds` of work are done; at once where nothing is to be done."""
+        """Call `action` once `seconds` of work are done; at once where this is 0 and it is free."""
         now_s = self._time.now_s
         start_s = max(now_s, *self._free_s[: urgency + 1])
         end_s = self._cores.take(start_s, seconds)
@@ -134,6 +133,6 @@ class Link:
         self._free_s = 0.0
 
     def take(self, now_s: float, size_bytes: int) -> float:
-        """When a message has passed that comes now."""
+        """Occupy the link by a message that arrives now; return when it has passed."""
         self._free_s = max(now_s, self._free_s) + size_bytes * 8 / self._bits_per_s
         return self._free_s

@@ -1,4 +1,4 @@
-"""One thread owns one machine: events go in, their effects are performed by a host.
+"""The loop: a thread that owns a machine, gives it events, and has a host perform its effects.
 
 NEW ──start──> DISCONNECTED <──link──> CONNECTED ──close──> STOPPED
                     └────── the machine raised ──> FAILED
@@ -36,15 +36,15 @@ from ddnn.runtime.effects import perform
 from ddnn.runtime.host import NodeHost, Resources
 from ddnn.runtime.identity import Identity
 from ddnn.runtime.packets import pack, unpack
-from ddnn.runtime.process import resident_bytes
+from ddnn.runtime.process import measure_resident_bytes
 from ddnn.runtime.sections import Ready
 from ddnn.runtime.transport import Arrived, LinkDown, LinkEvent, LinkUp, Transport
 
 log = logging.getLogger(__name__)
 
-QUEUE_LIMIT = 20_000  # messages waiting for the machine; newer ones are refused and counted
-IDLE_S = 1.0  # the longest the loop sleeps
-AT_ONCE = 64  # events handled before the network is looked after again
+QUEUE_LIMIT = 20_000  # messages that wait for the machine; newer ones are refused and counted
+IDLE_S = 1.0  # the longest wait of the loop
+AT_ONCE = 64  # events handled before the loop serves the network again
 
 
 class State(Enum):
@@ -80,7 +80,7 @@ class LoopState:
 
 
 class Frames(Protocol):
-    """A camera that has its frame at hand when it is due: read in the machine's own thread."""
+    """A source whose frames are available when they are due; the machine's thread reads them."""
 
     def due_s(self) -> float:
         """Monotonic time of the next frame."""
@@ -99,8 +99,8 @@ Inbox = LinkEvent | Captured | Computed | PlanRead | Saved | Publish | Ready | _
 class Loop:
     """Runs a machine against a transport until `close`.
 
-    The owner thread alone touches the machine and drives the transport; what other threads have
-    for it (frames, results of slow sections, what is stored) is put into its inbox.
+    Only the owner thread uses the machine and the transport; other threads put their events
+    (frames, results of slow sections, confirmations of the store) into its inbox.
     `announcements` are retained messages (topic, payload) that are published at every connect.
     """
 
@@ -129,7 +129,7 @@ class Loop:
 
     @property
     def counts(self) -> Counter[str]:
-        """What the runtime counts: messages sent, and those dropped before the machine."""
+        """The counts of the runtime: messages sent, and those dropped before the machine."""
         return self._host.counts
 
     @property
@@ -140,22 +140,22 @@ class Loop:
     def start(self) -> None:
         self._thread.start()
 
-    def captured(self, frame: Captured) -> None:
-        """Hand over a frame of this node's camera."""
+    def take_frame(self, frame: Captured) -> None:
+        """Give the machine a frame of this node's camera."""
         self._put(frame)
 
     def take_plan(self, plan: PlanRead) -> None:
-        """Hand over a plan that was made while this node runs."""
+        """Give the machine a plan that was made while this node runs."""
         self._put(plan)
 
     def publish(self, message: Publish) -> None:
-        """Send a message that is not the machine's. LinkError without a broker."""
+        """Publish a message that the machine did not make; LinkError without a broker."""
         if not self.link.connected:
             raise LinkError(f"no connection to the broker: {self.link.reason}; try again later")
         self._put(message)
 
     def attach(self, frames: Frames) -> None:
-        """Take frames from here, each when it is due."""
+        """Read frames from `frames`, each when it is due."""
         self._frames = frames
         self.transport.wake()
 
@@ -163,7 +163,7 @@ class Loop:
         """Stop the machine, publish the status `stopped`, disconnect."""
         self._put(_Stop())
         self._thread.join(timeout_s)
-        topic, payload, *_ = self.identity.status("stopped", self._session)
+        topic, payload, *_ = self.identity.make_status("stopped", self._session)
         self.transport.close((topic, payload))
         self._host.sections.close()
 
@@ -181,8 +181,8 @@ class Loop:
     def _run(self) -> None:
         self._enter(State.DISCONNECTED, self.link.reason)
         try:
-            self.transport.start(self._take, self._will)
-            self._host.sections.measure()
+            self.transport.start(self._take, self._make_will)
+            self._host.sections.find_slow_sections()
             self._serve()
             self._enter(State.STOPPED, "stopped")
         except BaseException as error:  # reported by the app, which ends the process
@@ -204,8 +204,8 @@ class Loop:
         else:
             self._inbox.append(event)
 
-    def _will(self, session: int) -> tuple[str, bytes]:
-        topic, payload, *_ = self.identity.status("lost", session)
+    def _make_will(self, session: int) -> tuple[str, bytes]:
+        topic, payload, *_ = self.identity.make_status("lost", session)
         return topic, payload
 
     def _serve(self) -> None:
@@ -223,7 +223,7 @@ class Loop:
                 item = self._inbox.popleft()
                 if isinstance(item, _Stop):
                     return
-                event = self._event(item)
+                event = self._make_event(item)
                 if event is not None:
                     self._handle(event)
             now_s = time.monotonic()
@@ -232,11 +232,11 @@ class Loop:
                 self._handle(Tick())
             if now_s >= stats_due_s:
                 stats_due_s = now_s + self._stats_every_s
-                self._host.sections.prove(now_s)
+                self._host.sections.run_idle_sections(now_s)
                 self._publish_stats()
 
-    def _event(self, item: Inbox) -> Event | None:
-        """The machine's event, or None where the item is not for the machine."""
+    def _make_event(self, item: Inbox) -> Event | None:
+        """Convert an item of the inbox to an event; None where the machine gets none."""
         match item:
             case Arrived(topic, payload):
                 return self._read(topic, payload)
@@ -257,11 +257,11 @@ class Loop:
         return None
 
     def _announce(self, session: int) -> None:
-        """On every connect."""
+        """Subscribe and publish this node's status after a connect."""
         self._session = session
         self._enter(State.CONNECTED)
         self.transport.subscribe(self.machine.subscriptions())
-        self.transport.publish(*self.identity.status("online", session))
+        self.transport.publish(*self.identity.make_status("online", session))
         for topic, payload in self._announcements:
             self.transport.publish(topic, payload, 1, True)
 
@@ -279,12 +279,12 @@ class Loop:
             and self.link.connected
             and status.state != "online"
             and status.session != self._session
-        ):  # an old connection's Will came after our birth: the retained status must not lie
-            self.transport.publish(*self.identity.status("online", self._session))
+        ):  # the Will of an old connection came after this birth: correct the retained status
+            self.transport.publish(*self.identity.make_status("online", self._session))
         return received
 
     def _handle(self, event: Event) -> None:
-        """Results of fast sections are handled before anything else."""
+        """Handle an event, and then at once the results of fast sections that follow from it."""
         events: deque[Event] = deque([event])
         while events:
             now = Now(time.monotonic(), time.time())
@@ -300,7 +300,7 @@ class Loop:
         stats = Stats(
             self.identity.role,
             time.monotonic() - self._started_s,
-            resident_bytes(),
+            measure_resident_bytes(),
             {**self.machine.counts, **self.counts},
             gauges,
         )

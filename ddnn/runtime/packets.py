@@ -1,4 +1,4 @@
-"""Messages as they travel: topic and payload, with what the topic's kind says about delivery."""
+"""Packets: a message's topic and payload, with the delivery rules of the topic's kind."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Packet(NamedTuple):
 
 
 def pack(topic: Topic, message: Message) -> Packet:
-    """The packet of a message."""
+    """Encode a message to its packet."""
     rule = topic.kind.value
     return Packet(str(topic), encode(message), rule.qos, rule.retain)
 
 
 def unpack(topic: str, payload: bytes) -> Received:
-    """The event of a packet that arrived; RemoteProtocolError where it is malformed."""
+    """Decode a packet that arrived to its event; RemoteProtocolError where it is malformed."""
     parsed, message = decode_arrived(topic, payload)
     return Received(parsed, message, publish_bytes(topic, len(payload), parsed.kind.value.qos))

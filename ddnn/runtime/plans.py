@@ -1,4 +1,4 @@
-"""A plan on disk: plan.json, one file per section, golden vectors. Checked before use."""
+"""A plan on disk: plan.json, one file per section, golden vectors; all are checked before use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ddnn.errors import ConfigError
 from ddnn.machines.room import Room
 from ddnn.protocol.machine import PlanRead, SectionName
 from ddnn.runtime.bundle import (
-    checked_file,
+    check_file,
     load_sections,
     read_document,
     read_golden,
@@ -29,21 +29,21 @@ WATCH_S = 1.0
 
 
 def read_plan(path: Path, bundle: str) -> Plan:
-    """The plan in a directory. ConfigError where there is none, or one for another bundle."""
+    """Read the plan in a directory; ConfigError where there is none, or one for another bundle."""
     plan, plan_id = read_document(path / PLAN, Plan, "a plan", "ddnn plan")
     if plan.bundle != bundle:
         raise ConfigError(
-            f"the plan in {path} is for bundle {plan.bundle}, this is {bundle}; "
+            f"the plan in {path} is for bundle {plan.bundle}, not for {bundle}; "
             "plan again with `ddnn plan`"
         )
     return msgspec.structs.replace(plan, id=plan_id)
 
 
 def write_plan(path: Path, plan: Plan) -> Plan:
-    """Write plan.json, after all files that it names; the plan with its id.
+    """Write plan.json, and return the plan with its id. The files that it names must exist.
 
-    Files of earlier plans that neither this plan nor the one before it names are removed: a site
-    that runs by the one before may still load its files.
+    Files of earlier plans are removed, except those of the previous plan: a site that runs by it
+    may still load them.
     """
     named = _list_files(plan)
     try:
@@ -64,8 +64,10 @@ def _list_files(plan: Plan) -> set[str]:
 
 
 class PlannedSection:
-    """A section of a plan with the example that its tasks are like: a matrix alone does not know
-    how many rows a task has, and the loop measures how long an example takes."""
+    """A section of a plan with an example of its inputs, on which the loop measures its duration.
+
+    A matrix alone does not know how many rows a task has; the plan does.
+    """
 
     def __init__(self, section: Section, inputs: Mapping[str, ArraySpec]) -> None:
         self._section, self._inputs = section, inputs
@@ -93,18 +95,18 @@ class PlanDirectory:
         self._lock = threading.Lock()  # sections are loaded in one thread, plans read in another
 
     def read(self) -> Plan:
-        """The plan that is there now, checked. ConfigError where it cannot be used."""
+        """Read and check the directory's plan; ConfigError where it cannot be used."""
         plan = read_plan(self.path, self.bundle)
         with self._lock:
             if plan.id not in self._plans:
-                golden = read_golden(checked_file(self.path, plan.golden))
+                golden = read_golden(check_file(self.path, plan.golden))
                 self._find_room(plan.room).check(plan, golden)
                 _check_arrays(plan, golden)
                 self._plans[plan.id] = plan
         return plan
 
     def find(self, plan_id: str) -> Plan | None:
-        """The plan of that id, if it is there now; None for another one or none."""
+        """Read the directory's plan; None where there is none, or one with another id."""
         try:
             plan = self.read()
         except ConfigError:
@@ -112,7 +114,7 @@ class PlanDirectory:
         return plan if plan.id == plan_id else None
 
     def load(self, key: SectionName) -> Section:
-        """A section of a plan that was read, checked by its golden outputs. ConfigError."""
+        """Load a section of a plan that was read, and check its golden outputs. ConfigError."""
         if not isinstance(key, PieceKey):
             raise ConfigError(f"section {key} is no piece of a plan")
         with self._lock:
@@ -127,7 +129,7 @@ class PlanDirectory:
 
 
 class PlanWatch:
-    """Looks every second whether `ddnn plan` has written another plan, in a thread of its own."""
+    """Checks every second, in a thread, whether `ddnn plan` has written another plan."""
 
     def __init__(
         self,
@@ -141,7 +143,7 @@ class PlanWatch:
         self._found, self._failed = found, failed
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="plan watch", daemon=True)
-        self._seen = self._stamp()
+        self._seen = self._read_stamp()
 
     def start(self) -> None:
         self._thread.start()
@@ -152,11 +154,11 @@ class PlanWatch:
 
     def _run(self) -> None:
         while not self._stop.wait(WATCH_S):
-            self.look()
+            self.check_once()
 
-    def look(self) -> None:
-        """Look once."""
-        stamp = self._stamp()
+    def check_once(self) -> None:
+        """Read the plan if its file has changed."""
+        stamp = self._read_stamp()
         if stamp is None or stamp == self._seen:
             return
         self._seen = stamp
@@ -169,7 +171,7 @@ class PlanWatch:
             self._current = plan.id
             self._found(PlanRead(plan.id, plan))
 
-    def _stamp(self) -> tuple[int, int, int] | None:
+    def _read_stamp(self) -> tuple[int, int, int] | None:
         try:
             status = (self._directory.path / PLAN).stat()
         except OSError:

@@ -1,4 +1,4 @@
-"""Measurements of this process."""
+"""Measures this process."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 
-def resident_bytes() -> int:
-    """Resident memory of this process; 0 where the system does not report it."""
+def measure_resident_bytes() -> int:
+    """Measure the resident memory of this process; 0 where the system does not report it."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except (OSError, IndexError, ValueError):

@@ -1,4 +1,4 @@
-"""What this computer can do, measured at the start of a node."""
+"""Measures the speed and the memory of this computer at the start of a node."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def measure_flops_per_s() -> float:
 
 
 def read_free_bytes() -> int | None:
-    """Memory that is free now; None where the system does not say."""
+    """Read how much memory is free; None where the system does not report it."""
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") or None
     except (ValueError, OSError):

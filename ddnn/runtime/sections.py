@@ -18,8 +18,9 @@ from ddnn.protocol.machine import Compute, Computed, Loaded, PlanRead, SectionNa
 
 log = logging.getLogger(__name__)
 
-INLINE_S = 0.002  # a section faster than this runs in the machine's thread: a hand-over costs more
-PROVE_S = 10.0  # after so long without work a section runs on its example: does it still work?
+INLINE_S = 0.002  # a faster section runs in the machine's thread: a change of threads costs more
+NICENESS = 10  # of threads that compute for others
+IDLE_RUN_S = 10.0  # a section without work for so long runs on its example, to find failures
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Ready:
 class SectionRunner:
     """Sections by name. The machine's thread calls every method.
 
-    `deliver` takes, from any thread, the results of slow sections and what was loaded.
+    `deliver` takes, from any thread, results of slow sections, loaded sections and plans.
     """
 
     def __init__(
@@ -51,27 +52,29 @@ class SectionRunner:
         # One thread for this node's own slow sections, one for what it computes for others.
         self._pools: dict[bool, ThreadPoolExecutor] = {}
 
-    def measure(self) -> None:
-        """Find out which sections are slow."""
+    def find_slow_sections(self) -> None:
+        """Measure which sections are slow."""
         self._slow = {name for name, section in self._sections.items() if self._is_slow(section)}
 
     def compute(self, effect: Compute) -> Computed | None:
-        """The result, or None where a slow section delivers it later."""
+        """Run a section; return its result, or None where a thread delivers it later."""
         if effect.section not in self._slow:
             return self._run(effect)
-        self._pool(effect.lent).submit(lambda: self._deliver(self._run(effect)))
+        self._open_pool(effect.lent).submit(lambda: self._deliver(self._run(effect)))
         return None
 
     def load(self, name: SectionName) -> None:
-        """Load a section in another thread; what comes of it is delivered."""
-        self._pool(lent=True).submit(lambda: self._deliver(self._make_ready(name)))
+        """Load a section in another thread, which delivers the result."""
+        self._open_pool(lent=True).submit(lambda: self._deliver(self._make_ready(name)))
 
     def read_plan(self, plan_id: str, find_plan: Callable[[str], Plan | None]) -> None:
-        """Read a plan in the thread that loads its sections; what comes of it is delivered."""
-        self._pool(lent=True).submit(lambda: self._deliver(PlanRead(plan_id, find_plan(plan_id))))
+        """Read a plan in the thread that loads its sections, which delivers the result."""
+        self._open_pool(lent=True).submit(
+            lambda: self._deliver(PlanRead(plan_id, find_plan(plan_id)))
+        )
 
     def add(self, ready: Ready) -> Loaded:
-        """Take over a section that was loaded."""
+        """Add a section that was loaded."""
         if ready.section is not None:
             self._sections[ready.name] = ready.section
             self._lent.add(ready.name)
@@ -81,16 +84,16 @@ class SectionRunner:
     def unload(self, name: SectionName) -> None:
         self._sections.pop(name, None)
 
-    def prove(self, now_s: float) -> None:
-        """Run sections that had no work for a while, so that a failure shows."""
-        if self.inferred_s is not None and now_s - self.inferred_s < PROVE_S:
+    def run_idle_sections(self, now_s: float) -> None:
+        """Run sections that had no work for a while on their examples, to find failures."""
+        if self.inferred_s is not None and now_s - self.inferred_s < IDLE_RUN_S:
             return
         for name, section in self._sections.items():
             inputs: Arrays = section.example()
             if inputs:
                 effect = Compute(("prove", 0), name, inputs)
                 if name in self._slow:
-                    self._pool(name in self._lent).submit(self._run, effect)
+                    self._open_pool(name in self._lent).submit(self._run, effect)
                 else:
                     self._run(effect)
 
@@ -103,7 +106,7 @@ class SectionRunner:
             outputs = self._sections[effect.section](effect.inputs)
             self.inferred_s = time.monotonic()
             return Computed(effect.job, outputs)
-        except Exception as error:  # whatever a section raises: the machine must hear of it
+        except Exception as error:  # of any type: the machine must get a result
             log.error("section %s failed: %s: %s", effect.section, type(error).__name__, error)
             return Computed(effect.job, None)
 
@@ -113,12 +116,12 @@ class SectionRunner:
         try:
             section = self._load(name)
             return Ready(name, section, self._is_slow(section))
-        except Exception as error:  # a wrong file, or whatever else: the machine must hear of it
+        except Exception as error:  # of any type: the machine must get a result
             log.error("section %s not loaded: %s", name, error)
             return Ready(name, None)
 
     def _is_slow(self, section: Section) -> bool:
-        """Measured once warm."""
+        """Whether the last of three runs takes longer than INLINE_S."""
         inputs: Arrays = section.example()
         took_s = 0.0
         for _ in range(3 if inputs else 0):
@@ -128,14 +131,16 @@ class SectionRunner:
             took_s = time.perf_counter() - started_s
         return took_s > INLINE_S
 
-    def _pool(self, lent: bool) -> ThreadPoolExecutor:
+    def _open_pool(self, lent: bool) -> ThreadPoolExecutor:
         if lent not in self._pools:
             name = "lent" if lent else "section"
-            self._pools[lent] = ThreadPoolExecutor(1, name, be_nice if lent else None)
+            self._pools[lent] = ThreadPoolExecutor(1, name, lower_priority if lent else None)
         return self._pools[lent]
 
 
-def be_nice() -> None:
-    """Let the other threads of the machine go first (Linux counts niceness by thread)."""
+def lower_priority() -> None:
+    """Lower the priority of the current thread (Linux counts niceness by thread)."""
     with contextlib.suppress(OSError, AttributeError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+        thread = threading.get_native_id()
+        if os.getpriority(os.PRIO_PROCESS, thread) < NICENESS:
+            os.setpriority(os.PRIO_PROCESS, thread, NICENESS)

@@ -11,12 +11,12 @@ from typing import Protocol
 
 from ddnn.errors import DdnnError
 from ddnn.runtime.loop import Loop
-from ddnn.runtime.sections import PROVE_S
+from ddnn.runtime.sections import IDLE_RUN_S
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 0.5
-INFERRED_WITHIN_S = 3 * PROVE_S  # a process without an inference for longer is restarted
+CHECK_S = 0.5
+INFERRED_WITHIN_S = 3 * IDLE_RUN_S  # a process without an inference for longer is restarted
 
 
 class Notifier(Protocol):
@@ -31,7 +31,7 @@ class Notifier(Protocol):
     def stopping(self) -> None: ...
 
 
-def ddnn_version() -> str:
+def find_ddnn_version() -> str:
     try:
         return version("ddnn")
     except PackageNotFoundError:
@@ -39,13 +39,13 @@ def ddnn_version() -> str:
 
 
 def has_inferred_lately(loop: Loop) -> bool:
-    """Whether the section has run lately, on a frame or on its example."""
+    """Whether a section has run within INFERRED_WITHIN_S, on a frame or on its example."""
     last_s = loop.inferred_s
     return last_s is not None and time.monotonic() - last_s < INFERRED_WITHIN_S
 
 
 def run_until_signal(loop: Loop, notifier: Notifier | None = None) -> None:
-    """Start the loop; SIGINT and SIGTERM end it cleanly. DdnnError where the machine fails."""
+    """Run the loop until SIGINT or SIGTERM, which stop it cleanly; DdnnError where it fails."""
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -53,7 +53,7 @@ def run_until_signal(loop: Loop, notifier: Notifier | None = None) -> None:
     log.info("%s is up", loop.identity.node)
     ready = False
     try:
-        while not stop.wait(LOOK_S):
+        while not stop.wait(CHECK_S):
             if loop.failed is not None:
                 raise DdnnError(f"{loop.identity.node}: the machine failed: {loop.failed}")
             if notifier is None or not has_inferred_lately(loop):
@@ -61,7 +61,7 @@ def run_until_signal(loop: Loop, notifier: Notifier | None = None) -> None:
             if not ready and loop.link.connected:
                 ready = True
                 notifier.ready()
-            notifier.watchdog()  # before `ready` too: a restart does not bring a missing broker
+            notifier.watchdog()  # also without a broker: a restart would not bring it back
     finally:
         if notifier is not None:
             notifier.stopping()

@@ -1,4 +1,4 @@
-"""The configuration that every node has in common."""
+"""The settings that all nodes have in common."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_SECRET_CHARS = 4096
 
 
 def read_secret(file: str) -> str:
-    """The first line of a file that holds a secret; a ConfigError never shows the content."""
+    """Read the first line of a file that holds a secret; a ConfigError never shows the content."""
     try:
         with Path(file).open(encoding="utf-8") as lines:
             secret = lines.readline(MAX_SECRET_CHARS).strip()
@@ -50,11 +50,11 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     state: Annotated[
         str,
         msgspec.Meta(
-            description="Directory of unconfirmed answers; of the cloud its SQLite file and key."
+            description="Directory of unconfirmed answers; in the cloud of its SQLite file and key."
         ),
     ] = ".ddnn-state"
     deadline_s: Annotated[
-        float, msgspec.Meta(description="A sample is answered within this.", gt=0)
+        float, msgspec.Meta(description="Time within which a sample is answered.", gt=0)
     ] = 1.0
     window_s: Annotated[
         float, msgspec.Meta(description="How long a stage waits for members.", gt=0)

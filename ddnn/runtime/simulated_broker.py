@@ -8,17 +8,17 @@ from ddnn.runtime.packets import Packet
 
 
 class SimulatedBroker:
-    """Who is subscribed to what. Knows filters with MQTT's `+`, all that nodes subscribe with."""
+    """Retained messages, and subscriptions by filters with MQTT's `+`, which nodes use alone."""
 
     def __init__(self) -> None:
         self.up = True
         self._retained: dict[str, Packet] = {}
         self._subscriptions: dict[str, list[tuple[str, ...]]] = {}
-        self._filters: dict[tuple[str, ...], list[str]] = {}  # the same by filter, when asked for
-        self._routes: dict[str, list[str]] = {}  # topic -> subscribers, as far as asked for
+        self._filters: dict[tuple[str, ...], list[str]] = {}  # the same by filter, made on demand
+        self._routes: dict[str, list[str]] = {}  # topic -> subscribers, made on demand
 
     def subscribe(self, name: str, filters: Sequence[str]) -> list[Packet]:
-        """The retained messages that this node gets."""
+        """Subscribe a node; return the retained messages that it gets."""
         wanted = [tuple(text.split("/")) for text in filters]
         self._subscriptions[name] = wanted
         self._forget_routes()
@@ -33,7 +33,7 @@ class SimulatedBroker:
         self._forget_routes()
 
     def publish(self, packet: Packet) -> list[str]:
-        """Retain the message if it asks for that; the nodes that get it."""
+        """Retain the message if it is marked so; return the nodes that get it."""
         if not self.up:
             return []
         if packet.retain:
@@ -43,14 +43,14 @@ class SimulatedBroker:
         return self._routes[packet.topic]
 
     def stop(self) -> None:
-        """It dies and forgets everything."""
+        """Stop the broker, which loses its state."""
         self.up = False
         self._retained.clear()
         self._subscriptions.clear()
         self._forget_routes()
 
     def _route(self, topic: list[str]) -> list[str]:
-        """A thousand nodes have few different filters: each is matched once."""
+        """Find the subscribers of a topic. Each filter is matched once: many nodes share one."""
         if not self._filters:
             for name, filters in self._subscriptions.items():
                 for text in filters:

@@ -46,28 +46,28 @@ Build = Callable[[list[Answer]], Machine]
 
 @dataclass(slots=True)
 class Journal:
-    """What happened: virtual times, names of nodes, and what the nodes did."""
+    """The record of a run: virtual times, names of nodes, and what the nodes did."""
 
     answers: list[tuple[float, str, Answer]] = field(default_factory=list)
     store: dict[tuple[str, int], Answer] = field(default_factory=dict)  # by site and sample
     logs: list[tuple[float, str, Log]] = field(default_factory=list)
     loaded: list[tuple[float, str, SectionName]] = field(default_factory=list)  # sections
-    failures: list[str] = field(default_factory=list)  # exceptions of machines: must stay empty
+    failures: list[str] = field(default_factory=list)  # exceptions of machines; must stay empty
     handled: int = 0  # events
 
 
 class Surroundings(Protocol):
-    """What a node needs of the simulation."""
+    """The interface of the simulation to its nodes."""
 
     time: VirtualTime
     journal: Journal
 
     def send(self, node: SimulatedNode, packet: Packet) -> None:
-        """Let a message travel to the broker."""
+        """Send a message to the broker."""
         ...
 
-    def later(self, action: Callable[[], None]) -> None:
-        """Call `action` after as long as one hop takes."""
+    def hop(self, action: Callable[[], None]) -> object:
+        """Call `action` after the time of one hop."""
         ...
 
     def crash(self, name: str) -> None: ...
@@ -94,7 +94,7 @@ class SimulatedNode:
         self.session = 0
         self.connected = self.stalled = False
         self.kept: dict[int, Answer] = {}  # its disk
-        self.plans: dict[str, Plan] = {}  # on its disk, too
+        self.plans: dict[str, Plan] = {}  # also on its disk
         self.crash_after: int | None = None  # events until it crashes
         self.sent_s = 0.0  # when its last message of state (QoS 1) reaches the broker
         self.received_s = 0.0  # when the last one for it arrives
@@ -103,7 +103,7 @@ class SimulatedNode:
         self._around, self._build, self._cores = surroundings, build, cores
         self._wall_offset_s = wall_offset_s
         self._lane = Lane(surroundings.time, cores)
-        self._waiting: list[Event] = []  # came while stalled
+        self._waiting: list[Event] = []  # arrived while the node was stalled
         self._tick_s: float | None = None  # the Tick that is scheduled
 
     # ---------------------------------------------------------------- lifecycle
@@ -113,14 +113,14 @@ class SimulatedNode:
         self.stalled = False
 
     def stop(self) -> None:
-        """All but the disk is lost."""
+        """End the process: everything but the disk is lost."""
         self.machine = None
         self._waiting.clear()
         self._tick_s = self.crash_after = None
         self._lane = Lane(self._around.time, self._cores)
 
     def resume(self) -> None:
-        """Handle what came while the node was stalled."""
+        """Handle the events that arrived while the node was stalled."""
         self.stalled = False
         waiting, self._waiting = self._waiting, []
         for event in waiting:
@@ -129,7 +129,7 @@ class SimulatedNode:
     # ------------------------------------------------------------------- events
 
     def take(self, event: Event) -> None:
-        """An event for the machine; it is handled when the CPU has come to it."""
+        """Take an event, which the machine handles when the CPU is free."""
         if self.machine is None:
             return
         if self.stalled:
@@ -141,7 +141,7 @@ class SimulatedNode:
     def _work(
         self, seconds: float, action: Callable[[], None], urgency: Urgency = Urgency.MACHINE
     ) -> None:
-        """Call `action` after work, unless the process has ended until then."""
+        """Call `action` after so much work, unless the process has ended by then."""
         machine = self.machine
         self._lane.run(seconds, lambda: action() if self.machine is machine else None, urgency)
 
@@ -160,7 +160,7 @@ class SimulatedNode:
         journal.handled += 1
         try:
             effects = machine.handle(event, Now(now_s, WALL_S + now_s + self._wall_offset_s))
-        except Exception as error:  # recorded, for a test to show
+        except Exception as error:  # recorded, so that a test can report it
             journal.failures.append(f"{self.name}: {type(error).__name__}: {error!r}")
             return
         for effect in effects:
@@ -187,22 +187,24 @@ class SimulatedNode:
         self._work(self.costs.send_s, lambda: self._around.send(self, packet))
 
     def compute(self, effect: Compute) -> None:
-        seconds = self.costs.of_section(effect.section, self.device)
-        computed = Computed(effect.job, self._outputs(effect))
+        seconds = self.costs.find_section_s(effect.section, self.device)
+        computed = Computed(effect.job, self._run_section(effect))
         urgency = Urgency.of_section(seconds, effect.lent)
         self._work(seconds, partial(self.take, computed), urgency)
 
-    def _outputs(self, effect: Compute) -> Arrays | None:
+    def _run_section(self, effect: Compute) -> Arrays | None:
         try:
             return self.sections[effect.section](effect.inputs)
-        except Exception as error:  # as in the loop: the machine must hear of it
+        except Exception as error:  # as in the loop: the machine must get a result
             self.log(Log("error", "section %s failed: %r", (effect.section, error)))
             return None
 
     def load(self, effect: Load) -> None:
-        self._work(self.costs.any_section_s, lambda: self._loaded(effect.section), Urgency.LENT)
+        self._work(
+            self.costs.any_section_s, lambda: self._finish_load(effect.section), Urgency.LENT
+        )
 
-    def _loaded(self, section: SectionName) -> None:
+    def _finish_load(self, section: SectionName) -> None:
         self._around.journal.loaded.append((self._around.time.now_s, self.name, section))
         self.take(Loaded(section, section in self.sections))
 
@@ -211,7 +213,7 @@ class SimulatedNode:
         self._work(self.costs.any_section_s, lambda: self.take(plan), Urgency.LENT)
 
     def unload(self, effect: Unload) -> None:
-        """Memory costs nothing here."""
+        """Do nothing: the simulation does not limit memory."""
 
     def keep(self, effect: Keep) -> None:
         answer = effect.answer
@@ -227,7 +229,7 @@ class SimulatedNode:
         for site, answer in effect.answers:
             old = store.get((site, answer.sample))
             store[site, answer.sample] = choose_better(old, answer) if old else answer
-        self._around.later(lambda: self.take(Saved(effect.answers)))
+        self._around.hop(lambda: self.take(Saved(effect.answers)))
 
     def log(self, effect: Log) -> None:
         self._around.journal.logs.append((self._around.time.now_s, self.name, effect))

@@ -1,11 +1,11 @@
-"""The same machines in virtual time, over a network that delays, loses, repeats and reorders.
+"""Runs machines in virtual time, over a network that delays, loses, repeats and reorders messages.
 
-A broker with retained messages and Last Wills stands in the middle; every message is encoded and
-decoded as on the wire. Everything random comes from one generator: the same seed gives the same
-run. Nothing sleeps, so an hour of a thousand devices takes what its computing takes.
+All messages pass a broker with retained messages and Last Wills, and are encoded and decoded as on
+a real link. Everything random comes from one generator: the same seed gives the same run. No wait
+takes real time, so an hour of a thousand devices takes only as long as its computation.
 
-Work takes time on each node's CPU, and messages take time on its link, as far as `Costs` and
-`DeviceProfile` say so: load queues, and what it does to latency can be measured.
+`Costs` and `DeviceProfile` give the time that work takes on a node's CPU, and messages on its link.
+Both queue, so that the effect of load on latency can be measured.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from ddnn.runtime.simulated_node import WALL_S, Build, Journal, SimulatedNode
 
 
 class Network(msgspec.Struct, frozen=True, kw_only=True):
-    """How messages travel, per hop (node to broker, broker to node), and how soon death shows."""
+    """Delays and faults of a hop (node to broker, broker to node), and delays of Last Wills."""
 
     latency_s: float = 0.001
     jitter_s: float = 0.0005  # mean of an exponential on top
@@ -45,10 +45,10 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     duplication: float = 0.0
     reordering: float = 0.0  # share of messages that fall behind by up to `reorder_s`
     reorder_s: float = 0.05
-    reliable: bool = True  # messages of QoS 1 arrive once and in order, whatever the above says
-    will_after_s: float = 0.05  # a crashed process: its sockets close
-    will_spread_s: float = 0.0  # and at most so much later
-    stall_will_after_s: float = 7.5  # a stopped process: 1.5 keep-alives
+    reliable: bool = True  # messages of QoS 1 arrive once and in order, despite the faults above
+    will_after_s: float = 0.05  # after a crash, which closes the sockets of the process
+    will_spread_s: float = 0.0  # and a random time up to this more
+    stall_will_after_s: float = 7.5  # after a stop of the process: 1.5 keep-alives
 
 
 class Simulation:
@@ -72,12 +72,12 @@ class Simulation:
 
     @property
     def answers(self) -> list[tuple[float, str, Answer]]:
-        """Answers as they were given: virtual time, node, answer."""
+        """All answers in order: virtual time, node, answer."""
         return self.journal.answers
 
     @property
     def store(self) -> dict[tuple[str, int], Answer]:
-        """The database, by site and sample."""
+        """The best answers in the store, by site and sample."""
         return self.journal.store
 
     @property
@@ -93,16 +93,16 @@ class Simulation:
         """The machine of a node; None where it is not running."""
         return self._nodes[name].machine
 
-    def counts(self) -> dict[str, int]:
-        """The running machines' counts, summed."""
+    def sum_counts(self) -> dict[str, int]:
+        """Sum the counts of the running machines."""
         total: dict[str, int] = defaultdict(int)
         for node in self._nodes.values():
             for key, number in (node.machine.counts if node.machine else {}).items():
                 total[key] += number
         return dict(total)
 
-    def kept(self) -> dict[str, list[Answer]]:
-        """Answers on the nodes' disks that no store has confirmed."""
+    def list_kept_answers(self) -> dict[str, list[Answer]]:
+        """List the answers on the nodes' disks that no store has confirmed, by node."""
         return {name: list(node.kept.values()) for name, node in self._nodes.items() if node.kept}
 
     # ------------------------------------------------------------ the scenario
@@ -120,9 +120,8 @@ class Simulation:
     ) -> str:
         """Add a node and start it; `build` makes its machine from the answers on its disk.
 
-        `device` limits its link and its computing speed, `costs` says what its work takes, nodes
-        with the same `cores` share a computer. Its name, "<site>/<node>", is what the other
-        methods take.
+        `device` limits its link and its computing speed, `costs` gives the time of its work, and
+        nodes with the same `cores` share a computer. Returns the node's name, "<site>/<node>".
         """
         node = SimulatedNode(
             self,
@@ -139,20 +138,20 @@ class Simulation:
         return node.name
 
     def at(self, time_s: float, action: Callable[[], None]) -> None:
-        """Do something at a virtual time."""
+        """Call `action` at a virtual time."""
         self.time.at(time_s, action)
 
     def run(self, until_s: float) -> None:
-        """Let virtual time pass."""
+        """Run until a virtual time."""
         self.time.run(until_s)
 
     def capture(self, name: str, frame: Captured) -> None:
-        """A frame now; nothing happens if the node is not running."""
+        """Give a node a frame now; nothing happens where it is not running."""
         if not self._nodes[name].stalled:
             self._nodes[name].take(frame)
 
     def publish(self, topic: Topic, message: Message) -> None:
-        """A message of somebody else, at the broker now."""
+        """Publish a message of a sender that is no node, at the broker now."""
         self._distribute(pack(topic, message))
 
     def start(self, name: str) -> None:
@@ -160,17 +159,17 @@ class Simulation:
         self.connect(name)
 
     def crash(self, name: str) -> None:
-        """SIGKILL: all but the disk is lost; the Will follows."""
+        """Kill a node (SIGKILL): everything but its disk is lost; its Last Will follows."""
         if self._nodes[name].machine is not None:
             self._nodes[name].stop()
-            self._drop_link(name, self._will_after_s())
+            self._drop_link(name, self._draw_will_delay_s())
 
     def crash_after(self, name: str, events: int) -> None:
-        """Crash in the moment in which the node would handle its next but `events`-th event."""
+        """Let a node handle `events` more events, and crash at the next one."""
         self._nodes[name].crash_after = events
 
     def stall(self, name: str) -> None:
-        """SIGSTOP: the connection stays until the broker misses the keep-alive."""
+        """Stop a node (SIGSTOP): its connection lasts until the broker misses the keep-alive."""
         node = self._nodes[name]
         node.stalled = True
         session = node.session
@@ -183,31 +182,31 @@ class Simulation:
         self.at(self.now_s + self.network.stall_will_after_s, break_link)
 
     def resume(self, name: str) -> None:
-        """SIGCONT: what arrived meanwhile is handled now."""
+        """Continue a node (SIGCONT), which then handles what arrived meanwhile."""
         self._nodes[name].resume()
         self.connect(name)
 
     def disconnect(self, name: str) -> None:
-        """The node's link breaks; the Will follows."""
+        """Break a node's link; its Last Will follows."""
         if self._nodes[name].connected:
-            self._drop_link(name, self._will_after_s())
+            self._drop_link(name, self._draw_will_delay_s())
             self._nodes[name].take(Disconnected())
 
     def connect(self, name: str) -> None:
-        """The node connects, if it runs, is not connected, and the broker is there."""
+        """Connect a node, if it runs and is not connected, and the broker is up."""
         node = self._nodes[name]
         if node.machine is None or node.stalled or node.connected or not self._broker.up:
             return
         node.session = session = int(self._generator.integers(1, 2**50))
         node.connected = True
         retained = self._broker.subscribe(name, node.machine.subscriptions())
-        self._distribute(node.identity.status("online", session))
-        self.later(partial(self._take_if, node, session, Connected()))
+        self._distribute(node.identity.make_status("online", session))
+        self.hop(partial(self._deliver_event, node, session, Connected()))
         for packet in retained:
             self._deliver(node, packet)
 
-    def broker(self, up: bool) -> None:
-        """The broker dies, forgetting everything, or comes back, forgetful."""
+    def set_broker(self, up: bool) -> None:
+        """Stop the broker, which loses its state, or start it again without any."""
         if up:
             self._broker.up = True
             for name in self._nodes:
@@ -222,7 +221,7 @@ class Simulation:
     # -------------------------------------------------------------- the network
 
     def send(self, node: SimulatedNode, packet: Packet) -> None:
-        """A message of a node: through its uplink, then one hop to the broker."""
+        """Send a node's message through its uplink, then one hop to the broker."""
         if not node.connected:
             return
         session, leaves_s = node.session, node.uplink.take(self.now_s, packet.wire_bytes)
@@ -232,13 +231,9 @@ class Simulation:
                 arrive = partial(self._distribute, packet)
                 node.sent_s = self._travel(packet, arrive, node.sent_s)
 
-        self._when(leaves_s, leave)
+        self._call_at(leaves_s, leave)
 
-    def later(self, action: Callable[[], None]) -> None:
-        """Call `action` after one hop."""
-        self._hop(action)
-
-    def _will_after_s(self) -> float:
+    def _draw_will_delay_s(self) -> float:
         spread_s = self.network.will_spread_s
         late_s = spread_s * self._generator.random() if spread_s else 0.0
         return self.network.will_after_s + late_s
@@ -248,41 +243,43 @@ class Simulation:
         if node.connected:
             node.connected = False
             self._broker.unsubscribe(name)
-            will = node.identity.status("lost", node.session)
+            will = node.identity.make_status("lost", node.session)
             self.at(self.now_s + after_s, partial(self._distribute, will))
 
     def _distribute(self, packet: Packet) -> None:
-        """At the broker: pass on to everyone subscribed."""
+        """Deliver a message that is at the broker to all subscribers."""
         for name in self._broker.publish(packet):
             self._deliver(self._nodes[name], packet)
 
     def _deliver(self, node: SimulatedNode, packet: Packet) -> None:
-        """One hop to the node, then through its downlink."""
+        """Deliver a message over one hop to the node, then through its downlink."""
         received, session = unpack(packet.topic, packet.payload), node.session
 
         def arrive() -> None:
             passed_s = node.downlink.take(self.now_s, packet.wire_bytes)
-            self._when(passed_s, partial(self._take_if, node, session, received))
+            self._call_at(passed_s, partial(self._deliver_event, node, session, received))
 
         node.received_s = self._travel(packet, arrive, node.received_s)
 
-    def _take_if(self, node: SimulatedNode, session: int, event: Event) -> None:
-        """A delivery reaches only the connection that it was meant for."""
+    def _deliver_event(self, node: SimulatedNode, session: int, event: Event) -> None:
+        """Give a node an event, unless the connection that it belongs to has ended."""
         if node.connected and node.session == session:
             node.take(event)
 
     def _travel(self, packet: Packet, action: Callable[[], None], last_s: float) -> float:
-        """One hop. State (QoS 1) arrives, and in the order in which it was sent: the time of the
-        last one. Data may do neither."""
-        if packet.qos == 0 or not self.network.reliable:
-            self._hop(action, lossy=True)
-            return last_s
-        return self._hop(action, not_before_s=last_s)
+        """Send a packet over one hop; return when the last packet of QoS 1 arrives.
 
-    def _hop(
+        Packets of QoS 1 all arrive, in the order of sending. Others may be lost or reordered.
+        """
+        if packet.qos == 0 or not self.network.reliable:
+            self.hop(action, lossy=True)
+            return last_s
+        return self.hop(action, not_before_s=last_s)
+
+    def hop(
         self, action: Callable[[], None], *, lossy: bool = False, not_before_s: float = 0.0
     ) -> float:
-        """After one hop; when that is."""
+        """Call `action` after one hop; return the time of arrival."""
         network, generator = self.network, self._generator
         delay_s = network.latency_s + generator.exponential(network.jitter_s)
         if lossy:
@@ -296,8 +293,8 @@ class Simulation:
         self.at(arrival_s, action)
         return arrival_s
 
-    def _when(self, time_s: float, action: Callable[[], None]) -> None:
-        """At a time that may be now."""
+    def _call_at(self, time_s: float, action: Callable[[], None]) -> None:
+        """Call `action` at a time, or at once where that is now."""
         if time_s > self.now_s:
             self.at(time_s, action)
         else:

@@ -1,4 +1,4 @@
-"""What a node needs of a broker connection; adapters implement it."""
+"""The interface of a broker connection; adapters implement it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class LinkUp:
-    """The broker accepted the connection; `session` is unique to it and stands in its Last Will."""
+    """The broker accepted the connection, whose unique `session` is also in its Last Will."""
 
     session: int
 

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from ddnn.core.files import BundleFile
 from ddnn.core.section import Section
 from ddnn.exits import measure as m
-from ddnn.exits.inference import run_devices, signs
+from ddnn.exits.inference import compute_signs, run_devices
 from ddnn.exits.manifest import Head, Manifest, fuse_features
 from ddnn.exits.scores import ScoreFormat
-from ddnn.runtime.bundle import file_entry, write_golden, write_manifest
+from ddnn.runtime.bundle import make_file_entry, write_golden, write_manifest
 from ddnn.training.export import section_to_litert, write_section, write_source
 from ddnn.training.fit import SplitLike
 from ddnn.training.golden import GoldenRecorder
@@ -32,7 +32,7 @@ LoadSection = Callable[[Path], Section]
 def export_sources(network: Network, directory: Path) -> dict[str, BundleFile]:
     """Write the Keras models of the edges' sections that can be loaded again; entries by edge."""
     return {
-        edge: file_entry(file)
+        edge: make_file_entry(file)
         for edge, model in network.edges.items()
         if (file := write_source(directory, edge, model))
     }
@@ -52,7 +52,7 @@ def export_sections(network: Network, directory: Path) -> dict[str, BundleFile]:
         if id(model) not in written:
             shared = place == "device" and network.architecture.share_devices
             stem = "device" if shared else name
-            written[id(model)] = file_entry(
+            written[id(model)] = make_file_entry(
                 write_section(directory, stem, section_to_litert(model, place))
             )
         entries[name] = written[id(model)]
@@ -100,16 +100,16 @@ def measure_network(
     load_section: LoadSection,
     split: SplitLike,
     progress: Progress,
-) -> m.Measured:
+) -> m.Measurement:
     """Measure the exported network on a split, for every subset of members."""
     sections = load_sections(manifest, directory, load_section)
     members = len(manifest.hierarchy.devices)
-    return m.measure(
+    return m.measure_scores(
         manifest,
         sections,
         split.images[:, :members],
         split.labels,
-        m.member_masks(members),
+        m.list_member_masks(members),
         lambda done, total: progress("measuring every subset of members", done, total),
     )
 
@@ -125,7 +125,7 @@ def finish_bundle(
     manifest: Manifest,
     directory: Path,
     load_section: LoadSection,
-    measured: m.Measured,
+    measured: m.Measurement,
     images: NDArray[np.uint8],
     *,
     margin: float = MARGIN,
@@ -147,18 +147,18 @@ def finish_bundle(
         score_format, sweep, row = m.choose_format(manifest, measured, margin)
         if score_type != "auto" and score_type != score_format.type:
             score_format = next(
-                f for f in m.score_formats(measured.devices) if f.type == score_type
+                f for f in m.list_score_formats(measured.devices) if f.type == score_type
             )
-            rescored = m.with_format(manifest, measured, score_format)
-            sweep = m.sweep(manifest, rescored.exits[everyone], labels, score_format)
-            deepest = m.accuracy(measured.exits[everyone]["cloud"], labels)
-            row = m.choose(sweep, deepest, margin)
+            rescored = m.encode_with_format(manifest, measured, score_format)
+            sweep = m.sweep_thresholds(manifest, rescored.exits[everyone], labels, score_format)
+            deepest = m.compute_accuracy(measured.exits[everyone]["cloud"], labels)
+            row = m.choose_row(sweep, deepest, margin)
         thresholds = row.thresholds
-        measured = m.with_format(manifest, measured, score_format)
-    table = m.accuracy_table(hierarchy, measured, thresholds)
+        measured = m.encode_with_format(manifest, measured, score_format)
+    table = m.make_accuracy_table(hierarchy, measured, thresholds)
     devices = (
         {
-            device: m.accuracy(measured.devices[:, i], labels)
+            device: m.compute_accuracy(measured.devices[:, i], labels)
             for i, device in enumerate(hierarchy.devices)
         }
         if hierarchy.device_section
@@ -193,7 +193,7 @@ def compute_golden_vectors(
     for sample in images[:GOLDEN_SAMPLES]:
         if hierarchy.device_section:
             features: dict[str, NDArray[Any]] = {
-                device: signs(golden.run(device, {"image": sample[i]})["features"])
+                device: compute_signs(golden.run(device, {"image": sample[i]})["features"])
                 for i, device in enumerate(hierarchy.devices)
             }
         else:
@@ -204,7 +204,7 @@ def compute_golden_vectors(
             for group in hierarchy.edges:
                 own = [features[device] for device in group.devices]
                 out = golden.run(group.id, {"features": fuse_features(manifest, own, shape)})
-                features[group.id] = signs(out["features"])
+                features[group.id] = compute_signs(out["features"])
             shape = manifest.edge_features
         nodes = (
             [group.id for group in hierarchy.edges]

@@ -27,7 +27,7 @@ from ddnn.core.files import BundleFile
 from ddnn.core.plan import Plan, PlanRequest
 from ddnn.core.section import Section, is_close
 from ddnn.errors import ConfigError, InfeasiblePlanError, SectionError
-from ddnn.runtime.bundle import checked_file, read_golden
+from ddnn.runtime.bundle import check_file, read_golden
 from ddnn.runtime.plans import write_plan
 from ddnn.training.cut import Cut, CutLayer, cut, find_cuttable
 from ddnn.training.export import convolution_to_litert, model_to_litert, write_section
@@ -87,7 +87,7 @@ def make_plan(
     files = write_files(parts, split, x_shape, out, write_matrix)
     sections = {name: load_section(out / file.file) for name, file in files.items()}
     progress("writing shards", 1, 1)
-    features = read_golden(checked_file(bundle, planned.manifest.golden))[f"{edge}/in/features"]
+    features = read_golden(check_file(bundle, planned.manifest.golden))[f"{edge}/in/features"]
     vectors = run_golden(model, parts, sections, np.asarray(features[:EXAMPLES], np.float32))
     pieces = {name: declare_piece(name, file, vectors) for name, file in files.items()}
     detail = make_detail(request, layer.name, whole, code, cost, certificate)

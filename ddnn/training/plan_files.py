@@ -14,7 +14,7 @@ from ddnn.core.plan import ArraySpec, Piece, PlanRequest
 from ddnn.errors import ConfigError
 from ddnn.exits.hierarchy import CLOUD, Hierarchy
 from ddnn.exits.manifest import Manifest
-from ddnn.runtime.bundle import MANIFEST, checked_file, file_entry, read_manifest, write_golden
+from ddnn.runtime.bundle import MANIFEST, check_file, make_file_entry, read_manifest, write_golden
 from ddnn.training.export import load_source
 
 NO_SECTION = "its edges have no section that could be shared; use configuration d, e or f"
@@ -36,7 +36,7 @@ class PlannedEdge(NamedTuple):
 
     def load_model(self) -> Any:
         """The Keras source of the section. ConfigError where it cannot be loaded."""
-        return load_source(checked_file(self.bundle, self.manifest.sources[self.edge]))
+        return load_source(check_file(self.bundle, self.manifest.sources[self.edge]))
 
 
 def find_edge(bundle: Path, out: Path, request: PlanRequest) -> PlannedEdge:
@@ -45,7 +45,7 @@ def find_edge(bundle: Path, out: Path, request: PlanRequest) -> PlannedEdge:
     if (out / MANIFEST).exists():
         raise ConfigError(f"--out {out} is a bundle: the plan would overwrite its files")
     edge = request.edge or manifest.hierarchy.lead
-    manifest.hierarchy.group(edge)
+    manifest.hierarchy.find_group(edge)
     check_names([device.name for device in request.devices], manifest.hierarchy)
     if not manifest.hierarchy.edge_section:
         raise ConfigError(f"bundle {manifest.name}: {NO_SECTION}")
@@ -90,7 +90,7 @@ def version_file(file: Path) -> BundleFile:
     A plan that is in use thus keeps its files while another is written into the same directory.
     """
     digest = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
-    return file_entry(file.replace(file.with_name(f"{file.stem}-{digest}{file.suffix}")))
+    return make_file_entry(file.replace(file.with_name(f"{file.stem}-{digest}{file.suffix}")))
 
 
 def write_golden_versioned(out: Path, vectors: dict[str, NDArray[Any]]) -> BundleFile:

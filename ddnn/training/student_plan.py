@@ -84,7 +84,7 @@ def make_plan(
     groups of the devices meet the request.
     """
     planned = find_edge(bundle, out, request)
-    check_options(request, "p_th", "outage", "objective", "networks", "data", "steps")
+    check_options(request, "p_th", "outage", "objective", "network", "data", "steps")
     settings = choose_settings(request, settings or Distillation())
     teacher = split_features(planned.load_model())
     grouping = Grouping.of(request, teacher)

@@ -15,7 +15,7 @@ from ddnn.core.section import Section
 from ddnn.errors import ConfigError
 from ddnn.exits.hierarchy import Hierarchy
 from ddnn.exits.manifest import SPARSITY, Manifest
-from ddnn.exits.measure import pool
+from ddnn.exits.measure import pool_measurements
 from ddnn.training.bundle import (
     GOLDEN_SAMPLES,
     MARGIN,
@@ -150,7 +150,7 @@ def train(
         manifest,
         out,
         load_section,
-        pool(measured),
+        pool_measurements(measured),
         dataset.validation.images[:GOLDEN_SAMPLES, :members],
         margin=margin,
         score_type=score_type,

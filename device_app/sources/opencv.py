@@ -15,7 +15,7 @@ from ddnn.core.clock_offset import ClockOffset
 from ddnn.errors import ConfigError, LinkError
 from device_app.picture import Image
 
-LEAST_GAP_S = 0.004  # shortest gap between frames, for streams whose stamps do not advance
+MIN_GAP_S = 0.004  # shortest gap between frames, for streams whose stamps do not advance
 LIVE_SHARE = 0.75  # of the gap between two stamps must pass between frames that are live
 
 
@@ -80,7 +80,7 @@ class OpenCvCamera:
             before_s, before_stamp_s = arrived_s, self._stamp_s
             self.grab()
             arrived_s = time.monotonic()
-            gap_s = max(self._stamp_s - before_stamp_s, LEAST_GAP_S)
+            gap_s = max(self._stamp_s - before_stamp_s, MIN_GAP_S)
             if before_stamp_s >= 0 and arrived_s - before_s >= LIVE_SHARE * gap_s:
                 return
 

@@ -59,7 +59,7 @@ class FramesSource:
         self._order = FrameOrder(path, len(images))
 
     def read_frame(self, tick: int) -> Frame:
-        index = self._order.frame(tick)
+        index = self._order.find_frame(tick)
         return Frame(
             np.array(self._images[index, self._view]), int(self._labels[index, self._view])
         )
@@ -113,9 +113,11 @@ def read_directory(path: Path) -> Iterator[Image]:
     return read()
 
 
-def _check_view(images: tuple[int, ...], view: int, shape: tuple[int, int, int], what: str) -> None:
+def _check_view(
+    images: tuple[int, ...], view: int, shape: tuple[int, int, int], origin: str
+) -> None:
     if len(images) != 5 or not images[0] or view >= images[1] or images[2:] != shape:
         raise ConfigError(
-            f"{what}: images {images}; expected a view {view} of shape {shape}: "
+            f"{origin}: images {images}; expected a view {view} of shape {shape}: "
             "use the data set that the bundle was trained for"
         )

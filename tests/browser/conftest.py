@@ -14,7 +14,7 @@ from tests.browser.home import Home
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that speaks more often than each second: tests wait less for what it says next."""
-    monkeypatch.setattr(board, "EVERY_S", 0.4)
+    monkeypatch.setattr(board, "PERIOD_S", 0.4)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloud_app.store import Store
-from cloud_app.views import Act, LinkView, NodeView
+from cloud_app.views import DemoAction, LinkView, NodeView
 from cloud_app.web import Server, SignIn, create_app, serve
 from ddnn.errors import ConfigError
 from tests.answer_builder import make_answer
@@ -37,7 +37,7 @@ class HomeLive(FakeSite):
         cameras = [node(name, "device") for name in CAMERAS]
         counts = {"bytes_sent": 12_345}
         super().__init__([node("edge", "edge", counts=counts, gauges=GAUGES), *cameras])
-        self.in_use = replace(BUNDLE, accuracy={"7": {"overall": 0.97}, "5": {"overall": 0.91}})
+        self.bundle = replace(BUNDLE, accuracy={"7": {"overall": 0.97}, "5": {"overall": 0.91}})
         self.connect(True)
 
     def change(self, name: str, **fields: Any) -> None:
@@ -47,7 +47,7 @@ class HomeLive(FakeSite):
         self.broker = LinkView(connected, BROKER, 0.0, "" if connected else "Connection refused")
         self._since_s = time.monotonic()
 
-    def link(self) -> LinkView:
+    def read_link(self) -> LinkView:
         return replace(self.broker, for_s=time.monotonic() - self._since_s)
 
     def send_thresholds(self, site: str, thresholds: Mapping[str, float], revision: int) -> None:
@@ -62,11 +62,11 @@ class HomeDemo(FakeDemo):
         super().__init__({"broker": True, **{n.id: True for n in live.shown}})
         self._live = live
 
-    def act(self, what: Act, node: str) -> None:
+    def control(self, action: DemoAction, node: str) -> None:
         if node == "broker":
             raise ConfigError("the broker was not started by this demo; stop it where it runs")
-        super().act(what, node)
-        self._live.change(node, state="online" if what == "start" else "lost")
+        super().control(action, node)
+        self._live.change(node, state="online" if action == "start" else "lost")
 
 
 class Home:
@@ -83,7 +83,7 @@ class Home:
         self.url = f"http://127.0.0.1:{self.server.port}/"
 
     def demo(self) -> HomeDemo:
-        demo = self.live.made_demo = HomeDemo(self.live)
+        demo = self.live.demo = HomeDemo(self.live)
         return demo
 
     def answer(

@@ -40,13 +40,13 @@ def test_the_first_stop_skips_to_the_numbers(home: Home, opened: Open) -> None:
 
 def test_label_a_sample(home: Home, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     given = []
-    keep = home.store.label
+    keep = home.store.set_label
 
     def label(site: str, sample: int, label: int | None, *by: Any) -> Record:
         given.append(label)
         return keep(site, sample, label, *by)
 
-    monkeypatch.setattr(home.store, "label", label)
+    monkeypatch.setattr(home.store, "set_label", label)
     home.answer(range(1, 4), truth=None)
     page = opened(home.url)
     select = "select[data-sample='2']"
@@ -58,7 +58,7 @@ def test_label_a_sample(home: Home, opened: Open, monkeypatch: pytest.MonkeyPatc
     page.keyboard.press("ArrowDown")
     wait_for(page, "#said", "Sample 2: bus, saved.")
     assert page.evaluate("document.activeElement.dataset.sample") == "2"
-    [record] = home.store.answers("home", 2, 2, 1)
+    [record] = home.store.list_answers("home", 2, 2, 1)
     assert record.labelled == 1
     row = "#sample-rows li[data-key='home/2']"
     assert "✓ right" in text(page, row)
@@ -66,7 +66,7 @@ def test_label_a_sample(home: Home, opened: Open, monkeypatch: pytest.MonkeyPatc
     page.keyboard.press("ArrowUp")
     page.keyboard.press("ArrowUp")
     wait_for(page, "#said", "Sample 2: not labelled, saved.")
-    [record] = home.store.answers("home", 2, 2, 1)
+    [record] = home.store.list_answers("home", 2, 2, 1)
     assert record.labelled is None
     assert given == [1, None]  # the car passed over on the way was never meant
 
@@ -79,7 +79,7 @@ def test_a_label_that_cannot_be_saved(
     def away(*_: object) -> None:
         raise LinkError("the database is locked; try again")
 
-    monkeypatch.setattr(home.store, "label", away)
+    monkeypatch.setattr(home.store, "set_label", away)
     page = opened(home.url)
     tab_to(page, "select[data-sample='2']")
     page.keyboard.press("ArrowDown")
@@ -143,14 +143,14 @@ def test_thresholds_without_the_broker_are_refused_in_words(
     home.answer(range(3))
     page = opened(home.url)
     home.live.connect(False)
-    wait_for(page, "#threshold-state", "The edge does not tell what it uses")
+    wait_for(page, "#threshold-state", "The edge does not report its thresholds")
     tab_to(page, "#threshold-local")
     page.keyboard.press("ArrowRight")
     tab_to(page, "#apply")
     page.keyboard.press("Enter")
     wait_for(page, "#said.bad", "nothing changed: the broker")
     problems.expect("503.*thresholds")
-    assert home.store.changes("home", 5) == []
+    assert home.store.list_changes("home", 5) == []
 
 
 def test_kill_and_start_a_node(home: Home, opened: Open, problems: Problems) -> None:
@@ -165,7 +165,7 @@ def test_kill_and_start_a_node(home: Home, opened: Open, problems: Problems) -> 
     assert demo.alive["cam2"] is False
     wait_for(page, button, "Start")
     assert page.evaluate("document.activeElement.dataset.node") == "cam2"
-    wait_for(page, "#standing", "cam2 is absent; answers go on.")
+    wait_for(page, "#standing", "cam2 is absent; answers continue.")
     page.keyboard.press("Enter")
     wait_for(page, "#said", "cam2 was started.")
     assert demo.alive["cam2"] is True

@@ -72,7 +72,7 @@ def lively(home: Home) -> None:
     home.answer(range(906, 908), exit="device")
     for what in ("joined", "died", "fell back to its own exit", "dropped 3 answers"):
         home.store.add_event(time.time(), "home", "cam2", what)
-    demo.act("kill", "cam2")
+    demo.control("kill", "cam2")
     home.live.change("cam3", state="stopped")
 
 
@@ -87,7 +87,7 @@ def wide(home: Home) -> None:
     home.live.shown.append(
         node(name, "device", state="stopped", last_seen_age_s=9e9, counts={name: 2**53})
     )
-    home.live.in_use = replace(home.live.in_use, id="0123456789abcdef", labels=(name,) * 3)
+    home.live.bundle = replace(home.live.bundle, id="0123456789abcdef", labels=(name,) * 3)
 
 
 def open_all(page: Page) -> None:

@@ -55,7 +55,7 @@ def test_the_plan_and_how_it_goes_in_words(home: Home, opened: Open) -> None:
     page = opened(home.url)
     page.locator(OFFLOAD).wait_for()
     said = text(page, OFFLOAD)
-    assert said.startswith("Work given to workers layer edge_dense coding, for edge")
+    assert said.startswith("Work offloaded to workers layer edge_dense coding, for edge")
     assert "6 shards on 6 workers. Any 4 suffice: any 2 of 6 workers may vanish." in said
     words = "6 of 6 pieces live: enough. Any 2 workers more may vanish."
     assert text(page, f"{ENOUGH}.good") == words
@@ -104,7 +104,7 @@ def test_whether_the_live_ones_suffice_and_how_many_more_may_go(
     offload(home, make_offload(*states))
     wait_for(page, f"{ENOUGH}.{tone}", words)
     if tone == "bad":
-        wait_for(page, "#standing", "Too few workers compute layer edge_dense; answers go on.")
+        wait_for(page, "#standing", "Too few workers compute layer edge_dense; answers continue.")
     else:
         assert "All is well." in text(page, "#standing")
 
@@ -170,7 +170,7 @@ def test_the_groups_are_the_rooms(home: Home, opened: Open) -> None:
 def test_what_is_old_is_not_shown_as_live(home: Home, opened: Open) -> None:
     offload(home, make_offload(), age_s=6.0)
     page = opened(home.url)
-    wait_for(page, f"{ENOUGH}.wait", "Not heard of for 6")
+    wait_for(page, f"{ENOUGH}.wait", "No report for 6")
     assert "enough" not in text(page, ENOUGH)
     home.live.connect(False)
     page.locator(OFFLOAD).wait_for(state="hidden")
@@ -181,7 +181,7 @@ def test_a_server_that_is_gone_makes_it_old(home: Home, opened: Open, problems: 
     page = opened(home.url)
     wait_for(page, f"{ENOUGH}.good", "enough")
     home.server.close()
-    wait_for(page, f"{ENOUGH}.wait", "Not heard of for")
+    wait_for(page, f"{ENOUGH}.wait", "No report for")
     problems.expect("ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED_ENCODING|ERR_EMPTY_RESPONSE")
 
 
@@ -192,15 +192,15 @@ def test_in_a_demo_a_worker_is_killed_and_started_there(home: Home, opened: Open
     page = opened(home.url)
     page.locator(OFFLOAD).get_by_role("button", name="Kill worker2").click()
     wait_for(page, "#said", "worker2 was killed.")
-    assert home.live.made_demo.alive["worker2"] is False
+    assert home.live.demo.alive["worker2"] is False
     wait_for(page, "#node-rows .lost", "worker2")
     page.locator(OFFLOAD).get_by_role("button", name="Start worker2").click()
     wait_for(page, "#said", "worker2 was started.")
-    assert home.live.made_demo.alive["worker2"] is True
+    assert home.live.demo.alive["worker2"] is True
     wait_for(page, "#headline", "10 of 10")
     roles = page.locator("#node-rows th small").all_inner_texts()
     assert roles.count("worker") == 6
-    home.live.made_demo = None  # no demo: nothing to press
+    home.live.demo = None  # no demo: nothing to press
     page.locator(f"{OFFLOAD} button").first.wait_for(state="detached")
 
 

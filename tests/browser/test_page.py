@@ -78,7 +78,7 @@ def test_the_numbers_are_there_and_change_as_answers_come(home: Home, opened: Op
     assert "Accuracy 50.0 %" in text(page, tile("Accuracy"))
     assert "3 50.0 %: someone was missing 3 delivered late" in text(page, tile("Degraded answers"))
     assert "3 of 4 absent: cam2" in text(page, tile("Nodes online"))
-    assert "cam2 is absent; answers go on. 2 of 3 cameras" in text(page, "#standing")
+    assert "cam2 is absent; answers continue. 2 of 3 cameras" in text(page, "#standing")
     assert "expected to be right in 91.0 %" in text(page, "#standing")
     widths = [rect.get_attribute("width") for rect in page.locator("#exit-bar rect").all()]
     assert widths == ["50%", "0%", "50%"]
@@ -210,13 +210,13 @@ def test_the_list_stands_still_under_the_pointer(home: Home, opened: Open) -> No
     first = "#sample-rows > li:first-child .what"
     assert "#19" in text(page, first)
     home.answer(range(20, 25))
-    wait_for(page, "#held", "Standing still, 5 newer.")
+    wait_for(page, "#held", "Paused, 5 newer.")
     assert "#19" in text(page, first)
     page.locator("h1").hover()
     wait_for(page, first, "#24")
-    page.get_by_role("button", name="Stand still").click()
+    page.get_by_role("button", name="Pause").click()
     home.answer(range(25, 30))
-    wait_for(page, "#held", "Standing still, 5 newer.")
+    wait_for(page, "#held", "Paused, 5 newer.")
     assert "#24" in text(page, first)
 
 

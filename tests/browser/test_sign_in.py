@@ -62,7 +62,7 @@ def test_a_session_that_ends_is_said_and_links_to_sign_in(
     wait_for(page, "#age.live")
     wait_for(page, "#problems", "Your session has ended.")
     assert page.locator("#age.stale").count() == 1
-    assert re.search(r"What is shown is of \d\d:\d\d:\d\d\.", text(page, "#problems"))
+    assert re.search(r"The numbers are from \d\d:\d\d:\d\d\.", text(page, "#problems"))
     problems.expect("401")
     monkeypatch.undo()
     page.get_by_role("link", name="Sign in again").click()

@@ -27,7 +27,7 @@ def test_a_server_that_is_gone_and_comes_back(home: Home, opened: Open, problems
     wait_for(page, "#age.stale", re.compile(r"stale, \d+\ss old"))
     wait_for(page, "#problems", "The server does not answer.")
     assert "Not live." in text(page, "#problems")
-    assert re.search(r"What is shown is of \d\d:\d\d:\d\d\.", text(page, "#problems"))
+    assert re.search(r"The numbers are from \d\d:\d\d:\d\d\.", text(page, "#problems"))
     assert page.locator("body.stale").count() == 1
     assert page.locator("#standing > *").count() == 0  # nothing says that all is well
     age_s = int(re.sub(r"\D", "", text(page, "#age")))
@@ -49,7 +49,7 @@ def test_without_the_broker_nothing_new_is_known_of_nodes(home: Home, opened: Op
     home.live.connect(False)
     wait_for(page, "#problems", f"No connection to the broker {BROKER} since")
     said = text(page, "#problems")
-    assert "What is shown of nodes is of then. Reason: Connection refused" in said
+    assert "The nodes are shown as of then. Reason: Connection refused" in said
     assert "As of" in text(page, "#nodes-note")
     assert page.locator("#standing > *").count() == 0
     wait_for_states(page, home, 2)
@@ -69,15 +69,15 @@ def test_without_the_database_the_numbers_of_before_stay_and_say_so(
     def away(*_: Any) -> None:
         raise LinkError(f"database x: {HOSTILE}; try again")
 
-    monkeypatch.setattr(home.store, "summary", away)
+    monkeypatch.setattr(home.store, "summarize", away)
     wait_for(page, "#problems", "The database is away.")
     said = text(page, "#problems")
-    assert re.search(r"What is shown of answers is of \d\d:\d\d:\d\d\.", said)
+    assert re.search(r"The answers are shown as of \d\d:\d\d:\d\d\.", said)
     assert HOSTILE in said  # as text
     assert "3" in text(page, tile("Samples answered"))
     assert page.locator("#sample-rows > li").count() == 3
     again = opened(home.url)  # one who comes now has no numbers of before
-    assert "Nothing is known of answers." in text(again, "#problems")
+    assert "No answers were read." in text(again, "#problems")
     assert "–" in text(again, tile("Samples answered"))
     monkeypatch.undo()
     for each in (page, again):
@@ -97,11 +97,11 @@ def test_answers_that_cannot_be_written_are_said(home: Home, opened: Open) -> No
 def test_where_the_stream_is_refused_the_page_asks(
     home: Home, opened: Open, problems: Problems, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Streams, "take", lambda _: False)
+    monkeypatch.setattr(Streams, "acquire", lambda _: False)
     home.answer(range(3))
     page = opened(home.url)
     page.locator("#way").wait_for()
-    assert "asked for each second" in text(page, "#way")
+    assert "polls the numbers each second" in text(page, "#way")
     home.answer(range(3, 6))
     answered(page, 6)
     assert "live" in text(page, "#age")
@@ -131,8 +131,8 @@ def test_a_server_that_hangs_is_stale_too(
 
 def test_hostile_names_are_shown_and_do_nothing(home: Home, opened: Open) -> None:
     """Ids on the wire are checked; what is in the store or in a bundle must not need to be."""
-    home.live.in_use = replace(
-        home.live.in_use, id=HOSTILE, labels=(HOSTILE, HOSTILE), devices=(HOSTILE, "</script>")
+    home.live.bundle = replace(
+        home.live.bundle, id=HOSTILE, labels=(HOSTILE, HOSTILE), devices=(HOSTILE, "</script>")
     )
     home.live.shown.append(
         NodeView(HOSTILE, HOSTILE, HOSTILE, "online", HOSTILE, HOSTILE, 1.0, counts={HOSTILE: 1})

@@ -22,7 +22,7 @@ def clear(store: Store) -> None:
 
 
 def rows(store: Store) -> dict[tuple[str, int], Record]:
-    records = store.newest(10**6)
+    records = store.list_newest(10**6)
     found = {(record.site, record.answer.sample): record for record in records}
     assert len(found) == len(records)
     return found

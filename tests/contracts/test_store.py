@@ -25,15 +25,15 @@ def test_an_answer_comes_back_whole(store: Store) -> None:
         exit_trace=[("local", 1, 0.9), ("edge", 2, 0.3)],
     )
     store.save([("home", answer)])
-    assert store.newest(9) == [Record("home", answer, answer.answered_at_s)]
-    assert store.answers("home", 0, 2**53, 9) == store.newest(9)
+    assert store.list_newest(9) == [Record("home", answer, answer.answered_at_s)]
+    assert store.list_answers("home", 0, 2**53, 9) == store.list_newest(9)
 
 
 def test_the_better_answer_replaces_and_the_first_time_stays(store: Store) -> None:
     store.save([("home", make(exit="device", answered_at_s=3.0)), ("home", make(2))])
     store.save([("home", make(exit="cloud", answered_at_s=5.0))])
     store.save([("home", make(exit="edge", answered_at_s=4.0))])
-    newest = store.newest(9)
+    newest = store.list_newest(9)
     assert [record.answer.sample for record in newest] == [2, 1]  # by first arrival
     assert newest[1] == Record("home", make(exit="cloud", answered_at_s=5.0), 3.0)
 
@@ -41,60 +41,60 @@ def test_the_better_answer_replaces_and_the_first_time_stays(store: Store) -> No
 def test_a_worse_answer_that_was_earlier_moves_the_first_time(store: Store) -> None:
     store.save([("home", make(exit="cloud", answered_at_s=500.0))])
     store.save([("home", make(exit="device", answered_at_s=3.0))])
-    assert store.newest(1) == [Record("home", make(exit="cloud", answered_at_s=500.0), 3.0)]
-    series = store.series(0, 600, 60)
+    assert store.list_newest(1) == [Record("home", make(exit="cloud", answered_at_s=500.0), 3.0)]
+    series = store.read_series(0, 600, 60)
     assert [sum(bucket.exits.values()) for bucket in series] == [1, *[0] * 10]
 
 
 def test_sites_are_apart(store: Store) -> None:
-    assert store.sites() == []
+    assert store.list_sites() == []
     store.save([("shop", make(exit="cloud")), ("home", make())])
-    assert store.summary().answered == 2
-    assert store.summary("shop").exits["cloud"].answered == 1
-    assert store.summary("elsewhere").answered == 0
-    assert [record.site for record in store.newest(9, "home")] == ["home"]
-    assert store.totals("home") == {("local", "full"): 1}
-    assert store.histogram("shop").keys() == {"cloud"}
-    assert store.sites() == ["home", "shop"]
+    assert store.summarize().answered == 2
+    assert store.summarize("shop").exits["cloud"].answered == 1
+    assert store.summarize("elsewhere").answered == 0
+    assert [record.site for record in store.list_newest(9, "home")] == ["home"]
+    assert store.count_samples("home") == {("local", "full"): 1}
+    assert store.read_histograms("shop").keys() == {"cloud"}
+    assert store.list_sites() == ["home", "shop"]
 
 
 def test_nothing_yet(store: Store) -> None:
     store.save([])
-    summary = store.summary()
+    summary = store.summarize()
     assert (summary.answered, summary.accuracy, summary.payload_bytes) == (0, None, None)
     assert summary.accuracy_interval is None
     assert summary.exits.keys() == set(EXITS)
-    assert store.newest(20) == store.events(20) == store.changes("home", 9) == []
-    assert store.recorded(9, "home", "b1") == store.answers("home", 0, 9, 9) == []
-    assert store.histogram() == store.totals() == {}
-    assert store.setting("password") is None
+    assert store.list_newest(20) == store.list_events(20) == store.list_changes("home", 9) == []
+    assert store.list_replays(9, "home", "b1") == store.list_answers("home", 0, 9, 9) == []
+    assert store.read_histograms() == store.count_samples() == {}
+    assert store.read_setting("password") is None
     assert store.prune(1e10, 0.0) == 0
-    (bucket,) = store.series(60, 60, 60)
+    (bucket,) = store.read_series(60, 60, 60)
     assert (bucket.exits, bucket.expected_accuracy, bucket.p50_s) == ({}, None, {})
 
 
 def test_the_newest_are_the_last_of_a_batch(store: Store) -> None:
     said = [("shop", 7), ("home", 9), ("shop", 3), ("home", 1)]
     store.save([(site, make(sample)) for site, sample in said])
-    newest = [(record.site, record.answer.sample) for record in store.newest(9)]
+    newest = [(record.site, record.answer.sample) for record in store.list_newest(9)]
     assert newest == said[::-1]
 
 
 def test_all_is_there_after_a_restart(url: str) -> None:
     first = Store(url)
     first.save([("home", make())])
-    before = first.summary()
+    before = first.summarize()
     first.close()
     second = Store(url)
     second.save([("home", make())])  # delivered again
-    assert second.summary() == before
+    assert second.summarize() == before
     second.close()
 
 
 def test_more_samples_than_one_query_takes(store: Store) -> None:
     for exit_ in ("local", "edge"):
         store.save([("home", make(i, exit=exit_)) for i in range(1200)])
-    assert store.summary().exits["edge"].answered == store.summary().answered == 1200
+    assert store.summarize().exits["edge"].answered == store.summarize().answered == 1200
 
 
 def test_one_absurd_value_does_not_spoil_the_sums(store: Store) -> None:
@@ -103,12 +103,12 @@ def test_one_absurd_value_does_not_spoil_the_sums(store: Store) -> None:
         **{"latency_s": 1e12},
     }
     store.save([("home", make(i, **absurd)) for i in range(3000)])
-    assert store.histogram()["local"].sum_s <= 3000 * 3600
+    assert store.read_histograms()["local"].sum_s <= 3000 * 3600
     store.save([("home", make(i, exit="edge")) for i in range(3000)])
-    summary = store.summary()
+    summary = store.summarize()
     assert summary.expected_accuracy == pytest.approx(0.9)
     assert (summary.payload_bytes, summary.wire_bytes) == (40.0, 150.0)
-    assert store.summary(last=3000).payload_bytes == 40.0
+    assert store.summarize(last=3000).payload_bytes == 40.0
 
 
 def test_an_answer_that_does_not_fit_leaves_nothing_of_its_batch(store: Store) -> None:
@@ -117,7 +117,7 @@ def test_an_answer_that_does_not_fit_leaves_nothing_of_its_batch(store: Store) -
             continue  # it bounds neither
         with pytest.raises((LinkError, OverflowError)):
             store.save([("home", make(1)), ("home", bad)])
-    assert (store.newest(9), store.totals(), store.summary().answered) == ([], {}, 0)
+    assert (store.list_newest(9), store.count_samples(), store.summarize().answered) == ([], {}, 0)
 
 
 def test_a_failure_half_way_leaves_nothing(store: Store) -> None:
@@ -125,11 +125,11 @@ def test_a_failure_half_way_leaves_nothing(store: Store) -> None:
         link.execute(text("ALTER TABLE totals RENAME TO away"))
     with pytest.raises(LinkError, match="totals"):
         store.save([("home", make())])
-    assert store.newest(9) == []
+    assert store.list_newest(9) == []
     with store.database.write() as link:
         link.execute(text("ALTER TABLE away RENAME TO totals"))
     store.save([("home", make())])
-    assert store.summary().answered == 1
+    assert store.summarize().answered == 1
 
 
 # ------------------------------------------------------------------- series
@@ -137,18 +137,21 @@ def test_a_failure_half_way_leaves_nothing(store: Store) -> None:
 
 def test_a_series_has_every_step_and_its_ends(store: Store) -> None:
     store.save([("home", make(i, answered_at_s=600.0 + 30 * i)) for i in range(8)])
-    series = store.series(610, 800, 60)
+    series = store.read_series(610, 800, 60)
     assert [bucket.start_s for bucket in series] == [600, 660, 720, 780]
     assert [bucket.exits.get("local", 0) for bucket in series] == [2, 2, 2, 2]
-    assert [bucket.start_s for bucket in store.series(610, 800, 61)] == [600, 720]  # whole minutes
-    assert store.series(610, 800, 0.5) == series
+    assert [bucket.start_s for bucket in store.read_series(610, 800, 61)] == [
+        600,
+        720,
+    ]  # whole minutes
+    assert store.read_series(610, 800, 0.5) == series
     with pytest.raises(ValueError, match="longer"):
-        store.series(0, 1e12, 60)
+        store.read_series(0, 1e12, 60)
 
 
 def test_hours_say_what_their_minutes_say(store: Store) -> None:
     store.save([("home", make(i, answered_at_s=97.0 * i, label=i % 2)) for i in range(300)])
-    minutes, hours = (store.series(0, 8 * 3600 - 1, step_s) for step_s in (60, 3600))
+    minutes, hours = (store.read_series(0, 8 * 3600 - 1, step_s) for step_s in (60, 3600))
     for hour in hours:
         own = [m for m in minutes if hour.start_s <= m.start_s < hour.start_s + 3600]
         assert hour.correct == sum(minute.correct for minute in own) > 0
@@ -159,13 +162,13 @@ def test_percentiles_of_a_series_are_right_to_their_bucket(store: Store) -> None
     generator = np.random.default_rng(5)
     latencies = generator.lognormal(-2.5, 0.8, 2000)
     store.save([("home", make(i, latency_s=t)) for i, t in enumerate(latencies.tolist())])
-    (bucket,) = store.series(0, 0, 60)
+    (bucket,) = store.read_series(0, 0, 60)
     for q, got in ((50, bucket.p50_s["local"]), (99, bucket.p99_s["local"])):
         true = float(np.percentile(latencies, q))
         place = int(np.searchsorted(LATENCY_BOUNDS_S, true))
         assert LATENCY_BOUNDS_S[place - 1] <= got <= LATENCY_BOUNDS_S[place]
         assert got == pytest.approx(true, rel=0.15)
-    histogram = store.histogram()["local"]
+    histogram = store.read_histograms()["local"]
     edges = [-np.inf, *LATENCY_BOUNDS_S, np.inf]
     assert histogram.buckets == tuple(np.histogram(latencies, edges)[0])
     assert (histogram.samples, histogram.sum_s) == (2000, pytest.approx(latencies.sum()))
@@ -176,12 +179,12 @@ def test_counters_never_fall(store: Store) -> None:
     program that was started again, and like all that it had counted coming in once more."""
     store.save([("home", make(i, exit="device", latency_s=0.1)) for i in range(5)])
     store.save([("home", make(i, exit="cloud", latency_s=0.2)) for i in range(2)])
-    assert store.summary().exits["cloud"].answered == 2
-    assert store.totals() == {("device", "full"): 5}
-    before = store.histogram()
+    assert store.summarize().exits["cloud"].answered == 2
+    assert store.count_samples() == {("device", "full"): 5}
+    before = store.read_histograms()
     assert (before["device"].samples, before.keys()) == (5, {"device"})
     assert store.prune(1e10, 0.0) == 5
-    assert store.histogram() == before
+    assert store.read_histograms() == before
 
 
 # ------------------------------------------------------------------- labels
@@ -189,21 +192,21 @@ def test_counters_never_fall(store: Store) -> None:
 
 def test_a_person_says_what_it_is(store: Store) -> None:
     store.save([("home", make(i, label=1, truth=[1, None, 2][i])) for i in range(3)])
-    assert (store.summary().accuracy, store.summary().known) == (0.5, 2)
-    record = store.label("home", 1, 1, "ada", 20.0)
-    assert record == store.answers("home", 1, 1, 1)[0]
+    assert (store.summarize().accuracy, store.summarize().known) == (0.5, 2)
+    record = store.set_label("home", 1, 1, "ada", 20.0)
+    assert record == store.list_answers("home", 1, 1, 1)[0]
     assert (record.labelled, record.truth, record.answer.truth) == (1, 1, None)
-    summary = store.summary()
+    summary = store.summarize()
     assert (summary.accuracy, summary.known, summary.labelled) == (pytest.approx(2 / 3), 3, 1)
     assert summary.accuracy_interval == wilson_interval(2, 3)
-    store.label("home", 2, 1, "ada", 20.0)  # a person's word counts before the source's
-    assert (store.summary().accuracy, store.summary().labelled) == (1.0, 2)
-    store.label("home", 2, None, "ada", 21.0)
-    assert store.summary() == summary
+    store.set_label("home", 2, 1, "ada", 20.0)  # a person's word counts before the source's
+    assert (store.summarize().accuracy, store.summarize().labelled) == (1.0, 2)
+    store.set_label("home", 2, None, "ada", 21.0)
+    assert store.summarize() == summary
     with pytest.raises(NotFound, match="99"):
-        store.label("home", 99, 1, "ada", 20.0)
+        store.set_label("home", 99, 1, "ada", 20.0)
     with pytest.raises(NotFound):
-        store.label("shop", 1, 1, "ada", 20.0)
+        store.set_label("shop", 1, 1, "ada", 20.0)
 
 
 # ---------------------------------------------------- events, audit, settings
@@ -213,7 +216,7 @@ def test_events_newest_first(store: Store) -> None:
     store.add_event(1.0, "home", "cam1", "joined")
     store.add_event(2.0, "home", "cam1", "lost")
     store.add_event(3.0, "home", "cam1", "joined")
-    assert store.events(2) == [
+    assert store.list_events(2) == [
         NodeEvent(3.0, "home", "cam1", "joined"),
         NodeEvent(2.0, "home", "cam1", "lost"),
     ]
@@ -225,7 +228,7 @@ def test_an_event_that_several_saw_is_stored_once(store: Store, url: str) -> Non
         seen_by.add_event(1.0, "home", "cam1", "died", key="7-lost")
     other.add_event(2.0, "home", "cam2", "died", key="7-lost")
     other.add_event(3.0, "shop", "cam1", "died", key="7-lost")
-    assert [(event.site, event.node) for event in store.events(9)] == [
+    assert [(event.site, event.node) for event in store.list_events(9)] == [
         ("shop", "cam1"),
         ("home", "cam2"),
         ("home", "cam1"),
@@ -239,23 +242,23 @@ def test_changes_have_revisions_that_grow(store: Store) -> None:
     assert store.add_change(msgspec.structs.replace(change, revision=40)).revision == 40
     assert store.add_change(msgspec.structs.replace(change, revision=7)).revision == 41
     assert store.add_change(msgspec.structs.replace(change, site="shop")).revision == 1
-    newest = store.changes("home", 2)
+    newest = store.list_changes("home", 2)
     assert newest[1] == msgspec.structs.replace(change, revision=40)
     assert [change.revision for change in newest] == [41, 40]
 
 
 def test_settings_are_kept(store: Store) -> None:
-    store.set_setting("password", "first")
-    store.set_setting("password", "second")
-    assert (store.setting("password"), store.setting("other")) == ("second", None)
+    store.write_setting("password", "first")
+    store.write_setting("password", "second")
+    assert (store.read_setting("password"), store.read_setting("other")) == ("second", None)
 
 
 def test_recorded_samples_can_be_answered_anew(store: Store) -> None:
     exit_trace = [("local", 0, 0.8), ("edge", 1, 0.2)]
     store.save([("home", make(i, exit="edge", exit_trace=exit_trace)) for i in range(4)])
     store.save([("home", make(9, bundle="b0")), ("shop", make(1))])
-    store.label("home", 3, 0, "ada", 1.0)
-    replays = store.recorded(4, "home", "b1")  # the newest four; one is of another bundle
+    store.set_label("home", 3, 0, "ada", 1.0)
+    replays = store.list_replays(4, "home", "b1")  # the newest four; one is of another bundle
     assert [replay.sample for replay in replays] == [3, 2, 1]
     assert replays[0] == Replay(3, "edge", 1, 0, exit_trace, 2, 80)
     assert replays[1].truth == 1
@@ -274,17 +277,17 @@ def test_what_is_old_goes_and_what_it_amounted_to_stays(url: str) -> None:
         store.save([("home", answer) for answer in answers])
         store.add_event(now_s, "home", "cam1", f"day {day}")
     store.add_event(0.0, "home", "cam2", "died", key="1")
-    before = store.summary(), store.totals(), store.series(0, 600, 60)
+    before = store.summarize(), store.count_samples(), store.read_series(0, 600, 60)
     assert store.prune(now_s, 1.5 * 86400, at_most=7) == 7 + 2
     assert store.prune(now_s, 1.5 * 86400, at_most=7) == 7
     assert store.prune(now_s, 1.5 * 86400) == 6
     assert store.prune(now_s, 1.5 * 86400) == 0
-    assert [record.answer.sample for record in store.newest(99)] == [*range(39, 19, -1)]
-    after = store.summary()
+    assert [record.answer.sample for record in store.list_newest(99)] == [*range(39, 19, -1)]
+    after = store.summarize()
     assert (after.answered, after.accuracy) == (40, before[0].accuracy)
-    assert (store.totals(), store.series(0, 600, 60)) == before[1:]
+    assert (store.count_samples(), store.read_series(0, 600, 60)) == before[1:]
     # The newest event of a node stays: with it its key, which a retained status may say again.
-    assert [event.what for event in store.events(9)] == ["died", "day 3", "day 2"]
+    assert [event.what for event in store.list_events(9)] == ["died", "day 3", "day 2"]
     store.add_event(9e9, "home", "cam2", "died", key="1")
-    assert len(store.events(9)) == 3
+    assert len(store.list_events(9)) == 3
     store.close()

@@ -49,13 +49,13 @@ def test_readers_beside_a_writer_see_whole_batches_only(store: Store) -> None:
 
     def read() -> None:
         while not done.is_set():
-            answered = store.summary().answered
-            if answered % 20 or len(store.newest(20)) not in (0, 20):
+            answered = store.summarize().answered
+            if answered % 20 or len(store.list_newest(20)) not in (0, 20):
                 wrong.append(answered)
 
     assert together(write, read, read, read) == []
     assert wrong == []
-    assert store.summary().answered == 600
+    assert store.summarize().answered == 600
 
 
 def test_several_clouds_write_the_same_samples(url: str) -> None:
@@ -75,18 +75,18 @@ def test_several_clouds_write_the_same_samples(url: str) -> None:
         for j in range(100):
             while True:
                 try:
-                    stores[0].label("home", j, 0, "ada", 1.0)
+                    stores[0].set_label("home", j, 0, "ada", 1.0)
                 except NotFound:
                     continue
                 break
 
     failed = together(*(writer(i) for i in range(4)), label)
     assert failed == []
-    records = stores[0].newest(999)
+    records = stores[0].list_newest(999)
     assert len(records) == 100
     assert {(record.answer.node, record.labelled) for record in records} == {("cam0", 0)}
-    assert_same(flat(stores[0].summary()), recount(records))
-    assert sum(stores[0].totals().values()) == 100
+    assert_same(flat(stores[0].summarize()), recount(records))
+    assert sum(stores[0].count_samples().values()) == 100
     for store in stores:
         store.close()
 
@@ -96,7 +96,7 @@ def test_changes_at_once_get_different_revisions(url: str) -> None:
     change = Change(1.0, "home", "ada", {}, {}, 0, "applied")
     failed = together(*(lambda s=s: [s.add_change(change) for _ in range(20)] for s in stores))
     assert failed == []
-    assert [c.revision for c in stores[0].changes("home", 99)] == [*range(40, 0, -1)]
+    assert [c.revision for c in stores[0].list_changes("home", 99)] == [*range(40, 0, -1)]
     for store in stores:
         store.close()
 

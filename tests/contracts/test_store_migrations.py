@@ -85,23 +85,23 @@ def test_a_released_database_is_taken_over_whole(url: str, tmp_path: Path) -> No
         assert [{name: row[name] for name in old_rows[0]} for row in after[table]] == old_rows
     # What is counted again is what a store that had seen these answers would have counted.
     fresh = Store(f"sqlite:///{tmp_path}/fresh.db")
-    fresh.save([(record.site, record.answer) for record in reversed(store.newest(999))])
-    assert store.newest(999) == fresh.newest(999)
-    assert flat(store.summary()) == flat(fresh.summary())
-    assert store.totals() == fresh.totals()
-    assert store.histogram() == fresh.histogram()
+    fresh.save([(record.site, record.answer) for record in reversed(store.list_newest(999))])
+    assert store.list_newest(999) == fresh.list_newest(999)
+    assert flat(store.summarize()) == flat(fresh.summarize())
+    assert store.count_samples() == fresh.count_samples()
+    assert store.read_histograms() == fresh.read_histograms()
     first_s, last_s = 1_700_000_000, 1_700_002_000
     for step_s in (60, 3600):
         for shift_s in (0, -3_400_000_000):  # some were answered by a clock before 1970
             times = first_s + shift_s, last_s + shift_s
-            series = store.series(*times, step_s)
-            assert series == fresh.series(*times, step_s)
+            series = store.read_series(*times, step_s)
+            assert series == fresh.read_series(*times, step_s)
             assert any(bucket.exits for bucket in series)
     fresh.close()
     # And it goes on.
     store.save([("home", make(1000))])
-    store.label("home", 1, 1, "ada", 1.0)
-    assert store.newest(1)[0].answer.sample == 1000
+    store.set_label("home", 1, 1, "ada", 1.0)
+    assert store.list_newest(1)[0].answer.sample == 1000
     assert store.prune(0.0, 0.0) == 0
     store.close()
 
@@ -111,11 +111,11 @@ def test_down_and_up_again_keeps_the_answers(url: str) -> None:
     store.save([("home", make(i, label=i % 3, truth=[None, 1, 2][i // 4])) for i in range(12)])
     store.save([("shop", make(i, exit="edge")) for i in range(3)])
     store.add_event(1.0, "home", "cam1", "joined", key="1")
-    summary, series = store.summary(), store.series(0, 60, 60)
-    counters = store.histogram()
+    summary, series = store.summarize(), store.read_series(0, 60, 60)
+    counters = store.read_histograms()
     for sample, label in ((0, 0), (1, 0), (5, 2), (9, -1)):
-        store.label("home", sample, label, "ada", 1.0)
-    assert store.summary().accuracy != summary.accuracy
+        store.set_label("home", sample, label, "ada", 1.0)
+    assert store.summarize().accuracy != summary.accuracy
     store.database.migrate(RELEASED)
     assert revisions(url) == [RELEASED]
     down = content(url, "answers", "totals", "events")
@@ -130,9 +130,9 @@ def test_down_and_up_again_keeps_the_answers(url: str) -> None:
         for row in down["totals"]
     }
     store.database.migrate()
-    assert (store.summary(), store.series(0, 60, 60)) == (summary, series)
-    assert store.histogram() == counters
-    assert [event.what for event in store.events(9)] == ["joined"]
+    assert (store.summarize(), store.read_series(0, 60, 60)) == (summary, series)
+    assert store.read_histograms() == counters
+    assert [event.what for event in store.list_events(9)] == ["joined"]
     store.close()
 
 
@@ -142,7 +142,7 @@ def test_down_to_nothing_and_up(url: str) -> None:
     store.database.migrate("base")
     store.database.migrate()
     store.save([("home", make())])
-    assert store.summary().answered == 1
+    assert store.summarize().answered == 1
     store.close()
 
 

@@ -71,26 +71,26 @@ def test_any_order_any_batches_any_repeats_end_the_same(reused: Store, data: st.
             site, answer = data.draw(st.sampled_from(some))
             label = data.draw(st.sampled_from([None, -1, 0, 1]))
             labels[site, answer.sample] = label
-            assert store.label(site, answer.sample, label, "ada", 5.0).labelled == label
-        counters = store.totals()
+            assert store.set_label(site, answer.sample, label, "ada", 5.0).labelled == label
+        counters = store.count_samples()
         assert all(counters.get(key, 0) >= count for key, count in counted.items())
         counted = counters
     expected = {
         key: Record(key[0], answer, first[key], labels.get(key)) for key, answer in best.items()
     }
     assert rows(store) == expected
-    everything = store.newest(10**6)
-    assert_same(flat(store.summary()), recount(everything))
-    assert_same(flat(store.summary(last=2)), recount(everything[:2]))
+    everything = store.list_newest(10**6)
+    assert_same(flat(store.summarize()), recount(everything))
+    assert_same(flat(store.summarize(last=2)), recount(everything[:2]))
     assert sum(counted.values()) == len(expected)
-    assert sum(of.samples for of in store.histogram().values()) == len(expected)
+    assert sum(of.samples for of in store.read_histograms().values()) == len(expected)
     for step_s in (60, 120, 3600):
         for site in (None, *SITES):
             own = [record for record in everything if site in (None, record.site)]
             assert_same(
-                flat_series(store.series(0, 8000, step_s, site)), recount_series(own, step_s)
+                flat_series(store.read_series(0, 8000, step_s, site)), recount_series(own, step_s)
             )
     for site in SITES:
         own = [record for record in everything if record.site == site]
-        assert_same(flat(store.summary(site)), recount(own))
-        assert_same(flat(store.summary(site, last=2)), recount(own[:2]))
+        assert_same(flat(store.summarize(site)), recount(own))
+        assert_same(flat(store.summarize(site, last=2)), recount(own[:2]))

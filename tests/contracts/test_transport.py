@@ -57,7 +57,7 @@ class RunningBroker:
         wait_until_listening(self.port)
 
     def signal(self, number: signal.Signals) -> None:
-        self.fleet.signal("broker", number)
+        self.fleet.send_signal("broker", number)
 
     def start_again(self) -> None:
         self.fleet.start("broker")

@@ -14,7 +14,7 @@ import yaml
 
 from cloud_app.app import CloudSettings
 from ddnn.cli.health import HealthSettings
-from ddnn.cli.secrets import generate
+from ddnn.cli.secrets import generate_secrets
 from device_app.app import DeviceSettings
 from edge_app.app import EdgeSettings
 from tests.deployment.composed import APPS, COMPOSE_FILE, ROOT, compose
@@ -104,7 +104,7 @@ def test_what_is_declared_is_used():
 
 def test_secrets_are_the_files_that_ddnn_makes():
     declared = compose()["secrets"]
-    assert declared.keys() == generate().keys()
+    assert declared.keys() == generate_secrets().keys()
     assert all(entry == {"file": f"./secrets/{name}"} for name, entry in declared.items())
 
 

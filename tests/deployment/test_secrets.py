@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from ddnn.cli import main
-from ddnn.cli.secrets import CLOUD_USERS, EDGE_USERS, generate, hash_password
+from ddnn.cli.secrets import CLOUD_USERS, EDGE_USERS, generate_secrets, hash_password
 from tests.deployment.native import make_database, open_directory
 from tests.parts import need
 from tests.postgres import running_postgres
@@ -28,7 +28,7 @@ def test_all_files_are_made_and_the_dashboards_password_is_told(tmp_path: Path):
     directory = tmp_path / "secrets"
     done = made(directory)
     assert done.exit_code == 0, done.output
-    assert {file.name for file in directory.iterdir()} == generate().keys()
+    assert {file.name for file in directory.iterdir()} == generate_secrets().keys()
     password = (directory / "dashboard_password").read_text().strip()
     assert done.output.count(password) == 1
     for file in directory.iterdir():
@@ -86,7 +86,7 @@ def test_a_directory_that_cannot_be_is_refused_in_words(tmp_path: Path):
 
 
 def test_every_user_has_its_own_password():
-    files = generate()
+    files = generate_secrets()
     passwords = [files[f"mqtt_{user}"] for user in {*EDGE_USERS, *CLOUD_USERS}]
     assert len({*passwords}) == len(passwords)
     for users, broker in ((EDGE_USERS, "edge"), (CLOUD_USERS, "cloud")):
@@ -109,7 +109,7 @@ def test_the_hash_is_mosquittos_own():
 @pytest.mark.parametrize("mode", [0o600, 0o640])
 def test_libpq_takes_the_password_file_that_is_its_users_alone(mode: int, tmp_path: Path):
     """Why the services copy it: libpq looks at the mode of a password file, not at its owner."""
-    files = generate()
+    files = generate_secrets()
     file = tmp_path / "pgpass"
     file.write_text(files["database_pgpass"])
     file.chmod(mode)

@@ -27,7 +27,7 @@ import psycopg
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from ddnn.cli.secrets import CLOUD_USERS, EDGE_USERS, generate, write
+from ddnn.cli.secrets import CLOUD_USERS, EDGE_USERS, generate_secrets, write_secrets
 from ddnn.data import load_samples
 from ddnn.protocol import topics
 from ddnn.protocol.codec import decode
@@ -152,8 +152,8 @@ def site(scenes_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     need(shutil.which("mosquitto_sub"), "mosquitto_sub is not installed")
     frames = export_frames(load_samples("scenes"), tmp_path_factory.mktemp("scenes") / "frames")
     with running_postgres() as server, open_directory() as directory:
-        files = generate()
-        write(directory / "secrets", files)
+        files = generate_secrets()
+        write_secrets(directory / "secrets", files)
         port = make_database(server.url, files["database_password"].strip())
         native = Native(directory, directory / "secrets", scenes_bundle, frames, port)
         try:

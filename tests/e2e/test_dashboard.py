@@ -46,17 +46,17 @@ def act(page, what: str, node: str) -> None:
 def test_kill_in_the_browser_and_answers_go_on(page, node: str) -> None:
     assert_answers_go_on(page)
     fleet = page.site.fleet
-    pids = {name: fleet.pid(name) for name in fleet.nodes}
+    pids = {name: fleet.find_pid(name) for name in fleet.nodes}
     act(page, "kill", node)
     wait_for(page, f"button[data-node='{node}'][data-what='start']")
-    assert not fleet.alive(node)
+    assert not fleet.is_alive(node)
     wait_for(page, f"#node-rows tr[data-key$='/{node}']", "lost")
     wait_for(page, "#event-rows, #events", re.compile(rf"{node} died"))
     assert_answers_go_on(page, 20)
     act(page, "start", node)
     wait_for(page, f"#node-rows tr[data-key$='/{node}']", "online")
     assert_answers_go_on(page)
-    changed = {name for name in pids if fleet.pid(name) != pids[name]}
+    changed = {name for name in pids if fleet.find_pid(name) != pids[name]}
     assert changed == {node}
 
 
@@ -89,7 +89,7 @@ def test_a_threshold_that_is_applied_is_used_by_the_edge_even_after_a_restart(pa
             page.wait_for_timeout(200)
 
     until_escalated()
-    page.site.fleet.signal("edge", 9)
+    page.site.fleet.send_signal("edge", 9)
     page.wait_for_timeout(500)
     page.site.fleet.start("edge")
     page.wait_for_timeout(4000)

@@ -10,8 +10,8 @@ import pytest
 
 from ddnn.adapters.litert import LiteRtSection
 from ddnn.data import load
-from ddnn.exits.cost import communication_bytes
-from ddnn.exits.hierarchy import configuration
+from ddnn.exits.cost import compute_communication_bytes
+from ddnn.exits.hierarchy import make_configuration
 from ddnn.exits.inference import infer
 from ddnn.runtime.bundle import load_bundle
 from ddnn.training.recipes import choose_recipe
@@ -71,7 +71,7 @@ def assert_equal(site, bundle: Path, images: np.ndarray, labels: np.ndarray) -> 
     payload = np.mean([answer.payload_bytes / members for answer in stored.values()])
     local = np.mean([answer.exit == "local" for answer in stored.values()])
     filters, outputs = manifest.device_features[-1], int(np.prod(manifest.device_features[:-1]))
-    c = communication_bytes(len(manifest.classes), local, filters, outputs)
+    c = compute_communication_bytes(len(manifest.classes), local, filters, outputs)
     assert payload == pytest.approx(c, abs=1e-9)  # the paper's formula, counted on the wire
     assert all(answer.wire_bytes > answer.payload_bytes for answer in stored.values())
 
@@ -96,7 +96,7 @@ def test_eth80(open_site, tmp_path):
     chosen = choose_recipe("eth80", steps=60)
     train(
         dataset,
-        configuration("e", 6, exit_scheme="AP", fusion_scheme="AP"),
+        make_configuration("e", 6, exit_scheme="AP", fusion_scheme="AP"),
         bundle,
         LiteRtSection,
         name="eth80",

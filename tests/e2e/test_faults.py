@@ -51,16 +51,16 @@ def wait_until(true, timeout_s: float, what: str) -> None:
 
 
 def live_through(site, fault: str) -> None:
-    pids = {node: site.fleet.pid(node) for node in site.fleet.nodes}
+    pids = {node: site.fleet.find_pid(node) for node in site.fleet.nodes}
     first = site.tick()
     for what, node in FAULTS[fault]:
-        site.fleet.signal(node, signal.SIGKILL if what == "kill" else signal.SIGSTOP)
+        site.fleet.send_signal(node, signal.SIGKILL if what == "kill" else signal.SIGSTOP)
     time.sleep(DOWN_S)
     for what, node in FAULTS[fault]:
         if what == "kill":
             site.fleet.start(node)
         else:
-            site.fleet.signal(node, signal.SIGCONT)
+            site.fleet.send_signal(node, signal.SIGCONT)
     wait_until(lambda: recovered(site), RECOVER_S, f"{fault}: recovery")
     wanted = range(first, site.tick() - int(DEADLINE_S * site.rate_hz))
 
@@ -73,8 +73,8 @@ def live_through(site, fault: str) -> None:
         assert took_s <= DEADLINE_S, (fault, stored)
         assert stored.answer.label >= 0, (fault, stored)
     mended = {node for what, node in FAULTS[fault] if what == "kill"}
-    assert {n for n in pids if site.fleet.pid(n) != pids[n]} == mended, fault
-    assert all(site.fleet.alive(node) for node in pids), fault
+    assert {n for n in pids if site.fleet.find_pid(n) != pids[n]} == mended, fault
+    assert all(site.fleet.is_alive(node) for node in pids), fault
 
 
 @pytest.mark.timeout(400)

@@ -64,7 +64,7 @@ class Workers:
 
     def signal(self, number: signal.Signals, *nodes: str) -> None:
         for node in nodes:
-            self.site.fleet.signal(node, number)
+            self.site.fleet.send_signal(node, number)
 
     def kill(self, *nodes: str) -> None:
         self.signal(signal.SIGKILL, *nodes)
@@ -159,7 +159,7 @@ def workers(
 
 def test_whoever_vanishes_the_answers_are_the_models(workers: Workers, tmp_path: Path) -> None:
     site = workers.site
-    edge = site.fleet.pid("edge")
+    edge = site.fleet.find_pid("edge")
     any_s_of_n_vanish(workers)
     more_vanish(workers)
     a_spare_stands_in(workers)
@@ -167,7 +167,7 @@ def test_whoever_vanishes_the_answers_are_the_models(workers: Workers, tmp_path:
     a_corrupt_shard(workers, tmp_path)
     a_liar(workers)
     the_broker_dies(workers)
-    assert site.fleet.pid("edge") == edge
+    assert site.fleet.find_pid("edge") == edge
     the_edge_dies(workers)
 
 
@@ -352,7 +352,7 @@ def the_broker_dies(workers: Workers) -> None:
 
 
 def the_edge_dies(workers: Workers) -> None:
-    pids = {worker: workers.site.fleet.pid(worker) for worker in WORKERS}
+    pids = {worker: workers.site.fleet.find_pid(worker) for worker in WORKERS}
     workers.kill("edge")
     time.sleep(FLOW_S)
     workers.start("edge")
@@ -360,7 +360,7 @@ def the_edge_dies(workers: Workers) -> None:
     workers.until_whole()
     time.sleep(1.0)
     workers.assert_equal(workers.samples())
-    assert {worker: workers.site.fleet.pid(worker) for worker in WORKERS} == pids
+    assert {worker: workers.site.fleet.find_pid(worker) for worker in WORKERS} == pids
 
 
 @pytest.mark.parametrize("workers", ["off"], indirect=True)

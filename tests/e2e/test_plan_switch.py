@@ -56,14 +56,14 @@ def test_a_site_changes_its_plan_while_samples_flow(
         """What the undistributed network says at the answer's exit, with its members."""
         manifest = loaded.manifest
         images = scenes_split.images[answer.sample % len(scenes_split.images)]
-        mask = manifest.hierarchy.mask(answer.members)
+        mask = manifest.hierarchy.make_mask(answer.members)
         devices = run_devices(manifest, loaded.sections, images)
         scores = run_exits(manifest, loaded.sections, devices, mask)[answer.exit]
         judgement = judge(manifest, answer.exit, scores, mask)
         return judgement.label, judgement.probabilities
 
     time.sleep(1.5)  # the first samples: not yet by all cameras
-    pids = {node: site.fleet.pid(node) for node in site.fleet.nodes}
+    pids = {node: site.fleet.find_pid(node) for node in site.fleet.nodes}
     before = workers.offload()
     bundle = read_manifest(scenes_bundle)[1]
     assert (before.plan, before.pieces) == (read_plan(own, bundle).id, 6)
@@ -97,5 +97,5 @@ def test_a_site_changes_its_plan_while_samples_flow(
     assert sum(answer.quality == "full" for answer in answers) > len(answers) / 2
     assert after.combined > 0  # by the new plan
     for node in ("edge", "worker4", "worker5", "worker6"):
-        assert site.fleet.pid(node) == pids[node], f"{node} was restarted"
+        assert site.fleet.find_pid(node) == pids[node], f"{node} was restarted"
     assert f"plan {new.id} is in use" in workers.log("edge")

@@ -372,6 +372,6 @@ def test_the_page_is_timed_in_a_real_browser_over_what_is_stored(
     assert set(found["replies"]) == set(found["ratio"]) - {"load"}
     assert all(reply["bytes"] > 300 for reply in found["replies"].values())
     store = Store(many)
-    assert store.summary().answered == 2000
-    assert sum(sum(b.exits.values()) for b in store.series(0, time.time(), 864_000)) == 2000
+    assert store.summarize().answered == 2000
+    assert sum(sum(b.exits.values()) for b in store.read_series(0, time.time(), 864_000)) == 2000
     store.close()

@@ -116,7 +116,7 @@ def next_stats(site: Site, node: str, true: Callable[[Stats], bool]) -> Stats:  
         stats: Stats = site.next(Stats, node)
         if true(stats):
             return stats
-    pytest.fail(f"not in time; {stats}; {site.fleet.tail(node)}")
+    pytest.fail(f"not in time; {stats}; {site.fleet.read_last_line(node)}")
 
 
 def up(stats: Stats) -> bool:
@@ -457,7 +457,7 @@ class Taker:
         self.slow = threading.Event()
         self.attached: Any = None
 
-    def captured(self, frame: Captured) -> None:
+    def take_frame(self, frame: Captured) -> None:
         if self.slow.is_set():
             self.slow.clear()
             time.sleep(BUSY_S)
@@ -471,7 +471,7 @@ class Taker:
         while len(self.frames) < count:
             assert time.monotonic() < until_s, f"{len(self.frames)} of {count}"
             if self.attached is not None and self.attached.due_s() <= time.monotonic():
-                self.captured(self.attached.take())
+                self.take_frame(self.attached.take())
             time.sleep(0.002)
 
 

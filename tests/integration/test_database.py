@@ -90,7 +90,7 @@ def refused_after_s(store: Store) -> float:
     """How long a reader waits for the word that the database is away."""
     start_s = time.monotonic()
     with pytest.raises(LinkError, match="server up"):
-        store.newest(1)
+        store.list_newest(1)
     return time.monotonic() - start_s
 
 
@@ -103,19 +103,19 @@ def test_an_outage_loses_no_answer(server: Postgres, store: Store, how: str) -> 
         getattr(server, how)()
         stored_before = len(node.confirmed)
         assert refused_after_s(store) < (NOTICED_S if how == "freeze" else 1.0)
-        until(lambda: recorder.away, NOTICED_S)
-        assert "database postgresql" in recorder.away
+        until(lambda: recorder.database_error, NOTICED_S)
+        assert "database postgresql" in recorder.database_error
         assert stored_before <= len(node.confirmed) < ANSWERS
         server.thaw() if how == "freeze" else server.start()
         until(lambda: len(node.confirmed) == ANSWERS)
-        until(lambda: not recorder.away)
+        until(lambda: not recorder.database_error)
     finally:
         node.close()
         server.thaw()
         assert recorder.close(IN_TIME_S)
-    samples = [record.answer.sample for record in store.newest(2 * ANSWERS)]
+    samples = [record.answer.sample for record in store.list_newest(2 * ANSWERS)]
     assert sorted(samples) == list(range(ANSWERS))
-    assert store.summary().answered == sum(store.totals().values()) == ANSWERS
+    assert store.summarize().answered == sum(store.count_samples().values()) == ANSWERS
     assert recorder.given_up == 0
 
 
@@ -130,7 +130,7 @@ def test_what_is_confirmed_is_there_after_a_kill(server: Postgres, store: Store)
         confirmed = set(node.confirmed)
         recorder.close(0.1)  # what waits is not written any more
         server.start()
-        assert confirmed <= {record.answer.sample for record in store.newest(2 * ANSWERS)}
+        assert confirmed <= {record.answer.sample for record in store.list_newest(2 * ANSWERS)}
     finally:
         node.close()
         recorder.close(IN_TIME_S)
@@ -155,16 +155,16 @@ def test_memory_is_bounded_while_the_database_is_away(server: Postgres, store: S
     offer(offered)
     assert process.memory_info().rss - full_bytes < 20e6
     assert recorder.refused >= offered
-    until(lambda: recorder.away)
+    until(lambda: recorder.database_error)
     server.start()
-    until(lambda: confirmed and not recorder.away)
+    until(lambda: confirmed and not recorder.database_error)
     assert recorder.close(IN_TIME_S)
-    assert store.summary().answered == MAX_BATCH  # many times the same: each stored once
+    assert store.summarize().answered == MAX_BATCH  # many times the same: each stored once
 
 
 def test_a_frozen_server_delays_nobody_for_long(server: Postgres, store: Store) -> None:
     """Readers and a program that starts are told so in bounded time; afterwards all is well."""
-    store.newest(1)
+    store.list_newest(1)
     server.freeze()
     try:
         assert refused_after_s(store) < NOTICED_S
@@ -174,7 +174,7 @@ def test_a_frozen_server_delays_nobody_for_long(server: Postgres, store: Store) 
         assert time.monotonic() - start_s < NOTICED_S
     finally:
         server.thaw()
-    assert store.newest(1) == []
+    assert store.list_newest(1) == []
 
 
 def test_a_statement_that_takes_too_long_is_ended(store: Store) -> None:
@@ -185,7 +185,7 @@ def test_a_statement_that_takes_too_long_is_ended(store: Store) -> None:
     other.execute("LOCK TABLE answers IN ACCESS EXCLUSIVE MODE")
     try:
         with pytest.raises(LinkError, match="statement timeout"):
-            store.newest(1)
+            store.list_newest(1)
     finally:
         other.close()
-    assert store.newest(1) == []
+    assert store.list_newest(1) == []

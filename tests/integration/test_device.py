@@ -115,7 +115,7 @@ class Site:
             try:
                 topic, message = self.heard.get(timeout=max(0.0, until_s - time.monotonic()))
             except queue.Empty:
-                pytest.fail(f"no {kind.__name__} of {node}: {self.fleet.tail(node)}")
+                pytest.fail(f"no {kind.__name__} of {node}: {self.fleet.read_last_line(node)}")
             if isinstance(message, kind) and (topic.node or message.node) == node:
                 return message
 
@@ -182,7 +182,7 @@ def test_it_needs_little_and_starts_quickly(
     answer = site.next(Answer, "cam3")  # there is no edge: it answers for itself, and says so
     assert (answer.exit, answer.quality, answer.members) == ("device", "degraded", ["cam3"])
     assert answer.expected_accuracy == bundle.manifest.device_accuracy["cam3"]
-    resident = psutil.Process(site.fleet.pid("cam3")).memory_info().rss
+    resident = psutil.Process(site.fleet.find_pid("cam3")).memory_info().rss
     with capsys.disabled():
         print(f"\ndevice_app: up after {took_s:.2f} s, {resident / 2**20:.0f} MB resident")
     assert took_s < 3 * START_S
@@ -194,11 +194,11 @@ def test_a_clean_stop_is_said(site: Site, tmp_path: Path, pictures: np.ndarray) 
     write_pictures(source, pictures)
     site.device("cam1", f"directory:{source}")
     online = site.next(Status, "cam1")
-    site.fleet.signal("cam1", signal.SIGTERM)
+    site.fleet.send_signal("cam1", signal.SIGTERM)
     stopped = site.next(Status, "cam1")
     assert (online.state, stopped.state) == ("online", "stopped")
     assert stopped.session == online.session
-    process = psutil.Process(site.fleet.pid("cam1")) if site.fleet.alive("cam1") else None
+    process = psutil.Process(site.fleet.find_pid("cam1")) if site.fleet.is_alive("cam1") else None
     assert process is None or process.wait(5) in (0, None)
 
 
@@ -341,7 +341,7 @@ def test_hostile_peers_change_nothing(
     site = open_site(
         scenes_bundle, scenes_frames, scenes_split.labels, rate_hz=8.0, deadline_s=5.0, window_s=1.6
     )
-    pids = {node: site.fleet.pid(node) for node in site.fleet.nodes}
+    pids = {node: site.fleet.find_pid(node) for node in site.fleet.nodes}
     nodes = [node for node in site.fleet.nodes if node != "broker"]
     attacker = Attacker(site.port, nodes)
     warm = site.tick(1.5)
@@ -385,7 +385,7 @@ def test_hostile_peers_change_nothing(
         assert counts.get("queue_full", 0) == 0
     edge = site.watcher.stats["edge"].counts
     assert edge["scores_late"] > 0  # replayed ones
-    assert {node: site.fleet.pid(node) for node in site.fleet.nodes} == pids
-    assert all(site.fleet.alive(node) for node in pids)
+    assert {node: site.fleet.find_pid(node) for node in site.fleet.nodes} == pids
+    assert all(site.fleet.is_alive(node) for node in pids)
     attacker.close()
     assert msgspec.json.decode(encode(next(iter(stored.values()))), type=Answer)

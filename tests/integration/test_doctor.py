@@ -66,11 +66,11 @@ class Report:
         failing = [name for name, row in self.rows.items() if row["outcome"] == "failed"]
         assert failing[:1] == [check], self.rows
         assert self.code == code, self.rows
-        self.says(check, *words)
+        self.assert_words(check, *words)
         assert self.rows[check]["remedy"]
 
-    def says(self, check: str, *words: str) -> None:
-        text = f"{self.rows[check]['says']} {self.rows[check]['remedy']}"
+    def assert_words(self, check: str, *words: str) -> None:
+        text = f"{self.rows[check]['message']} {self.rows[check]['remedy']}"
         for word in words:
             assert word in text, text
 
@@ -133,17 +133,19 @@ def test_a_site_without_faults(
         # A test machine's clock need not be kept by NTP, nor its disk have a gigabyte free.
         allowed = ("ok", "warning") if check in ("clock", "disk") else ("ok",)
         assert row["outcome"] in allowed, row
-    report.says("mqtt", "MQTT 5", "anonymous")
-    report.says("round trip", "p50", "of 10 at QoS 1", "TCP connect", "online: edge")
-    report.says("clock", "within", "ms of the lead edge's")
-    report.says("bundle", read_manifest(scenes_bundle)[1], "(cam1)", "the same as of edge")
-    report.says("camera", "32x32")
+    report.assert_words("mqtt", "MQTT 5", "anonymous")
+    report.assert_words("round trip", "p50", "of 10 at QoS 1", "TCP connect", "online: edge")
+    report.assert_words("clock", "within", "ms of the lead edge's")
+    report.assert_words(
+        "bundle", read_manifest(scenes_bundle)[1], "(cam1)", "the same as that of edge"
+    )
+    report.assert_words("camera", "32x32")
     assert not (tmp_path / "state").exists()  # a check makes no directory
 
     report = doctor("--node", "edge", port=port)  # the node that runs
     assert report.code == 0, report.rows
     assert list(report.rows)[-2] == "program"
-    report.says("bundle", "(edge)")
+    report.assert_words("bundle", "(edge)")
     said = [decode(Kind.STATUS, payload) for payload in voice.payloads(status)]
     assert {message.state for message in said} == {"online"}  # it kept its connection
     assert len({message.session for message in said if isinstance(message, Status)}) == 1
@@ -179,7 +181,7 @@ def test_keys_come_from_file_and_environment(
     report.fails("configuration", 2, "rate_hz")
     file.write_text(file.read_text().replace("1e9", "5"))
     report = doctor(*flags, "--bundle", str(scenes_bundle), DDNN_BROKER_PORT=str(port))
-    report.says("configuration", "node cam2", "site shop", f"broker 127.0.0.1:{port}")
+    report.assert_words("configuration", "node cam2", "site shop", f"broker 127.0.0.1:{port}")
     assert report.code == 0, report.rows
 
 
@@ -268,7 +270,7 @@ def test_users_and_passwords(doctor: Doctor, tmp_path: Path) -> None:
         as_user = ("--broker-user", USER, "--broker-password-file")
         report = doctor(*as_user, str(right), port=port)
         assert report.code == 0, report.rows
-        report.says("mqtt", f"as user {USER}")
+        report.assert_words("mqtt", f"as user {USER}")
         assert PASSWORD not in json.dumps(report.rows)
         for version in ("5", "3.1.1"):
             report = doctor(*as_user, str(wrong), "--mqtt", version, port=port)
@@ -310,7 +312,7 @@ def test_clocks_that_disagree(
     voice.clock_ahead_s = ahead_s
     report = doctor(port=port)
     assert report.outcome("clock") == outcome
-    report.says("clock", words)
+    report.assert_words("clock", words)
     if outcome == "failed":
         report.fails("clock", 1, "set the clock")
     else:
@@ -323,7 +325,7 @@ def test_without_an_edge_there_is_no_clock_to_compare_with(
     voice.announce("edge", "edge", "lost")
     report = doctor(port=port)
     assert report.outcome("clock") == "skipped"
-    report.says("clock", "no edge is online")
+    report.assert_words("clock", "no edge is online")
     assert report.code == 0
 
 
@@ -357,20 +359,20 @@ def test_a_bundle_that_differs_from_the_peers(
     voice.announce("cam3", "device", "lost", bundle="long-gone")
     report = doctor(port=port)
     assert report.outcome("bundle") == "warning"
-    report.says("bundle", f"cam2 runs {theirs}", "copy one bundle")
-    assert "cam3" not in report.rows["bundle"]["says"]
+    report.assert_words("bundle", f"cam2 runs {theirs}", "copy one bundle")
+    assert "cam3" not in report.rows["bundle"]["message"]
     voice.announce("edge", "edge", bundle=theirs)
     report = doctor(port=port)
     report.fails("bundle", 2, f"edge runs {theirs}", "never fused")
     report = doctor("--bundle", str(own_bundle), port=port)
-    report.says("bundle", "the same as of cam2, edge")
+    report.assert_words("bundle", "the same as that of cam2, edge")
 
 
 def test_another_version_of_ddnn(doctor: Doctor, port: int, voice: Voice) -> None:
     voice.announce("edge", "edge", version="9.9.9")
     report = doctor(port=port)
     assert report.outcome("versions") == "warning"
-    report.says("versions", "edge has 9.9.9", "64-bit", "LiteRT")
+    report.assert_words("versions", "edge has 9.9.9", "64-bit", "LiteRT")
 
 
 # ------------------------------------------------------------- disk and the program
@@ -392,7 +394,7 @@ def test_full_disks(ddnn: list[str], tmp_path: Path) -> None:
         doctor = " ".join([*ddnn, "doctor", "--json", "--state", f"{tmp_path}{state}"])
         report = Report(run([*around, "sh", "-c", f"{before}; {doctor}"]))
         assert report.outcome("disk") == "failed", report.rows
-        report.says("disk", words, "make room")
+        report.assert_words("disk", words, "make room")
         assert report.rows["disk"]["exit_code"] == 2
 
     check("ulimit -f 0", "", "File too large")
@@ -413,7 +415,7 @@ def test_a_camera_that_is_not_there(doctor: Doctor, port: int, voice: Voice) -> 
     voice.announce("cam1", "device")  # the node that runs may hold the camera
     report = doctor(*missing, port=port)
     assert (report.code, report.outcome("camera")) == (0, "warning")
-    report.says("camera", "/nowhere.avi", "cam1 is online", "stop the node")
+    report.assert_words("camera", "/nowhere.avi", "cam1 is online", "stop the node")
 
 
 def test_the_edge_program_checks_itself(
@@ -447,5 +449,5 @@ def test_the_edge_program_checks_itself(
 
 def test_help_names_the_exit_codes(ddnn: list[str]) -> None:
     done = run([*ddnn, "doctor", "--help"])
-    assert "Ends with 0 where nothing failed" in done.stdout
+    assert "Ends with 0 where no check failed" in done.stdout
     assert "ddnn doctor --node cam1" in done.stdout

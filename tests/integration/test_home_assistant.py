@@ -137,7 +137,7 @@ def test_a_site_in_home_assistant(
     voice.until(lambda: cloud_shown() == cloud["payload_off"])
     voice.announce("cloud-7f3a", "cloud")
     voice.until(lambda: cloud_shown() == cloud["payload_on"])
-    fleet.signal("cam1", signal.SIGKILL)
+    fleet.send_signal("cam1", signal.SIGKILL)
     voice.until(lambda: b"lost" in voice.payloads(topic)[-1])  # its Last Will
     assert render(says, voice.payloads(topic)[-1]) == presence["payload_off"]
 

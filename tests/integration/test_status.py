@@ -50,7 +50,7 @@ def index_nodes(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def wait_until(observer: SiteObserver, condition: Callable[[], Any]) -> None:
     until_s = time.monotonic() + IN_TIME_S
     while not condition():
-        assert time.monotonic() < until_s, observer.report()
+        assert time.monotonic() < until_s, observer.make_report()
         observer.wait(0.05)
 
 
@@ -93,8 +93,8 @@ def test_a_real_site(
         assert found["last_answer_age_s"] < IN_TIME_S
         assert 2 <= found["listened_s"] < 25  # it ends once all nodes have sent statistics
 
-        fleet.signal("cam1", signal.SIGKILL)
-        fleet.signal("cam2", signal.SIGTERM)
+        fleet.send_signal("cam1", signal.SIGKILL)
+        fleet.send_signal("cam2", signal.SIGTERM)
         states = [str(Topic("home", Kind.STATUS, node)) for node in ("cam1", "cam2")]
         voice.until(lambda: all(b"online" not in voice.payloads(topic)[-1] for topic in states))
         nodes = index_nodes(report(ddnn, port))
@@ -117,7 +117,7 @@ def test_a_real_site(
 def test_a_site_without_nodes(ddnn: list[str], port: int) -> None:
     done = run([*ddnn, "status", "--broker-port", str(port), "--site", "shop", "--for-s", "1"])
     assert done.returncode == 0
-    assert "no node is there; start a node, or correct --site" in done.stdout
+    assert "no node was announced; start a node, or correct --site" in done.stdout
     assert "site shop" in done.stdout
     found = report(ddnn, port, "--for-s", "0.5")
     assert (found["nodes"], found["exits"], found["last_answer_age_s"]) == ([], {}, None)
@@ -176,15 +176,17 @@ def test_a_late_will_changes_nothing(port: int, voice: Voice) -> None:
     """The Last Will of a replaced connection, and then that of the present one."""
     with observe_site(ObserverSettings(broker_port=port)) as observer:
         voice.announce("cam1", "device", session=2)
-        wait_until(observer, lambda: index_nodes(observer.report()).get("cam1"))
+        wait_until(observer, lambda: index_nodes(observer.make_report()).get("cam1"))
         voice.announce("cam1", "device", "lost", session=1)
         voice.announce("mark", "device")
         wait_until(
-            observer, lambda: index_nodes(observer.report()).get("mark")
+            observer, lambda: index_nodes(observer.make_report()).get("mark")
         )  # the Will arrived before it
-        assert index_nodes(observer.report())["cam1"]["presence"] == "online"
+        assert index_nodes(observer.make_report())["cam1"]["presence"] == "online"
         voice.announce("cam1", "device", "lost", session=2)
-        wait_until(observer, lambda: index_nodes(observer.report())["cam1"]["presence"] == "lost")
+        wait_until(
+            observer, lambda: index_nodes(observer.make_report())["cam1"]["presence"] == "lost"
+        )
 
 
 def test_a_silent_node_is_not_shown_as_online(port: int, voice: Voice) -> None:
@@ -193,17 +195,19 @@ def test_a_silent_node_is_not_shown_as_online(port: int, voice: Voice) -> None:
         voice.announce("cam1", "device")
         wait_until(
             observer,
-            lambda: index_nodes(observer.report()).get("cam1", {}).get("presence") == "silent",
+            lambda: index_nodes(observer.make_report()).get("cam1", {}).get("presence") == "silent",
         )
         (seen,) = observer.nodes.values()
         before_s = seen.heard_s
         voice.say(Kind.STATS, "cam1", Stats("device", 5.0, 1 << 20, {"frames_skipped": 3}))
         counts = {"frames_skipped": 3}
-        wait_until(observer, lambda: index_nodes(observer.report())["cam1"]["counts"] == counts)
+        wait_until(
+            observer, lambda: index_nodes(observer.make_report())["cam1"]["counts"] == counts
+        )
         assert seen.heard_s is not None
         assert before_s is None or seen.heard_s >= before_s + 0.4
         observer.silent_s = IN_TIME_S
-        assert index_nodes(observer.report())["cam1"]["presence"] == "online"
+        assert index_nodes(observer.make_report())["cam1"]["presence"] == "online"
 
 
 def test_texts_of_peers_cannot_control_the_terminal(
@@ -249,11 +253,13 @@ def test_watch_reports_that_the_broker_is_away_and_recovers(
 
         assert "online" in next_of("cam1")
         voice.close()
-        fleet.signal("broker", signal.SIGKILL)
+        fleet.send_signal("broker", signal.SIGKILL)
         next_of("the broker is away")
         assert "unknown" in next_of("cam1")
         fleet.start("broker")
-        next_of("no node is there")  # the broker lost its state; no old node is shown as present
+        next_of(
+            "no node was announced"
+        )  # the broker lost its state; no old node is shown as present
         watching.send_signal(signal.SIGINT)
         assert watching.wait(10) == 0
     finally:

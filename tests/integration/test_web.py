@@ -20,7 +20,7 @@ from flask import Flask
 from cloud_app.store import Store
 from cloud_app.web import Server, SignIn, board, create_app, serve, sign_in
 from cloud_app.web import server as server_module
-from cloud_app.web.board import MOST_STREAMS
+from cloud_app.web.board import MAX_STREAMS
 from ddnn.errors import ConfigError
 from tests.answer_builder import make_answer
 from tests.integration.web_site import TIMEOUT_S, Listener, Site, ask, wait_until
@@ -102,7 +102,7 @@ def test_nothing_is_made_while_nobody_listens(site: Site) -> None:
     listener.head()
     listener.state()
     listener.close()
-    wait_until(lambda: places(site) == MOST_STREAMS)
+    wait_until(lambda: places(site) == MAX_STREAMS)
     asked = site.live.asked
     time.sleep(1.5)
     assert site.live.asked == asked
@@ -111,13 +111,13 @@ def test_nothing_is_made_while_nobody_listens(site: Site) -> None:
 def test_beyond_the_bound_a_listener_is_told_to_poll(
     site: Site, listen: Callable[..., Listener]
 ) -> None:
-    listeners = [listen() for _ in range(MOST_STREAMS)]
+    listeners = [listen() for _ in range(MAX_STREAMS)]
     for listener in listeners:
         assert listener.head()[0] == 200
         listener.state()
     code, headers, body = ask(site.server, "/api/v1/stream")
     assert (code, headers["Content-Type"]) == (503, "application/json")
-    assert "ask for /api/v1/state instead" in json.loads(body)["error"]
+    assert "read /api/v1/state instead" in json.loads(body)["error"]
     assert ask(site.server, "/api/v1/state")[0] == 200  # others still have threads
     listeners[0].close()
     wait_until(lambda: places(site) == 1)
@@ -129,20 +129,20 @@ def test_who_leaves_frees_its_place_within_seconds(
     site: Site, leave: Callable[[Listener], None]
 ) -> None:
     for _ in range(3):
-        listeners = [Listener(site.server) for _ in range(MOST_STREAMS)]
+        listeners = [Listener(site.server) for _ in range(MAX_STREAMS)]
         for listener in listeners:
             listener.head()
             listener.state()
         assert places(site) == 0
         for listener in listeners:
             leave(listener)
-        wait_until(lambda: places(site) == MOST_STREAMS, 15)
+        wait_until(lambda: places(site) == MAX_STREAMS, 15)
 
 
 def test_who_asks_for_the_head_only_takes_no_place(site: Site) -> None:
-    for _ in range(2 * MOST_STREAMS):
+    for _ in range(2 * MAX_STREAMS):
         assert ask(site.server, "/api/v1/stream", "HEAD")[0] == 200
-    wait_until(lambda: places(site) == MOST_STREAMS)
+    wait_until(lambda: places(site) == MAX_STREAMS)
 
 
 def test_who_does_not_read_is_given_up_and_holds_nobody_back(
@@ -152,7 +152,7 @@ def test_who_does_not_read_is_given_up_and_holds_nobody_back(
     monkeypatch.setattr(server_module, "SILENCE_MS", round(silence_s * 1000))
     site.server.close()
     site.server = serve(site.app, port=0)
-    site.live.in_use = replace(BUNDLE, labels=tuple(f"name-{i}" for i in range(60_000)))
+    site.live.bundle = replace(BUNDLE, labels=tuple(f"name-{i}" for i in range(60_000)))
     reader, stuck = listen(), listen(read=4096)
     reader.head()
     stuck.head()
@@ -162,7 +162,7 @@ def test_who_does_not_read_is_given_up_and_holds_nobody_back(
     for _ in reader.events():
         gaps_s.append(time.monotonic() - before_s)
         before_s = time.monotonic()
-        if places(site) == MOST_STREAMS - 1:
+        if places(site) == MAX_STREAMS - 1:
             break
         assert len(gaps_s) < 60
     assert max(gaps_s) < silence_s - 1
@@ -189,8 +189,8 @@ def test_the_server_answers_until_it_is_closed(site: Site) -> None:
 def test_close_ends_streams_at_once_and_all_threads(
     site: Site, listen: Callable[..., Listener], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(board, "EVERY_S", NEVER_S)
-    listeners = [listen() for _ in range(MOST_STREAMS)]
+    monkeypatch.setattr(board, "PERIOD_S", NEVER_S)
+    listeners = [listen() for _ in range(MAX_STREAMS)]
     for listener in listeners:
         listener.head()
         listener.state()  # all wait for the next one now
@@ -198,7 +198,7 @@ def test_close_ends_streams_at_once_and_all_threads(
     site.server.close()
     assert time.monotonic() - started_s < server_module.CLOSE_S  # no request was given up
     assert all(listener.is_over() for listener in listeners)
-    assert places(site) == MOST_STREAMS
+    assert places(site) == MAX_STREAMS
     names = [thread.name for thread in threading.enumerate()]
     assert not [name for name in names if name == "web" or name.startswith("waitress")]
     site.server = serve(site.app, port=site.server.port)  # the same app again
@@ -211,14 +211,14 @@ def test_close_ends_a_stream_that_is_not_read(
     site: Site, listen: Callable[..., Listener], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server_module, "CLOSE_S", TIMEOUT_S)
-    site.live.in_use = replace(BUNDLE, labels=tuple(f"name-{i}" for i in range(100_000)))
+    site.live.bundle = replace(BUNDLE, labels=tuple(f"name-{i}" for i in range(100_000)))
     stuck = listen(read=4096)
     stuck.head()
     wait_until(lambda: unread_bytes(site.server) > server_module.UNREAD_BYTES)
     started_s = time.monotonic()
     site.server.close()  # while its thread waits for room
     assert time.monotonic() - started_s < TIMEOUT_S / 2
-    assert places(site) == MOST_STREAMS
+    assert places(site) == MAX_STREAMS
 
 
 def test_a_port_that_is_taken_is_a_config_error(site: Site) -> None:
@@ -288,7 +288,7 @@ def test_many_ask_at_once_while_answers_come(site: Site) -> None:
 def test_connections_beyond_the_bound_wait(site: Site) -> None:
     idle = [
         socket.create_connection(("127.0.0.1", site.server.port), TIMEOUT_S)
-        for _ in range(server_module.MOST_CONNECTIONS + 40)
+        for _ in range(server_module.MAX_CONNECTIONS + 40)
     ]
     for connection in idle:
         connection.close()

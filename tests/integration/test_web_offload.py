@@ -72,7 +72,7 @@ def test_the_offload_state_that_an_edge_publishes_is_on_the_page(
         wait_for(page, ".offload .enough.bad", "too few")
         publish()
         wait_for(page, ".offload .enough.good", "Any 2 workers more")
-        wait_for(page, ".offload .enough.wait", "Not heard of for")  # the edge says no more
+        wait_for(page, ".offload .enough.wait", "No report for")  # the edge says no more
         publish()
         voice.close()
     page.locator("#offload").wait_for(state="hidden")  # the broker is gone: nothing is known

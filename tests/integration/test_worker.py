@@ -22,7 +22,7 @@ from ddnn.protocol.codec import decode
 from ddnn.protocol.messages import Assignment, Result, Scores, Task, Tensor, WorkerOffer
 from ddnn.protocol.topics import Kind, Topic, parse
 from ddnn.rooms import find_room
-from ddnn.runtime.bundle import file_entry, load_bundle, read_manifest, write_golden
+from ddnn.runtime.bundle import load_bundle, make_file_entry, read_manifest, write_golden
 from ddnn.runtime.fleet import Fleet
 from ddnn.runtime.plans import PlanDirectory, read_plan, write_plan
 from tests.e2e.conftest import scenes_frames, scenes_split  # noqa: F401  fixtures
@@ -105,7 +105,7 @@ def test_a_worker_on_a_pi(
     edge.until(lambda: edge.holds("worker1") == [5])
     assert list(edge.answers("worker1", edge.ask(x))) == [5]
     assert [edge.done("worker1", job) for job in refused] == [{}, {}]
-    assert psutil.Process(fleet.pid("worker1")).memory_info().rss < RESIDENT_BYTES
+    assert psutil.Process(fleet.find_pid("worker1")).memory_info().rss < RESIDENT_BYTES
 
 
 def test_without_scipy_a_camera_runs_and_lending_is_refused(
@@ -206,7 +206,7 @@ def slow_plan(out: Path, bundle: str, worker: str) -> np.ndarray:
     kernel = dice.standard_normal((WIDTH, WIDTH)).astype(np.float32) / WIDTH
     write_matrix(out / "shard0.npz", kernel, None)
     x = dice.standard_normal((1, ROWS, WIDTH)).astype(np.float32)
-    entry = file_entry(out / "shard0.npz")
+    entry = make_file_entry(out / "shard0.npz")
     z = x @ kernel
     golden = write_golden(out, {"0/in/x": x, "0/out/z": z, "head/out/x": x, "tail/in/z": z})
     array = ArraySpec("float32", (ROWS, WIDTH))

@@ -18,7 +18,7 @@ from ddnn.protocol.topics import EVERYWHERE
 from ddnn.runtime.identity import Identity
 from ddnn.runtime.lanes import Costs
 from ddnn.runtime.simulation import Network, Simulation
-from tests.simulation.made import BUNDLE, CLASSES, IMAGE
+from tests.simulation.small_hierarchy import BUNDLE, CLASSES, IMAGE
 
 PERIOD_S = 0.1
 TIMING = Timing()
@@ -35,7 +35,7 @@ class Scenario:
         return f"{site}/{name}"
 
     def run(self, start_s: float = 1.0, sites: tuple[str, ...] = ("home",), settle_s: float = 8.0):
-        """Capture every sample on every device, then let things settle."""
+        """Capture every sample on every device, then run for `settle_s` more."""
         for n in range(len(self.images)):
             for site in sites:
                 for i, device in enumerate(self.manifest.hierarchy.devices):
@@ -58,7 +58,7 @@ class Scenario:
         self.simulation.at(time_s, capture)
 
 
-def build(
+def build_scenario(
     manifest: Manifest,
     sections,
     *,
@@ -72,9 +72,9 @@ def build(
     device: DeviceProfile | None = None,
     costs: Costs | None = None,
 ) -> Scenario:
-    """Broker, one cloud for all sites, per site the hierarchy's edges and devices.
+    """Make a scenario of a broker, a cloud for all sites, and each site's edges and devices.
 
-    wrap: makes of an edge's machine the one that runs. device, costs: of every node.
+    wrap: converts an edge's machine to the one that runs. device, costs: those of every node.
     """
     generator = np.random.default_rng(seed)
     simulation = Simulation(np.random.default_rng(seed + 1), network)

@@ -13,16 +13,16 @@ from ddnn.machines.composite import CompositeMachine
 from ddnn.protocol.machine import Now
 from ddnn.runtime.identity import Identity
 from ddnn.runtime.simulation import Network, Simulation
-from tests.simulation.made import BUNDLE, hierarchy_of, manifest_of, sections_of
 from tests.simulation.scenario import PERIOD_S, TIMING
+from tests.simulation.small_hierarchy import BUNDLE, make_hierarchy, make_manifest, make_sections
 
 SKEWS_S = {"cam1": 0.0, "cam2": 0.43, "cam3": -3.0, "cam4": -1.7e9}  # the last: no clock at all
 
 
 @pytest.mark.parametrize("loss", [0.0, 0.3])
-def test_one_instant_is_one_sample_for_all(loss: float) -> None:
-    manifest = manifest_of(hierarchy_of("e", 4))
-    sections = sections_of(manifest)
+def test_devices_give_one_instant_the_same_sample_number(loss: float) -> None:
+    manifest = make_manifest(make_hierarchy("e", 4))
+    sections = make_sections(manifest)
     network = Network(latency_s=0.002, jitter_s=0.003, loss=loss)
     simulation = Simulation(np.random.default_rng(4), network)
     clocks: dict[str, SiteClock] = {}

@@ -1,4 +1,4 @@
-"""The machines in virtual time: distributed = undistributed, and what faults do to it."""
+"""Machines in virtual time: distributed answers equal undistributed ones, also with faults."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ from functools import partial
 import numpy as np
 import pytest
 
-from ddnn.exits.cost import communication_bytes
+from ddnn.exits.cost import compute_communication_bytes
 from ddnn.exits.hierarchy import CONFIGURATIONS
-from ddnn.exits.inference import payload_bytes
+from ddnn.exits.inference import count_payload_bytes
 from ddnn.runtime.simulation import Network
-from tests.simulation.made import hierarchy_of, manifest_of, reference, sections_of
-from tests.simulation.scenario import PERIOD_S, TIMING, build
+from tests.simulation.scenario import PERIOD_S, TIMING, build_scenario
+from tests.simulation.small_hierarchy import (
+    make_hierarchy,
+    make_manifest,
+    make_sections,
+    run_undistributed,
+)
 
 SCHEMES = [("MP", "CC"), ("AP", "AP"), ("CC", "MP")]
 JITTER = Network(latency_s=0.002, jitter_s=0.002)
@@ -22,21 +27,21 @@ JITTER = Network(latency_s=0.002, jitter_s=0.002)
 @pytest.mark.parametrize("letter", CONFIGURATIONS)
 def test_distributed_equals_undistributed(letter, schemes):
     """Label, exit and scores of every sample, in all six configurations."""
-    manifest = manifest_of(hierarchy_of(letter, 4, schemes))
-    sections = sections_of(manifest)
-    scenario = build(manifest, sections, network=JITTER, samples=30)
+    manifest = make_manifest(make_hierarchy(letter, 4, schemes))
+    sections = make_sections(manifest)
+    scenario = build_scenario(manifest, sections, network=JITTER, samples=30)
     scenario.run()
     seen = set()
     for sample, images in enumerate(scenario.images):
         answer = scenario.simulation.store["home", sample]
-        expected = reference(manifest, sections, images)
+        expected = run_undistributed(manifest, sections, images)
         assert (answer.exit, answer.label) == (expected.exit, expected.label)
         assert answer.probabilities == expected.probabilities
         assert answer.eta == expected.eta
         assert (answer.quality, answer.missing, answer.late) == ("full", [], False)
         assert answer.truth == scenario.labels[sample]
         if letter != "a":
-            assert answer.payload_bytes == payload_bytes(
+            assert answer.payload_bytes == count_payload_bytes(
                 manifest, expected.exit, manifest.hierarchy.everyone
             )
         seen.add(answer.exit)
@@ -45,27 +50,27 @@ def test_distributed_equals_undistributed(letter, schemes):
 
 def test_payload_equals_the_formula():
     """c = 4 |C| + (1 - l) f o / 8, float32 scores, counted by the running machines."""
-    manifest = manifest_of(hierarchy_of("e"))
-    scenario = build(manifest, sections_of(manifest), samples=50)
+    manifest = make_manifest(make_hierarchy("e"))
+    scenario = build_scenario(manifest, make_sections(manifest), samples=50)
     scenario.run()
     answers = [scenario.simulation.store["home", n] for n in range(50)]
     members = len(manifest.hierarchy.devices)
     local = np.mean([a.exit == "local" for a in answers])
     counted = np.mean([a.payload_bytes / members for a in answers])
-    assert counted == pytest.approx(communication_bytes(4, local, filters=3, outputs=16))
+    assert counted == pytest.approx(compute_communication_bytes(4, local, filters=3, outputs=16))
 
 
-def test_one_answer_per_sample_and_on_time():
-    manifest = manifest_of(hierarchy_of("e"))
-    scenario = build(manifest, sections_of(manifest), network=JITTER)
+def test_each_sample_gets_one_answer_in_time():
+    manifest = make_manifest(make_hierarchy("e"))
+    scenario = build_scenario(manifest, make_sections(manifest), network=JITTER)
     scenario.run()
     samples = [answer.sample for _, _, answer in scenario.simulation.answers]
     assert sorted(samples) == list(range(len(scenario.images)))
-    assert scenario.simulation.kept() == {}  # everything was confirmed
+    assert scenario.simulation.list_kept_answers() == {}  # everything was confirmed
 
 
-def answered_on_time(scenario, samples, start_s=1.0):
-    """Samples that somebody answered by the deadline, in virtual time."""
+def list_answered_in_time(scenario, samples, start_s=1.0):
+    """List the samples that a node answered by the deadline, in virtual time."""
     deadline = TIMING.deadline_s
     return {
         answer.sample
@@ -92,17 +97,17 @@ FAULTS = {
 @pytest.mark.parametrize("letter", ["c", "e", "f"])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_every_sample_is_answered_by_its_deadline(fault, letter):
-    """Faults at one third, mended at two thirds: answered in time, stored once, rejoined."""
-    manifest = manifest_of(hierarchy_of(letter))
-    sections = sections_of(manifest)
-    scenario = build(manifest, sections, samples=90, network=JITTER)
+    """Faults begin at one third and end at two thirds: all samples are answered in time, once."""
+    manifest = make_manifest(make_hierarchy(letter))
+    sections = make_sections(manifest)
+    scenario = build_scenario(manifest, sections, samples=90, network=JITTER)
     simulation = scenario.simulation
     down_s, up_s = 1.0 + 30 * PERIOD_S + 0.013, 1.0 + 60 * PERIOD_S + 0.027
     for what, name in FAULTS[fault]:
         node = f"home/{name}"
         if what == "broker":
-            simulation.at(down_s, lambda: simulation.broker(False))
-            simulation.at(up_s, lambda: simulation.broker(True))
+            simulation.at(down_s, lambda: simulation.set_broker(False))
+            simulation.at(up_s, lambda: simulation.set_broker(True))
         elif what == "crash":
             simulation.at(down_s, lambda node=node: simulation.crash(node))
             simulation.at(up_s, lambda node=node: simulation.start(node))
@@ -111,12 +116,12 @@ def test_every_sample_is_answered_by_its_deadline(fault, letter):
             simulation.at(up_s, lambda node=node: simulation.resume(node))
     scenario.run(settle_s=20.0)
     everything = set(range(90))
-    assert answered_on_time(scenario, everything) == everything
+    assert list_answered_in_time(scenario, everything) == everything
     assert {sample for _, sample in simulation.store} == everything
-    assert simulation.kept() == {}
+    assert simulation.list_kept_answers() == {}
     for sample in [*range(0, 25), *range(80, 90)]:  # before, and after all have rejoined
         answer = simulation.store["home", sample]
-        expected = reference(manifest, sections, scenario.images[sample])
+        expected = run_undistributed(manifest, sections, scenario.images[sample])
         assert (answer.exit, answer.label, answer.quality) == (
             expected.exit,
             expected.label,
@@ -125,20 +130,20 @@ def test_every_sample_is_answered_by_its_deadline(fault, letter):
     for sample in range(90):  # what was answered without some equals the network without them
         answer = simulation.store["home", sample]
         if answer.exit != "device":
-            mask = manifest.hierarchy.mask(answer.members)
-            exits = reference(manifest, sections, scenario.images[sample], mask)
+            mask = manifest.hierarchy.make_mask(answer.members)
+            exits = run_undistributed(manifest, sections, scenario.images[sample], mask)
             if answer.exit == exits.exit:
                 assert answer.probabilities == exits.probabilities
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_lossy_network_and_random_crashes(seed):
+def test_answers_are_correct_with_message_loss_and_random_crashes(seed):
     """Loss, duplicates, reordering and crashes at random events: one stored answer per sample."""
     generator = np.random.default_rng(seed)
     network = Network(latency_s=0.003, jitter_s=0.004, loss=0.03, duplication=0.05, reordering=0.1)
-    manifest = manifest_of(hierarchy_of("efc"[seed % 3]))
-    sections = sections_of(manifest)
-    scenario = build(manifest, sections, samples=150, seed=seed, network=network)
+    manifest = make_manifest(make_hierarchy("efc"[seed % 3]))
+    sections = make_sections(manifest)
+    scenario = build_scenario(manifest, sections, samples=150, seed=seed, network=network)
     simulation = scenario.simulation
     names = ["cam1", "cam2", "cam3", "edge", "cloud"]
     for _ in range(8):
@@ -151,7 +156,7 @@ def test_lossy_network_and_random_crashes(seed):
         )
     scenario.run(settle_s=40.0)
     everything = set(range(150))
-    assert answered_on_time(scenario, everything) == everything
+    assert list_answered_in_time(scenario, everything) == everything
     assert {sample for _, sample in simulation.store} == everything
 
 
@@ -162,32 +167,34 @@ def restart(simulation, name):
     node.crash_after = None
 
 
-def test_clocks_that_disagree_change_nothing():
+def test_different_clocks_do_not_change_the_answers():
     """Devices whose clocks are hours apart from the edge's."""
-    manifest = manifest_of(hierarchy_of("e"))
-    scenario = build(manifest, sections_of(manifest), skew_s=7200.0)
+    manifest = make_manifest(make_hierarchy("e"))
+    scenario = build_scenario(manifest, make_sections(manifest), skew_s=7200.0)
     scenario.run()
     assert all(a.quality == "full" for a in scenario.simulation.store.values())
     assert len(scenario.simulation.store) == len(scenario.images)
 
 
 def test_same_seed_same_run():
-    manifest = manifest_of(hierarchy_of("e"))
+    manifest = make_manifest(make_hierarchy("e"))
     network = Network(loss=0.05, duplication=0.05, reordering=0.1)
 
     def run():
-        scenario = build(manifest, sections_of(manifest), network=network, samples=30)
+        scenario = build_scenario(manifest, make_sections(manifest), network=network, samples=30)
         scenario.run()
         return scenario.simulation.answers, scenario.simulation.journal.handled
 
     assert run() == run()
 
 
-def test_a_thousand_devices_on_fifty_edges():
-    """Fifty sites of twenty devices with one cloud: every sample answered, full, in time."""
-    manifest = manifest_of(hierarchy_of("e", 20))
+def test_a_thousand_devices_on_fifty_edges_are_answered():
+    """Fifty sites of twenty devices with one cloud: every answer is full and in time."""
+    manifest = make_manifest(make_hierarchy("e", 20))
     sites = tuple(f"site{i}" for i in range(50))
-    scenario = build(manifest, sections_of(manifest), samples=5, sites=sites, network=JITTER)
+    scenario = build_scenario(
+        manifest, make_sections(manifest), samples=5, sites=sites, network=JITTER
+    )
     scenario.run(sites=sites)
     store = scenario.simulation.store
     assert set(store) == {(site, n) for site in sites for n in range(5)}

@@ -1,4 +1,4 @@
-"""Latency under load and on slow links: what takes time is exactly what the profiles say."""
+"""Latency under load and on slow links equals the times that the profiles give."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from ddnn.protocol.topics import Kind, Topic, topic_filter
 from ddnn.runtime.identity import Identity
 from ddnn.runtime.lanes import Cores, Costs
 from ddnn.runtime.simulation import Network, Simulation
-from tests.simulation.made import BUNDLE, hierarchy_of, manifest_of, sections_of
-from tests.simulation.scenario import PERIOD_S, TIMING, build
+from tests.simulation.scenario import PERIOD_S, TIMING, build_scenario
+from tests.simulation.small_hierarchy import BUNDLE, make_hierarchy, make_manifest, make_sections
 
 HOP_S = 0.25
 NETWORK = Network(latency_s=HOP_S, jitter_s=0.0)
@@ -49,7 +49,7 @@ def profile(name: str, uplink: float = 1e12, downlink: float = 1e12, flops: floa
 
 
 class Scripted:
-    """Has the effects that the test says, and notes when each event came."""
+    """A machine that returns the effects that a test gives, and records when each event arrives."""
 
     counts: ClassVar = {}
     gauges: ClassVar = {}
@@ -85,7 +85,7 @@ def compute(event: Event) -> list[Effect]:
 
 
 class Pair:
-    """A node that does what is scripted, and one that receives its scores."""
+    """A scripted node, and one that receives its scores."""
 
     def __init__(self, react: Callable[[Event], list[Effect]], **options) -> None:
         self.simulation = Simulation(np.random.default_rng(1), NETWORK)
@@ -107,7 +107,7 @@ class Pair:
         )
 
     def run(self, samples: int, period_s: float = 0.0) -> list[float]:
-        """Frames from START_S on; when the scores were handled, since then."""
+        """Capture frames from START_S on; return when their scores were handled, relative to it."""
         for n in range(samples):
             frame = Captured(n, 0.0, {})
             self.simulation.at(
@@ -122,7 +122,7 @@ def test_without_profiles_only_the_hops_take_time() -> None:
     np.testing.assert_allclose(Pair(send).run(3), [2 * HOP_S] * 3, atol=1e-6)
 
 
-def test_n_bytes_take_n_times_8_by_the_rate_of_each_link_and_queue() -> None:
+def test_bytes_queue_and_take_their_bits_divided_by_the_link_rate() -> None:
     rate = 8.0 * BYTES  # one message takes one second
     up = Pair(send, device=profile("slow", uplink=rate)).run(3)
     np.testing.assert_allclose(up, [2 * HOP_S + n for n in (1, 2, 3)], atol=1e-6)
@@ -132,26 +132,26 @@ def test_n_bytes_take_n_times_8_by_the_rate_of_each_link_and_queue() -> None:
     np.testing.assert_allclose(both, [2 * HOP_S + 1 + 2 * n for n in (1, 2, 3)], atol=1e-6)
 
 
-def test_what_is_still_queued_when_the_node_dies_is_lost() -> None:
+def test_queued_messages_of_a_node_that_dies_are_lost() -> None:
     pair = Pair(send, device=profile("slow", uplink=8.0 * BYTES))
     pair.simulation.at(START_S + 1.5, lambda: pair.simulation.crash(pair.name))
     np.testing.assert_allclose(pair.run(3), [2 * HOP_S + 1], atol=1e-6)
 
 
-def test_two_tasks_on_one_lane_take_the_sum() -> None:
+def test_two_tasks_on_one_lane_take_the_sum_of_their_times() -> None:
     pair = Pair(compute, costs=Costs(section_s={"section": 2.0}))
     pair.run(3)
     assert pair.sender.times(Computed) == [START_S + 2.0, START_S + 4.0, START_S + 6.0]
 
 
-def test_a_section_takes_its_flops_by_the_devices_speed() -> None:
+def test_a_section_takes_its_flops_divided_by_the_device_speed() -> None:
     costs = Costs(section_flops={"section": 3e9})
     pair = Pair(compute, device=profile("pi", flops=2e9), costs=costs)
     pair.run(2)
     assert pair.sender.times(Computed) == [START_S + 1.5, START_S + 3.0]
 
 
-def test_every_message_costs_its_sender_and_its_receiver() -> None:
+def test_messages_take_time_of_their_sender_and_receiver() -> None:
     # In powers of two, so that sums are exact.
     costs = Costs(receive_s=0.5, send_s=0.25)
     pair = Pair(send, costs=costs, receive_s=0.125)
@@ -207,12 +207,12 @@ def test_the_log_of_a_machine_is_in_the_journal() -> None:
 
 
 @pytest.mark.parametrize("letter", ["c", "e"])
-def test_a_site_with_slow_links_and_cpus_answers_everything_later(letter) -> None:
-    """The same answers; each exit at least as much later as its messages and sections take."""
-    manifest = manifest_of(hierarchy_of(letter))
-    sections = sections_of(manifest)
-    plain = build(manifest, sections, network=Network(jitter_s=0.0))
-    slow = build(
+def test_slow_links_and_cpus_delay_every_answer(letter) -> None:
+    """Answers are equal; each exit is later by at least the time of its messages and sections."""
+    manifest = make_manifest(make_hierarchy(letter))
+    sections = make_sections(manifest)
+    plain = build_scenario(manifest, sections, network=Network(jitter_s=0.0))
+    slow = build_scenario(
         manifest,
         sections,
         network=Network(jitter_s=0.0),
@@ -231,11 +231,10 @@ def test_a_site_with_slow_links_and_cpus_answers_everything_later(letter) -> Non
         assert late.latency_s < TIMING.deadline_s
 
 
-def test_a_device_that_cannot_keep_up_is_answered_without() -> None:
-    """Its section takes longer than the period: it falls behind, and the others are waited for no
-    longer than the window."""
-    manifest = manifest_of(hierarchy_of("e"))
-    scenario = build(manifest, sections_of(manifest), samples=60)
+def test_samples_are_answered_without_a_device_that_is_too_slow() -> None:
+    """Its section takes longer than the period; the wait for it ends with the window."""
+    manifest = make_manifest(make_hierarchy("e"))
+    scenario = build_scenario(manifest, make_sections(manifest), samples=60)
     lagging = manifest.hierarchy.devices[0]
     scenario.simulation.node(f"home/{lagging}").costs = Costs(any_section_s=4 * PERIOD_S)
     scenario.run(settle_s=40.0)

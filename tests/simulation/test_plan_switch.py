@@ -1,4 +1,4 @@
-"""A site changes to another plan while samples flow: no sample is lost, late or a mixture.
+"""A site changes to another plan while samples arrive: none is lost, late or mixed of both plans.
 
 "Equal" means equal to a site without workers. A decoding that mixed pieces of two plans, whose
 codes and numbers of pieces differ, would not be.
@@ -15,35 +15,35 @@ from ddnn.coding.constructions import make_mds, make_parity
 from ddnn.core.plan import PieceKey
 from ddnn.core.section import Section
 from ddnn.protocol.machine import PlanRead
+from tests.simulation.offload_checks import START_S, assert_equal, assert_in_time
+from tests.simulation.offload_site import EDGE, JITTER, OffloadSite, Run
 from tests.simulation.scenario import PERIOD_S
-from tests.simulation.shared import EDGE, JITTER, Run, Site
-from tests.simulation.test_sharing import START_S, assert_equal, assert_in_time
 
 NEW = "ef56ab78"
 SAMPLES = 60
 SWITCH_S = START_S + 15 * PERIOD_S
 
 
-def start_site() -> tuple[Run, Site, dict]:
-    """A site by a plan of six pieces of which four suffice, and the same by one of five pieces of
-    which four suffice, on every disk; and what a site without workers answers."""
-    old = Site(make_mds(6, 2))
-    new = Site(make_parity(5), plan_id=NEW)
+def start_site() -> tuple[Run, OffloadSite, dict]:
+    """Start a site with two plans on every disk: one of six pieces and one of five, of which four
+    suffice; return it with the answers of a site without workers."""
+    old = OffloadSite(make_mds(6, 2))
+    new = OffloadSite(make_parity(5), plan_id=NEW)
     old.sections |= {
         key: section for key, section in new.sections.items() if key not in old.sections
     }
     old.shards |= new.shards
     expected = {
         sample: answer
-        for (_, sample), answer in old.without_workers(SAMPLES).simulation.store.items()
+        for (_, sample), answer in old.run_without_workers(SAMPLES).simulation.store.items()
     }
-    run = old.run_of(samples=SAMPLES, network=JITTER)
+    run = old.make_run(samples=SAMPLES, network=JITTER)
     for name in old.workers:
         run.simulation.node(f"home/{name}").plans = {NEW: new.plan}
     return run, new, expected
 
 
-def find_plan(run: Run, new: Site) -> None:
+def find_plan(run: Run, new: OffloadSite) -> None:
     run.simulation.node(f"home/{EDGE}").take(PlanRead(NEW, new.plan))
 
 
@@ -58,21 +58,21 @@ def find_plan(run: Run, new: Site) -> None:
     ],
     ids=str,
 )
-def test_every_sample_is_answered_by_one_plan_or_the_other(kills) -> None:
+def test_each_sample_is_answered_by_exactly_one_of_two_plans(kills) -> None:
     run, new, expected = start_site()
     run.simulation.at(SWITCH_S, partial(find_plan, run, new))
     for after_s, workers in kills.items():
-        run.at(SWITCH_S + after_s, "crash", *workers)
-        run.at(SWITCH_S + after_s + 1.0, "start", *workers)
+        run.schedule(SWITCH_S + after_s, "crash", *workers)
+        run.schedule(SWITCH_S + after_s + 1.0, "start", *workers)
     run.scenario.run()
     assert_equal(run, expected)
     assert_in_time(run)
-    state = run.sharing
+    state = run.offload_state
     assert (state.plan, state.pieces, state.given_up) == (NEW, 5, 0)
     assert state.combined > 0
 
 
-def test_the_old_plan_is_freed_everywhere_and_switched_at_one_sample() -> None:
+def test_all_nodes_switch_at_one_sample_and_free_the_old_plan() -> None:
     run, new, expected = start_site()
     node, heads = run.simulation.node(f"home/{EDGE}"), []
 
@@ -100,7 +100,7 @@ def test_the_old_plan_is_freed_everywhere_and_switched_at_one_sample() -> None:
 
 
 def test_a_plan_whose_workers_never_suffice_is_not_used() -> None:
-    """The workers have no copy of it: samples go on by the old plan."""
+    """The workers have no copy of the new plan: the site continues with the old one."""
     run, new, expected = start_site()
     for name in run.site.workers:
         run.simulation.node(f"home/{name}").plans = {}
@@ -108,11 +108,11 @@ def test_a_plan_whose_workers_never_suffice_is_not_used() -> None:
     run.scenario.run()
     assert_equal(run, expected)
     assert_in_time(run)
-    assert run.sharing.plan == run.site.plan.id
-    assert run.sharing.computed_here == 0
+    assert run.offload_state.plan == run.site.plan.id
+    assert run.offload_state.computed_here == 0
 
 
-def test_a_plan_that_cannot_be_loaded_is_refused_and_said_so() -> None:
+def test_a_plan_that_cannot_be_loaded_is_refused_and_reported() -> None:
     run, new, expected = start_site()
     node = run.simulation.node(f"home/{EDGE}")
     node.sections = {k: s for k, s in node.sections.items() if k != PieceKey(NEW, "tail")}
@@ -120,12 +120,12 @@ def test_a_plan_that_cannot_be_loaded_is_refused_and_said_so() -> None:
     run.scenario.run()
     assert_equal(run, expected)
     assert run.machine(EDGE).counts["plans_refused"] == 1
-    assert run.sharing.plan == run.site.plan.id
+    assert run.offload_state.plan == run.site.plan.id
 
 
-def test_of_two_new_plans_the_newest_is_used() -> None:
+def test_the_newest_of_two_new_plans_is_used() -> None:
     run, new, expected = start_site()
-    third = Site(make_mds(4, 1), plan_id="0a0b0c0d")
+    third = OffloadSite(make_mds(4, 1), plan_id="0a0b0c0d")
     run.site.shards |= third.shards
     node = run.simulation.node(f"home/{EDGE}")
     node.sections = {**node.sections, **third.sections}
@@ -139,4 +139,4 @@ def test_of_two_new_plans_the_newest_is_used() -> None:
     run.scenario.run()
     assert_equal(run, expected)
     assert_in_time(run)
-    assert run.sharing.plan == third.plan.id
+    assert run.offload_state.plan == third.plan.id

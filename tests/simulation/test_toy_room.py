@@ -29,8 +29,8 @@ from tests import toy_room
 BUNDLE = "ab12cd34"
 
 
-class Asks:
-    """A machine that wants its section for every number that it sees."""
+class SectionRequester:
+    """A machine that runs its section for every number that it receives."""
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
@@ -64,8 +64,10 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PlanDirectory:
 
 
 @pytest.mark.parametrize(("gone", "enough"), [(0, True), (1, True), (2, False)])
-def test_the_toy_room_runs(directory: PlanDirectory, gone: int, enough: bool) -> None:
-    plan, inner, states = directory.read(), Asks(), []
+def test_a_toy_room_runs_on_the_shared_machines(
+    directory: PlanDirectory, gone: int, enough: bool
+) -> None:
+    plan, inner, states = directory.read(), SectionRequester(), []
     room = rooms.find_room(plan.room)
     simulation = Simulation(np.random.default_rng(0))
 

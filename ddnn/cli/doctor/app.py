@@ -1,4 +1,4 @@
-"""Checks of the node's app: it accepts its configuration, and can open its camera or database."""
+"""Checks whether the node's app accepts its configuration and opens its camera or database."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ REMEDIES = {
 
 
 class AppChecks:
-    """The checks for which the node's app runs with --check, in the background between the two."""
+    """Two checks that share one process of the node's app, started with --check.
+
+    The first check starts it; it continues in the background until the second one reads its result.
+    """
 
     def __init__(self, node: ExaminedNode) -> None:
         self._node = node

@@ -1,4 +1,4 @@
-"""Checks of the way to the broker: name, TCP, MQTT, and a message's round trip."""
+"""Checks the connection to the broker: name, TCP, MQTT, and the round trip of a message."""
 
 from __future__ import annotations
 

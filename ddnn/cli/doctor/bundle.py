@@ -1,4 +1,4 @@
-"""Check of the node's bundle: it is complete, computes what it should, and equals its peers'."""
+"""Checks that the node's bundle is complete, computes its golden outputs, and equals its peers'."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ddnn.runtime.bundle import load_bundle, read_manifest
 
 
 def check_bundle(node: ExaminedNode, online: Mapping[str, Status]) -> Finding:
-    """`online`: the statuses of the nodes that are online at the site."""
+    """Check the bundle. `online`: the statuses of the nodes that are online at the site."""
     if not node.settings.bundle:
         return Finding.skipped("no bundle is named", "name it with --bundle")
     try:
@@ -33,7 +33,7 @@ def check_bundle(node: ExaminedNode, online: Mapping[str, Status]) -> Finding:
     announced = {peer: status.bundle for peer, status in online.items() if status.bundle}
     others = {peer: other for peer, other in announced.items() if other != bundle.id}
     if not others:
-        equal = f"; the same as of {', '.join(announced)}" if announced else ""
+        equal = f"; the same as that of {', '.join(announced)}" if announced else ""
         return Finding.ok(message + equal)
     listed = ", ".join(f"{peer} runs {make_printable(other)}" for peer, other in others.items())
     remedy = "copy one bundle to every node and restart it"
@@ -54,6 +54,6 @@ def list_sections(manifest: Manifest, app: App | None, node: str) -> list[str] |
             )
         return list(list_device_sections(manifest, node))
     if app == "edge":
-        hierarchy.group(node)
+        hierarchy.find_group(node)
         return [node] if hierarchy.edge_section else []
     return [CLOUD] if app == "cloud" else None

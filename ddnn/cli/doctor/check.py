@@ -18,7 +18,7 @@ Outcome = Literal["ok", "warning", "failed", "skipped"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a check found, in one sentence, and what to do about it."""
+    """The outcome of a check, the finding in one sentence, and the remedy."""
 
     outcome: Outcome
     message: str
@@ -45,13 +45,13 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check. `needs`: the checks without which it cannot find anything."""
+    """One check. `needs`: the names of the checks that must succeed before it runs."""
 
     name: str
     run: Callable[[], Finding]
     needs: tuple[str, ...] = ()
     deadline_s: float = 10.0
-    exit_code: int = DdnnError.exit_code  # where it does not end in time
+    exit_code: int = DdnnError.exit_code  # where it does not end within the deadline
 
 
 def run_checks(checks: Sequence[Check]) -> Iterator[tuple[str, Finding, float]]:

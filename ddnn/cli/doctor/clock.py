@@ -1,4 +1,4 @@
-"""Check of this machine's clock against the lead edge's, which numbers the samples."""
+"""Checks this machine's clock against that of the lead edge, which numbers the samples."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ TIME_ERROR = 5  # adjtimex(2): the clock is not synchronized
 
 
 def check_clock(settings: ObserverSettings, connection: BrokerConnection) -> Finding:
+    """Check that the clocks differ by less than half a window."""
     edges = [node for node, status in connection.online.items() if status.role == "edge"]
     synchronized = is_ntp_synchronized()
     note = NTP_NOTES[synchronized]
@@ -49,7 +50,7 @@ def check_clock(settings: ObserverSettings, connection: BrokerConnection) -> Fin
 def measure_offset(
     settings: ObserverSettings, connection: BrokerConnection
 ) -> tuple[float, float] | None:
-    """Seconds by which this clock is ahead of the lead edge's, and the greatest error of that.
+    """Measure by how many seconds this clock is ahead of the lead edge's, and the possible error.
 
     Of several exchanges the one with the shortest round trip counts. None: no edge answers.
     """

@@ -37,7 +37,7 @@ Examples:
 
 \b
 Further options are those of the app: `python -m device_app --help`, edge_app, cloud_app.
-Ends with 0 where nothing failed, else with the exit code of the first check that did:
+Ends with 0 where no check failed, else with the exit code of the first one that failed:
 1 clock, 2 configuration, bundle, camera, disk, versions, 8 name, tcp, mqtt, round trip.
 """
 
@@ -103,7 +103,7 @@ def _make_row(name: str, finding: Finding, took_s: float) -> dict[str, Any]:
     return {
         "check": name,
         "outcome": finding.outcome,
-        "says": finding.message,
+        "message": finding.message,
         "remedy": finding.remedy,
         "exit_code": finding.exit_code,
         "took_s": round(took_s, 4),

@@ -1,4 +1,4 @@
-"""Checks of the node's machine: its disk, and the versions of what is installed."""
+"""Checks the node's machine: its disk, and the installed versions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ddnn.cli.doctor.check import Finding
 from ddnn.cli.observer import ObserverSettings, make_printable
 from ddnn.protocol.messages import Status
 from ddnn.runtime.disk import measure_free_space, require_writable
-from ddnn.runtime.service import ddnn_version
+from ddnn.runtime.service import find_ddnn_version
 
 FAILED_BYTES, WARNING_BYTES = 64 << 20, 1 << 30
 FAILED_FILES, WARNING_FILES = 100, 10_000
@@ -36,7 +36,7 @@ def check_disk(settings: ObserverSettings) -> Finding:
 
 
 def check_versions(online: Mapping[str, Status]) -> Finding:
-    """`online`: the statuses of the nodes that are online at the site."""
+    """Check the versions. `online`: the statuses of the nodes that are online at the site."""
     python = ".".join(str(part) for part in sys.version_info[:3])
     if sys.maxsize <= 2**32:
         problem = f"Python {python} is 32-bit, and LiteRT needs 64-bit"
@@ -46,11 +46,11 @@ def check_versions(online: Mapping[str, Status]) -> Finding:
     except PackageNotFoundError:
         remedy = "pip install ddnn, in the node's environment"
         return Finding.failed("LiteRT is not installed", remedy)
-    message = f"ddnn {ddnn_version()}, Python {python}, 64-bit, LiteRT {litert}"
+    message = f"ddnn {find_ddnn_version()}, Python {python}, 64-bit, LiteRT {litert}"
     others = [
         f"{node} has {make_printable(status.version)}"
         for node, status in online.items()
-        if status.version not in ("", ddnn_version())
+        if status.version not in ("", find_ddnn_version())
     ]
     if others:
         return Finding.warning(

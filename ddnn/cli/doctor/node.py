@@ -33,7 +33,7 @@ class ExaminedNode:
         self.flags = list(flags)
         app_in_bundle = self._find_app_in_bundle()
         # A node that lends and has no place in the bundle is a worker, and needs none.
-        self.is_worker = app_in_bundle is None and app in (None, "device") and self._lends()
+        self.is_worker = app_in_bundle is None and app in (None, "device") and self._is_lending()
         self.app = app or app_in_bundle or ("device" if self.is_worker else None)
 
     @cached_property
@@ -69,7 +69,7 @@ class ExaminedNode:
             return "edge"
         return "cloud" if settings.node == CLOUD else None
 
-    def _lends(self) -> bool:
+    def _is_lending(self) -> bool:
         """Whether flags, environment or file say that the node lends its computing power."""
         words = [word for flag in self.flags for word in flag.split("=", 1)]
         given = {"lend": words[words.index("--lend") + 1]} if "--lend" in words[:-1] else {}

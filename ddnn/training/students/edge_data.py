@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddnn.core.section import Section
-from ddnn.exits.inference import run_devices, signs
-from ddnn.exits.manifest import Manifest, exit_scores, fuse_features
+from ddnn.exits.inference import compute_signs, run_devices
+from ddnn.exits.manifest import Manifest, aggregate_scores, fuse_features
 from ddnn.training.fit import Images, Labels
 from ddnn.training.plan_files import Progress
 from ddnn.training.students.examples import FloatArray
@@ -76,8 +76,8 @@ class EdgeValidation:
         nodes = [group.id for group in self.manifest.hierarchy.edges]
         for n in range(len(self.labels)):
             given = {name: (scores[n], f[n]) for name, (scores, f) in self.others.items()}
-            given[self.edge] = (outputs[0][n], signs(outputs[1][n]))
-            scores = exit_scores(self.manifest, "edge", [given[node][0] for node in nodes])
+            given[self.edge] = (outputs[0][n], compute_signs(outputs[1][n]))
+            scores = aggregate_scores(self.manifest, "edge", [given[node][0] for node in nodes])
             answers["edge"].append(int(np.argmax(scores)))
             parts = [given[node][1] for node in nodes]
             fused = fuse_features(self.manifest, parts, self.manifest.edge_features)
@@ -107,13 +107,13 @@ def make_validation(
 def find_members(manifest: Manifest, edge: str) -> list[int]:
     """The positions of an edge's devices among all."""
     devices = manifest.hierarchy.devices
-    return [devices.index(device) for device in manifest.hierarchy.group(edge).devices]
+    return [devices.index(device) for device in manifest.hierarchy.find_group(edge).devices]
 
 
 def _run(section: Section, inputs: FloatArray) -> tuple[FloatArray, FloatArray]:
     outputs = [section({"features": row}) for row in inputs]
     scores = np.stack([output["scores"] for output in outputs])
-    return scores, np.stack([signs(output["features"]) for output in outputs])
+    return scores, np.stack([compute_signs(output["features"]) for output in outputs])
 
 
 def report_phase(progress: Progress, what: str) -> Callable[[int, int], None]:

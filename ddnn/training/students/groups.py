@@ -51,7 +51,7 @@ class Grouping:
         input_shape = cast(Shape, tuple(int(n) for n in teacher.features.inputs[0].shape[1:]))
         return cls(
             declare_outages(request),
-            list_students(input_shape, teacher.shape, request.networks),
+            list_students(input_shape, teacher.shape, request.network),
             P_TH if request.p_th is None else request.p_th,
             cast(Objective, request.objective or OBJECTIVE),  # the planner checks it
             input_shape,

@@ -67,7 +67,7 @@ class FailingStore:
         self.old -= self.pruned[-1]
         return self.pruned[-1]
 
-    def newest(self, n: int) -> list[object]:
+    def list_newest(self, n: int) -> list[object]:
         if self.fail_read is not None:
             raise self.fail_read
         return []
@@ -106,19 +106,17 @@ def test_queued_answers_are_written_together(recorder: Recorder, store: FailingS
     assert store.entered.wait(IN_TIME_S)  # the first is being written
     for sample in range(1, 6):
         recorder.save(Save([make_pair(sample)]), confirmed.append)
-    recorder.event(1.0, "home", "cam1", "joined")
+    recorder.record_event(1.0, "home", "cam1", "joined")
     assert confirmed == []  # nothing is confirmed before it is stored
     store.go_on.set()
     wait_until(lambda: len(confirmed) == 6)
     assert store.saved == [[0], [1, 2, 3, 4, 5]]
     assert confirmed == [Saved([make_pair(sample)]) for sample in range(6)]
     assert store.events == ["home cam1 joined"]
-    assert (recorder.given_up, recorder.refused, recorder.away) == (0, 0, "")
+    assert (recorder.given_up, recorder.refused, recorder.database_error) == (0, 0, "")
 
 
-def test_an_unavailable_store_is_tried_until_it_works(
-    recorder: Recorder, store: FailingStore
-) -> None:
+def test_a_write_is_retried_until_the_store_works(recorder: Recorder, store: FailingStore) -> None:
     """No answer is given up although reads may work (a lock, a full disk)."""
     confirmed: list[Saved] = []
     away = LinkError("disk full")
@@ -131,13 +129,13 @@ def test_an_unavailable_store_is_tried_until_it_works(
     store.fail_save, store.fail_event = fail, away
     recorder.save(Save([make_pair(1), make_pair(2), make_pair(3)]), confirmed.append)
     wait_until(lambda: len(tried) > 4 * module.ATTEMPTS)
-    assert recorder.away == "disk full"
+    assert recorder.database_error == "disk full"
     assert (confirmed, recorder.given_up) == ([], 0)
     store.fail_save, store.fail_event = lambda samples: None, None
     wait_until(lambda: confirmed)
     assert sorted(store.samples) == [1, 2, 3]
     assert confirmed == [Saved([make_pair(1), make_pair(2), make_pair(3)])]
-    assert (recorder.away, recorder.given_up, store.events) == ("", 0, [])
+    assert (recorder.database_error, recorder.given_up, store.events) == ("", 0, [])
 
 
 @pytest.mark.parametrize(
@@ -150,7 +148,7 @@ def test_an_unavailable_store_is_tried_until_it_works(
     ids=lambda error: type(error).__name__,
 )
 @pytest.mark.parametrize("poison", [{0}, {7}, {3, 4}, {0, 99}, {50}, set(range(100))])
-def test_an_answer_that_cannot_be_stored_is_given_up_alone(
+def test_only_the_answer_that_cannot_be_stored_is_given_up(
     recorder: Recorder, store: FailingStore, error: Exception, poison: set[int]
 ) -> None:
     store.fail_save = lambda samples: error if poison & set(samples) else None
@@ -160,7 +158,7 @@ def test_an_answer_that_cannot_be_stored_is_given_up_alone(
     wait_until(lambda: len(confirmed) == 2)
     assert store.samples == [sample for sample in range(100) if sample not in poison]
     assert recorder.given_up == len(poison)
-    assert recorder.away == ""
+    assert recorder.database_error == ""
     assert len(store.events) == len(poison)  # each is reported
     for sample, event in zip(sorted(poison), store.events, strict=True):
         assert event.startswith(f"home edge answer to sample {sample} given up: ")
@@ -168,7 +166,7 @@ def test_an_answer_that_cannot_be_stored_is_given_up_alone(
     wait_until(lambda: len(confirmed) == 3)
 
 
-def test_nothing_is_given_up_while_the_store_cannot_be_read(
+def test_no_answer_is_given_up_while_the_store_cannot_be_read(
     recorder: Recorder, store: FailingStore
 ) -> None:
     tried: list[list[int]] = []
@@ -222,7 +220,7 @@ def test_close_with_a_full_queue_ends_the_thread(
     assert sorted(store.samples) == ([0, 1, 2, 3, 4] if works else [])
 
 
-def test_the_bound_counts_answers_not_messages(
+def test_the_bound_of_the_queue_counts_answers_not_messages(
     recorder: Recorder, store: FailingStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A backlog has hundreds in one message, and memory must stay bounded in an outage."""
@@ -233,12 +231,12 @@ def test_the_bound_counts_answers_not_messages(
     confirmed: list[Saved] = []
     for first, last in ((1, 9), (9, 17), (17, 19), (19, 20)):
         recorder.save(Save([make_pair(i) for i in range(first, last)]), confirmed.append)
-    recorder.event(1.0, "home", "cam1", "died")
+    recorder.record_event(1.0, "home", "cam1", "died")
     assert recorder.refused == 3  # 8 wait, 8 more do not fit, 2 do, then it is full
     store.go_on.set()
     wait_until(lambda: len(confirmed) == 2)
     assert store.samples == [0, *range(1, 9), 17, 18]
-    recorder.event(1.0, "home", "cam1", "died", "7")  # there is room again
+    recorder.record_event(1.0, "home", "cam1", "died", "7")  # there is room again
     wait_until(lambda: store.events == ["home cam1 died 7"])
 
 
@@ -254,7 +252,7 @@ def test_old_rows_are_deleted_between_the_batches(
     confirmed: list[Saved] = []
     recorder.save(Save([make_pair(0)]), confirmed.append)
     wait_until(lambda: confirmed)  # a failed deletion stops nothing
-    assert recorder.away == ""
+    assert recorder.database_error == ""
     store.fail_prune = None
     sample = 1
     while store.old:
@@ -269,7 +267,9 @@ def test_old_rows_are_deleted_between_the_batches(
     assert recorder.close(IN_TIME_S)
 
 
-def test_nothing_is_deleted_unless_asked(recorder: Recorder, store: FailingStore) -> None:
+def test_without_a_retention_time_nothing_is_deleted(
+    recorder: Recorder, store: FailingStore
+) -> None:
     confirmed: list[Saved] = []
     store.old = 5
     recorder.save(Save([make_pair(0)]), confirmed.append)
@@ -279,17 +279,17 @@ def test_nothing_is_deleted_unless_asked(recorder: Recorder, store: FailingStore
     assert store.pruned == []
 
 
-def test_with_a_real_database(tmp_path: Path) -> None:
+def test_answers_and_events_reach_a_real_database(tmp_path: Path) -> None:
     """SQLite cannot hold the sample 2**70; its driver raises an error of another type."""
     store = Store(f"sqlite:///{tmp_path}/cloud.db")
     recorder = Recorder(store)
     confirmed: list[Saved] = []
     recorder.save(Save([make_pair(1), make_pair(2**70), make_pair(2)]), confirmed.append)
-    recorder.event(1.0, "home", "cam1", "joined")
+    recorder.record_event(1.0, "home", "cam1", "joined")
     wait_until(lambda: confirmed)
     assert recorder.close(IN_TIME_S)
-    assert [record.answer.sample for record in store.newest(9)] == [2, 1]
-    whats = [event.what for event in store.events(9)]
+    assert [record.answer.sample for record in store.list_newest(9)] == [2, 1]
+    whats = [event.what for event in store.list_events(9)]
     assert whats[0] == "joined"
     assert whats[1].startswith(f"answer to sample {2**70} given up: ")
     store.close()

@@ -50,7 +50,7 @@ class World:
         self.receive(node, Stats("device", uptime_s, 1 << 20, counts, {"queue": 1.0}), Kind.STATS)
 
     def list_states(self) -> dict[str, str]:
-        return {view.id: view.state for view in self.registry.nodes()}
+        return {view.id: view.state for view in self.registry.list_nodes()}
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     return World(monkeypatch)
 
 
-def test_birth_death_and_return(world: World) -> None:
+def test_a_node_joins_dies_and_returns(world: World) -> None:
     world.receive_status("cam1", "online")
     world.receive_status("cam1", "online")
     world.receive_status("cam1", "lost")
@@ -70,18 +70,18 @@ def test_birth_death_and_return(world: World) -> None:
     assert world.list_states() == {"cam1": "stopped"}
 
 
-def test_statistics_are_of_the_session_and_age(world: World) -> None:
+def test_statistics_belong_to_a_session_and_have_an_age(world: World) -> None:
     world.receive_stats("cam9")  # an unknown node
     world.receive_status("cam1", "online")
     world.receive_stats("cam1", answers=3)
     world.now_s += 4
-    (view,) = world.registry.nodes()
+    (view,) = world.registry.list_nodes()
     assert (view.last_seen_age_s, view.counts, view.uptime_s) == (4.0, {"answers": 3}, 5.0)
     assert (view.version, view.bundle, view.gauges) == ("0.1", "b1", {"queue": 1.0})
     world.receive_status("cam1", "online")  # the same session, repeated
-    assert world.registry.nodes()[0].counts == {"answers": 3}
+    assert world.registry.list_nodes()[0].counts == {"answers": 3}
     world.receive_status("cam1", "online", 2)
-    assert world.registry.nodes()[0].counts == {}
+    assert world.registry.list_nodes()[0].counts == {}
 
 
 def test_drops_are_reported_once_and_old_drops_are_not(world: World) -> None:
@@ -140,7 +140,7 @@ def test_a_silent_node_is_lost_even_without_a_will(world: World) -> None:
     assert world.list_states() == {"cam1": "online", "cam2": "lost"}
 
 
-def test_a_node_with_rare_statistics_is_given_time(world: World) -> None:
+def test_a_node_with_rare_statistics_is_not_lost_early(world: World) -> None:
     world.receive_status("cam1", "online")
     for i in range(3):
         world.now_s += 60
@@ -161,13 +161,13 @@ def test_a_camera_that_goes_and_comes_back_is_reported(world: World) -> None:
     assert len(set(world.keys)) == 3
 
 
-def test_the_time_of_the_newest_inference_comes_from_statistics_too(world: World) -> None:
+def test_the_time_of_the_newest_inference_also_comes_from_statistics(world: World) -> None:
     world.receive_status("cam1", "online")
     world.receive("cam1", Stats("device", 5.0, 0, {}, {"inference_age_s": 3.0}), Kind.STATS)
     assert world.registry.inferred_s == world.now_s - 3.0
 
 
-def test_a_cloud_that_was_replaced_is_not_missing_but_the_last_one_is(world: World) -> None:
+def test_a_lost_cloud_is_listed_only_without_a_successor(world: World) -> None:
     def receive_cloud(node: str, state: Any) -> None:
         world.receive(node, Status("cloud", 1, state, "b1", "0.1"))
 
@@ -183,13 +183,13 @@ def test_a_cloud_that_was_replaced_is_not_missing_but_the_last_one_is(world: Wor
 # --------------------------------------------------------------- work for workers
 
 
-def offload(world: World, node: str = "edge", site: str = "home", **fields: Any) -> None:
+def report_offload(world: World, node: str = "edge", site: str = "home", **fields: Any) -> None:
     message = make_offload(**fields)
     world.registry.observe(Received(Topic(site, Kind.OFFLOAD, node), message))
 
 
 def list_offloads(world: World) -> list[tuple[str, str, int]]:
-    return [(of.site, of.node, of.state.combined) for of in world.registry.offloads()]
+    return [(of.site, of.node, of.state.combined) for of in world.registry.list_offloads()]
 
 
 @pytest.fixture
@@ -204,17 +204,17 @@ def edges(world: World) -> World:
 
 
 def test_the_newest_plan_of_each_edge_is_kept_and_ages(edges: World) -> None:
-    offload(edges, combined=1)
-    offload(edges, "edge-2", combined=2)
-    offload(edges, site="shop", combined=3)
+    report_offload(edges, combined=1)
+    report_offload(edges, "edge-2", combined=2)
+    report_offload(edges, site="shop", combined=3)
     edges.now_s += 1.5
-    offload(edges, combined=4)
+    report_offload(edges, combined=4)
     assert list_offloads(edges) == [("home", "edge", 4), ("home", "edge-2", 2), ("shop", "edge", 3)]
-    assert [of.age_s for of in edges.registry.offloads()] == [0.0, 1.5, 1.5]
+    assert [of.age_s for of in edges.registry.list_offloads()] == [0.0, 1.5, 1.5]
 
 
-def test_a_plan_that_is_published_no_more_is_forgotten(edges: World) -> None:
-    offload(edges)
+def test_a_plan_that_is_no_longer_published_is_forgotten(edges: World) -> None:
+    report_offload(edges)
     edges.now_s += OFFLOAD_S
     assert list_offloads(edges) == [("home", "edge", 1234)]
     edges.now_s += 0.1
@@ -222,37 +222,37 @@ def test_a_plan_that_is_published_no_more_is_forgotten(edges: World) -> None:
 
 
 @pytest.mark.parametrize("state", ["lost", "stopped"])
-def test_an_edge_that_is_gone_gives_no_work(edges: World, state: Any) -> None:
-    offload(edges)
-    offload(edges, "edge-2")
+def test_a_lost_edge_has_no_offload(edges: World, state: Any) -> None:
+    report_offload(edges)
+    report_offload(edges, "edge-2")
     status = Status("edge", 1, state, "b1", "0.1")
     edges.registry.observe(Received(Topic("home", Kind.STATUS, "edge"), status))
     assert list_offloads(edges) == [("home", "edge-2", 1234)]
 
 
 def test_without_the_broker_no_offload_is_known(edges: World) -> None:
-    offload(edges)
+    report_offload(edges)
     edges.registry.observe(Disconnected())
     edges.registry.observe(Connected())
     assert list_offloads(edges) == []  # although its state is young enough
-    offload(edges)
+    report_offload(edges)
     assert list_offloads(edges) == [("home", "edge", 1234)]
 
 
-def test_a_node_that_has_not_announced_itself_gives_no_work(world: World) -> None:
-    offload(world, "nobody")
+def test_an_unannounced_node_has_no_offload(world: World) -> None:
+    report_offload(world, "nobody")
     assert list_offloads(world) == []
 
 
 def test_the_offloads_are_bounded_and_forgotten_ones_make_room(world: World) -> None:
     for i in range(MAX_OFFLOADS + 5):
         world.receive(f"edge-{i}", Status("edge", 1, "online"))
-        offload(world, f"edge-{i}")
+        report_offload(world, f"edge-{i}")
     assert len(list_offloads(world)) == MAX_OFFLOADS
-    offload(world, "edge-0", combined=7)  # a known one goes on
+    report_offload(world, "edge-0", combined=7)  # a known one goes on
     assert ("home", "edge-0", 7) in list_offloads(world)
     world.now_s += OFFLOAD_S + 1
-    offload(world, f"edge-{MAX_OFFLOADS + 4}")
+    report_offload(world, f"edge-{MAX_OFFLOADS + 4}")
     assert list_offloads(world) == [("home", f"edge-{MAX_OFFLOADS + 4}", 1234)]
     assert len(world.registry._offloads) == 1
 
@@ -279,9 +279,9 @@ GREEDY = {
 def test_a_plan_that_contradicts_itself_is_not_kept_and_is_reported_once(
     edges: World, nonsense: dict[str, Any]
 ) -> None:
-    offload(edges, combined=1)
-    offload(edges, **nonsense)
-    offload(edges, **nonsense)
+    report_offload(edges, combined=1)
+    report_offload(edges, **nonsense)
+    report_offload(edges, **nonsense)
     assert list_offloads(edges) == [("home", "edge", 1)]
     assert {node for node, _ in edges.events} == {"edge"}
     assert "contradicts itself" in edges.events[0][1]
@@ -290,18 +290,18 @@ def test_a_plan_that_contradicts_itself_is_not_kept_and_is_reported_once(
 
 def test_the_largest_possible_plan_is_kept(edges: World) -> None:
     workers = {f"w{i}": WorkerState("live", [i]) for i in range(MAX_PIECES)}
-    offload(edges, pieces=MAX_PIECES, live_pieces=MAX_PIECES, workers=workers)
-    (view,) = edges.registry.offloads()
+    report_offload(edges, pieces=MAX_PIECES, live_pieces=MAX_PIECES, workers=workers)
+    (view,) = edges.registry.list_offloads()
     assert view.worker_states == {"live": MAX_PIECES}
 
 
-def test_a_worker_dies_and_comes_back_like_any_node(world: World) -> None:
+def test_a_worker_dies_and_returns_like_any_node(world: World) -> None:
     for session, state in ((1, "online"), (1, "lost"), (2, "online")):
         world.receive("worker1", Status("worker", session, state, "b1", "0.1"))  # type: ignore[arg-type]
     stats = Stats("worker", 5.0, 1 << 20, {"tasks_refused": 2, "shards_computed": 9})
     world.receive("worker1", stats, Kind.STATS)
     assert [what for _, what in world.events] == ["joined", "died", "joined"]
-    (view,) = world.registry.nodes()
+    (view,) = world.registry.list_nodes()
     assert (view.role, view.state, view.counts["shards_computed"]) == ("worker", "online", 9)
     world.receive("worker1", Stats("worker", 10.0, 0, {"tasks_refused": 3}), Kind.STATS)
     assert world.events[-1] == ("worker1", "dropped at least 1 tasks_refused")

@@ -36,7 +36,7 @@ def pictures(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_frames_are_the_samples_by_tick(tmp_path: Path) -> None:
+def test_a_tick_selects_the_frame_with_its_number(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (5, 2, *SHAPE), np.uint8)
     labels = np.arange(10, dtype=np.int32).reshape(5, 2) - 1
     source = open_source(f"frames:{write_frames(tmp_path / 'f', images, labels)}", 1, SHAPE)
@@ -53,15 +53,15 @@ def test_frames_come_in_the_order_of_their_directory(tmp_path: Path) -> None:
     sources = [open_source(f"frames:{path}", view, SHAPE) for view in range(2)]
     write_order(path, 100, seed=1)
     order = FrameOrder(path, 5)
-    assert {order.frame(tick) for tick in range(100, 105)} == set(range(5))
+    assert {order.find_frame(tick) for tick in range(100, 105)} == set(range(5))
     for tick in range(100, 110):
         for view, source in enumerate(sources):
             np.testing.assert_array_equal(
-                source.read_frame(tick).image, images[order.frame(tick), view]
+                source.read_frame(tick).image, images[order.find_frame(tick), view]
             )
 
 
-def test_a_data_set_is_the_same_samples_for_every_camera(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_data_set_gives_every_camera_the_same_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     split = load_samples("scenes", samples=10)  # of a thousand
     monkeypatch.setattr(ddnn.data, "load_samples", lambda spec: {"scenes": split}[spec])
     source = open_source("dataset:scenes", 2, SHAPE)
@@ -81,7 +81,7 @@ def test_a_data_set_is_the_same_samples_for_every_camera(monkeypatch: pytest.Mon
         (np.zeros(7, np.uint8), np.zeros((3, 2), np.int32)),
     ],
 )
-def test_frames_that_do_not_fit_are_refused(
+def test_frames_of_another_shape_are_refused(
     tmp_path: Path, images: np.ndarray, labels: np.ndarray
 ) -> None:
     with pytest.raises(ConfigError):
@@ -108,13 +108,13 @@ def test_a_directory_is_read_in_order_and_repeated(pictures: Path) -> None:
     assert frame.label is None
 
 
-def test_a_directory_that_has_no_pictures(tmp_path: Path) -> None:
+def test_a_directory_without_pictures_is_refused(tmp_path: Path) -> None:
     for path, words in ((tmp_path, "no .bmp"), (tmp_path / "none", "no such directory")):
         with pytest.raises(ConfigError, match=words):
             open_source(f"directory:{path}", 0, SHAPE)
 
 
-def test_a_broken_picture(pictures: Path) -> None:
+def test_a_broken_picture_is_refused(pictures: Path) -> None:
     whole = (pictures / "0.png").read_bytes()
     for data in (b"", b"garbage", whole[: len(whole) // 2], whole[:40] + b"x" * 100):
         (pictures / "0.png").write_bytes(data)
@@ -173,7 +173,7 @@ def test_a_uri_is_parsed(uri: str, kind: str, path: str) -> None:
         "http://user:hush@host/live",
     ],
 )
-def test_another_uri_is_refused_without_its_password(uri: str) -> None:
+def test_an_invalid_uri_is_refused_without_showing_its_password(uri: str) -> None:
     with pytest.raises(ConfigError, match=r"--source .*expected") as refused:
         parse_uri(uri)
     assert "hush" not in str(refused.value)
@@ -203,7 +203,7 @@ def make_settings(**keys: object) -> DeviceSettings:
     return DeviceSettings(node="cam1", bundle="b", **keys)  # type: ignore[arg-type]
 
 
-def test_a_source_from_a_file(tmp_path: Path) -> None:
+def test_the_source_is_read_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "camera.uri"
     file.write_text("rtsp://me:hush@cam/live\n")
     from_file = make_settings(source_file=str(file))
@@ -220,7 +220,7 @@ def test_a_source_from_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", [{"roi": "0,0,1,1"}, {"motion": 0.1}])
-def test_prepared_images_have_no_region_and_no_motion(
+def test_region_and_motion_are_refused_for_prepared_images(
     key: dict[str, object], tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match="what the section sees"):

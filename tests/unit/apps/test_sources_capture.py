@@ -34,7 +34,7 @@ IN_TIME_S = 60.0
 
 
 class World:
-    """A clock that goes on only as the test says."""
+    """A clock that only the test advances."""
 
     def __init__(self) -> None:
         self.now_s = 50.0
@@ -54,14 +54,14 @@ class RecordingSink:
         self.frames: list[Captured] = []
         self.attached: list[Any] = []
 
-    def captured(self, frame: Captured) -> None:
+    def take_frame(self, frame: Captured) -> None:
         self.frames.append(frame)
 
     def attach(self, frames: Any) -> None:
         self.attached.append(frames)
 
 
-class Failing:
+class FailingSource:
     """A source of two stored frames that then fails."""
 
     preloaded = False
@@ -77,7 +77,7 @@ class Failing:
 
 
 class Camera:
-    """A live camera that does what the test says at each frame."""
+    """A live camera that calls a function of the test at each frame."""
 
     bgr = False
 
@@ -167,12 +167,12 @@ def test_a_source_that_fails_is_opened_again(
 ) -> None:
     opened = 0
 
-    def open_camera() -> Failing:
+    def open_camera() -> FailingSource:
         nonlocal opened
         opened += 1
         if opened % 2:
             raise error
-        return Failing(error)
+        return FailingSource(error)
 
     samples = make_samples(sink)
     with caplog.at_level(logging.INFO):
@@ -194,11 +194,13 @@ def test_a_source_that_fails_is_opened_again(
 def test_a_preloaded_source_is_attached_and_counted(
     sink: RecordingSink, start: Callable[..., Capture]
 ) -> None:
-    class Preloaded(Failing):
+    class PreloadedSource(FailingSource):
         preloaded = True
 
     samples = make_samples(sink)
-    capture = start(make_stored_work(lambda: Preloaded(ValueError("")), samples), samples.counts)
+    capture = start(
+        make_stored_work(lambda: PreloadedSource(ValueError("")), samples), samples.counts
+    )
     assert capture.read_gauges()["camera_up"] == 0
     wait_until(lambda: sink.attached)
     sink.attached[0].take()
@@ -250,7 +252,7 @@ def test_a_camera_that_hangs_is_abandoned(
     start: Callable[..., Capture],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Another one is opened, and later frames of the first are ignored."""
+    """The source is opened again, and later frames of the first attempt are ignored."""
     wake = threading.Event()
 
     def hang(count: int) -> None:
@@ -284,21 +286,21 @@ def test_a_camera_that_hangs_is_abandoned(
     assert capture.counts["camera_failures"] == 1
 
 
-def test_a_camera_that_hangs_in_opening(
+def test_a_camera_that_hangs_while_opening_is_abandoned(
     world: World,
     sink: RecordingSink,
     start: Callable[..., Capture],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """At most MOST_HUNG threads hang, and closing does not wait for them."""
+    """At most MAX_HUNG threads hang, and closing does not wait for them."""
     monkeypatch.setattr(module, "CLOSE_S", 0.01)
-    wakes = [threading.Event() for _ in range(module.MOST_HUNG + 1)]
+    wakes = [threading.Event() for _ in range(module.MAX_HUNG + 1)]
     started_s, opened, pauses, ended = world.now_s, 0, 0, []
 
     def open_camera() -> Camera:
         nonlocal opened
         number, opened = opened, opened + 1
-        if number <= module.MOST_HUNG:
+        if number <= module.MAX_HUNG:
             world.advance(2 * LIMIT_S)
             wakes[number].wait(IN_TIME_S)
         ended.append(number)
@@ -321,11 +323,11 @@ def test_a_camera_that_hangs_in_opening(
 
     monkeypatch.setattr(capture._stop, "wait", counted)
     capture.start()
-    wait_until(lambda: pauses > module.MOST_HUNG + 10)
-    assert opened == module.MOST_HUNG
+    wait_until(lambda: pauses > module.MAX_HUNG + 10)
+    assert opened == module.MAX_HUNG
     assert capture.read_gauges() == {"camera_up": 0.0, "frame_age_s": world.now_s - started_s}
     wakes[0].set()
-    wait_until(lambda: opened > module.MOST_HUNG)
+    wait_until(lambda: opened > module.MAX_HUNG)
     capture.close()
     assert ended == [0]  # the others hang still
     for wake in wakes:

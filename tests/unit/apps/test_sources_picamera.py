@@ -55,7 +55,7 @@ def test_a_frame_is_stamped_by_the_sensor() -> None:
         assert camera.grab() == 50.0 + waited_s
 
 
-def test_both_clocks_are_read_at_one_moment() -> None:
+def test_both_clocks_are_read_at_the_same_moment() -> None:
     """Each lies between reads before and after it, however long those take."""
     before = time.monotonic(), time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     now = read_clocks()
@@ -64,7 +64,7 @@ def test_both_clocks_are_read_at_one_moment() -> None:
     assert before[1] <= now[1] <= after[1]
 
 
-def test_a_camera_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_camera_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(LinkError, match=r"picamera://1: 1 camera\(s\) found; is the cable in"):
         open_camera("picamera://1", 5.0)
     assert Picamera2.opened == []

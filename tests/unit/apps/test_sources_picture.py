@@ -42,7 +42,7 @@ def test_scaling_reverses_bgr() -> None:
         assert reversed_.flags.c_contiguous
 
 
-def test_only_the_region_of_interest_is_seen() -> None:
+def test_only_the_region_of_interest_reaches_the_section() -> None:
     """Pixels outside are white, so that any of them would change the mean."""
     image = np.full((720, 1280, 3), 255, np.uint8)
     image[180:540, 320:640] = 7
@@ -105,7 +105,7 @@ def make_frame(block: int = 0, value: int = 200) -> np.ndarray:
     return image
 
 
-def test_the_share_of_pixels_that_changed() -> None:
+def test_measure_change_is_the_share_of_pixels_that_changed() -> None:
     before = compute_brightness(make_frame())
     for value, share in ((200, 64 / 1024), (100 + NOISE, 0), (102 + NOISE, 64 / 1024)):
         assert measure_change(compute_brightness(make_frame(16, value)), before) == share
@@ -150,7 +150,7 @@ def test_slow_movement_adds_up() -> None:
     assert all(pass_gate(images, 0.02, hold_s=1.0, step_s=0.1))
 
 
-def test_noise_is_no_motion() -> None:
+def test_noise_does_not_count_as_motion() -> None:
     generator = np.random.default_rng(0)
     images = [
         np.clip(make_frame() + generator.normal(0, 5, SHAPE), 0, 255).astype(np.uint8)

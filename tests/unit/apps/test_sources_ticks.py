@@ -48,7 +48,7 @@ class World:
 # -------------------------------------------------------------- stored frames
 
 
-def test_a_stored_frame_at_every_tick_of_the_site() -> None:
+def test_a_stored_frame_is_taken_at_every_tick_of_the_site() -> None:
     """Two devices whose own clocks differ by an hour take the same ticks at the same moments."""
     taken = []
     for start_s in (50.0, 3650.0):
@@ -93,12 +93,28 @@ def test_many_small_changes_lose_no_tick() -> None:
     assert ticks == list(range(ticks[0], ticks[0] + len(ticks)))
 
 
+def test_a_device_that_stands_still_takes_the_ticks_of_the_last_moments() -> None:
+    world = World()
+    frames = StoredFrames(TickSource(), P, world.wall, world.monotonic)
+    before = world.ticks(frames, 1.05)
+    world.now_s += 0.15  # of one tick: it is taken late
+    assert world.ticks(frames, 0.1)[0] == before[-1] + 1
+    before = world.ticks(frames, 1.0)
+    world.now_s += 10.03
+    resumed_s = world.wall()
+    resumed = world.ticks(frames, 0.55)
+    assert LATENCY_S - P <= resumed_s - resumed[0] * P < LATENCY_S
+    assert resumed == list(range(resumed[0], resumed[0] + len(resumed)))
+
+
 def test_a_clock_that_is_set_is_followed() -> None:
     world = World()
     frames = StoredFrames(TickSource(), P, world.wall, world.monotonic)
     world.ticks(frames, 1.05)
     world.offset_s += 1000.0
-    assert world.ticks(frames, 0.5)[1:] == list(range(FIRST + 10_011, FIRST + 10_015 + 1))
+    old, *ticks = world.ticks(frames, 0.5)
+    assert (FIRST + 10_010 - old) * P < LATENCY_S
+    assert ticks == list(range(old + 1, FIRST + 10_015 + 1))
     world.offset_s -= 5000.0  # the wait for its ticks is at most two periods
     assert len(world.ticks(frames, 1.0)) >= 8
 
@@ -201,7 +217,7 @@ def test_a_live_clock_that_is_set_back_is_followed() -> None:
     assert len(camera.samples) >= count + 29
 
 
-def test_stale_frames_are_no_samples() -> None:
+def test_stale_frames_do_not_become_samples() -> None:
     camera = Camera(0.04)
     camera.run(1.0)
     count = len(camera.samples)

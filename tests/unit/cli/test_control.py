@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
-from cloud_app.demo import DemoSite
+from cloud_app.demo import LocalDemoSite
 from ddnn.errors import ConfigError, DdnnError, LinkError
 from ddnn.local_site.control import Control
 from ddnn.runtime.fleet import Fleet
@@ -37,34 +37,34 @@ def control(fleet: Fleet) -> Iterator[Control]:
 
 
 @pytest.fixture
-def site(control: Control, tmp_path: Path) -> DemoSite:
+def site(control: Control, tmp_path: Path) -> LocalDemoSite:
     images = np.arange(5 * 2 * 2 * 2 * 3, dtype=np.uint8).reshape(5, 2, 2, 2, 3)
     np.save(tmp_path / "images.npy", images)
-    return DemoSite(tmp_path, control.url)
+    return LocalDemoSite(tmp_path, control.url)
 
 
-def test_a_node_is_killed_and_started_again(fleet: Fleet, site: DemoSite) -> None:
-    assert site.nodes() == {"broker": True, "cam1": True}
-    before = fleet.pid("cam1")
-    site.act("kill", "cam1")
-    assert not fleet.alive("cam1")
-    assert site.nodes() == {"broker": True, "cam1": False}
-    site.act("start", "cam1")
-    assert fleet.alive("cam1")
-    assert fleet.pid("cam1") != before
-    running = fleet.pid("cam1")
-    site.act("start", "cam1")  # twice does no harm
-    assert fleet.pid("cam1") == running
+def test_a_node_is_killed_and_started_again(fleet: Fleet, site: LocalDemoSite) -> None:
+    assert site.read_processes() == {"broker": True, "cam1": True}
+    before = fleet.find_pid("cam1")
+    site.control("kill", "cam1")
+    assert not fleet.is_alive("cam1")
+    assert site.read_processes() == {"broker": True, "cam1": False}
+    site.control("start", "cam1")
+    assert fleet.is_alive("cam1")
+    assert fleet.find_pid("cam1") != before
+    running = fleet.find_pid("cam1")
+    site.control("start", "cam1")  # twice does no harm
+    assert fleet.find_pid("cam1") == running
 
 
 @pytest.mark.parametrize("node", ["dashboard", "cam9", "../cam1", "cam1/x"])
-def test_other_nodes_are_not_to_be_had(fleet: Fleet, site: DemoSite, node: str) -> None:
+def test_unknown_nodes_are_refused(fleet: Fleet, site: LocalDemoSite, node: str) -> None:
     with pytest.raises(DdnnError):
-        site.act("kill", node)
-    assert all(fleet.alive(name) for name in fleet.nodes)
+        site.control("kill", node)
+    assert all(fleet.is_alive(name) for name in fleet.nodes)
 
 
-def test_without_the_token_there_is_nothing(control: Control, fleet: Fleet) -> None:
+def test_requests_without_the_token_are_refused(control: Control, fleet: Fleet) -> None:
     address = urlsplit(control.url)
     for method, path in (
         ("GET", "/nodes"),
@@ -80,19 +80,19 @@ def test_without_the_token_there_is_nothing(control: Control, fleet: Fleet) -> N
         reply = connection.getresponse()
         assert reply.status in (404, 409), path
         assert "error" in json.loads(reply.read())
-    assert fleet.alive("cam1")
+    assert fleet.is_alive("cam1")
 
 
-def test_the_views_are_those_of_the_sample(site: DemoSite) -> None:
-    assert site.views(7).tolist() == site.views(2).tolist()
-    assert site.views(2).shape == (2, 2, 2, 3)
+def test_the_views_of_a_sample_are_read(site: LocalDemoSite) -> None:
+    assert site.read_views(7).tolist() == site.read_views(2).tolist()
+    assert site.read_views(2).shape == (2, 2, 2, 3)
 
 
-def test_a_demo_that_ended_is_said_in_words(
-    control: Control, site: DemoSite, tmp_path: Path
+def test_a_demo_that_has_ended_is_reported(
+    control: Control, site: LocalDemoSite, tmp_path: Path
 ) -> None:
     control.close()
-    with pytest.raises(LinkError, match="was it ended"):
-        site.nodes()
+    with pytest.raises(LinkError, match="has it ended"):
+        site.read_processes()
     with pytest.raises(ConfigError, match=r"images\.npy"):
-        DemoSite(tmp_path / "nowhere", control.url)
+        LocalDemoSite(tmp_path / "nowhere", control.url)

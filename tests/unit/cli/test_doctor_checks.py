@@ -10,18 +10,18 @@ from ddnn.cli.doctor.check import Check, Finding, run_checks, split_remedy
 from ddnn.errors import LinkError, SectionError
 
 
-def outcomes(*checks: Check) -> dict[str, Finding]:
+def collect_findings(*checks: Check) -> dict[str, Finding]:
     return {name: finding for name, finding, _ in run_checks(checks)}
 
 
-def raising(error: Exception) -> Check:
+def make_failing_check(error: Exception) -> Check:
     def run() -> Finding:
         raise error
 
     return Check("it", run)
 
 
-def test_what_needs_a_failed_check_is_not_run() -> None:
+def test_a_check_that_needs_a_failed_one_is_skipped() -> None:
     ran: list[str] = []
 
     def check(name: str, finding: Finding, *needs: str) -> Check:
@@ -31,7 +31,7 @@ def test_what_needs_a_failed_check_is_not_run() -> None:
 
         return Check(name, run, needs)
 
-    found = outcomes(
+    found = collect_findings(
         check("a", Finding.warning("slow", "wait")),
         check("b", Finding.failed("no", "mend it"), "a"),
         check("c", Finding.ok("yes"), "b"),
@@ -50,7 +50,7 @@ def test_what_needs_a_failed_check_is_not_run() -> None:
 
 
 def test_a_check_that_needs_a_skipped_one_is_skipped() -> None:
-    found = outcomes(
+    found = collect_findings(
         Check("a", lambda: Finding.skipped("nothing to see", "name it")),
         Check("b", lambda: Finding.ok("never asked"), ("a",)),
     )
@@ -58,13 +58,17 @@ def test_a_check_that_needs_a_skipped_one_is_skipped() -> None:
     assert (found["a"].exit_code, found["b"].exit_code) == (0, 0)
 
 
-def test_an_error_is_its_sentence_its_remedy_and_its_exit_code() -> None:
-    found = outcomes(raising(SectionError("cam1 computes nonsense; export it again")))["it"]
+def test_an_error_gives_its_message_remedy_and_exit_code() -> None:
+    found = collect_findings(
+        make_failing_check(SectionError("cam1 computes nonsense; export it again"))
+    )["it"]
     assert found == Finding("failed", "cam1 computes nonsense", "export it again", 7)
 
 
-def test_a_defect_is_reported_and_hides_nothing() -> None:
-    found = outcomes(raising(KeyError("x")), Check("next", lambda: Finding.ok("yes")))
+def test_a_defect_is_reported_and_later_checks_still_run() -> None:
+    found = collect_findings(
+        make_failing_check(KeyError("x")), Check("next", lambda: Finding.ok("yes"))
+    )
     assert found["it"].outcome == "failed"
     assert "KeyError" in found["it"].message
     assert found["it"].exit_code == 1

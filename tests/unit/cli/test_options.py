@@ -35,7 +35,7 @@ def test_each_key_of_the_schema_is_a_flag_with_a_help_text(name: str) -> None:
     assert f"  ddnn {name} " in CliRunner().invoke(main, [name, "--help"]).output
 
 
-def test_the_flag_wins_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
+def test_flags_override_the_environment_which_overrides_the_file(tmp_path: Path) -> None:
     file = write(tmp_path / "demo.toml", 'rate = 5\nsamples = 7\nseed = 1\nkill = ["cam1@2"]\n')
     environ = {"DDNN_DEMO_SAMPLES": "8", "DDNN_DEMO_SEED": "2", "DDNN_SEED": "9"}
     flags = {"seed": "3", "kill": (), "headless": None}
@@ -44,7 +44,7 @@ def test_the_flag_wins_over_the_environment_and_that_over_the_file(tmp_path: Pat
     assert (options.kill, options.headless) == (("cam1@2",), False)
 
 
-def test_several_values_and_bools_from_the_environment() -> None:
+def test_the_environment_gives_several_values_and_bools() -> None:
     environ = {
         "DDNN_TRAIN_EDGE_DENSE": "64,32",
         "DDNN_TRAIN_OWN_WEIGHTS": "true",
@@ -89,7 +89,7 @@ def test_the_file_of_plan_may_hold_the_brokers_keys(tmp_path: Path) -> None:
         ("demo", ["--redundancy", "coded", "--configuration", "c"], "use d, e or f"),
     ],
 )
-def test_what_can_never_work_is_refused(name: str, flags: list[str], words: str) -> None:
+def test_impossible_options_are_refused(name: str, flags: list[str], words: str) -> None:
     result = CliRunner().invoke(main, [name, *flags])
     assert result.exit_code == ConfigError.exit_code
     assert result.stdout == ""

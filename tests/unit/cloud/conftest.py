@@ -1,4 +1,4 @@
-"""A store, a site that a test changes, and a client of the app over them."""
+"""Fixtures: a store, a site that a test changes, and a client of the app."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 @pytest.fixture(scope="session")
 def make() -> Callable[..., Answer]:
-    """An answer, with the fields changed that are named."""
+    """The function that makes an answer with the given fields."""
     return make_answer
 
 
@@ -43,7 +43,7 @@ def client(store: Store, live: FakeSite) -> FlaskClient:
 
 @pytest.fixture
 def lose_database(store: Store, monkeypatch: pytest.MonkeyPatch) -> Away:
-    """The real store, at a database that went away."""
+    """A function after whose call the store's database is away."""
 
     def lose() -> None:
         def nothing(*_: object) -> Any:

@@ -1,6 +1,6 @@
-"""What the store does at its edges: URLs, SQLite's own faults, intervals and percentiles.
+"""URLs of the store, errors of SQLite, intervals and percentiles.
 
-What it does on any database is in tests/contracts/test_store.py.
+tests/contracts/test_store.py tests the store on every database.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Make = Callable[..., Answer]
 # ------------------------------------------------------------------- SQLite
 
 
-def test_a_locked_database_is_a_link_error_and_the_batch_may_come_again(
+def test_a_locked_database_is_a_link_error_and_the_batch_can_be_repeated(
     tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cloud_app.store.database.BUSY_TIMEOUT_S", 0.05)
@@ -33,21 +33,21 @@ def test_a_locked_database_is_a_link_error_and_the_batch_may_come_again(
     batch = [("home", make(i)) for i in range(3)]
     with pytest.raises(LinkError, match=r"locked.*try again"):
         store.save(batch)
-    assert store.summary().answered == 0  # readers do not wait
+    assert store.summarize().answered == 0  # readers do not wait
     other.execute("ROLLBACK")
     other.close()
     store.save(batch)
-    assert store.summary().answered == 3
+    assert store.summarize().answered == 3
     store.close()
 
 
-def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cloud.db").write_bytes(b"these are not the rows you look for" * 100)
     with pytest.raises(LinkError, match="not a database"):
         Store(f"sqlite:///{tmp_path}/cloud.db")
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_folder_is_a_link_error(tmp_path: Path) -> None:
     with pytest.raises(LinkError, match="folder"):
         Store(f"sqlite:///{tmp_path}/nowhere/cloud.db")
 
@@ -70,7 +70,7 @@ def test_a_password_is_not_shown(url: str) -> None:
     assert "hunter2" not in str(caught.value)
 
 
-def test_what_is_confirmed_survives_a_power_cut(store: Store) -> None:
+def test_confirmed_answers_survive_a_power_cut(store: Store) -> None:
     """Each commit is synced (2 is FULL): the node forgets an answer once it is confirmed."""
     with store.database.read() as link:
         assert link.exec_driver_sql("PRAGMA synchronous").scalar() == 2
@@ -82,15 +82,15 @@ def test_what_is_confirmed_survives_a_power_cut(store: Store) -> None:
 
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.9, 0.97])
 @pytest.mark.parametrize("known", [10, 50, 400])
-def test_the_interval_holds_the_truth_as_often_as_it_says(share: float, known: int) -> None:
-    """Coverage near 95 % where the plain normal interval falls far below it: with 10 samples
-    and 97 % right that one holds the truth in a quarter of the cases."""
+def test_the_interval_covers_the_true_share_with_its_confidence(share: float, known: int) -> None:
+    """The coverage is near 95 %, also for 10 samples with 97 % correct, where the normal
+    approximation covers the true share in a quarter of the cases."""
     correct = np.random.default_rng(1).binomial(known, share, 4000)
     holds = [low <= share <= high for low, high in (wilson_interval(c, known) for c in correct)]
     assert 0.9 <= np.mean(holds) <= 1.0  # discrete counts let it swing around 0.95
 
 
-def test_the_interval_solves_the_equation_it_is_defined_by() -> None:
+def test_the_interval_solves_its_defining_equation() -> None:
     """Its ends are the shares p with |observed - p| = z sqrt(p (1 - p) / n)."""
     for correct, known in ((1, 3), (17, 20), (480, 500)):
         for end in wilson_interval(correct, known):
@@ -98,7 +98,7 @@ def test_the_interval_solves_the_equation_it_is_defined_by() -> None:
             assert z == pytest.approx(1.959963985)
 
 
-def test_the_ends_of_the_interval() -> None:
+def test_the_interval_is_exact_at_0_and_1() -> None:
     assert wilson_interval(0, 0) == (0.0, 1.0)
     assert wilson_interval(0, 7)[0] == 0.0
     assert 0.0 < wilson_interval(0, 7)[1] < 0.5

@@ -1,4 +1,4 @@
-"""The page's JSON: what is shown, and the database, the broker or an inference that is away."""
+"""The JSON of the API, also without database, broker or recent inference."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.site_builder import FakeSite, make_offload
 from tests.unit.cloud.web_client import Away, Make, get
 
 
-def test_the_state_holds_all_that_the_page_shows(
+def test_the_state_contains_all_parts_of_the_page(
     store: Store, live: FakeSite, client: FlaskClient, make: Make
 ) -> None:
     store.save([("home", make(i)) for i in range(3)])
@@ -65,7 +65,7 @@ def test_the_state_holds_all_that_the_page_shows(
     assert state["csrf"]
 
 
-def test_a_state_of_a_site_is_of_that_site_only(
+def test_the_state_of_a_site_contains_that_site_only(
     store: Store, live: FakeSite, client: FlaskClient, make: Make
 ) -> None:
     store.save([("home", make(1)), ("shop", make(7))])
@@ -87,7 +87,9 @@ def test_a_state_of_a_site_is_of_that_site_only(
     assert both["expected_now"] == {"members": [], "missing": [], "accuracy": None}
 
 
-def test_only_the_newest_are_shown(store: Store, client: FlaskClient, make: Make) -> None:
+def test_only_the_newest_answers_and_events_are_shown(
+    store: Store, client: FlaskClient, make: Make
+) -> None:
     store.save([("home", make(i)) for i in range(100, 150)])
     for i in range(30):
         store.add_event(float(i), "home", "cam1", f"event-{i}")
@@ -96,9 +98,7 @@ def test_only_the_newest_are_shown(store: Store, client: FlaskClient, make: Make
     assert len(state["events"]) == 20
 
 
-def test_without_a_broker_nothing_is_said_of_who_is_there(
-    live: FakeSite, client: FlaskClient
-) -> None:
+def test_without_a_broker_no_device_is_expected(live: FakeSite, client: FlaskClient) -> None:
     live.lose_broker()
     state = get(client, "/api/v1/state")
     assert state["link"] == {
@@ -118,23 +118,23 @@ def test_a_device_of_another_bundle_does_not_contribute(
     assert get(client, "/api/v1/state")["expected_now"]["members"] == []
 
 
-def test_what_a_mad_edge_reports_breaks_nothing(live: FakeSite, client: FlaskClient) -> None:
+def test_absurd_thresholds_of_an_edge_are_ignored(live: FakeSite, client: FlaskClient) -> None:
     live.shown[0] = replace(
         live.shown[0], gauges={"threshold_revision": 1e300, "threshold_local": 1e300}
     )
     assert get(client, "/api/v1/state")["thresholds"]["in_use"] is None
 
 
-def test_the_page_comes_with_the_state_in_it(store: Store, client: FlaskClient, make: Make) -> None:
+def test_the_page_contains_the_state(store: Store, client: FlaskClient, make: Make) -> None:
     store.save([("home", make(77))])
     html = client.get("/").text
     assert '"sample": 77' in html or '"sample":77' in html
 
 
-def test_a_state_is_made_once_for_all_who_look(
+def test_one_state_is_made_for_all_viewers(
     store: Store, live: FakeSite, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(board, "EVERY_S", 1e9)
+    monkeypatch.setattr(board, "PERIOD_S", 1e9)
     app = client.application
     threads = [
         threading.Thread(target=lambda: app.test_client().get("/api/v1/state")) for _ in range(20)
@@ -149,7 +149,7 @@ def test_a_state_is_made_once_for_all_who_look(
 # ------------------------------------------------------------- database, hangs
 
 
-def test_the_database_away_is_said_and_the_nodes_are_shown_on(
+def test_without_the_database_the_state_has_its_error_and_the_nodes(
     client: FlaskClient, lose_database: Away
 ) -> None:
     lose_database()
@@ -173,21 +173,21 @@ def test_the_database_away_is_said_and_the_nodes_are_shown_on(
         assert "it is gone" in response.json["error"]
 
 
-def test_a_database_that_hangs_does_not_hang_the_page(
+def test_a_database_that_hangs_does_not_block_the_page(
     store: Store, client: FlaskClient, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.save([("home", make())])
     patience_s = 0.5
-    monkeypatch.setattr(board, "PATIENCE_S", patience_s)
-    monkeypatch.setattr(board, "EVERY_S", 0.001)
+    monkeypatch.setattr(board, "DATABASE_TIMEOUT_S", patience_s)
+    monkeypatch.setattr(board, "PERIOD_S", 0.001)
     go_on = threading.Event()
-    real = store.summary
+    real = store.summarize
 
     def slow(*args: Any) -> Any:
         go_on.wait(60)
         return real(*args)
 
-    monkeypatch.setattr(store, "summary", slow)
+    monkeypatch.setattr(store, "summarize", slow)
     started_s = time.monotonic()
     sites = ("home", "home", *(f"site{i}" for i in range(20)))
     for site in sites:
@@ -197,14 +197,16 @@ def test_a_database_that_hangs_does_not_hang_the_page(
     # Waited for once, not for each of the sites, which would take 11 s.
     assert time.monotonic() - started_s < len(sites) * patience_s / 2
     go_on.set()
-    monkeypatch.setattr(board, "PATIENCE_S", 60.0)
+    monkeypatch.setattr(board, "DATABASE_TIMEOUT_S", 60.0)
     until_s = time.monotonic() + 60
     while get(client, "/api/v1/state")["summary"] is None:
         assert time.monotonic() < until_s
     assert get(client, "/api/v1/state")["database"] == ""
 
 
-def test_answers_that_wait_to_be_written_are_said_too(live: FakeSite, client: FlaskClient) -> None:
+def test_the_state_reports_that_answers_cannot_be_written(
+    live: FakeSite, client: FlaskClient
+) -> None:
     live.away = "disk full"
     state = get(client, "/api/v1/state")
     assert (state["database"], state["summary"]["answered"]) == ("disk full", 0)
@@ -213,7 +215,7 @@ def test_answers_that_wait_to_be_written_are_said_too(live: FakeSite, client: Fl
 # ---------------------------------------------------------------- the numbers
 
 
-def test_the_summary_is_raw_numbers(store: Store, client: FlaskClient, make: Make) -> None:
+def test_the_summary_contains_raw_numbers(store: Store, client: FlaskClient, make: Make) -> None:
     store.save([("home", make(1)), ("shop", make(2, exit="edge", latency_s=0.25, late=True))])
     everywhere = get(client, "/api/v1/summary")
     assert (everywhere["site"], everywhere["summary"]["answered"]) == (None, 2)
@@ -223,7 +225,7 @@ def test_the_summary_is_raw_numbers(store: Store, client: FlaskClient, make: Mak
     assert (shop["payload_bytes"], shop["wire_bytes"]) == (40.0, 150.0)
 
 
-def test_answers_by_sample_number(store: Store, client: FlaskClient, make: Make) -> None:
+def test_answers_are_listed_by_sample_number(store: Store, client: FlaskClient, make: Make) -> None:
     store.save([("home", make(i)) for i in range(1, 1200)])
     page = get(client, "/api/v1/answers?first=100&last=105")
     assert [record["answer"]["sample"] for record in page] == list(range(100, 106))
@@ -233,7 +235,7 @@ def test_answers_by_sample_number(store: Store, client: FlaskClient, make: Make)
 @pytest.mark.parametrize(
     ("minutes", "step_s"), [(1, 60), (60, 60), (240, 60), (241, 120), (1440, 600), (43200, 10800)]
 )
-def test_a_series_has_few_points_and_the_newest_answers(
+def test_a_series_has_bounded_points_and_the_newest_answers(
     store: Store, client: FlaskClient, make: Make, minutes: int, step_s: int
 ) -> None:
     store.save([("home", make(i, answered_at_s=time.time())) for i in range(5)])
@@ -241,13 +243,13 @@ def test_a_series_has_few_points_and_the_newest_answers(
     assert series["step_s"] == step_s
     starts = [bucket["start_s"] for bucket in series["buckets"]]
     assert starts == list(range(starts[0], starts[-1] + 1, step_s))
-    assert len(starts) <= routes.MOST_POINTS + 1
+    assert len(starts) <= routes.MAX_POINTS + 1
     assert starts[-1] <= time.time() < starts[-1] + 2 * step_s
     assert starts[-1] - starts[0] >= minutes * 60 - 2 * step_s
     assert sum(bucket["exits"].get("local", 0) for bucket in series["buckets"]) == 5
 
 
-def test_events_and_nodes(store: Store, live: FakeSite, client: FlaskClient) -> None:
+def test_events_and_nodes_are_listed(store: Store, live: FakeSite, client: FlaskClient) -> None:
     for i in range(5):
         store.add_event(float(i), "home", "cam1", f"event-{i}")
     assert [e["what"] for e in get(client, "/api/v1/events?n=2")] == ["event-4", "event-3"]
@@ -259,7 +261,7 @@ def test_events_and_nodes(store: Store, live: FakeSite, client: FlaskClient) -> 
 # ------------------------------------------------------------ work for workers
 
 
-def test_the_offloads_of_a_site(live: FakeSite, client: FlaskClient) -> None:
+def test_the_offloads_of_a_site_are_listed(live: FakeSite, client: FlaskClient) -> None:
     assert get(client, "/api/v1/offload") == []
     state = make_offload("live", "lost", "live", "live", "live", "live")
     live.offloaded = [
@@ -287,18 +289,18 @@ def test_the_offloads_of_a_site(live: FakeSite, client: FlaskClient) -> None:
     assert get(client, "/api/v1/offload") == get(client, "/api/v1/state")["offloads"] == []
 
 
-def test_a_state_holds_the_first_of_very_many_workers_and_the_numbers_of_all(
+def test_a_state_contains_a_bounded_number_of_workers_and_counts_all(
     live: FakeSite, client: FlaskClient
 ) -> None:
-    """What goes to every page each second is bounded; /api/v1/offload has all of them."""
+    """The state that a page receives each second is bounded; /api/v1/offload lists all workers."""
     workers = {f"worker{i:04}": WorkerState("live", [i]) for i in range(1024)}
     workers["worker0900"] = WorkerState("stalled", [900])
     state = make_offload(pieces=1024, workers=workers, live_pieces=1023, spare_workers=23)
     live.offloaded = [OffloadView("home", f"edge{i:02}", 0.1, state) for i in range(60)]
     offloads = get(client, "/api/v1/state")["offloads"]
-    assert len(offloads) == board.MOST_OFFLOADS
+    assert len(offloads) == board.MAX_OFFLOADS
     for of in offloads:
-        assert len(of["state"]["workers"]) == board.MOST_WORKERS
+        assert len(of["state"]["workers"]) == board.MAX_WORKERS
         assert next(iter(of["state"]["workers"])) == "worker0900"  # trouble comes first
         assert of["worker_states"] == {"live": 1023, "stalled": 1}
         assert (of["state"]["pieces"], of["state"]["spare_workers"]) == (1024, 23)
@@ -306,7 +308,7 @@ def test_a_state_holds_the_first_of_very_many_workers_and_the_numbers_of_all(
     assert len(get(client, "/api/v1/offload")[59]["state"]["workers"]) == 1024
 
 
-def test_ready_is_a_real_inference_lately(live: FakeSite, client: FlaskClient) -> None:
+def test_readiness_requires_a_recent_inference(live: FakeSite, client: FlaskClient) -> None:
     assert get(client, "/readyz") == {"inference_age_s": 1.0}
     live.inferred_s = 61.0
     assert "no inference for 61 s" in get(client, "/readyz", 503)["error"]
@@ -339,21 +341,21 @@ def test_ready_is_a_real_inference_lately(live: FakeSite, client: FlaskClient) -
         ("/api/v1/demo/views/99999999999999999999.png", 400),
     ],
 )
-def test_what_is_wrong_is_said_in_json(client: FlaskClient, path: str, code: int) -> None:
+def test_errors_are_json(client: FlaskClient, path: str, code: int) -> None:
     error = get(client, path, code)
     assert list(error) == ["error"]
     assert len(error["error"]) > 5
 
 
 @pytest.mark.parametrize("method", ["post", "put", "delete", "patch", "options"])
-def test_what_reads_only_reads(client: FlaskClient, method: str) -> None:
+def test_routes_that_read_refuse_other_methods(client: FlaskClient, method: str) -> None:
     for path in ("/", "/api/v1/summary", "/metrics"):
         response = getattr(client, method)(path)
         assert (response.status_code, response.json.keys()) == (405, {"error"})
         assert set(re.split(", ", response.headers["Allow"])) == {"GET", "HEAD"}
 
 
-def test_a_bug_is_a_500_that_tells_nothing_and_a_log_that_does(
+def test_a_defect_gives_a_500_without_details_and_a_log_entry(
     live: FakeSite,
     client: FlaskClient,
     monkeypatch: pytest.MonkeyPatch,
@@ -362,7 +364,7 @@ def test_a_bug_is_a_500_that_tells_nothing_and_a_log_that_does(
     def broken() -> None:
         raise ZeroDivisionError("secret detail")
 
-    monkeypatch.setattr(live, "bundle", broken)
+    monkeypatch.setattr(live, "list_nodes", broken)
     error = get(client, "/api/v1/thresholds", 500)
-    assert error == {"error": "this program failed at that; its log says where"}
+    assert error == {"error": "this program failed at this request; see its log"}
     assert "secret detail" in caplog.text

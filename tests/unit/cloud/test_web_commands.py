@@ -1,4 +1,4 @@
-"""Labels that a person gives, and what only a demo offers: pictures, processes to kill."""
+"""Labels that a person gives, and the pictures and processes of a demo."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_persons_label_counts_and_can_be_taken_back(
         (5, 400, "Expected `object`"),
     ],
 )
-def test_labels_that_cannot_be(
+def test_invalid_labels_are_refused(
     store: Store, client: FlaskClient, make: Make, body: object, code: int, says: str
 ) -> None:
     store.save([("home", make(1))])
@@ -53,7 +53,7 @@ def test_labels_that_cannot_be(
 
 
 def test_a_demo_shows_the_views_side_by_side(live: FakeSite, client: FlaskClient) -> None:
-    live.made_demo = FakeDemo()
+    live.demo = FakeDemo()
     response = client.get("/api/v1/demo/views/300.png")
     assert (response.mimetype, response.headers["Cache-Control"]) == ("image/png", "no-store")
     image = np.asarray(Image.open(io.BytesIO(response.data)))
@@ -63,15 +63,15 @@ def test_a_demo_shows_the_views_side_by_side(live: FakeSite, client: FlaskClient
     assert get(client, "/api/v1/state")["demo"] == {"nodes": {"edge": True, "cam1": True}}
 
 
-def test_great_views_are_made_small() -> None:
-    png = demo_routes.side_by_side(np.zeros((6, 1080, 1920, 3), np.uint8))
+def test_large_views_are_scaled_down() -> None:
+    png = demo_routes.draw_side_by_side(np.zeros((6, 1080, 1920, 3), np.uint8))
     width, height = Image.open(io.BytesIO(png)).size
-    assert width * height <= demo_routes.MOST_PIXELS
+    assert width * height <= demo_routes.MAX_PIXELS
     assert width / height == pytest.approx(6 * 1920 / 1080, rel=0.01)
 
 
 def test_in_a_demo_nodes_are_killed_and_started(live: FakeSite, client: FlaskClient) -> None:
-    live.made_demo = FakeDemo()
+    live.demo = FakeDemo()
     killed = post(client, "/api/v1/demo/nodes/cam1/kill")
     assert (killed.status_code, killed.json) == (200, {"nodes": {"edge": True, "cam1": False}})
     assert post(client, "/api/v1/demo/nodes/cam1/kill").status_code == 409  # it says why
@@ -79,16 +79,16 @@ def test_in_a_demo_nodes_are_killed_and_started(live: FakeSite, client: FlaskCli
     assert post(client, "/api/v1/demo/nodes/cam9/kill").status_code == 404
 
 
-def test_without_a_demo_there_is_no_picture_and_no_kill(client: FlaskClient) -> None:
+def test_without_a_demo_pictures_and_kills_are_refused(client: FlaskClient) -> None:
     assert "no image leaves its device" in get(client, "/api/v1/demo/views/3.png", 404)["error"]
     assert post(client, "/api/v1/demo/nodes/cam1/kill").status_code == 404
 
 
-def test_a_demo_that_was_ended_does_not_end_the_page(live: FakeSite, client: FlaskClient) -> None:
-    class Ended(FakeDemo):
-        def nodes(self) -> dict[str, bool]:
+def test_the_page_works_after_its_demo_has_ended(live: FakeSite, client: FlaskClient) -> None:
+    class EndedDemo(FakeDemo):
+        def read_processes(self) -> dict[str, bool]:
             raise LinkError("the demo does not answer; was it ended?")
 
-    live.made_demo = Ended()
+    live.demo = EndedDemo()
     assert get(client, "/api/v1/state")["demo"] == {"nodes": {}}
     assert post(client, "/api/v1/demo/nodes/cam1/kill").status_code == 503

@@ -1,4 +1,4 @@
-"""What Prometheus scrapes: it parses, keeps the conventions, and says what the store says."""
+"""The metrics for Prometheus: format, conventions, and values equal to those of the store."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def scrape(client: FlaskClient) -> dict[str, Metric]:
     return {family.name: family for family in text_string_to_metric_families(response.text)}
 
 
-def value(families: dict[str, Metric], name: str, **labels: str) -> float:
+def read_value(families: dict[str, Metric], name: str, **labels: str) -> float:
     (found,) = [
         sample.value
         for family in families.values()
@@ -34,51 +34,55 @@ def value(families: dict[str, Metric], name: str, **labels: str) -> float:
     return found
 
 
-def test_samples_and_their_truth(store: Store, client: FlaskClient, make: Make) -> None:
+def test_metrics_count_samples_and_their_truth(
+    store: Store, client: FlaskClient, make: Make
+) -> None:
     store.save([("home", make(i)) for i in range(3)])
     store.save([("home", make(9, exit="cloud", quality="degraded", label=2))])
     store.save([("shop", make(1, truth=None))])
-    store.label("shop", 1, 1, "me", 1.0)
+    store.set_label("shop", 1, 1, "me", 1.0)
     found = scrape(client)
     home = {"site": "home"}
-    assert value(found, "ddnn_samples_total", **home, exit="local", quality="full") == 3
-    assert value(found, "ddnn_samples_total", **home, exit="cloud", quality="degraded") == 1
-    assert value(found, "ddnn_labelled_samples", **home) == 4
-    assert value(found, "ddnn_correct_samples", **home) == 3
-    assert value(found, "ddnn_correct_samples", site="shop") == 1
+    assert read_value(found, "ddnn_samples_total", **home, exit="local", quality="full") == 3
+    assert read_value(found, "ddnn_samples_total", **home, exit="cloud", quality="degraded") == 1
+    assert read_value(found, "ddnn_labelled_samples", **home) == 4
+    assert read_value(found, "ddnn_correct_samples", **home) == 3
+    assert read_value(found, "ddnn_correct_samples", site="shop") == 1
 
 
-def test_durations_are_a_histogram(store: Store, client: FlaskClient, make: Make) -> None:
-    """Cumulated buckets, as Prometheus has them; the last holds all."""
+def test_metrics_contain_durations_as_a_histogram(
+    store: Store, client: FlaskClient, make: Make
+) -> None:
+    """The buckets are cumulated, as Prometheus requires; the last one counts all samples."""
     for i, latency_s in enumerate((0.0005, 0.05, 0.05, 100.0)):
         store.save([("home", make(i, latency_s=latency_s))])
     found, of = scrape(client), {"site": "home", "exit": "local"}
     name = "ddnn_end_to_end_duration_seconds"
     buckets = [s for s in found[name].samples if s.name == f"{name}_bucket"]
     assert [float(s.labels["le"]) for s in buckets] == [*LATENCY_BOUNDS_S, float("inf")]
-    assert value(found, f"{name}_bucket", **of, le="0.001") == 1
-    assert value(found, f"{name}_bucket", **of, le="0.05") == 3
-    assert value(found, f"{name}_bucket", **of, le="30.0") == 3
-    assert value(found, f"{name}_bucket", **of, le="+Inf") == 4
-    assert value(found, f"{name}_count", **of) == 4
-    assert value(found, f"{name}_sum", **of) == pytest.approx(100.1005)
+    assert read_value(found, f"{name}_bucket", **of, le="0.001") == 1
+    assert read_value(found, f"{name}_bucket", **of, le="0.05") == 3
+    assert read_value(found, f"{name}_bucket", **of, le="30.0") == 3
+    assert read_value(found, f"{name}_bucket", **of, le="+Inf") == 4
+    assert read_value(found, f"{name}_count", **of) == 4
+    assert read_value(found, f"{name}_sum", **of) == pytest.approx(100.1005)
 
 
 def test_nodes(live: FakeSite, client: FlaskClient) -> None:
     found = scrape(client)
     edge, lost = {"site": "home", "node": "edge"}, {"site": "home", "node": "cam2"}
-    assert value(found, "ddnn_node_up", **edge, role="edge") == 1
-    assert value(found, "ddnn_node_up", **lost, role="device") == 0
-    assert value(found, "ddnn_node_last_seen_age_seconds", **lost) == 75.0
-    assert value(found, "ddnn_node_memory_bytes", **edge) == 96_000_000
-    assert value(found, "ddnn_link_transmit_bytes_total", **edge) == 12_345
-    assert value(found, "ddnn_node_dropped_total", **edge, reason="scores_late") == 2
+    assert read_value(found, "ddnn_node_up", **edge, role="edge") == 1
+    assert read_value(found, "ddnn_node_up", **lost, role="device") == 0
+    assert read_value(found, "ddnn_node_last_seen_age_seconds", **lost) == 75.0
+    assert read_value(found, "ddnn_node_memory_bytes", **edge) == 96_000_000
+    assert read_value(found, "ddnn_link_transmit_bytes_total", **edge) == 12_345
+    assert read_value(found, "ddnn_node_dropped_total", **edge, reason="scores_late") == 2
     # A count of something else is no drop.
     assert {s.labels["reason"] for s in found["ddnn_node_dropped"].samples} <= DROPS
     live.lose_broker()
     found = scrape(client)
-    assert value(found, "ddnn_node_up", **edge, role="edge") == 0  # unknown
-    assert value(found, "ddnn_broker_up") == 0
+    assert read_value(found, "ddnn_node_up", **edge, role="edge") == 0  # unknown
+    assert read_value(found, "ddnn_broker_up") == 0
 
 
 def test_offloads(live: FakeSite, client: FlaskClient) -> None:
@@ -93,25 +97,25 @@ def test_offloads(live: FakeSite, client: FlaskClient) -> None:
         if s.labels["site"] == "home"
     }
     assert states == {"live": 4, "loading": 0, "stalled": 0, "lost": 1, "faulty": 0}
-    assert value(found, "ddnn_workers", **shop, state="faulty") == 1
-    assert value(found, "ddnn_offload_enough", **home) == 1
-    assert value(found, "ddnn_offload_enough", **shop) == 0
-    assert value(found, "ddnn_offload_spare_workers", **home) == 0
-    assert value(found, "ddnn_offload_combined_total", **home) == 1234
-    assert value(found, "ddnn_offload_computed_here_total", **home) == 5
-    assert value(found, "ddnn_offload_given_up_total", **home) == 1
-    assert value(found, "ddnn_offload_gather_seconds", **home) == 0.00625
-    assert value(found, "ddnn_offload_combine_seconds", **home) == 0.000125
+    assert read_value(found, "ddnn_workers", **shop, state="faulty") == 1
+    assert read_value(found, "ddnn_offload_enough", **home) == 1
+    assert read_value(found, "ddnn_offload_enough", **shop) == 0
+    assert read_value(found, "ddnn_offload_spare_workers", **home) == 0
+    assert read_value(found, "ddnn_offload_combined_total", **home) == 1234
+    assert read_value(found, "ddnn_offload_computed_here_total", **home) == 5
+    assert read_value(found, "ddnn_offload_given_up_total", **home) == 1
+    assert read_value(found, "ddnn_offload_gather_seconds", **home) == 0.00625
+    assert read_value(found, "ddnn_offload_combine_seconds", **home) == 0.000125
     live.lose_broker()
     assert scrape(client)["ddnn_workers"].samples == []  # unknown
 
 
-def test_the_database_away_is_a_value_not_a_failure(
+def test_a_missing_database_is_a_value_not_an_error(
     store: Store, live: FakeSite, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert value(scrape(client), "ddnn_database_up") == 1
+    assert read_value(scrape(client), "ddnn_database_up") == 1
     live.away = "disk full"
-    assert value(scrape(client), "ddnn_database_up") == 0
+    assert read_value(scrape(client), "ddnn_database_up") == 0
     live.away = ""
 
     def away(*_: object) -> None:
@@ -119,11 +123,11 @@ def test_the_database_away_is_a_value_not_a_failure(
 
     monkeypatch.setattr(store.database, "read", away)
     found = scrape(client)
-    assert value(found, "ddnn_database_up") == 0
-    assert value(found, "ddnn_node_up", site="home", node="edge", role="edge") == 1
+    assert read_value(found, "ddnn_database_up") == 0
+    assert read_value(found, "ddnn_node_up", site="home", node="edge", role="edge") == 1
 
 
-def test_names_keep_the_conventions(
+def test_metric_names_follow_the_conventions(
     store: Store, live: FakeSite, client: FlaskClient, make: Make
 ) -> None:
     store.save([("home", make())])
@@ -139,16 +143,16 @@ def test_names_keep_the_conventions(
     assert build.labels.keys() == {"version", "bundle"}
 
 
-def test_hostile_names_do_not_break_the_text(live: FakeSite, client: FlaskClient) -> None:
+def test_hostile_names_do_not_break_the_format(live: FakeSite, client: FlaskClient) -> None:
     odd = 'a"b\\c\nddnn_broker_up 7'
     live.shown.append(NodeView("home", odd, odd, "online", counts={"bytes_sent": 1, odd: 5}))
     found = scrape(client)
-    assert value(found, "ddnn_broker_up") == 1
-    assert value(found, "ddnn_link_transmit_bytes_total", site="home", node=odd) == 1
+    assert read_value(found, "ddnn_broker_up") == 1
+    assert read_value(found, "ddnn_link_transmit_bytes_total", site="home", node=odd) == 1
 
 
-def test_two_nodes_of_one_name_at_two_sites(live: FakeSite, client: FlaskClient) -> None:
+def test_nodes_with_one_name_at_two_sites_differ(live: FakeSite, client: FlaskClient) -> None:
     live.shown.append(replace(live.shown[0], site="shop", state="lost"))
     found = scrape(client)
-    assert value(found, "ddnn_node_up", site="shop", node="edge", role="edge") == 0
-    assert value(found, "ddnn_node_up", site="home", node="edge", role="edge") == 1
+    assert read_value(found, "ddnn_node_up", site="shop", node="edge", role="edge") == 0
+    assert read_value(found, "ddnn_node_up", site="home", node="edge", role="edge") == 1

@@ -1,4 +1,4 @@
-"""The OpenAPI document is valid, tells of every route, and what it says of them is so."""
+"""The OpenAPI document is valid, lists every route, and describes its behaviour correctly."""
 
 from __future__ import annotations
 
@@ -41,23 +41,23 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Any:
     exit_trace: list[Any] = [("local", 1, 0.4), ("edge", 1, 0.6), ("cloud", 1, 0.7)]
     votes = {"cam1": (1, 0.5)}
     store.save([("home", make_answer(i, exit_trace=exit_trace, votes=votes)) for i in range(30)])
-    store.label("home", 3, 2, "me", 1.0)
+    store.set_label("home", 3, 2, "me", 1.0)
     store.add_event(1.0, "home", "cam1", "died")
     offloaded = [
         OffloadView("home", "edge", 0.5, make_offload("live", "lost", missing=["worker2"]))
     ]
-    live = FakeSite(made_demo=FakeDemo(), offloaded=offloaded)
+    live = FakeSite(demo=FakeDemo(), offloaded=offloaded)
     yield create_app(store, live, sign_in=None)
     store.close()
 
 
-def described(app: Flask) -> dict[str, Any]:
+def read_document(app: Flask) -> dict[str, Any]:
     document: dict[str, Any] = app.test_client().get("/api/v1/openapi.json").json
     return document
 
 
 def test_the_document_is_valid(app: Flask) -> None:
-    document = described(app)
+    document = read_document(app)
     OpenAPIV31SpecValidator(document).validate()
     assert document["openapi"] == "3.1.0"
     assert (
@@ -66,7 +66,7 @@ def test_the_document_is_valid(app: Flask) -> None:
     )
 
 
-def test_every_route_is_in_the_document_and_the_other_way_round(app: Flask) -> None:
+def test_the_document_and_the_app_have_the_same_routes(app: Flask) -> None:
     there = {
         (re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule), method)
         for rule in app.url_map.iter_rules()
@@ -75,15 +75,15 @@ def test_every_route_is_in_the_document_and_the_other_way_round(app: Flask) -> N
     }
     told = {
         (path, method.upper())
-        for path, operations in described(app)["paths"].items()
+        for path, operations in read_document(app)["paths"].items()
         for method in operations
     }
     assert there == told
     assert len(there) > 20
 
 
-def test_what_is_open_to_all_and_what_a_machine_may_do(app: Flask) -> None:
-    for path, operations in described(app)["paths"].items():
+def test_the_document_states_who_may_use_each_route(app: Flask) -> None:
+    for path, operations in read_document(app)["paths"].items():
         for method, operation in operations.items():
             security = operation.get("security")
             if path in ("/healthz", "/readyz", "/login"):
@@ -92,14 +92,14 @@ def test_what_is_open_to_all_and_what_a_machine_may_do(app: Flask) -> None:
                 assert security == (None if method == "get" else [{"session": []}])
 
 
-def test_each_operation_has_its_own_name_and_says_what_it_does(app: Flask) -> None:
-    operations = [o for path in described(app)["paths"].values() for o in path.values()]
+def test_each_operation_has_a_unique_name_and_a_summary(app: Flask) -> None:
+    operations = [o for path in read_document(app)["paths"].values() for o in path.values()]
     assert len({operation["operationId"] for operation in operations}) == len(operations)
     assert all(operation["summary"].endswith(".") for operation in operations)
 
 
-def test_no_input_is_an_error_of_the_server_or_a_reply_unlike_its_schema(app: Flask) -> None:
-    document = described(app)
+def test_every_input_gets_a_reply_that_matches_its_schema(app: Flask) -> None:
+    document = read_document(app)
     # A stream never ends: tests/integration/test_web.py has it.
     del document["paths"]["/api/v1/stream"]
     token = app.test_client().get("/api/v1/state")
@@ -131,11 +131,11 @@ def test_no_input_is_an_error_of_the_server_or_a_reply_unlike_its_schema(app: Fl
 
 
 def test_the_document_is_the_same_at_every_start(tmp_path: Path) -> None:
-    """But for the name of the cookie."""
+    """Only the name of the cookie differs."""
     store = Store(f"sqlite:///{tmp_path}/cloud.db")
     documents = []
     for _ in range(2):
-        document = described(create_app(store, FakeSite(), sign_in=None))
+        document = read_document(create_app(store, FakeSite(), sign_in=None))
         del document["components"]["securitySchemes"]["session"]["name"]
         documents.append(document)
     assert documents[0] == documents[1]

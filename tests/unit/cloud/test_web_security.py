@@ -17,12 +17,12 @@ from tests.unit.cloud.web_client import Make, get
 HOSTILE = "</b><script>alert('x')</script>\"><img src=x onerror=alert(1)>{{ 7*7 }}"
 
 
-def test_hostile_text_stays_text(store: Store, live: FakeSite, make: Make) -> None:
+def test_hostile_text_is_escaped(store: Store, live: FakeSite, make: Make) -> None:
     store.save([("home", make(bundle=HOSTILE[:16], missing=[HOSTILE], node=HOSTILE))])
     store.save([(HOSTILE[:64], make(2, label=0, truth=1))])
     store.add_event(1.0, HOSTILE[:64], HOSTILE[:64], HOSTILE)
     live.shown = [NodeView(HOSTILE, HOSTILE, HOSTILE, "lost", counts={HOSTILE: 1})]
-    live.in_use = replace(BUNDLE, id=HOSTILE, labels=(HOSTILE, HOSTILE))
+    live.bundle = replace(BUNDLE, id=HOSTILE, labels=(HOSTILE, HOSTILE))
     html = create_app(store, live, sign_in=None).test_client().get("/").text
     assert "<img src=x" not in html
     assert "<script>alert" not in html
@@ -32,7 +32,7 @@ def test_hostile_text_stays_text(store: Store, live: FakeSite, make: Make) -> No
 @pytest.mark.parametrize(
     "path", ["/", "/api/v1/summary", "/healthz", "/metrics", "/static/page.js", "/nowhere"]
 )
-def test_security_headers_on_everything(client: FlaskClient, path: str) -> None:
+def test_every_reply_has_the_security_headers(client: FlaskClient, path: str) -> None:
     headers = client.get(path, buffered=True).headers  # a file is closed by who reads it
     policy = headers["Content-Security-Policy"]
     assert policy.startswith("default-src 'self';")
@@ -44,7 +44,7 @@ def test_security_headers_on_everything(client: FlaskClient, path: str) -> None:
     assert headers["Cache-Control"] == ("no-cache" if "static" in path else "no-store")
 
 
-def test_nothing_inline_and_nothing_from_elsewhere(client: FlaskClient) -> None:
+def test_the_page_has_no_inline_code_and_no_foreign_resource(client: FlaskClient) -> None:
     html = client.get("/").text
     assert not re.search(r"<style|\sstyle=|\son\w+=|<script>|javascript:", html)
     linked = re.findall(r'(?:src|href)="([^"#]+)"', html)
@@ -73,16 +73,16 @@ def test_nothing_inline_and_nothing_from_elsewhere(client: FlaskClient) -> None:
         ("", 403),
     ],
 )
-def test_without_sign_in_other_names_of_this_machine_are_refused(
+def test_without_sign_in_only_loopback_names_are_accepted(
     client: FlaskClient, host: str, code: int
 ) -> None:
-    """A page elsewhere whose name resolves to 127.0.0.1 is not this page (DNS rebinding)."""
+    """A foreign name that resolves to 127.0.0.1 is refused (DNS rebinding)."""
     for path in ("/", "/api/v1/state", "/static/page.js", "/nowhere"):
         response = client.get(path, headers={"Host": host}, buffered=True)
         assert response.status_code == (404 if path == "/nowhere" and code == 200 else code)
 
 
-def test_a_command_needs_the_sessions_token(live: FakeSite, client: FlaskClient) -> None:
+def test_a_command_requires_the_token_of_its_session(live: FakeSite, client: FlaskClient) -> None:
     command = {"site": "home", "thresholds": {"local": 0.1, "edge": 0.1}}
     token = get(client, "/api/v1/state")["csrf"]
     other = client.application.test_client().get("/api/v1/state").json["csrf"]
@@ -95,7 +95,7 @@ def test_a_command_needs_the_sessions_token(live: FakeSite, client: FlaskClient)
     assert client.post("/api/v1/thresholds", json=command, headers=headers).status_code == 200
 
 
-def test_bodies_that_are_too_great_or_no_json(client: FlaskClient) -> None:
+def test_bodies_that_are_too_large_or_not_json_are_refused(client: FlaskClient) -> None:
     token = get(client, "/api/v1/state")["csrf"]
     for data, kind, code in (
         (b"x" * 20_000, "application/json", 413),

@@ -1,4 +1,4 @@
-"""Who may look: the password, sessions and their end, the token of machines, attempts."""
+"""Access to the page: password, sessions and their end, token of machines, limits of attempts."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ TOKEN = "a-token-of-machines"
 COMMAND = {"site": "home", "thresholds": {"local": 0.1, "edge": 0.1}}
 
 
-def app_of(store: Store, state: Path, password: str = PASSWORD) -> Flask:
+def make_app(store: Store, state: Path, password: str = PASSWORD) -> Flask:
     known, _ = SignIn.open(store, state, password=password, token=TOKEN)
     return create_app(store, FakeSite(), sign_in=known)
 
 
 @pytest.fixture
 def app(store: Store, tmp_path: Path) -> Flask:
-    return app_of(store, tmp_path)
+    return make_app(store, tmp_path)
 
 
 @pytest.fixture
@@ -37,13 +37,13 @@ def client(app: Flask) -> FlaskClient:
     return app.test_client()
 
 
-def enter(client: FlaskClient, password: str = PASSWORD, **more: object) -> TestResponse:
+def send_password(client: FlaskClient, password: str = PASSWORD, **more: object) -> TestResponse:
     form = client.get("/login", **more).text  # type: ignore[arg-type]
     (csrf,) = re.findall(r'name="csrf" value="([^"]+)"', form)
     return client.post("/login", data={"password": password, "csrf": csrf}, **more)  # type: ignore[arg-type]
 
 
-def signed_in(client: FlaskClient) -> bool:
+def make_signed_in_client(client: FlaskClient) -> bool:
     return client.get("/api/v1/state").status_code == 200
 
 
@@ -54,7 +54,7 @@ def test_a_password_is_made_once_and_kept_as_a_hash(store: Store, tmp_path: Path
     first, made = SignIn.open(store, tmp_path)
     assert len(made) >= 20
     assert first.is_password(made)
-    kept = store.setting(sign_in.PASSWORD_KEY) or ""
+    kept = store.read_setting(sign_in.PASSWORD_KEY) or ""
     assert kept.startswith("scrypt:")
     assert made not in kept
     second, nothing = SignIn.open(store, tmp_path)
@@ -64,13 +64,13 @@ def test_a_password_is_made_once_and_kept_as_a_hash(store: Store, tmp_path: Path
     assert (second.key, len(second.key)) == (first.key, 32)
 
 
-def test_a_password_that_is_given_replaces_it(store: Store, tmp_path: Path) -> None:
+def test_a_given_password_replaces_the_stored_one(store: Store, tmp_path: Path) -> None:
     _, made = SignIn.open(store, tmp_path)
     given, nothing = SignIn.open(store, tmp_path, password=PASSWORD)
     assert (nothing, given.is_password(PASSWORD), given.is_password(made)) == ("", True, False)
-    kept = store.setting(sign_in.PASSWORD_KEY)
+    kept = store.read_setting(sign_in.PASSWORD_KEY)
     SignIn.open(store, tmp_path, password=PASSWORD)
-    assert store.setting(sign_in.PASSWORD_KEY) == kept  # the same: sessions go on
+    assert store.read_setting(sign_in.PASSWORD_KEY) == kept  # the same: sessions go on
 
 
 def test_short_secrets_are_refused_and_not_shown(store: Store, tmp_path: Path) -> None:
@@ -81,24 +81,24 @@ def test_short_secrets_are_refused_and_not_shown(store: Store, tmp_path: Path) -
         SignIn.open(store, tmp_path, token="sesame")
 
 
-def test_the_session_key_is_for_this_user_only(tmp_path: Path) -> None:
+def test_only_this_user_can_read_the_session_key(tmp_path: Path) -> None:
     file = tmp_path / "session.key"
-    key = sign_in.session_key(file)
+    key = sign_in.open_session_key(file)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert sign_in.session_key(file) == key
+    assert sign_in.open_session_key(file) == key
     file.chmod(0o644)  # others may have read it
-    assert sign_in.session_key(file) != key
+    assert sign_in.open_session_key(file) != key
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     file.write_bytes(b"short")
-    assert len(sign_in.session_key(file)) == 32
+    assert len(sign_in.open_session_key(file)) == 32
     with pytest.raises(ConfigError, match="cannot be written"):
-        sign_in.session_key(tmp_path / "nowhere" / "session.key")
+        sign_in.open_session_key(tmp_path / "nowhere" / "session.key")
 
 
 # -------------------------------------------------------------------- sessions
 
 
-def test_without_signing_in_there_is_nothing_to_see(client: FlaskClient) -> None:
+def test_without_a_session_every_closed_route_is_refused(client: FlaskClient) -> None:
     page = client.get("/")
     assert (page.status_code, page.headers["Location"]) == (303, "/login")
     for path in ("state", "stream", "answers", "openapi.json", "demo/views/1.png"):
@@ -113,8 +113,8 @@ def test_without_signing_in_there_is_nothing_to_see(client: FlaskClient) -> None
         assert client.get(path, buffered=True).status_code == 200
 
 
-def test_the_password_opens_a_session_and_signing_out_ends_it(client: FlaskClient) -> None:
-    entered = enter(client)
+def test_the_password_starts_a_session_and_signing_out_ends_it(client: FlaskClient) -> None:
+    entered = send_password(client)
     assert (entered.status_code, entered.headers["Location"]) == (303, "/")
     assert client.get("/").status_code == 200
     state = client.get("/api/v1/state").json
@@ -124,31 +124,31 @@ def test_the_password_opens_a_session_and_signing_out_ends_it(client: FlaskClien
     assert client.post("/api/v1/thresholds", json=COMMAND, headers=headers).status_code == 200
     assert client.post("/logout").status_code == 400  # not without the token
     assert client.post("/logout", headers=headers).status_code == 204
-    assert not signed_in(client)
+    assert not make_signed_in_client(client)
 
 
-def test_a_wrong_password_says_so(client: FlaskClient) -> None:
+def test_a_wrong_password_is_reported(client: FlaskClient) -> None:
     for password in ("wrong", "", PASSWORD.upper(), "\0", "ü" * 100):
-        response = enter(client, password)
+        response = send_password(client, password)
         assert response.status_code == 403
         assert "That is not the password." in response.text
-    assert not signed_in(client)
+    assert not make_signed_in_client(client)
 
 
 def test_the_cookie_cannot_be_read_by_scripts_or_sent_from_elsewhere(client: FlaskClient) -> None:
-    cookie = enter(client).headers["Set-Cookie"]
+    cookie = send_password(client).headers["Set-Cookie"]
     assert re.match(r"ddnn-[0-9a-f]{8}=", cookie)
     assert "HttpOnly" in cookie
     assert "SameSite=Strict" in cookie
     assert "Path=/" in cookie
     assert "Secure" not in cookie
-    again = enter(client.application.test_client(), base_url="https://site.example")
+    again = send_password(client.application.test_client(), base_url="https://site.example")
     assert "Secure" in again.headers["Set-Cookie"]
 
 
-def test_what_the_cookie_says_must_be_signed(client: FlaskClient, app: Flask) -> None:
+def test_a_cookie_without_a_valid_signature_is_refused(client: FlaskClient, app: Flask) -> None:
     name = app.config["SESSION_COOKIE_NAME"]
-    enter(client)
+    send_password(client)
     value = client.get_cookie(name).value  # type: ignore[union-attr]
     body, rest = value.split(".", 1)
     # Not the last character: some of its bits are none of the signature's.
@@ -156,40 +156,40 @@ def test_what_the_cookie_says_must_be_signed(client: FlaskClient, app: Flask) ->
     for forged in (flipped, f"{body}x.{rest}", "x", ""):
         other = app.test_client()
         other.set_cookie(name, forged)
-        assert not signed_in(other)
+        assert not make_signed_in_client(other)
     other.set_cookie(name, value)
-    assert signed_in(other)
+    assert make_signed_in_client(other)
 
 
 def test_a_session_ends_after_twelve_hours(
     client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    enter(client)
+    send_password(client)
     now_s = time.time()
     monkeypatch.setattr(time, "time", lambda: now_s + 12 * 3600 - 60)
-    assert signed_in(client)
+    assert make_signed_in_client(client)
     monkeypatch.setattr(time, "time", lambda: now_s + 12 * 3600 + 60)
-    assert not signed_in(client)
+    assert not make_signed_in_client(client)
 
 
-def test_another_password_ends_all_sessions(
+def test_a_new_password_ends_all_sessions(
     store: Store, tmp_path: Path, client: FlaskClient, app: Flask
 ) -> None:
-    enter(client)
+    send_password(client)
     name = app.config["SESSION_COOKIE_NAME"]
     cookie = client.get_cookie(name).value  # type: ignore[union-attr]
 
-    def lets_in(password: str) -> bool:
-        again = app_of(store, tmp_path, password).test_client()
+    def accepts(password: str) -> bool:
+        again = make_app(store, tmp_path, password).test_client()
         again.set_cookie(name, cookie)
-        return signed_in(again)
+        return make_signed_in_client(again)
 
-    assert lets_in(PASSWORD)  # a restart does not
-    assert not lets_in("battery staple")
-    assert not lets_in(PASSWORD)  # the same words are another hash
+    assert accepts(PASSWORD)  # a restart does not
+    assert not accepts("battery staple")
+    assert not accepts(PASSWORD)  # the same words are another hash
 
 
-def test_a_form_that_is_too_old_says_so(client: FlaskClient) -> None:
+def test_an_expired_form_is_reported(client: FlaskClient) -> None:
     client.get("/login")
     response = client.post("/login", data={"password": PASSWORD, "csrf": "old"})
     assert response.status_code == 400
@@ -197,11 +197,11 @@ def test_a_form_that_is_too_old_says_so(client: FlaskClient) -> None:
     assert '<form method="post"' in response.text
     response = client.post("/login", data={"password": PASSWORD})
     assert response.status_code == 400
-    assert not signed_in(client)
+    assert not make_signed_in_client(client)
 
 
-def test_signing_in_makes_another_token(client: FlaskClient) -> None:
-    """What was planted before must not be good afterwards."""
+def test_signing_in_changes_the_token(client: FlaskClient) -> None:
+    """A token planted before the sign-in must not be valid after it."""
     (before,) = re.findall(r'name="csrf" value="([^"]+)"', client.get("/login").text)
     client.post("/login", data={"password": PASSWORD, "csrf": before})
     client.get("/api/v1/state")
@@ -215,14 +215,14 @@ def test_without_sign_in_there_is_no_form(store: Store) -> None:
     assert client.get("/api/v1/state").json["signed_in"] is False
 
 
-def test_with_sign_in_any_name_of_the_machine_will_do(client: FlaskClient) -> None:
+def test_with_sign_in_any_host_name_is_accepted(client: FlaskClient) -> None:
     assert client.get("/login", headers={"Host": "site.example"}).status_code == 200
 
 
 # -------------------------------------------------------------------- machines
 
 
-def test_the_token_reads_and_does_nothing_else(client: FlaskClient) -> None:
+def test_the_token_of_machines_only_reads(client: FlaskClient) -> None:
     bearer = {"Authorization": f"Bearer {TOKEN}"}
     assert client.get("/metrics", headers=bearer).status_code == 200
     state = client.get("/api/v1/state", headers=bearer)
@@ -237,11 +237,11 @@ def test_the_token_reads_and_does_nothing_else(client: FlaskClient) -> None:
 @pytest.mark.parametrize(
     "given", ["Bearer", "Bearer ", "Bearer x", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer é"]
 )
-def test_what_is_not_the_token_is_refused(client: FlaskClient, given: str) -> None:
+def test_a_wrong_token_is_refused(client: FlaskClient, given: str) -> None:
     assert client.get("/metrics", headers={"Authorization": given}).status_code == 401
 
 
-def test_without_a_token_no_token_will_do(store: Store, tmp_path: Path) -> None:
+def test_without_a_configured_token_every_token_is_refused(store: Store, tmp_path: Path) -> None:
     known, _ = SignIn.open(store, tmp_path, password=PASSWORD)
     client = create_app(store, FakeSite(), sign_in=known).test_client()
     for given in ("Bearer", "Bearer ", "Bearer None"):
@@ -251,9 +251,9 @@ def test_without_a_token_no_token_will_do(store: Store, tmp_path: Path) -> None:
 # -------------------------------------------------------------------- attempts
 
 
-def test_guessing_is_slowed_down_per_address(app: Flask) -> None:
+def test_attempts_are_limited_per_address(app: Flask) -> None:
     def attempt(address: str, password: str) -> TestResponse:
-        return enter(app.test_client(), password, environ_base={"REMOTE_ADDR": address})
+        return send_password(app.test_client(), password, environ_base={"REMOTE_ADDR": address})
 
     assert [attempt("10.0.0.1", "wrong").status_code for _ in range(5)] == [403] * 5
     refused = attempt("10.0.0.1", PASSWORD)  # also the right one: it must not be found out
@@ -264,28 +264,28 @@ def test_guessing_is_slowed_down_per_address(app: Flask) -> None:
     assert attempt("10.0.0.2", PASSWORD).status_code == 303  # who is elsewhere may go on
 
 
-def test_guessing_from_many_addresses_is_slowed_down_too(app: Flask) -> None:
+def test_attempts_from_all_addresses_are_limited(app: Flask) -> None:
     codes = []
     for i in range(31):
         client = app.test_client()
         codes.append(
-            enter(client, "wrong", environ_base={"REMOTE_ADDR": f"10.0.0.{i}"}).status_code
+            send_password(client, "wrong", environ_base={"REMOTE_ADDR": f"10.0.0.{i}"}).status_code
         )
     assert codes == [403] * 30 + [429]
 
 
-def test_attempts_are_forgiven_in_time(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attempts_are_allowed_again_later(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(5):
-        enter(app.test_client(), "wrong")
-    assert enter(app.test_client()).status_code == 429
+        send_password(app.test_client(), "wrong")
+    assert send_password(app.test_client()).status_code == 429
     now_s = time.time()
     monkeypatch.setattr(time, "time", lambda: now_s + 61)
-    assert enter(app.test_client()).status_code == 303
+    assert send_password(app.test_client()).status_code == 303
 
 
-def test_wrong_passwords_are_in_the_log_without_being_shown(
+def test_a_wrong_password_is_logged_without_its_text(
     client: FlaskClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    enter(client, "my-other-password")
+    send_password(client, "my-other-password")
     assert "wrong password from 127.0.0.1" in caplog.text
     assert "my-other-password" not in caplog.text

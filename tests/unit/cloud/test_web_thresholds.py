@@ -1,4 +1,4 @@
-"""Thresholds over the API: what others would give, changes, and what is refused."""
+"""Thresholds over the API: estimates, changes and refusals."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.site_builder import BUNDLE, FakeSite
 from tests.unit.cloud.web_client import Make, get, post
 
 
-def test_thresholds_are_written_down_then_sent(
+def test_thresholds_are_stored_before_they_are_sent(
     store: Store, live: FakeSite, client: FlaskClient
 ) -> None:
     wanted = {"local": 0.1, "edge": 1.0}
@@ -43,10 +43,10 @@ def test_thresholds_are_written_down_then_sent(
     assert now["sweep"][1]["thresholds"] == {"local": 0.5, "edge": 0.5}
 
 
-def test_what_could_not_be_sent_is_written_down_all_the_same(
+def test_a_change_is_stored_even_where_sending_it_fails(
     store: Store, live: FakeSite, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Never a threshold in use of which nobody knows who set it; it is sent at the next connect."""
+    """Every threshold in use has a stored change. The next connect sends it."""
 
     def fails(*_: object) -> None:
         raise LinkError("the broker went away just now")
@@ -54,14 +54,14 @@ def test_what_could_not_be_sent_is_written_down_all_the_same(
     monkeypatch.setattr(live, "send_thresholds", fails)
     command = {"site": "home", "thresholds": {"local": 0.1, "edge": 0.1}}
     assert post(client, "/api/v1/thresholds", command).status_code == 200
-    assert [change.revision for change in store.changes("home", 9)] == [1]
+    assert [change.revision for change in store.list_changes("home", 9)] == [1]
 
 
 @pytest.mark.parametrize("edge_reports", [True, False])
-def test_revert_brings_back_those_before_the_newest_change(
+def test_revert_restores_the_thresholds_before_the_newest_change(
     live: FakeSite, client: FlaskClient, edge_reports: bool
 ) -> None:
-    """Also where the edge has not yet reported what it uses."""
+    """This also holds where the edge has not reported its thresholds yet."""
     first, second = {"local": 0.1, "edge": 0.1}, {"local": 0.2, "edge": 0.2}
     for wanted in (first, second):
         post(client, "/api/v1/thresholds", {"site": "home", "thresholds": wanted})
@@ -74,7 +74,7 @@ def test_revert_brings_back_those_before_the_newest_change(
 
 
 def test_a_revision_is_never_used_twice(store: Store, live: FakeSite, client: FlaskClient) -> None:
-    """Neither after a restart, nor where the database was replaced under a running edge."""
+    """It is not used again after a restart, or where a running edge meets a new database."""
     command = {"site": "home", "thresholds": {"local": 0.1, "edge": 0.1}}
     post(client, "/api/v1/thresholds", command)
     again = create_app(store, live, sign_in=None).test_client()
@@ -97,13 +97,13 @@ def test_a_revision_is_never_used_twice(store: Store, live: FakeSite, client: Fl
         ({"local": "x", "edge": 1.0}, "Expected `float`"),
     ],
 )
-def test_thresholds_that_mean_nothing_are_refused(
+def test_invalid_thresholds_are_refused(
     store: Store, live: FakeSite, client: FlaskClient, thresholds: object, says: str
 ) -> None:
     response = post(client, "/api/v1/thresholds", {"site": "home", "thresholds": thresholds})
     assert response.status_code == 400
     assert says in response.json["error"]
-    assert (live.sent, store.changes("home", 9)) == ([], [])
+    assert (live.sent, store.list_changes("home", 9)) == ([], [])
 
 
 def test_without_a_broker_no_threshold_is_changed(
@@ -114,17 +114,17 @@ def test_without_a_broker_no_threshold_is_changed(
     response = post(client, "/api/v1/thresholds", command)
     assert response.status_code == 503
     assert "nothing changed: the broker broker:1883 is away" in response.json["error"]
-    assert store.changes("home", 9) == []
+    assert store.list_changes("home", 9) == []
 
 
-def test_nothing_to_revert_and_sites_that_are_not_there(
+def test_reverting_without_a_change_and_unknown_sites_are_refused(
     live: FakeSite, client: FlaskClient
 ) -> None:
     response = post(client, "/api/v1/thresholds/revert", {"site": "home"})
     assert (response.status_code, live.sent) == (409, [])
     assert "never been changed" in response.json["error"]
     post(client, "/api/v1/thresholds", {"site": "home", "thresholds": BUNDLE.thresholds})
-    live.in_use = replace(BUNDLE, id="b2")  # what was before is of another bundle
+    live.bundle = replace(BUNDLE, id="b2")  # what was before is of another bundle
     assert post(client, "/api/v1/thresholds/revert", {"site": "home"}).status_code == 409
     live.sent.clear()
     for site in ("shop", "all"):
@@ -135,7 +135,7 @@ def test_nothing_to_revert_and_sites_that_are_not_there(
     assert "name one of the sites: home, shop" in get(client, "/api/v1/whatif", 400)["error"]
 
 
-def test_what_if_beside_what_is(
+def test_whatif_compares_with_the_thresholds_in_use(
     store: Store, client: FlaskClient, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     local: list[Any] = [("local", 1, 0.2)]
@@ -153,15 +153,15 @@ def test_what_if_beside_what_is(
     assert found["now"]["thresholds"] == {"local": 0.3, "edge": 0.5}
     assert found["now"]["recorded"]["exit_share"]["cloud"] == 0.25
     assert found["now"]["recorded"]["accuracy"] == 0.75
-    store.label("home", 9, 2, "me", 1.0)
-    monkeypatch.setattr(threshold_routes, "RECORDED_FRESH_S", -1.0)
+    store.set_label("home", 9, 2, "me", 1.0)
+    monkeypatch.setattr(threshold_routes, "REPLAYS_MAX_AGE_S", -1.0)
     assert get(client, "/api/v1/whatif")["recorded"]["accuracy"] == 1.0  # a person's word counts
 
 
-def test_what_if_asks_for_what_the_bundle_has(live: FakeSite, client: FlaskClient) -> None:
+def test_whatif_refuses_exits_that_the_bundle_lacks(live: FakeSite, client: FlaskClient) -> None:
     assert get(client, "/api/v1/whatif?local=nan", 400)
     assert get(client, "/api/v1/whatif?local=1.5", 400)
-    live.in_use = replace(BUNDLE, exits=("edge", "cloud"), thresholds={"edge": 0.5}, sweep=())
+    live.bundle = replace(BUNDLE, exits=("edge", "cloud"), thresholds={"edge": 0.5}, sweep=())
     assert "bundle b1 has edge" in get(client, "/api/v1/whatif?local=0.5", 400)["error"]
-    live.in_use = BundleView("", 0)
+    live.bundle = BundleView("", 0)
     assert get(client, "/api/v1/whatif")["sweep"] is None

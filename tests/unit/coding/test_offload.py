@@ -31,15 +31,15 @@ from ddnn.protocol.machine import (
 )
 from ddnn.protocol.messages import OffloadState, Result, Status, Task, Tensor, WorkerOffer
 from ddnn.protocol.topics import Kind, Topic, topic_filter
-from tests.simulation.made import FEATURES
-from tests.simulation.shared import DEVICES, EDGE, HEAD, PLAN, TAIL, TIMEOUT_S, Site
+from tests.simulation.offload_site import DEVICES, EDGE, HEAD, PLAN, TAIL, TIMEOUT_S, OffloadSite
+from tests.simulation.small_hierarchy import FEATURES
 
 SHAPE = (*FEATURES[:-1], FEATURES[-1] * DEVICES)
 
 
 @cache
-def site(n: int = 6, s: int = 2) -> Site:
-    return Site(make_mds(n, s) if s > 1 else make_parity(n))
+def site(n: int = 6, s: int = 2) -> OffloadSite:
+    return OffloadSite(make_mds(n, s) if s > 1 else make_parity(n))
 
 
 class InnerMachine:
@@ -75,7 +75,7 @@ class Edge:
     def __init__(self, n: int = 6, s: int = 2, live: bool = True, **options) -> None:
         self.site = site(n, s)
         self.inner = InnerMachine()
-        self.machine = self.site.edge(self.inner, **options)
+        self.machine = self.site.wrap_edge(self.inner, **options)
         self.now_s = 5.0
         self.computes: list[Compute] = []
         self.tasks: list[Task] = []

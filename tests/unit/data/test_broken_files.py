@@ -48,7 +48,9 @@ def test_small_files_are_valid(name: str, small_files: dict[str, bytes], tmp_pat
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_truncated_anywhere(name: str, small_files: dict[str, bytes], tmp_path: Path) -> None:
+def test_files_truncated_at_any_byte_are_refused(
+    name: str, small_files: dict[str, bytes], tmp_path: Path
+) -> None:
     content, path = small_files[name], tmp_path / "cut.npz"
     cuts = {*range(0, 64), *range(0, len(content), max(1, len(content) // 300))}
     cuts |= set(range(len(content) - 400, len(content)))
@@ -64,7 +66,7 @@ def test_truncated_anywhere(name: str, small_files: dict[str, bytes], tmp_path: 
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(place=st.floats(0, 1, exclude_max=True), value=st.integers(0, 255))
-def test_any_byte_wrong(
+def test_a_wrong_byte_is_refused_or_gives_a_valid_data_set(
     name: str, small_files: dict[str, bytes], tmp_path: Path, place: float, value: int
 ) -> None:
     content, path = bytearray(small_files[name]), tmp_path / "wrong.npz"
@@ -115,7 +117,7 @@ WRONG: list[tuple[str, str, Callable[[Any], Any]]] = [
 
 
 @pytest.mark.parametrize(("name", "array", "change"), WRONG)
-def test_wrong_arrays(
+def test_wrong_arrays_are_refused(
     name: str,
     array: str,
     change: Callable[[Any], Any],
@@ -202,7 +204,7 @@ def test_a_false_size_in_a_header_allocates_no_memory(
     [b"", b"PK", b"not a zip at all" * 50, b"PK\x05\x06" + bytes(18), b"\x93NUMPY" + bytes(100)],
 )
 @pytest.mark.parametrize("name", SMALL)
-def test_files_of_another_kind(name: str, content: bytes, tmp_path: Path) -> None:
+def test_files_of_another_kind_are_refused(name: str, content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "other.npz"
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=str(path)):
@@ -210,14 +212,14 @@ def test_files_of_another_kind(name: str, content: bytes, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_paths_that_are_no_file(name: str, tmp_path: Path) -> None:
+def test_paths_that_are_no_file_are_refused(name: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "absent.npz", tmp_path / "pipe"):
         with pytest.raises(ConfigError, match=str(path)):
             load(f"{name}:{path}")
 
 
-def test_broken_images_in_a_directory(tmp_path: Path) -> None:
+def test_broken_images_in_a_directory_are_refused(tmp_path: Path) -> None:
     make_directory(tmp_path)
     victim = next((tmp_path / "camera1" / "cat").glob("*.png"))
     content = victim.read_bytes()
@@ -227,7 +229,7 @@ def test_broken_images_in_a_directory(tmp_path: Path) -> None:
             load(f"directory:{tmp_path}")
 
 
-def test_directories_of_another_layout(tmp_path: Path) -> None:
+def test_directories_of_another_layout_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such directory"):
         load(f"directory:{tmp_path / 'absent'}")
     with pytest.raises(ConfigError, match="<camera>/<class>"):
@@ -242,7 +244,7 @@ def test_directories_of_another_layout(tmp_path: Path) -> None:
         load(f"directory:{tmp_path}")
 
 
-def test_too_few_samples(tmp_path: Path) -> None:
+def test_too_few_samples_are_refused(tmp_path: Path) -> None:
     path = make_mvmc(tmp_path / "few.npz", samples=2, side=4)
     with pytest.raises(ConfigError, match="add samples"):
         load(f"mvmc:{path}")

@@ -77,7 +77,7 @@ def test_splits_share_no_sample_and_no_group(spec: str) -> None:
         assert not groups[a] & groups[b]
 
 
-def test_fewer_views_are_the_first_cameras(spec: str) -> None:
+def test_fewer_views_are_those_of_the_first_cameras(spec: str) -> None:
     small = (50, 20, 20) if spec == "scenes" else None
     one = load(spec, views=1, samples=small)
     assert one.views == 1
@@ -89,7 +89,7 @@ def test_fewer_views_are_the_first_cameras(spec: str) -> None:
             load(spec, views=0)
 
 
-def test_samples_to_evaluate(spec: str) -> None:
+def test_samples_to_evaluate_are_all_samples_of_the_file(spec: str) -> None:
     split = load_samples(spec, samples=20 if spec == "scenes" else None)
     check_split(split, len(load_cached(spec).classes))
     if spec == "scenes":
@@ -133,13 +133,13 @@ def test_default_files_come_from_the_environment(
 
 
 @pytest.mark.parametrize("spec", ["directory", "npz:", "scenes:100"])
-def test_paths_where_they_belong(spec: str) -> None:
+def test_a_data_set_with_files_requires_a_path(spec: str) -> None:
     with pytest.raises(ConfigError, match=r"path|PATH"):
         load(spec)
 
 
 @pytest.mark.parametrize("option", [{"seed": -1}, {"size": 0}, {"size": 513}])
-def test_numbers_out_of_bounds(option: dict[str, int], make_spec: MakeSpec) -> None:
+def test_numbers_out_of_bounds_are_refused(option: dict[str, int], make_spec: MakeSpec) -> None:
     with pytest.raises(ConfigError, match=next(iter(option))):
         load(make_spec("directory"), **option)  # type: ignore[arg-type]
 

@@ -129,7 +129,7 @@ class TestEth80:
         with pytest.raises(ConfigError, match="cameras"):
             load(f"eth80-field:{path}", presence=(0.5, 0.5))
 
-    def test_presence_rates(self) -> None:
+    def test_drawn_presence_has_the_given_rates(self) -> None:
         seen = draw_presence(np.random.default_rng(0), 20_000, FIELD_PRESENCE)
         assert seen.any(axis=1).all()
         np.testing.assert_allclose(seen.mean(axis=0), FIELD_PRESENCE, atol=0.02)
@@ -138,7 +138,7 @@ class TestEth80:
                 draw_presence(np.random.default_rng(0), 5, rates)
 
     @pytest.mark.needs_data
-    def test_the_real_photographs(self, eth80_path: Path) -> None:
+    def test_the_real_photographs_have_the_documented_sizes(self, eth80_path: Path) -> None:
         fold = load(f"eth80:{eth80_path}")
         assert len(fold.classes) == 8
         assert (len(fold.train), len(fold.validation), len(fold.test)) == (896, 128, 128)
@@ -151,7 +151,7 @@ class TestEth80:
 
 
 class TestMvmc:
-    def test_the_papers_sizes(self, tmp_path: Path) -> None:
+    def test_the_splits_have_the_sizes_of_the_paper(self, tmp_path: Path) -> None:
         path = make_mvmc(tmp_path / "made.npz", samples=851, side=2)
         dataset = load(f"mvmc:{path}")
         assert len(dataset.train) + len(dataset.validation) == 680

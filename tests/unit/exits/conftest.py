@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.exits.driven_edge import Driven
-from tests.unit.exits.exit_builders import manifest_of
+from tests.unit.exits.driven_edge import DrivenEdge
+from tests.unit.exits.exit_builders import make_manifest
 
 
 @pytest.fixture
-def edge() -> Driven:
+def edge() -> DrivenEdge:
     accuracy = {"7": {"overall": 0.9, "local": 0.8}, "3": {"overall": 0.7, "local": 0.6}}
-    return Driven(manifest_of("c", 3, accuracy=accuracy))
+    return DrivenEdge(make_manifest("c", 3, accuracy=accuracy))

@@ -1,4 +1,4 @@
-"""An edge node that tests drive by hand in virtual time."""
+"""An edge node that a test drives event by event in virtual time."""
 
 from __future__ import annotations
 
@@ -26,71 +26,71 @@ from tests.unit.exits.exit_builders import (
     SURE,
     TIMING,
     at,
-    bits,
-    features_from,
-    presence,
-    scores_from,
+    make_bits,
+    make_features,
+    make_presence,
+    make_scores,
 )
 
 ALL = 0b111
 
 
-class Driven:
-    """An edge node with its people online at 0 s; `tell` gives events their time."""
+class DrivenEdge:
+    """An edge node whose devices, edges and cloud are online from 0 s on."""
 
     def __init__(self, manifest: Manifest, node: str = "edge", *, cloud: bool = True) -> None:
         self.manifest = manifest
         self.machine = EdgeNode(SITE, node, BUNDLE, manifest, TIMING)
-        self.tell(0, Connected())
+        self.handle(0, Connected())
         hierarchy = manifest.hierarchy
         present = [*hierarchy.devices, *(group.id for group in hierarchy.edges)]
         for name in (*present, *(["cloud"] if cloud else [])):
-            self.tell(0, presence(name))
+            self.handle(0, make_presence(name))
 
-    def tell(self, time_s: float, *events: Event) -> list[Effect]:
+    def handle(self, time_s: float, *events: Event) -> list[Effect]:
         effects = [e for event in events for e in self.machine.handle(event, at(time_s))]
         for e in effects:
             if isinstance(e, Publish):  # whatever is sent can be read
                 assert decode(e.topic.kind, encode(e.message)) == e.message
         return effects
 
-    def scores(self, time_s: float, sample: int, *values: Any) -> list[Effect]:
-        """cam1, cam2, … report; None stays silent."""
-        return self.tell(
+    def handle_scores(self, time_s: float, sample: int, *values: Any) -> list[Effect]:
+        """Handle the scores of cam1, cam2, …; None: the device sends none."""
+        return self.handle(
             time_s,
             *(
-                scores_from(f"cam{i + 1}", sample, v, members=1 << i, time_s=time_s, wire_bytes=70)
+                make_scores(f"cam{i + 1}", sample, v, members=1 << i, time_s=time_s, wire_bytes=70)
                 for i, v in enumerate(values)
                 if v is not None
             ),
         )
 
-    def features(self, time_s: float, sample: int, *cams: int, shape=None) -> list[Effect]:
-        parts = (bits(shape or DEVICE_FEATURES),)
-        return self.tell(
+    def handle_features(self, time_s: float, sample: int, *cams: int, shape=None) -> list[Effect]:
+        parts = (make_bits(shape or DEVICE_FEATURES),)
+        return self.handle(
             time_s,
             *(
-                features_from(
+                make_features(
                     f"cam{n}", sample, members=1 << n - 1, time_s=time_s, parts=parts, wire_bytes=60
                 )
                 for n in cams
             ),
         )
 
-    def verdict(self, time_s: float, sample: int, values: Any = SURE, **fields: Any):
+    def handle_verdict(self, time_s: float, sample: int, values: Any = SURE, **fields: Any):
         fields = {"members": ALL, "traffic": (6, 180), **fields}
-        event = scores_from("edge", sample, values, kind=Kind.VERDICT, time_s=time_s, **fields)
-        return self.tell(time_s, event)
+        event = make_scores("edge", sample, values, kind=Kind.VERDICT, time_s=time_s, **fields)
+        return self.handle(time_s, event)
 
     @property
     def counts(self) -> dict[str, int]:
         return self.machine.counts
 
 
-def run_edge_section(driven: Driven, effects: list[Effect], time_s: float, scores: Any):
+def run_edge_section(driven: DrivenEdge, effects: list[Effect], time_s: float, scores: Any):
     (compute,) = [e for e in effects if isinstance(e, Compute)]
     out = {
         "scores": np.array(scores, np.float32),
         "features": np.full(EDGE_FEATURES, -1, np.float32),
     }
-    return driven.tell(time_s, Computed(compute.job, out))
+    return driven.handle(time_s, Computed(compute.job, out))

@@ -1,4 +1,4 @@
-"""A small manifest for any configuration, plain callables for its sections, and messages."""
+"""Builders of a small manifest for any configuration, of its sections, and of messages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from ddnn.core.files import BundleFile
 from ddnn.core.section import Arrays
-from ddnn.exits.hierarchy import Configuration, Hierarchy, configuration
+from ddnn.exits.hierarchy import Configuration, Hierarchy, make_configuration
 from ddnn.exits.manifest import Head, Manifest
 from ddnn.exits.scores import ScoreFormat
 from ddnn.exits.timing import Timing
@@ -31,7 +31,7 @@ UNSURE = (0.0, 0.0, 0.1)
 Section = Callable[[Arrays], dict[str, np.ndarray]]
 
 
-def manifest_of(
+def make_manifest(
     letter: Configuration = "c",
     devices: int = 3,
     *,
@@ -40,7 +40,7 @@ def manifest_of(
     hierarchy: Hierarchy | None = None,
     **changes: Any,
 ) -> Manifest:
-    hierarchy = hierarchy or configuration(
+    hierarchy = hierarchy or make_configuration(
         letter, devices, exit_scheme=schemes[0], fusion_scheme=schemes[1]
     )
     heads = {}
@@ -69,8 +69,10 @@ def manifest_of(
     return Manifest(**fields)
 
 
-def linear(seed: int, name: str, size: int, features: tuple[int, ...] | None) -> Section:
-    """Scores and, maybe, features: random linear maps of the input."""
+def make_linear_section(
+    seed: int, name: str, size: int, features: tuple[int, ...] | None
+) -> Section:
+    """Make a section of random linear maps of the input: scores and, where given, features."""
     generator = np.random.default_rng(seed)
     to_scores = generator.normal(0, 1.5 / np.sqrt(size), (size, 3)).astype(np.float32)
     width = int(np.prod(features)) if features else 0
@@ -88,23 +90,23 @@ def linear(seed: int, name: str, size: int, features: tuple[int, ...] | None) ->
     return run
 
 
-def sections_of(manifest: Manifest) -> dict[str, Section]:
+def make_sections(manifest: Manifest) -> dict[str, Section]:
     hierarchy = manifest.hierarchy
 
-    def size(shape: tuple[int, ...], count: int) -> int:
+    def count_inputs(shape: tuple[int, ...], count: int) -> int:
         return int(np.prod(shape)) * (count if hierarchy.fusion_scheme == "CC" else 1)
 
     made: dict[str, Section] = {}
     if hierarchy.device_section:
         for i, device in enumerate(hierarchy.devices):
-            made[device] = linear(i, "image", int(np.prod(IMAGE)), DEVICE_FEATURES)
+            made[device] = make_linear_section(i, "image", int(np.prod(IMAGE)), DEVICE_FEATURES)
     shape, count = manifest.device_features, len(hierarchy.devices)
     if hierarchy.edge_section:
         for i, group in enumerate(hierarchy.edges):
-            width = size(shape, len(group.devices))
-            made[group.id] = linear(50 + i, "features", width, EDGE_FEATURES)
+            width = count_inputs(shape, len(group.devices))
+            made[group.id] = make_linear_section(50 + i, "features", width, EDGE_FEATURES)
         shape, count = manifest.edge_features, len(hierarchy.edges)
-    made["cloud"] = linear(99, "features", size(shape, count), None)
+    made["cloud"] = make_linear_section(99, "features", count_inputs(shape, count), None)
     return made
 
 
@@ -115,21 +117,21 @@ def at(time_s: float) -> Now:
     return Now(time_s, EPOCH_S + time_s)
 
 
-def presence(node: str, state: Any = "online", session: int = 1) -> Received:
+def make_presence(node: str, state: Any = "online", session: int = 1) -> Received:
     role: Any = "cloud" if node == "cloud" else "edge" if node.startswith("edge") else "device"
     return Received(Topic(SITE, Kind.STATUS, node), Status(role, session, state, BUNDLE))
 
 
-def frame(sample: int, time_s: float, label: int | None = None, value: int = 0) -> Captured:
+def make_frame(sample: int, time_s: float, label: int | None = None, value: int = 0) -> Captured:
     image = {"image": np.full(IMAGE, value, np.uint8)}
     return Captured(sample, EPOCH_S + time_s, image, label)
 
 
-def vector(*scores: float, dtype: Any = np.float32) -> Tensor:
+def make_tensor(*scores: float, dtype: Any = np.float32) -> Tensor:
     return Tensor.of(np.array(scores, dtype))
 
 
-def scores_from(
+def make_scores(
     node: str,
     sample: int,
     values: Any = UNSURE,
@@ -143,16 +145,16 @@ def scores_from(
     **fields: Any,
 ) -> Received:
     message = Scores(
-        1, sample, bundle, members, EPOCH_S + time_s, tensor or vector(*values), **fields
+        1, sample, bundle, members, EPOCH_S + time_s, tensor or make_tensor(*values), **fields
     )
     return Received(Topic(SITE, kind, node), message, wire_bytes)
 
 
-def bits(shape: tuple[int, ...] = DEVICE_FEATURES, value: float = 1.0) -> Tensor:
+def make_bits(shape: tuple[int, ...] = DEVICE_FEATURES, value: float = 1.0) -> Tensor:
     return Tensor.of(np.full(shape, value, np.float32), bits=True)
 
 
-def features_from(
+def make_features(
     node: str,
     sample: int,
     *,
@@ -165,22 +167,22 @@ def features_from(
     site: str = SITE,
     **fields: Any,
 ) -> Received:
-    parts = (bits(),) if parts is None else parts
+    parts = (make_bits(),) if parts is None else parts
     message = Features(1, sample, bundle, members, EPOCH_S + time_s, parts, **fields)
     return Received(Topic(site, kind, node), message, wire_bytes)
 
 
-def escalate(sample: int, tier: Any = "local", bundle: str = BUNDLE) -> Received:
+def make_escalate(sample: int, tier: Any = "local", bundle: str = BUNDLE) -> Received:
     return Received(Topic(SITE, Kind.ESCALATE), Escalate(1, sample, bundle, tier))
 
 
-def published(effects: list[Effect], kind: Kind) -> list[Any]:
+def list_published(effects: list[Effect], kind: Kind) -> list[Any]:
     return [e.message for e in effects if isinstance(e, Publish) and e.topic.kind is kind]
 
 
-def answers_in(effects: list[Effect]) -> list[Answer]:
-    return published(effects, Kind.ANSWER)
+def list_answers(effects: list[Effect]) -> list[Answer]:
+    return list_published(effects, Kind.ANSWER)
 
 
-def result(answer: Answer) -> Received:
+def make_result(answer: Answer) -> Received:
     return Received(Topic(SITE, Kind.ANSWER), answer)

@@ -10,18 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddnn.exits.aggregate import SCHEMES, aggregate
-from ddnn.exits.cost import communication_bytes
+from ddnn.exits.cost import compute_communication_bytes
 from ddnn.exits.entropy import normalized_entropy, softmax
-from ddnn.exits.inference import payload_bytes
-from ddnn.exits.measure import bytes_per_device
+from ddnn.exits.inference import count_payload_bytes
+from ddnn.exits.measure import compute_bytes_per_device
 from ddnn.exits.scores import ScoreFormat
-from tests.unit.exits.exit_builders import manifest_of
+from tests.unit.exits.exit_builders import make_manifest
 
 MEMBERS = 4
 
 
-def naive(values: list[np.ndarray | None], scheme: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Element by element, as the paper writes it; absent members are left out, in CC zeros."""
+def aggregate_directly(
+    values: list[np.ndarray | None], scheme: str, shape: tuple[int, ...]
+) -> np.ndarray:
+    """Aggregate element by element, as the paper defines it, without absent members (CC: zeros)."""
     present = [value for value in values if value is not None]
     if scheme == "CC":
         parts = [np.zeros(shape) if value is None else value for value in values]
@@ -37,23 +39,25 @@ def naive(values: list[np.ndarray | None], scheme: str, shape: tuple[int, ...]) 
 @pytest.mark.parametrize("mask", range(1 << MEMBERS))
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("shape", [(3,), (2, 2, 3)])
-def test_as_the_paper_writes_it(scheme, shape: tuple[int, ...], mask: int) -> None:
+def test_aggregation_equals_the_definition_of_the_paper(
+    scheme, shape: tuple[int, ...], mask: int
+) -> None:
     generator = np.random.default_rng(mask)
     views = generator.normal(-2, 1, (MEMBERS, *shape)).astype(np.float32)
     values = [view if mask >> i & 1 else None for i, view in enumerate(views)]
     fused = aggregate(values, scheme, shape)
     assert fused.dtype == np.float32
-    np.testing.assert_allclose(fused, naive(values, scheme, shape), rtol=1e-6)
+    np.testing.assert_allclose(fused, aggregate_directly(values, scheme, shape), rtol=1e-6)
 
 
-def test_an_absent_member_is_no_zero_score() -> None:
-    """All scores are negative: a zero in place of the absent would win the maximum."""
+def test_an_absent_member_does_not_count_as_a_zero_score() -> None:
+    """All scores are negative: a zero for the absent member would be the maximum."""
     value = np.array([-3, -1, -2], np.float32)
     for scheme in ("MP", "AP"):
         np.testing.assert_array_equal(aggregate([None, value, None], scheme, (3,)), value)
 
 
-def test_raw_images_are_fused_as_numbers() -> None:
+def test_raw_images_are_fused_as_float_values() -> None:
     images = [np.full((2, 2, 3), v, np.uint8) for v in (255, 254)]
     assert aggregate(images, "AP", (2, 2, 3)).max() == 254.5
     assert aggregate(images, "MP", (2, 2, 3)).dtype == np.float32
@@ -63,7 +67,7 @@ def test_raw_images_are_fused_as_numbers() -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 3, 8, 1000])
-def test_uniform_is_one_and_certain_is_zero(classes: int) -> None:
+def test_entropy_is_one_for_uniform_and_zero_for_certain_probabilities(classes: int) -> None:
     uniform = normalized_entropy(np.full(classes, 1 / classes, np.float32))
     assert uniform == pytest.approx(1, abs=1e-6)
     certain = np.zeros(classes, np.float32)
@@ -74,7 +78,7 @@ def test_uniform_is_one_and_certain_is_zero(classes: int) -> None:
 @given(
     st.lists(st.floats(-1e9, 1e9, width=32), min_size=2, max_size=9),
 )
-def test_entropy_is_within_its_bounds_for_all_that_is_taken(scores: list[float]) -> None:
+def test_entropy_is_within_0_and_1_for_all_accepted_scores(scores: list[float]) -> None:
     probabilities = softmax(np.array(scores, np.float32))
     assert probabilities.sum() == pytest.approx(1, abs=1e-5)
     assert (probabilities >= 0).all()
@@ -83,7 +87,7 @@ def test_entropy_is_within_its_bounds_for_all_that_is_taken(scores: list[float])
     assert eta.dtype == np.float32
 
 
-def test_extreme_scores() -> None:
+def test_extreme_scores_give_finite_probabilities() -> None:
     largest = np.finfo(np.float32).max
     with np.errstate(over="ignore"):
         for scores in ([largest, 0, -largest], [-largest] * 3, [largest] * 3, [-1e38, 1e38, 0]):
@@ -92,13 +96,13 @@ def test_extreme_scores() -> None:
             assert 0 <= normalized_entropy(probabilities) <= 1
 
 
-def test_entropy_by_hand() -> None:
+def test_entropy_equals_a_direct_computation() -> None:
     probabilities = [0.5, 0.25, 0.25]
     expected = -sum(p * math.log(p) for p in probabilities) / math.log(3)
     assert normalized_entropy(np.array(probabilities, np.float32)) == pytest.approx(expected)
 
 
-def test_batches_are_rows() -> None:
+def test_a_batch_equals_its_rows() -> None:
     scores = np.random.default_rng(1).normal(0, 3, (5, 4)).astype(np.float32)
     rows = [normalized_entropy(softmax(row)) for row in scores]
     np.testing.assert_allclose(normalized_entropy(softmax(scores)), rows, rtol=1e-6)
@@ -112,7 +116,7 @@ def test_batches_are_rows() -> None:
     low=st.floats(-20, 0),
     width=st.floats(0.01, 40),
 )
-def test_uint8_is_half_a_step_off_at_most_and_saturates(
+def test_uint8_errs_by_half_a_step_at_most_and_saturates(
     scores: list[float], low: float, width: float
 ) -> None:
     form = ScoreFormat("uint8", low, low + width)
@@ -125,7 +129,7 @@ def test_uint8_is_half_a_step_off_at_most_and_saturates(
     assert np.abs(back - clipped).max() <= width / 255 / 2 * 1.001 + 1e-5
 
 
-def test_uint8_ends() -> None:
+def test_uint8_maps_its_bounds_to_0_and_255() -> None:
     form = ScoreFormat("uint8", -4, 6)
     wire = form.encode(np.array([-1e9, -4, 6, 1e9], np.float32))
     assert wire.tolist() == [0, 0, 255, 255]
@@ -147,8 +151,8 @@ def test_float32_is_exact_and_float16_is_close(scores: list[float]) -> None:
     np.testing.assert_allclose(half.decode(half.encode(array)), array, rtol=2**-11, atol=1e-7)
 
 
-def test_what_is_decoded_encodes_to_the_same() -> None:
-    """A second trip changes nothing: every receiver computes with the same numbers."""
+def test_decoded_scores_encode_to_the_same_values() -> None:
+    """Decoding and encoding again changes nothing: all receivers compute with the same numbers."""
     scores = np.random.default_rng(3).normal(0, 9, 500).astype(np.float32)
     for form in (ScoreFormat(), ScoreFormat("float16"), ScoreFormat("uint8", -11.3, 17.9)):
         wire = form.encode(scores)
@@ -169,38 +173,40 @@ def test_bytes_per_score() -> None:
     ("exited", "expected"),
     [(0, 140), (1, 139), (3, 138), (5, 136), (39, 111), (104, 62), (142, 34), (171, 12)],
 )
-def test_table_2_of_the_paper(exited: int, expected: int) -> None:
+def test_communication_bytes_equal_table_2_of_the_paper(exited: int, expected: int) -> None:
     """Paper notes A9: f = 4, o = 256, of 171 samples."""
-    assert round(communication_bytes(3, exited / 171, 4, 256)) == expected
+    assert round(compute_communication_bytes(3, exited / 171, 4, 256)) == expected
 
 
 @pytest.mark.parametrize(
     ("filters", "exited", "expected"),
     [(1, 0.702, 14), (2, 0.737, 16), (4, 0.708, 21), (8, 0.714, 30)],
 )
-def test_figure_9_of_the_paper(filters: int, exited: float, expected: int) -> None:
-    assert round(communication_bytes(3, exited, filters, 64)) == expected
+def test_communication_bytes_equal_figure_9_of_the_paper(
+    filters: int, exited: float, expected: int
+) -> None:
+    assert round(compute_communication_bytes(3, exited, filters, 64)) == expected
 
 
-def test_the_headline() -> None:
-    assert round(32 * 32 * 3 / communication_bytes(3, 0, 4, 256), 1) == 21.9
+def test_the_reduction_equals_the_headline_of_the_paper() -> None:
+    assert round(32 * 32 * 3 / compute_communication_bytes(3, 0, 4, 256), 1) == 21.9
 
 
 @pytest.mark.parametrize("name", ["float32", "float16", "uint8"])
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
-def test_one_formula_everywhere(name, share: float) -> None:
+def test_formula_sweep_and_samples_count_the_same_bytes(name, share: float) -> None:
     """The formula, the sweep's bytes and the count of single samples are the same number."""
     form = ScoreFormat(name)
-    manifest = manifest_of("c", 3, score_format=form)
-    expected = communication_bytes(3, share, 3, 4, form.bytes_per_score)
-    assert bytes_per_device(manifest, form, share) == expected
-    local = payload_bytes(manifest, "local", 0b111)
-    cloud = payload_bytes(manifest, "cloud", 0b111)
+    manifest = make_manifest("c", 3, score_format=form)
+    expected = compute_communication_bytes(3, share, 3, 4, form.bytes_per_score)
+    assert compute_bytes_per_device(manifest, form, share) == expected
+    local = count_payload_bytes(manifest, "local", 0b111)
+    cloud = count_payload_bytes(manifest, "cloud", 0b111)
     assert (share * local + (1 - share) * cloud) / 3 == expected
-    assert payload_bytes(manifest, "cloud", 0b101) * 3 == cloud * 2
+    assert count_payload_bytes(manifest, "cloud", 0b101) * 3 == cloud * 2
 
 
 def test_without_local_exit_the_raw_image_travels() -> None:
-    manifest = manifest_of("a", 3)
-    assert bytes_per_device(manifest, ScoreFormat(), 0.0) == 48
-    assert payload_bytes(manifest, "cloud", 0b011) == 96
+    manifest = make_manifest("a", 3)
+    assert compute_bytes_per_device(manifest, ScoreFormat(), 0.0) == 48
+    assert count_payload_bytes(manifest, "cloud", 0b011) == 96

@@ -1,4 +1,4 @@
-"""The cloud's machine: the deepest section for many sites, and everybody's answers."""
+"""The cloud's machine: the deepest section for many sites, and the recorder of their answers."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ from tests.unit.exits.exit_builders import (
     SURE,
     TIMING,
     at,
-    bits,
-    features_from,
-    manifest_of,
-    presence,
-    published,
+    list_published,
+    make_bits,
+    make_features,
+    make_manifest,
+    make_presence,
 )
 
 
-def cloud_of(letter: Any = "c", devices: int = 3) -> CloudNode:
-    node = CloudNode("+", "cloud", BUNDLE, manifest_of(letter, devices), TIMING)
+def make_cloud(letter: Any = "c", devices: int = 3) -> CloudNode:
+    node = CloudNode("+", "cloud", BUNDLE, make_manifest(letter, devices), TIMING)
     node.handle(Connected(), at(0))
-    node.handle(presence("edge"), at(0))
+    node.handle(make_presence("edge"), at(0))
     return node
 
 
 def uplink(sample: int = 5, members: int = 0b111, node: str = "edge", **fields: Any) -> Received:
-    parts = fields.pop("parts", None) or (bits(),) * members.bit_count()
-    return features_from(node, sample, members=members, parts=parts, kind=Kind.UPLINK, **fields)
+    parts = fields.pop("parts", None) or (make_bits(),) * members.bit_count()
+    return make_features(node, sample, members=members, parts=parts, kind=Kind.UPLINK, **fields)
 
 
 def run(node: CloudNode, effects: list[Effect], scores: Any = SURE) -> list[Effect]:
@@ -67,8 +67,8 @@ def backlog(node: str, *answers: Answer) -> Received:
     return Received(Topic(SITE, Kind.BACKLOG, node), Backlog(list(answers)))
 
 
-def test_features_go_in_and_a_verdict_comes_out() -> None:
-    node = cloud_of()
+def test_features_are_fused_to_a_verdict() -> None:
+    node = make_cloud()
     effects = node.handle(uplink(traffic=(6, 180), label=2), at(1))
     assert isinstance(effects[0], Compute)
     assert effects[0].section == "cloud"
@@ -83,14 +83,14 @@ def test_features_go_in_and_a_verdict_comes_out() -> None:
 
 
 def test_absent_members_are_zeros() -> None:
-    (compute,) = cloud_of().handle(uplink(members=0b101), at(1))
+    (compute,) = make_cloud().handle(uplink(members=0b101), at(1))
     assert isinstance(compute, Compute)
     assert compute.inputs["features"][0, 0].tolist() == [1, 1, 1, 0, 0, 0, 1, 1, 1]
 
 
-def test_sites_do_not_mix() -> None:
-    node = cloud_of("f", 4)
-    parts = (bits(EDGE_FEATURES),)
+def test_features_of_different_sites_are_not_fused() -> None:
+    node = make_cloud("f", 4)
+    parts = (make_bits(EDGE_FEATURES),)
     for site in ("home", "barn"):
         for edge in ("edge", "edge2"):
             node.handle(
@@ -104,17 +104,17 @@ def test_sites_do_not_mix() -> None:
     assert effect.topic.site == "barn"
 
 
-def test_a_missing_edge_costs_a_window() -> None:
-    node = cloud_of("f", 4)
-    node.handle(presence("edge2"), at(0))
-    assert node.handle(uplink(members=0b11, parts=(bits(EDGE_FEATURES),)), at(1)) == []
+def test_a_missing_edge_delays_the_verdict_by_a_window() -> None:
+    node = make_cloud("f", 4)
+    node.handle(make_presence("edge2"), at(0))
+    assert node.handle(uplink(members=0b11, parts=(make_bits(EDGE_FEATURES),)), at(1)) == []
     (compute,) = node.handle(Tick(), at(1 + TIMING.window_s))
     assert isinstance(compute, Compute)
     assert compute.inputs["features"][..., 2:].max() == 0
 
 
-def test_a_replay_while_it_runs_or_after_changes_nothing() -> None:
-    node = cloud_of()
+def test_repeated_features_do_not_run_the_section_again() -> None:
+    node = make_cloud()
     effects = node.handle(uplink(), at(1))
     assert node.handle(uplink(), at(1.01)) == []
     assert len(run(node, effects)) == 1
@@ -122,8 +122,8 @@ def test_a_replay_while_it_runs_or_after_changes_nothing() -> None:
     assert node.counts["features_late"] == 2
 
 
-def test_a_failed_section_says_nothing() -> None:
-    node = cloud_of()
+def test_a_failed_section_publishes_no_scores() -> None:
+    node = make_cloud()
     for n, outputs in enumerate([None, {"scores": np.full(3, np.nan, np.float32)}]):
         (compute,) = node.handle(uplink(n), at(1))
         assert isinstance(compute, Compute)
@@ -137,9 +137,9 @@ def test_a_failed_section_says_nothing() -> None:
         {"bundle": "b2"},
         {"members": 0b11},
         {"members": 0b1111},
-        {"members": 0b111, "parts": (bits(),) * 4},
-        {"members": 0b1000, "parts": (bits(),)},
-        {"parts": (bits(EDGE_FEATURES),) * 3},
+        {"members": 0b111, "parts": (make_bits(),) * 4},
+        {"members": 0b1000, "parts": (make_bits(),)},
+        {"parts": (make_bits(EDGE_FEATURES),) * 3},
         {"parts": (Tensor.of(np.zeros((2, 2, 3), np.float32)),) * 3},
         {"node": "edge9"},
         {"node": "cam1"},
@@ -147,15 +147,15 @@ def test_a_failed_section_says_nothing() -> None:
     ids=repr,
 )
 def test_features_that_do_not_fit_are_refused(fields: dict[str, Any]) -> None:
-    fields = {"members": 0b111, "parts": (bits(),) * 3, **fields}
-    node = cloud_of()
+    fields = {"members": 0b111, "parts": (make_bits(),) * 3, **fields}
+    node = make_cloud()
     assert node.handle(uplink(**fields), at(1)) == []
     assert node.handle(Tick(), at(5)) == []
     assert node.counts["features_refused"] == 1
 
 
-def test_raw_images() -> None:
-    node = cloud_of("a", 2)
+def test_raw_images_are_fused() -> None:
+    node = make_cloud("a", 2)
     image = Tensor.of(np.full(IMAGE, 7, np.uint8))
     (compute,) = node.handle(uplink(members=0b11, parts=(image, image)), at(1))
     assert isinstance(compute, Compute)
@@ -163,14 +163,14 @@ def test_raw_images() -> None:
     assert compute.inputs["features"].min() == 7
 
 
-def test_sums_of_bytes_can_be_sent_on() -> None:
-    node = cloud_of("f", 4)
-    node.handle(presence("edge2"), at(0))
+def test_large_sums_of_bytes_can_be_sent() -> None:
+    node = make_cloud("f", 4)
+    node.handle(make_presence("edge2"), at(0))
     traffic = (MAX_COUNT, MAX_COUNT)
-    parts = (bits(EDGE_FEATURES),)
+    parts = (make_bits(EDGE_FEATURES),)
     node.handle(uplink(members=0b0011, parts=parts, traffic=traffic), at(1))
     effects = node.handle(uplink(members=0b1100, parts=parts, traffic=traffic, node="edge2"), at(1))
-    (message,) = published(run(node, effects), Kind.VERDICT)
+    (message,) = list_published(run(node, effects), Kind.VERDICT)
     assert decode(Kind.VERDICT, encode(message)).traffic == traffic  # type: ignore[union-attr]
 
 
@@ -178,7 +178,7 @@ def test_sums_of_bytes_can_be_sent_on() -> None:
 
 
 def test_answers_are_saved_and_then_confirmed_to_their_nodes() -> None:
-    node = cloud_of()
+    node = make_cloud()
     assert node.handle(Received(Topic(SITE, Kind.ANSWER), answer()), at(1)) == [
         Save([(SITE, answer())])
     ]
@@ -193,16 +193,16 @@ def test_answers_are_saved_and_then_confirmed_to_their_nodes() -> None:
 
 
 def test_confirmations_fit_into_their_messages() -> None:
-    node = cloud_of()
+    node = make_cloud()
     pairs = [(SITE, answer(n)) for n in range(2 * CONFIRM_BATCH + 1)]
-    messages = published(node.handle(Saved(pairs), at(1)), Kind.ACK)
+    messages = list_published(node.handle(Saved(pairs), at(1)), Kind.ACK)
     assert [len(m.samples) for m in messages] == [CONFIRM_BATCH, CONFIRM_BATCH, 1]
     for message in messages:
         assert decode(Kind.ACK, encode(message)) == message
 
 
 def test_a_backlog_holds_only_its_own_nodes_answers() -> None:
-    node = cloud_of()
+    node = make_cloud()
     (save,) = node.handle(backlog("cam1", answer(1, "cam1"), answer(2, "edge")), at(1))
     assert save == Save([(SITE, answer(1, "cam1"))])
     assert node.handle(backlog("cam1", answer(2, "edge")), at(1)) == []
@@ -210,16 +210,16 @@ def test_a_backlog_holds_only_its_own_nodes_answers() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "CAM", "a/b", "#", "cam1\n"])
-def test_a_node_that_could_not_be_told_is_not_saved(name: str) -> None:
+def test_answers_of_a_node_with_an_invalid_id_are_not_saved(name: str) -> None:
     bad = msgspec.structs.replace(answer(), node=name)
-    assert cloud_of().handle(Received(Topic(SITE, Kind.ANSWER), bad), at(1)) == []
+    assert make_cloud().handle(Received(Topic(SITE, Kind.ANSWER), bad), at(1)) == []
 
 
-def test_deadlines_come_due_whatever_the_events_are() -> None:
+def test_every_event_ends_the_collections_that_are_due() -> None:
     """A steady stream of answers must not keep a window open."""
-    node = cloud_of("f", 4)
-    node.handle(presence("edge2"), at(0))
-    node.handle(uplink(members=0b11, parts=(bits(EDGE_FEATURES),)), at(1))
+    node = make_cloud("f", 4)
+    node.handle(make_presence("edge2"), at(0))
+    node.handle(uplink(members=0b11, parts=(make_bits(EDGE_FEATURES),)), at(1))
     effects = node.handle(Received(Topic(SITE, Kind.ANSWER), answer()), at(2))
     assert {type(effect) for effect in effects} == {Save, Compute}
 
@@ -227,9 +227,9 @@ def test_deadlines_come_due_whatever_the_events_are() -> None:
 # ---------------------------------------------------------------------- floods
 
 
-def test_a_flood_of_sites_takes_bounded_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flood_of_sites_takes_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fusion_node, "MAX_SITES", 20)
-    node = cloud_of()
+    node = make_cloud()
     for n in range(100):
         topic = Topic(f"site{n}", Kind.STATUS, "edge")
         node.handle(Received(topic, Status("edge", n, "online")), at(1))
@@ -237,8 +237,8 @@ def test_a_flood_of_sites_takes_bounded_room(monkeypatch: pytest.MonkeyPatch) ->
     assert len(node.fusion._membership) == 20
 
 
-def test_strangers_presence_takes_no_room() -> None:
-    node = cloud_of()
+def test_the_presence_of_unknown_nodes_takes_no_memory() -> None:
+    node = make_cloud()
     before = len(node.fusion._membership)
     for n in range(100):
         topic = Topic(f"site{n}", Kind.STATUS, f"cam{n}")
@@ -246,16 +246,16 @@ def test_strangers_presence_takes_no_room() -> None:
     assert len(node.fusion._membership) == before
 
 
-def test_a_flood_of_samples_takes_bounded_room() -> None:
-    node = cloud_of()
+def test_a_flood_of_samples_takes_bounded_memory() -> None:
+    node = make_cloud()
     for n in range(3000):
         node.handle(uplink(n), at(1))
     assert len(node.fusion._collector) + len(node.fusion._running) <= 1024
     assert node.counts["evicted"] == 3000 - 1024
 
 
-def test_after_a_reconnect_presence_is_learnt_anew() -> None:
-    node = cloud_of()
+def test_a_disconnect_forgets_the_presence_of_all_nodes() -> None:
+    node = make_cloud()
     node.handle(Disconnected(), at(1))
     assert len(node.fusion._membership) == 0
     node.handle(Connected(), at(2))
@@ -265,13 +265,13 @@ def test_after_a_reconnect_presence_is_learnt_anew() -> None:
 # ------------------------------------------------------------- several clouds
 
 
-def subscribed(letter: Any, devices: int, share: str) -> list[str]:
-    manifest = manifest_of(letter, devices)
+def list_subscriptions(letter: Any, devices: int, share: str) -> list[str]:
+    manifest = make_manifest(letter, devices)
     return CloudNode("+", "cloud-1", BUNDLE, manifest, TIMING, share).subscriptions()
 
 
-def test_clouds_of_a_group_divide_samples_and_answers_but_all_hear_who_is_there() -> None:
-    filters = subscribed("e", 3, "clouds")
+def test_clouds_of_a_group_divide_samples_and_answers_but_not_presence() -> None:
+    filters = list_subscriptions("e", 3, "clouds")
     assert {text for text in filters if text.startswith("$share/clouds/")} == {
         "$share/clouds/ddnn/v1/+/uplink/+",
         "$share/clouds/ddnn/v1/+/answer",
@@ -279,11 +279,11 @@ def test_clouds_of_a_group_divide_samples_and_answers_but_all_hear_who_is_there(
     }
     everyone = {"ddnn/v1/+/node/+/status", "ddnn/v1/+/node/+/stats", "ddnn/v1/+/offload/+"}
     assert everyone <= set(filters)
-    assert not any("$share" in text for text in subscribed("e", 3, ""))
+    assert not any("$share" in text for text in list_subscriptions("e", 3, ""))
 
 
-def test_with_several_edges_the_parts_of_a_sample_must_meet() -> None:
-    filters = subscribed("f", 6, "clouds")
+def test_with_several_edges_a_group_does_not_divide_samples() -> None:
+    filters = list_subscriptions("f", 6, "clouds")
     assert "ddnn/v1/+/uplink/+" in filters
     assert "$share/clouds/ddnn/v1/+/answer" in filters
 

@@ -1,4 +1,4 @@
-"""The device's machine, driven by hand in virtual time."""
+"""The device's machine, driven event by event in virtual time."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from tests.unit.exits.exit_builders import (
     SITE,
     SURE,
     TIMING,
-    answers_in,
     at,
-    escalate,
-    frame,
-    manifest_of,
-    presence,
-    published,
-    result,
+    list_answers,
+    list_published,
+    make_escalate,
+    make_frame,
+    make_manifest,
+    make_presence,
+    make_result,
 )
 
 
@@ -37,25 +37,25 @@ def outputs(scores: Any = SURE, value: float = 1.0) -> dict[str, np.ndarray]:
     }
 
 
-def computed(sample: int, scores: Any = SURE, node: str = "cam2") -> Computed:
+def make_computed(sample: int, scores: Any = SURE, node: str = "cam2") -> Computed:
     return Computed(FrameJob(node, sample), outputs(scores))
 
 
-def kept(effects: list[Effect]) -> list[Answer]:
+def list_kept(effects: list[Effect]) -> list[Answer]:
     return [e.answer for e in effects if isinstance(e, Keep)]
 
 
-def made(manifest: Manifest | None = None, node: str = "cam2") -> DeviceNode:
-    manifest = manifest or manifest_of("c", 3, device_accuracy={"cam2": 0.7})
+def make_device(manifest: Manifest | None = None, node: str = "cam2") -> DeviceNode:
+    manifest = manifest or make_manifest("c", 3, device_accuracy={"cam2": 0.7})
     return DeviceNode(SITE, node, BUNDLE, manifest, TIMING)
 
 
 @pytest.fixture
 def device() -> DeviceNode:
-    """cam2 of three, connected, its lead online."""
-    node = made()
+    """cam2 of three devices, connected, with its lead edge online."""
+    node = make_device()
     node.handle(Connected(), at(0))
-    node.handle(presence("edge"), at(0))
+    node.handle(make_presence("edge"), at(0))
     return node
 
 
@@ -64,68 +64,68 @@ def edge_answer(sample: int, tier: Any = "local", node: str = "edge") -> Answer:
 
 
 def test_a_frame_is_computed_and_its_scores_published(device: DeviceNode) -> None:
-    shot = frame(5, 1.0, label=2)
+    shot = make_frame(5, 1.0, label=2)
     assert device.handle(shot, at(1.0)) == [Compute(FrameJob("cam2", 5), "cam2", shot.image)]
-    (scores,) = published(device.handle(computed(5), at(1.1)), Kind.SCORES)
+    (scores,) = list_published(device.handle(make_computed(5), at(1.1)), Kind.SCORES)
     assert (scores.v, scores.sample, scores.bundle, scores.members) == (1, 5, BUNDLE, 0b010)
     assert (scores.captured_at_s, scores.label, scores.traffic) == (shot.captured_at_s, 2, (0, 0))
     assert scores.scores.array().tolist() == list(SURE)
 
 
-def test_features_travel_once_and_only_when_asked(device: DeviceNode) -> None:
-    device.handle(frame(5, 1.0), at(1.0))
-    assert published(device.handle(computed(5), at(1.1)), Kind.FEATURES) == []
-    assert device.handle(escalate(5, tier="edge"), at(1.2)) == []
-    assert device.handle(escalate(5, bundle="other"), at(1.2)) == []
-    assert device.handle(escalate(6), at(1.2)) == []
-    (features,) = published(device.handle(escalate(5), at(1.2)), Kind.FEATURES)
+def test_features_are_sent_once_and_on_request_only(device: DeviceNode) -> None:
+    device.handle(make_frame(5, 1.0), at(1.0))
+    assert list_published(device.handle(make_computed(5), at(1.1)), Kind.FEATURES) == []
+    assert device.handle(make_escalate(5, tier="edge"), at(1.2)) == []
+    assert device.handle(make_escalate(5, bundle="other"), at(1.2)) == []
+    assert device.handle(make_escalate(6), at(1.2)) == []
+    (features,) = list_published(device.handle(make_escalate(5), at(1.2)), Kind.FEATURES)
     assert features.parts == (Tensor.of(np.ones(DEVICE_FEATURES, np.float32), bits=True),)
     assert (features.members, features.bundle) == (0b010, BUNDLE)
-    assert device.handle(escalate(5), at(1.3)) == []
+    assert device.handle(make_escalate(5), at(1.3)) == []
 
 
-def test_an_escalation_before_the_section_is_done_asks_in_vain(device: DeviceNode) -> None:
-    device.handle(frame(5, 1.0), at(1.0))
-    assert device.handle(escalate(5), at(1.05)) == []
+def test_an_escalation_before_the_section_has_ended_sends_nothing(device: DeviceNode) -> None:
+    device.handle(make_frame(5, 1.0), at(1.0))
+    assert device.handle(make_escalate(5), at(1.05)) == []
 
 
 @pytest.mark.parametrize("tier", ["local", "edge", "cloud"])
-def test_with_a_result_there_is_nothing_to_say(device: DeviceNode, tier: str) -> None:
-    device.handle(frame(5, 1.0), at(1.0))
-    device.handle(computed(5), at(1.1))
-    assert device.handle(result(edge_answer(5, tier)), at(1.2)) == []
+def test_after_the_edges_answer_the_device_does_not_answer(device: DeviceNode, tier: str) -> None:
+    device.handle(make_frame(5, 1.0), at(1.0))
+    device.handle(make_computed(5), at(1.1))
+    assert device.handle(make_result(edge_answer(5, tier)), at(1.2)) == []
     assert device.handle(Tick(), at(9.0)) == []
     assert "answered_alone" not in device.counts
 
 
-def test_a_result_while_the_section_runs_counts(device: DeviceNode) -> None:
-    device.handle(frame(5, 1.0), at(1.0))
-    device.handle(result(edge_answer(5)), at(1.05))
-    assert device.handle(computed(5), at(1.1)) == []
+def test_an_answer_of_the_edge_counts_while_the_section_runs(device: DeviceNode) -> None:
+    device.handle(make_frame(5, 1.0), at(1.0))
+    device.handle(make_result(edge_answer(5)), at(1.05))
+    assert device.handle(make_computed(5), at(1.1)) == []
     assert device.handle(Tick(), at(9.0)) == []
 
 
-def test_anothers_own_exit_is_no_result(device: DeviceNode) -> None:
-    device.handle(frame(5, 1.0), at(1.0))
-    device.handle(computed(5), at(1.1))
-    device.handle(result(edge_answer(5, "device", "cam1")), at(1.2))
-    assert [a.sample for a in answers_in(device.handle(Tick(), at(2.0)))] == [5]
+def test_an_answer_of_another_device_does_not_count(device: DeviceNode) -> None:
+    device.handle(make_frame(5, 1.0), at(1.0))
+    device.handle(make_computed(5), at(1.1))
+    device.handle(make_result(edge_answer(5, "device", "cam1")), at(1.2))
+    assert [a.sample for a in list_answers(device.handle(Tick(), at(2.0)))] == [5]
 
 
-def test_the_result_of_another_sample_is_no_result(device: DeviceNode) -> None:
-    device.handle(frame(5, 1.0), at(1.0))
-    device.handle(computed(5), at(1.1))
-    device.handle(result(edge_answer(4)), at(1.2))
-    assert len(answers_in(device.handle(Tick(), at(2.0)))) == 1
+def test_the_answer_to_another_sample_does_not_count(device: DeviceNode) -> None:
+    device.handle(make_frame(5, 1.0), at(1.0))
+    device.handle(make_computed(5), at(1.1))
+    device.handle(make_result(edge_answer(4)), at(1.2))
+    assert len(list_answers(device.handle(Tick(), at(2.0)))) == 1
 
 
-def test_without_a_result_it_answers_in_time_and_says_what_it_is(device: DeviceNode) -> None:
-    device.handle(frame(5, 1.0, label=2), at(1.0))
-    device.handle(computed(5), at(1.1))
+def test_without_an_answer_the_device_answers_alone_in_time(device: DeviceNode) -> None:
+    device.handle(make_frame(5, 1.0, label=2), at(1.0))
+    device.handle(make_computed(5), at(1.1))
     due_s = device.deadline_s()
     assert due_s == 1.0 + TIMING.device_s < 1.0 + TIMING.deadline_s
     assert device.handle(Tick(), at(due_s - 0.001)) == []
-    (answer,) = answers_in(device.handle(Tick(), at(due_s)))
+    (answer,) = list_answers(device.handle(Tick(), at(due_s)))
     own = judge(device.manifest, "device", np.array(SURE, np.float32), 0b010)
     assert (answer.label, answer.probabilities, answer.eta) == (0, own.probabilities, own.eta)
     assert (answer.node, answer.exit, answer.quality) == ("cam2", "device", "degraded")
@@ -133,163 +133,167 @@ def test_without_a_result_it_answers_in_time_and_says_what_it_is(device: DeviceN
     assert (answer.expected_accuracy, answer.truth, answer.late) == (0.7, 2, False)
     assert answer.latency_s == pytest.approx(TIMING.device_s)
     assert answer.answered_at_s == at(due_s).wall_s
-    device.handle(result(edge_answer(5)), at(due_s + 0.1))
-    assert answers_in(device.handle(Tick(), at(due_s + 0.2))) == []
+    device.handle(make_result(edge_answer(5)), at(due_s + 0.1))
+    assert list_answers(device.handle(Tick(), at(due_s + 0.2))) == []
 
 
-def test_without_a_broker_it_answers_at_once_and_publishes_nothing() -> None:
-    node = made()
-    node.handle(frame(5, 1.0), at(1.0))
-    effects = node.handle(computed(5), at(1.1))
+def test_without_a_broker_the_device_answers_at_once_and_publishes_nothing() -> None:
+    node = make_device()
+    node.handle(make_frame(5, 1.0), at(1.0))
+    effects = node.handle(make_computed(5), at(1.1))
     assert [type(e) for e in effects] == [Keep]
-    assert kept(effects)[0].latency_s == pytest.approx(0.1)
-    assert answers_in(node.handle(Tick(), at(9.0))) == []
+    assert list_kept(effects)[0].latency_s == pytest.approx(0.1)
+    assert list_answers(node.handle(Tick(), at(9.0))) == []
 
 
 @pytest.mark.parametrize("state", ["lost", "stopped"])
-def test_without_its_lead_it_answers_at_once(device: DeviceNode, state: str) -> None:
-    device.handle(presence("edge", state), at(0.5))
-    device.handle(frame(5, 1.0), at(1.0))
-    assert [a.exit for a in answers_in(device.handle(computed(5), at(1.1)))] == ["device"]
-    device.handle(presence("edge", session=2), at(1.5))
-    device.handle(frame(6, 2.0), at(2.0))
-    assert answers_in(device.handle(computed(6), at(2.1))) == []
+def test_without_its_lead_edge_the_device_answers_at_once(device: DeviceNode, state: str) -> None:
+    device.handle(make_presence("edge", state), at(0.5))
+    device.handle(make_frame(5, 1.0), at(1.0))
+    assert [a.exit for a in list_answers(device.handle(make_computed(5), at(1.1)))] == ["device"]
+    device.handle(make_presence("edge", session=2), at(1.5))
+    device.handle(make_frame(6, 2.0), at(2.0))
+    assert list_answers(device.handle(make_computed(6), at(2.1))) == []
 
 
-def test_a_late_will_of_the_leads_old_session_changes_nothing(device: DeviceNode) -> None:
-    device.handle(presence("edge", session=2), at(0.4))
-    device.handle(presence("edge", "lost", session=1), at(0.5))
-    device.handle(frame(5, 1.0), at(1.0))
-    assert answers_in(device.handle(computed(5), at(1.1))) == []
+def test_a_late_will_of_an_old_session_of_the_lead_changes_nothing(device: DeviceNode) -> None:
+    device.handle(make_presence("edge", session=2), at(0.4))
+    device.handle(make_presence("edge", "lost", session=1), at(0.5))
+    device.handle(make_frame(5, 1.0), at(1.0))
+    assert list_answers(device.handle(make_computed(5), at(1.1))) == []
 
 
-def test_others_that_go_do_not_matter(device: DeviceNode) -> None:
+def test_the_loss_of_other_nodes_changes_nothing(device: DeviceNode) -> None:
     for other in ("cam1", "cloud", "edge2"):
-        device.handle(presence(other, "lost"), at(0.5))
-    device.handle(frame(5, 1.0), at(1.0))
-    assert answers_in(device.handle(computed(5), at(1.1))) == []
+        device.handle(make_presence(other, "lost"), at(0.5))
+    device.handle(make_frame(5, 1.0), at(1.0))
+    assert list_answers(device.handle(make_computed(5), at(1.1))) == []
 
 
-def test_a_lead_not_heard_of_yet_is_given_its_time() -> None:
-    node = made()
+def test_a_device_waits_for_a_lead_that_is_not_announced_yet() -> None:
+    node = make_device()
     node.handle(Connected(), at(0))
-    node.handle(frame(5, 1.0), at(1.0))
-    assert answers_in(node.handle(computed(5), at(1.1))) == []
-    assert len(answers_in(node.handle(Tick(), at(1.88)))) == 1
+    node.handle(make_frame(5, 1.0), at(1.0))
+    assert list_answers(node.handle(make_computed(5), at(1.1))) == []
+    assert len(list_answers(node.handle(Tick(), at(1.88)))) == 1
 
 
-def test_a_broker_that_went_away_in_between(device: DeviceNode) -> None:
-    device.handle(frame(5, 1.0), at(1.0))
-    device.handle(computed(5), at(1.1))
+def test_a_sample_is_answered_after_the_broker_was_lost(device: DeviceNode) -> None:
+    device.handle(make_frame(5, 1.0), at(1.0))
+    device.handle(make_computed(5), at(1.1))
     device.handle(Disconnected(), at(1.2))
-    assert device.handle(escalate(5), at(1.3)) == []
-    (answer,) = kept(device.handle(Tick(), at(1.88)))
+    assert device.handle(make_escalate(5), at(1.3)) == []
+    (answer,) = list_kept(device.handle(Tick(), at(1.88)))
     assert answer.label == 0
 
 
-def test_a_failed_section_ends_in_an_answer_that_says_nothing(device: DeviceNode) -> None:
-    device.handle(frame(5, 1.0), at(1.0))
+def test_a_failed_section_ends_in_an_answer_without_a_label(device: DeviceNode) -> None:
+    device.handle(make_frame(5, 1.0), at(1.0))
     assert device.handle(Computed(FrameJob("cam2", 5), None), at(1.1)) == []
-    (answer,) = answers_in(device.handle(Tick(), at(1.88)))
+    (answer,) = list_answers(device.handle(Tick(), at(1.88)))
     assert (answer.label, answer.probabilities, answer.eta) == (-1, [], 1.0)
     assert device.counts["section_failed"] == 1
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
-def test_scores_that_are_no_numbers_are_a_failed_section(device: DeviceNode, number: float) -> None:
-    device.handle(frame(5, 1.0), at(1.0))
-    assert device.handle(computed(5, (number, 0, 0)), at(1.1)) == []
-    (answer,) = answers_in(device.handle(Tick(), at(1.88)))
+def test_scores_that_are_not_finite_count_as_a_failed_section(
+    device: DeviceNode, number: float
+) -> None:
+    device.handle(make_frame(5, 1.0), at(1.0))
+    assert device.handle(make_computed(5, (number, 0, 0)), at(1.1)) == []
+    (answer,) = list_answers(device.handle(Tick(), at(1.88)))
     assert (answer.label, answer.eta) == (-1, 1.0)
 
 
-def test_a_repeated_frame_is_no_new_sample(device: DeviceNode) -> None:
-    device.handle(frame(5, 1.0), at(1.0))
-    assert device.handle(frame(5, 1.0), at(1.01)) == []
-    device.handle(computed(5), at(1.1))
+def test_a_repeated_frame_does_not_open_a_sample(device: DeviceNode) -> None:
+    device.handle(make_frame(5, 1.0), at(1.0))
+    assert device.handle(make_frame(5, 1.0), at(1.01)) == []
+    device.handle(make_computed(5), at(1.1))
     device.handle(Tick(), at(2.0))
-    assert device.handle(frame(5, 1.0), at(3.0)) == []
+    assert device.handle(make_frame(5, 1.0), at(3.0)) == []
     assert device.counts["frames_repeated"] == 2
 
 
-def test_the_newest_frame_wins_while_the_section_is_busy(device: DeviceNode) -> None:
-    device.handle(frame(1, 1.0), at(1.0))
+def test_the_newest_frame_replaces_a_waiting_one(device: DeviceNode) -> None:
+    device.handle(make_frame(1, 1.0), at(1.0))
     for n in (2, 3, 4):
-        assert device.handle(frame(n, 1.0 + n / 100, value=n), at(1.0 + n / 100)) == []
+        assert device.handle(make_frame(n, 1.0 + n / 100, value=n), at(1.0 + n / 100)) == []
     assert device.counts["frames_skipped"] == 2
-    scores, compute = device.handle(computed(1), at(1.5))
+    scores, compute = device.handle(make_computed(1), at(1.5))
     assert isinstance(compute, Compute)
     assert compute.job == FrameJob("cam2", 4)
     assert compute.inputs["image"].max() == 4
-    assert scores in device.handle(computed(1), at(1.5)) or published([scores], Kind.SCORES)
-    answered = [a.sample for a in answers_in(device.handle(Tick(), at(9)))]
+    assert scores in device.handle(make_computed(1), at(1.5)) or list_published(
+        [scores], Kind.SCORES
+    )
+    answered = [a.sample for a in list_answers(device.handle(Tick(), at(9)))]
     assert sorted(answered) == [1, 4]
 
 
-def test_a_frame_that_waited_keeps_its_own_deadline(device: DeviceNode) -> None:
-    device.handle(frame(1, 1.0), at(1.0))
-    device.handle(frame(2, 1.1), at(1.1))
-    device.handle(computed(1), at(1.6))
-    device.handle(computed(2), at(1.7))
-    answers = answers_in(device.handle(Tick(), at(1.1 + TIMING.device_s)))
+def test_a_waiting_frame_keeps_its_own_deadline(device: DeviceNode) -> None:
+    device.handle(make_frame(1, 1.0), at(1.0))
+    device.handle(make_frame(2, 1.1), at(1.1))
+    device.handle(make_computed(1), at(1.6))
+    device.handle(make_computed(2), at(1.7))
+    answers = list_answers(device.handle(Tick(), at(1.1 + TIMING.device_s)))
     assert [(a.sample, round(a.latency_s, 6)) for a in answers] == [(1, 0.98), (2, 0.88)]
 
 
-def test_a_section_that_hangs_does_not_keep_waiting_frames_from_their_answer(
+def test_waiting_frames_are_answered_while_the_section_hangs(
     device: DeviceNode,
 ) -> None:
-    device.handle(frame(1, 1.0), at(1.0))
-    device.handle(frame(2, 1.1), at(1.1))
-    answers = answers_in(device.handle(Tick(), at(1.1 + TIMING.device_s)))
+    device.handle(make_frame(1, 1.0), at(1.0))
+    device.handle(make_frame(2, 1.1), at(1.1))
+    answers = list_answers(device.handle(Tick(), at(1.1 + TIMING.device_s)))
     assert [(a.sample, a.label) for a in answers] == [(1, -1), (2, -1)]
-    assert device.handle(computed(1), at(5)) == []  # nothing is left to be computed
+    assert device.handle(make_computed(1), at(5)) == []  # nothing is left to be computed
 
 
 def test_a_waiting_frame_that_was_answered_is_not_computed(device: DeviceNode) -> None:
-    device.handle(frame(1, 1.0), at(1.0))
-    device.handle(frame(2, 1.1), at(1.1))
-    device.handle(result(edge_answer(2)), at(1.2))
-    assert [type(e).__name__ for e in device.handle(computed(1), at(1.3))] == ["Publish"]
-    device.handle(frame(3, 1.4), at(1.4))
+    device.handle(make_frame(1, 1.0), at(1.0))
+    device.handle(make_frame(2, 1.1), at(1.1))
+    device.handle(make_result(edge_answer(2)), at(1.2))
+    assert [type(e).__name__ for e in device.handle(make_computed(1), at(1.3))] == ["Publish"]
+    device.handle(make_frame(3, 1.4), at(1.4))
     assert "frames_skipped" not in device.counts
 
 
 def test_open_samples_are_bounded_and_the_oldest_answers_early(device: DeviceNode) -> None:
     answered = []
     for n in range(LIMIT + 3):
-        effects = device.handle(frame(n, 1.0), at(1.0))
-        effects += device.handle(computed(n), at(1.0))
-        answered += [a.sample for a in answers_in(effects)]
+        effects = device.handle(make_frame(n, 1.0), at(1.0))
+        effects += device.handle(make_computed(n), at(1.0))
+        answered += [a.sample for a in list_answers(effects)]
     assert answered == [0, 1, 2]
 
 
 @pytest.mark.parametrize("name", ["float16", "uint8"])
-def test_its_own_exit_uses_the_scores_that_travelled(name: Any) -> None:
+def test_the_device_exit_uses_the_scores_as_they_are_decoded(name: Any) -> None:
     form = ScoreFormat(name, -4, 4)
-    node = made(manifest_of("c", 3, score_format=form))
+    node = make_device(make_manifest("c", 3, score_format=form))
     node.handle(Connected(), at(0))
-    node.handle(frame(5, 1.0), at(1.0))
+    node.handle(make_frame(5, 1.0), at(1.0))
     exact = np.array([0.1234567, 1.7654321, -3.333333], np.float32)
-    (scores,) = published(node.handle(computed(5, exact), at(1.1)), Kind.SCORES)
+    (scores,) = list_published(node.handle(make_computed(5, exact), at(1.1)), Kind.SCORES)
     assert scores.scores == Tensor.of(form.encode(exact))
-    (answer,) = answers_in(node.handle(Tick(), at(1.9)))
+    (answer,) = list_answers(node.handle(Tick(), at(1.9)))
     wire = form.decode(form.encode(exact))
     assert answer.eta == judge(node.manifest, "device", wire, 2).eta
 
 
 def test_configuration_a_sends_the_raw_image_unasked() -> None:
-    node = made(manifest_of("a", 3))
+    node = make_device(make_manifest("a", 3))
     assert list_device_sections(node.manifest, "cam2") == ()
     node.handle(Connected(), at(0))
-    node.handle(presence("edge"), at(0))
-    shot = frame(5, 1.0, value=9)
-    (features,) = published(node.handle(shot, at(1.0)), Kind.FEATURES)
+    node.handle(make_presence("edge"), at(0))
+    shot = make_frame(5, 1.0, value=9)
+    (features,) = list_published(node.handle(shot, at(1.0)), Kind.FEATURES)
     assert features.parts == (Tensor.of(shot.image["image"]),)
-    (answer,) = answers_in(node.handle(Tick(), at(1.88)))
+    (answer,) = list_answers(node.handle(Tick(), at(1.88)))
     assert (answer.label, answer.exit) == (-1, "device")
 
 
 def test_configuration_a_without_a_broker() -> None:
-    node = made(manifest_of("a", 3))
-    effects = node.handle(frame(5, 1.0), at(1.0))
+    node = make_device(make_manifest("a", 3))
+    effects = node.handle(make_frame(5, 1.0), at(1.0))
     assert [type(e) for e in effects] == [Keep]

@@ -1,4 +1,4 @@
-"""Measuring and choosing, and the whole hierarchy in one process, against loops by hand."""
+"""Measurement, choice of thresholds and in-process inference equal direct loops."""
 
 from __future__ import annotations
 
@@ -11,46 +11,53 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddnn.core.bits import pack, unpack
-from ddnn.exits.cost import communication_bytes
+from ddnn.exits.cost import compute_communication_bytes
 from ddnn.exits.entropy import normalized_entropy, softmax
-from ddnn.exits.hierarchy import CONFIGURATIONS, configuration
-from ddnn.exits.inference import DeviceOutput, find_first_sure, infer, run_devices, run_exits, signs
-from ddnn.exits.manifest import Manifest, SweepRow, exit_scores, judge
+from ddnn.exits.hierarchy import CONFIGURATIONS, make_configuration
+from ddnn.exits.inference import (
+    DeviceOutput,
+    compute_signs,
+    find_first_sure,
+    infer,
+    run_devices,
+    run_exits,
+)
+from ddnn.exits.manifest import Manifest, SweepRow, aggregate_scores, judge
 from ddnn.exits.measure import (
-    Measured,
-    accuracy,
-    accuracy_table,
+    Measurement,
     apply_exits,
-    choose,
     choose_format,
+    choose_row,
+    compute_accuracy,
+    compute_missing_accuracy,
     decode_output,
-    measure,
-    member_masks,
-    missing_accuracy,
-    score_formats,
-    sweep,
-    with_format,
+    encode_with_format,
+    list_member_masks,
+    list_score_formats,
+    make_accuracy_table,
+    measure_scores,
+    sweep_thresholds,
 )
 from ddnn.exits.scores import ScoreFormat
 from tests.unit.exits.exit_builders import (
     DEVICE_FEATURES,
     EDGE_FEATURES,
     IMAGE,
-    manifest_of,
-    sections_of,
+    make_manifest,
+    make_sections,
 )
 
 
-def random_exits(seed: int, letter="c", samples: int = 40):
+def draw_exits(seed: int, letter="c", samples: int = 40):
     generator = np.random.default_rng(seed)
-    hierarchy = configuration(letter, 3)
+    hierarchy = make_configuration(letter, 3)
     exits = {
         tier: generator.normal(0, 2, (samples, 3)).astype(np.float32) for tier in hierarchy.exits
     }
     return hierarchy, exits, generator.integers(0, 3, samples).astype(np.int32)
 
 
-def images_of(manifest: Manifest, samples: int, seed: int = 4) -> np.ndarray:
+def make_images(manifest: Manifest, samples: int, seed: int = 4) -> np.ndarray:
     shape = (samples, len(manifest.hierarchy.devices), *IMAGE)
     return np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
 
@@ -58,8 +65,10 @@ def images_of(manifest: Manifest, samples: int, seed: int = 4) -> np.ndarray:
 # ------------------------------------------------------------------- inference
 
 
-def by_hand(manifest: Manifest, sections, images, present: list[bool]) -> dict[str, np.ndarray]:
-    """Every exit, for MP at the exits and CC before the sections."""
+def run_sections(
+    manifest: Manifest, sections, images, present: list[bool]
+) -> dict[str, np.ndarray]:
+    """Compute every exit's scores directly, for MP at the exits and CC before the sections."""
     hierarchy = manifest.hierarchy
     outputs = {}
     for device, image in zip(hierarchy.devices, images, strict=True):
@@ -95,15 +104,15 @@ def by_hand(manifest: Manifest, sections, images, present: list[bool]) -> dict[s
 
 
 @pytest.mark.parametrize("letter", CONFIGURATIONS)
-def test_the_hierarchy_is_its_sections_one_after_the_other(letter) -> None:
-    manifest = manifest_of(letter, 4)
-    sections = sections_of(manifest)
+def test_the_hierarchy_equals_its_sections_run_in_sequence(letter) -> None:
+    manifest = make_manifest(letter, 4)
+    sections = make_sections(manifest)
     devices = len(manifest.hierarchy.devices)
-    for n, images in enumerate(images_of(manifest, 3)):
+    for n, images in enumerate(make_images(manifest, 3)):
         for mask in range(1, 1 << devices):
             outputs = run_devices(manifest, sections, images)
             got = run_exits(manifest, sections, outputs, mask)
-            expected = by_hand(
+            expected = run_sections(
                 manifest, sections, images, [bool(mask >> i & 1) for i in range(devices)]
             )
             assert list(got) == list(manifest.hierarchy.exits), n
@@ -114,10 +123,10 @@ def test_the_hierarchy_is_its_sections_one_after_the_other(letter) -> None:
 @pytest.mark.parametrize("letter", CONFIGURATIONS)
 @pytest.mark.parametrize("threshold", [0.0, 0.6, 1.0])
 def test_the_first_sure_exit_answers(letter, threshold: float) -> None:
-    manifest = manifest_of(letter, 4, threshold=threshold)
-    sections = sections_of(manifest)
+    manifest = make_manifest(letter, 4, threshold=threshold)
+    sections = make_sections(manifest)
     hierarchy = manifest.hierarchy
-    for images in images_of(manifest, 10):
+    for images in make_images(manifest, 10):
         judgement = infer(manifest, sections, images)
         outputs = run_devices(manifest, sections, images)
         scores = run_exits(manifest, sections, outputs, hierarchy.everyone)
@@ -127,10 +136,10 @@ def test_the_first_sure_exit_answers(letter, threshold: float) -> None:
         assert find_first_sure(manifest, scores, hierarchy.everyone) == judgement
 
 
-def test_members_may_be_named() -> None:
-    manifest = manifest_of("e", 3)
-    sections = sections_of(manifest)
-    images = images_of(manifest, 1)[0]
+def test_infer_accepts_member_names() -> None:
+    manifest = make_manifest("e", 3)
+    sections = make_sections(manifest)
+    images = make_images(manifest, 1)[0]
     judgement = infer(manifest, sections, images, ["cam3", "cam1"])
     other = images.copy()
     other[1] = 0  # the absent one's picture does not count
@@ -138,22 +147,22 @@ def test_members_may_be_named() -> None:
     assert judgement.mask == 0b101
 
 
-def test_the_number_of_views_must_be_right() -> None:
-    manifest = manifest_of("c", 3)
+def test_a_wrong_number_of_views_is_refused() -> None:
+    manifest = make_manifest("c", 3)
     with pytest.raises(ValueError, match="zip"):
-        infer(manifest, sections_of(manifest), images_of(manifest_of("c", 2), 1)[0])
+        infer(manifest, make_sections(manifest), make_images(make_manifest("c", 2), 1)[0])
 
 
-def test_signs_are_what_packing_gives() -> None:
+def test_signs_equal_packed_and_unpacked_features() -> None:
     values = np.array([0.0, -0.0, 1e-30, -1e-30, 5, -5, np.inf, -np.inf, np.nan], np.float32)
-    np.testing.assert_array_equal(signs(values), unpack(pack(values), values.shape))
+    np.testing.assert_array_equal(compute_signs(values), unpack(pack(values), values.shape))
 
 
 def test_scores_are_used_as_receivers_decode_them() -> None:
     form = ScoreFormat("uint8", -3, 3)
-    manifest = manifest_of("c", 2, score_format=form)
-    sections = sections_of(manifest)
-    images = images_of(manifest, 1)[0]
+    manifest = make_manifest("c", 2, score_format=form)
+    sections = make_sections(manifest)
+    images = make_images(manifest, 1)[0]
     for device, image, output in zip(
         ("cam1", "cam2"), images, run_devices(manifest, sections, images), strict=True
     ):
@@ -165,34 +174,34 @@ def test_scores_are_used_as_receivers_decode_them() -> None:
 
 
 @pytest.mark.parametrize("devices", range(1, 9))
-def test_every_subset_but_the_empty_one_everyone_first(devices: int) -> None:
-    masks = member_masks(devices)
+def test_all_subsets_but_the_empty_one_are_listed_with_the_full_one_first(devices: int) -> None:
+    masks = list_member_masks(devices)
     assert sorted(masks) == list(range(1, 2**devices))
     assert masks[0] == 2**devices - 1
     sizes = [mask.bit_count() for mask in masks]
     assert sizes == sorted(sizes, reverse=True)
 
 
-def test_six_devices_have_63_subsets_with_someone() -> None:
-    assert len(member_masks(6)) == 64 - 1
+def test_six_devices_have_63_nonempty_subsets() -> None:
+    assert len(list_member_masks(6)) == 64 - 1
 
 
-def test_many_devices_everyone_and_each_one_missing() -> None:
-    masks = member_masks(20)
+def test_for_many_devices_only_the_full_set_and_single_losses_are_listed() -> None:
+    masks = list_member_masks(20)
     assert masks[0] == 2**20 - 1
     assert sorted(masks[1:]) == sorted(2**20 - 1 - 2**i for i in range(20))
 
 
 @pytest.mark.parametrize("letter", CONFIGURATIONS)
-def test_measuring_is_running_every_sample_with_every_mask(letter) -> None:
-    manifest = manifest_of(letter, 3, score_format=ScoreFormat("uint8", -2, 2))
-    sections = sections_of(manifest)
+def test_measuring_equals_running_every_sample_with_every_mask(letter) -> None:
+    manifest = make_manifest(letter, 3, score_format=ScoreFormat("uint8", -2, 2))
+    sections = make_sections(manifest)
     hierarchy = manifest.hierarchy
-    images = images_of(manifest, 4)
+    images = make_images(manifest, 4)
     labels = np.array([0, 1, 2, 0], np.int32)
-    masks = member_masks(len(hierarchy.devices))
+    masks = list_member_masks(len(hierarchy.devices))
     steps = []
-    measured = measure(
+    measured = measure_scores(
         manifest, sections, images, labels, masks, lambda done, total: steps.append((done, total))
     )
     assert steps == [(n, 4) for n in (1, 2, 3, 4)]
@@ -210,22 +219,22 @@ def test_measuring_is_running_every_sample_with_every_mask(letter) -> None:
 
 @pytest.mark.parametrize("scheme", ["MP", "AP", "CC"])
 def test_another_format_only_changes_the_local_exit(scheme) -> None:
-    manifest = manifest_of("e", 3, schemes=(scheme, "CC"))
-    sections = sections_of(manifest)
-    images, labels = images_of(manifest, 5), np.zeros(5, np.int32)
-    masks = member_masks(3)
+    manifest = make_manifest("e", 3, schemes=(scheme, "CC"))
+    sections = make_sections(manifest)
+    images, labels = make_images(manifest, 5), np.zeros(5, np.int32)
+    masks = list_member_masks(3)
     coarse = ScoreFormat("uint8", -2, 2)
-    exact = measure(manifest, sections, images, labels, masks)
+    exact = measure_scores(manifest, sections, images, labels, masks)
     other = msgspec.structs.replace(manifest, score_format=coarse)
-    expected = measure(other, sections, images, labels, masks)
-    got = with_format(manifest, exact, coarse)
+    expected = measure_scores(other, sections, images, labels, masks)
+    got = encode_with_format(manifest, exact, coarse)
     for mask in masks:
         for tier in manifest.hierarchy.exits:
             np.testing.assert_array_equal(got.exits[mask][tier], expected.exits[mask][tier])
     assert not np.array_equal(got.exits[7]["local"], exact.exits[7]["local"])
 
 
-def test_decoding_leaves_raw_images_alone() -> None:
+def test_decoding_does_not_change_raw_images() -> None:
     output = DeviceOutput(None, np.zeros(3))
     assert decode_output(ScoreFormat("uint8"), output) is output
 
@@ -236,8 +245,10 @@ def test_decoding_leaves_raw_images_alone() -> None:
     letter=st.sampled_from(CONFIGURATIONS),
     thresholds=st.tuples(st.floats(0, 1), st.floats(0, 1)),
 )
-def test_staged_is_the_loop(seed: int, letter, thresholds: tuple[float, float]) -> None:
-    hierarchy, exits, _ = random_exits(seed, letter)
+def test_apply_exits_equals_a_loop_over_samples(
+    seed: int, letter, thresholds: tuple[float, float]
+) -> None:
+    hierarchy, exits, _ = draw_exits(seed, letter)
     limits = dict(zip(("local", "edge"), thresholds, strict=True))
     chosen, answers = apply_exits(hierarchy, exits, limits)
     for n in range(len(chosen)):
@@ -250,10 +261,10 @@ def test_staged_is_the_loop(seed: int, letter, thresholds: tuple[float, float]) 
 
 
 @pytest.mark.parametrize(("letter", "rows"), [("a", 1), ("c", 51), ("e", 51 * 11)])
-def test_a_sweep_is_staged_at_every_threshold(letter, rows: int) -> None:
-    manifest = manifest_of(letter, 3)
-    hierarchy, exits, labels = random_exits(7, letter, samples=25)
-    swept = sweep(manifest, exits, labels, ScoreFormat("float16"))
+def test_a_sweep_equals_staged_inference_at_every_threshold(letter, rows: int) -> None:
+    manifest = make_manifest(letter, 3)
+    hierarchy, exits, labels = draw_exits(7, letter, samples=25)
+    swept = sweep_thresholds(manifest, exits, labels, ScoreFormat("float16"))
     assert len(swept) == rows
     assert len({tuple(sorted(row.thresholds.items())) for row in swept}) == rows
     for row in swept[:: max(1, rows // 20)]:
@@ -266,7 +277,7 @@ def test_a_sweep_is_staged_at_every_threshold(letter, rows: int) -> None:
         expected = (
             48.0
             if letter == "a"
-            else communication_bytes(3, row.exit_share["local"], 3, 4, bytes_per_score=2)
+            else compute_communication_bytes(3, row.exit_share["local"], 3, 4, bytes_per_score=2)
         )
         assert row.bytes_per_sample_per_device == expected
 
@@ -275,20 +286,20 @@ def row(accuracy: float, cost: float) -> SweepRow:
     return SweepRow({"local": 0.5}, accuracy, {}, cost)
 
 
-def test_the_fewest_bytes_within_the_margin() -> None:
+def test_the_row_with_the_fewest_bytes_within_the_margin_is_chosen() -> None:
     rows = [row(0.95, 100), row(0.94, 50), row(0.93, 20), row(0.90, 10)]
     for margin, expected in ((0.0, 0), (0.01, 1), (0.02, 2), (0.021, 2), (0.05, 3), (1, 3)):
-        assert choose(rows, 0.95, margin) is rows[expected]
+        assert choose_row(rows, 0.95, margin) is rows[expected]
 
 
-def test_of_equally_cheap_rows_the_most_accurate() -> None:
+def test_of_equally_cheap_rows_the_most_accurate_is_chosen() -> None:
     rows = [row(0.94, 50), row(0.96, 50 + 1e-9), row(0.95, 50)]
-    assert choose(rows, 0.95, 0.02) is rows[1]
+    assert choose_row(rows, 0.95, 0.02) is rows[1]
 
 
-def test_where_none_is_good_enough_the_most_accurate_then_the_cheapest() -> None:
+def test_where_no_row_is_within_the_margin_the_most_accurate_is_chosen() -> None:
     rows = [row(0.5, 10), row(0.8, 90), row(0.8, 80), row(0.7, 20)]
-    assert choose(rows, 0.99, 0.01) is rows[2]
+    assert choose_row(rows, 0.99, 0.01) is rows[2]
 
 
 @given(
@@ -296,9 +307,9 @@ def test_where_none_is_good_enough_the_most_accurate_then_the_cheapest() -> None
     st.integers(0, 20),
     st.integers(0, 5),
 )
-def test_choose_is_the_search_by_hand(pairs, deepest: int, margin: int) -> None:
+def test_choose_row_equals_an_exhaustive_search(pairs, deepest: int, margin: int) -> None:
     rows = [row(a / 20, float(c)) for a, c in pairs]
-    chosen = choose(rows, deepest / 20, margin / 20)
+    chosen = choose_row(rows, deepest / 20, margin / 20)
     good = [(c, -a) for a, c in pairs if a >= deepest - margin]
     best = min(good) if good else None
     if best is None:
@@ -306,50 +317,52 @@ def test_choose_is_the_search_by_hand(pairs, deepest: int, margin: int) -> None:
     assert (chosen.bytes_per_sample_per_device, -chosen.accuracy * 20) == pytest.approx(best)
 
 
-def test_accuracy() -> None:
+def test_accuracy_is_the_share_of_correct_labels() -> None:
     scores = np.eye(3, dtype=np.float32)
-    assert accuracy(scores, np.array([0, 1, 2], np.int32)) == 1
-    assert accuracy(scores, np.array([0, 1, 1], np.int32)) == pytest.approx(2 / 3)
-    assert accuracy(scores[:0], np.zeros(0, np.int32)) == 0
+    assert compute_accuracy(scores, np.array([0, 1, 2], np.int32)) == 1
+    assert compute_accuracy(scores, np.array([0, 1, 1], np.int32)) == pytest.approx(2 / 3)
+    assert compute_accuracy(scores[:0], np.zeros(0, np.int32)) == 0
 
 
-def test_the_table_of_accuracies_by_hand() -> None:
-    hierarchy, _, labels = random_exits(0, "e")
-    by_mask = {mask: random_exits(mask, "e")[1] for mask in member_masks(3)}
-    measured = Measured(labels, np.zeros((len(labels), 3, 3), np.float32), by_mask)
+def test_the_table_of_accuracies_equals_a_direct_computation() -> None:
+    hierarchy, _, labels = draw_exits(0, "e")
+    by_mask = {mask: draw_exits(mask, "e")[1] for mask in list_member_masks(3)}
+    measured = Measurement(labels, np.zeros((len(labels), 3, 3), np.float32), by_mask)
     thresholds = {"local": 0.4, "edge": 0.6}
-    table = accuracy_table(hierarchy, measured, thresholds)
+    table = make_accuracy_table(hierarchy, measured, thresholds)
     assert set(table) == {str(mask) for mask in range(1, 8)}
     for mask, exits in by_mask.items():
         _, answers = apply_exits(hierarchy, exits, thresholds)
         assert table[str(mask)] == {
-            **{tier: accuracy(scores, labels) for tier, scores in exits.items()},
+            **{tier: compute_accuracy(scores, labels) for tier, scores in exits.items()},
             "overall": np.mean(answers == labels),
         }
     for missing in (1, 2):
         kept = [sum(1 << i for i in c) for c in combinations(range(3), 3 - missing)]
         mean = np.mean([table[str(mask)]["overall"] for mask in kept])
-        assert missing_accuracy(hierarchy, table, missing) == pytest.approx(mean)
-    assert missing_accuracy(hierarchy, table, 0) == table["7"]["overall"]
-    assert missing_accuracy(hierarchy, table, 3) is None
+        assert compute_missing_accuracy(hierarchy, table, missing) == pytest.approx(mean)
+    assert compute_missing_accuracy(hierarchy, table, 0) == table["7"]["overall"]
+    assert compute_missing_accuracy(hierarchy, table, 3) is None
 
 
-def measured_with(scores: np.ndarray, cloud: np.ndarray, labels: np.ndarray) -> Measured:
-    """Three devices with the same scores: MP of them is the same again."""
+def make_measurement(scores: np.ndarray, cloud: np.ndarray, labels: np.ndarray) -> Measurement:
+    """Make a measurement of three devices with the same scores, whose maximum is the same."""
     devices = np.repeat(scores[:, None], 3, axis=1)
-    return Measured(labels, devices, {7: {"local": scores, "cloud": cloud}})
+    return Measurement(labels, devices, {7: {"local": scores, "cloud": cloud}})
 
 
-def test_the_cheapest_format_that_is_good_enough() -> None:
+def test_the_cheapest_format_within_the_margin_is_chosen() -> None:
     labels = np.arange(60, dtype=np.int32) % 3
     sure = (np.eye(3, dtype=np.float32)[labels] * 9).astype(np.float32)
-    form, rows, chosen = choose_format(manifest_of("c", 3), measured_with(sure, sure, labels), 0.0)
+    form, rows, chosen = choose_format(
+        make_manifest("c", 3), make_measurement(sure, sure, labels), 0.0
+    )
     assert form.type == "uint8"
     assert len(rows) == 51
     assert (chosen.accuracy, chosen.bytes_per_sample_per_device) == (1.0, 3.0)
 
 
-def test_a_format_that_blurs_the_answer_is_not_chosen() -> None:
+def test_a_format_that_loses_too_much_accuracy_is_not_chosen() -> None:
     """Differences under a step of the 8-bit grid and above one of float16."""
     labels = np.arange(60, dtype=np.int32) % 3
     fine = (np.eye(3, dtype=np.float32)[labels] * 0.02).astype(np.float32)
@@ -357,20 +370,20 @@ def test_a_format_that_blurs_the_answer_is_not_chosen() -> None:
     wrong = np.roll(np.eye(3, dtype=np.float32)[labels], 1, axis=1)
     cloud = wrong.copy()
     cloud[:57] = np.eye(3, dtype=np.float32)[labels[:57]]  # 95 %
-    measured = measured_with(fine, cloud, labels)
-    manifest = manifest_of("c", 3, device_features=(8, 8, 8))  # dear: 64 bytes
+    measured = make_measurement(fine, cloud, labels)
+    manifest = make_manifest("c", 3, device_features=(8, 8, 8))  # dear: 64 bytes
     form, _, chosen = choose_format(manifest, measured, 0.0)
     assert form.type == "float16"
-    heard = exit_scores(manifest, "local", [fine[0]] * 3)
+    heard = aggregate_scores(manifest, "local", [fine[0]] * 3)
     assert heard.argmax() == labels[0]
     assert chosen.accuracy >= 0.95
 
 
 def test_the_candidates_are_cheapest_first_and_span_the_scores() -> None:
     devices = np.linspace(-5, 5, 3000, dtype=np.float32).reshape(100, 10, 3)
-    formats = score_formats(devices)
+    formats = list_score_formats(devices)
     assert [form.type for form in formats] == ["uint8", "float16", "float32"]
     assert formats[0].low == pytest.approx(-5, abs=0.02)
     assert formats[0].high == pytest.approx(5, abs=0.02)
-    same = score_formats(np.zeros((4, 2, 3), np.float32))[0]
+    same = list_score_formats(np.zeros((4, 2, 3), np.float32))[0]
     assert same.high > same.low  # a grid needs a width

@@ -45,10 +45,10 @@ from tests.unit.exits.exit_builders import (
     IMAGE,
     SITE,
     TIMING,
-    bits,
-    manifest_of,
-    sections_of,
-    vector,
+    make_bits,
+    make_manifest,
+    make_sections,
+    make_tensor,
 )
 
 PERIOD_S = 0.1
@@ -57,15 +57,15 @@ SETTLE_S = 6.0
 
 
 class World:
-    """A site in the simulation with every kind of trouble, and what was answered when."""
+    """A site in the simulation with faults of every kind, and a record of its answers."""
 
     def __init__(self, letter: Any, seed: int, trouble: float, *, stranger: bool) -> None:
         self.random = np.random.default_rng(seed)
         self.trouble = trouble
-        self.manifest = manifest_of(letter, 4, threshold=0.9)
+        self.manifest = make_manifest(letter, 4, threshold=0.9)
         self.sections = {
-            name: self.sometimes_failing(section)
-            for name, section in sections_of(self.manifest).items()
+            name: self.make_unreliable_section(section)
+            for name, section in make_sections(self.manifest).items()
         }
         network = Network(
             latency_s=0.0005,
@@ -107,7 +107,7 @@ class World:
             wall_offset_s=EPOCH_S - Simulation.WALL_S,
         )
 
-    def sometimes_failing(self, section: Section) -> Any:
+    def make_unreliable_section(self, section: Section) -> Any:
         def run(inputs: Any) -> Any:
             if self.random.random() < 0.2 * self.trouble:
                 raise SectionError("failed")
@@ -121,7 +121,7 @@ class World:
 
     @property
     def answers(self) -> dict[int, list[tuple[float, str, Answer]]]:
-        """By sample: when, by whom, what."""
+        """By sample: the time, the node and the answer."""
         given: dict[int, list[tuple[float, str, Answer]]] = defaultdict(list)
         for at_s, name, answer in self.simulation.answers:
             given[answer.sample].append((at_s, name.partition("/")[2], answer))
@@ -159,7 +159,7 @@ class World:
             self.simulation.start(f"{SITE}/{node}")
 
     def stranger_publishes(self) -> None:
-        """A well-formed message of any kind but a result, in any node's name, replays included."""
+        """Publish a valid message of any kind but an answer, in any node's name."""
         pick = self.random.choice
         nodes = [*self.devices, *self.edges, "cloud", "x"]
         node = str(pick(nodes))
@@ -170,24 +170,24 @@ class World:
         bundle = str(pick([BUNDLE, BUNDLE, "b2"]))
         traffic = (MAX_COUNT, MAX_COUNT)
         tensors = [
-            vector(9, 0, 0),
-            vector(0, 0, 0),
-            vector(np.nan, 0, 0),
-            vector(3e38, -3e38, 3e38),
-            vector(1e9, -1e9, 1e9),
-            vector(1, 2),
-            vector(1, 2, 3, dtype=np.uint8),
-            vector(1, 2, 3, dtype=np.float16),
+            make_tensor(9, 0, 0),
+            make_tensor(0, 0, 0),
+            make_tensor(np.nan, 0, 0),
+            make_tensor(3e38, -3e38, 3e38),
+            make_tensor(1e9, -1e9, 1e9),
+            make_tensor(1, 2),
+            make_tensor(1, 2, 3, dtype=np.uint8),
+            make_tensor(1, 2, 3, dtype=np.float16),
             Tensor.of(np.ones((0, 3), np.float32)),
         ]
         parts = [
             (),
-            (bits(),),
-            (bits((2, 2, 2)),),
-            (bits(),) * 4,
-            (bits((0, 4)),),
+            (make_bits(),),
+            (make_bits((2, 2, 2)),),
+            (make_bits(),) * 4,
+            (make_bits((0, 4)),),
             (Tensor.of(np.zeros(IMAGE, np.uint8)),),
-            (bits((2, 2, 2)), bits()),
+            (make_bits((2, 2, 2)), make_bits()),
         ]
         scores = Scores(
             1,
@@ -259,7 +259,9 @@ class World:
             assert times, f"sample {sample}: no answer"
             assert min(times) <= limit_s + 1e-9, f"sample {sample}: too late"
             if not stranger:  # a lie about the time of capture can make the edge late, not alone
-                assert max(times) <= max(self.captured_at(sample)) + TIMING.deadline_s + 1e-9
+                assert (
+                    max(times) <= max(self.list_capture_times_s(sample)) + TIMING.deadline_s + 1e-9
+                )
         for node in (*self.devices, *self.edges, "cloud"):
             machine = self.simulation.machine(f"{SITE}/{node}")
             for name, number in (machine.counts if machine else {}).items():
@@ -274,7 +276,7 @@ class World:
                     open_jobs = getattr(part, jobs, None)
                     assert open_jobs is None or len(open_jobs) == 0  # nothing is left behind
 
-    def captured_at(self, sample: int) -> list[float]:
+    def list_capture_times_s(self, sample: int) -> list[float]:
         return [at_s for (n, _), at_s in self.captured.items() if n == sample]
 
 
@@ -289,7 +291,7 @@ FAULTS = st.lists(
 )
 
 
-def play(letter: str, seed: int, trouble: float, faults: Any, *, stranger: bool) -> World:
+def run_schedule(letter: str, seed: int, trouble: float, faults: Any, *, stranger: bool) -> World:
     world = World(letter, seed, trouble, stranger=stranger)
     known = {*world.devices, *world.edges, "cloud"}
     for time_s, what, node in faults:
@@ -310,7 +312,7 @@ def play(letter: str, seed: int, trouble: float, faults: Any, *, stranger: bool)
 def test_every_sample_is_answered_once_and_in_time(
     letter: str, seed: int, trouble: float, faults: Any
 ) -> None:
-    play(letter, seed, trouble, faults, stranger=False)
+    run_schedule(letter, seed, trouble, faults, stranger=False)
 
 
 @settings(max_examples=60, deadline=None)
@@ -320,13 +322,15 @@ def test_every_sample_is_answered_once_and_in_time(
     trouble=st.sampled_from([0.0, 0.3, 1.0]),
     faults=FAULTS,
 )
-def test_whatever_a_stranger_publishes(letter: str, seed: int, trouble: float, faults: Any) -> None:
-    play(letter, seed, trouble, faults, stranger=True)
+def test_every_sample_is_answered_despite_messages_of_strangers(
+    letter: str, seed: int, trouble: float, faults: Any
+) -> None:
+    run_schedule(letter, seed, trouble, faults, stranger=True)
 
 
 @pytest.mark.parametrize("letter", "abcdef")
-def test_without_trouble_the_lead_answers_everything_with_everyone(letter: str) -> None:
-    world = play(letter, 1, 0.0, [], stranger=False)
+def test_without_faults_the_lead_answers_every_sample_with_all_members(letter: str) -> None:
+    world = run_schedule(letter, 1, 0.0, [], stranger=False)
     assert set(world.answers) == set(range(SAMPLES))
     exits = set()
     for given_ in world.answers.values():
@@ -339,8 +343,8 @@ def test_without_trouble_the_lead_answers_everything_with_everyone(letter: str) 
 
 
 @pytest.mark.parametrize("letter", "bcdef")
-def test_without_an_edge_every_device_answers_everything(letter: str) -> None:
-    world = play(letter, 1, 0.0, [(0.5, "kill", "edge")], stranger=False)
+def test_without_an_edge_every_device_answers_every_sample(letter: str) -> None:
+    world = run_schedule(letter, 1, 0.0, [(0.5, "kill", "edge")], stranger=False)
     for sample in range(SAMPLES):
         by = sorted(node for _, node, _ in world.answers[sample])
         assert by == sorted(world.devices)

@@ -1,4 +1,4 @@
-"""Thresholds by command: the lead edge uses them from the next sample on, and says so."""
+"""Commands of thresholds: the lead edge uses them from the next sample on, and reports them."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from ddnn.exits.manifest import Manifest, SweepRow
 from ddnn.protocol.machine import Received, Tick
 from ddnn.protocol.messages import Thresholds, TimeReply, TimeRequest
 from ddnn.protocol.topics import Kind, Topic
-from tests.unit.exits.driven_edge import ALL, Driven
+from tests.unit.exits.driven_edge import ALL, DrivenEdge
 from tests.unit.exits.exit_builders import (
     BUNDLE,
     EPOCH_S,
     SITE,
     SURE,
     UNSURE,
-    answers_in,
-    manifest_of,
-    published,
+    list_answers,
+    list_published,
+    make_manifest,
 )
 
 COMMAND = Topic(SITE, Kind.THRESHOLDS, "edge")
@@ -32,62 +32,62 @@ SWEEP = (SweepRow({"local": 1.0, "edge": 0.5}, 0.81, {"local": 1.0}, 12.0),)
 
 
 def manifest() -> Manifest:
-    return manifest_of("e", 3, accuracy=ACCURACY, sweep=SWEEP)
+    return make_manifest("e", 3, accuracy=ACCURACY, sweep=SWEEP)
 
 
-def commanded(revision: int, bundle: str = BUNDLE, **thresholds: float) -> Received:
+def make_command(revision: int, bundle: str = BUNDLE, **thresholds: float) -> Received:
     return Received(COMMAND, Thresholds(bundle, thresholds, revision))
 
 
-def test_a_threshold_moves_the_exit_and_back() -> None:
-    edge = Driven(manifest())
-    assert answers_in(edge.scores(1.0, 1, UNSURE, UNSURE, UNSURE)) == []
-    edge.tell(1.05, commanded(1, local=1.0))
-    (answer,) = answers_in(edge.scores(1.1, 2, UNSURE, UNSURE, UNSURE))
+def test_a_command_changes_the_exit_and_a_second_one_restores_it() -> None:
+    edge = DrivenEdge(manifest())
+    assert list_answers(edge.handle_scores(1.0, 1, UNSURE, UNSURE, UNSURE)) == []
+    edge.handle(1.05, make_command(1, local=1.0))
+    (answer,) = list_answers(edge.handle_scores(1.1, 2, UNSURE, UNSURE, UNSURE))
     assert (answer.exit, answer.quality) == ("local", "full")
     assert edge.machine.gauges["threshold_local"] == 1.0
     assert edge.machine.gauges["threshold_edge"] == 0.5
     assert edge.machine.gauges["threshold_revision"] == 1
-    edge.tell(1.12, commanded(2))  # none named: the bundle's own
-    assert answers_in(edge.scores(1.15, 3, UNSURE, UNSURE, UNSURE)) == []
+    edge.handle(1.12, make_command(2))  # none named: the bundle's own
+    assert list_answers(edge.handle_scores(1.15, 3, UNSURE, UNSURE, UNSURE)) == []
     assert edge.machine.gauges["threshold_local"] == 0.5
 
 
-def test_what_was_not_measured_is_not_expected() -> None:
-    edge = Driven(manifest())
-    (own,) = answers_in(edge.scores(1.0, 1, SURE, SURE, SURE))
+def test_accuracy_is_not_expected_where_it_was_not_measured() -> None:
+    edge = DrivenEdge(manifest())
+    (own,) = list_answers(edge.handle_scores(1.0, 1, SURE, SURE, SURE))
     assert own.expected_accuracy == 0.88
-    edge.tell(1.1, commanded(1, local=1.0))  # the sweep knows it, for all members
-    (swept,) = answers_in(edge.scores(1.2, 2, SURE, SURE, SURE))
+    edge.handle(1.1, make_command(1, local=1.0))  # the sweep knows it, for all members
+    (swept,) = list_answers(edge.handle_scores(1.2, 2, SURE, SURE, SURE))
     assert swept.expected_accuracy == 0.81
-    edge.tell(1.3, commanded(2, local=0.9))
-    (unknown,) = answers_in(edge.scores(1.4, 3, SURE, SURE, SURE))
+    edge.handle(1.3, make_command(2, local=0.9))
+    (unknown,) = list_answers(edge.handle_scores(1.4, 3, SURE, SURE, SURE))
     assert unknown.expected_accuracy is None
 
 
 @pytest.mark.parametrize(
     "command",
     [
-        commanded(5, "other", local=1.0),
-        commanded(5, cloud=0.5),
-        commanded(5, device=0.5),
-        commanded(1, local=1.0),
+        make_command(5, "other", local=1.0),
+        make_command(5, cloud=0.5),
+        make_command(5, device=0.5),
+        make_command(1, local=1.0),
     ],
     ids=["another bundle", "the deepest exit has none", "a device has none", "older"],
 )
 def test_a_command_that_does_not_fit_changes_nothing(command: Received) -> None:
-    edge = Driven(manifest())
-    edge.tell(1.0, commanded(2, local=0.25))
+    edge = DrivenEdge(manifest())
+    edge.handle(1.0, make_command(2, local=0.25))
     before = dict(edge.machine.gauges)
-    edge.tell(1.1, command)
+    edge.handle(1.1, command)
     assert edge.machine.gauges == before
     assert edge.machine.counts["thresholds_refused"] == 1
 
 
-def test_the_same_command_again_is_no_error() -> None:
-    edge = Driven(manifest())
+def test_a_repeated_command_is_accepted() -> None:
+    edge = DrivenEdge(manifest())
     for time_s in (1.0, 2.0):
-        edge.tell(time_s, commanded(2, local=0.25))
+        edge.handle(time_s, make_command(2, local=0.25))
     assert "thresholds_refused" not in edge.machine.counts
 
 
@@ -100,14 +100,14 @@ def test_bad_thresholds_are_refused_by_name() -> None:
     assert same.with_thresholds({"local": 0.5}) is same
 
 
-def test_an_answer_says_what_each_camera_and_each_exit_said() -> None:
-    edge = Driven(manifest())
-    edge.scores(1.0, 1, UNSURE, (0.0, 2.0, 0.0), None)
-    edge.tell(1.2)  # the window closes without cam3
-    edge.tell(1.2, Tick())
-    edge.features(1.25, 1, 1, 2)
-    effects = edge.tell(1.9, Tick())
-    (answer,) = answers_in(effects)
+def test_an_answer_contains_the_vote_of_each_camera_and_exit() -> None:
+    edge = DrivenEdge(manifest())
+    edge.handle_scores(1.0, 1, UNSURE, (0.0, 2.0, 0.0), None)
+    edge.handle(1.2)  # the window closes without cam3
+    edge.handle(1.2, Tick())
+    edge.handle_features(1.25, 1, 1, 2)
+    effects = edge.handle(1.9, Tick())
+    (answer,) = list_answers(effects)
     assert answer.votes.keys() == {"cam1", "cam2"}
     for device, scores in (("cam1", UNSURE), ("cam2", (0.0, 2.0, 0.0))):
         label, probability = answer.votes[device]
@@ -117,15 +117,17 @@ def test_an_answer_says_what_each_camera_and_each_exit_said() -> None:
     assert answer.exit_trace[-1][1:] == (answer.label, answer.eta)
 
 
-def test_the_last_exit_passed_is_the_one_that_answered() -> None:
-    edge = Driven(manifest_of("c", 3))
-    edge.scores(1.0, 1, UNSURE, UNSURE, UNSURE)
-    (answer,) = answers_in(edge.verdict(1.1, 1, SURE, members=ALL))
+def test_the_last_exit_of_the_trace_is_the_one_that_answered() -> None:
+    edge = DrivenEdge(make_manifest("c", 3))
+    edge.handle_scores(1.0, 1, UNSURE, UNSURE, UNSURE)
+    (answer,) = list_answers(edge.handle_verdict(1.1, 1, SURE, members=ALL))
     assert [tier for tier, _, _ in answer.exit_trace] == ["local", "cloud"]
     assert answer.exit_trace[-1] == (answer.exit, answer.label, answer.eta)
 
 
-def test_the_lead_tells_the_time_to_whoever_asks() -> None:
-    edge = Driven(manifest())
+def test_the_lead_answers_time_requests() -> None:
+    edge = DrivenEdge(manifest())
     ask = Received(Topic(SITE, Kind.TIME_REQUEST, "cam2"), TimeRequest(123.5))
-    assert published(edge.tell(3.0, ask), Kind.TIME_REPLY) == [TimeReply(123.5, EPOCH_S + 3.0)]
+    assert list_published(edge.handle(3.0, ask), Kind.TIME_REPLY) == [
+        TimeReply(123.5, EPOCH_S + 3.0)
+    ]

@@ -42,8 +42,8 @@ def until(true: Callable[[], bool], timeout_s: float = 60.0) -> None:
 
 def start(fleet: Fleet, node: str, command: list[str]) -> psutil.Process:
     fleet.start(node, command)
-    until(lambda: fleet.tail(node) == "up")
-    return psutil.Process(fleet.pid(node))
+    until(lambda: fleet.read_last_line(node) == "up")
+    return psutil.Process(fleet.find_pid(node))
 
 
 def gone(process: psutil.Process) -> bool:
@@ -58,12 +58,12 @@ def test_it_ends_only_its_own(fleet: Fleet) -> None:
         assert other.poll() is None
         other.kill()
     assert fleet.nodes == ["broker", "edge", "cam1"]
-    assert not any(fleet.alive(node) for node in fleet.nodes)
+    assert not any(fleet.is_alive(node) for node in fleet.nodes)
 
 
 def test_a_stopped_process_ends_by_sigterm_too(fleet: Fleet) -> None:
     process = start(fleet, "cam1", SLEEP)
-    fleet.signal("cam1", signal.SIGSTOP)
+    fleet.send_signal("cam1", signal.SIGSTOP)
     until(lambda: process.status() == psutil.STATUS_STOPPED)
     fleet.close()
     assert gone(process)
@@ -154,24 +154,24 @@ def test_killed_and_started_again(fleet: Fleet) -> None:
     first = start(fleet, "cam1", SLEEP)
     with pytest.raises(ConfigError, match="cam1 is running already"):
         fleet.start("cam1")
-    fleet.signal("cam1", signal.SIGKILL)
+    fleet.send_signal("cam1", signal.SIGKILL)
     assert gone(first)
-    assert not fleet.alive("cam1")
+    assert not fleet.is_alive("cam1")
     fleet.start("cam1")
-    assert fleet.alive("cam1")
-    assert fleet.pid("cam1") != first.pid
+    assert fleet.is_alive("cam1")
+    assert fleet.find_pid("cam1") != first.pid
 
 
 def test_who_ended_by_itself_is_named_with_its_last_words(fleet: Fleet) -> None:
     code = "import sys; print('one', flush=True); sys.exit('no bundle')"
     fleet.start("edge", [sys.executable, "-S", "-c", code])
-    until(lambda: not fleet.alive("edge"))
+    until(lambda: not fleet.is_alive("edge"))
     with pytest.raises(DdnnError, match="edge ended: no bundle"):
-        fleet.check("edge")
-    assert fleet.tail("never") == "no log"
+        fleet.require_alive("edge")
+    assert fleet.read_last_line("never") == "no log"
 
 
 def test_variables_are_added_to_the_environment(fleet: Fleet) -> None:
     code = "import os; print(os.environ['DDNN_X'], 'PATH' in os.environ)"
     fleet.start("cam1", [sys.executable, "-S", "-c", code], {"DDNN_X": "7"})
-    until(lambda: fleet.tail("cam1") == "7 True")
+    until(lambda: fleet.read_last_line("cam1") == "7 True")

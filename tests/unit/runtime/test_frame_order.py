@@ -14,7 +14,7 @@ COUNT = 50
 
 
 def frames(order: FrameOrder, first: int = FIRST) -> list[int]:
-    return [order.frame(sample) for sample in range(first, first + 2 * COUNT)]
+    return [order.find_frame(sample) for sample in range(first, first + 2 * COUNT)]
 
 
 def test_without_an_order_it_is_the_sample_number(tmp_path: Path) -> None:
@@ -29,9 +29,9 @@ def test_an_order_that_appears_later_is_the_same_wherever_it_begins(tmp_path: Pa
         directory = tmp_path / str(number)
         directory.mkdir()
         order = FrameOrder(directory, COUNT)
-        assert order.frame(first - 1) == (first - 1) % COUNT
+        assert order.find_frame(first - 1) == (first - 1) % COUNT
         write_order(directory, first, seed=3)
-        assert order.frame(first - 1) == (first - 1) % COUNT
+        assert order.find_frame(first - 1) == (first - 1) % COUNT
         orders.append(frames(order, first))
         assert orders[-1] == frames(FrameOrder(directory, COUNT), first)
     assert orders[0] == orders[1]
@@ -51,4 +51,4 @@ def test_another_seed_is_another_order(tmp_path: Path) -> None:
 def test_a_broken_order_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / FILE).write_text(text)
     with pytest.raises(ConfigError, match=r"order\.json"):
-        FrameOrder(tmp_path, COUNT).frame(FIRST)
+        FrameOrder(tmp_path, COUNT).find_frame(FIRST)

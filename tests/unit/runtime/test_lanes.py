@@ -125,10 +125,10 @@ def test_a_link_without_a_limit_takes_no_time() -> None:
 
 def test_what_a_section_takes() -> None:
     costs = Costs(section_s={"a": 0.25}, section_flops={"a": 1e9, "b": 2e9}, any_section_s=0.125)
-    assert costs.of_section("a", DEVICE) == 0.25  # as given
-    assert costs.of_section("b", DEVICE) == 2.0  # flops by flops/s
-    assert costs.of_section("b", None) == 0.125  # no device is known
-    assert costs.of_section("c", DEVICE) == 0.125
+    assert costs.find_section_s("a", DEVICE) == 0.25  # as given
+    assert costs.find_section_s("b", DEVICE) == 2.0  # flops by flops/s
+    assert costs.find_section_s("b", None) == 0.125  # no device is known
+    assert costs.find_section_s("c", DEVICE) == 0.125
 
 
 @pytest.mark.parametrize(

@@ -419,7 +419,7 @@ def test_effects_follow_one_after_the_other(make: Callable[..., Running]) -> Non
 
     node.machine.react = react
     node.start()
-    node.loop.captured(Captured(5, 1.0, {}))
+    node.loop.take_frame(Captured(5, 1.0, {}))
     until(lambda: node.machine.of(Saved) and node.machine.of(Computed))
     assert order == ["save", "section"]
     (computed,) = node.machine.of(Computed)
@@ -477,7 +477,7 @@ def test_a_slow_section_does_not_hold_messages_up(make: Callable[..., Running]) 
     node = make(sections={"s": section})
     node.machine.react = computing
     node.start()
-    node.loop.captured(Captured(1, 1.0, {}))
+    node.loop.take_frame(Captured(1, 1.0, {}))
     assert section.entered.wait(IN_TIME_S)
     assert section.thread.startswith("section")
     arrived = Arrived(str(Topic("home", Kind.SCORES, "cam2")), encode(SCORES))
@@ -503,7 +503,7 @@ def test_a_section_that_fails_is_reported_to_the_machine(
     node.machine.react = computing
     node.start()
     for _ in range(2):
-        node.loop.captured(Captured(1, 1.0, {}))
+        node.loop.take_frame(Captured(1, 1.0, {}))
     until(lambda: len(node.machine.of(Computed)) == 2)
     assert node.machine.of(Computed) == [Computed(("s", 1), None)] * 2
     assert section.thread.startswith("section" if slow else "machine")
@@ -528,7 +528,7 @@ def test_answers_are_written_down_before_they_are_published(make: Callable[..., 
         else []
     )
     node.start()
-    node.loop.captured(Captured(1, 1.0, {}))
+    node.loop.take_frame(Captured(1, 1.0, {}))
     node.settle()
     assert order == [ANSWER, "published", [3]]
 
@@ -548,7 +548,7 @@ def test_a_full_disk_is_counted_and_the_answer_goes_out(make: Callable[..., Runn
         else []
     )
     node.start()
-    node.loop.captured(Captured(1, 1.0, {}))
+    node.loop.take_frame(Captured(1, 1.0, {}))
     node.settle()
     assert node.loop.counts["answer_log_failed"] == 2
     assert node.transport.published[0][1] == encode(ANSWER)
@@ -692,7 +692,7 @@ class Example:
 def test_a_section_without_work_proves_that_it_can(
     make: Callable[..., Running], monkeypatch: pytest.MonkeyPatch, slow: bool
 ) -> None:
-    monkeypatch.setattr("ddnn.runtime.sections.PROVE_S", 0.0)
+    monkeypatch.setattr("ddnn.runtime.sections.IDLE_RUN_S", 0.0)
     section = Example(slow=slow)
     node = make(sections={"cam1": section}, stats_every_s=0.02).start()
     until(lambda: section.runs > 5)  # three of them to warm up
@@ -704,7 +704,7 @@ def test_a_section_without_work_proves_that_it_can(
 def test_a_broken_section_is_not_taken_for_a_working_one(
     make: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ddnn.runtime.sections.PROVE_S", 0.0)
+    monkeypatch.setattr("ddnn.runtime.sections.IDLE_RUN_S", 0.0)
     section = Example(fails=True)
     node = make(sections={"cam1": section}, stats_every_s=0.02).start()
     until(lambda: section.runs > 3)
@@ -734,7 +734,7 @@ class Supervisor:
 def test_the_supervisor_hears_of_inferences_only(
     make: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ddnn.runtime.service.LOOK_S", 0.01)
+    monkeypatch.setattr("ddnn.runtime.service.CHECK_S", 0.01)
     monkeypatch.setattr("ddnn.runtime.service.INFERRED_WITHIN_S", 0.2)
     node, supervisor = make(sections={"cam1": Example()}), Supervisor()
 

@@ -17,7 +17,7 @@ from ddnn.core.section import Array, Arrays
 from ddnn.errors import ConfigError, SectionError
 from ddnn.machines.room import Golden, Room
 from ddnn.protocol.machine import PlanRead
-from ddnn.runtime.bundle import file_entry
+from ddnn.runtime.bundle import make_file_entry
 from ddnn.runtime.plans import PLAN, PlanDirectory, PlanWatch, read_plan, write_plan
 
 BUNDLE = "ab12cd34"
@@ -62,7 +62,7 @@ def write_golden(path: Path, name: str, vectors: Mapping[str, Any]) -> BundleFil
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **vectors)
     (path / name).write_bytes(buffer.getvalue())
-    return file_entry(path / name)
+    return make_file_entry(path / name)
 
 
 def vectors_of(numbers: Mapping[str, float]) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def make_plan(
     for name, number in sections.items():
         file = path / f"adds{number:g}.tflite"
         file.write_text(str(number))
-        pieces[name] = Piece(file_entry(file), {"x": FLOATS}, {"y": FLOATS})
+        pieces[name] = Piece(make_file_entry(file), {"x": FLOATS}, {"y": FLOATS})
     key = "-".join(f"{number:g}" for number in numbers)
     golden = write_golden(path, f"golden-{key}.npz", vectors or vectors_of(sections))
     plan = {
@@ -212,7 +212,7 @@ def test_no_plan_at_all(tmp_path: Path) -> None:
 
 def test_a_plan_for_another_bundle(tmp_path: Path) -> None:
     write(tmp_path, 2.0, bundle="00000000")
-    assert_refused(tmp_path, "is for bundle 00000000, this is ab12cd34; plan again")
+    assert_refused(tmp_path, "is for bundle 00000000, not for ab12cd34; plan again")
 
 
 @pytest.mark.parametrize(
@@ -294,7 +294,7 @@ def test_a_damaged_golden_file(tmp_path: Path) -> None:
     file = tmp_path / "golden-2.npz"
     file.write_bytes(file.read_bytes()[:-8] + bytes(8))
     assert_refused(tmp_path, "golden-2.npz has sha256")
-    change(tmp_path, lambda plan: plan["golden"].update(sha256=file_entry(file).sha256))
+    change(tmp_path, lambda plan: plan["golden"].update(sha256=make_file_entry(file).sha256))
     assert_refused(tmp_path, "unreadable golden vectors")
 
 
@@ -324,7 +324,7 @@ def test_a_section_that_computes_something_else(tmp_path: Path, content: str, wo
     write(tmp_path, 2.0)
     file = tmp_path / "adds2.tflite"
     file.write_text(content)
-    sha256 = file_entry(file).sha256
+    sha256 = make_file_entry(file).sha256
     change(tmp_path, lambda plan: plan["pieces"][0]["file"].update(sha256=sha256))
     directory = open_directory(tmp_path)
     plan = directory.read()
@@ -346,8 +346,8 @@ class Watcher:
 
     def look(self) -> tuple[int, int]:
         """How many plans were found and refused, looking twice."""
-        self.watch.look()
-        self.watch.look()
+        self.watch.check_once()
+        self.watch.check_once()
         return len(self.found), len(self.failed)
 
 

@@ -11,8 +11,8 @@ from keras import layers
 
 from ddnn.errors import ConfigError
 from ddnn.exits.aggregate import SCHEMES, aggregate
-from ddnn.exits.hierarchy import configuration
-from ddnn.exits.inference import signs
+from ddnn.exits.hierarchy import make_configuration
+from ddnn.exits.inference import compute_signs
 from ddnn.training.augment import NONE, apply, draw
 from ddnn.training.blocks import BinaryConv2D, BinaryDense, sign
 from ddnn.training.fit import Fit, compute_joint_loss, draw_member_mask
@@ -41,7 +41,7 @@ def test_sign_and_its_straight_through_gradient() -> None:
         tape.watch(x)
         y = sign(x)
         loss = tf.reduce_sum(y * tf.range(1.0, len(values) + 1))
-    assert y.numpy().tolist() == signs(values).tolist()
+    assert y.numpy().tolist() == compute_signs(values).tolist()
     upstream = np.arange(1, len(values) + 1)
     expected = np.where(np.abs(values) <= 1, upstream, 0)
     assert tape.gradient(loss, x).numpy().tolist() == expected.tolist()
@@ -52,7 +52,7 @@ def test_binary_layers_compute_with_the_signs_of_their_weights() -> None:
     x = generator.normal(size=(2, 5, 5, 3)).astype(np.float32)
     convolution, dense = BinaryConv2D(4), BinaryDense(6)
     got = convolution(tf.constant(x)).numpy()
-    kernel = signs(np.asarray(convolution.kernel))
+    kernel = compute_signs(np.asarray(convolution.kernel))
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     expected = sum(
         padded[:, i : i + 5, j : j + 5] @ kernel[i, j] for i in range(3) for j in range(3)
@@ -60,7 +60,9 @@ def test_binary_layers_compute_with_the_signs_of_their_weights() -> None:
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
     flat = x.reshape(2, -1)
     got = dense(tf.constant(flat)).numpy()
-    np.testing.assert_allclose(got, flat @ signs(np.asarray(dense.kernel)), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        got, flat @ compute_signs(np.asarray(dense.kernel)), rtol=1e-4, atol=1e-4
+    )
 
 
 @settings(max_examples=80, deadline=None)
@@ -195,7 +197,7 @@ def _hooks(tmp_path, monkeypatch) -> None:
 
 
 def network(**sections: str) -> Network:
-    return Network(configuration("e", 2), Architecture(sections=sections), (16, 16, 3), 3)
+    return Network(make_configuration("e", 2), Architecture(sections=sections), (16, 16, 3), 3)
 
 
 @pytest.mark.usefixtures("_hooks")

@@ -19,7 +19,7 @@ from ddnn.coding.constructions import make_mds
 from ddnn.coding.layers import Linear, SplitLayer, split_layer
 from ddnn.core.files import BundleFile
 from ddnn.errors import ConfigError, SectionError
-from ddnn.runtime.bundle import file_entry
+from ddnn.runtime.bundle import make_file_entry
 from ddnn.training.coded_plan import run_golden, write_files
 from ddnn.training.cut import Cut, cut, find_cuttable
 from ddnn.training.export import convolution_to_litert, section_to_litert
@@ -66,7 +66,7 @@ def test_any_s_shards_may_be_missing(make, tmp_path: Path) -> None:
         out = tmp_path / layer.name
         entries = write(parts, split, out)
         assert list(entries) == ["head", "tail", *map(str, range(n))]
-        assert all(entry == file_entry(out / entry.file) for entry in entries.values())
+        assert all(entry == make_file_entry(out / entry.file) for entry in entries.values())
         suffix = ".tflite" if layer.kind == "conv2d" else ".npz"
         for i in range(n):
             checksum = entries[str(i)].sha256[:8]

@@ -16,11 +16,11 @@ from ai_edge_litert.interpreter import Interpreter
 
 from ddnn.adapters.litert import LiteRtSection
 from ddnn.data import Dataset
-from ddnn.exits.hierarchy import configuration
-from ddnn.exits.inference import infer, payload_bytes, run_devices, run_exits
+from ddnn.exits.hierarchy import make_configuration
+from ddnn.exits.inference import count_payload_bytes, infer, run_devices, run_exits
 from ddnn.exits.manifest import Manifest
-from ddnn.exits.measure import member_masks
-from ddnn.runtime.bundle import checked_file, load_bundle
+from ddnn.exits.measure import list_member_masks
+from ddnn.runtime.bundle import check_file, load_bundle
 from ddnn.training.augment import NONE
 from ddnn.training.export import load_source, section_to_litert
 from ddnn.training.fit import Fit, fit
@@ -70,7 +70,7 @@ def trained(
     request: pytest.FixtureRequest, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory
 ) -> Trained:
     case = CASES[request.param]
-    hierarchy = configuration(
+    hierarchy = make_configuration(
         case.letter, case.devices, exit_scheme=case.exit_scheme, fusion_scheme=case.fusion_scheme
     )
     networks: list[Network] = []
@@ -120,7 +120,7 @@ def test_the_bundle_is_complete(trained: Trained) -> None:
     used = {entry.file for entry in [*manifest.sections.values(), *manifest.sources.values()]}
     assert on_disk == used | {"manifest.json", "golden.npz"}
     # every set of members has its accuracy, so that each answer can report it
-    assert set(manifest.accuracy) == {str(m) for m in member_masks(len(hierarchy.devices))}
+    assert set(manifest.accuracy) == {str(m) for m in list_member_masks(len(hierarchy.devices))}
     for row in manifest.accuracy.values():
         assert set(row) == {*hierarchy.exits, "overall"}
         assert all(0 <= value <= 1 for value in row.values())
@@ -137,7 +137,7 @@ def test_the_bundle_computes_what_the_network_computes(trained: Trained, dataset
     images = dataset.test.images[:6, :members]
     run = tf.function(lambda x, mask: trained.network(x, mask, training=False))
     outputs = [run_devices(manifest, bundle.sections, sample) for sample in images]
-    for mask in member_masks(members):
+    for mask in list_member_masks(members):
         present = np.tile([[mask >> i & 1 for i in range(members)]], (len(images), 1))
         exits = run(tf.constant(images, tf.float32), tf.constant(present, tf.float32))
         for n in range(len(images)):
@@ -156,7 +156,7 @@ def test_the_models_of_the_edges_are_kept(trained: Trained) -> None:
     """Their weights are equal, so that layers can be cut out later."""
     manifest = load_bundle(trained.path, LiteRtSection).manifest
     for edge, entry in manifest.sources.items():
-        kept, model = load_source(checked_file(trained.path, entry)), trained.network.edges[edge]
+        kept, model = load_source(check_file(trained.path, entry)), trained.network.edges[edge]
         for one, other in zip(kept.weights, model.weights, strict=True):
             np.testing.assert_array_equal(one, other)
         assert [layer.name for layer in kept.layers] == [layer.name for layer in model.layers]
@@ -171,7 +171,7 @@ def test_the_bundle_answers(trained: Trained, dataset: Dataset) -> None:
         assert judgement.exit in hierarchy.exits
         assert 0 <= judgement.label < 3
         assert sum(judgement.probabilities) == pytest.approx(1, abs=1e-5)
-        sent = payload_bytes(bundle.manifest, judgement.exit, judgement.mask)
+        sent = count_payload_bytes(bundle.manifest, judgement.exit, judgement.mask)
         raw = len(hierarchy.devices) * bundle.manifest.raw_bytes
         assert sent == raw if trained.case.letter == "a" else sent < raw / 10
 
@@ -199,7 +199,7 @@ def test_sections_are_small_static_files(trained: Trained) -> None:
 def test_an_exported_section_equals_keras(tmp_path: Path) -> None:
     for style in ("float", "binary"):
         architecture = msgspec.structs.replace(TINY, style=style)
-        network = Network(configuration("b"), architecture, (32, 32, 3), 3)
+        network = Network(make_configuration("b"), architecture, (32, 32, 3), 3)
         model = network.devices["cam1"]
         generator = np.random.default_rng(1)
         for weight in model.weights:  # also the batch norms' statistics, as training would
@@ -219,7 +219,7 @@ def test_an_exported_section_equals_keras(tmp_path: Path) -> None:
 
 
 def test_binary_weights_stay_in_the_range_of_their_gradient(dataset: Dataset) -> None:
-    network = Network(configuration("b"), BINARY, dataset.image_shape, 3)
+    network = Network(make_configuration("b"), BINARY, dataset.image_shape, 3)
     kernels = [w for m in network.models for w in m.trainable_weights if w.path.count("binary")]
     before = [np.asarray(kernel).copy() for kernel in kernels]
     assert kernels
@@ -237,7 +237,7 @@ def test_the_seed_determines_the_losses(dataset: Dataset) -> None:
 
     def losses(seed: int) -> list[float]:
         keras.utils.set_random_seed(1)
-        hierarchy = configuration("c", 2)
+        hierarchy = make_configuration("c", 2)
         network = Network(hierarchy, TINY, dataset.image_shape, 3)
         found: list[float] = []
         settings = Fit(steps=3, batch=4, seed=seed)
@@ -253,7 +253,7 @@ def test_train_writes_a_bundle(dataset: Dataset, tmp_path: Path) -> None:
     phases: list[str] = []
     manifest = train(
         dataset,
-        configuration("c", 2),
+        make_configuration("c", 2),
         tmp_path / "bundle",
         LiteRtSection,
         name="made",

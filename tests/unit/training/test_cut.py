@@ -11,7 +11,7 @@ import pytest
 from keras import layers
 
 from ddnn.errors import ConfigError
-from ddnn.exits.hierarchy import configuration
+from ddnn.exits.hierarchy import make_configuration
 from ddnn.training.blocks import Sign
 from ddnn.training.cut import cut, find_cuttable
 from ddnn.training.export import load_source, write_source
@@ -40,7 +40,7 @@ def randomize(model: Any, seed: int = 1) -> Any:
 
 
 def make_edge(architecture: Architecture = SMALL, letter: str = "e") -> Any:
-    network = Network(configuration(letter, 2), architecture, (32, 32, 3), 3)
+    network = Network(make_configuration(letter, 2), architecture, (32, 32, 3), 3)
     return randomize(network.edges["edge"])
 
 

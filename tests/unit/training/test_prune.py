@@ -16,9 +16,9 @@ from ddnn.adapters.litert import LiteRtSection
 from ddnn.cli.train import summarize
 from ddnn.data import Dataset
 from ddnn.errors import ConfigError
-from ddnn.exits.hierarchy import configuration
+from ddnn.exits.hierarchy import make_configuration
 from ddnn.local_site.train import train_bundle
-from ddnn.runtime.bundle import checked_file, load_bundle
+from ddnn.runtime.bundle import check_file, load_bundle
 from ddnn.training.augment import NONE
 from ddnn.training.export import load_source
 from ddnn.training.fit import Fit, fit
@@ -62,7 +62,7 @@ def test_the_schedule_is_the_papers_cubic() -> None:
 @pytest.mark.parametrize("sparsity", [0.98, 0.5])
 def test_exactly_the_requested_sparsity(sparsity, dataset: Dataset) -> None:
     """The averaged weights have it too, and the number of zeros never falls during training."""
-    network = Network(configuration("f", 4), WIDE, dataset.image_shape, 3)
+    network = Network(make_configuration("f", 4), WIDE, dataset.image_shape, 3)
     pruning = Pruning(sparsity=sparsity, first=0.1, last=0.7)
     layers = {n: layer for n, layer in find_prunable(network).items() if "dense" in n}
     assert list(layers) == [f"{edge}/dense{j}" for edge in network.edges for j in (1, 2)]
@@ -94,7 +94,7 @@ def test_exactly_the_requested_sparsity(sparsity, dataset: Dataset) -> None:
 
 
 def test_the_smallest_weights_are_pruned_first(dataset: Dataset) -> None:
-    network = Network(configuration("e", 2), WIDE, dataset.image_shape, 3)
+    network = Network(make_configuration("e", 2), WIDE, dataset.image_shape, 3)
     kernel = find_prunable(network)["edge/dense1"].kernel
     before = np.abs(np.asarray(kernel)).ravel()
     settings = msgspec.structs.replace(
@@ -111,7 +111,7 @@ def test_the_smallest_weights_are_pruned_first(dataset: Dataset) -> None:
 
 def test_what_cannot_be_pruned_is_refused(dataset: Dataset) -> None:
     def attempt(architecture: Architecture, letter: str = "e", **pruning) -> None:
-        network = Network(configuration(letter, 2), architecture, dataset.image_shape, 3)
+        network = Network(make_configuration(letter, 2), architecture, dataset.image_shape, 3)
         settings = msgspec.structs.replace(QUICK, pruning=Pruning(sparsity=0.9, **pruning))
         fit(network, make_batches(dataset, 2), settings)
 
@@ -146,13 +146,13 @@ def test_wide_dense_layers_need_an_edge_section_that_takes_them() -> None:
     ):
         with pytest.raises(ConfigError, match="--edge-dense"):
             Network(
-                configuration(letter, 2),
+                make_configuration(letter, 2),
                 msgspec.structs.replace(WIDE, **changes),
                 (16, 16, 3),
                 3,
             )
     pooled = msgspec.structs.replace(WIDE, pooled_heads=True)
-    network = Network(configuration("e", 2), pooled, (32, 32, 3), 3)
+    network = Network(make_configuration("e", 2), pooled, (32, 32, 3), 3)
     assert network.edges["edge"].get_layer("dense1").kernel.shape == (4 * 4 * 6, 40)
 
 
@@ -162,7 +162,7 @@ def test_zeros_stay_zeros_in_the_bundle(dataset: Dataset, tmp_path: Path) -> Non
     settings = msgspec.structs.replace(QUICK, pruning=Pruning(sparsity=0.95))
     manifest = train(
         dataset,
-        configuration("e", 2),
+        make_configuration("e", 2),
         path,
         LiteRtSection,
         name="made",
@@ -176,7 +176,7 @@ def test_zeros_stay_zeros_in_the_bundle(dataset: Dataset, tmp_path: Path) -> Non
     assert list(notes) == ["sparsity edge/dense1", "sparsity edge/dense2"]
     assert list(notes.values()) == pytest.approx([0.95, 0.95], abs=1 / 1200)
     assert {k: v for k, v in summarize(manifest).items() if k in notes} == notes  # it is printed
-    source = load_source(checked_file(path, manifest.sources["edge"]))
+    source = load_source(check_file(path, manifest.sources["edge"]))
     interpreter = Interpreter(model_path=str(path / manifest.sections["edge"].file))
     interpreter.allocate_tensors()
     for name in ("dense1", "dense2"):

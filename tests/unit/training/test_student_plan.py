@@ -20,7 +20,7 @@ from ddnn.core.plan import Plan, PlanRequest
 from ddnn.data import Dataset, ViewPool, load
 from ddnn.errors import ConfigError, InfeasiblePlanError, SectionError
 from ddnn.exits import measure as m
-from ddnn.exits.hierarchy import configuration
+from ddnn.exits.hierarchy import make_configuration
 from ddnn.exits.manifest import Manifest
 from ddnn.exits.scores import ScoreFormat
 from ddnn.local_site.planning import load_training_data, parse_workers
@@ -134,7 +134,7 @@ def test_the_accuracy_of_each_set_is_that_of_the_whole_bundle_with_it_missing(
             return tail({"z": z})
 
     split, everyone = load_few().validation, bundle.manifest.hierarchy.everyone
-    measured = m.measure(
+    measured = m.measure_scores(
         bundle.manifest,
         {**bundle.sections, "edge": Edge()},
         split.images,
@@ -144,7 +144,9 @@ def test_the_accuracy_of_each_set_is_that_of_the_whole_bundle_with_it_missing(
     accuracy = plan.detail["accuracy"][str(missing)]
     for exit_ in ("edge", "cloud"):
         scores = measured.exits[everyone][exit_]
-        assert accuracy[exit_] == pytest.approx(m.accuracy(scores, split.labels), abs=1.5 / 40)
+        assert accuracy[exit_] == pytest.approx(
+            m.compute_accuracy(scores, split.labels), abs=1.5 / 40
+        )
 
 
 def test_the_detail_says_what_the_plan_costs(planned: tuple[Plan, Path]) -> None:
@@ -209,7 +211,7 @@ def test_one_edge_of_two_is_measured_with_the_other() -> None:
 
         return run
 
-    hierarchy = configuration("f", 4, edges=2, exit_scheme="AP")
+    hierarchy = make_configuration("f", 4, edges=2, exit_scheme="AP")
     sections = {device: make_section("image", 48) for device in hierarchy.devices}
     sections |= {name: make_section("features", 24) for name in ("edge", "edge2", "cloud")}
     manifest = Manifest(
@@ -229,8 +231,8 @@ def test_one_edge_of_two_is_measured_with_the_other() -> None:
     images = rng.integers(0, 256, (40, 4, 4, 4, 3)).astype(np.uint8)
     labels = rng.integers(0, 3, 40).astype(np.int32)
     everyone = hierarchy.everyone
-    measured = m.measure(manifest, sections, images, labels, [everyone]).exits[everyone]
-    expected = {exit_: m.accuracy(measured[exit_], labels) for exit_ in ("edge", "cloud")}
+    measured = m.measure_scores(manifest, sections, images, labels, [everyone]).exits[everyone]
+    expected = {exit_: m.compute_accuracy(measured[exit_], labels) for exit_ in ("edge", "cloud")}
     features = compute_features(manifest, sections, images)
     assert features.dtype == np.int8
     for edge in ("edge", "edge2"):
@@ -263,8 +265,8 @@ def test_random_rigs_are_drawn_where_there_is_a_pool() -> None:
         ({"outage": 1.0}, "--outage 1.0"),
         ({"p_th": 0.0}, "p_th is 0.0"),
         ({"objective": "least"}, "objective 'least'"),
-        ({"networks": ("vgg-1-1",)}, "student 'vgg-1-1'"),
-        ({"networks": ("conv-1-7",)}, "capacity"),
+        ({"network": ("vgg-1-1",)}, "student 'vgg-1-1'"),
+        ({"network": ("conv-1-7",)}, "capacity"),
         ({"workers": "edge"}, "edge is not a device"),
         ({"p_th": 1e-5}, "1e-05"),
     ],

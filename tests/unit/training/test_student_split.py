@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 from ddnn.errors import ConfigError
-from ddnn.exits.hierarchy import configuration
+from ddnn.exits.hierarchy import make_configuration
 from ddnn.training.export import model_to_litert
 from ddnn.training.models import Architecture, Network
 from ddnn.training.split import split_features
@@ -22,7 +22,7 @@ from ddnn.training.students.family import (
 
 
 def make_edge(**options):
-    network = Network(configuration("e", 2), Architecture(**options), (32, 32, 3), 3)
+    network = Network(make_configuration("e", 2), Architecture(**options), (32, 32, 3), 3)
     return network.edges["edge"]
 
 

@@ -14,9 +14,9 @@ _BOUNDS_S = (
     *(0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0),
 )
 _BUCKETS = tuple(f"latency_{i}" for i in range(len(_BOUNDS_S) + 1))
-_MOST_BYTES = 1 << 31
-_MOST_LATENCY_S = 3600
-# As sums over the released table of answers; nobody has labelled any of them yet.
+_MAX_BYTES = 1 << 31
+_MAX_LATENCY_S = 3600
+# Each as a sum over the released table of answers, which has no labels of persons.
 _SUMS = {
     "answered": "COUNT(*)",
     "known": "COUNT(correct)",
@@ -27,10 +27,9 @@ _SUMS = {
     "expected_accuracy": "COALESCE(SUM(CASE WHEN expected_accuracy < 0 THEN 0 "
     "WHEN expected_accuracy > 1 THEN 1 ELSE expected_accuracy END), 0)",
     "members": "SUM(members_count)",
-    "payload_bytes": f"SUM(CASE WHEN payload_bytes > {_MOST_BYTES} THEN {_MOST_BYTES} "
+    "payload_bytes": f"SUM(CASE WHEN payload_bytes > {_MAX_BYTES} THEN {_MAX_BYTES} "
     "ELSE payload_bytes END)",
-    "wire_bytes": f"SUM(CASE WHEN wire_bytes > {_MOST_BYTES} THEN {_MOST_BYTES} "
-    "ELSE wire_bytes END)",
+    "wire_bytes": f"SUM(CASE WHEN wire_bytes > {_MAX_BYTES} THEN {_MAX_BYTES} ELSE wire_bytes END)",
 }
 
 
@@ -44,7 +43,7 @@ def upgrade() -> None:
         sa.Column("stored_at_s", sa.Double, nullable=False, server_default="0"),
     ):
         op.add_column("answers", column)
-    # When the old ones were stored is not written down: they are kept as if it were now.
+    # Old answers have no time of storing: they are kept as if they were stored now.
     op.execute(f"UPDATE answers SET stored_at_s = {time.time()!r}")  # noqa: S608 - a float
     op.add_column("totals", sa.Column("labelled", sa.Double, nullable=False, server_default="0"))
     op.create_table(
@@ -54,7 +53,7 @@ def upgrade() -> None:
         sa.Column("start_s", sa.BigInteger, primary_key=True, autoincrement=False),
         sa.Column("exit", sa.String(16), primary_key=True),
         sa.Column("quality", sa.String(16), primary_key=True),
-        *_doubles((*_SUMS, *_BUCKETS)),
+        *_make_double_columns((*_SUMS, *_BUCKETS)),
     )
     op.create_index("rollups_of_all_sites", "rollups", ["step_s", "start_s"])
     op.create_table(
@@ -62,7 +61,7 @@ def upgrade() -> None:
         sa.Column("site", sa.String(64), primary_key=True),
         sa.Column("exit", sa.String(16), primary_key=True),
         sa.Column("quality", sa.String(16), primary_key=True),
-        *_doubles(("latency_s", *_BUCKETS)),
+        *_make_double_columns(("latency_s", *_BUCKETS)),
     )
     op.add_column("events", sa.Column("key", sa.Text))
     op.create_index("events_by_key", "events", ["site", "node", "key"], unique=True)
@@ -86,11 +85,11 @@ def upgrade() -> None:
         sa.Column("key", sa.String(64), primary_key=True),
         sa.Column("value", sa.Text, nullable=False),
     )
-    _count_what_there_is()
+    _count_stored_answers()
 
 
 def downgrade() -> None:
-    """Labels are lost; accuracy is then again by what the sources said."""
+    """Delete the labels that persons gave; accuracy then follows the truth of the sources."""
     known = "CASE WHEN truth IS NULL OR truth < 0 THEN NULL WHEN truth = label THEN 1 ELSE 0 END"
     for name, counts in (("known", "COUNT"), ("correct", "SUM")):
         change = f"COALESCE({counts}({known}), 0) - COALESCE({counts}(correct), 0)"
@@ -113,16 +112,16 @@ def downgrade() -> None:
         op.drop_column("answers", name)
 
 
-def _doubles(names: tuple[str, ...]) -> list[sa.Column[float]]:
+def _make_double_columns(names: tuple[str, ...]) -> list[sa.Column[float]]:
     return [sa.Column(name, sa.Double, nullable=False) for name in names]
 
 
-def _count_what_there_is() -> None:
-    """Series and counters of the answers that the released store wrote: read once, in SQL."""
+def _count_stored_answers() -> None:
+    """Fill series and counters from the answers that the released version stored, in SQL."""
     columns = ", ".join((*_SUMS, *_BUCKETS))
-    sums = ", ".join((*_SUMS.values(), *_histogram()))
+    sums = ", ".join((*_SUMS.values(), *_make_histogram_sums()))
     for step_s in (60, 3600):
-        # Databases cast by rounding or by cutting off: one less where that led upwards.
+        # Some databases cast by rounding, others by truncating: subtract one where it rounded up.
         quotient = f"CAST(first_answered_at_s / {step_s} AS BIGINT)"
         start = (
             f"{step_s} * CASE WHEN {quotient} > first_answered_at_s / {step_s} "
@@ -134,17 +133,18 @@ def _count_what_there_is() -> None:
             f'GROUP BY site, {start}, "exit", quality'
         )
     latency = (
-        f"SUM(CASE WHEN latency_s < 0 THEN 0 WHEN latency_s > {_MOST_LATENCY_S} "
-        f"THEN {_MOST_LATENCY_S} ELSE latency_s END)"
+        f"SUM(CASE WHEN latency_s < 0 THEN 0 WHEN latency_s > {_MAX_LATENCY_S} "
+        f"THEN {_MAX_LATENCY_S} ELSE latency_s END)"
     )
+    histogram = ", ".join(_make_histogram_sums())
     op.execute(
         f'INSERT INTO counters (site, "exit", quality, latency_s, {", ".join(_BUCKETS)}) '  # noqa: S608
-        f'SELECT site, "exit", quality, {latency}, {", ".join(_histogram())} FROM answers '
+        f'SELECT site, "exit", quality, {latency}, {histogram} FROM answers '
         'GROUP BY site, "exit", quality'
     )
 
 
-def _histogram() -> list[str]:
+def _make_histogram_sums() -> list[str]:
     lows, highs = (None, *_BOUNDS_S), (*_BOUNDS_S, None)
     return [
         "SUM(CASE WHEN "

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 
 from ddnn.core.files import BundleFile
-from ddnn.exits.hierarchy import Hierarchy, configuration
+from ddnn.exits.hierarchy import Hierarchy, make_configuration
 from ddnn.exits.inference import find_first_sure, run_devices, run_exits
 from ddnn.exits.manifest import Head, Manifest, judge
 from ddnn.exits.scores import ScoreFormat
@@ -18,8 +18,8 @@ EDGE_FEATURES = (4, 4, 2)
 BUNDLE = "ab12cd34"
 
 
-def section(seed: int, inputs: str, shape: tuple[int, ...], features: tuple[int, ...] | None):
-    """A random affine map with a squashing: scores and, maybe, features."""
+def make_section(seed: int, inputs: str, shape: tuple[int, ...], features: tuple[int, ...] | None):
+    """Make a section of random linear maps: scores and, with `features`, also features."""
     generator = np.random.default_rng(seed)
     size = int(np.prod(shape))
     to_scores = generator.normal(0, 3 / np.sqrt(size), (size, len(CLASSES))).astype(np.float32)
@@ -38,11 +38,11 @@ def section(seed: int, inputs: str, shape: tuple[int, ...], features: tuple[int,
     return run
 
 
-def hierarchy_of(letter: str, devices: int = 4, schemes: tuple[str, str] = ("MP", "CC")):
-    return configuration(letter, devices, exit_scheme=schemes[0], fusion_scheme=schemes[1])
+def make_hierarchy(letter: str, devices: int = 4, schemes: tuple[str, str] = ("MP", "CC")):
+    return make_configuration(letter, devices, exit_scheme=schemes[0], fusion_scheme=schemes[1])
 
 
-def manifest_of(hierarchy: Hierarchy) -> Manifest:
+def make_manifest(hierarchy: Hierarchy) -> Manifest:
     generator = np.random.default_rng(5)
     heads = {}
     if hierarchy.exit_scheme == "CC":
@@ -66,33 +66,33 @@ def manifest_of(hierarchy: Hierarchy) -> Manifest:
         golden=BundleFile("", ""),
         heads=heads,
     )
-    return tuned(manifest, sections_of(manifest))
+    return choose_thresholds(manifest, make_sections(manifest))
 
 
-def sections_of(manifest: Manifest):
+def make_sections(manifest: Manifest):
     hierarchy = manifest.hierarchy
 
-    def width(shape, members):
+    def compute_input_shape(shape, members):
         return (*shape[:-1], shape[-1] * (members if hierarchy.fusion_scheme == "CC" else 1))
 
     made = {}
     shape = manifest.device_features
     if hierarchy.device_section:
         for i, device in enumerate(hierarchy.devices):
-            made[device] = section(i, "image", IMAGE, FEATURES)
+            made[device] = make_section(i, "image", IMAGE, FEATURES)
     members = len(hierarchy.devices)
     if hierarchy.edge_section:
         for i, group in enumerate(hierarchy.edges):
-            made[group.id] = section(
-                100 + i, "features", width(shape, len(group.devices)), EDGE_FEATURES
+            made[group.id] = make_section(
+                100 + i, "features", compute_input_shape(shape, len(group.devices)), EDGE_FEATURES
             )
         shape, members = EDGE_FEATURES, len(hierarchy.edges)
-    made["cloud"] = section(200, "features", width(shape, members), None)
+    made["cloud"] = make_section(200, "features", compute_input_shape(shape, members), None)
     return made
 
 
-def tuned(manifest: Manifest, sections, samples: int = 30) -> Manifest:
-    """Thresholds at the middle of each exit's entropies, so that every exit answers some."""
+def choose_thresholds(manifest: Manifest, sections, samples: int = 30) -> Manifest:
+    """Set each threshold to the median entropy of its exit: every exit answers some samples."""
     generator = np.random.default_rng(17)
     etas = {tier: [] for tier in manifest.thresholds}
     for _ in range(samples):
@@ -106,8 +106,8 @@ def tuned(manifest: Manifest, sections, samples: int = 30) -> Manifest:
     return msgspec.structs.replace(manifest, thresholds=middle)
 
 
-def reference(manifest: Manifest, sections, images, mask=None):
-    """What the undistributed network answers, and its scores."""
+def run_undistributed(manifest: Manifest, sections, images, mask=None):
+    """Answer a sample in one process: the decision of the first exit that is sure."""
     mask = manifest.hierarchy.everyone if mask is None else mask
     outputs = run_devices(manifest, sections, images)
     return find_first_sure(manifest, run_exits(manifest, sections, outputs, mask), mask)

@@ -1,4 +1,4 @@
-"""A site whose edge shares a layer: its section is head, a linear layer, tail; and workers."""
+"""A site whose edge offloads a linear layer of its section, between head and tail, to workers."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from ddnn.runtime.identity import Identity
 from ddnn.runtime.lanes import Costs
 from ddnn.runtime.simulation import Network, Simulation
 from tests.plan_builders import make_piece, make_plan
-from tests.simulation.made import (
+from tests.simulation.scenario import Scenario, build_scenario
+from tests.simulation.small_hierarchy import (
     BUNDLE,
     CLASSES,
     EDGE_FEATURES,
     FEATURES,
-    hierarchy_of,
-    manifest_of,
-    sections_of,
-    tuned,
+    choose_thresholds,
+    make_hierarchy,
+    make_manifest,
+    make_sections,
 )
-from tests.simulation.scenario import Scenario, build
 
 EDGE = "edge"
 PLAN = "cd34ef56"
@@ -47,8 +47,8 @@ JITTER = Network(latency_s=0.002, jitter_s=0.002)
 TIMEOUT_S = 0.08
 
 
-class Site:
-    """What the nodes of one site are made of; the layer coded with `code`."""
+class OffloadSite:
+    """The plan, the manifest and the sections of one site, whose layer is coded with `code`."""
 
     def __init__(
         self,
@@ -62,15 +62,15 @@ class Site:
     ) -> None:
         generator = np.random.default_rng(seed)
 
-        def matrix(rows: int, columns: int):
+        def draw_matrix(rows: int, columns: int):
             return generator.normal(0, rows**-0.5, (rows, columns)).astype(np.float32)
 
         self.code, self.units = code, units
         fused = int(np.prod(FEATURES)) * DEVICES
-        to_x, to_carry = matrix(fused, INPUTS), matrix(fused, len(CLASSES))
-        kernel, bias = matrix(INPUTS, units), matrix(4, units)[0]
-        to_scores = 6 * matrix(units, len(CLASSES))
-        to_features = matrix(units, int(np.prod(EDGE_FEATURES)))
+        to_x, to_carry = draw_matrix(fused, INPUTS), draw_matrix(fused, len(CLASSES))
+        kernel, bias = draw_matrix(INPUTS, units), draw_matrix(4, units)[0]
+        to_scores = 6 * draw_matrix(units, len(CLASSES))
+        to_features = draw_matrix(units, int(np.prod(EDGE_FEATURES)))
 
         def head(arrays):
             flat = arrays["features"].astype(np.float32).reshape(-1)
@@ -92,10 +92,10 @@ class Site:
             for piece, shard in enumerate(split.shards)
         }
         self.workers = dict(workers or {f"worker{i + 1}": (i,) for i in range(code.n)})
-        plain = manifest_of(hierarchy_of("e", DEVICES))
-        self.sections = {**sections_of(plain), EDGE: whole}
+        plain = make_manifest(make_hierarchy("e", DEVICES))
+        self.sections = {**make_sections(plain), EDGE: whole}
         self.sections |= {PieceKey(plan_id, "head"): head, PieceKey(plan_id, "tail"): tail}
-        middle = tuned(plain, self.sections)
+        middle = choose_thresholds(plain, self.sections)
         # Most samples need the layer.
         thresholds = {**middle.thresholds, "local": 0.6 * middle.thresholds["local"]}
         self.manifest = msgspec.structs.replace(middle, thresholds=thresholds)
@@ -133,33 +133,35 @@ class Site:
             detail=msgspec.to_builtins(self.detail),
         )
 
-    def edge(self, inner, **options) -> OffloadNode:
+    def wrap_edge(self, inner, **options) -> OffloadNode:
         options = {"timeout_s": TIMEOUT_S, **options}
         return OffloadNode(inner, "home", self.plan, CodingCombiner, **options)
 
-    def worker(self, name: str) -> WorkerNode:
+    def make_worker(self, name: str) -> WorkerNode:
         return WorkerNode("home", name, EDGE, self.plan, None)
 
-    def run_of(self, *, samples: int = 30, network: Network = JITTER, seed: int = 3, **options):
-        """The site with its workers; all start at once, the workers first."""
+    def make_run(self, *, samples: int = 30, network: Network = JITTER, seed: int = 3, **options):
+        """Make a run of the site with its workers; all nodes start at virtual time 0."""
         run = Run(
             self,
-            build(
+            build_scenario(
                 self.manifest,
                 self.sections,
                 samples=samples,
                 seed=seed,
                 network=network,
-                wrap=lambda edge: self.edge(edge, **options),
+                wrap=lambda edge: self.wrap_edge(edge, **options),
             ),
         )
         for name in self.workers:
-            run.add(name)
+            run.add_worker(name)
         return run
 
-    def without_workers(self, samples: int = 30, seed: int = 3) -> Scenario:
-        """The same samples, all computed by the edge."""
-        scenario = build(self.manifest, self.sections, samples=samples, seed=seed, network=JITTER)
+    def run_without_workers(self, samples: int = 30, seed: int = 3) -> Scenario:
+        """Run the same samples without workers: the edge computes them all."""
+        scenario = build_scenario(
+            self.manifest, self.sections, samples=samples, seed=seed, network=JITTER
+        )
         scenario.run()
         return scenario
 
@@ -168,7 +170,7 @@ class Site:
 class Run:
     """A site in the simulation."""
 
-    site: Site
+    site: OffloadSite
     scenario: Scenario
 
     @property
@@ -179,11 +181,13 @@ class Run:
     def store(self):
         return {sample: answer for (_, sample), answer in self.simulation.store.items()}
 
-    def add(self, name: str, shards: Mapping[str, Section] | None = None, compute_s=0.002) -> None:
-        """A worker, planned or a spare."""
+    def add_worker(
+        self, name: str, shards: Mapping[str, Section] | None = None, compute_s=0.002
+    ) -> None:
+        """Add a worker, planned or a spare."""
         self.simulation.add(
             Identity("home", name, "worker", BUNDLE, ""),
-            lambda pending: self.site.worker(name),
+            lambda pending: self.site.make_worker(name),
             shards or self.site.shards,
             costs=Costs(any_section_s=compute_s),
         )
@@ -192,11 +196,11 @@ class Run:
         return self.simulation.machine(f"home/{name}")
 
     @property
-    def sharing(self) -> OffloadState:
+    def offload_state(self) -> OffloadState:
         return self.machine(EDGE).state()
 
-    def at(self, time_s: float, what: str, *workers: str) -> None:
-        """what: crash, start, stall, resume."""
-        action = getattr(self.simulation, what)
+    def schedule(self, time_s: float, action: str, *workers: str) -> None:
+        """Call an action (crash, start, stall, resume) of the simulation on workers at a time."""
+        method = getattr(self.simulation, action)
         for worker in workers:
-            self.simulation.at(time_s, partial(action, f"home/{worker}"))
+            self.simulation.at(time_s, partial(method, f"home/{worker}"))

@@ -1,4 +1,4 @@
-"""What accuracy is expected: what the bundle measured for exactly this, or nothing."""
+"""The expected accuracy: measured for exactly these devices and thresholds, else none."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ ALL = ("cam1", "cam2", "cam3")
         (ALL, {"local": 0.4, "edge": 0.5}, None),  # between the rows nothing was measured
     ],
 )
-def test_only_what_was_measured_is_expected(members, thresholds, accuracy) -> None:
-    assert BUNDLE.expected(members, thresholds) == accuracy
+def test_only_measured_accuracies_are_expected(members, thresholds, accuracy) -> None:
+    assert BUNDLE.find_accuracy(members, thresholds) == accuracy
