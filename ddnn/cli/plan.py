@@ -1,4 +1,4 @@
-"""`ddnn plan`: share a heavy layer of the edge among workers, with redundancy."""
+"""`ddnn plan`: share an edge's section among workers, with redundancy."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import click
 import msgspec
@@ -22,7 +22,7 @@ from ddnn.cli.site_observer import observe_site
 from ddnn.core.device import DeviceProfile
 from ddnn.core.plan import PlanRequest
 from ddnn.errors import ConfigError, InfeasiblePlanError
-from ddnn.local_site.planning import UNIT_FLOPS_PER_S, make_worker, parse_workers, plan_bundle
+from ddnn.local_site.planning import UNIT_FLOPS_PER_S, parse_workers, plan_bundle
 from ddnn.local_site.progress import print_note
 from ddnn.rooms import find_room, list_redundancies
 from ddnn.runtime.bundle import read_manifest
@@ -36,6 +36,9 @@ Examples:
   ddnn plan --bundle bundle --workers pi3,pi4=2,pi5=4 --tolerate 1
   ddnn plan --bundle bundle --workers announced --broker-host edge.lan
   ddnn plan --bundle bundle --redundancy coded-sparse --layer dense1 --workers 12 --tolerate 2
+  ddnn plan --bundle bundle --redundancy students --workers 8
+  ddnn plan --bundle bundle --redundancy students --workers 8 --outage 0.2 --p-th 0.01
+  ddnn plan --bundle bundle --redundancy students --workers 6 --data eth80:eth80.npz
 
 \b
 Then, with the bundle on every node:
@@ -54,7 +57,9 @@ class PlanOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         msgspec.Meta(
             description="none: after any loss the edge computes the layer itself; replicate: "
             "copies of every block; coded: one parity shard for each worker that may vanish; "
-            "coded-sparse: the same, for layers that were pruned (ddnn train --sparsity).",
+            "coded-sparse: the same, for layers that were pruned (ddnn train --sparsity); "
+            "students: small networks that are trained to replace the section, each held by a "
+            "group of workers.",
             extra={"metavar": f"[{'|'.join(list_redundancies())}]"},
         ),
     ] = "coded"
@@ -69,12 +74,56 @@ class PlanOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     tolerate: Annotated[
         int | None,
         msgspec.Meta(
-            description="So many workers may vanish, whichever they are [1, with none 0]."
+            description="So many workers may vanish, whichever they are [1, with none 0]; not "
+            "with students."
         ),
     ] = None
+    p_th: Annotated[
+        float | None,
+        msgspec.Meta(
+            description="students: the probability that all workers of a group fail is at most "
+            "this [0.02].",
+        ),
+    ] = None
+    outage: Annotated[
+        float | None,
+        msgspec.Meta(
+            description="students: the probability that a worker that declares none does not "
+            "answer [0.1].",
+        ),
+    ] = None
+    objective: Annotated[
+        Literal["guaranteed", "expected", "best"] | None,
+        msgspec.Meta(
+            description="students: which latency is to be least: of the slowest worker of a "
+            "group, of the first answer on average, or of the fastest [guaranteed].",
+        ),
+    ] = None
+    network: Annotated[
+        tuple[str, ...],
+        msgspec.Meta(
+            description="students: a network to choose from, such as conv-2-32, wrn-16-1 or "
+            "mobile-1-1-s2, several times for several [those that suit the section's input].",
+            extra={"metavar": "KIND-DEPTH-WIDTH"},
+        ),
+    ] = ()
+    data: Annotated[
+        str,
+        msgspec.Meta(
+            description="students: the data set to learn from [the bundle's, where it is scenes].",
+            extra={"metavar": "NAME[:PATH]"},
+        ),
+    ] = ""
+    steps: Annotated[int | None, msgspec.Meta(description="students: training steps [1500].")] = (
+        None
+    )
     edge: Annotated[str, msgspec.Meta(description="Edge whose section is shared [the lead].")] = ""
-    layer: Annotated[str, msgspec.Meta(description="Layer to share [the heaviest].")] = ""
-    seed: Annotated[int, msgspec.Meta(description="Seed of the code's coefficients.")] = 0
+    layer: Annotated[
+        str, msgspec.Meta(description="Layer to share [the heaviest]; not with students.")
+    ] = ""
+    seed: Annotated[
+        int, msgspec.Meta(description="Seed of the code's coefficients, or of the training.")
+    ] = 0
     for_s: Annotated[
         float, msgspec.Meta(description="Listen so long for nodes that lend, at most.")
     ] = 3.0
@@ -131,6 +180,12 @@ def plan(config: str | None, **flags: Any) -> None:
             options.edge,
             options.layer,
             options.seed,
+            p_th=options.p_th,
+            outage=options.outage,
+            objective=options.objective or "",
+            network=options.network,
+            data=options.data,
+            steps=options.steps,
         )
         made = plan_bundle(bundle, out, request)
         room = find_room(made.room)
@@ -177,10 +232,9 @@ def level_speeds(profiles: Sequence[DeviceProfile]) -> tuple[DeviceProfile, ...]
     """
     slowest = min(profile.flops_per_s for profile in profiles)
     return tuple(
-        make_worker(
-            profile.name,
-            float(min(int(profile.flops_per_s / slowest), MAX_RATIO)),
-            profile.memory_bytes,
+        msgspec.structs.replace(
+            profile,
+            flops_per_s=min(int(profile.flops_per_s / slowest), MAX_RATIO) * UNIT_FLOPS_PER_S,
         )
         for profile in profiles
     )

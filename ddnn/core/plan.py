@@ -127,14 +127,23 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
 
 
 class PlanRequest(msgspec.Struct, frozen=True):
-    """What a plan is to be like. devices: the workers, each with its speed and free memory."""
+    """What a plan is to be like. devices: the workers, each with its speed and free memory.
+
+    None, "" and (): the room's default. A room refuses what it does not know.
+    """
 
     redundancy: str
     devices: tuple[DeviceProfile, ...]
-    tolerate: int | None = None  # workers that may vanish; None: the room's default
+    tolerate: int | None = None  # workers that may vanish
     edge: str = ""  # whose section is cut; by default the lead's
     layer: str = ""  # where it is cut; by default the heaviest
     seed: int = 0
+    p_th: float | None = None  # the most probable that all holders of a piece may fail
+    outage: float | None = None  # probability of failure of a device that declares none
+    objective: str = ""  # which latency is to be least
+    network: tuple[str, ...] = ()  # for the pieces, to choose from
+    data: str = ""  # NAME[:PATH] of the data set to learn from
+    steps: int | None = None  # of training
 
 
 def is_finite(arrays: Arrays) -> bool:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ddnn.core.device import DeviceProfile
 from ddnn.core.ids import require_id
 from ddnn.core.plan import Plan, PlanRequest
 from ddnn.errors import ConfigError
+from ddnn.exits.manifest import Manifest
 from ddnn.local_site.progress import show_progress
 from ddnn.rooms import find_planner
 from ddnn.runtime.plans import DIRECTORY
+
+if TYPE_CHECKING:
+    from ddnn.data import Dataset
 
 UNIT_FLOPS_PER_S = 1e9  # of a worker of power 1: only ratios count
 
@@ -30,8 +35,31 @@ def plan_bundle(bundle: Path, out: Path | None, request: PlanRequest) -> Plan:
             request,
             load_section=load_section,
             write_matrix=write_matrix,
+            load_data=load_training_data,
             progress=progress,
         )
+
+
+def load_training_data(manifest: Manifest, data: str = "") -> Dataset:
+    """The data set that a bundle was trained on, with the same splits. data: NAME[:PATH], by
+    default the bundle's own where it is rendered. ConfigError where it does not fit the bundle."""
+    from ddnn.data import load
+    from ddnn.local_site.samples import check_fit
+
+    if not data and manifest.data != "scenes":
+        raise ConfigError(
+            f"bundle {manifest.name} was trained on {manifest.data}, which is not rendered; name "
+            f"its file, such as --data {manifest.data}:PATH"
+        )
+    spec = data or manifest.data
+    test = manifest.training.get("objects_test") if spec.startswith("eth80") else None
+    dataset = load(
+        spec,
+        seed=int(manifest.training.get("data_seed", 0)),
+        objects_test=None if test is None else int(test),
+    )
+    check_fit(manifest, spec, dataset.train)
+    return dataset
 
 
 def parse_workers(text: str) -> tuple[DeviceProfile, ...]:
@@ -56,6 +84,6 @@ def parse_workers(text: str) -> tuple[DeviceProfile, ...]:
     return tuple(workers.values())
 
 
-def make_worker(name: str, power: float = 1.0, memory_bytes: int | None = None) -> DeviceProfile:
+def make_worker(name: str, power: float = 1.0) -> DeviceProfile:
     """A worker whose speed is known relative to the others' only."""
-    return DeviceProfile(name, power * UNIT_FLOPS_PER_S, memory_bytes)
+    return DeviceProfile(name, power * UNIT_FLOPS_PER_S)

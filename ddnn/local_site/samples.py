@@ -12,7 +12,6 @@ def load_test_samples(manifest: Manifest, data: str, objects: list[int] | None =
 
     ConfigError where they do not fit the bundle.
     """
-    members = len(manifest.hierarchy.devices)
     seed = int(manifest.training.get("data_seed", 0))
     kept = manifest.training.get("objects_test")
     name = data.partition(":")[0]
@@ -26,6 +25,13 @@ def load_test_samples(manifest: Manifest, data: str, objects: list[int] | None =
         split = load_samples(data, seed=seed)
     else:
         split = load(data, seed=seed).test
+    check_fit(manifest, data, split)
+    return split
+
+
+def check_fit(manifest: Manifest, data: str, split: Split) -> None:
+    """ConfigError where the bundle cannot take the samples of a data set."""
+    members = len(manifest.hierarchy.devices)
     if split.images.shape[1] < members or split.images.shape[2:] != manifest.image_shape:
         raise ConfigError(
             f"{data}: views {split.images.shape[1:]} do not fit the bundle, which has {members} "
@@ -36,4 +42,3 @@ def load_test_samples(manifest: Manifest, data: str, objects: list[int] | None =
             f"{data}: labels up to {split.labels.max()}, but the bundle knows the classes "
             f"{', '.join(manifest.classes)}; use the data set that it was trained on"
         )
-    return split

@@ -19,6 +19,7 @@ from ddnn.exits.scores import ScoreFormat
 from ddnn.runtime.bundle import make_file_entry, write_golden, write_manifest
 from ddnn.training.export import section_to_litert, write_section, write_source
 from ddnn.training.fit import SplitLike
+from ddnn.training.golden import GoldenRecorder
 from ddnn.training.models import Network
 
 GOLDEN_SAMPLES = 4
@@ -188,19 +189,11 @@ def compute_golden_vectors(
 ) -> dict[str, NDArray[Any]]:
     """Inputs and outputs of every section for a few samples, by <section>/in|out/<array>."""
     hierarchy = manifest.hierarchy
-    rows: dict[str, list[NDArray[Any]]] = {}
-
-    def run(name: str, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        outputs = sections[name](inputs)
-        for way, arrays in (("in", inputs), ("out", outputs)):
-            for key, value in arrays.items():
-                rows.setdefault(f"{name}/{way}/{key}", []).append(value)
-        return outputs
-
+    golden = GoldenRecorder(sections)
     for sample in images[:GOLDEN_SAMPLES]:
         if hierarchy.device_section:
             features: dict[str, NDArray[Any]] = {
-                device: compute_signs(run(device, {"image": sample[i]})["features"])
+                device: compute_signs(golden.run(device, {"image": sample[i]})["features"])
                 for i, device in enumerate(hierarchy.devices)
             }
         else:
@@ -210,7 +203,7 @@ def compute_golden_vectors(
         if hierarchy.edge_section:
             for group in hierarchy.edges:
                 own = [features[device] for device in group.devices]
-                out = run(group.id, {"features": fuse_features(manifest, own, shape)})
+                out = golden.run(group.id, {"features": fuse_features(manifest, own, shape)})
                 features[group.id] = compute_signs(out["features"])
             shape = manifest.edge_features
         nodes = (
@@ -219,5 +212,5 @@ def compute_golden_vectors(
             else list(hierarchy.devices)
         )
         fused = fuse_features(manifest, [features[node] for node in nodes], shape)
-        run("cloud", {"features": fused})
-    return {key: np.stack(values) for key, values in rows.items()}
+        golden.run("cloud", {"features": fused})
+    return golden.stack()

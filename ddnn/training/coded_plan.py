@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -25,33 +24,25 @@ from ddnn.coding.plan import (
     require_certificate,
 )
 from ddnn.core.files import BundleFile
-from ddnn.core.plan import ArraySpec, Piece, Plan, PlanRequest
-from ddnn.core.section import Arrays, Section, is_close
+from ddnn.core.plan import Plan, PlanRequest
+from ddnn.core.section import Section, is_close
 from ddnn.errors import ConfigError, InfeasiblePlanError, SectionError
-from ddnn.exits.hierarchy import CLOUD, Hierarchy
-from ddnn.runtime.bundle import (
-    MANIFEST,
-    check_file,
-    make_file_entry,
-    read_golden,
-    read_manifest,
-    write_golden,
-)
+from ddnn.runtime.bundle import check_file, read_golden
 from ddnn.runtime.plans import write_plan
 from ddnn.training.cut import Cut, CutLayer, cut, find_cuttable
-from ddnn.training.export import (
-    convolution_to_litert,
-    load_source,
-    model_to_litert,
-    write_section,
+from ddnn.training.export import convolution_to_litert, model_to_litert, write_section
+from ddnn.training.golden import GoldenRecorder
+from ddnn.training.plan_files import (
+    EXAMPLES,
+    OUTPUTS,
+    Progress,
+    WriteMatrix,
+    check_options,
+    declare_piece,
+    find_edge,
+    version_file,
+    write_golden_versioned,
 )
-
-NO_SECTION = "its edges have no section that could be shared; use configuration d, e or f"
-EXAMPLES = 4  # samples of golden vectors
-OUTPUTS = ("scores", "features")  # of an edge's section
-
-Progress = Callable[[str, int, int], None]
-WriteMatrix = Callable[[Path, Any, NDArray[np.float32] | None], object]
 
 
 def make_plan(
@@ -62,31 +53,23 @@ def make_plan(
     load_section: Callable[[Path], Section],
     write_matrix: WriteMatrix,
     progress: Progress = lambda what, done, total: None,
+    **_: Any,
 ) -> Plan:
     """Write a plan into `out`; the plan with its id.
 
-    Needs the bundle's Keras source of the section. write_matrix(path, kernel or CSR matrix
-    [in, out], bias or None) writes a dense shard (.npz). Raises ConfigError where the bundle cannot
-    be cut as requested, InfeasiblePlanError where no plan meets the request, before long work.
+    Needs the bundle's Keras source of the section, and no data. write_matrix(path, kernel or CSR
+    matrix [in, out], bias or None) writes a dense shard (.npz). Raises ConfigError where the bundle
+    cannot be cut as requested, InfeasiblePlanError where no plan meets the request, before long
+    work.
     """
-    manifest, bundle_id = read_manifest(bundle)
-    if (out / MANIFEST).exists():
-        raise ConfigError(f"--out {out} is a bundle: the plan would overwrite its files")
-    edge = request.edge or manifest.hierarchy.lead
-    manifest.hierarchy.find_group(edge)
-    check_names([device.name for device in request.devices], manifest.hierarchy)
-    if not manifest.hierarchy.edge_section:
-        raise ConfigError(f"bundle {manifest.name}: {NO_SECTION}")
-    if edge not in manifest.sources:
-        raise ConfigError(
-            f"bundle {manifest.name} holds no source of section {edge}, so that it cannot be cut; "
-            "train it again with this version"
-        )
+    planned = find_edge(bundle, out, request)
+    check_options(request, "tolerate", "layer")
+    edge = planned.edge
     placement = place_shards(request)
     code = make_code(request, placement)
     certificate = require_certificate(code)
     progress("cutting the section", 0, 1)
-    model = load_source(check_file(bundle, manifest.sources[edge]))
+    model = planned.load_model()
     layer = find_layer(find_cuttable(model), request.layer.removeprefix(f"{edge}/"), edge)
     parts = cut(model, layer.name)
     whole = Linear.of(parts.layer)
@@ -104,14 +87,14 @@ def make_plan(
     files = write_files(parts, split, x_shape, out, write_matrix)
     sections = {name: load_section(out / file.file) for name, file in files.items()}
     progress("writing shards", 1, 1)
-    features = read_golden(check_file(bundle, manifest.golden))[f"{edge}/in/features"]
+    features = read_golden(check_file(bundle, planned.manifest.golden))[f"{edge}/in/features"]
     vectors = run_golden(model, parts, sections, np.asarray(features[:EXAMPLES], np.float32))
     pieces = {name: declare_piece(name, file, vectors) for name, file in files.items()}
     detail = make_detail(request, layer.name, whole, code, cost, certificate)
     plan = Plan(
         format=1,
         room=ROOM,
-        bundle=bundle_id,
+        bundle=planned.bundle_id,
         group=edge,
         pieces=tuple(pieces[str(number)] for number in range(code.n)),
         placement=placement,
@@ -151,17 +134,6 @@ def make_detail(
     )
 
 
-def check_names(workers: Sequence[str], hierarchy: Hierarchy) -> None:
-    """ConfigError where a worker is an edge or the cloud: only devices work."""
-    busy = {CLOUD, *(group.id for group in hierarchy.edges)}
-    for name in workers:
-        if name in busy:
-            raise ConfigError(
-                f"--workers: {name} is not a device, and only device_app lends; "
-                f"use one of {', '.join(hierarchy.devices)}, or another name, such as worker1"
-            )
-
-
 def find_layer(known: Sequence[CutLayer], name: str, edge: str) -> CutLayer:
     """The layer of that name, or the heaviest. ConfigError lists those that there are."""
     if not known:
@@ -179,11 +151,7 @@ def find_layer(known: Sequence[CutLayer], name: str, edge: str) -> CutLayer:
 def write_files(
     parts: Cut, split: SplitLayer, x_shape: tuple[int, ...], out: Path, write_matrix: WriteMatrix
 ) -> dict[str, BundleFile]:
-    """Write head, tail and shards; by "head", "tail", "0", "1", ...
-
-    The names of the files carry their contents' checksum, so that a plan that is in use keeps its
-    files while another is written into the same directory.
-    """
+    """Write head, tail and shards; by "head", "tail", "0", "1", ..."""
     out.mkdir(parents=True, exist_ok=True)
     owned = {
         "head": model_to_litert(parts.head, ("features",), parts.head_arrays),
@@ -201,31 +169,6 @@ def write_files(
     return entries
 
 
-def version_file(file: Path) -> BundleFile:
-    """Rename a file to carry the first digits of its sha256."""
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
-    return make_file_entry(file.replace(file.with_name(f"{file.stem}-{digest}{file.suffix}")))
-
-
-def write_golden_versioned(out: Path, vectors: dict[str, NDArray[Any]]) -> BundleFile:
-    """Write golden vectors into a file of a name of its own."""
-    return version_file(out / write_golden(out, vectors).file)
-
-
-def declare_piece(name: str, file: BundleFile, vectors: Mapping[str, NDArray[Any]]) -> Piece:
-    """A section file with the arrays of its golden vectors."""
-
-    def declare(way: str) -> dict[str, ArraySpec]:
-        prefix = f"{name}/{way}/"
-        return {
-            key.removeprefix(prefix): ArraySpec(str(v.dtype), v.shape[1:])  # type: ignore[arg-type]
-            for key, v in vectors.items()
-            if key.startswith(prefix)
-        }
-
-    return Piece(file, declare("in"), declare("out"))
-
-
 def run_golden(
     model: Any, parts: Cut, sections: Mapping[str, Section], features: NDArray[np.float32]
 ) -> dict[str, NDArray[Any]]:
@@ -234,28 +177,20 @@ def run_golden(
     sections: as written, loaded; features: inputs of the undivided section [samples, ...].
     SectionError where head, layer and tail together are not the undivided model.
     """
-    rows: dict[str, list[NDArray[Any]]] = {}
-
-    def run(name: str, inputs: Arrays) -> Arrays:
-        outputs = sections[name](inputs)
-        for way, arrays in (("in", inputs), ("out", outputs)):
-            for key, value in arrays.items():
-                rows.setdefault(f"{name}/{way}/{key}", []).append(value)
-        return outputs
-
+    golden = GoldenRecorder(sections)
     whole = [np.asarray(t) for t in keras.tree.flatten(model(features, training=False))]
     for index, sample in enumerate(features):
-        arrays = dict(run("head", {"features": sample}))
+        arrays = dict(golden.run("head", {"features": sample}))
         x = arrays[INPUT]
         for name in sections:
             if name not in ("head", "tail"):
-                run(name, {INPUT: x})
+                golden.run(name, {INPUT: x})
         arrays[OUTPUT] = np.asarray(parts.layer(x[np.newaxis]))[0]
-        outputs = run("tail", {name: arrays[name] for name in parts.tail_arrays})
+        outputs = golden.run("tail", {name: arrays[name] for name in parts.tail_arrays})
         for name, expected in zip(OUTPUTS, whole, strict=True):
             if not is_close(outputs[name], expected[index]):
                 raise SectionError(
                     f"cut at {parts.layer.name}, the section's {name} are not those of the whole; "
                     "cut it at another layer"
                 )
-    return {key: np.stack(values) for key, values in rows.items()}
+    return golden.stack()

@@ -56,7 +56,7 @@ def find_cuttable(model: Any) -> tuple[CutLayer, ...]:
     inputs and outputs).
     """
     calls: dict[str, list[tuple[Any, Any]]] = {}
-    _replay(model, lambda layer, _, __, out: calls.setdefault(layer.name, []).append((layer, out)))
+    replay(model, lambda layer, _, __, out: calls.setdefault(layer.name, []).append((layer, out)))
     found = []
     for name, called in calls.items():
         layer, out = called[0]
@@ -108,7 +108,7 @@ def cut(model: Any, name: str) -> Cut:
         return carried[id(tensor)][1]
 
     def visit(layer: Any, args: Any, kwargs: Any, out: Any) -> None:
-        tensors = _list_tensors((args, kwargs))
+        tensors = list_tensors((args, kwargs))
         if layer.name == name:
             layer_call.append((layer, tensors[0]))
             z = keras.Input(batch_shape=out.shape, dtype=out.dtype)
@@ -116,11 +116,11 @@ def cut(model: Any, name: str) -> Cut:
             inputs.append(z)
         elif any(id(tensor) in late for tensor in tensors):
             args, kwargs = keras.tree.map_structure(map_to_tail, (args, kwargs))
-            again = _list_tensors(layer(*args, **kwargs))
-            late.update(zip(map(id, _list_tensors(out)), again, strict=True))
+            again = list_tensors(layer(*args, **kwargs))
+            late.update(zip(map(id, list_tensors(out)), again, strict=True))
 
     inputs: list[Any] = []
-    clone = _replay(model, visit)
+    clone = replay(model, visit)
     outputs = [map_to_tail(tensor) for tensor in clone.outputs]
     layer, x = layer_call[0]
     carries = list(carried.values())
@@ -129,7 +129,7 @@ def cut(model: Any, name: str) -> Cut:
     return Cut(head, _copy_linear(layer, x), tail)
 
 
-def _replay(model: Any, visit: Callable[[Any, Any, Any, Any], object]) -> Any:
+def replay(model: Any, visit: Callable[[Any, Any, Any, Any], object]) -> Any:
     """Clone the model by calling its operations on new inputs; weights are shared.
 
     visit(operation, args, kwargs, outputs) is called after each of them.
@@ -152,7 +152,8 @@ def _replay(model: Any, visit: Callable[[Any, Any, Any, Any], object]) -> Any:
         ) from None
 
 
-def _list_tensors(structure: Any) -> list[Any]:
+def list_tensors(structure: Any) -> list[Any]:
+    """The symbolic tensors of nested arguments or outputs."""
     return [t for t in keras.tree.flatten(structure) if isinstance(t, keras.KerasTensor)]
 
 

@@ -14,16 +14,21 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from ddnn import rooms
 from ddnn.adapters.litert import LiteRtSection
 from ddnn.adapters.matrices import load_section
 from ddnn.cli import main
 from ddnn.coding.detail import read_detail
 from ddnn.core.blocks import join
+from ddnn.data import load
+from ddnn.local_site import planning
+from ddnn.machines.room import Room
 from ddnn.protocol.topics import Kind, Topic
 from ddnn.rooms import find_room
 from ddnn.runtime.bundle import load_bundle, read_golden, read_manifest
 from ddnn.runtime.fleet import Fleet
 from ddnn.runtime.plans import DIRECTORY, PLAN, PlanDirectory, read_plan
+from ddnn.training import student_plan
 from tests.integration.site import Voice, run, start_node
 
 TOLERANCE = 1e-4
@@ -115,6 +120,36 @@ def test_every_plan_computes_the_section(
     assert_it_computes_the_section(scenes_bundle, tmp_path / "plan")
 
 
+def test_students_are_planned(
+    plan: Callable[..., Result],
+    scenes_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """From the command line to the files, with few samples and steps."""
+    few = load("scenes", samples=(60, 20, 20))
+    monkeypatch.setattr(planning, "load_training_data", lambda manifest, data: few)
+    if "students" not in rooms.list_redundancies():
+        room = Room(None, lambda *_: None, lambda made: {"workers": made.placement}, lambda _: [])
+        monkeypatch.setattr(rooms, "_ENTRIES", dict(rooms._ENTRIES))
+        rooms.register("students", rooms.Entry(__name__, student_plan.__name__, ("students",)))
+        monkeypatch.setitem(globals(), "ROOM", room)
+    flags = ["--redundancy", "students", "--steps", "5", "--network", "conv-1-32", "--json"]
+    done = plan(
+        *flags, "--workers", "pi3,pi4=2,worker1,worker2", "--outage", "0.2", "--p-th", "0.05"
+    )
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    assert set(report["workers"]) == {"pi3", "pi4", "worker1", "worker2"}
+    planned = read_plan(tmp_path / "plan", read_manifest(scenes_bundle)[1])
+    assert planned.id == report["plan"]
+    assert planned.detail["outage"] == pytest.approx([0.04, 0.04])
+    assert [student["name"] for student in planned.detail["students"]] == ["conv-1-32"] * 2
+    refused = plan("--redundancy", "students", "--workers", "2", "--p-th", "0.001")
+    assert (refused.exit_code, "0.01" in refused.stderr) == (6, True)
+    assert read_plan(tmp_path / "plan", read_manifest(scenes_bundle)[1]).id == planned.id
+
+
 def test_the_same_wishes_give_the_same_plan(
     ddnn: list[str], scenes_bundle: Path, tmp_path: Path
 ) -> None:
@@ -151,6 +186,8 @@ def test_the_same_wishes_give_the_same_plan(
         (["--workers", "9", "--layer", "scores"], 6, ["scores has 3 outputs", "8 blocks"]),
         (["--workers", "announced", "--broker-port", "1"], 8, ["cannot be reached", "doctor"]),
         (["--workers", "announced", "--for-s", "0"], 2, ["--for-s"]),
+        (["--workers", "3", "--p-th", "0.1"], 2, ["--p-th 0.1", "coded, which has --tolerate"]),
+        (["--workers", "3", "--objective", "least"], 2, ["objective"]),
     ],
     ids=lambda value: "-".join(value[1::2]) if isinstance(value, list) else "",
 )
