@@ -1,4 +1,4 @@
-"""A gatherer of n pieces whose workers the test plays, and what came of its tasks."""
+"""A gatherer whose workers are played by the test, and the outcomes of its tasks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ X = np.zeros(4, np.float32)
 
 
 class Group:
-    """A gatherer of n pieces of which any k are enough, piece i with worker w<i>."""
+    """A gatherer of n pieces of which any k are enough. Worker w<i> computes piece i."""
 
     def __init__(self, n: int = 4, k: int = 3, *, planned=None, online: bool = True, **options):
         self.planned = planned or {f"w{i}": (i,) for i in range(n)}
@@ -32,10 +32,10 @@ class Group:
         self.now_s = 0.0
         self.outcomes: list[Any] = []
         self.assigned: list[dict[str, list[int]]] = []
-        self.event(Connected())
+        self.handle(Connected())
         if online:
             for name, pieces in self.planned.items():
-                self.status(name)
+                self.announce(name)
                 self.offer(name, *pieces)
             self.wait(SETTLE_S)
 
@@ -47,7 +47,7 @@ class Group:
     def now(self) -> Now:
         return Now(self.now_s, 1_700_000_000 + self.now_s)
 
-    def event(self, event):
+    def handle(self, event):
         effects, outcomes = self.machine.handle(event, self.now)
         for effect in effects:
             assert isinstance(effect, Publish)
@@ -58,24 +58,24 @@ class Group:
         return outcomes
 
     def wait(self, for_s: float) -> None:
-        """Until then, with every tick at its time."""
+        """Advance the time by for_s; every tick is handled at its time."""
         until_s = self.now_s + for_s
         for _ in range(1000):
             due_s = self.machine.deadline_s()
             if due_s is None or due_s > until_s:
                 break
             self.now_s = max(self.now_s, due_s)
-            self.event(Tick())
+            self.handle(Tick())
         else:
             raise AssertionError("the machine ticks without end")
         self.now_s = until_s
 
-    def status(self, node, state="online", session=1):
+    def announce(self, node, state="online", session=1):
         status = Status("worker", session, state)
-        return self.event(Received(Topic("home", Kind.STATUS, node), status))
+        return self.handle(Received(Topic("home", Kind.STATUS, node), status))
 
     def offer(self, node, *holds, plan=PLAN):
-        return self.event(
+        return self.handle(
             Received(Topic("home", Kind.OFFER, node), WorkerOffer({plan: list(holds)}))
         )
 
@@ -86,26 +86,26 @@ class Group:
         assert effects[0].message == Task(1, PLAN, job, {"x": Tensor.of(X)})
         return job
 
-    def done(self, job, piece, node=None, z=None, plan=PLAN):
+    def report(self, job, piece, node=None, z=None, plan=PLAN):
         z = np.full(2, piece, np.float32) if z is None else z
         node = f"w{piece}" if node is None else node
-        return self.event(
+        return self.handle(
             Received(
                 Topic("home", Kind.RESULT, node), Result(1, plan, job, piece, {"z": Tensor.of(z)})
             )
         )
 
-    def answer_all(self, job, *but):
+    def report_all(self, job, *but):
         for name, pieces in self.planned.items():
             for piece in pieces if name not in but else ():
-                self.done(job, piece, name)
+                self.report(job, piece, name)
 
     def state(self, node) -> str:
         return self.machine.pool.states()[node].state
 
 
-def kinds(outcomes):
-    """Complete: enough; Ended: after there were enough; Failed: never enough."""
+def name_outcomes(outcomes):
+    """Name each outcome: Enough at completion, Ended after it, Failed without it."""
     names = {True: "Ended", False: "Failed"}
     return [
         "Enough" if isinstance(outcome, Complete) else names[outcome.completed]
@@ -113,18 +113,18 @@ def kinds(outcomes):
     ]
 
 
-def failed(outcomes):
-    """The numbers of the tasks that failed; there is no other outcome."""
-    assert set(kinds(outcomes)) <= {"Failed"}
+def list_failed(outcomes):
+    """Return the numbers of the failed tasks. Assert that there is no other outcome."""
+    assert set(name_outcomes(outcomes)) <= {"Failed"}
     return [outcome.key for outcome in outcomes]
 
 
-def spares(*names: str, **options: Any) -> Group:
-    """A group whose w0 is lost, and these spares."""
+def make_group_with_spares(*names: str, **options: Any) -> Group:
+    """Make a group whose worker w0 is lost, and which has these spare workers."""
     group = Group(**options)
     for name in names:
-        group.status(name)
+        group.announce(name)
         group.offer(name)
-    group.status("w0", "lost")
+    group.announce("w0", "lost")
     group.wait(SETTLE_S)
     return group

@@ -1,4 +1,4 @@
-"""Who computes which pieces: planned workers, and spare workers that stand in for them."""
+"""The assignment of pieces to planned workers, and to spare workers that stand in for them."""
 
 from __future__ import annotations
 
@@ -6,46 +6,46 @@ import pytest
 
 from ddnn.machines.placement import LOAD_S, REPEAT_S, SETTLE_S
 from ddnn.protocol.machine import Connected, Disconnected
-from tests.unit.machines.gather_group import TIMEOUT_S, Group, kinds, spares
+from tests.unit.machines.gather_group import TIMEOUT_S, Group, make_group_with_spares, name_outcomes
 
 
-def test_the_plan_is_told_once_and_covers_also_those_who_are_away() -> None:
+def test_the_assignment_is_published_once_and_includes_absent_workers() -> None:
     """A worker that starts finds its pieces at the broker; an edge that starts takes no piece
     away from anybody."""
     group = Group(online=False)
     group.wait(1.0)
     assert group.assigned == [{f"w{i}": [i] for i in range(4)}]
     for name in group.planned:
-        group.status(name)
+        group.announce(name)
         group.offer(name)
-    group.status("w2", "lost")
+    group.announce("w2", "lost")
     group.wait(1.0)
     assert len(group.assigned) == 1
 
 
-def test_after_a_reconnection_it_is_told_again() -> None:
+def test_the_assignment_is_published_again_after_a_reconnection() -> None:
     group = Group()
-    group.event(Disconnected())
+    group.handle(Disconnected())
     group.wait(1.0)
     assert len(group.assigned) == 1
-    group.event(Connected())
+    group.handle(Connected())
     group.wait(1.0)
     assert len(group.assigned) == 2
 
 
-def test_a_spare_stands_in_until_the_planned_one_is_at_work_again() -> None:
+def test_a_spare_stands_in_until_the_planned_worker_is_live_again() -> None:
     group = Group()
-    group.status("x")
+    group.announce("x")
     group.offer("x")
     group.wait(SETTLE_S)
     assert len(group.assigned) == 1  # nothing to do for it
-    group.status("w2", "lost")
+    group.announce("w2", "lost")
     group.wait(SETTLE_S)
     assert group.assigned[-1]["x"] == [2]
     group.offer("x", 2)
     assert group.machine.pool.live_pieces == {0, 1, 2, 3}
     assert not group.machine.pool.states()["x"].planned
-    group.status("w2", session=2)
+    group.announce("w2", session=2)
     group.offer("w2")
     group.wait(1.0)
     assert group.assigned[-1]["x"] == [2]  # it has not loaded yet
@@ -55,50 +55,50 @@ def test_a_spare_stands_in_until_the_planned_one_is_at_work_again() -> None:
     assert group.machine.pool.live_pieces == {0, 1, 2, 3}
 
 
-def test_a_spare_stands_in_for_one_that_stalls_and_both_may_answer() -> None:
+def test_a_spare_stands_in_for_a_stalled_worker_and_both_may_report() -> None:
     group = Group()
-    group.status("x")
+    group.announce("x")
     group.offer("x")
     for _ in range(2):
-        group.answer_all(group.scatter(), "w1")
+        group.report_all(group.scatter(), "w1")
         group.wait(TIMEOUT_S)
     group.wait(SETTLE_S)
     assert group.assigned[-1] == {**{f"w{i}": [i] for i in range(4)}, "x": [1]}
     group.offer("x", 1)
     job = group.scatter()
-    group.done(job, 1, "x")
-    group.done(job, 1, "w1")
+    group.report(job, 1, "x")
+    group.report(job, 1, "w1")
     assert group.machine.counts == {"results_late": 1}
-    group.answer_all(job, "w1")
+    group.report_all(job, "w1")
     assert group.outcomes[-1].senders[1] == "x"
     group.wait(SETTLE_S)
     assert "x" not in group.assigned[-1]  # w1 is trusted again
 
 
-def test_answers_of_who_was_relieved_meanwhile_count() -> None:
+def test_results_of_a_spare_that_was_relieved_meanwhile_count() -> None:
     group = Group(timeout_s=1.0)
-    group.status("w2", "lost")
-    group.status("x")
+    group.announce("w2", "lost")
+    group.announce("x")
     group.offer("x")
     group.wait(SETTLE_S)
     group.offer("x", 2)
     job = group.scatter()
-    group.status("w2", session=2)
+    group.announce("w2", session=2)
     group.offer("w2", 2)
     group.wait(SETTLE_S)
     assert "x" not in group.assigned[-1]
-    group.done(job, 2, "x")
-    group.done(job, 0)
-    assert kinds(group.done(job, 1)) == ["Enough"]
+    group.report(job, 2, "x")
+    group.report(job, 0)
+    assert name_outcomes(group.report(job, 1)) == ["Enough"]
     assert group.machine.counts == {}
 
 
-def test_changes_come_in_swarms_and_are_told_together() -> None:
+def test_changes_within_a_short_time_are_published_together() -> None:
     group = Group()
     for i in range(4):
-        group.status(f"x{i}")
+        group.announce(f"x{i}")
         group.offer(f"x{i}")
-        group.status(f"w{i}", "lost")
+        group.announce(f"w{i}", "lost")
     group.wait(SETTLE_S)
     assert len(group.assigned) == 2
     assert [group.assigned[-1][f"x{i}"] for i in range(4)] == [[i] for i in range(4)]
@@ -107,14 +107,14 @@ def test_changes_come_in_swarms_and_are_told_together() -> None:
 def test_a_stalled_spare_gives_way_to_another() -> None:
     group = Group()
     for name in ("x", "y"):
-        group.status(name)
+        group.announce(name)
         group.offer(name)
-    group.status("w0", "lost")
+    group.announce("w0", "lost")
     group.wait(SETTLE_S)
     assert "y" not in group.assigned[-1]
     group.offer("x", 0)
     for _ in range(2):
-        group.answer_all(group.scatter(), "w0")
+        group.report_all(group.scatter(), "w0")
         group.wait(TIMEOUT_S)
     group.wait(SETTLE_S)
     assert group.assigned[-1]["y"] == [0]
@@ -122,7 +122,7 @@ def test_a_stalled_spare_gives_way_to_another() -> None:
 
 
 def test_a_spare_that_does_not_load_gives_way_without_any_traffic() -> None:
-    group = spares("x", "y")
+    group = make_group_with_spares("x", "y")
     group.wait(LOAD_S - SETTLE_S)
     assert group.assigned[-1].get("x") == [0]
     group.wait(SETTLE_S)
@@ -135,11 +135,11 @@ def test_a_spare_that_does_not_load_gives_way_without_any_traffic() -> None:
     assert group.machine.pool.live_pieces == {0, 1, 2, 3}
 
 
-def test_a_spare_that_did_not_load_is_behind_whoever_comes() -> None:
-    group = spares("x")
+def test_a_spare_that_did_not_load_ranks_behind_a_new_one() -> None:
+    group = make_group_with_spares("x")
     group.wait(2 * LOAD_S)
     assert group.assigned[-1].get("x") == [0]  # there is nobody else
-    group.status("y")
+    group.announce("y")
     group.offer("y")
     group.wait(SETTLE_S)
     assert group.assigned[-1].get("y") == [0]
@@ -148,22 +148,22 @@ def test_a_spare_that_did_not_load_is_behind_whoever_comes() -> None:
 
 @pytest.mark.parametrize("how", ["loads", "starts again"])
 def test_a_spare_is_trusted_again(how) -> None:
-    group = spares("x")
+    group = make_group_with_spares("x")
     group.wait(2 * LOAD_S)
     if how == "loads":
         group.offer("x", 0)
     else:
-        group.status("x", session=2)
+        group.announce("x", session=2)
     group.wait(SETTLE_S)
-    group.status("a")
+    group.announce("a")
     group.offer("a")
     group.wait(SETTLE_S)
     assert group.assigned[-1].get("x") == [0]
     assert "a" not in group.assigned[-1]
 
 
-def test_spares_that_are_slow_to_load_have_their_turn_again_and_longer() -> None:
-    group = spares("x", "y", "z")
+def test_spares_that_are_slow_to_load_take_turns_that_become_longer() -> None:
+    group = make_group_with_spares("x", "y", "z")
     turns: list[tuple[str, float]] = []
     for _ in range(100):
         (turn,) = group.assigned[-1].keys() - group.planned.keys()

@@ -1,4 +1,4 @@
-"""Assignments are published again where a worker holds other pieces than it should."""
+"""The assignment is published again while a worker holds other pieces than its own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.unit.machines.gather_group import PLAN, Group
 
 
 @pytest.mark.parametrize("holds", [[], [3], [1, 3]], ids=str)
-def test_who_holds_other_pieces_is_told_again_until_it_does_not(holds) -> None:
+def test_the_assignment_is_repeated_while_a_worker_holds_other_pieces(holds) -> None:
     """The retained assignment was emptied or overwritten."""
     group = Group()
     group.wait(REPEAT_S)
@@ -32,15 +32,15 @@ def test_who_holds_other_pieces_is_told_again_until_it_does_not(holds) -> None:
 
 
 @pytest.mark.parametrize("gone", ["lost", "faulty", "without a broker"])
-def test_who_cannot_be_helped_is_not_told_again(gone) -> None:
+def test_the_assignment_is_not_repeated_for_a_worker_that_cannot_load(gone) -> None:
     group = Group()
     group.offer("w1")
     if gone == "lost":
-        group.status("w1", "lost")
+        group.announce("w1", "lost")
     elif gone == "faulty":
         group.machine.quarantine({"w1"}, group.now)
     else:
-        group.event(Disconnected())
+        group.handle(Disconnected())
     group.wait(SETTLE_S)
     told = len(group.assigned)
     group.wait(10 * REPEAT_S)
@@ -48,7 +48,7 @@ def test_who_cannot_be_helped_is_not_told_again(gone) -> None:
     assert group.machine.deadline_s() is None
 
 
-def test_a_lend_of_another_plan_is_questioned_once() -> None:
+def test_an_offer_for_another_plan_is_corrected_once() -> None:
     group = Group()
     group.wait(REPEAT_S)
     group.offer("w1", 1, plan="00000000")
@@ -58,7 +58,7 @@ def test_a_lend_of_another_plan_is_questioned_once() -> None:
     assert len(group.assigned) == 2
 
 
-class Together:
+class GroupWithWorkers:
     """A group whose workers are real machines; messages arrive at once."""
 
     def __init__(self) -> None:
@@ -67,27 +67,27 @@ class Together:
             name: WorkerNode("home", name, "edge", self.group.plan, None)
             for name in self.group.planned
         }
-        self.lends = self.heard = 0
+        self.offers = self.heard = 0
         for name in self.workers:
-            self.group.status(name)
-            self.give(name, Connected())
+            self.group.announce(name)
+            self.send(name, Connected())
         self.settle(SETTLE_S)
 
-    def give(self, name: str, event: Any) -> None:
+    def send(self, name: str, event: Any) -> None:
         effects = self.workers[name].handle(event, self.group.now)
         for effect in effects:
             if isinstance(effect, Publish):
                 assert isinstance(effect.message, WorkerOffer)
-                self.lends += 1
-                self.group.event(Received(effect.topic, effect.message))
+                self.offers += 1
+                self.group.handle(Received(effect.topic, effect.message))
         for effect in effects:
             if isinstance(effect, Load):
-                self.give(name, Loaded(effect.section, True))
+                self.send(name, Loaded(effect.section, True))
 
     def assign(self, pieces: dict[str, list[int]]) -> None:
         topic = Topic("home", Kind.ASSIGN, "edge")
         for name in self.workers:
-            self.give(name, Received(topic, Assignment({PLAN: pieces})))
+            self.send(name, Received(topic, Assignment({PLAN: pieces})))
 
     def settle(self, for_s: float) -> None:
         until_s = self.group.now_s + for_s
@@ -98,16 +98,16 @@ class Together:
                 self.assign(self.group.assigned[self.heard - 1])
 
 
-@pytest.mark.parametrize("what", ["assignment", "lend", "plan"])
-def test_workers_and_gatherer_put_a_foreign_message_right_and_are_quiet_then(what) -> None:
-    site = Together()
+@pytest.mark.parametrize("what", ["assignment", "offer", "plan"])
+def test_a_foreign_message_is_corrected_and_nothing_is_sent_afterwards(what) -> None:
+    site = GroupWithWorkers()
     site.settle(REPEAT_S)
     assert site.group.machine.pool.live_pieces == {0, 1, 2, 3}
     assert len(site.group.assigned) == 1
-    lends = site.lends
+    offers = site.offers
     if what == "assignment":
         site.assign({"w0": [1], "w1": [0], "w2": [], "w3": [3, 2]})
-    elif what == "lend":
+    elif what == "offer":
         site.group.offer("w1")
     else:
         site.group.offer("w1", plan="00000000")
@@ -117,13 +117,13 @@ def test_workers_and_gatherer_put_a_foreign_message_right_and_are_quiet_then(wha
     assert [worker.gauges["pieces_held"] for worker in site.workers.values()] == [1] * 4
     site.settle(10 * REPEAT_S)
     assert len(site.group.assigned) == 2
-    assert site.lends - lends <= 16
+    assert site.offers - offers <= 16
     assert site.group.machine.deadline_s() is None
 
 
-def test_two_that_contradict_each_other_do_so_slowly() -> None:
+def test_two_gatherers_that_contradict_each_other_publish_slowly() -> None:
     """A second gatherer of the same group is a mistake, but no storm."""
-    site = Together()
+    site = GroupWithWorkers()
     for _ in range(100):
         site.assign({"w0": [1], "w1": [0]})
         site.settle(SETTLE_S)
