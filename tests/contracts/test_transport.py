@@ -152,7 +152,7 @@ def test_every_connection_has_a_session_and_a_will_of_its_own(
         assert (topic, payload) == (f"{peer.topic}/will", b"lost %d" % sessions[-1])
     assert sessions[0] != sessions[1]
     peer.up(3)
-    late = observe(f"{peer.topic}/#")  # the Will is retained, for who comes later
+    late = observe(f"{peer.topic}/#")  # the Will is retained for later subscribers
     assert late.next(peer) == (f"{peer.topic}/will", b"lost %d" % sessions[1], True)
 
 

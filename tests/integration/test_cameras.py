@@ -145,14 +145,14 @@ def test_every_frame_has_the_time_at_which_it_was_taken(rtsp: RtspCamera) -> Non
     rtsp.start()
     link = StallingLink(rtsp.port)
     camera = open_camera(f"rtsp://viewer:{PASSWORD}@127.0.0.1:{link.port}/cam", 5.0)
-    ages, told = [], 0
+    ages, clear = [], 0
     for number in range(200):
         taken_s = camera.grab()
         now_s = time.monotonic()
         ages.append(now_s - taken_s)
         at_s = time.time() - ages[-1]
         if at_s % TURN_S > LATE_S:
-            told += 1
+            clear += 1
             red = camera.read_image().mean((0, 1)).argmax() == 2  # BGR
             assert red == (int(at_s / TURN_S) % 2 == 0), (number, at_s)
         if number == 40:
@@ -160,7 +160,7 @@ def test_every_frame_has_the_time_at_which_it_was_taken(rtsp: RtspCamera) -> Non
             threading.Timer(stall_s, link.flows.set).start()
     camera.close()
     link.close()
-    assert told > 50
+    assert clear > 50
     assert stall_s - LATE_S < max(ages) < stall_s + 2 * LATE_S
     assert sorted(ages)[100] < LATE_S  # and most are fresh
     assert ages[-1] < LATE_S

@@ -79,7 +79,7 @@ def test_every_source_gives_samples_that_a_section_takes(
         assert capture.read_gauges()["camera_up"] == 1
         assert 0 <= capture.read_gauges()["frame_age_s"] < LATE_S
         assert capture.counts["frames"] >= 20
-        taker.slow.set()  # who takes them is busy for forty ticks
+        taker.slow.set()  # the receiver blocks for forty ticks
         behind = len(taker.frames) + 3
         taker.wait_for(behind + 5)
         ages_s = [time.time() - frame.captured_at_s for frame in taker.frames[-3:]]

@@ -138,7 +138,7 @@ def test_a_spare_that_does_not_load_gives_way_without_any_traffic() -> None:
 def test_a_spare_that_did_not_load_ranks_behind_a_new_one() -> None:
     group = make_group_with_spares("x")
     group.wait(2 * LOAD_S)
-    assert group.assigned[-1].get("x") == [0]  # there is nobody else
+    assert group.assigned[-1].get("x") == [0]  # there is no other spare
     group.announce("y")
     group.offer("y")
     group.wait(SETTLE_S)
@@ -174,5 +174,5 @@ def test_spares_that_are_slow_to_load_take_turns_that_become_longer() -> None:
     assert turns[3][1] - turns[0][1] == pytest.approx(3 * LOAD_S, abs=LOAD_S)
     assert turns[6][1] - turns[3][1] == pytest.approx(6 * LOAD_S, abs=LOAD_S)
     first = len(group.assigned)
-    group.wait(3600.0)  # and they are told now and then, not ever faster
+    group.wait(3600.0)  # assignments go on at a bounded rate
     assert len(group.assigned) - first <= 3600 / REPEAT_S * 1.1

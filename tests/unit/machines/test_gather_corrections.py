@@ -42,9 +42,9 @@ def test_the_assignment_is_not_repeated_for_a_worker_that_cannot_load(gone) -> N
     else:
         group.handle(Disconnected())
     group.wait(SETTLE_S)
-    told = len(group.assigned)
+    before = len(group.assigned)
     group.wait(10 * REPEAT_S)
-    assert len(group.assigned) == told
+    assert len(group.assigned) == before
     assert group.machine.deadline_s() is None
 
 
@@ -122,7 +122,7 @@ def test_a_foreign_message_is_corrected_and_nothing_is_sent_afterwards(what) -> 
 
 
 def test_two_gatherers_that_contradict_each_other_publish_slowly() -> None:
-    """A second gatherer of the same group is a mistake, but no storm."""
+    """A second gatherer of the same group is a mistake, and causes no flood of messages."""
     site = GroupWithWorkers()
     for _ in range(100):
         site.assign({"w0": [1], "w1": [0]})

@@ -38,7 +38,7 @@ def test_a_worker_that_holds_no_piece_of_its_own_is_not_live() -> None:
     group.announce("w0")
     group.offer("w0")
     assert group.state("w0") == "loading"
-    group.offer("w0", 3)  # what is another's
+    group.offer("w0", 3)  # a piece of another worker
     assert group.machine.pool.live_pieces == frozenset()
     group.offer("w0", 0, 3)
     assert group.machine.pool.live_pieces == {0}

@@ -104,7 +104,8 @@ def make_plan(
     return Plan(**plan)
 
 
-def write_numbers(path: Path, *numbers: float, **fields: Any) -> Plan:
+def write_adders(path: Path, *numbers: float, **fields: Any) -> Plan:
+    """Write a whole plan whose pieces add these numbers."""
     return write_plan(path, make_plan(path, *numbers, **fields))
 
 

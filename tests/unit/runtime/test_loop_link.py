@@ -1,4 +1,4 @@
-"""What arrives from a broker becomes events in one thread; what does not decode is counted."""
+"""The loop and its broker: presence, messages that arrive, messages of other threads."""
 
 from __future__ import annotations
 
@@ -55,10 +55,8 @@ def test_a_will_of_an_older_connection_is_corrected(make_node: Callable[..., Dri
     assert list_corrections("lost", 1) == [me]
     assert list_corrections("stopped", 1) == [me]
     assert list_corrections("online", 2) == []
-    assert (
-        list_corrections("lost", 2) == []
-    )  # of this very connection: its end is about to be noticed
-    assert list_corrections("online", 1) == []  # else two nodes of one name would go on for ever
+    assert list_corrections("lost", 2) == []  # of this connection, whose end is noticed next
+    assert list_corrections("online", 1) == []  # or two nodes of one name would never stop
     node.transport.deliver(LinkDown("gone"))
     assert list_corrections("lost", 1) == []
 

@@ -9,11 +9,11 @@ import pytest
 
 from ddnn.errors import ConfigError
 from ddnn.runtime.plans import PLAN, read_plan
-from tests.unit.runtime.plan_files import BUNDLE, ROWS, list_files, open_directory, write_numbers
+from tests.unit.runtime.plan_files import BUNDLE, ROWS, list_files, open_directory, write_adders
 
 
 def test_a_plan_that_is_written_is_read(tmp_path: Path) -> None:
-    plan = write_numbers(tmp_path, 2.0, 3.0)
+    plan = write_adders(tmp_path, 2.0, 3.0)
     assert read_plan(tmp_path, BUNDLE) == plan
     assert len(plan.id) == 8
     directory = open_directory(tmp_path)
@@ -29,40 +29,40 @@ def test_a_plan_that_is_written_is_read(tmp_path: Path) -> None:
 def test_the_id_depends_on_the_contents_only(tmp_path: Path) -> None:
     """Two nodes that plan the same have the same plan, whatever id they were given."""
     ids = [
-        write_numbers(tmp_path / name, 2.0, id=given).id
+        write_adders(tmp_path / name, 2.0, id=given).id
         for name, given in (("a", ""), ("b", "1234"))
     ]
     assert ids[0] == ids[1]
-    assert write_numbers(tmp_path / "c", 3.0).id != ids[0]
+    assert write_adders(tmp_path / "c", 3.0).id != ids[0]
 
 
 def test_files_of_the_previous_plan_are_kept_and_older_ones_removed(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("of the user's")
-    first = write_numbers(tmp_path, 2.0)
-    write_numbers(tmp_path, 3.0)
+    first = write_adders(tmp_path, 2.0)
+    write_adders(tmp_path, 3.0)
     before = {"adds2.tflite", "golden-2.npz"}
     now = {"adds1.tflite", "adds3.tflite", "golden-3.npz", PLAN, "notes.txt"}
     assert list_files(tmp_path) == before | now
-    write_numbers(tmp_path, 4.0)
+    write_adders(tmp_path, 4.0)
     assert list_files(tmp_path) == (now - {"golden-2.npz"}) | {"adds4.tflite", "golden-4.npz"}
-    write_numbers(tmp_path, 2.0)
+    write_adders(tmp_path, 2.0)
     assert read_plan(tmp_path, BUNDLE) == first
     assert list_files(tmp_path) >= {"adds2.tflite", "adds4.tflite"}
 
 
 def test_files_of_an_unreadable_previous_plan_are_removed(tmp_path: Path) -> None:
-    write_numbers(tmp_path, 2.0)
+    write_adders(tmp_path, 2.0)
     (tmp_path / PLAN).write_text("{")
-    write_numbers(tmp_path, 3.0)
+    write_adders(tmp_path, 3.0)
     assert "adds2.tflite" not in list_files(tmp_path)
     open_directory(tmp_path).read()
 
 
 def test_sections_of_the_previous_plan_are_loaded_after_a_new_one(tmp_path: Path) -> None:
-    first = write_numbers(tmp_path, 2.0)
+    first = write_adders(tmp_path, 2.0)
     directory = open_directory(tmp_path)
     directory.read()
-    second = write_numbers(tmp_path, 3.0)
+    second = write_adders(tmp_path, 3.0)
     with pytest.raises(ConfigError, match=f"there is no plan {second.id}"):
         directory.load(second.key(0))  # not read, so not checked
     directory.read()
@@ -76,7 +76,7 @@ def test_sections_of_the_previous_plan_are_loaded_after_a_new_one(tmp_path: Path
 def test_a_section_that_the_plan_does_not_have_is_refused(
     tmp_path: Path, section: int | str
 ) -> None:
-    plan = write_numbers(tmp_path, 2.0)
+    plan = write_adders(tmp_path, 2.0)
     directory = open_directory(tmp_path)
     directory.read()
     with pytest.raises(ConfigError, match="has no section"):

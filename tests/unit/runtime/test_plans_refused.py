@@ -25,7 +25,7 @@ from tests.unit.runtime.plan_files import (
     make_plan,
     make_vectors,
     open_directory,
-    write_numbers,
+    write_adders,
 )
 
 
@@ -35,7 +35,7 @@ def test_a_directory_without_a_plan_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_plan_for_another_bundle_is_refused(tmp_path: Path) -> None:
-    write_numbers(tmp_path, 2.0, bundle="00000000")
+    write_adders(tmp_path, 2.0, bundle="00000000")
     assert_refused(tmp_path, "is for bundle 00000000, not for ab12cd34; plan again")
 
 
@@ -58,13 +58,13 @@ def test_a_plan_for_another_bundle_is_refused(tmp_path: Path) -> None:
 def test_a_wrong_document_is_refused(
     tmp_path: Path, edit: Callable[[dict[str, Any]], object], words: str
 ) -> None:
-    write_numbers(tmp_path, 2.0)
+    write_adders(tmp_path, 2.0)
     edit_document(tmp_path, edit)
     assert_refused(tmp_path, words)
 
 
 def test_a_document_truncated_at_any_byte_is_refused(tmp_path: Path) -> None:
-    write_numbers(tmp_path, 2.0)
+    write_adders(tmp_path, 2.0)
     whole = (tmp_path / PLAN).read_bytes().rstrip()
     for end in range(len(whole)):
         (tmp_path / PLAN).write_bytes(whole[:end])
@@ -94,7 +94,7 @@ def test_golden_arrays_that_differ_from_the_declared_ones_are_refused(
     del vectors[f"{section}/{way}"]
     if rows is not None:
         vectors[f"{section}/{way}"] = rows
-    write_numbers(tmp_path, 2.0, vectors=vectors)
+    write_adders(tmp_path, 2.0, vectors=vectors)
     assert_refused(tmp_path, f"section {section} has no golden {way[-1]} of float32")
 
 
@@ -102,7 +102,7 @@ def test_golden_arrays_that_differ_from_the_declared_ones_are_refused(
 def test_bits_are_float32_in_memory(tmp_path: Path, spec: ArraySpec, fits: bool) -> None:
     plan = make_plan(tmp_path, 2.0)
     piece = Piece(plan.pieces[0].file, {"x": spec}, {"y": FLOATS})
-    written = write_numbers(tmp_path, 2.0, pieces=(piece,))
+    written = write_adders(tmp_path, 2.0, pieces=(piece,))
     if fits:
         assert open_directory(tmp_path).read() == written
     else:
@@ -111,14 +111,14 @@ def test_bits_are_float32_in_memory(tmp_path: Path, spec: ArraySpec, fits: bool)
 
 def test_golden_arrays_that_are_not_declared_are_refused(tmp_path: Path) -> None:
     """A section is run with all its golden inputs: one too many would be no task's."""
-    write_numbers(
+    write_adders(
         tmp_path, 2.0, vectors={**make_vectors({"0": 2.0, "head": 1.0}), "0/in/more": ROWS}
     )
     assert_refused(tmp_path, "golden 0/in/more is no array that its section declares")
 
 
 def test_a_damaged_golden_file_is_refused(tmp_path: Path) -> None:
-    write_numbers(tmp_path, 2.0)
+    write_adders(tmp_path, 2.0)
     file = tmp_path / "golden-2.npz"
     file.write_bytes(file.read_bytes()[:-8] + bytes(8))
     assert_refused(tmp_path, "golden-2.npz has sha256")
@@ -131,7 +131,7 @@ def test_a_damaged_golden_file_is_refused(tmp_path: Path) -> None:
     [("3", "has sha256"), (None, "No such file")],
 )
 def test_a_damaged_section_is_not_loaded(tmp_path: Path, content: str | None, words: str) -> None:
-    plan = write_numbers(tmp_path, 2.0)
+    plan = write_adders(tmp_path, 2.0)
     directory = open_directory(tmp_path)
     directory.read()
     file = tmp_path / "adds2.tflite"
@@ -151,7 +151,7 @@ def test_a_section_that_computes_other_outputs_is_refused(
     tmp_path: Path, content: str, words: str
 ) -> None:
     """Its checksum is right, so the golden vectors must find it."""
-    write_numbers(tmp_path, 2.0)
+    write_adders(tmp_path, 2.0)
     file = tmp_path / "adds2.tflite"
     file.write_text(content)
     sha256 = make_file_entry(file).sha256
