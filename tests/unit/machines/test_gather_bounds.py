@@ -69,7 +69,7 @@ def test_a_flood_of_offers_excludes_no_spare(state) -> None:
         group.announce(f"b{n}", state)
         group.offer(f"b{n}")
     assert {*group.planned, "x", "y"} <= group.machine.pool.workers.keys()
-    assert ("idle" in group.machine.pool.workers) == (state == "lost")  # absent workers are removed first
+    assert ("idle" in group.machine.pool.workers) == (state == "lost")  # absent ones go first
     assert len(group.machine.pool.workers) == workers.MAX_WORKERS
     group.announce("spare")
     group.offer("spare")
