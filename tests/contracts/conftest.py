@@ -1,4 +1,4 @@
-"""A store on each database: SQLite and PostgreSQL."""
+"""A store on each database, SQLite and PostgreSQL; waits of transports that never end."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from cloud_app.store import Store
+from ddnn.adapters import mqtt
+from tests.contracts.transport_peers import NEVER_S
 from tests.postgres import Postgres
 
 BACKENDS = ["sqlite", "postgresql"]
@@ -40,3 +42,10 @@ def reused(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[St
     store = Store(url)
     yield store
     store.close()
+
+
+@pytest.fixture
+def endless_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits of the transport end by events only, except for those that a test bounds itself."""
+    monkeypatch.setattr(mqtt, "ANSWER_S", NEVER_S)
+    monkeypatch.setattr(mqtt, "FAREWELL_S", NEVER_S)

@@ -21,7 +21,7 @@ from ddnn.exits.manifest import judge
 from ddnn.protocol.messages import Answer
 from ddnn.runtime.bundle import load_bundle, read_manifest
 from ddnn.runtime.plans import read_plan
-from tests.e2e.test_offload import FLOW_S, LAYER_TIMEOUT_S, TIMES, TOLERANCE, Workers
+from tests.e2e.watched_workers import FLOW_S, LAYER_TIMEOUT_S, TIMES, TOLERANCE, Workers
 
 pytestmark = pytest.mark.priority
 

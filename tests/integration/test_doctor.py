@@ -1,38 +1,23 @@
-"""`ddnn doctor` names each fault and its remedy, and ends with the first fault's exit code."""
+"""`ddnn doctor` names each fault and its remedy, and ends with the exit code of the first one."""
 
 from __future__ import annotations
 
-import json
 import shutil
-import socket
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from ddnn.adapters.broker import free_port
 from ddnn.protocol.codec import decode
 from ddnn.protocol.messages import Status
 from ddnn.protocol.topics import Kind, Topic
 from ddnn.runtime.bundle import read_manifest, write_manifest
 from ddnn.runtime.fleet import Fleet
-from tests.integration.site import (
-    PASSWORD,
-    USER,
-    Voice,
-    mosquitto,
-    one_picture,
-    run,
-    start_node,
-    with_password,
-)
+from tests.integration.doctor_report import NETWORK, Doctor, Report
+from tests.integration.site import Voice, run, start_node
 
-NETWORK = ("name", "tcp", "mqtt", "round trip", "clock")
 # Packages that a base installation does not have: importing one raises ImportError.
 SITECUSTOMIZE = """
 import sys
@@ -46,61 +31,6 @@ class Blocked:
 
 sys.meta_path.insert(0, Blocked())
 """
-
-
-class Report:
-    """The rows of `ddnn doctor --json`, and its exit code."""
-
-    def __init__(self, done: subprocess.CompletedProcess[str]) -> None:
-        assert "Traceback" not in done.stderr, done.stderr
-        self.rows = {row["check"]: row for row in json.loads(done.stdout)}
-        self.code = done.returncode
-        codes = (row["exit_code"] for row in self.rows.values() if row["exit_code"])
-        assert self.code == next(codes, 0)
-
-    def outcome(self, check: str) -> str:
-        return str(self.rows[check]["outcome"])
-
-    def fails(self, check: str, code: int, *words: str) -> None:
-        """Assert that `check` failed first, and that its text contains all the words."""
-        failing = [name for name, row in self.rows.items() if row["outcome"] == "failed"]
-        assert failing[:1] == [check], self.rows
-        assert self.code == code, self.rows
-        self.assert_words(check, *words)
-        assert self.rows[check]["remedy"]
-
-    def assert_words(self, check: str, *words: str) -> None:
-        text = f"{self.rows[check]['message']} {self.rows[check]['remedy']}"
-        for word in words:
-            assert word in text, text
-
-
-Doctor = Callable[..., Report]
-
-
-@pytest.fixture(scope="module")
-def picture(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return one_picture(tmp_path_factory.mktemp("pictures"))
-
-
-@pytest.fixture
-def doctor(ddnn: list[str], scenes_bundle: Path, picture: str, tmp_path: Path) -> Doctor:
-    """doctor(*flags, port=…): the report on cam1, or on the node that the flags name."""
-
-    def examine(*flags: str, port: int | None = None, **variables: str) -> Report:
-        usual = {
-            "--node": "cam1",
-            "--bundle": str(scenes_bundle),
-            "--state": str(tmp_path / "state"),
-        }
-        if port is not None:
-            usual["--broker-port"] = str(port)
-        if "edge" not in flags:
-            usual["--source"] = picture
-        given = [*flags, *(w for f, v in usual.items() if f not in flags for w in (f, v))]
-        return Report(run([*ddnn, "doctor", *given, "--json"], **variables))
-
-    return examine
 
 
 # ---------------------------------------------------------------------- no fault
@@ -204,129 +134,6 @@ def test_wrong_keys(doctor: Doctor, flags: tuple[str, ...], words: str) -> None:
     report.fails("configuration", 2, words)
     assert {report.outcome(check) for check in (*NETWORK, "bundle", "disk")} == {"skipped"}
     assert report.outcome("versions") == "ok"
-
-
-# ----------------------------------------------------------------------- network
-
-
-def test_a_name_that_cannot_be_resolved(doctor: Doctor) -> None:
-    report = doctor("--broker-host", "broker.invalid")
-    report.fails("name", 8, "'broker.invalid' cannot be resolved", "--broker-host")
-    assert {report.outcome(check) for check in NETWORK[1:]} == {"skipped"}
-    assert report.outcome("camera") == "ok"  # checks that need no broker run
-
-
-def test_a_port_where_nothing_listens(doctor: Doctor) -> None:
-    report = doctor(port=free_port())
-    assert report.outcome("name") == "ok"
-    report.fails("tcp", 8, "connection refused", "start the broker")
-    assert {report.outcome(check) for check in NETWORK[2:]} == {"skipped"}
-
-
-@pytest.fixture
-def listener() -> Iterator[Callable[[bytes], int]]:
-    """listener(words): a port that accepts connections and sends `words`, then nothing."""
-    opened: list[socket.socket] = []
-
-    def listen(words: bytes) -> int:
-        server = socket.create_server(("127.0.0.1", 0))
-        opened.append(server)
-
-        def serve() -> None:
-            try:
-                while True:
-                    client, _ = server.accept()
-                    opened.append(client)
-                    client.sendall(words)
-            except OSError:
-                return
-
-        threading.Thread(target=serve, daemon=True).start()
-        return int(server.getsockname()[1])
-
-    yield listen
-    for opened_socket in opened:
-        opened_socket.close()
-
-
-@pytest.mark.parametrize("words", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
-def test_a_port_of_another_service(
-    doctor: Doctor, listener: Callable[[bytes], int], words: bytes
-) -> None:
-    """A port that sends nothing does not block the report."""
-    started_s = time.monotonic()
-    report = doctor(port=listener(words))
-    assert time.monotonic() - started_s < 20
-    assert report.outcome("tcp") == "ok"
-    report.fails("mqtt", 8, "no MQTT broker", "--broker-port")
-    assert report.rows["mqtt"]["took_s"] < 12
-
-
-def test_users_and_passwords(doctor: Doctor, tmp_path: Path) -> None:
-    right, wrong = tmp_path / "right", tmp_path / "wrong"
-    right.write_text(PASSWORD + "\n")
-    wrong.write_text("a wrong secret 91c\n")
-    with mosquitto(tmp_path, *with_password(tmp_path)) as port:
-        as_user = ("--broker-user", USER, "--broker-password-file")
-        report = doctor(*as_user, str(right), port=port)
-        assert report.code == 0, report.rows
-        report.assert_words("mqtt", f"as user {USER}")
-        assert PASSWORD not in json.dumps(report.rows)
-        for version in ("5", "3.1.1"):
-            report = doctor(*as_user, str(wrong), "--mqtt", version, port=port)
-            report.fails("mqtt", 8, "Not authorized", "mosquitto_passwd")
-            assert "91c" not in json.dumps(report.rows)
-        report = doctor(port=port)
-        report.fails("mqtt", 8, "Not authorized", "requires a user", "--broker-password-file")
-        assert report.outcome("round trip") == "skipped"
-
-
-def test_an_access_list_that_forbids(doctor: Doctor, tmp_path: Path) -> None:
-    acl = tmp_path / "acl"
-    acl.write_text("topic readwrite somewhere/else/#\n")
-    with mosquitto(tmp_path, "allow_anonymous true", f"acl_file {acl}") as port:
-        report = doctor(port=port)
-        report.fails("round trip", 8, "did not come back", "access list", "ddnn/v1/home/#")
-        acl.write_text("topic readwrite ddnn/v1/home/#\n")
-    with mosquitto(tmp_path, "allow_anonymous true", f"acl_file {acl}") as port:
-        assert doctor(port=port).outcome("round trip") == "ok"
-
-
-# ------------------------------------------------------------------------- clock
-
-
-@pytest.mark.parametrize(
-    ("ahead_s", "outcome", "words"),
-    [
-        (3600.0, "failed", "3600.0 s behind the lead edge's"),
-        (-7200.0, "failed", "7200.0 s ahead of the lead edge's"),
-        (-5.0, "warning", "5.0 s ahead of the lead edge's"),
-        (0.5, "warning", "ms behind the lead edge's"),
-        (None, "warning", "does not answer time requests"),
-    ],
-)
-def test_clocks_that_disagree(
-    doctor: Doctor, port: int, voice: Voice, ahead_s: float | None, outcome: str, words: str
-) -> None:
-    voice.announce("edge", "edge")
-    voice.clock_ahead_s = ahead_s
-    report = doctor(port=port)
-    assert report.outcome("clock") == outcome
-    report.assert_words("clock", words)
-    if outcome == "failed":
-        report.fails("clock", 1, "set the clock")
-    else:
-        assert report.code == 0
-
-
-def test_without_an_edge_there_is_no_clock_to_compare_with(
-    doctor: Doctor, port: int, voice: Voice
-) -> None:
-    voice.announce("edge", "edge", "lost")
-    report = doctor(port=port)
-    assert report.outcome("clock") == "skipped"
-    report.assert_words("clock", "no edge is online")
-    assert report.code == 0
 
 
 # ------------------------------------------------------------------------ bundle
