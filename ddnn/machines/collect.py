@@ -9,7 +9,8 @@ of a task from workers. Both wait until the parts are enough, no sender is left,
     COMPLETE     END       CLOSED      Expired(completed=True): surplus parts are in it
 
 END is whichever comes first: all expected parts are there, those that may still come cannot make
-them enough, the job is due, there are more open jobs than the limit, or the owner wants no more.
+them enough (unless fewer are of use), the job is due, there are more open jobs than the limit, or
+the owner wants no more.
 A quorum may depend on more than the parts, such as on who is live: `review` asks it again.
 """
 
@@ -79,6 +80,15 @@ class Expired(Generic[Key, Value]):
     senders: Mapping[Any, str]
     missing: tuple[str, ...]
     completed: bool
+    repeated: Mapping[Any, Mapping[str, Value]] = field(default_factory=dict)  # see by_sender
+
+    @property
+    def by_sender(self) -> dict[Any, dict[str, Value]]:
+        """Every part from every sender that gave it, the first one first."""
+        return {
+            part: {self.senders[part]: value, **self.repeated.get(part, {})}
+            for part, value in self.parts.items()
+        }
 
 
 Outcome = Complete[Key, Value] | Expired[Key, Value]
@@ -91,10 +101,12 @@ class _Job(Generic[Value]):
     quorum: Quorum
     due_s: float
     wait_for_all: bool
+    partial: bool = False
     phase: Phase = Phase.COLLECTING
     parts: dict[Any, Value] = field(default_factory=dict)
     senders: dict[Any, str] = field(default_factory=dict)
     received: dict[str, set[Any]] = field(default_factory=dict)
+    repeated: dict[Any, dict[str, Value]] = field(default_factory=dict)
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -130,14 +142,17 @@ class Collector(Generic[Key, Value]):
         due_s: float,
         *,
         wait_for_all_until_s: float | None = None,
+        partial: bool = False,
     ) -> list[Outcome[Key, Value]]:
         """Start to collect. Returns the end of the oldest job where there are too many.
 
         expected: the parts of each sender. wait_for_all_until_s: until then all are waited for,
-        and only from then on any parts that are enough will do.
+        and only from then on any parts that are enough will do. partial: parts that cannot become
+        enough are of use too, and all that may come are waited for.
         """
         first_s = due_s if wait_for_all_until_s is None else min(wait_for_all_until_s, due_s)
-        job = _Job[Value](expected, set(expected), quorum, due_s, wait_for_all_until_s is not None)
+        waits = wait_for_all_until_s is not None
+        job = _Job[Value](expected, set(expected), quorum, due_s, waits, partial)
         evicted = self._jobs.open(key, job, now_s, first_s)
         return [self._end(*evicted)] if evicted else []
 
@@ -149,6 +164,7 @@ class Collector(Generic[Key, Value]):
         if job is None:
             return (Receipt.LATE if self._jobs.is_closed(key) else Receipt.UNKNOWN), []
         received = job.received.setdefault(sender, set())
+        is_new = part not in received
         received.add(part)
         discharged = sender in job.awaited and job.expected.get(sender, frozenset()) <= received
         if discharged:
@@ -156,6 +172,8 @@ class Collector(Generic[Key, Value]):
         if part not in job.parts:
             job.parts[part], job.senders[part] = value, sender
             return Receipt.TAKEN, self._progress(key, job, now_s)
+        if is_new:
+            job.repeated.setdefault(part, {})[sender] = value
         return Receipt.REPEATED, self._progress(key, job, now_s) if discharged else []
 
     def withdraw(self, senders: Collection[str], now_s: float) -> list[Outcome[Key, Value]]:
@@ -185,11 +203,21 @@ class Collector(Generic[Key, Value]):
             self._close(key)
 
     def remove_parts(self, senders: Collection[str]) -> None:
-        """Forget what these senders gave to open jobs. Call `withdraw` for them next."""
+        """Forget what these senders gave to open jobs; what others gave takes its place.
+
+        Call `withdraw` for them next.
+        """
         for job in self._jobs.values():
+            for others in job.repeated.values():
+                for sender in others.keys() & senders:
+                    del others[sender]
             for part in [part for part, sender in job.senders.items() if sender in senders]:
                 del job.parts[part]
                 job.awaited.add(job.senders.pop(part))
+                others = job.repeated.get(part, {})
+                if others:
+                    sender = job.senders[part] = next(iter(others))
+                    job.parts[part] = others.pop(sender)
 
     def end_due(self, now_s: float) -> list[Outcome[Key, Value]]:
         """End the jobs whose time has come."""
@@ -253,8 +281,8 @@ class Collector(Generic[Key, Value]):
         return outcomes
 
     def _can_complete(self, job: _Job[Value]) -> bool:
-        """Whether those that are awaited may still make the parts enough."""
-        if job.phase is not Phase.COLLECTING:
+        """Whether those that are awaited may still make the parts enough, or need not."""
+        if job.partial or job.phase is not Phase.COLLECTING:
             return True
         coming = [job.expected[sender] for sender in job.awaited if sender in job.expected]
         return job.quorum(frozenset(job.parts).union(*coming))
@@ -265,4 +293,4 @@ class Collector(Generic[Key, Value]):
     def _end(self, key: Key, job: _Job[Value]) -> Expired[Key, Value]:
         completed = job.phase is Phase.COMPLETE
         job.move(Signal.END)
-        return Expired(key, job.parts, job.senders, job.missing, completed)
+        return Expired(key, job.parts, job.senders, job.missing, completed, job.repeated)
