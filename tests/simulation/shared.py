@@ -1,8 +1,8 @@
-"""A site whose edge shares a layer: its section is head, a linear layer, tail; and workers."""
+"""Sites whose edge gives its section to workers; one whose section is head, a coded layer, tail."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -16,10 +16,13 @@ from ddnn.coding.coverage import compute_cost
 from ddnn.coding.detail import ROOM, CertificateSummary, CodingDetail
 from ddnn.coding.layers import Linear, split_layer
 from ddnn.coding.section import MatrixSection
-from ddnn.core.plan import PieceKey
+from ddnn.core.plan import PieceKey, Plan
 from ddnn.core.section import Section
+from ddnn.exits.manifest import Manifest
+from ddnn.machines.offload import Combiner
 from ddnn.machines.offload_node import OffloadNode
 from ddnn.machines.worker import WorkerNode
+from ddnn.protocol.machine import SectionName
 from ddnn.protocol.messages import OffloadState
 from ddnn.runtime.identity import Identity
 from ddnn.runtime.lanes import Costs
@@ -35,7 +38,7 @@ from tests.simulation.made import (
     sections_of,
     tuned,
 )
-from tests.simulation.scenario import Scenario, build
+from tests.simulation.scenario import PERIOD_S, TIMING, Scenario, build
 
 EDGE = "edge"
 PLAN = "cd34ef56"
@@ -45,10 +48,60 @@ DEVICES = 6
 STEADY = Network(latency_s=0.002, jitter_s=0.0)
 JITTER = Network(latency_s=0.002, jitter_s=0.002)
 TIMEOUT_S = 0.08
+START_S = 1.0  # the first sample
 
 
-class Site:
+class OffloadSite:
+    """A site whose edge gives its section to workers.
+
+    shards: the pieces' sections; sections: all others, the undivided one too. error: of
+    probabilities, against the undivided section.
+    """
+
+    error = 0.0
+
+    make_combiner: Callable[[Plan], Combiner]
+    plan: Plan
+    manifest: Manifest
+    sections: dict[SectionName, Section]
+    shards: dict[PieceKey, Section]
+    workers: Mapping[str, tuple[int, ...]]
+
+    def edge(self, inner, **options) -> OffloadNode:
+        options = {"timeout_s": TIMEOUT_S, **options}
+        return OffloadNode(inner, "home", self.plan, self.make_combiner, **options)
+
+    def worker(self, name: str) -> WorkerNode:
+        return WorkerNode("home", name, EDGE, self.plan, None)
+
+    def run_of(self, *, samples: int = 30, network: Network = JITTER, seed: int = 3, **options):
+        """The site with its workers; all start at once, the workers first."""
+        run = Run(
+            self,
+            build(
+                self.manifest,
+                self.sections,
+                samples=samples,
+                seed=seed,
+                network=network,
+                wrap=lambda edge: self.edge(edge, **options),
+            ),
+        )
+        for name in self.workers:
+            run.add(name)
+        return run
+
+    def without_workers(self, samples: int = 30, seed: int = 3) -> Scenario:
+        """The same samples, all computed by the edge."""
+        scenario = build(self.manifest, self.sections, samples=samples, seed=seed, network=JITTER)
+        scenario.run()
+        return scenario
+
+
+class Site(OffloadSite):
     """What the nodes of one site are made of; the layer coded with `code`."""
+
+    make_combiner = CodingCombiner
 
     def __init__(
         self,
@@ -87,7 +140,7 @@ class Site:
 
         layer = Linear("dense", kernel, bias)
         split = split_layer(layer, code.n, code.s, code=code)
-        self.shards: dict[PieceKey, Section] = {
+        self.shards = {
             PieceKey(plan_id, piece): MatrixSection(shard.kernel, shard.bias, lambda: 0.0)
             for piece, shard in enumerate(split.shards)
         }
@@ -133,42 +186,12 @@ class Site:
             detail=msgspec.to_builtins(self.detail),
         )
 
-    def edge(self, inner, **options) -> OffloadNode:
-        options = {"timeout_s": TIMEOUT_S, **options}
-        return OffloadNode(inner, "home", self.plan, CodingCombiner, **options)
-
-    def worker(self, name: str) -> WorkerNode:
-        return WorkerNode("home", name, EDGE, self.plan, None)
-
-    def run_of(self, *, samples: int = 30, network: Network = JITTER, seed: int = 3, **options):
-        """The site with its workers; all start at once, the workers first."""
-        run = Run(
-            self,
-            build(
-                self.manifest,
-                self.sections,
-                samples=samples,
-                seed=seed,
-                network=network,
-                wrap=lambda edge: self.edge(edge, **options),
-            ),
-        )
-        for name in self.workers:
-            run.add(name)
-        return run
-
-    def without_workers(self, samples: int = 30, seed: int = 3) -> Scenario:
-        """The same samples, all computed by the edge."""
-        scenario = build(self.manifest, self.sections, samples=samples, seed=seed, network=JITTER)
-        scenario.run()
-        return scenario
-
 
 @dataclass
 class Run:
     """A site in the simulation."""
 
-    site: Site
+    site: OffloadSite
     scenario: Scenario
 
     @property
@@ -200,3 +223,15 @@ class Run:
         action = getattr(self.simulation, what)
         for worker in workers:
             self.simulation.at(time_s, partial(action, f"home/{worker}"))
+
+
+def assert_in_time(run: Run) -> None:
+    """Every sample has one answer, given before its deadline."""
+    given = {}
+    for at_s, _, answer in run.simulation.answers:
+        assert answer.sample not in given, "answered twice"
+        given[answer.sample] = at_s - (START_S + answer.sample * PERIOD_S)
+    assert set(given) == set(range(len(run.scenario.images)))
+    assert max(given.values()) <= TIMING.deadline_s
+    assert run.store.keys() == given.keys()
+    assert run.simulation.kept() == {}

@@ -16,8 +16,8 @@ from ddnn.core.plan import PieceKey
 from ddnn.core.section import Section
 from ddnn.protocol.machine import PlanRead
 from tests.simulation.scenario import PERIOD_S
-from tests.simulation.shared import EDGE, JITTER, Run, Site
-from tests.simulation.test_sharing import START_S, assert_equal, assert_in_time
+from tests.simulation.shared import EDGE, JITTER, START_S, Run, Site, assert_in_time
+from tests.simulation.test_sharing import assert_equal
 
 NEW = "ef56ab78"
 SAMPLES = 60

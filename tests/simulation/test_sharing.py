@@ -25,10 +25,9 @@ from ddnn.runtime.lanes import Costs
 from ddnn.runtime.simulation import Network
 from tests.simulation.made import reference
 from tests.simulation.scenario import PERIOD_S, TIMING
-from tests.simulation.shared import EDGE, STEADY, TIMEOUT_S, Run, Site
+from tests.simulation.shared import EDGE, START_S, STEADY, TIMEOUT_S, Run, Site, assert_in_time
 
 SAMPLES = 30
-START_S = 1.0
 END_S = START_S + SAMPLES * PERIOD_S
 
 CODES = {
@@ -63,18 +62,6 @@ def assert_equal(run: Run, expected: dict[int, Answer], samples=None) -> None:
         np.testing.assert_allclose(
             answer.probabilities, other.probabilities, rtol=0, atol=run.site.error
         )
-
-
-def assert_in_time(run: Run) -> None:
-    """Every sample has one answer, given before its deadline."""
-    given = {}
-    for at_s, _, answer in run.simulation.answers:
-        assert answer.sample not in given, "answered twice"
-        given[answer.sample] = at_s - (START_S + answer.sample * PERIOD_S)
-    assert set(given) == set(range(len(run.scenario.images)))
-    assert max(given.values()) <= TIMING.deadline_s
-    assert run.store.keys() == given.keys()
-    assert run.simulation.kept() == {}
 
 
 def escalated(expected: dict[int, Answer]) -> int:
