@@ -180,6 +180,7 @@ def _is_consistent(state: OffloadState) -> bool:
         1 <= state.pieces <= MAX_PIECES
         and state.live_pieces <= state.pieces
         and state.spare_workers <= len(state.workers)
+        and len(state.sources) <= state.pieces
         and all(group.first < group.end <= state.pieces for group in state.groups)
         and len(held) <= MAX_HELD
         and max(held, default=0) < state.pieces

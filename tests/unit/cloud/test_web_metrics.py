@@ -98,6 +98,7 @@ def test_offloads(live: FakeSite, client: FlaskClient) -> None:
     assert value(found, "ddnn_offload_enough", **shop) == 0
     assert value(found, "ddnn_offload_spare_workers", **home) == 0
     assert value(found, "ddnn_offload_combined_total", **home) == 1234
+    assert value(found, "ddnn_offload_combined_partly_total", **home) == 0
     assert value(found, "ddnn_offload_computed_here_total", **home) == 5
     assert value(found, "ddnn_offload_given_up_total", **home) == 1
     assert value(found, "ddnn_offload_gather_seconds", **home) == 0.00625
