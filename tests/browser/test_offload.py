@@ -176,7 +176,11 @@ def test_replicas_are_cells_with_their_holders_names(home: Home, opened: Open) -
         for i, state in enumerate(states)
     }
     workers["spare"] = WorkerState("live", [1], planned=False)
-    names = ["group 0: 24 filters, wrn-16-1", "group 1: 16 filters, wrn-10-1", "group 2: 24 filters"]
+    names = [
+        "group 0: 24 filters, wrn-16-1",
+        "group 1: 16 filters, wrn-10-1",
+        "group 2: 24 filters",
+    ]
     fields: dict[str, Any] = {
         "room": "students",
         "title": "section edge",
@@ -187,9 +191,7 @@ def test_replicas_are_cells_with_their_holders_names(home: Home, opened: Open) -
         "accuracy": {"edge": 0.93, "cloud": 0.955},
         "combined_partly": 7,
     }
-    offload(
-        home, make_offload(pieces=3, live_pieces=3, spare_workers=1, workers=workers, **fields)
-    )
+    offload(home, make_offload(pieces=3, live_pieces=3, spare_workers=1, workers=workers, **fields))
     page = opened(home.url)
     page.locator(OFFLOAD).wait_for()
     assert page.locator(".pieces li").all_text_contents() == [
