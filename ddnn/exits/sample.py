@@ -119,7 +119,7 @@ def make_answer(
         eta=best.eta,
         members=list(members),
         missing=list(dict.fromkeys([*absent, *silent]))[:MAX_MISSING],
-        quality="degraded" if absent or silent or not best.sure else "full",
+        quality="degraded" if absent or best.shortfall or not best.sure else "full",
         expected_accuracy=find_accuracy(best, manifest),
         bundle=bundle,
         captured_at_s=sample.captured_at_s,

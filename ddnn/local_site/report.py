@@ -78,6 +78,7 @@ def _describe_offload(state: OffloadState) -> dict[str, Any]:
         "live_pieces": state.live_pieces,
         "enough": state.enough,
         "combined": state.combined,
+        "combined_partly": state.combined_partly,
         "computed_here": state.computed_here,
         "given_up": state.given_up,
         "gather_ms": round(state.gather_ms, 3),

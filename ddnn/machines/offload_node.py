@@ -37,7 +37,9 @@ from ddnn.protocol.topics import Kind, Topic
 STATE_S = 1.0  # time between two messages of state
 CHANGED = "worker %s is %s, its pieces: %s"
 ENOUGH = "the live workers are enough: the section runs there"
-NOT_ENOUGH = "the live workers are not enough: the section runs here until they are"
+NOT_ENOUGH = (
+    "the live workers are not enough: the section runs here, or without them, until they are"
+)
 
 
 class OffloadNode:

@@ -12,7 +12,8 @@ from functools import cache
 import numpy as np
 import pytest
 
-from ddnn.core.section import Arrays
+from ddnn.core.plan import PieceKey
+from ddnn.core.section import Arrays, Section
 from ddnn.machines.offload_node import OffloadNode
 from ddnn.protocol.codec import decode, encode
 from ddnn.protocol.machine import Captured, Compute, Computed, Effect, Event, Now
@@ -82,7 +83,20 @@ class Asks:
 class Small:
     """An edge and its workers, without cameras: quick enough for every set of live workers."""
 
-    def __init__(self, of: StudentSite, seed: int = 0, *, compute_here: bool = False) -> None:
+    def __init__(
+        self,
+        of: StudentSite,
+        seed: int = 0,
+        *,
+        compute_here: bool = False,
+        student_s: float = 0.002,
+        liars: Collection[str] = (),
+    ) -> None:
+        """liars: workers that compute the portions of another input."""
+        lies: dict[PieceKey, Section] = {
+            key: lambda arrays, shard=shard: shard({"features": -arrays["features"]})
+            for key, shard in of.shards.items()
+        }
         self.site, self.inner = of, Asks()
         self.simulation = Simulation(np.random.default_rng(seed), JITTER)
         self.edge = self.simulation.add(
@@ -94,8 +108,8 @@ class Small:
             self.simulation.add(
                 Identity("home", name, "worker", BUNDLE, ""),
                 lambda kept, name=name: of.worker(name),
-                of.shards,
-                costs=Costs(any_section_s=0.002),
+                lies if name in liars else of.shards,
+                costs=Costs(any_section_s=student_s),
             )
 
     def at(self, time_s: float, what: str, workers: Collection[str]) -> None:
@@ -166,8 +180,8 @@ def test_where_the_edge_can_it_computes_what_a_lost_group_would_have() -> None:
 
 
 def test_a_group_that_dies_while_its_task_runs_leaves_time_to_compute_here() -> None:
-    small = Small(site(3, 3, 2), compute_here=True)
-    small.at(SENT_S + 0.0021, "crash", ["worker7", "worker8"])  # the task is on its way
+    small = Small(site(3, 3, 2), compute_here=True, student_s=0.06)  # the Will comes before
+    small.at(SENT_S + 0.003, "crash", ["worker7", "worker8"])
     small.run(1)
     small.assert_result(0, range(3))
     assert small.inner.results[0][1] < SENT_S + TIMEOUT_S
@@ -202,8 +216,8 @@ def test_a_group_that_stalls_is_filled_when_the_time_is_over(compute_here: bool)
 
 def test_a_group_that_dies_is_filled_with_all_who_live_still_waited_for() -> None:
     """The crash of one group must not end a task that others still compute."""
-    small = Small(site(3, 3, 2))
-    small.at(SENT_S + 0.0021, "crash", ["worker1", "worker2", "worker3"])
+    small = Small(site(3, 3, 2), student_s=0.06)  # the Will comes before
+    small.at(SENT_S + 0.003, "crash", ["worker1", "worker2", "worker3"])
     small.run(1)
     small.assert_result(0, (1, 2))
 
@@ -223,6 +237,23 @@ def test_who_answers_second_has_answered_and_was_not_needed() -> None:
     assert [
         source in names for source, names in zip(state.sources, small.site.members, strict=True)
     ] == [True] * 3
+
+
+def test_who_contradicts_the_other_two_of_a_group_is_excluded() -> None:
+    small = Small(site(3, 3, 2), liars=["worker5"])
+    small.run(10)
+    state = small.state
+    faulty = [name for name, worker in state.workers.items() if worker.state == "faulty"]
+    assert (faulty, state.counts) == (["worker5"], {"contradictions": 0})
+    for sample in range(1, 10):
+        small.assert_result(sample, range(3))
+
+
+def test_of_two_that_contradict_each_other_nobody_is_blamed() -> None:
+    small = Small(site(3, 3, 2), liars=["worker8"])
+    small.run(10)
+    assert {worker.state for worker in small.state.workers.values()} == {"live"}
+    assert small.state.counts == {"contradictions": 10}
 
 
 def test_a_spare_joins_the_group_that_has_lost_most() -> None:
