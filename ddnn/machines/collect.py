@@ -9,8 +9,7 @@ of a task from workers. Both wait until the parts are enough, no sender is left,
     COMPLETE     END       CLOSED      Expired(completed=True): surplus parts are in it
 
 END is whichever comes first: all expected parts are there, those that may still come cannot make
-them enough (unless fewer are of use), the job is due, there are more open jobs than the limit, or
-the owner wants no more.
+them enough, the job is due, there are more open jobs than the limit, or the owner wants no more.
 A quorum may depend on more than the parts, such as on who is live: `review` asks it again.
 """
 
@@ -101,7 +100,6 @@ class _Job(Generic[Value]):
     quorum: Quorum
     due_s: float
     wait_for_all: bool
-    partial: bool = False
     phase: Phase = Phase.COLLECTING
     parts: dict[Any, Value] = field(default_factory=dict)
     senders: dict[Any, str] = field(default_factory=dict)
@@ -142,17 +140,14 @@ class Collector(Generic[Key, Value]):
         due_s: float,
         *,
         wait_for_all_until_s: float | None = None,
-        partial: bool = False,
     ) -> list[Outcome[Key, Value]]:
         """Start to collect. Returns the end of the oldest job where there are too many.
 
         expected: the parts of each sender. wait_for_all_until_s: until then all are waited for,
-        and only from then on any parts that are enough will do. partial: parts that cannot become
-        enough are of use too, and all that may come are waited for.
+        and only from then on any parts that are enough will do.
         """
         first_s = due_s if wait_for_all_until_s is None else min(wait_for_all_until_s, due_s)
-        waits = wait_for_all_until_s is not None
-        job = _Job[Value](expected, set(expected), quorum, due_s, waits, partial)
+        job = _Job[Value](expected, set(expected), quorum, due_s, wait_for_all_until_s is not None)
         evicted = self._jobs.open(key, job, now_s, first_s)
         return [self._end(*evicted)] if evicted else []
 
@@ -281,8 +276,8 @@ class Collector(Generic[Key, Value]):
         return outcomes
 
     def _can_complete(self, job: _Job[Value]) -> bool:
-        """Whether those that are awaited may still make the parts enough, or need not."""
-        if job.partial or job.phase is not Phase.COLLECTING:
+        """Whether those that are awaited may still make the parts enough."""
+        if job.phase is not Phase.COLLECTING:
             return True
         coming = [job.expected[sender] for sender in job.awaited if sender in job.expected]
         return job.quorum(frozenset(job.parts).union(*coming))

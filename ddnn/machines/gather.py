@@ -9,7 +9,8 @@ The pool knows the workers, the placement their pieces, the collector the open t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from functools import partial
 
 from ddnn.core.plan import Plan, is_finite
 from ddnn.core.quorum import Quorum
@@ -45,14 +46,14 @@ class Gather:
         *,
         threshold_s: float = 0.0,
         timeout_s: float = 0.12,
-        partial: bool = False,
+        use_partial: bool = False,
     ) -> None:
         """threshold_s: how long to wait for all live workers; from then on any pieces that are
         enough suffice (Hadidi et al., EDGE 2023: the straggler threshold; 0: the first that are
-        enough). timeout_s: when a task without enough results ends. partial: fewer results than are
-        enough are of use too: all live workers are waited for where they are not enough.
+        enough). timeout_s: when a task without enough results ends. use_partial: fewer results than
+        are enough are of use too, where live workers cannot give more.
         """
-        self.site, self.plan, self.partial = site, plan, partial
+        self.site, self.plan, self.use_partial = site, plan, use_partial
         self._enough = enough
         self._threshold_s, self._timeout_s = min(threshold_s, timeout_s), timeout_s
         self.pool = WorkerPool(plan.id, plan.placement)
@@ -92,7 +93,7 @@ class Gather:
     @property
     def useful(self) -> bool:
         """Whether a task that is sent now can give a result that is of use."""
-        return self.possible or (self.partial and bool(self.pool.live))
+        return self.possible or (self.use_partial and bool(self.pool.live))
 
     def is_over(self, task: int, now: Now) -> bool:
         """Whether the time of a task is over."""
@@ -118,18 +119,30 @@ class Gather:
         self._number = max(self._number + 1, int(now.wall_s * 1e3))
         if probe:
             self._probes.add(self._number)
+        expected, quorum = self.pool.live, self._enough
+        if probe:
+            quorum = _is_never_enough  # its results are not used
+        elif self.use_partial:
+            quorum = partial(self._is_most, expected)
         outcomes = self._collector.open(
             self._number,
-            self.pool.live,
-            (lambda _: False) if probe else self._enough,  # the results of a probe are not used
+            expected,
+            quorum,
             now_s,
             now_s + self._timeout_s,
             wait_for_all_until_s=now_s + self._threshold_s if self._threshold_s else None,
-            partial=self.partial and not probe,
         )
         task = Task(1, self.plan.id, self._number, make_tensors(inputs, self.plan.inputs))
         topic = Topic(self.site, Kind.TASK, self.plan.group)
         return self._number, [Publish(topic, task)], self._report(outcomes, now)
+
+    def _is_most(self, expected: Mapping[str, frozenset[int]], pieces: Collection[int], /) -> bool:
+        """Whether the pieces are enough, or no live worker of those expected can give another."""
+        if not pieces:
+            return False
+        live = self.pool.live
+        all_there = all(held.issubset(pieces) for name, held in expected.items() if name in live)
+        return all_there or self._enough(pieces)
 
     def probe_due(self, now: Now) -> bool:
         """Whether stalled workers are due for a probe, while no other task is sent."""
@@ -208,3 +221,7 @@ class Gather:
         reported = [outcome for outcome in outcomes if outcome.key not in self._probes]
         self._probes.difference_update(outcome.key for outcome in outcomes)  # they ended
         return reported
+
+
+def _is_never_enough(pieces: Collection[int], /) -> bool:
+    return False

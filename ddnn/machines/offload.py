@@ -90,7 +90,8 @@ class Combiner(Protocol):
         self, parts: Mapping[int, Arrays], senders: Mapping[int, str], now_s: float, *, last: bool
     ) -> Combined:
         """The section's result, or the tail's inputs, from the first result of each piece. last:
-        nothing more will come, and perhaps the parts are not enough."""
+        nothing more will come, and perhaps the parts are not enough. Where `partial`, they may be
+        fewer without that, since live workers cannot give more."""
         ...
 
     def inspect(self, results: Mapping[int, Mapping[str, Arrays]], now_s: float) -> frozenset[str]:
@@ -275,7 +276,7 @@ class Offload:
 
     def _has_time(self, task: int, now: Now) -> bool:
         """Whether the whole section may still be computed here, which is better than a part."""
-        return not self.gather.partial and not self.gather.is_over(task, now)
+        return not self.gather.use_partial and not self.gather.is_over(task, now)
 
     def _find_shortfall(self, combined: Combined) -> Shortfall | None:
         """What the outputs lack, by the workers that were planned to give it."""

@@ -85,7 +85,7 @@ class OffloadNode:
             combiner.enough,
             threshold_s=self._threshold_s,
             timeout_s=self._timeout_s,
-            partial=combiner.partial and not self._compute_here,
+            use_partial=combiner.partial and not self._compute_here,
         )
         return Offload(gather, combiner, self._stopwatch)
 

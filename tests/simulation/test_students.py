@@ -222,6 +222,20 @@ def test_a_group_that_dies_is_filled_with_all_who_live_still_waited_for() -> Non
     small.assert_result(0, (1, 2))
 
 
+def test_of_groups_that_live_the_first_answers_are_used_although_another_is_lost() -> None:
+    """Also where the second member of a group has just stalled."""
+    small = Small(site(3, 3, 2))
+    small.at(1.0, "crash", ["worker7", "worker8"])
+    small.at(1.9, "stall", ["worker1", "worker2", "worker4"])
+    small.run(4)
+    for sample in range(4):
+        small.assert_result(sample, (0, 1))
+        assert small.inner.results[sample][1] < SENT_S + 0.1 * sample + TIMEOUT_S / 2
+    state = small.state
+    assert (state.combined_partly, state.given_up) == (4, 0)
+    assert [state.workers[f"worker{i}"].state for i in (1, 2, 4)] == ["stalled"] * 3
+
+
 def test_who_answers_second_has_answered_and_was_not_needed() -> None:
     small = Small(site(3, 3, 2))
     small.run(20)

@@ -291,14 +291,6 @@ def test_a_removed_replica_is_not_in_the_end() -> None:
     assert ended.by_sender == {0: {"b": "right"}, 1: {"c": "y"}}
 
 
-def test_where_fewer_are_of_use_all_that_may_come_are_waited_for() -> None:
-    collector = opened(quorum=at_least(3), partial=True)
-    assert receive(collector, 0.1, "a") == []
-    assert collector.withdraw(["b"], 0.2) == []  # three cannot come any more
-    (ended,) = receive(collector, 0.3, "c")
-    assert ended == Expired(7, {"a": "A", "c": "C"}, {"a": "a", "c": "c"}, ("b",), False)
-
-
 def test_a_quorum_that_depends_on_more_than_the_parts_is_asked_again() -> None:
     live = {"a", "b", "c"}
     collector = opened(quorum=live.issubset)
