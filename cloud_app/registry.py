@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 
 from cloud_app.views import NodeView, OffloadView
 from ddnn.core.plan import MAX_PIECES
+from ddnn.protocol.drops import drops
 from ddnn.protocol.machine import Connected, Disconnected, Event, Received
-from ddnn.protocol.messages import Answer, OffloadState, Stats, Status, drops
+from ddnn.protocol.messages import Answer, OffloadState, Stats, Status
 
 MAX_NODES = 10_000
 EVENT_EVERY_S = 60.0  # of what may happen again and again, once a node and minute

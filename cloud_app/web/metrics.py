@@ -20,7 +20,8 @@ from prometheus_client.registry import Collector
 from cloud_app.store import LATENCY_BOUNDS_S, Store
 from cloud_app.views import LiveSite, NodeView, OffloadView
 from ddnn.errors import LinkError
-from ddnn.protocol.messages import DROPS, WorkerState
+from ddnn.protocol.drops import DROPS
+from ddnn.protocol.messages import WorkerState
 from ddnn.runtime.service import ddnn_version
 
 METRICS_TYPE = CONTENT_TYPE_PLAIN_0_0_4

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ddnn.local_site.site import Site
-from ddnn.protocol.messages import Answer, OffloadState, drops
+from ddnn.protocol.drops import drops
+from ddnn.protocol.messages import Answer, OffloadState
 
 TIERS = ("local", "edge", "cloud", "device")
 

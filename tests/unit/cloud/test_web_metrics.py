@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from cloud_app.store import LATENCY_BOUNDS_S, Store
 from cloud_app.views import NodeView, OffloadView
 from ddnn.errors import LinkError
-from ddnn.protocol.messages import DROPS
+from ddnn.protocol.drops import DROPS
 from tests.site_builder import FakeSite, make_offload
 from tests.unit.cloud.web_client import Make
 
