@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 
 from cloud_app.views import NodeView, OffloadView
 from ddnn.core.plan import MAX_PIECES
+from ddnn.protocol.drops import drops
 from ddnn.protocol.machine import Connected, Disconnected, Event, Received
-from ddnn.protocol.messages import Answer, OffloadState, Stats, Status, drops
+from ddnn.protocol.messages import Answer, OffloadState, Stats, Status
 
 MAX_NODES = 10_000
 EVENT_PERIOD_S = 60.0  # a repeated event of a node is recorded once in this time
@@ -182,6 +183,7 @@ def _is_consistent(state: OffloadState) -> bool:
         1 <= state.pieces <= MAX_PIECES
         and state.live_pieces <= state.pieces
         and state.spare_workers <= len(state.workers)
+        and len(state.sources) <= state.pieces
         and all(group.first < group.end <= state.pieces for group in state.groups)
         and len(held) <= MAX_HELD
         and max(held, default=0) < state.pieces

@@ -33,6 +33,12 @@ _ENTRIES = {
         redundancies=("none", "replicate", "coded", "coded-sparse"),
         extra="coding",
     ),
+    "students": Entry(
+        room="ddnn.students.room",
+        planner="ddnn.training.student_plan",
+        redundancies=("students",),
+        extra="students",
+    ),
 }
 
 

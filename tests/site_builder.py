@@ -59,6 +59,11 @@ def make_offload(*states: Any, **fields: Any) -> OffloadState:
         f"worker{i + 1}": WorkerState(state, [i], missed=i, **counts)
         for i, state in enumerate(states or ["live"] * 6)
     }
+    missing = fields.get("missing", [])
+    sources = [
+        name if worker.state == "live" and name not in missing else ""
+        for name, worker in workers.items()
+    ]
     live = sum(worker.state == "live" for worker in workers.values())
     known: dict[str, Any] = {
         "plan": "p1",
@@ -76,6 +81,7 @@ def make_offload(*states: Any, **fields: Any) -> OffloadState:
         "given_up": 1,
         "gather_ms": 6.25,
         "combine_ms": 0.125,
+        "sources": sources,
     }
     return OffloadState(**{**known, **fields})
 

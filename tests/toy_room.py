@@ -24,6 +24,7 @@ NUMBER = ArraySpec("float32", (1,))
 
 class Adder:
     counts: Mapping[str, int] = {}
+    partial = False
     title, description = "adding one", "Any 2 of 3 additions suffice."
     groups: Sequence[PieceGroup] = [PieceGroup("additions", 0, 3)]
 
@@ -40,7 +41,7 @@ class Adder:
         agree = self.enough(parts) and len(sums) == 1
         return Combined({"z": next(iter(parts.values()))["z"]} if agree else None)
 
-    def inspect(self, parts: Any, senders: Any, now_s: float) -> frozenset[str]:
+    def inspect(self, results: Any, now_s: float) -> frozenset[str]:
         return frozenset()
 
     def count_spare(self, holdings: Sequence[Collection[int]]) -> int:

@@ -1,7 +1,7 @@
 // Offloaded work: what the plan tolerates, which worker holds which pieces, and its counts.
 
 import { h, morph, spoken } from "./dom.js";
-import { count, duration, list, many, span } from "./format.js";
+import { count, duration, list, many, percent, span } from "./format.js";
 import { action } from "./nodes.js";
 
 const OLD_S = 3.5; // a state is published each second
@@ -55,25 +55,29 @@ function judge({ enough, live_pieces: live, pieces, spare_workers: spare, ...of 
   return ["good", `${there}: enough. Any ${spare === 1 ? "one worker" : `${count(spare)} workers`} more may vanish.`];
 }
 
-/** A cell for each piece, in a strip for each group; none where some workers are not known. */
+/** A cell for each holder of each piece, in a strip for each group; none where some workers are not
+known. Where pieces have several holders, the cells bear their names. */
 function renderPieces({ worker_states: states, state: of }) {
   if (of.pieces > MOST_CELLS || Object.keys(of.workers).length < sum(states)) return null;
   const cells = findCells(of);
   const groups = of.groups.length ? of.groups : [{ name: "pieces", first: 0, end: of.pieces }];
-  const there = Object.keys(CELLS).filter((is) => cells.some(([cell]) => cell === is));
+  const there = Object.keys(CELLS).filter((is) => cells.some((of) => of.some(([cell]) => cell === is)));
+  const replicas = cells.some((of) => of.length > 1);
   return [
     groups.map(({ name, first, end }, group) =>
       h(
         "div",
         { class: "strip", "data-key": `${name}/${first}` },
         h("span", { class: "note", "aria-hidden": "true" }, name),
-        h("ol", { class: `pieces group${group % 2}`, "aria-label": `Pieces: ${name}` }, cells.slice(first, end).map(([is, holder], i) =>
+        h("ol", { class: `pieces group${group % 2}`, "aria-label": `Pieces: ${name}` }, cells.slice(first, end).flatMap((of, i) => of.map(([is, holder]) =>
           h(
             "li",
             { class: is, title: `piece ${first + i}, ${holder}: ${CELLS[is]}` },
-            spoken("piece "), String(first + i), spoken(`, ${holder}: ${CELLS[is]}`),
+            replicas
+              ? [spoken(`piece ${first + i}, `), holder, spoken(`: ${CELLS[is]}`)]
+              : [spoken("piece "), String(first + i), spoken(`, ${holder}: ${CELLS[is]}`)],
           ),
-        )),
+        ))),
       ),
     ),
     h(
@@ -84,31 +88,35 @@ function renderPieces({ worker_states: states, state: of }) {
   ];
 }
 
-/** [[cell, who holds the piece], …]: of several holders the one in the best state. */
-function findCells({ pieces, workers, missing, combined }) {
-  const cells = Array.from({ length: pieces }, () => ["absent", "no worker"]);
-  const order = Object.keys(CELLS);
-  for (const [name, worker] of Object.entries(workers)) {
-    const is = worker.state === "loading" ? "loading"
-      : worker.state !== "live" ? "absent"
-      : missing.includes(name) || combined === 0 ? "ready" : "used";
-    for (const piece of worker.pieces) {
-      const [before, holder] = cells[piece];
-      if (order.indexOf(is) < order.indexOf(before) || holder === "no worker") cells[piece] = [is, name];
-    }
-  }
-  return cells;
+/** By piece: [[cell, who holds it], …]. A spare hides the one that it stands in for. */
+function findCells({ pieces, workers, sources }) {
+  const names = Object.keys(workers).sort(compareNaturally);
+  return Array.from({ length: pieces }, (_, piece) => {
+    const holders = names.filter((name) => workers[name].pieces.includes(piece));
+    const cells = holders.map((name) => [findCell(workers[name], sources[piece] === name), name]);
+    let spares = holders.filter((name) => !workers[name].planned).length;
+    const shown = cells.filter(([is, name]) => !(is === "absent" && workers[name].planned && spares-- > 0));
+    return shown.length ? shown : [["absent", "no worker"]];
+  });
 }
 
-function renderFacts({ combined, computed_here: here, given_up: up, gather_ms: gather, combine_ms: combine, counts, missing }) {
+function findCell({ state }, isSource) {
+  if (state === "loading") return "loading";
+  if (state !== "live") return "absent";
+  return isSource ? "used" : "ready";
+}
+
+function renderFacts({ combined, combined_partly: partly, computed_here: here, given_up: up, accuracy, counts, missing, ...of }) {
   const without = missing.length > 6 ? many(missing.length, "worker") : list([...missing].sort(compareNaturally));
   const facts = [
     ["Samples combined from results", count(combined)],
+    ...(partly ? [["Of them without some pieces", count(partly)]] : []),
     ["Computed at the edge itself", count(here)],
     ["Given up, a shallower exit answered", count(up)],
     ...Object.entries(counts).filter(([, value]) => value).map(([name, value]) => [toWords(name), count(value)]),
-    ["Gathering the results", duration(gather / 1000)],
-    ["Combining them", duration(combine / 1000)],
+    ["Gathering the results", duration(of.gather_ms / 1000)],
+    ["Combining them", duration(of.combine_ms / 1000)],
+    ...Object.entries(accuracy).map(([exit, share]) => [`Accuracy at ${exit} with these pieces`, percent(share)]),
     ["Not waited for in the last combination", combined ? without || "no worker" : "none combined yet"],
   ];
   return h("dl", {}, facts.map(([name, value]) => h("div", { "data-key": name }, h("dt", {}, name), h("dd", {}, value))));

@@ -6,7 +6,7 @@ import { ago, className, count, duration, list, many, percent } from "./format.j
 import { exitClass } from "./headline.js";
 
 const FEW = 6;
-const NAMED = 4; // missing cameras; more are counted
+const NAMED = 4; // missing nodes; more are counted
 const PACE_S = 2.5; // faster than this nobody reads
 const SAID_MS = 10_000;
 const DEBOUNCE_MS = 500; // arrow keys pass over labels that are not meant
@@ -138,7 +138,7 @@ function journey(answer, labels) {
 function notes(answer) {
   const said = [];
   const { missing } = answer;
-  if (missing.length) said.push(`without ${missing.length > NAMED ? `${missing.length} cameras` : list(missing)}`);
+  if (missing.length) said.push(`without ${missing.length > NAMED ? `${missing.length} nodes` : list(missing)}`);
   else if (answer.quality === "degraded") said.push("degraded");
   if (answer.late) said.push("delivered late");
   return said.length ? h("small", { class: "degraded" }, said.join("; ")) : null;

@@ -20,7 +20,8 @@ from prometheus_client.registry import Collector
 from cloud_app.store import LATENCY_BOUNDS_S, Store
 from cloud_app.views import LiveSite, NodeView, OffloadView
 from ddnn.errors import LinkError
-from ddnn.protocol.messages import DROPS, WorkerState
+from ddnn.protocol.drops import DROPS
+from ddnn.protocol.messages import WorkerState
 from ddnn.runtime.service import find_ddnn_version
 
 METRICS_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -149,6 +150,9 @@ def _collect_offloads(views: Iterable[OffloadView]) -> Iterator[Metric]:
     combined = CounterMetricFamily(
         "ddnn_offload_combined", "Samples combined from the workers' results.", labels=names
     )
+    combined_partly = CounterMetricFamily(
+        "ddnn_offload_combined_partly", "Of them, without some workers' results.", labels=names
+    )
     computed_here = CounterMetricFamily(
         "ddnn_offload_computed_here", "Samples that the node computed itself.", labels=names
     )
@@ -166,6 +170,8 @@ def _collect_offloads(views: Iterable[OffloadView]) -> Iterator[Metric]:
         gather.add_metric(key, state.gather_ms / 1e3)
         combine.add_metric(key, state.combine_ms / 1e3)
         combined.add_metric(key, state.combined)
+        combined_partly.add_metric(key, state.combined_partly)
         computed_here.add_metric(key, state.computed_here)
         given_up.add_metric(key, state.given_up)
-    yield from (workers, enough, spare, gather, combine, combined, computed_here, given_up)
+    yield from (workers, enough, spare, gather, combine)
+    yield from (combined, combined_partly, computed_here, given_up)

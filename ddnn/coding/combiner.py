@@ -29,6 +29,8 @@ class CodingCombiner:
     cannot be identified, for `VERIFY_S` only tasks are decoded whose surplus results agree.
     """
 
+    partial = False
+
     def __init__(self, plan: Plan) -> None:
         """Raises ConfigError where the plan is not a plan of coded shards."""
         self.detail = read_detail(plan)
@@ -54,12 +56,13 @@ class CodingCombiner:
             return Combined(None)
         return self._decode(parts, senders, now_s)
 
-    def inspect(
-        self, parts: Mapping[int, Arrays], senders: Mapping[int, str], now_s: float
-    ) -> frozenset[str]:
-        if now_s < self._next_check_s or len(parts) <= self.code.k:
+    def inspect(self, results: Mapping[int, Mapping[str, Arrays]], now_s: float) -> frozenset[str]:
+        if now_s < self._next_check_s or len(results) <= self.code.k:
             return frozenset()
         self._next_check_s = now_s + CHECK_S
+        first = {piece: next(iter(given.items())) for piece, given in results.items()}
+        parts = {piece: arrays for piece, (_, arrays) in first.items()}
+        senders = {piece: worker for piece, (worker, _) in first.items()}
         return self._decode(parts, senders, now_s).faulty
 
     def count_spare(self, holdings: Sequence[Collection[int]]) -> int:

@@ -19,7 +19,7 @@ from ddnn.exits.timing import Timing
 from ddnn.machines.collect import Collector, Expired, Outcome, Receipt
 from ddnn.machines.outbox import Outbox
 from ddnn.protocol.machine import Effect, Now, Publish
-from ddnn.protocol.messages import Escalate, TrafficBytes
+from ddnn.protocol.messages import Escalate, Shortfall, TrafficBytes, add_shortfall
 from ddnn.protocol.topics import Kind, Topic
 
 LIMIT = 1024  # open samples; beyond it the oldest is dropped
@@ -43,6 +43,7 @@ class Report(NamedTuple):
     mask: int  # of the devices that contributed
     label: int | None
     traffic: TrafficBytes  # of the devices, below this node
+    shortfall: Shortfall | None = None
 
 
 class Decisions:
@@ -161,14 +162,15 @@ class Decisions:
         return self._answer(sample, now) if judgement.sure else self._escalate(sample, now)
 
     def _judge(self, state: State, reports: Mapping[str, Report]) -> Judgement:
-        manifest, mask = self._thresholds.manifest, 0
+        manifest, mask, shortfall = self._thresholds.manifest, 0, None
         for report in reports.values():
             mask |= report.mask
+            shortfall = add_shortfall(shortfall, report.shortfall)
         if state is State.CLOUD:
-            return judge(manifest, "cloud", reports[CLOUD].scores, mask)
+            return judge(manifest, "cloud", reports[CLOUD].scores, mask, shortfall)
         tier = EXITS[state]
         parts = [reports[n].scores if n in reports else None for n in self._nodes[state]]
-        return judge(manifest, tier, aggregate_scores(manifest, tier, parts), mask)
+        return judge(manifest, tier, aggregate_scores(manifest, tier, parts), mask, shortfall)
 
     def _escalate(self, sample: Sample, now: Now) -> list[Effect]:
         """Ask the nodes of the sample's tier for features, so that the next tier can report."""

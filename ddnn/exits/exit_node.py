@@ -170,7 +170,8 @@ class ExitNode:
             return []
         self._trust_if_in_time(edge, message.sample, now)
         own = self._hierarchy.make_mask(self._hierarchy.find_group(edge).devices)
-        report = Report(scores, message.members & own, message.label, message.traffic)
+        mask = message.members & own
+        report = Report(scores, mask, message.label, message.traffic, message.shortfall)
         return self._take(State.EDGE, edge, message, report, "scores_late", now)
 
     def _take_verdict(self, message: Scores, now: Now) -> list[Effect]:
@@ -182,7 +183,7 @@ class ExitNode:
         mask = message.members & self._hierarchy.everyone
         # Edges with a section report the traffic below them with their scores.
         traffic = (0, 0) if self._hierarchy.edge_section else message.traffic
-        report = Report(scores, mask, message.label, traffic)
+        report = Report(scores, mask, message.label, traffic, message.shortfall)
         return self._take(State.CLOUD, CLOUD, message, report, "verdict_late", now)
 
     def _trust_if_in_time(self, node: str, sample: int, now: Now) -> None:

@@ -23,7 +23,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ddnn.core.section import Arrays
 from ddnn.exits.manifest import Manifest
 from ddnn.exits.tiers import Tier
 from ddnn.exits.timing import Timing
@@ -45,9 +44,11 @@ from ddnn.protocol.messages import (
     Escalate,
     Features,
     Scores,
+    Shortfall,
     Status,
     Tensor,
     TrafficBytes,
+    add_shortfall,
     add_traffic,
 )
 from ddnn.protocol.topics import Kind, Topic, topic_filter
@@ -115,6 +116,7 @@ class Fusion:
     captured_at_s: float = 0.0
     label: int | None = None
     traffic: TrafficBytes = (0, 0)
+    shortfall: Shortfall | None = None
     state: State = State.COLLECTED
     features: NDArray[Any] | None = None  # the section's; read in state KEPT only
 
@@ -127,6 +129,7 @@ class Fusion:
         self.mask |= message.members
         self.captured_at_s = message.captured_at_s
         self.traffic = add_traffic(self.traffic, part.traffic)
+        self.shortfall = add_shortfall(self.shortfall, message.shortfall)
         if message.label is not None:
             self.label = max(message.label, -1 if self.label is None else self.label)
 
@@ -176,8 +179,8 @@ class FusionNode:
                     # Samples that wait only for a child that is away need not wait any longer.
                     keys = [key for key in self._collector.open_keys() if key.site == topic.site]
                     effects = self._conclude(self._collector.review(keys, now.monotonic_s), now)
-            case Computed(SectionJob(self.tier.section, site, sample), outputs):
-                effects = self._finish(Key(site, sample), outputs)
+            case Computed(SectionJob(self.tier.section, site, sample)):
+                effects = self._finish(Key(site, sample), event)
             case Disconnected():
                 self._membership.clear()
         effects += self._conclude(self._collector.end_due(now.monotonic_s), now)
@@ -255,15 +258,16 @@ class FusionNode:
         inputs = self.tier.fuse({child: part.message for child, part in parts.items()})
         return [Compute(SectionJob(section, *key), section, inputs)]
 
-    def _finish(self, key: Key, outputs: Arrays | None) -> list[Effect]:
+    def _finish(self, key: Key, computed: Computed) -> list[Effect]:
         """Take the section's outputs; None: it failed."""
-        fusion = self._running.get(key)
+        fusion, outputs = self._running.get(key), computed.outputs
         if fusion is None or fusion.state is not State.RUNNING:
             return []
         if outputs is None or not np.isfinite(outputs["scores"]).all():
             self._count("section_failed")
             self._running.close(key).move(Signal.GIVE_UP)
             return []
+        fusion.shortfall = add_shortfall(fusion.shortfall, computed.shortfall)
         if self.tier.keeps_features:
             fusion.move(Signal.KEEP)
             fusion.features = outputs["features"]
@@ -278,6 +282,7 @@ class FusionNode:
             Tensor.of(outputs["scores"]),
             fusion.label,
             fusion.traffic,
+            fusion.shortfall,
         )
         return [Publish(self.tier.make_scores_topic(key.site), scores)]
 
@@ -306,6 +311,7 @@ class FusionNode:
             tuple(parts),
             fusion.label,
             fusion.traffic,
+            fusion.shortfall,
         )
         return Publish(Topic(key.site, Kind.UPLINK, self.node), features)
 

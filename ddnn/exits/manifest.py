@@ -15,6 +15,7 @@ from ddnn.exits.aggregate import aggregate
 from ddnn.exits.entropy import normalized_entropy, softmax
 from ddnn.exits.hierarchy import EXITS, Exit, Hierarchy
 from ddnn.exits.scores import ScoreFormat
+from ddnn.protocol.messages import Shortfall
 
 FORMAT = 1
 SPARSITY = "sparsity "  # prefix of keys in `training`: + layer -> share of its weights that are 0
@@ -119,6 +120,7 @@ class Judgement(msgspec.Struct, frozen=True):
     eta: float
     sure: bool
     mask: int  # the devices that contributed
+    shortfall: Shortfall | None = None  # what its scores lack besides
 
 
 def is_sure(exits: Sequence[str], thresholds: Mapping[str, float], tier: str, eta: float) -> bool:
@@ -126,13 +128,19 @@ def is_sure(exits: Sequence[str], thresholds: Mapping[str, float], tier: str, et
     return tier in exits[-1:] or eta < thresholds.get(tier, 0.0)
 
 
-def judge(manifest: Manifest, tier: Exit, scores: NDArray[np.float32], mask: int) -> Judgement:
+def judge(
+    manifest: Manifest,
+    tier: Exit,
+    scores: NDArray[np.float32],
+    mask: int,
+    shortfall: Shortfall | None = None,
+) -> Judgement:
     """Decide on an exit's scores [classes]: softmax, normalized entropy, and the exit rule."""
     probabilities = softmax(scores)
     eta = float(normalized_entropy(probabilities))
     sure = is_sure(manifest.hierarchy.exits, manifest.thresholds, tier, eta)
     return Judgement(
-        tier, int(np.argmax(scores)), [float(p) for p in probabilities], eta, sure, mask
+        tier, int(np.argmax(scores)), [float(p) for p in probabilities], eta, sure, mask, shortfall
     )
 
 

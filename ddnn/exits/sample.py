@@ -27,7 +27,7 @@ from ddnn.exits.hierarchy import Exit
 from ddnn.exits.manifest import Judgement, Manifest
 from ddnn.machines.states import advance
 from ddnn.protocol.machine import Now
-from ddnn.protocol.messages import Answer, ExitName, TrafficBytes, add_traffic
+from ddnn.protocol.messages import MAX_MISSING, Answer, ExitName, TrafficBytes, add_traffic
 
 
 class State(Enum):
@@ -107,6 +107,8 @@ def make_answer(
     """Make the answer of the lead edge; `best` is the decision of the deepest exit so far."""
     hierarchy = manifest.hierarchy
     members = hierarchy.list_members(best.mask)
+    absent = [device for device in hierarchy.devices if device not in members]
+    silent = best.shortfall.missing if best.shortfall else []
     payload_bytes, wire_bytes = sample.traffic
     return Answer(
         sample=sample.number,
@@ -116,11 +118,9 @@ def make_answer(
         probabilities=best.probabilities,
         eta=best.eta,
         members=list(members),
-        missing=[device for device in hierarchy.devices if device not in members],
-        quality="full" if best.sure and best.mask == hierarchy.everyone else "degraded",
-        expected_accuracy=manifest.find_expected_accuracy(
-            best.mask, "overall" if best.sure else best.exit
-        ),
+        missing=list(dict.fromkeys([*absent, *silent]))[:MAX_MISSING],
+        quality="degraded" if absent or best.shortfall or not best.sure else "full",
+        expected_accuracy=find_accuracy(best, manifest),
         bundle=bundle,
         captured_at_s=sample.captured_at_s,
         answered_at_s=now.wall_s,
@@ -131,6 +131,18 @@ def make_answer(
         votes=sample.votes,
         exit_trace=sample.exit_trace,
     )
+
+
+def find_accuracy(best: Judgement, manifest: Manifest) -> float | None:
+    """What was measured for answers like this one; None where nothing was.
+
+    What workers leave out was measured at each exit with all cameras present.
+    """
+    if best.shortfall is None:
+        return manifest.find_expected_accuracy(best.mask, "overall" if best.sure else best.exit)
+    if best.mask != manifest.hierarchy.everyone:
+        return None
+    return best.shortfall.accuracy.get(best.exit)
 
 
 def make_votes(scores: Mapping[str, NDArray[np.float32]]) -> dict[str, tuple[int, float]]:

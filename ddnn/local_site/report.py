@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ddnn.local_site.site import Site
-from ddnn.protocol.messages import Answer, OffloadState, drops
+from ddnn.protocol.drops import drops
+from ddnn.protocol.messages import Answer, OffloadState
 
 TIERS = ("local", "edge", "cloud", "device")
 
@@ -78,6 +79,7 @@ def _describe_offload(state: OffloadState) -> dict[str, Any]:
         "live_pieces": state.live_pieces,
         "enough": state.enough,
         "combined": state.combined,
+        "combined_partly": state.combined_partly,
         "computed_here": state.computed_here,
         "given_up": state.given_up,
         "gather_ms": round(state.gather_ms, 3),

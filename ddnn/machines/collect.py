@@ -79,6 +79,15 @@ class Expired(Generic[Key, Value]):
     senders: Mapping[Any, str]
     missing: tuple[str, ...]
     completed: bool
+    repeated: Mapping[Any, Mapping[str, Value]] = field(default_factory=dict)  # see by_sender
+
+    @property
+    def by_sender(self) -> dict[Any, dict[str, Value]]:
+        """Every part from every sender that gave it, the first one first."""
+        return {
+            part: {self.senders[part]: value, **self.repeated.get(part, {})}
+            for part, value in self.parts.items()
+        }
 
 
 Outcome = Complete[Key, Value] | Expired[Key, Value]
@@ -95,6 +104,7 @@ class _Job(Generic[Value]):
     parts: dict[Any, Value] = field(default_factory=dict)
     senders: dict[Any, str] = field(default_factory=dict)
     received: dict[str, set[Any]] = field(default_factory=dict)
+    repeated: dict[Any, dict[str, Value]] = field(default_factory=dict)
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -149,6 +159,7 @@ class Collector(Generic[Key, Value]):
         if job is None:
             return (Receipt.LATE if self._jobs.is_closed(key) else Receipt.UNKNOWN), []
         received = job.received.setdefault(sender, set())
+        is_new = part not in received
         received.add(part)
         discharged = sender in job.awaited and job.expected.get(sender, frozenset()) <= received
         if discharged:
@@ -156,6 +167,8 @@ class Collector(Generic[Key, Value]):
         if part not in job.parts:
             job.parts[part], job.senders[part] = value, sender
             return Receipt.TAKEN, self._progress(key, job, now_s)
+        if is_new:
+            job.repeated.setdefault(part, {})[sender] = value
         return Receipt.REPEATED, self._progress(key, job, now_s) if discharged else []
 
     def withdraw(self, senders: Collection[str], now_s: float) -> list[Outcome[Key, Value]]:
@@ -185,11 +198,21 @@ class Collector(Generic[Key, Value]):
             self._close(key)
 
     def remove_parts(self, senders: Collection[str]) -> None:
-        """Forget what these senders gave to open jobs. Call `withdraw` for them next."""
+        """Forget what these senders gave to open jobs; what others gave takes its place.
+
+        Call `withdraw` for them next.
+        """
         for job in self._jobs.values():
+            for others in job.repeated.values():
+                for sender in others.keys() & senders:
+                    del others[sender]
             for part in [part for part, sender in job.senders.items() if sender in senders]:
                 del job.parts[part]
                 job.awaited.add(job.senders.pop(part))
+                others = job.repeated.get(part, {})
+                if others:
+                    sender = job.senders[part] = next(iter(others))
+                    job.parts[part] = others.pop(sender)
 
     def end_due(self, now_s: float) -> list[Outcome[Key, Value]]:
         """End the jobs whose time has come."""
@@ -265,4 +288,4 @@ class Collector(Generic[Key, Value]):
     def _end(self, key: Key, job: _Job[Value]) -> Expired[Key, Value]:
         completed = job.phase is Phase.COMPLETE
         job.move(Signal.END)
-        return Expired(key, job.parts, job.senders, job.missing, completed)
+        return Expired(key, job.parts, job.senders, job.missing, completed, job.repeated)

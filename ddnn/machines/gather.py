@@ -9,7 +9,8 @@ The pool knows the workers, the placement their pieces, the collector the open t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from functools import partial
 
 from ddnn.core.plan import Plan, is_finite
 from ddnn.core.quorum import Quorum
@@ -45,12 +46,14 @@ class Gather:
         *,
         threshold_s: float = 0.0,
         timeout_s: float = 0.12,
+        use_partial: bool = False,
     ) -> None:
         """threshold_s: how long to wait for all live workers; from then on any pieces that are
         enough suffice (Hadidi et al., EDGE 2023: the straggler threshold; 0: the first that are
-        enough). timeout_s: when a task without enough results ends.
+        enough). timeout_s: when a task without enough results ends. use_partial: fewer results than
+        are enough are of use too, where live workers cannot give more.
         """
-        self.site, self.plan = site, plan
+        self.site, self.plan, self.use_partial = site, plan, use_partial
         self._enough = enough
         self._threshold_s, self._timeout_s = min(threshold_s, timeout_s), timeout_s
         self.pool = WorkerPool(plan.id, plan.placement)
@@ -87,6 +90,16 @@ class Gather:
             self._possible = live, self._enough(live)
         return self._possible[1]
 
+    @property
+    def useful(self) -> bool:
+        """Whether a task that is sent now can give a result that is of use."""
+        return self.possible or (self.use_partial and bool(self.pool.live))
+
+    def is_over(self, task: int, now: Now) -> bool:
+        """Whether the time of a task is over."""
+        opened_s = self._collector.opened_s(task)
+        return opened_s is not None and now.monotonic_s >= opened_s + self._timeout_s
+
     def quarantine(self, nodes: Collection[str], now: Now) -> None:
         """Exclude workers whose results contradict the others' until their next session."""
         if self.pool.quarantine(nodes):
@@ -106,17 +119,30 @@ class Gather:
         self._number = max(self._number + 1, int(now.wall_s * 1e3))
         if probe:
             self._probes.add(self._number)
+        expected, quorum = self.pool.live, self._enough
+        if probe:
+            quorum = _is_never_enough  # its results are not used
+        elif self.use_partial:
+            quorum = partial(self._is_most, expected)
         outcomes = self._collector.open(
             self._number,
-            self.pool.live,
-            (lambda _: False) if probe else self._enough,  # the results of a probe are not used
+            expected,
+            quorum,
             now_s,
             now_s + self._timeout_s,
             wait_for_all_until_s=now_s + self._threshold_s if self._threshold_s else None,
         )
         task = Task(1, self.plan.id, self._number, make_tensors(inputs, self.plan.inputs))
         topic = Topic(self.site, Kind.TASK, self.plan.group)
-        return self._number, [Publish(topic, task)], self._report(outcomes, now_s)
+        return self._number, [Publish(topic, task)], self._report(outcomes, now)
+
+    def _is_most(self, expected: Mapping[str, frozenset[int]], pieces: Collection[int], /) -> bool:
+        """Whether the pieces are enough, or no live worker of those expected can give another."""
+        if not pieces:
+            return False
+        live = self.pool.live
+        all_there = all(held.issubset(pieces) for name, held in expected.items() if name in live)
+        return all_there or self._enough(pieces)
 
     def probe_due(self, now: Now) -> bool:
         """Whether stalled workers are due for a probe, while no other task is sent."""
@@ -128,7 +154,7 @@ class Gather:
         outcomes: list[TaskOutcome] = []
         match event:
             case Received(Topic(_, Kind.RESULT, node), Result() as result):
-                outcomes = self._take_result(node, result, now_s)
+                outcomes = self._take_result(node, result, now)
             case Received(Topic(_, Kind.STATUS, node), Status() as status):
                 changed = self.pool.take_status(node, status, now_s)
             case Received(Topic(_, Kind.OFFER, node), WorkerOffer() as offer):
@@ -142,12 +168,12 @@ class Gather:
                 self._placement.connect(False, now_s)
         if changed:
             self._placement.change(now_s)
-        outcomes += self._report(self._collector.end_due(now_s), now_s)
+        outcomes += self._report(self._collector.end_due(now_s), now)
         pieces = self._placement.update(now_s)
         if self._must_withdraw:
             self._live = self.pool.live
             absent = self._collector.awaited() - self._live.keys()
-            outcomes += self._report(self._collector.withdraw(absent, now_s), now_s)
+            outcomes += self._report(self._collector.withdraw(absent, now_s), now)
         if pieces is None:
             return [], outcomes
         assignment = Assignment({self.plan.id: {w: list(held) for w, held in pieces.items()}})
@@ -158,7 +184,8 @@ class Gather:
         """Whether open tasks may wait for workers that are not live any more."""
         return len(self._collector) > 0 and (self.pool.changed or self._live is not self.pool.live)
 
-    def _take_result(self, node: str, result: Result, now_s: float) -> list[TaskOutcome]:
+    def _take_result(self, node: str, result: Result, now: Now) -> list[TaskOutcome]:
+        now_s = now.monotonic_s
         worker, arrays = self.pool.workers.get(node), self._read_arrays(node, result)
         if worker is None or worker.faulty or arrays is None:
             self._counts["results_refused"] += 1
@@ -173,7 +200,7 @@ class Gather:
             worker.count_result(late=completed or not taken, after_s=now_s - opened_s)
             if not self._collector.has_awaited(key, node) and self.pool.reported(node):
                 self._placement.change(now_s)
-        return self._report(outcomes, now_s)
+        return self._report(outcomes, now)
 
     def _read_arrays(self, node: str, result: Result) -> Arrays | None:
         """The arrays of a result; None where they do not fit, or were not asked of this worker."""
@@ -184,15 +211,17 @@ class Gather:
         arrays = read_tensors(result.outputs, self.plan.pieces[piece].outputs)
         return arrays if arrays is not None and is_finite(arrays) else None
 
-    def _report(self, outcomes: list[TaskOutcome], now_s: float) -> list[TaskOutcome]:
+    def _report(self, outcomes: list[TaskOutcome], now: Now) -> list[TaskOutcome]:
         """Note the workers that missed a task; the outcomes of tasks that are not probes."""
         for outcome in outcomes:
-            opened_s = self._collector.opened_s(outcome.key)
-            timed_out = opened_s is not None and now_s >= opened_s + self._timeout_s
-            if isinstance(outcome, Expired) and timed_out:
+            if isinstance(outcome, Expired) and self.is_over(outcome.key, now):
                 silent = [name for name in outcome.missing if name in self.pool.live]
-                if silent and self.pool.missed(silent, now_s):
-                    self._placement.change(now_s)
+                if silent and self.pool.missed(silent, now.monotonic_s):
+                    self._placement.change(now.monotonic_s)
         reported = [outcome for outcome in outcomes if outcome.key not in self._probes]
         self._probes.difference_update(outcome.key for outcome in outcomes)  # they ended
         return reported
+
+
+def _is_never_enough(pieces: Collection[int], /) -> bool:
+    return False

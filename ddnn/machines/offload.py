@@ -7,6 +7,8 @@
                    │            or not in time                                   │
                    └─────────────────────────────────────────────────────────────┘
 The inner machine sees no difference: the section that it asks for is computed, here or elsewhere.
+Where a room makes something of fewer results than are enough, that is used once the time is over,
+or at once where the section cannot be computed here; Computed then says what it lacks.
 The room's Combiner says which pieces are enough and makes one result of them. `offload_node` wraps
 the inner machine.
 """
@@ -23,7 +25,13 @@ from ddnn.machines.collect import Complete, Expired
 from ddnn.machines.gather import Gather, TaskOutcome
 from ddnn.machines.workers import smooth
 from ddnn.protocol.machine import Compute, Computed, Effect, Event, Now
-from ddnn.protocol.messages import OffloadState, PieceGroup
+from ddnn.protocol.messages import (
+    MAX_MISSING,
+    ExitName,
+    OffloadState,
+    PieceGroup,
+    Shortfall,
+)
 
 LIMIT = 256  # samples at a time
 HEAD: Final = "head"
@@ -35,12 +43,15 @@ class Combined:
     """What a room makes of results. outputs None: these results do not give them.
 
     faulty: workers whose results contradict the others'. wait: further results are needed to be
-    sure; combine is called again with all that came.
+    sure; combine is called again with all that came. missing: the pieces that the outputs lack.
+    accuracy: measured with exactly these pieces, by exit; empty where it was not measured.
     """
 
     outputs: Arrays | None
     faulty: frozenset[str] = frozenset()
     wait: bool = False
+    missing: frozenset[int] = frozenset()
+    accuracy: Mapping[ExitName, float] = field(default_factory=dict)
 
 
 class Combiner(Protocol):
@@ -66,6 +77,11 @@ class Combiner(Protocol):
         """The kinds of pieces."""
         ...
 
+    @property
+    def partial(self) -> bool:
+        """Whether fewer pieces than are enough give outputs that are of use."""
+        ...
+
     def enough(self, pieces: Collection[int], /) -> bool:
         """Whether these pieces suffice."""
         ...
@@ -73,15 +89,14 @@ class Combiner(Protocol):
     def combine(
         self, parts: Mapping[int, Arrays], senders: Mapping[int, str], now_s: float, *, last: bool
     ) -> Combined:
-        """The section's result, or the tail's inputs. last: nothing more will come, and perhaps
-        the parts are not enough."""
+        """The section's result, or the tail's inputs, from the first result of each piece. last:
+        nothing more will come, and perhaps the parts are not enough. Where `partial`, they may be
+        fewer without that, since live workers cannot give more."""
         ...
 
-    def inspect(
-        self, parts: Mapping[int, Arrays], senders: Mapping[int, str], now_s: float
-    ) -> frozenset[str]:
+    def inspect(self, results: Mapping[int, Mapping[str, Arrays]], now_s: float) -> frozenset[str]:
         """Workers whose results contradict the others', among all results of a task that was
-        combined before."""
+        combined before: by piece and worker, the first of each piece first."""
         ...
 
     def count_spare(self, holdings: Sequence[Collection[int]]) -> int:
@@ -101,6 +116,7 @@ class OffloadJob(NamedTuple):
 class _Job:
     asked: Compute  # by the inner machine
     carried: Arrays = field(default_factory=dict)  # from head to tail
+    shortfall: Shortfall | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +126,7 @@ class Finished:
     asked: Compute
     outputs: Arrays | None
     here: bool = False
+    shortfall: Shortfall | None = None  # what the outputs lack
 
 
 class Offload:
@@ -117,17 +134,20 @@ class Offload:
 
     def __init__(self, gather: Gather, combiner: Combiner, stopwatch: Callable[[], float]) -> None:
         self.gather, self.combiner, self.plan = gather, combiner, gather.plan
-        self.combined = 0
+        self.combined = self.combined_partly = 0
         self._stopwatch = stopwatch
         self._jobs: dict[int, _Job] = {}  # by our own number
         self._number = 0
         self._tasks: dict[int, int] = {}  # the gatherer's number -> ours
         self._gather_s = self._combine_s = 0.0
+        # Of the last combination:
         self._missing: tuple[str, ...] = ()
+        self._senders: Mapping[int, str] = {}
+        self._accuracy: Mapping[ExitName, float] = {}
 
     def begin(self, asked: Compute, now: Now) -> tuple[list[Effect], list[Finished]]:
         """Start to compute a section that the inner machine asks for."""
-        if not self.gather.possible and not self.gather.probe_due(now):
+        if not self.gather.useful and not self.gather.probe_due(now):
             return [], [Finished(asked, None, here=True)]
         self._number += 1
         self._jobs[self._number] = _Job(asked)
@@ -167,12 +187,15 @@ class Offload:
             workers=gather.pool.states(),
             groups=list(combiner.groups),
             combined=self.combined,
+            combined_partly=self.combined_partly,
             computed_here=computed_here,
             given_up=given_up,
             missing=list(self._missing)[:MAX_PIECES],
             gather_ms=1e3 * self._gather_s,
             combine_ms=1e3 * self._combine_s,
             counts=dict(combiner.counts),
+            sources=[self._senders.get(piece, "") for piece in range(len(self.plan.pieces))],
+            accuracy=dict(self._accuracy),
         )
 
     @property
@@ -196,7 +219,7 @@ class Offload:
             return list(effects), self._compute_here(number)
         job.carried = {name: array for name, array in arrays.items() if name not in inputs}
         sent = {name: arrays[name] for name in inputs}
-        probe = not self.gather.possible  # only to learn whether those who stalled are back
+        probe = not self.gather.useful  # only to learn whether those who stalled are back
         task, scattered, outcomes = self.gather.scatter(sent, now, probe=probe)
         finished: list[Finished] = []
         if probe:
@@ -214,14 +237,13 @@ class Offload:
         for outcome in outcomes:
             number = self._tasks.get(outcome.key)
             if isinstance(outcome, Complete):
-                self._missing = outcome.missing
                 self._gather_s = smooth(self._gather_s, outcome.after_s)
             if number is not None:
                 more_effects, more = self._combine(number, outcome, now)
                 effects += more_effects
                 finished += more
             elif isinstance(outcome, Expired) and outcome.completed:
-                faulty = self.combiner.inspect(outcome.parts, outcome.senders, now.monotonic_s)
+                faulty = self.combiner.inspect(outcome.by_sender, now.monotonic_s)
                 self.gather.quarantine(faulty, now)
         return effects, finished
 
@@ -240,14 +262,31 @@ class Offload:
         if combined.wait and not last:
             return [], []
         del self._tasks[outcome.key]
-        if combined.outputs is None:
+        if combined.outputs is None or (combined.missing and self._has_time(outcome.key, now)):
             return [], self._compute_here(number)
+        self._missing, self._senders = outcome.missing, outcome.senders
+        self._accuracy = combined.accuracy
+        job.shortfall = self._find_shortfall(combined)
         self._combine_s = smooth(self._combine_s, self._stopwatch() - started_s)
         if TAIL not in self.plan.owned:
             return [], self._finish(number, combined.outputs)
         inputs = {**combined.outputs, **job.carried}
         token = OffloadJob(self.plan.id, TAIL, number)
         return [Compute(token, self.plan.key(TAIL), inputs)], []
+
+    def _has_time(self, task: int, now: Now) -> bool:
+        """Whether the whole section may still be computed here, which is better than a part."""
+        return not self.gather.use_partial and not self.gather.is_over(task, now)
+
+    def _find_shortfall(self, combined: Combined) -> Shortfall | None:
+        """What the outputs lack, by the workers that were planned to give it."""
+        if not combined.missing:
+            return None
+        placement = self.plan.placement
+        silent = sorted(
+            name for name in placement if combined.missing.intersection(placement[name])
+        )
+        return Shortfall(silent[:MAX_MISSING], dict(combined.accuracy))
 
     def _finish(self, number: int, outputs: Arrays | None) -> list[Finished]:
         if outputs is None or not is_finite(outputs):
@@ -256,7 +295,8 @@ class Offload:
         if job is None:
             return []
         self.combined += 1
-        return [Finished(job.asked, outputs)]
+        self.combined_partly += job.shortfall is not None
+        return [Finished(job.asked, outputs, shortfall=job.shortfall)]
 
     def _compute_here(self, number: int) -> list[Finished]:
         """Without the workers."""

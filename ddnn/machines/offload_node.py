@@ -37,7 +37,9 @@ from ddnn.protocol.topics import Kind, Topic
 STATE_S = 1.0  # time between two messages of state
 CHANGED = "worker %s is %s, its pieces: %s"
 ENOUGH = "the live workers are enough: the section runs there"
-NOT_ENOUGH = "the live workers are not enough: the section runs here until they are"
+NOT_ENOUGH = (
+    "the live workers are not enough: the section runs here, or without them, until they are"
+)
 
 
 class OffloadNode:
@@ -56,7 +58,8 @@ class OffloadNode:
         stopwatch: Callable[[], float] = lambda: 0.0,
     ) -> None:
         """compute_here: whether this node can compute the whole section itself; if not, the inner
-        machine learns that the section failed. See Gather for the times. stopwatch: seconds, only
+        machine learns that the section failed, unless fewer results are of use. See Gather for the
+        times. stopwatch: seconds, only
         to report how long combining takes."""
         self.site, self.group = site, plan.group
         self._inner, self._make_combiner = inner, make_combiner
@@ -82,6 +85,7 @@ class OffloadNode:
             combiner.enough,
             threshold_s=self._threshold_s,
             timeout_s=self._timeout_s,
+            use_partial=combiner.partial and not self._compute_here,
         )
         return Offload(gather, combiner, self._stopwatch)
 
@@ -166,7 +170,7 @@ class OffloadNode:
                 continue
             self._own["given_up"] += end.here
             self._end(end.asked.job)
-            event = Computed(end.asked.job, end.outputs)
+            event = Computed(end.asked.job, end.outputs, end.shortfall)
             effects += self._ask(self._inner.handle(event, now), now)
         return effects
 

@@ -1,11 +1,13 @@
 """Which worker holds which pieces of a plan, and when to announce it.
 
 The planned workers always keep their own pieces. Where one of them is not at work, a spare worker
-gets the same pieces until it is. A spare that does not load them in time gives way to another.
+gets the same pieces until it is, first those that no other planned worker holds. A spare that does
+not load them in time gives way to another.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -83,6 +85,8 @@ class Placement:
             for name, pieces in pool.planned.items()
             if not pool.live.get(name, NO_PIECES).issuperset(pieces)
         ]
+        at_work = Counter(p for name in pool.planned for p in pool.live.get(name, NO_PIECES))
+        vacant.sort(key=lambda pieces: min((at_work[piece] for piece in pieces), default=0))
         spares = sorted(name for name in present if not pool.planned.get(name))
         kept = self._drop_late(spares, now_s)
         trusted = [name for name in spares if self._is_trusted(name)]
@@ -156,10 +160,10 @@ def find_stand_ins(
 ) -> dict[str, tuple[int, ...]]:
     """Spare workers for the pieces of planned ones that are not at work.
 
-    vacant: the pieces of each planned worker that is not at work. spares: those that can stand in,
-    doubtful: those that can if there is no better one, the best first. before: the last
-    assignment: a spare keeps what it has loaded while that is needed. A spare takes all pieces of
-    one planned worker, so that none works more than was planned.
+    vacant: the pieces of each planned worker that is not at work, the most urgent first. spares:
+    those that can stand in, doubtful: those that can if there is no better one, the best first.
+    before: the last assignment: a spare keeps what it has loaded while that is needed. A spare
+    takes all pieces of one planned worker, so that none works more than was planned.
     """
     left = [pieces for pieces in vacant if pieces]
     taken: dict[str, tuple[int, ...]] = {}

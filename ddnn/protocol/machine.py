@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from ddnn.core.plan import PieceKey, Plan
 from ddnn.core.section import Arrays
-from ddnn.protocol.messages import Answer, Message
+from ddnn.protocol.messages import Answer, Message, Shortfall
 from ddnn.protocol.topics import Topic
 
 SectionName = str | PieceKey
@@ -50,10 +50,14 @@ class Captured:
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """A Compute effect ended; `outputs` is None where the section failed."""
+    """A Compute effect ended; `outputs` is None where the section failed.
+
+    shortfall: what the outputs lack, where they come from others and not all have answered.
+    """
 
     job: Hashable
     outputs: Arrays | None
+    shortfall: Shortfall | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ SCHEMA_VERSION = 1
 MAX_MESSAGE_BYTES = 16 << 20
 MAX_BATCH = 256
 MAX_PLANS = 4  # in use by one node at a time
+MAX_MISSING = 64  # nodes that an answer names as missing
 MAX_COUNT = 2**53  # what JSON readers hold exactly
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[a-z0-9-]+\Z")]
@@ -128,6 +129,24 @@ def read_tensors(
 # ---------------------------------------------------------------- data plane
 
 
+class Shortfall(msgspec.Struct, frozen=True, array_like=True):
+    """What a section's outputs lack, because not all who share it have answered.
+
+    missing: the workers whose share is not in it. accuracy: measured without these shares and with
+    all cameras, by exit; empty where it was not measured.
+    """
+
+    missing: Annotated[list[Id], msgspec.Meta(max_length=MAX_MISSING)]
+    accuracy: Annotated[dict[ExitName, Share], msgspec.Meta(max_length=4)] = {}
+
+
+def add_shortfall(a: Shortfall | None, b: Shortfall | None) -> Shortfall | None:
+    """What outputs lack that were made from both; the two together were not measured."""
+    if a is None or b is None:
+        return a or b
+    return Shortfall(sorted({*a.missing, *b.missing})[:MAX_MISSING])
+
+
 class Scores(msgspec.Struct, frozen=True, array_like=True):
     """Class scores that a node's section gave for a sample."""
 
@@ -139,6 +158,7 @@ class Scores(msgspec.Struct, frozen=True, array_like=True):
     scores: Tensor
     label: Label | None = None  # of the object, where the source knows it (-1: this view is blank)
     traffic: TrafficBytes = (0, 0)  # by devices, on features below this node
+    shortfall: Shortfall | None = None
 
 
 class Features(msgspec.Struct, frozen=True, array_like=True):
@@ -152,6 +172,7 @@ class Features(msgspec.Struct, frozen=True, array_like=True):
     parts: Annotated[tuple[Tensor, ...], msgspec.Meta(max_length=64)]
     label: Label | None = None
     traffic: TrafficBytes = (0, 0)
+    shortfall: Shortfall | None = None
 
 
 class Escalate(msgspec.Struct, frozen=True, array_like=True):
@@ -205,44 +226,6 @@ class Stats(msgspec.Struct, frozen=True):
     gauges: Annotated[dict[Name, float], msgspec.Meta(max_length=256)] = {}
 
 
-DROPS = frozenset(
-    {
-        "answer_log_failed",
-        "answers_given_up",
-        "answers_refused",
-        "contradictions",
-        "evicted",
-        "expired",
-        "features_late",
-        "features_refused",
-        "frames_skipped",
-        "given_up",
-        "malformed",
-        "pieces_failed",
-        "plans_refused",
-        "queue_full",
-        "results_refused",
-        "scores_late",
-        "scores_refused",
-        "section_failed",
-        "tasks_refused",
-        "tasks_skipped",
-        "thresholds_refused",
-        "unanswered",
-        "verdict_late",
-        "verdict_refused",
-        "workers_faulty",
-        "wrong_bundle",
-        "wrong_plan",
-    }
-)
-"""Counts of what was lost or refused; every other count is of ordinary business."""
-
-
-def drops(counts: Mapping[str, int]) -> dict[str, int]:
-    return {name: count for name, count in counts.items() if name in DROPS and count}
-
-
 class Answer(msgspec.Struct, frozen=True):
     """The answer to one sample, and how good it is."""
 
@@ -253,9 +236,11 @@ class Answer(msgspec.Struct, frozen=True):
     probabilities: Annotated[list[float], msgspec.Meta(max_length=65536)]
     eta: float  # normalized entropy at that exit
     members: Annotated[list[Id], msgspec.Meta(max_length=64)]
-    missing: Annotated[list[Id], msgspec.Meta(max_length=64)]
+    # Cameras without features in it, and workers whose share of a section it lacks.
+    missing: Annotated[list[Id], msgspec.Meta(max_length=MAX_MISSING)]
     quality: Literal["full", "degraded"]
-    expected_accuracy: float | None  # measured for exactly these members; None: not measured
+    # Measured for exactly these members, and without these shares; None: not measured.
+    expected_accuracy: float | None
     bundle: BundleId
     captured_at_s: Seconds
     answered_at_s: Seconds
@@ -357,6 +342,11 @@ class OffloadState(msgspec.Struct, frozen=True):
     gather_ms: float = 0.0  # task to enough results, smoothed
     combine_ms: float = 0.0  # smoothed
     counts: Annotated[dict[Name, Count], msgspec.Meta(max_length=64)] = {}  # the room's own
+    combined_partly: Count = 0  # of `combined`: from fewer pieces than are enough
+    # Of the last combination: by piece whose result was used ("": nobody's), and the accuracy that
+    # was measured with these pieces, by exit.
+    sources: Annotated[list[Name], msgspec.Meta(max_length=MAX_PIECES)] = []
+    accuracy: Annotated[dict[ExitName, Share], msgspec.Meta(max_length=4)] = {}
 
 
 class AnswerAck(msgspec.Struct, frozen=True):

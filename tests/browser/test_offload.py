@@ -127,6 +127,7 @@ def test_each_piece_is_a_cell_with_its_holder(home: Home, opened: Open) -> None:
     """A spare that stands in is what counts, not the one that it stands in for."""
     state = make_offload("live", "lost", "live", "loading", "live", "lost", missing=["worker5"])
     spare = WorkerState("live", [1], planned=False)
+    state = msgspec.structs.replace(state, sources=["worker1", "worker7", "worker3", "", "", ""])
     offload(home, add_workers(state, worker7=spare))
     page = opened(home.url)
     page.locator(OFFLOAD).wait_for()
@@ -165,6 +166,52 @@ def test_the_groups_are_the_rooms(home: Home, opened: Open) -> None:
     offload(home, make_offload(groups=[]))  # without groups: one strip
     wait_for(page, ".strip .note", "pieces")
     assert page.locator(".pieces li").count() == 6
+
+
+def test_replicas_are_cells_with_their_holders_names(home: Home, opened: Open) -> None:
+    """Who won, who was not waited for, who is missing, whose place a spare has taken."""
+    states = ["live", "live", "lost", "live", "lost", "live", "live", "live"]
+    workers = {
+        f"worker{i + 1}": WorkerState(state, [i // 3], answered=9, used=5, late=4)
+        for i, state in enumerate(states)
+    }
+    workers["spare"] = WorkerState("live", [1], planned=False)
+    names = [
+        "group 0: 24 filters, wrn-16-1",
+        "group 1: 16 filters, wrn-10-1",
+        "group 2: 24 filters",
+    ]
+    fields: dict[str, Any] = {
+        "room": "students",
+        "title": "section edge",
+        "description": "8 workers in 3 groups: the first answer of each is used. Every portion "
+        "arrives with probability 0.9880.",
+        "groups": [PieceGroup(name, k, k + 1) for k, name in enumerate(names)],
+        "sources": ["worker2", "spare", ""],
+        "accuracy": {"edge": 0.93, "cloud": 0.955},
+        "combined_partly": 7,
+    }
+    offload(home, make_offload(pieces=3, live_pieces=3, spare_workers=1, workers=workers, **fields))
+    page = opened(home.url)
+    page.locator(OFFLOAD).wait_for()
+    assert page.locator(".pieces li").all_text_contents() == [
+        "piece 0, worker1: there, not waited for",
+        "piece 0, worker2: in the last combination",
+        "piece 0, worker3: missing",
+        "piece 1, spare: in the last combination",
+        "piece 1, worker4: there, not waited for",
+        "piece 1, worker6: there, not waited for",
+        "piece 2, worker7: there, not waited for",
+        "piece 2, worker8: there, not waited for",
+    ]
+    said = text(page, OFFLOAD)
+    for fact in (
+        "Every portion arrives with probability 0.9880.",
+        "Of them without some pieces 7",
+        "Accuracy at edge with these pieces 93.0 %",
+        "Accuracy at cloud with these pieces 95.5 %",
+    ):
+        assert fact in said
 
 
 def test_what_is_old_is_not_shown_as_live(home: Home, opened: Open) -> None:

@@ -14,7 +14,7 @@ from ddnn.coding.constructions import (
     make_uncoded,
 )
 from ddnn.protocol.messages import Answer
-from tests.simulation.offload_site import OffloadSite, Run
+from tests.simulation.offload_site import CodedSite, OffloadSite, Run
 from tests.simulation.scenario import PERIOD_S, TIMING
 
 SAMPLES = 30
@@ -32,7 +32,7 @@ CODES = {
 
 @cache
 def make_site(name: str = "mds") -> OffloadSite:
-    return OffloadSite(CODES[name]())
+    return CodedSite(CODES[name]())
 
 
 @cache

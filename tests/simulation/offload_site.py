@@ -1,8 +1,8 @@
-"""A site whose edge offloads a linear layer of its section, between head and tail, to workers."""
+"""Sites whose edge offloads its section to workers, also between head and tail in a code."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -16,10 +16,13 @@ from ddnn.coding.coverage import compute_cost
 from ddnn.coding.detail import ROOM, CertificateSummary, CodingDetail
 from ddnn.coding.layers import Linear, split_layer
 from ddnn.coding.section import MatrixSection
-from ddnn.core.plan import PieceKey
+from ddnn.core.plan import PieceKey, Plan
 from ddnn.core.section import Section
+from ddnn.exits.manifest import Manifest
+from ddnn.machines.offload import Combiner
 from ddnn.machines.offload_node import OffloadNode
 from ddnn.machines.worker import WorkerNode
+from ddnn.protocol.machine import SectionName
 from ddnn.protocol.messages import OffloadState
 from ddnn.runtime.identity import Identity
 from ddnn.runtime.lanes import Costs
@@ -48,7 +51,58 @@ TIMEOUT_S = 0.08
 
 
 class OffloadSite:
+    """A site whose edge offloads its section to workers.
+
+    shards: the pieces' sections; sections: all others, the undivided one too. error: of
+    probabilities, against the undivided section.
+    """
+
+    error = 0.0
+
+    make_combiner: Callable[[Plan], Combiner]
+    plan: Plan
+    manifest: Manifest
+    sections: dict[SectionName, Section]
+    shards: dict[PieceKey, Section]
+    workers: Mapping[str, tuple[int, ...]]
+
+    def wrap_edge(self, inner, **options) -> OffloadNode:
+        options = {"timeout_s": TIMEOUT_S, **options}
+        return OffloadNode(inner, "home", self.plan, self.make_combiner, **options)
+
+    def make_worker(self, name: str) -> WorkerNode:
+        return WorkerNode("home", name, EDGE, self.plan, None)
+
+    def make_run(self, *, samples: int = 30, network: Network = JITTER, seed: int = 3, **options):
+        """Make a run of the site with its workers; all nodes start at virtual time 0."""
+        run = Run(
+            self,
+            build_scenario(
+                self.manifest,
+                self.sections,
+                samples=samples,
+                seed=seed,
+                network=network,
+                wrap=lambda edge: self.wrap_edge(edge, **options),
+            ),
+        )
+        for name in self.workers:
+            run.add_worker(name)
+        return run
+
+    def run_without_workers(self, samples: int = 30, seed: int = 3) -> Scenario:
+        """Run the same samples without workers: the edge computes them all."""
+        scenario = build_scenario(
+            self.manifest, self.sections, samples=samples, seed=seed, network=JITTER
+        )
+        scenario.run()
+        return scenario
+
+
+class CodedSite(OffloadSite):
     """The plan, the manifest and the sections of one site, whose layer is coded with `code`."""
+
+    make_combiner = CodingCombiner
 
     def __init__(
         self,
@@ -87,7 +141,7 @@ class OffloadSite:
 
         layer = Linear("dense", kernel, bias)
         split = split_layer(layer, code.n, code.s, code=code)
-        self.shards: dict[PieceKey, Section] = {
+        self.shards = {
             PieceKey(plan_id, piece): MatrixSection(shard.kernel, shard.bias, lambda: 0.0)
             for piece, shard in enumerate(split.shards)
         }
@@ -132,38 +186,6 @@ class OffloadSite:
             },
             detail=msgspec.to_builtins(self.detail),
         )
-
-    def wrap_edge(self, inner, **options) -> OffloadNode:
-        options = {"timeout_s": TIMEOUT_S, **options}
-        return OffloadNode(inner, "home", self.plan, CodingCombiner, **options)
-
-    def make_worker(self, name: str) -> WorkerNode:
-        return WorkerNode("home", name, EDGE, self.plan, None)
-
-    def make_run(self, *, samples: int = 30, network: Network = JITTER, seed: int = 3, **options):
-        """Make a run of the site with its workers; all nodes start at virtual time 0."""
-        run = Run(
-            self,
-            build_scenario(
-                self.manifest,
-                self.sections,
-                samples=samples,
-                seed=seed,
-                network=network,
-                wrap=lambda edge: self.wrap_edge(edge, **options),
-            ),
-        )
-        for name in self.workers:
-            run.add_worker(name)
-        return run
-
-    def run_without_workers(self, samples: int = 30, seed: int = 3) -> Scenario:
-        """Run the same samples without workers: the edge computes them all."""
-        scenario = build_scenario(
-            self.manifest, self.sections, samples=samples, seed=seed, network=JITTER
-        )
-        scenario.run()
-        return scenario
 
 
 @dataclass

@@ -26,7 +26,7 @@ from tests.simulation.offload_checks import (
     list_latencies_s,
     make_site,
 )
-from tests.simulation.offload_site import STEADY, TIMEOUT_S, OffloadSite
+from tests.simulation.offload_site import STEADY, TIMEOUT_S, CodedSite
 from tests.simulation.scenario import PERIOD_S
 
 # --------------------------------------------------------------------- coded = uncoded
@@ -50,7 +50,7 @@ def test_offloaded_answers_equal_those_computed_at_the_edge(name):
 
 def test_a_worker_may_have_several_shards():
     """Six shards are on three workers of unequal power; the strongest one is lost."""
-    site = OffloadSite(make_mds(6, 3), {"big": (0, 2, 5), "mid": (1, 4), "small": (3,)}, tolerate=1)
+    site = CodedSite(make_mds(6, 3), {"big": (0, 2, 5), "mid": (1, 4), "small": (3,)}, tolerate=1)
     run = site.make_run()
     run.schedule(START_S + 0.5, "crash", "big")
     run.scenario.run()

@@ -19,7 +19,7 @@ from tests.simulation.offload_checks import (
     list_latencies_s,
     make_site,
 )
-from tests.simulation.offload_site import EDGE, STEADY, OffloadSite
+from tests.simulation.offload_site import EDGE, STEADY, CodedSite, OffloadSite
 from tests.simulation.scenario import PERIOD_S, TIMING
 from tests.simulation.small_hierarchy import run_undistributed
 
@@ -144,7 +144,7 @@ def test_the_edge_computes_where_one_parity_cannot_locate_the_faulty_worker():
 
 def test_results_are_trusted_again_after_a_transient_fault():
     """After a while without contradictions the edge uses the results again."""
-    site = OffloadSite(CODES["parity"]())
+    site = CodedSite(CODES["parity"]())
     run = site.make_run(samples=160)
     node = run.simulation.node("home/worker2")
     truth, node.sections = node.sections, make_faulty_sections(site)
@@ -182,7 +182,7 @@ def test_a_worker_whose_section_fails_counts_as_lost():
 def test_a_thousand_workers_tolerate_s_losses(make, s):
     """Any s of them crash or stall: the answers are equal, and the latency too."""
     n, samples = 1000, 8
-    big = OffloadSite(make(n, s, trials=1), units=2 * n)
+    big = CodedSite(make(n, s, trials=1), units=2 * n)
     run, plain = (big.make_run(samples=samples, network=STEADY) for _ in range(2))
     gone = np.random.default_rng(1).choice(n, s, replace=False) + 1
     run.schedule(START_S - 0.01, "crash", *(f"worker{i}" for i in gone[: s // 2]))

@@ -16,7 +16,7 @@ from ddnn.core.plan import PieceKey
 from ddnn.core.section import Section
 from ddnn.protocol.machine import PlanRead
 from tests.simulation.offload_checks import START_S, assert_equal, assert_in_time
-from tests.simulation.offload_site import EDGE, JITTER, OffloadSite, Run
+from tests.simulation.offload_site import EDGE, JITTER, CodedSite, OffloadSite, Run
 from tests.simulation.scenario import PERIOD_S
 
 NEW = "ef56ab78"
@@ -27,8 +27,8 @@ SWITCH_S = START_S + 15 * PERIOD_S
 def start_site() -> tuple[Run, OffloadSite, dict]:
     """Start a site with two plans on every disk: one of six pieces and one of five, of which four
     suffice; return it with the answers of a site without workers."""
-    old = OffloadSite(make_mds(6, 2))
-    new = OffloadSite(make_parity(5), plan_id=NEW)
+    old = CodedSite(make_mds(6, 2))
+    new = CodedSite(make_parity(5), plan_id=NEW)
     old.sections |= {
         key: section for key, section in new.sections.items() if key not in old.sections
     }
@@ -125,7 +125,7 @@ def test_a_plan_that_cannot_be_loaded_is_refused_and_reported() -> None:
 
 def test_the_newest_of_two_new_plans_is_used() -> None:
     run, new, expected = start_site()
-    third = OffloadSite(make_mds(4, 1), plan_id="0a0b0c0d")
+    third = CodedSite(make_mds(4, 1), plan_id="0a0b0c0d")
     run.site.shards |= third.shards
     node = run.simulation.node(f"home/{EDGE}")
     node.sections = {**node.sections, **third.sections}

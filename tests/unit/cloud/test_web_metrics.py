@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from cloud_app.store import LATENCY_BOUNDS_S, Store
 from cloud_app.views import NodeView, OffloadView
 from ddnn.errors import LinkError
-from ddnn.protocol.messages import DROPS
+from ddnn.protocol.drops import DROPS
 from tests.site_builder import FakeSite, make_offload
 from tests.unit.cloud.web_client import Make
 
@@ -102,6 +102,7 @@ def test_offloads(live: FakeSite, client: FlaskClient) -> None:
     assert read_value(found, "ddnn_offload_enough", **shop) == 0
     assert read_value(found, "ddnn_offload_spare_workers", **home) == 0
     assert read_value(found, "ddnn_offload_combined_total", **home) == 1234
+    assert read_value(found, "ddnn_offload_combined_partly_total", **home) == 0
     assert read_value(found, "ddnn_offload_computed_here_total", **home) == 5
     assert read_value(found, "ddnn_offload_given_up_total", **home) == 1
     assert read_value(found, "ddnn_offload_gather_seconds", **home) == 0.00625

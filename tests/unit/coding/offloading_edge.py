@@ -24,7 +24,7 @@ from ddnn.protocol.machine import (
 )
 from ddnn.protocol.messages import OffloadState, Result, Status, Task, Tensor, WorkerOffer
 from ddnn.protocol.topics import Kind, Topic, topic_filter
-from tests.simulation.offload_site import DEVICES, EDGE, PLAN, OffloadSite
+from tests.simulation.offload_site import DEVICES, EDGE, PLAN, CodedSite, OffloadSite
 from tests.simulation.small_hierarchy import FEATURES
 
 SHAPE = (*FEATURES[:-1], FEATURES[-1] * DEVICES)
@@ -32,7 +32,7 @@ SHAPE = (*FEATURES[:-1], FEATURES[-1] * DEVICES)
 
 @cache
 def make_site(n: int = 6, s: int = 2) -> OffloadSite:
-    return OffloadSite(make_mds(n, s) if s > 1 else make_parity(n))
+    return CodedSite(make_mds(n, s) if s > 1 else make_parity(n))
 
 
 class InnerMachine:

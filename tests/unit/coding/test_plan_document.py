@@ -11,10 +11,10 @@ from ddnn.coding import make_mds
 from ddnn.coding.detail import CodingDetail, read_detail
 from ddnn.core.plan import MAX_PIECES, Plan
 from ddnn.errors import ConfigError
-from tests.simulation.offload_site import OffloadSite
+from tests.simulation.offload_site import CodedSite
 
 # As it is read from a file: JSON has no tuples.
-PLAN: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(OffloadSite(make_mds(6, 2)).plan))
+PLAN: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(CodedSite(make_mds(6, 2)).plan))
 X, Z = {"type": "float32", "shape": [24]}, {"type": "float32", "shape": [10]}
 
 

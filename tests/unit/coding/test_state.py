@@ -14,7 +14,7 @@ from ddnn.coding import Code, make_low_weight, make_mds, make_parity, make_repli
 from ddnn.coding.detail import CodingDetail
 from ddnn.coding.state import count_spare_workers, describe_plan, list_groups
 from ddnn.protocol.messages import PieceGroup
-from tests.simulation.offload_site import OffloadSite
+from tests.simulation.offload_site import CodedSite
 
 
 @st.composite
@@ -72,7 +72,7 @@ def test_of_two_replicas_one_is_spare() -> None:
 
 
 def make_detail(code: Code, redundancy: str) -> CodingDetail:
-    return msgspec.structs.replace(OffloadSite(code).detail, redundancy=redundancy)
+    return msgspec.structs.replace(CodedSite(code).detail, redundancy=redundancy)
 
 
 @pytest.mark.parametrize(

@@ -257,6 +257,40 @@ def test_a_removed_part_may_come_from_another_sender() -> None:
     assert complete.parts == {0: "right", 1: "y"}
 
 
+def test_all_that_was_given_is_in_the_end_by_part_and_sender() -> None:
+    collector = opened(REPLICAS)
+    collector.receive(7, "b", 0, "first", 0.1)
+    collector.receive(7, "b", 0, "again", 0.1)  # by the same sender
+    collector.receive(7, "a", 0, "second", 0.2)
+    collector.receive(7, "a", 1, "x", 0.2)
+    _, (ended,) = collector.receive(7, "c", 1, "y", 0.3)
+    assert isinstance(ended, Expired)
+    assert ended.by_sender == {0: {"b": "first", "a": "second"}, 1: {"a": "x", "c": "y"}}
+    assert [list(given) for given in ended.by_sender.values()] == [["b", "a"], ["a", "c"]]
+
+
+def test_a_replica_takes_the_place_of_a_removed_part() -> None:
+    collector = opened(REPLICAS)
+    collector.receive(7, "b", 0, "wrong", 0.1)
+    collector.receive(7, "a", 0, "right", 0.2)
+    collector.remove_parts(["b"])
+    collector.withdraw(["b"], 0.2)
+    _, (complete,) = collector.receive(7, "c", 1, "y", 0.3)
+    assert complete.parts == {0: "right", 1: "y"}
+    assert complete.senders == {0: "a", 1: "c"}
+
+
+def test_a_removed_replica_is_not_in_the_end() -> None:
+    collector = opened(REPLICAS)
+    collector.receive(7, "b", 0, "right", 0.1)
+    collector.receive(7, "a", 0, "wrong", 0.2)
+    collector.remove_parts(["a"])
+    collector.withdraw(["a"], 0.2)
+    _, (_, ended) = collector.receive(7, "c", 1, "y", 0.3)
+    assert isinstance(ended, Expired)
+    assert ended.by_sender == {0: {"b": "right"}, 1: {"c": "y"}}
+
+
 def test_a_quorum_that_depends_on_more_than_the_parts_is_asked_again() -> None:
     live = {"a", "b", "c"}
     collector = opened(quorum=live.issubset)

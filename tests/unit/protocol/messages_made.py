@@ -23,6 +23,7 @@ from ddnn.protocol.messages import (
     PieceGroup,
     Result,
     Scores,
+    Shortfall,
     Stats,
     Status,
     Task,
@@ -99,6 +100,11 @@ ANSWERS = st.builds(
     votes=st.dictionaries(IDS, st.tuples(LABELS, SHARES), max_size=3),
     exit_trace=st.lists(st.tuples(EXITS, LABELS, REALS), max_size=3),
 )
+SHORTFALLS = st.builds(
+    Shortfall,
+    missing=st.lists(IDS, max_size=3),
+    accuracy=st.dictionaries(EXITS, SHARES, max_size=4),
+)
 _FEATURES = st.builds(
     Features,
     v=st.just(1),
@@ -109,6 +115,7 @@ _FEATURES = st.builds(
     parts=st.lists(tensors(), max_size=3).map(tuple),
     label=st.none() | LABELS,
     traffic=SPENT,
+    shortfall=st.none() | SHORTFALLS,
 )
 _SCORES = st.builds(
     Scores,
@@ -120,6 +127,7 @@ _SCORES = st.builds(
     scores=tensors(),
     label=st.none() | LABELS,
     traffic=SPENT,
+    shortfall=st.none() | SHORTFALLS,
 )
 STRATEGIES: dict[Kind, st.SearchStrategy[Any]] = {
     Kind.STATUS: st.builds(
@@ -210,6 +218,9 @@ STRATEGIES: dict[Kind, st.SearchStrategy[Any]] = {
         gather_ms=st.floats(0, 1e9),
         combine_ms=st.floats(0, 1e9),
         counts=st.dictionaries(BUNDLES, COUNTS, max_size=3),
+        combined_partly=COUNTS,
+        sources=st.lists(BUNDLES, max_size=3),
+        accuracy=st.dictionaries(EXITS, SHARES, max_size=4),
     ),
 }
 
@@ -238,10 +249,11 @@ def answer(sample: int = 5, **changes: Any) -> Answer:
 
 _THREE = Tensor.of(np.array([1, -2, 0.5], np.float32))
 _BITS = Tensor.of(np.linspace(-1, 1, 20, dtype=np.float32).reshape(2, 2, 5), bits=True)
+_SHORTFALL = Shortfall(["worker3", "worker4"], {"edge": 0.5})
 SAMPLES: dict[Kind, Message] = {
     Kind.STATUS: Status("edge", 7, "online", "b1", "0.1.0"),
     Kind.STATS: Stats("cloud", 12.5, 1 << 20, {"answers": 3}, {"queue": 0.5}),
-    Kind.SCORES: Scores(1, 300, "b1", 3, 1.75e9, _THREE, 2, (12, 80)),
+    Kind.SCORES: Scores(1, 300, "b1", 3, 1.75e9, _THREE, 2, (12, 80), _SHORTFALL),
     Kind.FEATURES: Features(1, 300, "b1", 3, 1.75e9, (_BITS, _BITS), None, (12, 80)),
     Kind.ESCALATE: Escalate(1, 70000, "b1", "local"),
     Kind.UPLINK: Features(1, 1 << 40, "b1", 2**62 - 1, -3.0, (_BITS,), -1),
@@ -276,5 +288,8 @@ SAMPLES: dict[Kind, Message] = {
         0.5,
         0.02,
         {"contradictions": 2},
+        1,
+        ["worker1", ""],
+        {"edge": 0.75},
     ),
 }

@@ -1,0 +1,42 @@
+"""Which counts are of what was lost or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+DROPS = frozenset(
+    {
+        "answer_log_failed",
+        "answers_given_up",
+        "answers_refused",
+        "contradictions",
+        "evicted",
+        "expired",
+        "features_late",
+        "features_refused",
+        "frames_skipped",
+        "given_up",
+        "malformed",
+        "pieces_failed",
+        "plans_refused",
+        "queue_full",
+        "results_refused",
+        "scores_late",
+        "scores_refused",
+        "section_failed",
+        "tasks_refused",
+        "tasks_skipped",
+        "thresholds_refused",
+        "unanswered",
+        "verdict_late",
+        "verdict_refused",
+        "workers_faulty",
+        "wrong_bundle",
+        "wrong_plan",
+    }
+)
+"""Counts of what was lost or refused; every other count is of ordinary business."""
+
+
+def drops(counts: Mapping[str, int]) -> dict[str, int]:
+    return {name: count for name, count in counts.items() if name in DROPS and count}

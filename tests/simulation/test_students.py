@@ -1,0 +1,346 @@
+"""An edge whose section runs as redundant students, in virtual time.
+
+As long as each group has a live member, the answers equal those of the undivided section bit for
+bit, whoever answered; otherwise they come in time and name the workers whose portion they lack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import cache
+
+import numpy as np
+import pytest
+
+from ddnn.core.plan import PieceKey
+from ddnn.core.section import Arrays, Section
+from ddnn.machines.offload_node import OffloadNode
+from ddnn.protocol.codec import decode, encode
+from ddnn.protocol.machine import Captured, Compute, Computed, Effect, Event, Now
+from ddnn.protocol.messages import Answer, OffloadState
+from ddnn.protocol.topics import Kind
+from ddnn.runtime.identity import Identity
+from ddnn.runtime.lanes import Costs
+from ddnn.runtime.simulation import Simulation
+from tests.simulation.offload_checks import START_S, assert_in_time
+from tests.simulation.offload_site import EDGE, JITTER, TIMEOUT_S, Run
+from tests.simulation.scenario import PERIOD_S
+from tests.simulation.small_hierarchy import BUNDLE, reference
+from tests.simulation.students import FUSED, StudentSite
+
+SAMPLES = 30
+END_S = START_S + SAMPLES * PERIOD_S
+SENT_S = 2.0  # the first sample of a small site
+
+
+@cache
+def site(*groups: int) -> StudentSite:
+    return StudentSite(groups)
+
+
+@cache
+def undivided() -> dict[int, Answer]:
+    """What a site without workers answers."""
+    answers = site(3, 3, 2).run_without_workers(SAMPLES).simulation.store
+    assert {answer.exit for answer in answers.values()} == {"local", "edge", "cloud"}
+    return {sample: answer for (_, sample), answer in answers.items()}
+
+
+def make_inputs(sample: int) -> Arrays:
+    generator = np.random.default_rng(sample)
+    return {"features": generator.choice([-1.0, 1.0], FUSED).astype(np.float32)}
+
+
+class Asks:
+    """A machine that wants its section for every frame."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+        self.gauges: dict[str, float] = {}
+        self.results: dict[int, tuple[Computed, float]] = {}
+
+    def subscriptions(self) -> list[str]:
+        return []
+
+    def deadline_s(self) -> float | None:
+        return None
+
+    def handle(self, event: Event, now: Now) -> list[Effect]:
+        match event:
+            case Captured():
+                return [Compute(event.sample, EDGE, event.image)]
+            case Computed(int() as sample):
+                self.results[sample] = event, now.monotonic_s
+        return []
+
+
+class Small:
+    """An edge and its workers, without cameras: quick enough for every set of live workers."""
+
+    def __init__(
+        self,
+        of: StudentSite,
+        seed: int = 0,
+        *,
+        compute_here: bool = False,
+        student_s: float = 0.002,
+        liars: Collection[str] = (),
+    ) -> None:
+        """liars: workers that compute the portions of another input."""
+        lies: dict[PieceKey, Section] = {
+            key: lambda arrays, shard=shard: shard({"features": -arrays["features"]})
+            for key, shard in of.shards.items()
+        }
+        self.site, self.inner = of, Asks()
+        self.simulation = Simulation(np.random.default_rng(seed), JITTER)
+        self.edge = self.simulation.add(
+            Identity("home", EDGE, "edge", BUNDLE, ""),
+            lambda kept: of.wrap_edge(self.inner, compute_here=compute_here),
+            of.sections,
+        )
+        for name in of.workers:
+            self.simulation.add(
+                Identity("home", name, "worker", BUNDLE, ""),
+                lambda kept, name=name: of.make_worker(name),
+                lies if name in liars else of.shards,
+                costs=Costs(any_section_s=student_s),
+            )
+
+    def at(self, time_s: float, what: str, workers: Collection[str]) -> None:
+        for name in workers:
+            self.simulation.at(
+                time_s, lambda name=name: getattr(self.simulation, what)(f"home/{name}")
+            )
+
+    def run(self, samples: int = 2, every_s: float = 0.1) -> None:
+        for sample in range(samples):
+            frame = Captured(sample, 0.0, make_inputs(sample))
+            self.simulation.at(
+                SENT_S + sample * every_s,
+                lambda frame=frame: self.simulation.capture(self.edge, frame),
+            )
+        self.simulation.run(SENT_S + samples * every_s + 1.2)
+        assert self.simulation.failures == []
+        assert self.inner.results.keys() == set(range(samples))
+
+    @property
+    def state(self) -> OffloadState:
+        node = self.simulation.machine(self.edge)
+        assert isinstance(node, OffloadNode)
+        return node.state()
+
+    def assert_result(self, sample: int, groups: Collection[int]) -> None:
+        """The result has the portions of these groups, bit for bit, and says what it lacks."""
+        computed, _ = self.inner.results[sample]
+        lost = set(range(len(self.site.members))).difference(groups)
+        expected = self.site.compute(make_inputs(sample), groups)
+        for name, array in expected.items():
+            assert np.array_equal(computed.outputs[name], array), name
+        if not lost:
+            assert computed.shortfall is None
+            return
+        assert computed.shortfall.missing == self.site.list_members(lost)
+        mask = sum(1 << group for group in lost)
+        assert computed.shortfall.accuracy == self.site.detail.accuracy[str(mask)]
+
+
+@pytest.mark.parametrize("groups", [(3, 3, 2), (1, 4, 3), (2, 2, 2, 2)], ids=str)
+def test_any_set_of_live_workers(groups: tuple[int, ...]) -> None:
+    """All 2^8: complete where each group has one, else filled; nobody else computes it."""
+    of = site(*groups)
+    workers = list(of.workers)
+    assert len(workers) == 8
+    for live in range(2**8):
+        names = [name for i, name in enumerate(workers) if live >> i & 1]
+        small = Small(of, seed=live)
+        small.at(1.0, "crash", set(workers).difference(names))
+        small.run()
+        if not names:
+            assert [computed.outputs for computed, _ in small.inner.results.values()] == [None] * 2
+            continue
+        for sample in small.inner.results:
+            small.assert_result(sample, of.find_live(names))
+
+
+def test_where_the_edge_can_it_computes_what_a_lost_group_would_have() -> None:
+    """That is better than a section without a portion, which is therefore never used."""
+    small = Small(site(3, 3, 2), compute_here=True)
+    small.at(1.0, "crash", ["worker7", "worker8"])
+    small.run(5)
+    for sample in range(5):
+        small.assert_result(sample, range(3))
+    state = small.state
+    assert (state.computed_here, state.combined, state.spare_workers) == (5, 0, 0)
+
+
+def test_a_group_that_dies_while_its_task_runs_leaves_time_to_compute_here() -> None:
+    small = Small(site(3, 3, 2), compute_here=True, student_s=0.06)  # the Will comes before
+    small.at(SENT_S + 0.003, "crash", ["worker7", "worker8"])
+    small.run(1)
+    small.assert_result(0, range(3))
+    assert small.inner.results[0][1] < SENT_S + TIMEOUT_S
+    assert small.state.computed_here == 1
+
+
+@pytest.mark.parametrize("compute_here", [True, False])
+def test_a_group_that_stalls_is_filled_when_the_time_is_over(compute_here: bool) -> None:
+    """It is still counted on for two samples; then they are computed here, or filled at once."""
+    small = Small(site(3, 3, 2), compute_here=compute_here)
+    small.at(1.9, "stall", ["worker1", "worker2", "worker3"])
+    small.run(5, every_s=0.3)
+    for sample in range(5):
+        small.assert_result(sample, range(3) if compute_here and sample >= 2 else (1, 2))
+        took_s = small.inner.results[sample][1] - SENT_S - 0.3 * sample
+        assert took_s <= TIMEOUT_S + 0.01
+        assert (took_s > TIMEOUT_S - 0.01) == (sample < 2)
+    state = small.state
+    assert decode(Kind.OFFLOAD, encode(state)) == state
+    partly = 2 if compute_here else 5
+    assert (state.combined_partly, state.computed_here, state.given_up) == (partly, 5 - partly, 0)
+    assert [
+        source in names for source, names in zip(state.sources, small.site.members, strict=True)
+    ] == [
+        False,
+        True,
+        True,
+    ]
+    assert state.sources[0] == ""
+    assert state.accuracy == small.site.detail.accuracy["1"]
+
+
+def test_a_group_that_dies_is_filled_with_all_who_live_still_waited_for() -> None:
+    """The crash of one group must not end a task that others still compute."""
+    small = Small(site(3, 3, 2), student_s=0.06)  # the Will comes before
+    small.at(SENT_S + 0.003, "crash", ["worker1", "worker2", "worker3"])
+    small.run(1)
+    small.assert_result(0, (1, 2))
+
+
+def test_of_groups_that_live_the_first_answers_are_used_although_another_is_lost() -> None:
+    """Also where the second member of a group has just stalled."""
+    small = Small(site(3, 3, 2))
+    small.at(1.0, "crash", ["worker7", "worker8"])
+    small.at(1.9, "stall", ["worker1", "worker2", "worker4"])
+    small.run(4)
+    for sample in range(4):
+        small.assert_result(sample, (0, 1))
+        assert small.inner.results[sample][1] < SENT_S + 0.1 * sample + TIMEOUT_S / 2
+    state = small.state
+    assert (state.combined_partly, state.given_up) == (4, 0)
+    assert [state.workers[f"worker{i}"].state for i in (1, 2, 4)] == ["stalled"] * 3
+
+
+def test_who_answers_second_has_answered_and_was_not_needed() -> None:
+    small = Small(site(3, 3, 2))
+    small.run(20)
+    state = small.state
+    assert (state.combined, state.combined_partly, state.spare_workers) == (20, 0, 1)
+    for names in small.site.members:
+        workers = [state.workers[name] for name in names]
+        assert all(worker.answered == 20 and worker.missed == 0 for worker in workers)
+        assert sum(worker.used for worker in workers) == 20
+        assert all(worker.used + worker.late == 20 for worker in workers)
+        assert all(worker.used for worker in workers)  # each is first at times
+    assert state.accuracy == small.site.detail.accuracy["0"]
+    assert [
+        source in names for source, names in zip(state.sources, small.site.members, strict=True)
+    ] == [True] * 3
+
+
+def test_who_contradicts_the_other_two_of_a_group_is_excluded() -> None:
+    small = Small(site(3, 3, 2), liars=["worker5"])
+    small.run(10)
+    state = small.state
+    faulty = [name for name, worker in state.workers.items() if worker.state == "faulty"]
+    assert (faulty, state.counts) == (["worker5"], {"contradictions": 0})
+    for sample in range(1, 10):
+        small.assert_result(sample, range(3))
+
+
+def test_of_two_that_contradict_each_other_nobody_is_blamed() -> None:
+    small = Small(site(3, 3, 2), liars=["worker8"])
+    small.run(10)
+    assert {worker.state for worker in small.state.workers.values()} == {"live"}
+    assert small.state.counts == {"contradictions": 10}
+
+
+def test_a_spare_joins_the_group_that_has_lost_most() -> None:
+    of = site(3, 3, 2)
+    small = Small(of)
+    small.simulation.add(
+        Identity("home", "spare", "worker", BUNDLE, ""),
+        lambda kept: of.make_worker("spare"),
+        of.shards,
+    )
+    small.at(1.0, "crash", ["worker1", "worker4", "worker5", "worker7", "worker8"])
+    small.run(2)
+    for sample in range(2):
+        small.assert_result(sample, range(3))
+    assert small.state.workers["spare"].pieces == [2]
+
+
+# ------------------------------------------------------------------- whole sites
+
+
+def assert_same(run: Run, samples: Collection[int]) -> None:
+    """These answers are those of a site without workers, bit for bit."""
+    for sample in samples:
+        answer, other = run.store[sample], undivided()[sample]
+        for field in ("exit", "label", "probabilities", "eta", "members", "missing", "quality"):
+            assert getattr(answer, field) == getattr(other, field), (sample, field)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_as_long_as_each_group_has_a_live_member_nothing_changes(seed: int) -> None:
+    """Workers crash and stall at random times, and come back; one of each group never does."""
+    generator = np.random.default_rng(seed)
+    run = site(3, 3, 2).make_run()
+    for names in run.site.members:
+        steady = generator.choice(names)
+        for name in names:
+            if name == steady:
+                continue
+            for begin_s in generator.uniform(START_S, END_S, 2).tolist():
+                how, back = [("crash", "start"), ("stall", "resume")][generator.integers(2)]
+                run.at(begin_s, how, name)
+                run.at(begin_s + float(generator.uniform(0.1, 1.0)), back, name)
+    run.scenario.run()
+    assert_same(run, range(SAMPLES))
+    assert_in_time(run)
+    state = run.offload_state
+    assert (state.computed_here, state.given_up, state.combined_partly) == (0, 0, 0)
+    assert state.combined == sum(answer.exit != "local" for answer in undivided().values())
+
+
+def test_answers_name_the_workers_of_a_lost_portion_at_edge_and_cloud() -> None:
+    """The cloud's verdict on incomplete features is no better than they are."""
+    run = site(3, 3, 2).make_run(compute_here=False)
+    run.at(START_S - 0.2, "crash", "worker7", "worker8")
+    run.scenario.run()
+    assert_in_time(run)
+    of: StudentSite = run.site
+    sections = {**of.sections, EDGE: lambda arrays: of.compute(arrays, (0, 1))}
+    exits = set()
+    for sample, answer in run.store.items():
+        expected = reference(of.manifest, sections, run.scenario.images[sample])
+        assert (answer.exit, answer.label) == (expected.exit, expected.label)
+        assert answer.probabilities == expected.probabilities
+        exits.add(answer.exit)
+        if answer.exit == "local":
+            assert (answer.quality, answer.missing) == ("full", [])
+            continue
+        assert (answer.quality, answer.missing) == ("degraded", ["worker7", "worker8"])
+        assert answer.expected_accuracy == of.detail.accuracy["4"][answer.exit]
+    assert exits == {"local", "edge", "cloud"}
+    assert run.offload_state.combined_partly == run.offload_state.combined > 0
+
+
+def test_without_a_camera_too_the_accuracy_is_not_known() -> None:
+    run = site(3, 3, 2).make_run(compute_here=False)
+    run.at(START_S - 0.5, "crash", "worker7", "worker8", "cam2")
+    run.scenario.run()
+    deep = [answer for answer in run.store.values() if answer.exit in ("edge", "cloud")]
+    assert deep
+    for answer in deep:
+        assert answer.missing == ["cam2", "worker7", "worker8"]
+        assert (answer.quality, answer.expected_accuracy) == ("degraded", None)
