@@ -14,7 +14,13 @@ import msgspec
 import numpy as np
 
 from ddnn.core.plan import ArraySpec, Piece, Plan
-from ddnn.runtime.bundle import checked_file, file_entry, read_golden, read_manifest, write_golden
+from ddnn.runtime.bundle import (
+    check_file,
+    make_file_entry,
+    read_golden,
+    read_manifest,
+    write_golden,
+)
 from ddnn.runtime.plans import write_plan
 from ddnn.students.detail import ROOM, StudentDetail, StudentSummary
 
@@ -35,7 +41,7 @@ def make_plan(bundle: Path, out: Path, groups: Sequence[Sequence[str]], layer: s
 
     manifest, bundle_id = read_manifest(bundle)
     edge = manifest.hierarchy.lead
-    parts = cut(load_source(checked_file(bundle, manifest.sources[edge])), layer)
+    parts = cut(load_source(check_file(bundle, manifest.sources[edge])), layer)
     assert parts.tail_arrays == ("z",)
     out.mkdir(parents=True)
     whole = parts.layer
@@ -66,7 +72,7 @@ def make_plan(bundle: Path, out: Path, groups: Sequence[Sequence[str]], layer: s
                 rows.setdefault(f"{name}/{way}/{key}", []).append(array)
         return outputs
 
-    golden = read_golden(checked_file(bundle, manifest.golden))[f"{edge}/in/features"]
+    golden = read_golden(check_file(bundle, manifest.golden))[f"{edge}/in/features"]
     for features in np.asarray(golden[:EXAMPLES], np.float32):
         z = np.empty((*parts.tail.inputs[0].shape[1:-1], whole.filters), np.float32)
         for number, part in enumerate(filters):
@@ -83,7 +89,7 @@ def make_plan(bundle: Path, out: Path, groups: Sequence[Sequence[str]], layer: s
                 if key.startswith(prefix)
             }
 
-        return Piece(file_entry(files[name]), specs("in"), specs("out"))
+        return Piece(make_file_entry(files[name]), specs("in"), specs("out"))
 
     detail = StudentDetail(
         filters=filters,

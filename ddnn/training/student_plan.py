@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import keras
 import msgspec
@@ -19,6 +19,7 @@ from ddnn.errors import ConfigError, SectionError
 from ddnn.exits.manifest import Manifest
 from ddnn.runtime.plans import write_plan
 from ddnn.students import StudentPlan, Tradeoff
+from ddnn.students.detail import ROOM, Exit, StudentDetail, StudentSummary, read_detail
 from ddnn.training.bundle import load_sections
 from ddnn.training.checkpoints import Checkpoints, remove_checkpoints
 from ddnn.training.export import model_to_litert, write_section
@@ -59,7 +60,6 @@ from ddnn.training.students.groups import Grouping
 from ddnn.training.students.unified import UnifiedStudent
 from ddnn.training.train import DatasetLike
 
-ROOM = "students"
 LoadData = Callable[[Manifest, str], DatasetLike]
 
 
@@ -126,8 +126,9 @@ def make_plan(
         },
         golden=write_golden_versioned(out, vectors),
         owned={"tail": pieces["tail"]},
-        detail=make_detail(grouped, tradeoffs, filled, teacher, accuracy),
+        detail=msgspec.to_builtins(make_detail(grouped, tradeoffs, filled, teacher, accuracy)),
     )
+    read_detail(plan)
     made = write_plan(out, plan)
     remove_checkpoints(out)
     return made
@@ -230,29 +231,29 @@ def make_detail(
     filled: FilledStudent,
     teacher: FeatureSplit,
     accuracy: Accuracies,
-) -> dict[str, Any]:
+) -> StudentDetail:
     """What the plan has besides its pieces."""
-    return {
-        "filters": [list(group.filters) for group in plan.groups],
-        "fill": filled.fill,
-        "fill_values": filled.values.astype(float).tolist(),
-        "outage": [plan.outage(group) for group in plan.groups],
-        "p_th": plan.p_th,
-        "students": [
-            {
-                "name": group.student.name,
-                "flops": count_flops(student),
-                "memory_bytes": count_memory_bytes(student),
-                "parameters": student.count_params(),
-            }
+    return StudentDetail(
+        filters=[list(group.filters) for group in plan.groups],
+        fill=filled.fill,
+        fill_values=filled.values.astype(float).tolist(),
+        outage=[plan.outage(group) for group in plan.groups],
+        p_th=plan.p_th,
+        students=[
+            StudentSummary(
+                name=group.student.name,
+                flops=count_flops(student),
+                memory_bytes=count_memory_bytes(student),
+                parameters=student.count_params(),
+            )
             for group, student in zip(plan.groups, filled.unified.students, strict=True)
         ],
-        "teacher_parameters": sum(
+        teacher_parameters=sum(
             part.count_params() for part in (teacher.features, teacher.classifier)
         ),
-        "guaranteed_latency_s": plan.guaranteed_latency_s,
-        "expected_latency_s": plan.expected_latency_s,
-        "best_latency_s": plan.best_latency_s,
-        "accuracy": {str(missing): exits for missing, exits in accuracy.items()},
-        "tradeoffs": msgspec.to_builtins(tradeoffs),
-    }
+        guaranteed_latency_s=plan.guaranteed_latency_s,
+        expected_latency_s=plan.expected_latency_s,
+        best_latency_s=plan.best_latency_s,
+        accuracy={str(lost): cast(dict[Exit, float], by) for lost, by in accuracy.items()},
+        tradeoffs=list(tradeoffs),
+    )

@@ -23,7 +23,7 @@ from ddnn.runtime.bundle import load_bundle
 from ddnn.students.detail import read_detail
 from ddnn.students.portions import join_portions
 from tests.conftest import made_once
-from tests.e2e.test_offload import (
+from tests.e2e.watched_workers import (
     EVERYONE,
     FLOW_S,
     LAYER_TIMEOUT_S,

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from ddnn import rooms
 from ddnn.adapters.litert import LiteRtSection
 from ddnn.adapters.matrices import load_section
 from ddnn.cli import main
@@ -22,13 +21,11 @@ from ddnn.coding.detail import read_detail
 from ddnn.core.blocks import join
 from ddnn.data import load
 from ddnn.local_site import planning
-from ddnn.machines.room import Room
 from ddnn.protocol.topics import Kind, Topic
 from ddnn.rooms import find_room
 from ddnn.runtime.bundle import load_bundle, read_golden, read_manifest
 from ddnn.runtime.fleet import Fleet
 from ddnn.runtime.plans import DIRECTORY, PLAN, PlanDirectory, read_plan
-from ddnn.training import student_plan
 from tests.integration.site import Voice, run, start_node
 
 TOLERANCE = 1e-4
@@ -129,11 +126,6 @@ def test_students_are_planned(
     """From the command line to the files, with few samples and steps."""
     few = load("scenes", samples=(60, 20, 20))
     monkeypatch.setattr(planning, "load_training_data", lambda manifest, data: few)
-    if "students" not in rooms.list_redundancies():
-        room = Room(None, lambda *_: None, lambda made: {"workers": made.placement}, lambda _: [])
-        monkeypatch.setattr(rooms, "_ENTRIES", dict(rooms._ENTRIES))
-        rooms.register("students", rooms.Entry(__name__, student_plan.__name__, ("students",)))
-        monkeypatch.setitem(globals(), "ROOM", room)
     flags = ["--redundancy", "students", "--steps", "5", "--network", "conv-1-32", "--json"]
     done = plan(
         *flags, "--workers", "pi3,pi4=2,worker1,worker2", "--outage", "0.2", "--p-th", "0.05"

@@ -25,7 +25,7 @@ from ddnn.runtime.simulation import Simulation
 from tests.simulation.offload_checks import START_S, assert_in_time
 from tests.simulation.offload_site import EDGE, JITTER, TIMEOUT_S, Run
 from tests.simulation.scenario import PERIOD_S
-from tests.simulation.small_hierarchy import BUNDLE, reference
+from tests.simulation.small_hierarchy import BUNDLE, run_undistributed
 from tests.simulation.students import FUSED, StudentSite
 
 SAMPLES = 30
@@ -106,7 +106,7 @@ class Small:
                 costs=Costs(any_section_s=student_s),
             )
 
-    def at(self, time_s: float, what: str, workers: Collection[str]) -> None:
+    def schedule(self, time_s: float, what: str, workers: Collection[str]) -> None:
         for name in workers:
             self.simulation.at(
                 time_s, lambda name=name: getattr(self.simulation, what)(f"home/{name}")
@@ -153,7 +153,7 @@ def test_any_set_of_live_workers(groups: tuple[int, ...]) -> None:
     for live in range(2**8):
         names = [name for i, name in enumerate(workers) if live >> i & 1]
         small = Small(of, seed=live)
-        small.at(1.0, "crash", set(workers).difference(names))
+        small.schedule(1.0, "crash", set(workers).difference(names))
         small.run()
         if not names:
             assert [computed.outputs for computed, _ in small.inner.results.values()] == [None] * 2
@@ -165,7 +165,7 @@ def test_any_set_of_live_workers(groups: tuple[int, ...]) -> None:
 def test_where_the_edge_can_it_computes_what_a_lost_group_would_have() -> None:
     """That is better than a section without a portion, which is therefore never used."""
     small = Small(site(3, 3, 2), compute_here=True)
-    small.at(1.0, "crash", ["worker7", "worker8"])
+    small.schedule(1.0, "crash", ["worker7", "worker8"])
     small.run(5)
     for sample in range(5):
         small.assert_result(sample, range(3))
@@ -175,7 +175,7 @@ def test_where_the_edge_can_it_computes_what_a_lost_group_would_have() -> None:
 
 def test_a_group_that_dies_while_its_task_runs_leaves_time_to_compute_here() -> None:
     small = Small(site(3, 3, 2), compute_here=True, student_s=0.06)  # the Will comes before
-    small.at(SENT_S + 0.003, "crash", ["worker7", "worker8"])
+    small.schedule(SENT_S + 0.003, "crash", ["worker7", "worker8"])
     small.run(1)
     small.assert_result(0, range(3))
     assert small.inner.results[0][1] < SENT_S + TIMEOUT_S
@@ -186,7 +186,7 @@ def test_a_group_that_dies_while_its_task_runs_leaves_time_to_compute_here() -> 
 def test_a_group_that_stalls_is_filled_when_the_time_is_over(compute_here: bool) -> None:
     """It is still counted on for two samples; then they are computed here, or filled at once."""
     small = Small(site(3, 3, 2), compute_here=compute_here)
-    small.at(1.9, "stall", ["worker1", "worker2", "worker3"])
+    small.schedule(1.9, "stall", ["worker1", "worker2", "worker3"])
     small.run(5, every_s=0.3)
     for sample in range(5):
         small.assert_result(sample, range(3) if compute_here and sample >= 2 else (1, 2))
@@ -211,7 +211,7 @@ def test_a_group_that_stalls_is_filled_when_the_time_is_over(compute_here: bool)
 def test_a_group_that_dies_is_filled_with_all_who_live_still_waited_for() -> None:
     """The crash of one group must not end a task that others still compute."""
     small = Small(site(3, 3, 2), student_s=0.06)  # the Will comes before
-    small.at(SENT_S + 0.003, "crash", ["worker1", "worker2", "worker3"])
+    small.schedule(SENT_S + 0.003, "crash", ["worker1", "worker2", "worker3"])
     small.run(1)
     small.assert_result(0, (1, 2))
 
@@ -219,8 +219,8 @@ def test_a_group_that_dies_is_filled_with_all_who_live_still_waited_for() -> Non
 def test_of_groups_that_live_the_first_answers_are_used_although_another_is_lost() -> None:
     """Also where the second member of a group has just stalled."""
     small = Small(site(3, 3, 2))
-    small.at(1.0, "crash", ["worker7", "worker8"])
-    small.at(1.9, "stall", ["worker1", "worker2", "worker4"])
+    small.schedule(1.0, "crash", ["worker7", "worker8"])
+    small.schedule(1.9, "stall", ["worker1", "worker2", "worker4"])
     small.run(4)
     for sample in range(4):
         small.assert_result(sample, (0, 1))
@@ -272,7 +272,7 @@ def test_a_spare_joins_the_group_that_has_lost_most() -> None:
         lambda kept: of.make_worker("spare"),
         of.shards,
     )
-    small.at(1.0, "crash", ["worker1", "worker4", "worker5", "worker7", "worker8"])
+    small.schedule(1.0, "crash", ["worker1", "worker4", "worker5", "worker7", "worker8"])
     small.run(2)
     for sample in range(2):
         small.assert_result(sample, range(3))
@@ -302,8 +302,8 @@ def test_as_long_as_each_group_has_a_live_member_nothing_changes(seed: int) -> N
                 continue
             for begin_s in generator.uniform(START_S, END_S, 2).tolist():
                 how, back = [("crash", "start"), ("stall", "resume")][generator.integers(2)]
-                run.at(begin_s, how, name)
-                run.at(begin_s + float(generator.uniform(0.1, 1.0)), back, name)
+                run.schedule(begin_s, how, name)
+                run.schedule(begin_s + float(generator.uniform(0.1, 1.0)), back, name)
     run.scenario.run()
     assert_same(run, range(SAMPLES))
     assert_in_time(run)
@@ -315,14 +315,14 @@ def test_as_long_as_each_group_has_a_live_member_nothing_changes(seed: int) -> N
 def test_answers_name_the_workers_of_a_lost_portion_at_edge_and_cloud() -> None:
     """The cloud's verdict on incomplete features is no better than they are."""
     run = site(3, 3, 2).make_run(compute_here=False)
-    run.at(START_S - 0.2, "crash", "worker7", "worker8")
+    run.schedule(START_S - 0.2, "crash", "worker7", "worker8")
     run.scenario.run()
     assert_in_time(run)
     of: StudentSite = run.site
     sections = {**of.sections, EDGE: lambda arrays: of.compute(arrays, (0, 1))}
     exits = set()
     for sample, answer in run.store.items():
-        expected = reference(of.manifest, sections, run.scenario.images[sample])
+        expected = run_undistributed(of.manifest, sections, run.scenario.images[sample])
         assert (answer.exit, answer.label) == (expected.exit, expected.label)
         assert answer.probabilities == expected.probabilities
         exits.add(answer.exit)
@@ -337,7 +337,7 @@ def test_answers_name_the_workers_of_a_lost_portion_at_edge_and_cloud() -> None:
 
 def test_without_a_camera_too_the_accuracy_is_not_known() -> None:
     run = site(3, 3, 2).make_run(compute_here=False)
-    run.at(START_S - 0.5, "crash", "worker7", "worker8", "cam2")
+    run.schedule(START_S - 0.5, "crash", "worker7", "worker8", "cam2")
     run.scenario.run()
     deep = [answer for answer in run.store.values() if answer.exit in ("edge", "cloud")]
     assert deep
