@@ -290,6 +290,7 @@ def test_workers_are_killed_and_stopped_and_no_answer_changes(config: SiteConfig
 
 @pytest.mark.timeout(240)
 @pytest.mark.usefixtures("own_home")
+@pytest.mark.priority
 def test_the_first_k_of_n_answers_are_there_before_all_are(config: SiteConfig):
     need_mosquitto()
     found = stragglers.measure_stragglers(0, lambda *_: None, quick=True, config=config)
