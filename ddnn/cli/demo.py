@@ -28,6 +28,7 @@ Examples:
   ddnn demo --headless --samples 200 --json   one JSON object
   ddnn demo --headless --samples 200 --kill cam3@100 --restart cam3@150
   ddnn demo --redundancy coded --workers 6 --tolerate 2 --threshold local=0 --kill worker1@40
+  ddnn demo --redundancy students --workers 8 --threshold local=0 --kill worker3@50
 """
 
 
