@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ddnn.adapters.broker import free_port
 from ddnn.local_site.watcher import SITE
 from ddnn.protocol.codec import decode
 from ddnn.protocol.messages import Result, Tensor, WorkerOffer
@@ -278,6 +279,8 @@ def test_the_demo_as_a_user_runs_it(ddnn, scenes_bundle, tmp_path: Path) -> None
     command = [
         *ddnn,
         "demo",
+        "--http-port",
+        str(free_port()),
         "--headless",
         "--json",
         "--samples",

@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 import pytest
 
+from ddnn.adapters.broker import free_port
 from tests.parts import need_mosquitto
 
 DEMO_S = 150  # the longest that anything here may take
@@ -258,6 +259,7 @@ def demo(home: Path, tmp_path: Path, scenes_bundle: Path) -> Iterator[Callable[.
     def start(*flags: str) -> Demo:
         ddnn = [sys.executable, "-c", WITHOUT_TENSORFLOW]
         command = [*ddnn, "demo", "--bundle", str(scenes_bundle), *flags]
+        command += ["--http-port", str(free_port())]  # other demos run at the same time
         started.append(Demo(command, home, tmp_path / f"scratch{len(started)}"))
         return started[-1]
 
