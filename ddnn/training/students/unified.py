@@ -18,7 +18,8 @@ from ddnn.errors import ConfigError
 class UnifiedStudent:
     """Students whose portions, concatenated in the teacher's order of filters, are classified.
 
-    filters: of each student's portion, disjoint, together 0 to M - 1. classifier: z [height, width,
+    filters: of each student's portion. They form disjoint parts, together 0 to M - 1; students of
+    the same part are averaged (Jeong et al., Electronics 10(14):1614, 2021). classifier: z [height, width,
     M] -> [scores, further outputs]. Raises ConfigError where the filters do not cover the map.
     """
 
@@ -28,7 +29,7 @@ class UnifiedStudent:
 
     def __post_init__(self) -> None:
         total = int(self.classifier.inputs[0].shape[-1])
-        given = [filter_ for part in self.filters for filter_ in part]
+        given = [filter_ for part in self.parts for filter_ in part]
         sizes = [int(student.outputs[0].shape[-1]) for student in self.students]
         if sorted(given) != list(range(total)) or sizes != [len(part) for part in self.filters]:
             raise ConfigError(
@@ -37,10 +38,15 @@ class UnifiedStudent:
             )
 
     @property
+    def parts(self) -> tuple[tuple[int, ...], ...]:
+        """The different parts of the filters, in the order of their first students."""
+        return tuple(dict.fromkeys(self.filters))
+
+    @property
     def labels(self) -> NDArray[np.int32]:
-        """Which portion holds each filter: [M]."""
-        labels = np.zeros(sum(map(len, self.filters)), np.int32)
-        for part, filters in enumerate(self.filters):
+        """Which part holds each filter: [M]."""
+        labels = np.zeros(sum(map(len, self.parts)), np.int32)
+        for part, filters in enumerate(self.parts):
             labels[list(filters)] = part
         return labels
 
@@ -54,13 +60,17 @@ class UnifiedStudent:
         return [student(inputs, training=training) for student in self.students]
 
     def split(self, z: Any) -> list[Any]:
-        """The portions of a whole feature map [batch, height, width, M]."""
+        """What each student's portion is to be, of a whole feature map [batch, height, width, M]."""
         return [tf.gather(z, list(part), axis=-1) for part in self.filters]
 
     def join(self, portions: Sequence[Any]) -> Any:
-        """The whole feature map of all portions."""
-        order = np.argsort(np.concatenate(self.filters))
-        return tf.gather(tf.concat(portions, -1), order, axis=-1)
+        """The whole feature map of all students' portions."""
+        means = [
+            tf.add_n(same) / len(same) if len(same) > 1 else same[0]
+            for part in self.parts
+            for same in [[p for p, of in zip(portions, self.filters, strict=True) if of == part]]
+        ]
+        return tf.gather(tf.concat(means, -1), np.argsort(np.concatenate(self.parts)), axis=-1)
 
     def classify(self, z: Any, *, training: bool = False) -> list[Any]:
         """Scores and further outputs of a whole feature map."""
