@@ -56,7 +56,7 @@ def main() -> None:
         "--work",
         type=Path,
         default=ROOT / "build" / "students",
-        help="trained networks [%(default)s]",
+        help="of trained networks [build/students]",
     )
     arguments = parser.parse_args()
     parts = arguments.only.split(",")
@@ -89,8 +89,7 @@ def measure(
     aims: dict[str, Any] = {}
     if dataset is not None:
         bench = Bench.of(scale, seed, dataset, work)
-        with progress_bar("accuracy", 1.0) as progress:
-            report["accuracy"] = measure_accuracy(bench, types, progress)
+        report["accuracy"] = measure_accuracy(bench, types)
         aims |= judge_accuracy(report["accuracy"])
         report["budget"] = sum_seconds(report["accuracy"])
     if "latency" in parts:

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.harness.report import Progress
 from benchmarks.students.latency import FIGURES, FULL, draw_devices
 from benchmarks.students.methods import METHODS, Method
 from benchmarks.students.networks import (
@@ -40,9 +39,7 @@ class Measured(NamedTuple):
     filled: dict[frozenset[str], float]
 
 
-def measure_accuracy(
-    bench: Bench, types: tuple[StudentType, ...], progress: Progress
-) -> dict[str, Any]:
+def measure_accuracy(bench: Bench, types: tuple[StudentType, ...]) -> dict[str, Any]:
     """Train what is not trained yet, and the rows of all methods."""
     teacher, examples = prepare_teacher(bench)
     graph = build_filter_graph(teacher.validation[:, 0, 0])
@@ -59,8 +56,7 @@ def measure_accuracy(
         "methods": {},
     }
     trained: dict[Method, str] = {}
-    for done, (name, make) in enumerate(METHODS.items()):
-        progress(done / len(METHODS), name)
+    for name, make in METHODS.items():
         method = make(devices, graph, types, bench.seed)
         first = trained.setdefault(method, name)
         if first != name:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
+from benchmarks.students.scales import DEVICES
 from ddnn.core.device import DeviceProfile
 from ddnn.students import Group, StudentPlan, StudentType, find_communities, plan
 from ddnn.students.costs import join_members
@@ -102,11 +104,11 @@ def plan_nonn(devices: Devices, graph: Any, types: Types, seed: int, parts: int 
 
 
 METHODS: dict[str, Callable[[Devices, Any, Types, int], Method]] = {
-    "rocoin-4x2": lambda *given: plan_rocoin(*given, size=2),
-    "rocoin-2x4": lambda *given: plan_rocoin(*given, size=4),
+    "rocoin-4x2": partial(plan_rocoin, size=2),
+    "rocoin-2x4": partial(plan_rocoin, size=4),
     "rocoin-planned": plan_rocoin,
     "nonn": plan_nonn,
-    "averaging-nonn": lambda *given: plan_nonn(*given, parts=len(given[0]) // 2),
+    "averaging-nonn": partial(plan_nonn, parts=DEVICES // 2),
     "heterogeneous": plan_heterogeneous,
 }
 ROCOIN = tuple(name for name in METHODS if name.startswith("rocoin"))

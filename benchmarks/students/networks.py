@@ -66,15 +66,15 @@ class Bench:
     @classmethod
     def of(cls, scale: Scale, seed: int, dataset: Dataset, work: Path) -> Bench:
         """The first images of each split, as many as the scale takes."""
-        splits = [
+        given = (dataset.train, dataset.validation, dataset.test)
+        train, validation, test = (
             Photographs(split.images[:most, 0], split.labels[:most])
-            for split, most in zip(
-                (dataset.train, dataset.validation, dataset.test), scale.images, strict=True
-            )
-        ]
-        data = [[len(split.labels), int(split.images.sum(dtype=np.int64))] for split in splits]
-        job = digest([scale, seed, data])
-        return cls(scale, seed, *splits, len(dataset.classes), work / job[:12])
+            for split, most in zip(given, scale.images, strict=True)
+        )
+        sums = [int(part.images.sum(dtype=np.int64)) for part in (train, validation, test)]
+        trained = msgspec.structs.replace(scale, draws=0, heterogeneities=())
+        directory = work / digest([trained, seed, sums])[:12]
+        return cls(scale, seed, train, validation, test, len(dataset.classes), directory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,8 @@ def load_or_compute(
 
 def pool(z: Any) -> FloatArray:
     """Spatial means [images, 1, 1, filters] of maps [images, height, width, filters]."""
-    return np.asarray(z, np.float32).mean(axis=(1, 2), keepdims=True)
+    means: FloatArray = np.mean(z, axis=(1, 2), dtype=np.float32, keepdims=True)
+    return means
 
 
 # ---------------------------------------------------------------------- teacher

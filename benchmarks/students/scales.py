@@ -10,7 +10,7 @@ from ddnn.training.students.distil import Distillation
 
 DEVICES = 8
 BATCH = 128
-SECONDS_PER_IMAGE = {  # of training at batch 128, measured on two busy cores; None: not measured
+SECONDS_PER_IMAGE = {  # of training at batch 128, measured on two busy cores
     "wrn-16-2-s2": 170 / 50_000,
     "wrn-16-1-s2": 76 / 50_000,
     "wrn-10-1-s2": 43 / 50_000,
@@ -21,10 +21,10 @@ FORWARD_SHARE = 1 / 3  # of a training step, what a computation without gradient
 class Scale(msgspec.Struct, frozen=True, kw_only=True):
     """One size of the benchmark.
 
-    teacher: a backbone; students: the filters that each backbone learns well; variants: crops of
-    each image with cached feature maps of the teacher, 0 for new crops in every batch; images: the
-    most of training, validation and test; failout_images: training images for the classifier;
-    draws: of the devices, for the latency at each of the heterogeneities.
+    teacher: a backbone; students: the most filters that a plan gives to each backbone; variants:
+    crops of each image with cached feature maps of the teacher, 0 for new crops in every batch;
+    images: the most of training, validation and test; failout_images: training images for the
+    classifier; draws: of the devices, for the latency at each of the heterogeneities.
     """
 
     teacher: str
@@ -97,7 +97,7 @@ SMALL = Scale(
 # The paper's networks and epochs, for an accelerator; no estimate.
 PAPER = Scale(
     teacher="wrn-40-4",
-    students={"wrn-16-1": 64, "wrn-22-1": 96, "wrn-16-2": 128},
+    students={"wrn-16-1": 64, "wrn-22-1": 128},
     teacher_epochs=200,
     student_epochs=200,
     variants=0,

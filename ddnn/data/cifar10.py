@@ -2,13 +2,14 @@
 
 A directory holds two files. `cifar10_train_jpeg.npz`: jpeg uint8 [bytes], JPEG files one after the
 other; offsets int64 [images + 1], where each begins and the last ends; label uint8 [images].
-`cifar10_test5000.npz`: images uint8 [images, 32, 32, 3]; label uint8 [images]. A random tenth of the
-training images, drawn with the seed, is the validation split; the test images are the test split.
+`cifar10_test5000.npz`: images uint8 [images, 32, 32, 3]; label uint8 [images]. The validation split
+is a random tenth of the training images, drawn with the seed.
 """
 
 from __future__ import annotations
 
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def _read_train(path: Path) -> Split:
             f"{path}: {len(offsets)} offsets for {len(arrays['label'])} labels; expected one more "
             "than labels: copy the file again from its origin"
         )
-    files = (jpeg[a:b].tobytes() for a, b in zip(offsets, offsets[1:], strict=False))
+    files = (jpeg[a:b].tobytes() for a, b in pairwise(offsets))
     images = np.empty((len(arrays["label"]), SIZE_PX, SIZE_PX, 3), np.uint8)
     with convert_read_errors(path):
         for number, file in enumerate(files):

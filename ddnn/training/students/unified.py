@@ -19,8 +19,9 @@ class UnifiedStudent:
     """Students whose portions, concatenated in the teacher's order of filters, are classified.
 
     filters: of each student's portion. They form disjoint parts, together 0 to M - 1; students of
-    the same part are averaged (Jeong et al., Electronics 10(14):1614, 2021). classifier: z [height, width,
-    M] -> [scores, further outputs]. Raises ConfigError where the filters do not cover the map.
+    the same part are averaged (Jeong et al., Electronics 10(14):1614, 2021). classifier:
+    z [height, width, M] -> [scores, further outputs]. Raises ConfigError where the filters do not
+    cover the map.
     """
 
     students: tuple[Any, ...]
@@ -60,16 +61,15 @@ class UnifiedStudent:
         return [student(inputs, training=training) for student in self.students]
 
     def split(self, z: Any) -> list[Any]:
-        """What each student's portion is to be, of a whole feature map [batch, height, width, M]."""
+        """Each student's part of a whole feature map [batch, height, width, M]."""
         return [tf.gather(z, list(part), axis=-1) for part in self.filters]
 
     def join(self, portions: Sequence[Any]) -> Any:
         """The whole feature map of all students' portions."""
-        means = [
-            tf.add_n(same) / len(same) if len(same) > 1 else same[0]
-            for part in self.parts
-            for same in [[p for p, of in zip(portions, self.filters, strict=True) if of == part]]
-        ]
+        same: dict[tuple[int, ...], list[Any]] = {part: [] for part in self.parts}
+        for part, portion in zip(self.filters, portions, strict=True):
+            same[part].append(portion)
+        means = [tf.add_n(of_part) / len(of_part) for of_part in same.values()]
         return tf.gather(tf.concat(means, -1), np.argsort(np.concatenate(self.parts)), axis=-1)
 
     def classify(self, z: Any, *, training: bool = False) -> list[Any]:
