@@ -57,6 +57,8 @@ def measure_accuracy(bench: Bench, types: tuple[StudentType, ...]) -> dict[str, 
     }
     trained: dict[Method, str] = {}
     for name, make in METHODS.items():
+        if name in bench.scale.untrained:
+            continue
         method = make(devices, graph, types, bench.seed)
         first = trained.setdefault(method, name)
         if first != name:

@@ -24,7 +24,8 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
     teacher: a backbone; students: the most filters that a plan gives to each backbone; variants:
     crops of each image with cached feature maps of the teacher, 0 for new crops in every batch;
     images: the most of training, validation and test; failout_images: training images for the
-    classifier; draws: of the devices, for the latency at each of the heterogeneities.
+    classifier; draws: of the devices, for the latency at each of the heterogeneities;
+    untrained: methods without an accuracy.
     """
 
     teacher: str
@@ -38,6 +39,7 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
     images: tuple[int, int, int] = (45_000, 5_000, 5_000)
     draws: int = 5
     heterogeneities: tuple[int, ...] = (1, 2, 3, 4, 5, 6)
+    untrained: tuple[str, ...] = ()
 
     def count_steps(self, epochs: float) -> int:
         """Batches of so many epochs."""
@@ -117,5 +119,6 @@ TINY = Scale(
     images=(48, 32, 32),
     draws=1,
     heterogeneities=(1, 6),
+    untrained=("nonn", "heterogeneous"),  # trained as averaging-nonn
 )
 SCALES = {"small": SMALL, "paper": PAPER, "tiny": TINY}
