@@ -87,6 +87,10 @@ def describe(measured: Measured, teacher_parameters: int) -> dict[str, Any]:
     """The row of a method."""
     method, students = measured.method, measured.students
     most = max(students.parameters)
+    held = [
+        count * len(holder)
+        for count, holder in zip(students.parameters, method.holders, strict=True)
+    ]
     return {
         "groups": [
             {
@@ -96,7 +100,8 @@ def describe(measured: Measured, teacher_parameters: int) -> dict[str, Any]:
             }
             for group in method.plan.groups
         ],
-        "parameters_per_device": most,
+        "parameters_per_device": most,  # of the device with the most
+        "mean_parameters": sum(held) / len(method.plan.devices),
         "teacher_over_device": teacher_parameters / most,
         "p_full": method.plan.p_full(),
         "fill": students.filled.fill,

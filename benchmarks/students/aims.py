@@ -28,7 +28,7 @@ def judge_accuracy(part: dict[str, Any]) -> dict[str, Any]:
     equal = [
         methods[name]["p_full"]
         for name in ROCOIN
-        if methods[name]["parameters_per_device"] <= averaging["parameters_per_device"]
+        if methods[name]["mean_parameters"] <= averaging["mean_parameters"]
     ]
     return {
         "single_failure": {

@@ -91,7 +91,7 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
 # estimate and measurement. A half of the resolution is a quarter of the work.
 SMALL = Scale(
     teacher="wrn-16-2-s2",
-    students={"wrn-10-1-s2": 32, "wrn-16-1-s2": 64},
+    students={"wrn-10-1-s2": 40, "wrn-16-1-s2": 64},  # four of the first hold all 128 filters
     teacher_epochs=9,
     student_epochs=4,
     variants=2,

@@ -92,6 +92,17 @@ def test_the_report_is_finite_json(report: dict[str, Any]) -> None:
     assert read["budget"]["seconds"] > 0
 
 
+def test_parameters_are_counted_by_device(report: dict[str, Any]) -> None:
+    rows = report["accuracy"]["methods"]
+    for row in rows.values():
+        assert 0 < row["mean_parameters"] <= row["parameters_per_device"]
+        ratio = row["teacher_over_device"] * row["parameters_per_device"]
+        assert ratio == pytest.approx(report["accuracy"]["teacher"]["parameters"])
+    assert (
+        rows["averaging-nonn"]["mean_parameters"] == rows["averaging-nonn"]["parameters_per_device"]
+    )
+
+
 def test_a_second_run_trains_nothing_again(report: dict[str, Any], work: Path) -> None:
     files = {path: path.stat().st_mtime_ns for path in work.rglob("*.np[yz]")}
     again = run(work)
