@@ -7,6 +7,7 @@ scenes          none                       rendered street scenes, six cameras (
 eth80           .npz, or $DDNN_DATA        photographs of objects of eight classes, six cameras
 eth80-field     as eth80                   the same, each camera absent from some samples
 mvmc            .npz, or $DDNN_DATA        the DDNN paper's own data
+cifar10         folder, or $DDNN_DATA      photographs of ten classes, one camera
 directory       a directory                user images, <camera>/<class>/<sample>.png
 npz             .npz                       user arrays
 ==============  =========================  ====================================================
@@ -22,13 +23,14 @@ from pathlib import Path
 from ddnn.errors import ConfigError
 
 from . import folders, scenes
+from .cifar10 import load_cifar10, load_cifar10_samples
 from .dataset import Dataset, Split, ViewPool, take_views
 from .eth80 import FIELD_PRESENCE, SIZE_PX, load_eth80, load_eth80_samples
 from .mvmc import load_mvmc, load_mvmc_samples
 
-NAMES = ("scenes", "eth80", "eth80-field", "mvmc", "directory", "npz")
+NAMES = ("scenes", "eth80", "eth80-field", "mvmc", "cifar10", "directory", "npz")
 DATA_VARIABLE = "DDNN_DATA"
-"""Environment variable that names a directory with eth80.npz and mvmc.npz."""
+"""Environment variable that names a directory with eth80.npz, mvmc.npz and the files of cifar10."""
 
 MAX_SIZE_PX = 512
 
@@ -44,7 +46,12 @@ _OPTIONS = {
     "size": (*_ETH80, "directory"),
     "samples": ("scenes",),
 }
-_DEFAULT_FILES = {"eth80": "eth80.npz", "eth80-field": "eth80.npz", "mvmc": "mvmc.npz"}
+_DEFAULT_FILES = {
+    "eth80": "eth80.npz",
+    "eth80-field": "eth80.npz",
+    "mvmc": "mvmc.npz",
+    "cifar10": "",  # the directory itself
+}
 
 
 def load(
@@ -103,6 +110,8 @@ def load(
             )
         case "mvmc":
             dataset = load_mvmc(path)
+        case "cifar10":
+            dataset = load_cifar10(path, seed=seed)
         case "directory":
             dataset = folders.load_directory(path, seed=seed, size=size)
         case _:
@@ -145,6 +154,8 @@ def load_samples(
             split = load_eth80_samples(path, objects, seed=seed, size=size, presence=rates)
         case "mvmc":
             split = load_mvmc_samples(path)
+        case "cifar10":
+            split = load_cifar10_samples(path)
         case "directory":
             split = folders.load_directory_samples(path, size=size)[1]
         case _:
@@ -172,7 +183,7 @@ def _parse(spec: str) -> tuple[str, Path]:
     if not (parent := os.environ.get(DATA_VARIABLE)):
         raise ConfigError(
             f"data set {spec!r}: no file given; write {name}:PATH, or set {DATA_VARIABLE} to the "
-            f"directory that holds {_DEFAULT_FILES[name]}"
+            f"directory that holds {_DEFAULT_FILES[name] or 'its files'}"
         )
     return name, Path(parent) / _DEFAULT_FILES[name]
 

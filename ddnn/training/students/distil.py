@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import keras
 import msgspec
@@ -24,6 +24,10 @@ from ddnn.training.students.unified import UnifiedStudent
 
 Progress = Callable[[str, int, int], None]
 Draw = Callable[[np.random.Generator], Sequence[Any]]
+
+
+def ignore(what: str, done: int, total: int) -> None:
+    """A progress that shows nothing."""
 
 
 class Distillation(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,18 +61,26 @@ class Phase(NamedTuple):
     learning_rate: float
 
 
+class Setup(Protocol):
+    """What every phase needs. progress(what, done, total) is called after every step."""
+
+    @property
+    def settings(self) -> Distillation: ...
+    @property
+    def checkpoints(self) -> Checkpoints | None: ...
+    @property
+    def progress(self) -> Progress: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What students are trained with.
-
-    progress(what, done, total) is called after every step.
-    """
+    """What students are trained with; a Setup."""
 
     teacher: FeatureSplit
     examples: Examples
     settings: Distillation
     checkpoints: Checkpoints | None = None
-    progress: Progress = lambda what, done, total: None
+    progress: Progress = ignore
 
     def classify(self, z: Any) -> list[Any]:
         """What the teacher makes of its feature map: scores and further outputs."""
@@ -106,7 +118,7 @@ def train_phase(
     compute: Callable[..., Any],
     trained: Sequence[Any],
     saved: Sequence[Any],
-    training: Training,
+    training: Setup,
 ) -> float:
     """Minimize compute(*draw(generator)) over the variables `trained`; the mean loss of the last
     tenth of the steps, 0 where all of them were done before.

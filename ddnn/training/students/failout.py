@@ -129,7 +129,7 @@ def measure_missing(
     z: the students' joined portions [samples, height, width, M]; evaluate: takes the classifier's
     outputs for all samples, and gives the accuracy by exit.
     """
-    sets = list_missing(len(filled.unified.filters))
+    sets = list_missing(len(filled.unified.parts))
     run = tf.function(filled.unified.classify, reduce_retracing=True)
     table: Accuracies = {}
     for done, missing in enumerate(sets, 1):

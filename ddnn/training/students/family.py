@@ -85,8 +85,8 @@ def build_student(
 
     Raises ConfigError where one size is no multiple of the other.
     """
-    x = inputs = layers.Input(input_shape)
-    x = _BODIES[backbone.kind](x, backbone, map_shape)
+    inputs = layers.Input(input_shape)
+    x = build_body(inputs, backbone, map_shape)
     x = _fit_map(x, map_shape, backbone.name)
     x = layers.Conv2D(map_shape[2], 1, use_bias=False, name="bridge")(x)
     x = make_batch_norm("bridge_norm")(x)
@@ -153,6 +153,14 @@ def count_memory_bytes(model: Any) -> int:
 
 
 # ----------------------------------------------------------------------- bodies
+
+
+def build_body(inputs: Any, backbone: Backbone, map_shape: Shape = (1, 1, 1)) -> Any:
+    """The backbone's last feature map of symbolic inputs.
+
+    map_shape: convolutions are followed by pooling while the map is twice as large or larger
+    """
+    return _BODIES[backbone.kind](inputs, backbone, map_shape)
 
 
 def _add_conv_body(x: Any, backbone: Backbone, map_shape: Shape) -> Any:

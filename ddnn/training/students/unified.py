@@ -18,8 +18,10 @@ from ddnn.errors import ConfigError
 class UnifiedStudent:
     """Students whose portions, concatenated in the teacher's order of filters, are classified.
 
-    filters: of each student's portion, disjoint, together 0 to M - 1. classifier: z [height, width,
-    M] -> [scores, further outputs]. Raises ConfigError where the filters do not cover the map.
+    filters: of each student's portion. They form disjoint parts, together 0 to M - 1; students of
+    the same part are averaged (Jeong et al., Electronics 10(14):1614, 2021). classifier:
+    z [height, width, M] -> [scores, further outputs]. Raises ConfigError where the filters do not
+    cover the map.
     """
 
     students: tuple[Any, ...]
@@ -28,7 +30,7 @@ class UnifiedStudent:
 
     def __post_init__(self) -> None:
         total = int(self.classifier.inputs[0].shape[-1])
-        given = [filter_ for part in self.filters for filter_ in part]
+        given = [filter_ for part in self.parts for filter_ in part]
         sizes = [int(student.outputs[0].shape[-1]) for student in self.students]
         if sorted(given) != list(range(total)) or sizes != [len(part) for part in self.filters]:
             raise ConfigError(
@@ -37,10 +39,15 @@ class UnifiedStudent:
             )
 
     @property
+    def parts(self) -> tuple[tuple[int, ...], ...]:
+        """The different parts of the filters, in the order of their first students."""
+        return tuple(dict.fromkeys(self.filters))
+
+    @property
     def labels(self) -> NDArray[np.int32]:
-        """Which portion holds each filter: [M]."""
-        labels = np.zeros(sum(map(len, self.filters)), np.int32)
-        for part, filters in enumerate(self.filters):
+        """Which part holds each filter: [M]."""
+        labels = np.zeros(sum(map(len, self.parts)), np.int32)
+        for part, filters in enumerate(self.parts):
             labels[list(filters)] = part
         return labels
 
@@ -54,13 +61,16 @@ class UnifiedStudent:
         return [student(inputs, training=training) for student in self.students]
 
     def split(self, z: Any) -> list[Any]:
-        """The portions of a whole feature map [batch, height, width, M]."""
+        """Each student's part of a whole feature map [batch, height, width, M]."""
         return [tf.gather(z, list(part), axis=-1) for part in self.filters]
 
     def join(self, portions: Sequence[Any]) -> Any:
-        """The whole feature map of all portions."""
-        order = np.argsort(np.concatenate(self.filters))
-        return tf.gather(tf.concat(portions, -1), order, axis=-1)
+        """The whole feature map of all students' portions."""
+        same: dict[tuple[int, ...], list[Any]] = {part: [] for part in self.parts}
+        for part, portion in zip(self.filters, portions, strict=True):
+            same[part].append(portion)
+        means = [tf.add_n(of_part) / len(of_part) for of_part in same.values()]
+        return tf.gather(tf.concat(means, -1), np.argsort(np.concatenate(self.parts)), axis=-1)
 
     def classify(self, z: Any, *, training: bool = False) -> list[Any]:
         """Scores and further outputs of a whole feature map."""

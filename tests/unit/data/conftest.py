@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.parts import need_data
-from tests.unit.data.sample_files import make_directory, make_eth80, make_mvmc, make_npz
+from tests.unit.data.sample_files import (
+    make_cifar10,
+    make_directory,
+    make_eth80,
+    make_mvmc,
+    make_npz,
+)
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +31,7 @@ def make_spec(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
         "eth80": make_eth80,
         "eth80-field": make_eth80,
         "mvmc": make_mvmc,
+        "cifar10": make_cifar10,
         "npz": make_npz,
         "directory": make_directory,
     }
@@ -32,7 +39,7 @@ def make_spec(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
     def make(name: str) -> str:
         if name not in makers:
             return name
-        path = folder / name if name == "directory" else folder / f"{name}.npz"
+        path = folder / name if name in ("directory", "cifar10") else folder / f"{name}.npz"
         return f"{name}:{path if path.exists() else makers[name](path)}"
 
     return make

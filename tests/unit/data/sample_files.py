@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,26 @@ def make_mvmc(path: Path, *, samples: int = 40, side: int = 32) -> Path:
     x = generator.uniform(0.1, 1.0, (samples, 6, 3, side, side)).astype(np.float32)
     x[~seen] = 0
     np.savez_compressed(path, X=x, y=y)
+    return path
+
+
+def make_cifar10(path: Path, *, samples: int = 60, side: int = 32) -> Path:
+    generator = np.random.default_rng(5)
+    images = generator.integers(1, 256, (samples, side, side, 3), np.uint8)
+    labels = np.sort(np.arange(samples) % 10).astype(np.uint8)
+    files = []
+    for image in images:
+        buffer = BytesIO()
+        Image.fromarray(image).save(buffer, "JPEG", quality=95)
+        files.append(buffer.getvalue())
+    path.mkdir(parents=True)
+    np.savez(
+        path / "cifar10_train_jpeg.npz",
+        jpeg=np.frombuffer(b"".join(files), np.uint8),
+        offsets=np.cumsum([0, *map(len, files)]),
+        label=labels,
+    )
+    np.savez(path / "cifar10_test5000.npz", images=255 - images[:20], label=labels[:20])
     return path
 
 

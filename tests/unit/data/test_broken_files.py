@@ -20,7 +20,13 @@ from PIL import Image
 
 from ddnn.data import Dataset, load, load_samples
 from ddnn.errors import ConfigError
-from tests.unit.data.sample_files import make_directory, make_eth80, make_mvmc, make_npz
+from tests.unit.data.sample_files import (
+    make_cifar10,
+    make_directory,
+    make_eth80,
+    make_mvmc,
+    make_npz,
+)
 
 SMALL: dict[str, Callable[[Path], Path]] = {
     "eth80": lambda path: make_eth80(path, directions=6, side=32, objects=(1, 2, 3)),
@@ -249,3 +255,33 @@ def test_too_few_samples_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="add samples"):
         load(f"mvmc:{path}")
     assert len(load_samples(f"mvmc:{path}")) == 2
+
+
+BROKEN_CIFAR10: list[tuple[str, str, Callable[[Any], Any], str]] = [
+    ("train_jpeg", "offsets", lambda a: a[::-1], "offsets"),
+    ("train_jpeg", "offsets", lambda a: a[:-1], "offsets"),
+    ("train_jpeg", "offsets", lambda a: np.delete(a, 3), "one more"),
+    ("train_jpeg", "jpeg", lambda a: a ^ 0xFF, "cannot be read"),
+    ("train_jpeg", "label", lambda a: a + 1, "label"),
+    ("test5000", "images", lambda a: a[:-1], "label for each image"),
+    ("test5000", "images", lambda a: a * 0, "black"),
+    ("test5000", "images", lambda a: a[:, :16], "images"),
+]
+
+
+@pytest.mark.parametrize(("file", "name", "change", "message"), BROKEN_CIFAR10)
+def test_broken_cifar10_files_are_refused(
+    file: str, name: str, change: Callable[[Any], Any], message: str, tmp_path: Path
+) -> None:
+    path = make_cifar10(tmp_path / "cifar10") / f"cifar10_{file}.npz"
+    arrays = read_arrays(path.read_bytes())
+    np.savez(path, **{**arrays, name: change(arrays[name])})
+    with pytest.raises(ConfigError, match=message) as caught:
+        load(f"cifar10:{path.parent}")
+    assert path.name in str(caught.value)
+
+
+def test_cifar10_images_of_another_size_are_refused(tmp_path: Path) -> None:
+    path = make_cifar10(tmp_path / "cifar10", side=16)
+    with pytest.raises(ConfigError, match="image 0 is 16x16; expected 32x32"):
+        load(f"cifar10:{path}")
