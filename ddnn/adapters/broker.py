@@ -14,8 +14,9 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ddnn.errors import ConfigError, LinkError
 
@@ -88,6 +89,19 @@ def _mosquitto() -> str | None:
     return shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
 
 
+class Subscriptions(dict[str, list[Any]]):
+    """amqtt's table of subscriptions by filter, which may change while it is iterated over.
+
+    amqtt pauses while it does so; a client that connected while another subscribed was lost.
+    """
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(tuple(self.keys()))
+
+    def items(self) -> Any:
+        return [(name, tuple(clients)) for name, clients in tuple(super().items())]
+
+
 async def _serve(host: str, port: int) -> None:
     from amqtt.broker import Broker  # the extra `broker`: only this process needs it
 
@@ -99,6 +113,7 @@ async def _serve(host: str, port: int) -> None:
             },
         }
     )
+    broker._subscriptions = Subscriptions()
     await broker.start()
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -6,6 +6,7 @@ import queue
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -154,6 +155,22 @@ def test_every_connection_has_a_session_and_a_will_of_its_own(
     peer.up(3)
     late = observe(f"{peer.topic}/#")  # the Will is retained for later subscribers
     assert late.next(peer) == (f"{peer.topic}/will", b"lost %d" % sessions[1], True)
+
+
+def test_clients_may_connect_and_subscribe_at_the_same_time(
+    connect: Callable[..., Peer], observe: Callable[[str], Observer]
+) -> None:
+    """All nodes of a site start at once, while there are retained messages."""
+    peer = connect().subscribed()
+    topics = [f"{peer.topic}/in/{number}" for number in range(40)]
+    for topic in topics:
+        peer.transport.publish(topic, b"retained", 1, True)
+    peer.pump(lambda: len(peer.got()) >= len(topics))
+    with ThreadPoolExecutor(8) as pool:
+        observers = list(pool.map(observe, topics))
+    for topic, observer in zip(topics, observers, strict=True):
+        assert observer.next() == (topic, b"retained", True)
+        assert observer.connections == 1
 
 
 def test_close_publishes_the_last_words_and_not_the_will(

@@ -112,12 +112,17 @@ class Observer:
         self.messages: queue.Queue[tuple[str, bytes, bool]] = queue.Queue()
         ready = threading.Event()
         self.client = paho.Client(CallbackAPIVersion.VERSION2, client_id=f"see{next(_numbers)}")
-        self.client.on_connect = lambda client, *_: client.subscribe(topic, 1)
+        self.connections = 0
+        self.client.on_connect = self._subscribe
         self.client.on_subscribe = lambda *_: ready.set()
         self.client.on_message = self._take
         self.client.connect("127.0.0.1", port)
         self.client.loop_start()
         assert ready.wait(UP_S)
+
+    def _subscribe(self, client: paho.Client, *_: object) -> None:
+        self.connections += 1
+        client.subscribe(self.topic, 1)
 
     def _take(self, _client: object, _user: object, message: paho.MQTTMessage) -> None:
         # amqtt gives a new client all retained messages that anybody subscribed to
