@@ -40,10 +40,10 @@ class Workers:
         self.plan = read_plan(site.config.plan, loaded.id)
 
         @cache
-        def expected(index: int) -> Judgement:
+        def compute_expected(index: int) -> Judgement:
             return infer(manifest, loaded.sections, images[index])
 
-        self.expected = lambda sample: expected(sample % len(images))
+        self.expected = lambda sample: compute_expected(sample % len(images))
 
     # ------------------------------------------------------------- what is done
 
@@ -70,12 +70,12 @@ class Workers:
     def offload(self) -> OffloadState:
         """Wait for the next state of the workers that the edge publishes."""
         before = self.site.watcher.offload
-        return self.until(
+        return self.wait_until(
             lambda: now if (now := self.site.watcher.offload) is not before else None,
             "the edge publishes the state of its workers",
         )
 
-    def until(self, true: Callable[[], object], what: str):
+    def wait_until(self, true: Callable[[], object], what: str):
         until_s = time.monotonic() + RECOVER_S
         while not (found := true()):
             if time.monotonic() > until_s:
@@ -86,9 +86,11 @@ class Workers:
     def states(self) -> dict[str, str]:
         return {name: worker.state for name, worker in self.site.watcher.offload.workers.items()}
 
-    def until_whole(self) -> None:
+    def wait_until_whole(self) -> None:
         """Wait until every shard is live."""
-        self.until(lambda: (state := self.offload()).live_pieces == state.pieces, "all shards live")
+        self.wait_until(
+            lambda: (state := self.offload()).live_pieces == state.pieces, "all shards live"
+        )
 
     def samples(self, seconds: float = FLOW_S) -> range:
         """Let samples flow. Return their numbers."""
@@ -99,10 +101,10 @@ class Workers:
     def answers(self, samples: range) -> list[Answer]:
         """The stored answers, one to each sample, each by its deadline."""
 
-        def all_there() -> bool:
+        def are_all_stored() -> bool:
             return len(self.site.stored(samples)) == len(samples)
 
-        self.until(all_there, f"an answer to each of {samples}")
+        self.wait_until(are_all_stored, f"an answer to each of {samples}")
         stored = self.site.stored(samples)
         for one in stored:
             assert one.first_answered_at_s - one.answer.captured_at_s <= DEADLINE_S, one

@@ -26,7 +26,7 @@ class Device:
     def now(self) -> Now:
         return Now(self.now_s, EPOCH_S + self.now_s + self.skew_s)
 
-    def asked(self, event: object) -> list[TimeRequest]:
+    def ask(self, event: object) -> list[TimeRequest]:
         effects = self.clock.handle(event, self.now())
         assert all(e.topic == Topic("home", Kind.TIME_REQUEST, "cam1") for e in effects)
         return [e.message for e in effects if isinstance(e, Publish)]
@@ -34,24 +34,24 @@ class Device:
     def exchange(self, there_s: float, back_s: float) -> None:
         """Ask when it is due, and take the answer."""
         self.now_s = max(self.now_s, self.clock.deadline_s() or 0.0)
-        (ask,) = self.asked(Tick())
+        (ask,) = self.ask(Tick())
         reply = TimeReply(ask.asked_at_s, EPOCH_S + self.now_s + there_s)
         self.now_s += there_s + back_s
-        self.asked(Received(REPLY, reply))
+        self.ask(Received(REPLY, reply))
 
     def error_s(self) -> float:
         return self.clock.time_s(self.now()) - (EPOCH_S + self.now_s)
 
 
-def connected(skew_s: float) -> Device:
+def connect(skew_s: float) -> Device:
     device = Device(skew_s)
-    device.asked(Connected())
+    device.ask(Connected())
     return device
 
 
 @pytest.mark.parametrize("skew_s", [0.0, 0.4, -3.0, -EPOCH_S + 86400.0])
 def test_the_error_is_at_most_half_the_shortest_round_trip(skew_s: float) -> None:
-    device = connected(skew_s)
+    device = connect(skew_s)
     generator = np.random.default_rng(5)
     shortest_s = np.inf
     for _ in range(20):
@@ -65,21 +65,21 @@ def test_the_error_is_at_most_half_the_shortest_round_trip(skew_s: float) -> Non
 
 
 def test_a_slow_exchange_does_not_spoil_a_fast_one() -> None:
-    device = connected(1.0)
+    device = connect(1.0)
     device.exchange(0.001, 0.001)
     device.exchange(0.001, 0.8)
     assert abs(device.error_s()) < 1e-6
 
 
 def test_a_step_of_the_own_clock_moves_nothing() -> None:
-    device = connected(0.0)
+    device = connect(0.0)
     device.exchange(0.001, 0.001)
     device.skew_s = 3600.0
     assert abs(device.error_s()) < 1e-6
 
 
 def test_before_the_first_answer_and_long_after_the_last_it_is_the_own_clock() -> None:
-    device = connected(2.0)
+    device = connect(2.0)
     assert device.error_s() == pytest.approx(2.0)
     assert device.clock.gauges == {}
     device.exchange(0.001, 0.001)
@@ -91,47 +91,47 @@ def test_before_the_first_answer_and_long_after_the_last_it_is_the_own_clock() -
 def test_it_asks_often_at_first_then_seldom_and_not_without_a_broker() -> None:
     device = Device(0.0)
     assert device.clock.deadline_s() is None
-    assert len(device.asked(Connected())) == 1
+    assert len(device.ask(Connected())) == 1
     times = []
     while device.now_s < 100:
         device.now_s = device.clock.deadline_s()
         times.append(device.now_s)
-        assert len(device.asked(Tick())) == 1
+        assert len(device.ask(Tick())) == 1
     gaps = np.diff([0.0, *times])
     assert gaps[0] == REQUEST_EVERY_S[0]
     assert gaps[-1] == REQUEST_EVERY_S[1]
     assert len(times) < 15
-    device.asked(Disconnected())
+    device.ask(Disconnected())
     assert device.clock.deadline_s() is None
 
 
 @pytest.mark.parametrize("round_trip_s", [-1.0, MAX_ROUND_TRIP_S + 0.1, 1e11])
 def test_answers_that_fit_no_question_are_ignored(round_trip_s: float) -> None:
-    device = connected(0.25)
+    device = connect(0.25)
     device.now_s = 5.0
-    device.asked(Received(REPLY, TimeReply(device.now_s - round_trip_s, 1e12)))
+    device.ask(Received(REPLY, TimeReply(device.now_s - round_trip_s, 1e12)))
     assert device.error_s() == pytest.approx(0.25)
 
 
 def test_the_answer_to_another_device_is_not_ours() -> None:
-    device = connected(0.25)
+    device = connect(0.25)
     other = Topic("home", Kind.TIME_REPLY, "cam2")
-    device.asked(Received(other, TimeReply(0.0, EPOCH_S)))
+    device.ask(Received(other, TimeReply(0.0, EPOCH_S)))
     assert device.error_s() == pytest.approx(0.25)
 
 
 def test_a_lead_whose_clock_was_set_is_followed_at_the_next_exchange() -> None:
-    device = connected(0.0)
+    device = connect(0.0)
     for _ in range(6):
         device.exchange(0.001, 0.001)
     lead_s = 3600.0
 
     def exchange() -> None:
         device.now_s = max(device.now_s, device.clock.deadline_s() or 0.0)
-        (ask,) = device.asked(Tick())
+        (ask,) = device.ask(Tick())
         reply = TimeReply(ask.asked_at_s, EPOCH_S + lead_s + device.now_s + 0.004)
         device.now_s += 0.008  # slower than those before: the contradiction counts, not the speed
-        device.asked(Received(REPLY, reply))
+        device.ask(Received(REPLY, reply))
 
     exchange()
     assert device.error_s() == pytest.approx(lead_s, abs=0.01)
@@ -141,14 +141,14 @@ def test_a_lead_whose_clock_was_set_is_followed_at_the_next_exchange() -> None:
 
 
 def test_a_lead_that_is_born_is_asked_at_once() -> None:
-    device = connected(0.0)
+    device = connect(0.0)
     for _ in range(8):
         device.exchange(0.001, 0.001)
     device.now_s += 1.0
     birth = Status("edge", 5, "online")
-    assert len(device.asked(Received(Topic("home", Kind.STATUS, "edge"), birth))) == 1
+    assert len(device.ask(Received(Topic("home", Kind.STATUS, "edge"), birth))) == 1
     assert (
-        device.asked(Received(Topic("home", Kind.STATUS, "cam2"), Status("device", 5, "online")))
+        device.ask(Received(Topic("home", Kind.STATUS, "cam2"), Status("device", 5, "online")))
         == []
     )
 
@@ -161,7 +161,7 @@ def test_a_machine_on_site_time_stamps_what_others_understand() -> None:
         def handle(self, event: object, now: Now) -> list[float]:
             return [now.wall_s]
 
-    device = connected(1000.0)
+    device = connect(1000.0)
     device.exchange(0.001, 0.001)
     (stamp,) = OnSiteTime(Stamps(), device.clock).handle(Tick(), device.now())
     assert stamp == pytest.approx(EPOCH_S + device.now_s, abs=0.01)
