@@ -46,7 +46,7 @@ Numbers = dict[str, float]  # by path
 
 @contextmanager
 def check_out(revision: str) -> Iterator[Path]:
-    """A work tree of a revision in a temporary directory. ConfigError: there is no such revision."""
+    """A work tree of a revision in a temporary directory. ConfigError: no such revision."""
     git = ["git", "-C", str(ROOT), "worktree"]
     with temporary_directory() as directory:
         tree = directory / "before"

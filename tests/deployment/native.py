@@ -79,7 +79,7 @@ class Native:
         return home
 
     def translate(self, name: str, text: str) -> str:
-        """Replace paths, host names and ports of containers in the text by those of this machine."""
+        """Replace names that hold in containers by those of this machine: paths, hosts, ports."""
         home = self.directory / name
         port = self.ports.get(name, 0)
         found = {
