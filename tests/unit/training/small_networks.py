@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from ddnn.data.dataset import Dataset, Split, label_views
 from ddnn.training.stages.factory import KerasStages, read_states
 from ddnn.training.stages.network import LayeredNetwork
 from ddnn.training.stages.stage import KerasStage
@@ -48,6 +49,20 @@ def list_dense(shape: tuple[int, ...], classes: int) -> list[Any]:
 
 def make_stages(make: Any = list_blocks, shape: Any = (SIDE, SIDE, 3), **options) -> KerasStages:
     return KerasStages(LayeredNetwork(make, shape, CLASSES), **options)
+
+
+def draw_dataset() -> Dataset:
+    """Two cameras; the class is the brightest of the three colours."""
+    generator = np.random.default_rng(0)
+
+    def draw(name: str, count: int) -> Split:
+        labels = (np.arange(count) % CLASSES).astype(np.int32)
+        images = generator.integers(1, 128, (count, 2, SIDE, SIDE, 3), np.uint8)
+        images[np.arange(count), :, :, :, labels] += 100
+        return Split(name, images, labels, label_views(images, labels), labels)
+
+    splits = draw("train", 60), draw("validation", 20), draw("test", 10)
+    return Dataset("colours", ("red", "green", "blue"), *splits)
 
 
 def draw_batches(count: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
