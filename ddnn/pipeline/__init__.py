@@ -1,0 +1,1 @@
+"""Pipeline training: one network trained over unequal devices, which may be lost."""
