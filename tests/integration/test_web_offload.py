@@ -69,10 +69,10 @@ def test_the_offload_state_that_an_edge_publishes_is_on_the_page(
                 publish(*states)
                 return shown.is_visible()
 
-            voice.until(is_shown)
+            voice.wait_until(is_shown)
 
         states = ["live", "lost", "live", "live", "live", "live"]
-        voice.until(lambda: publish(*states))
+        voice.wait_until(lambda: publish(*states))
         page = opened(url)
         enough = "5 of 6 pieces live: enough. Any one worker more"
         publish_until_shown(".offload .enough.good", enough, *states)

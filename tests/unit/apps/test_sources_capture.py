@@ -318,12 +318,12 @@ def test_a_camera_that_hangs_while_opening_is_abandoned(
     )
     wait = capture._stop.wait
 
-    def counted(timeout: float) -> bool:
+    def count_pause(timeout: float) -> bool:
         nonlocal pauses
         pauses += 1
         return wait(timeout)
 
-    monkeypatch.setattr(capture._stop, "wait", counted)
+    monkeypatch.setattr(capture._stop, "wait", count_pause)
     capture.start()
     wait_until(lambda: pauses > module.MAX_HUNG + 10)
     assert opened == module.MAX_HUNG

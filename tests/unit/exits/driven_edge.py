@@ -49,7 +49,7 @@ class DrivenEdge:
             self.handle(0, make_presence(name))
 
     def handle(self, time_s: float, *events: Event) -> list[Effect]:
-        effects = [
+        effects: list[Effect] = [
             e
             for event in events
             for e in self.machine.handle(event, at(time_s))

@@ -6,7 +6,7 @@ import pytest
 
 from ddnn.core.site_time import MAX_EPOCH, SiteTime
 from ddnn.machines.time_server import GROW_EVERY_S, GROWTH, KEEP_EVERY_S, TimeServer
-from ddnn.protocol.machine import Event, KeepTime, Log, Now, Publish, Received, Tick
+from ddnn.protocol.machine import Effect, Event, KeepTime, Log, Now, Publish, Received, Tick
 from ddnn.protocol.messages import TimeReply, TimeRequest
 from ddnn.protocol.topics import Kind, Topic
 
@@ -25,7 +25,7 @@ class Lead:
     def restart(self) -> None:
         self.server = TimeServer("home", self.kept)
 
-    def handle(self, event: Event) -> list[object]:
+    def handle(self, event: Event) -> list[Effect]:
         now = Now(self.now_s, START_S + self.now_s + self.ahead_s)
         effects = self.server.handle(event, now)
         for effect in effects:

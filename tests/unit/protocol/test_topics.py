@@ -63,11 +63,11 @@ def test_filters_of_a_site_and_a_node_take_only_theirs() -> None:
 
 
 def test_presence_is_heard_of_the_site_and_of_those_that_serve_all() -> None:
-    def heard(site: str) -> bool:
+    def is_heard(site: str) -> bool:
         topic = str(Topic(site, Kind.STATUS, "cloud"))
         return any(matches(text, topic) for text in presence_filters("home"))
 
-    assert [heard(site) for site in ("home", EVERYWHERE, "barn")] == [True, True, False]
+    assert [is_heard(site) for site in ("home", EVERYWHERE, "barn")] == [True, True, False]
 
 
 def test_the_topics_as_documented() -> None:

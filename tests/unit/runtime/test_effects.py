@@ -44,7 +44,7 @@ EXAMPLES: list[Effect] = [
 METHODS = [name for name in vars(Host) if not name.startswith("_")]
 
 
-def method_of(effect: type) -> str:
+def name_method(effect: type) -> str:
     """Publish: publish; TwoWords: two_words."""
     return re.sub(r"(?<!^)(?=[A-Z])", "_", effect.__name__).lower()
 
@@ -67,11 +67,11 @@ def test_there_is_an_example_of_every_effect() -> None:
 def test_every_effect_goes_to_the_method_of_its_name(effect: Effect) -> None:
     recorder: Any = Recorder()
     perform(effect, recorder)
-    assert recorder.calls == [(method_of(type(effect)), effect)]
+    assert recorder.calls == [(name_method(type(effect)), effect)]
 
 
 def test_the_interface_of_hosts_has_one_method_for_each_effect() -> None:
-    assert set(METHODS) == {method_of(kind) for kind in get_args(Effect)}
+    assert set(METHODS) == {name_method(kind) for kind in get_args(Effect)}
 
 
 @pytest.mark.parametrize("host", [NodeHost, SimulatedNode])
