@@ -26,7 +26,7 @@ Duration = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 Origin = Annotated[int, msgspec.Meta(ge=0, le=2)]
 CopyFields = tuple[LayerNumber, Count, Count, Origin]  # layer, term, version, origin
 SourceFields = tuple[LayerNumber, Annotated[str, msgspec.Meta(max_length=64)], Count, Count]
-Action = Literal["probe", "halt", "hold", "start", "resend", "release"]
+Action = Literal["probe", "halt", "hold", "start", "drain", "resend", "release"]
 
 # ---------------------------------------------------------------- data plane
 
@@ -105,7 +105,8 @@ class TrainCommand(msgspec.Struct, frozen=True):
     """The central node's command.
 
     probe: report what you are. halt: and stop work. hold: get these layers ready. start: begin the
-    term. resend: repeat what is not answered. release: training is over, or you may leave.
+    term. drain: end before the batch `number`. resend: repeat what is not answered. release:
+    training is over, or you may leave.
     """
 
     sender: Id
