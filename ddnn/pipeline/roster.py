@@ -23,6 +23,7 @@ class Node:
 
     offer: TrainOffer | None = None
     online: bool = False
+    session: int = 0
     silent: bool = False  # it did not answer in time; it may be back
     refused: int | None = None  # the incarnation that failed at the work
     capacity: float | None = None
@@ -70,11 +71,20 @@ class Roster:
         node.offer, node.silent = offer, False
         return restarted
 
-    def take_status(self, name: str, status: Status) -> None:
-        if name != self.own and (name in self.nodes or status.state == "online"):
-            node = self.get(name)
-            node.online = status.state == "online"
-            node.silent = node.silent and not node.online
+    def take_status(self, name: str, status: Status) -> bool:
+        """Take a birth, a stop or a Last Will; True where the node is lost by it.
+
+        A Will of another session than the present one is of an earlier connection.
+        """
+        if name == self.own or (name not in self.nodes and status.state != "online"):
+            return False
+        node, online = self.get(name), status.state == "online"
+        if not online and node.online and node.session != status.session:
+            return False
+        lost = node.online and not online
+        node.online, node.session = online, status.session
+        node.silent = node.silent and not online
+        return lost
 
     def note_silent(self, names: Collection[str]) -> None:
         for name in names:
