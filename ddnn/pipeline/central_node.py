@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 from ddnn.core.device import DeviceProfile
 from ddnn.pipeline.collector import Collector
-from ddnn.pipeline.driver import Driver, State
+from ddnn.pipeline.driver import Driver
+from ddnn.pipeline.driver_states import State
 from ddnn.pipeline.member import Member
 from ddnn.pipeline.roster import Roster
 from ddnn.pipeline.runner import Data
@@ -64,7 +65,7 @@ class TrainCentral:
 
     @property
     def counts(self) -> dict[str, int]:
-        return {**self.member.counts, "train_failures": self.driver.failures}
+        return {**self.member.counts, "train_failures": self.driver.progress.failures}
 
     @property
     def gauges(self) -> dict[str, float]:

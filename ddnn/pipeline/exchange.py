@@ -9,9 +9,10 @@ from ddnn.pipeline.blobs import pack_arrays
 from ddnn.pipeline.copies import CopyStore
 from ddnn.pipeline.runner import StageRunner
 from ddnn.pipeline.sources import Copy, Origin, Stamp
+from ddnn.pipeline.stage import Stage
 from ddnn.pipeline.transfers import Fetched, Fetcher, Key, make_part
 from ddnn.protocol.machine import Call
-from ddnn.protocol.train_messages import TrainFetch, TrainPart
+from ddnn.protocol.train_messages import TrainAssignment, TrainFetch, TrainPart
 
 Sent = Call | tuple[str, TrainPart]
 """Work to do, or a message and the node that it is for."""
@@ -55,6 +56,19 @@ class Exchange:
 
     def has(self, key: Key, runner: StageRunner | None) -> bool:
         return self.store.get(*key) is not None or _is_live(key, runner)
+
+    def find_states(
+        self, assignment: TrainAssignment, runner: StageRunner | None
+    ) -> tuple[dict[int, bytes], dict[int, Stage]]:
+        """By layer the copy that it begins with, or the stage of the term before that holds it."""
+        blobs, live = {}, {}
+        for layer, _, term, version in assignment.sources:
+            blob = self.store.get(layer, Stamp(term, version))
+            if blob is not None:
+                blobs[layer] = blob
+            elif runner is not None:
+                live[layer] = runner.stage
+        return blobs, live
 
     def serve(self, fetch: TrainFetch, runner: StageRunner | None, running: bool) -> list[Sent]:
         """Send a part of a copy; read the layer first, or wait until the copy is made."""

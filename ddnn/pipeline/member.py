@@ -183,7 +183,7 @@ class Member:
             self._join(command)
         if command.run != self.run:
             return []
-        if command.term < self.term and command.action != "release":
+        if command.term < self.term:
             return [self._reply(command, error=f"term {command.term} is over")]
         match command.action:
             case "probe":
@@ -218,12 +218,14 @@ class Member:
         self._missing.clear()
 
     def _halt(self, command: TrainCommand) -> list[Effect]:
-        if self.state is not State.HALTED or command.term > self.term:
+        if command.term > self.term:
             self.move(Signal.HALT)
             self.term, self.central = command.term, command.sender
             self.exchange.stop()
             self._missing.clear()
             self._place = self._next = None
+        elif self.state is not State.HALTED:
+            return []  # repeated, or late: this term has gone on
         self._unanswered = command
         return self._answer_halt()
 
@@ -277,28 +279,20 @@ class Member:
         if place is None or self._missing or self.state is not State.HOLDING:
             return []
         start, stop = place.assignment.ranges[place.index]
-        blobs, live = {}, {}
-        for layer, _, term, version in place.assignment.sources:
-            key = Key(layer, Stamp(term, version))
-            blob = self.exchange.store.get(*key)
-            if blob is not None:
-                blobs[layer] = blob
-            elif self.runner is not None:
-                live[layer] = self.runner.stage
+        blobs, live = self.exchange.find_states(place.assignment, self.runner)
         function = partial(build_stage, self._factory, place, blobs, live)
         return [Call(BuildJob(self.term, start, stop), function)]
 
     def _take_built(self, job: BuildJob, returned: Returned) -> list[Effect]:
-        if job.term != self.term or self.state is not State.HOLDING:
-            return []
-        if self._holding is None or self._place is None:
+        place, command = self._place, self._holding
+        if job.term != self.term or self.state is not State.HOLDING or not (place and command):
             return []
         if returned.error:
             self.move(Signal.FAIL)
-            return [self._reply(self._holding, returned.error)]
+            return [self._reply(command, returned.error)]
         self.move(Signal.BUILT)
-        self._next = StageRunner(self._place, returned.value, self._data)
-        return [self._reply(self._holding)]
+        self._next = StageRunner(place, returned.value, self._data)
+        return [self._reply(command)]
 
     def _start(self, command: TrainCommand) -> list[Effect]:
         if command.term != self.term or self.state not in (State.READY, State.RUNNING):
@@ -306,9 +300,8 @@ class Member:
         if self.state is State.READY and self._next is not None:
             self.move(Signal.START)
             self.runner, self._next = self._next, None
-            assignment = self.runner.place.assignment
-            if assignment.consistent:
-                self.exchange.store.drop_after(assignment.version, self.term)
+            if self.runner.place.assignment.consistent:
+                self.exchange.store.drop_after(self.runner.version, self.term)
         return [self._reply(command)]
 
     # ------------------------------------------------------------------ operations
@@ -318,7 +311,7 @@ class Member:
             if runner is not None and runner.place.term == flow.term:
                 runner.take(flow)
                 return
-        self._count("flows_late")
+        self.counts["flows_late"] = self.counts.get("flows_late", 0) + 1
 
     def _finish(self, job: StageJob, returned: Returned) -> list[Effect]:
         runner = self.runner
@@ -339,8 +332,7 @@ class Member:
     def _fail(self, runner: StageRunner, error: str) -> list[Effect]:
         """An operation failed: the central node must arrange the layers without this node."""
         runner.busy = None
-        text = "%s: training stops here: %s"
-        effects: list[Effect] = [Log("error", text, (self.node, error))]
+        effects: list[Effect] = [Log("error", "training stops here: %s", (error,))]
         if self.state is State.RUNNING:
             self.move(Signal.FAIL)
             command = TrainCommand(self.central, self.run, self.term, "start")
@@ -364,14 +356,13 @@ class Member:
     def _send(self, sent: Sequence[Sent]) -> list[Effect]:
         return [one if isinstance(one, Call) else self.post(*one) for one in sent]
 
-    def _count(self, name: str) -> None:
-        self.counts[name] = self.counts.get(name, 0) + 1
-
 
 def build_stage(
     factory: StageFactory, place: Place, blobs: Mapping[int, bytes], live: Mapping[int, Stage]
 ) -> Stage:
     """The stage of a place, from copies and from the stage before. Runs in the slow thread."""
+    for stage in live.values():
+        stage.discard()
     assignment = place.assignment
     start, stop = assignment.ranges[place.index]
     states: dict[int, LayerState] = {n: unpack_arrays(blob) for n, blob in blobs.items()}

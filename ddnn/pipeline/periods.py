@@ -13,6 +13,7 @@ FACTOR = 2.0  # of the median, at least: a steady pipeline has hardly any deviat
 FIRST_S = 30.0  # before anything was measured
 SAMPLES = 64  # of the latest durations
 MAX_SHARE = 0.05  # of a link's bandwidth and of the time: what replication may take
+FAILURES_PER_S = 1 / 3600  # of each node, until failures were counted
 PERIOD_RANGE = (10, 1000)  # batches
 
 

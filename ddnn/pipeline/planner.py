@@ -5,15 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ddnn.errors import InfeasiblePlanError
+from ddnn.pipeline.capacity import is_worth_moving
 from ddnn.pipeline.order import Layout, choose_layout
-from ddnn.pipeline.periods import choose_period
+from ddnn.pipeline.periods import FAILURES_PER_S, choose_period
 from ddnn.pipeline.roster import Roster
 from ddnn.pipeline.settings import Settings
-from ddnn.pipeline.sources import Copy, Restoration, restore_consistent, restore_fresh
+from ddnn.pipeline.sources import (
+    Copy,
+    Origin,
+    Restoration,
+    Stamp,
+    restore_consistent,
+    restore_fresh,
+)
 from ddnn.pipeline.stage import LayerProfile
-from ddnn.protocol.train_messages import TrainAssignment
-
-FAILURES_PER_S = 1 / 3600  # of each node, until failures were counted
+from ddnn.protocol.train_messages import TrainAssignment, TrainReply
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +33,10 @@ class Arrangement:
     restoration: Restoration
     chain_every: int
     global_every: int
+
+    def __str__(self) -> str:
+        pairs = zip(self.nodes, self.ranges, strict=True)
+        return ", ".join(f"{node} [{start}, {stop})" for node, (start, stop) in pairs)
 
     def range_of(self, node: str) -> tuple[int, int] | None:
         return self.ranges[self.nodes.index(node)] if node in self.nodes else None
@@ -94,7 +105,45 @@ def make_assignment(arrangement: Arrangement, node: str, settings: Settings) -> 
     )
 
 
-def count_moved_bytes(
+def read_copies(reply: TrainReply) -> list[Copy]:
+    """The copies that a node reports."""
+    return [
+        Copy(layer, Stamp(term, version), Origin(origin))
+        for layer, term, version, origin in reply.copies
+    ]
+
+
+def find_better(
+    roster: Roster,
+    arrangement: Arrangement,
+    profiles: Sequence[LayerProfile],
+    settings: Settings,
+) -> str | None:
+    """Why the nodes should be arranged anew; None where they should not.
+
+    A node that wants to leave is let go if the others can do without it. Else the gain must be
+    worth the move.
+    """
+    names = roster.list_usable(leaving=False)
+    leaving = sorted(set(arrangement.nodes) - set(names))
+    if not leaving and (settings.equal_capacities or not settings.repartition_at[1]):
+        return None
+    try:
+        nodes, layout = plan_layout(roster, names, profiles, settings)
+    except InfeasiblePlanError:
+        return None
+    if leaving:
+        return f"{', '.join(leaving)} leaves"
+    devices = roster.describe(arrangement.nodes, profiles, equal=False)
+    current_s = devices.measure_s(range(len(arrangement.nodes)), arrangement.ranges)
+    moved_bytes = _count_moved_bytes(arrangement, nodes, layout.ranges, profiles)
+    move_s = moved_bytes / min(devices.rates_bytes_per_s)
+    if not is_worth_moving(current_s, layout.bottleneck_s, move_s):
+        return None
+    return f"{1e3 * layout.bottleneck_s:.3g} ms per batch instead of {1e3 * current_s:.3g} ms"
+
+
+def _count_moved_bytes(
     before: Arrangement,
     nodes: Sequence[str],
     ranges: Sequence[tuple[int, int]],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-from ddnn.pipeline.periods import SAMPLES, choose_timeout_s
+from ddnn.pipeline.periods import FAILURES_PER_S, SAMPLES, choose_timeout_s
 from ddnn.pipeline.runner import StageRunner
 from ddnn.pipeline.settings import Settings
 from ddnn.protocol.train_messages import TrainReport, TrainResult
@@ -30,6 +30,8 @@ class Progress:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.done = 0  # batches, in this term
+        self.failures = 0  # of nodes that were in use
+        self.started_s: float | None = None  # monotonic time at which training began
         self.strikes = 0  # time-outs since the last batch
         self.results: dict[int, TrainResult] = {}
         self.timeline: deque[Happening] = deque(maxlen=EVENTS)
@@ -65,6 +67,11 @@ class Progress:
         """The next batch is overdue; False where that has happened too often."""
         self.strikes += 1
         return self.strikes <= STRIKES
+
+    def failure_rate(self, nodes: int, now_s: float) -> float:
+        """Failures of a node per second: those counted, and one that is assumed beforehand."""
+        elapsed_s = now_s - self.started_s if self.started_s is not None else 0.0
+        return (1 + self.failures) / (1 / FAILURES_PER_S + elapsed_s * max(nodes, 1))
 
     @property
     def batch_s(self) -> float:

@@ -10,7 +10,8 @@ import numpy as np
 from ddnn.core.device import DeviceProfile
 from ddnn.pipeline.blobs import unpack_arrays
 from ddnn.pipeline.central_node import TrainCentral
-from ddnn.pipeline.driver import ProfileJob, State
+from ddnn.pipeline.driver import ProfileJob
+from ddnn.pipeline.driver_states import State
 from ddnn.pipeline.member import BuildJob
 from ddnn.pipeline.runner import StageJob
 from ddnn.pipeline.settings import Checkpoint, Settings
@@ -165,9 +166,13 @@ class TrainingSite:
         return {n: unpack_arrays(blob) for n, blob in self.checkpoint.layers.items()}
 
     @property
-    def losses(self) -> list[float]:
+    def losses_by_batch(self) -> dict[int, float]:
         results = self.central.driver.progress.results
-        return [results[batch].loss for batch in sorted(results)]
+        return {batch: results[batch].loss for batch in sorted(results)}
+
+    @property
+    def losses(self) -> list[float]:
+        return list(self.losses_by_batch.values())
 
     def describe(self) -> str:
         central = self.simulation.machine(self.node(CENTRAL))
@@ -185,7 +190,10 @@ class TrainingSite:
                 runner = member.runner
                 work = (runner.forwards, runner.backwards, runner.busy) if runner else None
                 lines.append(f"{name}: {member.state} term {member.term} {work}")
-        lines += [f"{t:.2f} {n} {e.message % tuple(e.arguments)}" for t, n, e in self.simulation.journal.logs[-12:]]
+        lines += [
+            f"{t:.2f} {n} {e.message % tuple(e.arguments)}"
+            for t, n, e in self.simulation.journal.logs[-12:]
+        ]
         return "\n".join(lines)
 
 
