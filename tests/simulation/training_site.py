@@ -44,6 +44,7 @@ class TrainingSite:
         self.factory = factory or DenseFactory([6, 8, 8, 8, 8, 4])
         self.data = make_data(self.factory.sizes[0], self.factory.sizes[-1])
         self.slow = dict(slow or {})
+        self._profile = self.factory.profile(*self.data(0))
         self.profiles = dict(profiles or {})
         self.checkpoint: Checkpoint | None = None
         self.simulation = Simulation(np.random.default_rng(seed), network)
@@ -92,7 +93,7 @@ class TrainingSite:
         self.checkpoint = checkpoint
 
     def _cost_s(self, name: str, job: Hashable) -> float:
-        profile = self.factory.profile(*self.data(0))
+        profile = self._profile
         match job:
             case StageJob(work, _, _, start, stop):
                 layers = profile[start:stop]
