@@ -205,7 +205,8 @@ def train_serially(
     stage = factory.build(0, factory.layers, {})
     losses = []
     for batch in range(batches):
-        losses.append(stage.train_last(batch, *data(batch), 1 / micro_batches).loss)
+        inputs, labels = data(batch)
+        losses.append(stage.train_last(batch, inputs, labels, 1 / micro_batches).loss)
         if (batch + 1) % micro_batches == 0:
             stage.apply()
     return {n: stage.read_layer(n) for n in range(factory.layers)}, losses

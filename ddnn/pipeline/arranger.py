@@ -31,6 +31,7 @@ from ddnn.protocol.train_messages import (
     TrainReply,
 )
 
+SLOWER = 4.0  # times what fetching the layers is expected to take
 ATTEMPTS = 3  # of a node that fails at its work, before the others do without it
 
 
@@ -197,7 +198,7 @@ class Arranger:
             name: self._command("hold", make_assignment(arrangement, name, self.settings))
             for name in arrangement.nodes
         }
-        self._open(commands, now, self.settings.hold_s)
+        self._open(commands, now, self.settings.hold_s + SLOWER * arrangement.move_s)
         return [
             Log(
                 "info",

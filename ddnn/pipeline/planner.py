@@ -33,6 +33,7 @@ class Arrangement:
     restoration: Restoration
     chain_every: int
     global_every: int
+    move_s: float  # what fetching the layers takes at the measured rates, if nothing else is sent
 
     def __str__(self) -> str:
         pairs = zip(self.nodes, self.ranges, strict=True)
@@ -83,6 +84,16 @@ def arrange(
         or choose_period(max(stage_bytes), slowest, step_s, failures_per_s * len(nodes)),
         settings.global_every
         or choose_period(sum(stage_bytes[1:]), slowest, step_s, failures_per_s),
+        _count_fetched_bytes(restoration, profiles) / slowest,
+    )
+
+
+def _count_fetched_bytes(restoration: Restoration, profiles: Sequence[LayerProfile]) -> int:
+    return sum(
+        profiles[layer].state_bytes
+        for node, sources in restoration.sources.items()
+        for layer, source in sources.items()
+        if source.node not in (None, node)
     )
 
 

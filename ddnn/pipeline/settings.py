@@ -36,7 +36,7 @@ class Settings:
     equal_capacities: bool = False  # do not measure (PipeDream); the first cut stays
     retry_s: float = 0.5  # before a command is repeated
     answer_s: float = 3.0  # within which a node answers a command
-    hold_s: float = 30.0  # within which a node fetches its layers and builds its stage
+    hold_s: float = 30.0  # within which a node builds its stage, besides fetching its layers
     first_batch_s: float = 30.0  # within which a batch is done before batches were measured
     least_timeout_s: float = 0.5  # for a batch
 

@@ -115,9 +115,9 @@ class TrainingSite:
     # ------------------------------------------------------------------ running
 
     @property
-    def central(self) -> TrainCentral:
-        machine: Any = self.simulation.machine(f"{SITE}/{CENTRAL}")
-        return machine
+    def central(self) -> Any:
+        """The central node's machine, a TrainCentral; None while it is not running."""
+        return self.simulation.machine(self.node(CENTRAL))
 
     def worker(self, name: str) -> TrainWorker:
         machine: Any = self.simulation.machine(f"{SITE}/{name}")
@@ -129,7 +129,7 @@ class TrainingSite:
     @property
     def done(self) -> int:
         """Batches that have passed the whole pipeline in this term."""
-        central = self.simulation.machine(self.node(CENTRAL))
+        central = self.central
         return central.driver.progress.done if central is not None else 0
 
     def run(self, limit_s: float = 300.0, step_s: float = 1.0) -> None:
@@ -138,7 +138,7 @@ class TrainingSite:
         while self.simulation.now_s < until_s:
             self.simulation.run(self.simulation.now_s + step_s)
             assert self.simulation.failures == []
-            machine = self.simulation.machine(self.node(CENTRAL))
+            machine = self.central
             if machine is not None and machine.is_over:
                 assert machine.driver.state is State.ENDED, machine.driver.error
                 return
@@ -176,7 +176,7 @@ class TrainingSite:
         return list(self.losses_by_batch.values())
 
     def describe(self) -> str:
-        central = self.simulation.machine(self.node(CENTRAL))
+        central = self.central
         lines = [f"{self.simulation.now_s:.2f} s"]
         if central is not None:
             driver = central.driver
