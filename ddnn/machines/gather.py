@@ -9,13 +9,13 @@ The pool knows the workers, the placement their pieces, the collector the open t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
-from functools import partial
+from collections.abc import Collection
 
 from ddnn.core.plan import Plan, is_finite
 from ddnn.core.quorum import Quorum
 from ddnn.core.section import Arrays
 from ddnn.machines.collect import Collector, Expired, Outcome, Receipt
+from ddnn.machines.live_quorum import LiveQuorum
 from ddnn.machines.placement import Placement
 from ddnn.machines.workers import WorkerPool
 from ddnn.protocol.machine import Connected, Disconnected, Effect, Event, Now, Publish, Received
@@ -50,20 +50,18 @@ class Gather:
     ) -> None:
         """threshold_s: how long to wait for all live workers; from then on any pieces that are
         enough suffice (Hadidi et al., EDGE 2023: the straggler threshold; 0: the first that are
-        enough). timeout_s: when a task without enough results ends. use_partial: fewer results than
-        are enough are of use too, where live workers cannot give more.
+        enough). timeout_s: when a task without enough results ends. use_partial: see LiveQuorum.
         """
-        self.site, self.plan, self.use_partial = site, plan, use_partial
-        self._enough = enough
+        self.site, self.plan = site, plan
         self._threshold_s, self._timeout_s = min(threshold_s, timeout_s), timeout_s
         self.pool = WorkerPool(plan.id, plan.placement)
+        self.quorum = LiveQuorum(self.pool, enough, use_partial=use_partial)
         self._placement = Placement(self.pool)
         self._collector: Collector[int, Arrays] = Collector(LIMIT)
         self._probes: set[int] = set()
         self._number = 0
         self._live = self.pool.live  # when the open tasks were last compared with it
         self._counts: Counter[str] = Counter()
-        self._possible: tuple[frozenset[int], bool] | None = None
 
     @property
     def counts(self) -> dict[str, int]:
@@ -81,19 +79,6 @@ class Gather:
             return 0.0
         times = (self._collector.next_due_s(), self._placement.due_s)
         return min((time_s for time_s in times if time_s is not None), default=None)
-
-    @property
-    def possible(self) -> bool:
-        """Whether the live workers are enough."""
-        live = self.pool.live_pieces
-        if self._possible is None or self._possible[0] is not live:
-            self._possible = live, self._enough(live)
-        return self._possible[1]
-
-    @property
-    def useful(self) -> bool:
-        """Whether a task that is sent now can give a result that is of use."""
-        return self.possible or (self.use_partial and bool(self.pool.live))
 
     def is_over(self, task: int, now: Now) -> bool:
         """Whether the time of a task is over."""
@@ -119,15 +104,10 @@ class Gather:
         self._number = max(self._number + 1, int(now.wall_s * 1e3))
         if probe:
             self._probes.add(self._number)
-        expected, quorum = self.pool.live, self._enough
-        if probe:
-            quorum = _is_never_enough  # its results are not used
-        elif self.use_partial:
-            quorum = partial(self._is_most, expected)
         outcomes = self._collector.open(
             self._number,
-            expected,
-            quorum,
+            self.pool.live,
+            self.quorum.make_quorum(probe=probe),
             now_s,
             now_s + self._timeout_s,
             wait_for_all_until_s=now_s + self._threshold_s if self._threshold_s else None,
@@ -135,14 +115,6 @@ class Gather:
         task = Task(1, self.plan.id, self._number, make_tensors(inputs, self.plan.inputs))
         topic = Topic(self.site, Kind.TASK, self.plan.group)
         return self._number, [Publish(topic, task)], self._report(outcomes, now)
-
-    def _is_most(self, expected: Mapping[str, frozenset[int]], pieces: Collection[int], /) -> bool:
-        """Whether the pieces are enough, or no live worker of those expected can give another."""
-        if not pieces:
-            return False
-        live = self.pool.live
-        all_there = all(held.issubset(pieces) for name, held in expected.items() if name in live)
-        return all_there or self._enough(pieces)
 
     def probe_due(self, now: Now) -> bool:
         """Whether stalled workers are due for a probe, while no other task is sent."""
@@ -221,7 +193,3 @@ class Gather:
         reported = [outcome for outcome in outcomes if outcome.key not in self._probes]
         self._probes.difference_update(outcome.key for outcome in outcomes)  # they ended
         return reported
-
-
-def _is_never_enough(pieces: Collection[int], /) -> bool:
-    return False

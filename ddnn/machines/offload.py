@@ -147,7 +147,7 @@ class Offload:
 
     def begin(self, asked: Compute, now: Now) -> tuple[list[Effect], list[Finished]]:
         """Start to compute a section that the inner machine asks for."""
-        if not self.gather.useful and not self.gather.probe_due(now):
+        if not self.gather.quorum.is_useful() and not self.gather.probe_due(now):
             return [], [Finished(asked, None, here=True)]
         self._number += 1
         self._jobs[self._number] = _Job(asked)
@@ -182,7 +182,7 @@ class Offload:
             description=combiner.description,
             pieces=len(self.plan.pieces),
             live_pieces=len(gather.pool.live_pieces),
-            enough=gather.possible,
+            enough=gather.quorum.is_possible(),
             spare_workers=combiner.count_spare(list(gather.pool.live.values())),
             workers=gather.pool.states(),
             groups=list(combiner.groups),
@@ -202,7 +202,7 @@ class Offload:
     def gauges(self) -> dict[str, float]:
         return {
             "live_pieces": float(len(self.gather.pool.live_pieces)),
-            "enough_pieces": float(self.gather.possible),
+            "enough_pieces": float(self.gather.quorum.is_possible()),
             "gather_ms": 1e3 * self._gather_s,
         }
 
@@ -219,7 +219,9 @@ class Offload:
             return list(effects), self._compute_here(number)
         job.carried = {name: array for name, array in arrays.items() if name not in inputs}
         sent = {name: arrays[name] for name in inputs}
-        probe = not self.gather.useful  # only to learn whether those who stalled are back
+        probe = (
+            not self.gather.quorum.is_useful()
+        )  # only to learn whether those who stalled are back
         task, scattered, outcomes = self.gather.scatter(sent, now, probe=probe)
         finished: list[Finished] = []
         if probe:
@@ -276,7 +278,7 @@ class Offload:
 
     def _has_time(self, task: int, now: Now) -> bool:
         """Whether the whole section may still be computed here, which is better than a part."""
-        return not self.gather.use_partial and not self.gather.is_over(task, now)
+        return not self.gather.quorum.use_partial and not self.gather.is_over(task, now)
 
     def _find_shortfall(self, combined: Combined) -> Shortfall | None:
         """What the outputs lack, by the workers that were planned to give it."""

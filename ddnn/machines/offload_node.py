@@ -223,7 +223,11 @@ class OffloadNode:
         effects: list[Effect] = []
         following = self._versions.next
         ready = following is not None and self._versions.is_ready(following)
-        if following is not None and ready and self._versions.live[following].gather.possible:
+        if (
+            following is not None
+            and ready
+            and self._versions.live[following].gather.quorum.is_possible()
+        ):
             self._versions.switch(following, self._asked + 1)
             effects.append(Log("info", "plan %s is in use", (following,)))
         for _, offload in self._versions.free(self._asked + 1):
@@ -270,7 +274,9 @@ class OffloadNode:
 
     def _report(self) -> list[Effect]:
         """The state for all, and in the log which workers came and went."""
-        effects: list[Effect] = [*self._changes.take(self.states(), self.current.gather.possible)]
+        effects: list[Effect] = [
+            *self._changes.take(self.states(), self.current.gather.quorum.is_possible())
+        ]
         if self._connected:
             effects.append(Publish(Topic(self.site, Kind.OFFLOAD, self.group), self.state()))
         return effects

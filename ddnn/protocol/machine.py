@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from ddnn.core.plan import PieceKey, Plan
 from ddnn.core.section import Arrays
+from ddnn.core.site_time import SiteTime
 from ddnn.protocol.messages import Answer, Shortfall
 from ddnn.protocol.topics import AnyMessage, Topic
 
@@ -196,6 +197,13 @@ class Forget:
 
 
 @dataclass(frozen=True, slots=True)
+class KeepTime:
+    """Write site time down, so that the node does not use earlier times after a restart."""
+
+    time: SiteTime
+
+
+@dataclass(frozen=True, slots=True)
 class Save:
     """Write answers into the database; a Saved event follows once they are in it."""
 
@@ -211,7 +219,7 @@ class Log:
     arguments: Sequence[object] = ()
 
 
-Effect = Publish | Compute | Call | Load | Unload | ReadPlan | Keep | Forget | Save | Log
+Effect = Publish | Compute | Call | Load | Unload | ReadPlan | Keep | Forget | KeepTime | Save | Log
 
 
 class Machine(Protocol):

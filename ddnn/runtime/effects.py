@@ -15,6 +15,7 @@ from ddnn.protocol.machine import (
     Effect,
     Forget,
     Keep,
+    KeepTime,
     Load,
     Log,
     Publish,
@@ -35,6 +36,7 @@ class Host(Protocol):
     def read_plan(self, effect: ReadPlan) -> None: ...
     def keep(self, effect: Keep) -> None: ...
     def forget(self, effect: Forget) -> None: ...
+    def keep_time(self, effect: KeepTime) -> None: ...
     def save(self, effect: Save) -> None: ...
     def log(self, effect: Log) -> None: ...
 
@@ -58,6 +60,8 @@ def perform(effect: Effect, host: Host) -> None:
             host.keep(effect)
         case Forget():
             host.forget(effect)
+        case KeepTime():
+            host.keep_time(effect)
         case Save():
             host.save(effect)
         case Log():

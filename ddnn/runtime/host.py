@@ -18,6 +18,7 @@ from ddnn.protocol.machine import (
     Event,
     Forget,
     Keep,
+    KeepTime,
     Load,
     Log,
     PlanRead,
@@ -32,6 +33,7 @@ from ddnn.protocol.machine import (
 from ddnn.protocol.messages import Answer
 from ddnn.runtime.packets import pack
 from ddnn.runtime.sections import Ready, SectionRunner
+from ddnn.runtime.time_file import TimeFile
 from ddnn.runtime.transport import Transport
 
 log = logging.getLogger(__name__)
@@ -57,6 +59,7 @@ class Resources:
     load: Callable[[SectionName], Section] | None = None
     find_plan: Callable[[str], Plan | None] = lambda plan_id: None
     answer_log: AnswerLog | None = None
+    time_file: TimeFile | None = None
     save: Callable[[Save, Callable[[Saved], None]], None] | None = None
 
 
@@ -77,6 +80,7 @@ class NodeHost:
         self.sections = SectionRunner(resources.sections, resources.load, deliver)
         self._transport, self._deliver = transport, deliver
         self._answer_log, self._save = resources.answer_log, resources.save
+        self._time_file = resources.time_file
         self._find_plan = resources.find_plan
 
     def publish(self, effect: Publish) -> None:
@@ -111,6 +115,14 @@ class NodeHost:
         if self._answer_log is not None:
             with self._report_disk_errors():
                 self._answer_log.forget(effect.samples)
+
+    def keep_time(self, effect: KeepTime) -> None:
+        if self._time_file is not None:
+            try:
+                self._time_file.write(effect.time)
+            except OSError as error:
+                self.counts["time_file_failed"] += 1
+                log.error("the site's time is not on disk: %s", error)
 
     def save(self, effect: Save) -> None:
         if self._save is not None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
 from ddnn.adapters.litert import LiteRtSection
-from ddnn.exits.inference import infer
-from ddnn.exits.manifest import Judgement, Manifest
+from ddnn.core.section import Arrays, Section
+from ddnn.exits.inference import find_first_sure, run_devices, run_exits
+from ddnn.exits.manifest import Judgement, Manifest, fuse_features
 from ddnn.local_site.site import Site
 from ddnn.protocol.messages import Answer, OffloadState
 from ddnn.runtime.bundle import load_bundle
@@ -27,6 +30,7 @@ LAYER_TIMEOUT_S = 0.8
 FLOW_S = 0.8  # so long samples flow in each state
 RECOVER_S = 15.0
 TOLERANCE = 1e-4  # of probabilities
+ROUNDING = 1e-5  # of the edge's features, by the decoding of a layer
 EVERYONE = [f"cam{i}" for i in range(1, 7)]
 
 
@@ -40,10 +44,10 @@ class Workers:
         self.plan = read_plan(site.config.plan, loaded.id)
 
         @cache
-        def expected(index: int) -> Judgement:
-            return infer(manifest, loaded.sections, images[index])
+        def list_expected(index: int) -> list[Judgement]:
+            return list_judgements(manifest, loaded.sections, images[index])
 
-        self.expected = lambda sample: expected(sample % len(images))
+        self.list_expected = lambda sample: list_expected(sample % len(images))
 
     # ------------------------------------------------------------- what is done
 
@@ -113,10 +117,51 @@ class Workers:
         """Every answer is what the undistributed model says; all samples went to the edge."""
         assert len(samples) >= 5
         for answer in self.answers(samples):
-            expected = self.expected(answer.sample)
             assert (answer.quality, answer.members) == ("full", EVERYONE), answer
-            assert (answer.label, answer.exit) == (expected.label, expected.exit)
             assert answer.exit in ("edge", "cloud")
-            np.testing.assert_allclose(
-                answer.probabilities, expected.probabilities, rtol=0, atol=TOLERANCE
-            )
+            expected = self.list_expected(answer.sample)
+            assert any(is_equal(answer, judgement) for judgement in expected), (answer, expected)
+
+
+class FixedSection(NamedTuple):
+    """A section whose outputs are known already."""
+
+    outputs: Arrays
+
+    def __call__(self, inputs: Arrays) -> Arrays:
+        return self.outputs
+
+    def example(self) -> Arrays:
+        return {}
+
+
+def is_equal(answer: Answer, expected: Judgement) -> bool:
+    same = (answer.label, answer.exit) == (expected.label, expected.exit)
+    return same and np.allclose(
+        answer.probabilities, expected.probabilities, rtol=0, atol=TOLERANCE
+    )
+
+
+def list_judgements(
+    manifest: Manifest, sections: Mapping[str, Section], images: np.ndarray
+) -> list[Judgement]:
+    """List what the undistributed model may answer. images: uint8 [devices, height, width, 3].
+
+    It is one judgement, unless features of the edge are so near to zero that the rounding of a
+    decoded layer decides on their sign: then one for each combination of their signs.
+    """
+    hierarchy = manifest.hierarchy
+    (edge,) = hierarchy.edges
+    devices = run_devices(manifest, sections, images)
+    inputs = fuse_features(manifest, [d.features for d in devices], manifest.device_features)
+    outputs = sections[edge.id]({"features": inputs})
+    unsure = np.flatnonzero(np.abs(outputs["features"]) < ROUNDING)
+    judgements = []
+    for signs in itertools.product((-1, 1), repeat=len(unsure)):
+        features = outputs["features"].copy()
+        features.flat[unsure] = signs
+        fixed = FixedSection({**outputs, "features": features})
+        everyone = hierarchy.everyone
+        exits = run_exits(manifest, {**sections, edge.id: fixed}, devices, everyone)
+        judgements.append(find_first_sure(manifest, exits, everyone))
+    return judgements

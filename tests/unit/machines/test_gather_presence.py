@@ -13,7 +13,7 @@ from tests.unit.machines.gather_group import TIMEOUT_S, Group, list_failed, name
 def test_at_first_no_worker_is_live() -> None:
     group = Group(online=False)
     assert group.machine.pool.live_pieces == frozenset()
-    assert not group.machine.possible
+    assert not group.machine.quorum.is_possible()
     assert {state.state for state in group.machine.pool.states().values()} == {"lost"}
 
 
@@ -30,7 +30,7 @@ def test_status_and_offer_may_arrive_in_either_order(order) -> None:
             assert group.machine.pool.live_pieces == frozenset(range(piece))
             group.announce(f"w{piece}")
     assert group.machine.pool.live_pieces == {0, 1, 2, 3}
-    assert group.machine.possible
+    assert group.machine.quorum.is_possible()
 
 
 def test_a_worker_that_holds_no_piece_of_its_own_is_not_live() -> None:
@@ -89,7 +89,7 @@ def test_without_a_broker_nothing_is_waited_for() -> None:
     group = Group()
     job = group.scatter()
     assert list_failed(group.handle(Disconnected())) == [job]
-    assert not group.machine.possible
+    assert not group.machine.quorum.is_possible()
 
 
 def test_the_will_of_an_older_connection_is_ignored() -> None:
@@ -154,7 +154,7 @@ def test_where_all_workers_stall_probes_are_due() -> None:
     for _ in range(2):
         group.scatter()
         group.wait(TIMEOUT_S)
-    assert not group.machine.possible
+    assert not group.machine.quorum.is_possible()
     assert not group.machine.probe_due(group.now)
     group.wait(PROBE_S)
     assert group.machine.probe_due(group.now)
@@ -165,6 +165,6 @@ def test_where_all_workers_stall_probes_are_due() -> None:
         group.report(job, piece)
     assert group.outcomes == []  # a probe comes to nothing
     assert group.machine.pool.live_pieces == {0, 1, 2}
-    assert group.machine.possible
+    assert group.machine.quorum.is_possible()
     group.wait(TIMEOUT_S)
     assert group.outcomes == []

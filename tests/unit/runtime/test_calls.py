@@ -1,4 +1,4 @@
-"""Functions that a machine has called in the thread for slow work, on a node and in virtual time."""
+"""Functions that a machine has called in the thread for slow work, really and in virtual time."""
 
 from __future__ import annotations
 

@@ -8,12 +8,14 @@ from typing import Any, get_args, get_type_hints
 import numpy as np
 import pytest
 
+from ddnn.core.site_time import SiteTime
 from ddnn.protocol.machine import (
     Call,
     Compute,
     Effect,
     Forget,
     Keep,
+    KeepTime,
     Load,
     Log,
     Publish,
@@ -37,6 +39,7 @@ EXAMPLES: list[Effect] = [
     ReadPlan("cd34ef56"),
     Keep(make_answer(1)),
     Forget([1]),
+    KeepTime(SiteTime(0, 1.78e9)),
     Save([]),
     Log("info", "text"),
 ]

@@ -112,7 +112,8 @@ def test_log_effects_are_logged(
     node.machine.react = lambda event: [Log("warning", "%s came at %d", ("cam2", 7))]
     node.start()
     with caplog.at_level("INFO"):
-        node.settle()
+        node.settle()  # its event has come, and the effects follow
+        wait_until(lambda: len(caplog.records) > 0)
     (record,) = caplog.records
     assert (record.levelname, record.getMessage()) == ("WARNING", "cam2 came at 7")
 
