@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Protocol, assert_never
 
 from ddnn.protocol.machine import (
+    Call,
     Compute,
     Effect,
     Forget,
@@ -29,6 +30,7 @@ class Host(Protocol):
 
     def publish(self, effect: Publish) -> None: ...
     def compute(self, effect: Compute) -> None: ...
+    def call(self, effect: Call) -> None: ...
     def load(self, effect: Load) -> None: ...
     def unload(self, effect: Unload) -> None: ...
     def read_plan(self, effect: ReadPlan) -> None: ...
@@ -46,6 +48,8 @@ def perform(effect: Effect, host: Host) -> None:
             host.publish(effect)
         case Compute():
             host.compute(effect)
+        case Call():
+            host.call(effect)
         case Load():
             host.load(effect)
         case Unload():

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from ddnn.core.plan import Plan
 from ddnn.core.section import Section
 from ddnn.protocol.machine import (
+    Call,
     Compute,
     Computed,
     Event,
@@ -23,6 +24,7 @@ from ddnn.protocol.machine import (
     PlanRead,
     Publish,
     ReadPlan,
+    Returned,
     Save,
     Saved,
     SectionName,
@@ -71,7 +73,7 @@ class NodeHost:
         self,
         transport: Transport,
         resources: Resources,
-        deliver: Callable[[Computed | Ready | PlanRead | Saved], None],
+        deliver: Callable[[Computed | Returned | Ready | PlanRead | Saved], None],
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.results: list[Event] = []
@@ -91,6 +93,9 @@ class NodeHost:
         computed = self.sections.compute(effect)
         if computed is not None:
             self.results.append(computed)
+
+    def call(self, effect: Call) -> None:
+        self.sections.call(effect)
 
     def load(self, effect: Load) -> None:
         self.sections.load(effect.section)

@@ -13,6 +13,7 @@ from ddnn.core.section import Arrays, Section
 from ddnn.core.site_time import SiteTime
 from ddnn.exits.answers import choose_better
 from ddnn.protocol.machine import (
+    Call,
     Captured,
     Compute,
     Computed,
@@ -29,6 +30,7 @@ from ddnn.protocol.machine import (
     Publish,
     ReadPlan,
     Received,
+    Returned,
     Save,
     Saved,
     SectionName,
@@ -201,6 +203,17 @@ class SimulatedNode:
         except Exception as error:  # as in the loop: the machine must get a result
             self.log(Log("error", "section %s failed: %r", (effect.section, error)))
             return None
+
+    def call(self, effect: Call) -> None:
+        seconds = self.costs.find_call_s(effect.job)
+        try:
+            returned = Returned(effect.job, effect.function(), seconds)
+        except Exception as error:  # as in the loop: the machine must get a result
+            text = f"{type(error).__name__}: {error}"
+            self.log(Log("error", "%s failed: %s", (effect.job, text)))
+            returned = Returned(effect.job, None, seconds, text)
+        urgency = Urgency.LENT if effect.lent else Urgency.OWN
+        self._work(seconds, partial(self.take, returned), urgency)
 
     def load(self, effect: Load) -> None:
         self._work(

@@ -28,8 +28,8 @@ from ddnn.protocol.machine import (
     Machine,
     SectionName,
 )
-from ddnn.protocol.messages import Answer, Message
-from ddnn.protocol.topics import Topic
+from ddnn.protocol.messages import Answer
+from ddnn.protocol.topics import AnyMessage, Topic
 from ddnn.runtime.identity import Identity
 from ddnn.runtime.lanes import Cores, Costs, VirtualTime
 from ddnn.runtime.packets import Packet, pack, unpack
@@ -159,7 +159,7 @@ class Simulation:
         if not self._nodes[name].stalled:
             self._nodes[name].take(frame)
 
-    def publish(self, topic: Topic, message: Message) -> None:
+    def publish(self, topic: Topic, message: AnyMessage) -> None:
         """Publish a message of a sender that is no node, at the broker now."""
         self._distribute(pack(topic, message))
 

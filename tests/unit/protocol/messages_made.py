@@ -19,7 +19,6 @@ from ddnn.protocol.messages import (
     Backlog,
     Escalate,
     Features,
-    Message,
     OffloadState,
     PieceGroup,
     Result,
@@ -35,7 +34,8 @@ from ddnn.protocol.messages import (
     WorkerOffer,
     WorkerState,
 )
-from ddnn.protocol.topics import Kind
+from ddnn.protocol.topics import AnyMessage, Kind
+from tests.unit.protocol import train_messages_made as train
 
 COUNTS = st.integers(0, MAX_COUNT)
 IDS = st.from_regex(r"[a-z0-9-]{1,64}\Z", fullmatch=True)
@@ -132,6 +132,7 @@ _SCORES = st.builds(
     shortfall=st.none() | SHORTFALLS,
 )
 STRATEGIES: dict[Kind, st.SearchStrategy[Any]] = {
+    **train.make_strategies(COUNTS, IDS, TEXTS, PROFILES),
     Kind.STATUS: st.builds(
         Status,
         role=ROLES,
@@ -254,7 +255,8 @@ def answer(sample: int = 5, **changes: Any) -> Answer:
 _THREE = Tensor.of(np.array([1, -2, 0.5], np.float32))
 _BITS = Tensor.of(np.linspace(-1, 1, 20, dtype=np.float32).reshape(2, 2, 5), bits=True)
 _SHORTFALL = Shortfall(["worker3", "worker4"], {"edge": 0.5})
-SAMPLES: dict[Kind, Message] = {
+SAMPLES: dict[Kind, AnyMessage] = {
+    **train.SAMPLES,
     Kind.STATUS: Status("edge", 7, "online", "b1", "0.1.0"),
     Kind.STATS: Stats("cloud", 12.5, 1 << 20, {"answers": 3}, {"queue": 0.5}),
     Kind.SCORES: Scores(1, 300, "b1", 3, 1.75e9, _THREE, 2, (12, 80), _SHORTFALL),

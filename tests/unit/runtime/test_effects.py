@@ -10,6 +10,7 @@ import pytest
 
 from ddnn.core.site_time import SiteTime
 from ddnn.protocol.machine import (
+    Call,
     Compute,
     Effect,
     Forget,
@@ -32,6 +33,7 @@ from tests.answer_builder import make_answer
 EXAMPLES: list[Effect] = [
     Publish(Topic("home", Kind.ACK, "cam1"), AnswerAck([1])),
     Compute(("job", 1), "edge", {"x": np.zeros(1)}),
+    Call(("job", 2), list),
     Load("edge"),
     Unload("edge"),
     ReadPlan("cd34ef56"),
