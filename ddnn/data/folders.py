@@ -25,8 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from ddnn.errors import ConfigError
-
-from .archive import (
+from ddnn.runtime.archive import (
     MAX_ARRAY_BYTES,
     MAX_CLASSES,
     ArraySpec,
@@ -35,6 +34,7 @@ from .archive import (
     read_class_names,
     read_npz,
 )
+
 from .dataset import ABSENT, Dataset, Images, Labels, Split, check_split_sizes, label_views
 
 SIZE_PX = 32

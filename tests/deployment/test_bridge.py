@@ -28,6 +28,13 @@ LAN_ONLY = {
     Kind.RESULT,
     Kind.OFFER,
     Kind.ASSIGN,
+    Kind.TRAIN_OFFER,
+    Kind.TRAIN_COMMAND,
+    Kind.TRAIN_REPLY,
+    Kind.TRAIN_REPORT,
+    Kind.TRAIN_FLOW,
+    Kind.TRAIN_FETCH,
+    Kind.TRAIN_PART,
 }
 CLOUDS = topic_filter(Kind.STATUS, EVERYWHERE)
 

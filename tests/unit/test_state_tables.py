@@ -18,7 +18,10 @@ from ddnn.exits import device_node, fusion_node, sample
 from ddnn.machines import collect, versions
 from ddnn.machines.membership import MISSES_UNTIL_SUSPECT
 from ddnn.machines.workers import Health, WorkerPool
+from ddnn.pipeline import driver_states, member
+from ddnn.pipeline.arranger import Arranger
 from ddnn.protocol.messages import Status, WorkerOffer
+from tests.dense_stage import DenseFactory
 
 
 class Table(NamedTuple):
@@ -36,7 +39,21 @@ def collect_job(phase: collect.Phase) -> Any:
     return job
 
 
+def member_in(state: member.State) -> Any:
+    one = member.Member("home", "worker1", DenseFactory([2, 2]), 1)
+    one.state = state
+    return one
+
+
+def driver_in(state: driver_states.State) -> Any:
+    one: Any = object.__new__(Arranger)
+    one.state, one.run = state, "run1"
+    return one
+
+
 TABLES = {
+    "a member of a training": Table(member, member.State, member_in),
+    "a training": Table(driver_states, driver_states.State, driver_in),
     "a job of a collector": Table(collect, collect.Phase, collect_job, "phase"),
     "a version": Table(
         versions, versions.Phase, lambda phase: versions._Version("v1", None, phase), "phase"

@@ -7,7 +7,15 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from ddnn.machines.clock import KEEP_S, MAX_ROUND_TRIP_S, REQUEST_EVERY_S, OnSiteTime, SiteClock
+from ddnn.core.site_time import SiteTime
+from ddnn.machines.clock import (
+    KEEP_EVERY_S,
+    KEEP_S,
+    MAX_ROUND_TRIP_S,
+    REQUEST_EVERY_S,
+    OnSiteTime,
+    SiteClock,
+)
 from ddnn.protocol.machine import Connected, Disconnected, Now, Publish, Received, Tick
 from ddnn.protocol.messages import Status, TimeReply, TimeRequest
 from ddnn.protocol.topics import Kind, Topic
@@ -27,14 +35,20 @@ class Device:
         return Now(self.now_s, EPOCH_S + self.now_s + self.skew_s)
 
     def ask(self, event: object) -> list[TimeRequest]:
-        effects = self.clock.handle(event, self.now())
-        assert all(e.topic == Topic("home", Kind.TIME_REQUEST, "cam1") for e in effects)
-        return [e.message for e in effects if isinstance(e, Publish)]
+        self.effects = self.clock.handle(event, self.now())
+        published = [e for e in self.effects if isinstance(e, Publish)]
+        assert all(e.topic == Topic("home", Kind.TIME_REQUEST, "cam1") for e in published)
+        return [e.message for e in published]
+
+    def ask_when_due(self) -> TimeRequest:
+        while True:
+            self.now_s = max(self.now_s, self.clock.deadline_s() or 0.0)
+            for request in self.ask(Tick()):
+                return request
 
     def exchange(self, there_s: float, back_s: float) -> None:
         """Ask when it is due, and take the answer."""
-        self.now_s = max(self.now_s, self.clock.deadline_s() or 0.0)
-        (ask,) = self.ask(Tick())
+        ask = self.ask_when_due()
         reply = TimeReply(ask.asked_at_s, EPOCH_S + self.now_s + there_s)
         self.now_s += there_s + back_s
         self.ask(Received(REPLY, reply))
@@ -94,15 +108,15 @@ def test_it_asks_often_at_first_then_seldom_and_not_without_a_broker() -> None:
     assert len(device.ask(Connected())) == 1
     times = []
     while device.now_s < 100:
-        device.now_s = device.clock.deadline_s()
+        device.ask_when_due()
         times.append(device.now_s)
-        assert len(device.ask(Tick())) == 1
     gaps = np.diff([0.0, *times])
     assert gaps[0] == REQUEST_EVERY_S[0]
     assert gaps[-1] == REQUEST_EVERY_S[1]
     assert len(times) < 15
     device.ask(Disconnected())
-    assert device.clock.deadline_s() is None
+    device.now_s = device.clock.deadline_s()
+    assert device.ask(Tick()) == []  # it only keeps the time
 
 
 @pytest.mark.parametrize("round_trip_s", [-1.0, MAX_ROUND_TRIP_S + 0.1, 1e11])
@@ -127,8 +141,7 @@ def test_a_lead_whose_clock_was_set_is_followed_at_the_next_exchange() -> None:
     lead_s = 3600.0
 
     def exchange() -> None:
-        device.now_s = max(device.now_s, device.clock.deadline_s() or 0.0)
-        (ask,) = device.ask(Tick())
+        ask = device.ask_when_due()
         reply = TimeReply(ask.asked_at_s, EPOCH_S + lead_s + device.now_s + 0.004)
         device.now_s += 0.008  # slower than those before: the contradiction counts, not the speed
         device.ask(Received(REPLY, reply))
@@ -165,3 +178,56 @@ def test_a_machine_on_site_time_stamps_what_others_understand() -> None:
     device.exchange(0.001, 0.001)
     (stamp,) = OnSiteTime(Stamps(), device.clock).handle(Tick(), device.now())
     assert stamp == pytest.approx(EPOCH_S + device.now_s, abs=0.01)
+
+
+# ------------------------------------------------------------------ set back
+
+
+def test_a_new_epoch_of_the_lead_is_followed() -> None:
+    device = connect(0.0)
+    for _ in range(4):
+        device.exchange(0.001, 0.001)
+    ask = device.ask_when_due()
+    reply = TimeReply(ask.asked_at_s, EPOCH_S + device.now_s - 86400.0, ask.epoch + 1)
+    device.ask(Received(REPLY, reply))
+    assert device.clock.read(device.now()) == (1, pytest.approx(EPOCH_S + device.now_s - 86400.0))
+
+
+def test_a_lead_that_is_behind_its_own_replies_is_asked_for_a_later_epoch() -> None:
+    """Its disk was replaced, so that it does not know the time before."""
+    device = connect(0.0)
+    for _ in range(4):
+        device.exchange(0.001, 0.001)
+    before = device.clock.read(device.now())
+    ask = device.ask_when_due()
+    device.ask(Received(REPLY, TimeReply(ask.asked_at_s, EPOCH_S + device.now_s - 3600.0, 0)))
+    assert device.clock.read(device.now()) >= before
+    assert device.ask_when_due().epoch == 1
+
+
+def test_without_a_lead_the_own_time_is_not_set_back() -> None:
+    device = connect(0.0)
+    device.ask(Tick())
+    device.skew_s = -30 * 86400.0
+    device.ask(Tick())
+    device.now_s += 7.0
+    assert device.clock.read(device.now()) == (0, pytest.approx(EPOCH_S + device.now_s))
+    assert device.clock.counts["clock_set_back"] == 1
+
+
+def test_a_restart_with_a_clock_that_was_set_back_continues() -> None:
+    kept = SiteTime(5, EPOCH_S + 100.0)
+    clock = SiteClock("home", "cam1", kept, started_s=3.0)
+    time = clock.read(Now(4.0, EPOCH_S - 86400.0))
+    assert time == (5, pytest.approx(EPOCH_S + 101.0 + KEEP_EVERY_S))
+    assert clock.read(Now(4.0, EPOCH_S + 500.0)) == (5, EPOCH_S + 500.0)
+
+
+@pytest.mark.parametrize("replied_at_s", [0.0, 1e9])
+def test_a_forged_reply_changes_nothing(replied_at_s: float) -> None:
+    device = connect(0.0)
+    device.exchange(0.001, 0.001)
+    before = device.clock.read(device.now())
+    for echo_s in (device.now_s, device.now_s - 0.01, 0.0):
+        device.ask(Received(REPLY, TimeReply(echo_s, replied_at_s, 2000)))
+    assert device.clock.read(device.now()) == before

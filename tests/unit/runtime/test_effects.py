@@ -8,11 +8,14 @@ from typing import Any, get_args, get_type_hints
 import numpy as np
 import pytest
 
+from ddnn.core.site_time import SiteTime
 from ddnn.protocol.machine import (
+    Call,
     Compute,
     Effect,
     Forget,
     Keep,
+    KeepTime,
     Load,
     Log,
     Publish,
@@ -30,11 +33,13 @@ from tests.answer_builder import make_answer
 EXAMPLES: list[Effect] = [
     Publish(Topic("home", Kind.ACK, "cam1"), AnswerAck([1])),
     Compute(("job", 1), "edge", {"x": np.zeros(1)}),
+    Call(("job", 2), list),
     Load("edge"),
     Unload("edge"),
     ReadPlan("cd34ef56"),
     Keep(make_answer(1)),
     Forget([1]),
+    KeepTime(SiteTime(0, 1.78e9)),
     Save([]),
     Log("info", "text"),
 ]
