@@ -21,7 +21,7 @@ from tests.site_builder import make_offload
 
 @pytest.mark.parametrize("role", ["all", "page"])
 def test_the_offload_state_that_an_edge_publishes_is_on_the_page(
-    role: str, fleet: Fleet, scenes_bundle: Path, tmp_path: Path, opened: Open
+    role: str, fleet: Fleet, scenes_bundle: Path, tmp_path: Path, open_page: Open
 ) -> None:
     """The real program at a real broker: a worker dies, and then the broker itself."""
     http_port = free_port()
@@ -73,7 +73,7 @@ def test_the_offload_state_that_an_edge_publishes_is_on_the_page(
 
         states = ["live", "lost", "live", "live", "live", "live"]
         voice.wait_until(lambda: publish(*states))
-        page = opened(url)
+        page = open_page(url)
         enough = "5 of 6 pieces live: enough. Any one worker more"
         publish_until_shown(".offload .enough.good", enough, *states)
         voice.announce("worker2", "worker", "lost")
