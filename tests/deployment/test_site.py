@@ -388,7 +388,7 @@ def test_a_health_check_fails_where_the_machine_stands_still(site):
     try:
         time.sleep(0.5)
         with ThreadPoolExecutor(len(names)) as pool:
-            codes = [done.returncode for done in pool.map(site.native.healthy, names)]
+            codes = [done.returncode for done in pool.map(site.native.check_health, names)]
     finally:
         for name in names:
             site.native.running[name].send_signal(signal.SIGCONT)

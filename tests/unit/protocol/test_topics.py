@@ -78,9 +78,21 @@ def test_the_topics_as_documented() -> None:
 
 def test_only_presence_and_settings_are_retained() -> None:
     retained = {kind for kind in Kind if kind.value.retain}
-    assert retained == {Kind.STATUS, Kind.THRESHOLDS, Kind.OFFER, Kind.ASSIGN}
+    assert retained == {
+        Kind.STATUS,
+        Kind.THRESHOLDS,
+        Kind.OFFER,
+        Kind.ASSIGN,
+        Kind.TRAIN_OFFER,
+    }
     confirmed = {kind for kind in Kind if kind.value.qos}
-    assert confirmed == {*retained, Kind.BACKLOG, Kind.ACK}
+    assert confirmed == {
+        *retained,
+        Kind.BACKLOG,
+        Kind.ACK,
+        Kind.TRAIN_COMMAND,
+        Kind.TRAIN_REPLY,
+    }
 
 
 def test_a_shared_subscription_names_its_group() -> None:
