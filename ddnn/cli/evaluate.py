@@ -21,6 +21,7 @@ from ddnn.exits.measure import (
 )
 from ddnn.local_site.progress import show_progress
 from ddnn.local_site.samples import load_test_samples
+from ddnn.local_site.train import parse_cameras
 
 if TYPE_CHECKING:
     from ddnn.data import Split
@@ -38,14 +39,25 @@ JPEG_SAMPLES = 200
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--data", default=None, help="NAME[:PATH]; by default the bundle's own.")
 @click.option("--objects", default=None, help="eth80: object numbers, such as 9 or 8,9.")
+@click.option(
+    "--camera",
+    "cameras",
+    multiple=True,
+    metavar="DEVICE=FOLDER",
+    help="directory: the folder of a device, where it has another name than in training.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def evaluate(bundle: Path, data: str | None, objects: str | None, as_json: bool) -> None:
+def evaluate(
+    bundle: Path, data: str | None, objects: str | None, cameras: tuple[str, ...], as_json: bool
+) -> None:
     """Measure accuracy, exits, bytes and the effect of missing members of BUNDLE on test data."""
     with exit_codes():
-        print_report(evaluate_bundle(bundle, data, objects), as_json)
+        print_report(evaluate_bundle(bundle, data, objects, cameras), as_json)
 
 
-def evaluate_bundle(path: Path, data: str | None, objects: str | None = None) -> dict[str, Any]:
+def evaluate_bundle(
+    path: Path, data: str | None, objects: str | None = None, cameras: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """Evaluate a bundle's directory; `data` is by default the bundle's own data set."""
     from ddnn.adapters.litert import LiteRtSection
     from ddnn.runtime.bundle import load_bundle
@@ -53,7 +65,10 @@ def evaluate_bundle(path: Path, data: str | None, objects: str | None = None) ->
     with show_progress() as progress:
         bundle = load_bundle(path, LiteRtSection)
         split = load_test_samples(
-            bundle.manifest, data or bundle.manifest.data, _parse_objects(objects)
+            bundle.manifest,
+            data or bundle.manifest.data,
+            _parse_objects(objects),
+            parse_cameras(cameras),
         )
         return make_report(bundle, split, progress)
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddnn.core.files import BundleFile
+from ddnn.core.preprocessing import Preprocessing
 from ddnn.errors import ConfigError
 from ddnn.exits.aggregate import aggregate
 from ddnn.exits.entropy import normalized_entropy, softmax
@@ -57,6 +58,10 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     accuracy: dict[str, dict[str, float]] = {}  # member mask -> exit or "overall" -> accuracy
     device_accuracy: dict[str, float] = {}  # each device answering alone
     sweep: tuple[SweepRow, ...] = ()
+    recall: dict[str, float] = {}  # by class: the share of its validation samples that is found
+    majority: float | None = None  # accuracy of naming always the most frequent validation class
+    preprocessing: Preprocessing = Preprocessing()  # of pictures, by training and every source
+    cameras: dict[str, str] = {}  # folder by device, where it was trained on folders of images
     jpeg_bytes: float | None = None  # one image at quality 90, mean of the validation data
     training: dict[str, str | float | int] = {}
 

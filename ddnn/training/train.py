@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 import numpy as np
 
+from ddnn.core.preprocessing import Preprocessing
 from ddnn.core.section import Section
 from ddnn.errors import ConfigError
 from ddnn.exits.hierarchy import Hierarchy
@@ -53,6 +54,8 @@ class DatasetLike(Protocol):
     def validation(self) -> SplitLike: ...
     @property
     def augment_pool(self) -> PoolLike | None: ...
+    @property
+    def cameras(self) -> Mapping[str, str]: ...
 
 
 Progress = Callable[[str, int, int], None]
@@ -102,12 +105,14 @@ def train(
     score_type: str = "auto",
     jpeg_bytes: float | None = None,
     notes: dict[str, str | float | int] | None = None,
+    preprocessing: Preprocessing | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> Manifest:
     """Train, export and measure a network, and write the bundle `out`; returns its manifest.
 
     folds: for small validation splits: thresholds and accuracies are measured on the pooled
     validation splits of these data sets, each with a network trained on its training split.
+    preprocessing: how the data's pictures became images, as every source must do
     progress(what, done, total) is called after every step.
 
     Raises ConfigError where the data set has fewer views than the hierarchy has devices.
@@ -142,7 +147,11 @@ def train(
             )
     network, loss = fit_network(dataset, "training")
     files, sources = export_sections(network, out), export_sources(network, out)
-    manifest = draft_manifest(network, name, data, dataset.classes, files, sources)
+    manifest = msgspec.structs.replace(
+        draft_manifest(network, name, data, dataset.classes, files, sources),
+        preprocessing=preprocessing or Preprocessing(),
+        cameras=dict(dataset.cameras),
+    )
     reached = measure_sparsities(network, settings.pruning) if settings.pruning else {}
     if not folds:
         measured = [measure_network(manifest, out, load_section, dataset.validation, progress)]
