@@ -14,7 +14,9 @@ from ddnn.errors import ConfigError
 from ddnn.exits.measure import (
     apply_exits,
     compute_bytes_per_device,
+    compute_majority,
     compute_missing_accuracy,
+    compute_recalls,
     list_member_masks,
     make_accuracy_table,
     measure_scores,
@@ -91,13 +93,17 @@ def make_report(bundle: Bundle, split: Split, progress: Any) -> dict[str, Any]:
     )
     table = make_accuracy_table(hierarchy, measured, manifest.thresholds)
     everyone = table[str(hierarchy.everyone)]
-    chosen, _ = apply_exits(hierarchy, measured.exits[hierarchy.everyone], manifest.thresholds)
+    chosen, answers = apply_exits(
+        hierarchy, measured.exits[hierarchy.everyone], manifest.thresholds
+    )
     share = {str(tier): float(np.mean(chosen == i)) for i, tier in enumerate(hierarchy.exits)}
     sent = compute_bytes_per_device(manifest, manifest.score_format, share.get("local", 0.0))
     jpeg = float(measure_jpeg_bytes(images[:JPEG_SAMPLES]).mean())
     tiers = ("local", "edge", "cloud")
     return {
         "accuracy": {key: everyone.get(key) for key in (*tiers, "overall")},
+        "majority": compute_majority(split.labels),
+        "recall": compute_recalls(answers, split.labels, manifest.classes),
         "exit_share": {tier: share.get(tier, 0.0) for tier in tiers},
         "bytes_per_sample_per_device": sent,
         "raw_bytes": manifest.raw_bytes,

@@ -105,7 +105,13 @@ class TrainOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         ),
     ] = None
     steps: Annotated[int | None, msgspec.Meta(description="Training steps.")] = None
-    seed: Annotated[int, msgspec.Meta(description="Seed of everything random.")] = 0
+    seed: Annotated[
+        int,
+        msgspec.Meta(
+            description="Seed of everything random: the same network again, bit for bit, on the "
+            "same machine with the same versions of TensorFlow and NumPy."
+        ),
+    ] = 0
     camera: Annotated[
         tuple[str, ...],
         msgspec.Meta(
@@ -163,6 +169,9 @@ def summarize(manifest: Manifest) -> dict[str, Any]:
     return {
         "bundle": manifest.name,
         "validation_accuracy": everyone,
+        "validation_majority": manifest.majority,
+        "validation_recall": manifest.recall,
+        "near_chance": manifest.near_chance,
         "cameras": manifest.cameras,
         "thresholds": manifest.thresholds,
         "scores": manifest.score_format.type,

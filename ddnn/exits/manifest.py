@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -73,6 +74,15 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise ConfigError(f"bundle {self.name}: no threshold in [0, 1] for exit {tier}")
 
     @property
+    def near_chance(self) -> bool:
+        """Whether the validation accuracy, with all members, may be that of the majority class."""
+        accuracy = self.find_expected_accuracy(self.hierarchy.everyone, "overall")
+        samples = self.training.get("validation_samples")
+        if accuracy is None or self.majority is None or samples is None:
+            return False
+        return is_near_chance(accuracy, self.majority, int(samples))
+
+    @property
     def raw_bytes(self) -> int:
         """The bytes of one uncompressed image."""
         return int(np.prod(self.image_shape))
@@ -106,6 +116,14 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def find_expected_accuracy(self, mask: int, key: str) -> float | None:
         """The measured accuracy with exactly the members of `mask`; key: an exit or overall."""
         return self.accuracy.get(str(mask), {}).get(key)
+
+
+def is_near_chance(accuracy: float, majority: float, samples: int) -> bool:
+    """Whether naming the most frequent class reaches the accuracy with a probability of 5 %.
+
+    By the normal approximation of the binomial distribution.
+    """
+    return accuracy <= majority + 1.645 * math.sqrt(majority * (1 - majority) / samples)
 
 
 def find_swept_accuracy(sweep: Sequence[SweepRow], thresholds: Mapping[str, float]) -> float | None:

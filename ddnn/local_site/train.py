@@ -13,6 +13,7 @@ from ddnn.exits.aggregate import Scheme
 from ddnn.exits.hierarchy import Configuration
 from ddnn.exits.hierarchy import make_configuration as describe
 from ddnn.local_site.progress import print_note, show_progress
+from ddnn.runtime.new_directory import write_directory
 
 if TYPE_CHECKING:
     from ddnn.data import Dataset, PairBy
@@ -68,7 +69,7 @@ def train_bundle(
         folders = FolderRequest(nodes, given, None, preprocessing, pair_by)
     elif given or roi or pair_by != "name":
         raise ConfigError(f"--camera, --pair-by and --roi go with directory, not with {name}")
-    with show_progress() as progress:
+    with write_directory(out) as fresh, show_progress() as progress:
         progress("loading data", 0, 1)
         fine = name.startswith("eth80")  # photographs that augmentation scales down
         dataset = load(data, seed=seed, objects_test=objects_test, fine=fine, folders=folders)
@@ -119,10 +120,10 @@ def train_bundle(
                 dataset = load(data, seed=seed, objects_test=test, train_all=True, fine=True)
         elif folds:
             raise ConfigError(f"--folds goes with eth80, not with {name}")
-        return train(
+        manifest = train(
             dataset,
             hierarchy,
-            out,
+            fresh,
             LiteRtSection,
             name=out.name,
             data=name,
@@ -136,6 +137,14 @@ def train_bundle(
             notes=notes,
             progress=progress,
         )
+    if manifest.near_chance:
+        print_note(
+            f"warning: the validation accuracy, {manifest.accuracy[str(hierarchy.everyone)]}, is "
+            f"not better than chance: naming always the most frequent class gives "
+            f"{manifest.majority:.3f}; give more samples or --steps, or another --seed, and look "
+            "whether the section sees what tells the classes apart (--fit, --roi)"
+        )
+    return manifest
 
 
 def parse_cameras(texts: tuple[str, ...]) -> dict[str, str]:

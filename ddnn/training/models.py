@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -150,6 +152,8 @@ def _build_section(
         return _BUILDERS[place](architecture, shape, classes)
     module, _, name = hook.partition(":")
     try:
+        if (here := os.getcwd()) not in sys.path:  # the command `ddnn` lies elsewhere
+            sys.path.append(here)
         function = getattr(importlib.import_module(module), name)
         if not callable(function):
             raise TypeError(f"{name} is not callable")
@@ -157,7 +161,13 @@ def _build_section(
         raise ConfigError(
             f"--section {place}={hook}: {error}; expected package.module:function"
         ) from None
-    model = function(place, shape, classes)
+    try:
+        model = function(place, shape, classes)
+    except Exception as error:  # user code
+        raise ConfigError(
+            f"--section {place}={hook} raised {type(error).__name__}: {error}; it is called as "
+            f"{name}({place!r}, {shape}, {classes})"
+        ) from error
     outputs = 1 if place == "cloud" else 2
     got = len(model.outputs) if isinstance(model, keras.Model) else 0
     if got != outputs or tuple(model.outputs[0].shape[1:]) != (classes,):

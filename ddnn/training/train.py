@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+import keras
 import msgspec
 import numpy as np
+import tensorflow as tf
 
 from ddnn.core.preprocessing import Preprocessing
 from ddnn.core.section import Section
@@ -20,6 +22,7 @@ from ddnn.exits.measure import pool_measurements
 from ddnn.training.bundle import (
     GOLDEN_SAMPLES,
     MARGIN,
+    check_export,
     draft_manifest,
     export_sections,
     export_sources,
@@ -115,7 +118,8 @@ def train(
     preprocessing: how the data's pictures became images, as every source must do
     progress(what, done, total) is called after every step.
 
-    Raises ConfigError where the data set has fewer views than the hierarchy has devices.
+    Raises ConfigError where the data set has fewer views than the hierarchy has devices; before
+    training where `out` has no room or LiteRT cannot run a section; at a loss that is not finite.
     """
     architecture, settings = architecture or Architecture(), settings or Fit()
     members = len(hierarchy.devices)
@@ -125,9 +129,14 @@ def train(
             f"{dataset.views} or fewer"
         )
     started_s = time.monotonic()
+    out.mkdir(parents=True, exist_ok=True)
 
     def fit_network(part: DatasetLike, what: str) -> tuple[Network, float]:
+        # Bit for bit the same network from the same seed on the same machine and versions.
+        tf.config.experimental.enable_op_determinism()
+        keras.utils.set_random_seed(settings.seed)
         network = Network(hierarchy, architecture, part.image_shape, len(part.classes))
+        check_export(network, out, load_section)
         loss = fit(
             network,
             make_batches(part, members),

@@ -69,8 +69,8 @@ def test_every_path_gives_the_section_the_same_array(way: Preprocessing, tmp_pat
         picture = np.ascontiguousarray(pixels[:, :, ::-1] if bgr else pixels)
         frame = make_input(picture, SHAPE, wanted.preprocessing, wanted.roi, bgr=bgr)
         np.testing.assert_array_equal(frame, expected)
-    frame = open_source(f"video:{tmp_path / 'lossless.avi'}", 1, SHAPE, wanted).read_frame(7).image
-    np.testing.assert_allclose(frame.astype(int), expected, atol=2)  # YUV inside the video
+    image = open_source(f"video:{tmp_path / 'lossless.avi'}", 1, SHAPE, wanted).read_frame(7).image
+    np.testing.assert_allclose(image.astype(int), expected, atol=2)  # YUV inside the video
 
 
 def test_a_picture_is_read_upright(tmp_path: Path) -> None:
