@@ -39,6 +39,17 @@ def read_number(source: FrameSource, tick: int) -> int:
     return round(float(source.read_frame(tick).image.mean()) / 10)
 
 
+def replay(source: FrameSource, start_s: float) -> dict[int, int]:
+    """Replay until 4 s of virtual time; returns the number of the frame by tick."""
+    now_s = start_s
+    frames = StoredFrames(source, 0.1, lambda: EPOCH_S + now_s, lambda: now_s)
+    taken: dict[int, int] = {}
+    while (now_s := now_s + 0.1) < 4.0:
+        frame = frames.take()
+        taken[frame.sample] = round(float(frame.image["image"].mean()) / 10)
+    return taken
+
+
 @pytest.mark.parametrize("kind", ["directory", "video"])
 def test_cameras_that_start_at_different_times_show_the_same_frame(
     kind: str, tmp_path: Path
@@ -51,18 +62,7 @@ def test_cameras_that_start_at_different_times_show_the_same_frame(
     ]
     shown: list[dict[int, int]] = []
     for uri, late_s in zip(uris, (0.0, 1.25), strict=True):
-        now_s = late_s
-        frames = StoredFrames(
-            open_source(uri, 0, SHAPE),
-            0.1,
-            lambda: EPOCH_S + now_s,
-            lambda: now_s,  # noqa: B023
-        )
-        taken: dict[int, int] = {}
-        while (now_s := now_s + 0.1) < 4.0:
-            frame = frames.take()
-            taken[frame.sample] = round(float(frame.image["image"].mean()) / 10)
-        shown.append(taken)
+        shown.append(replay(open_source(uri, 0, SHAPE), late_s))
     common = shown[0].keys() & shown[1].keys()
     assert len(common) > COUNT
     assert all(shown[0][tick] == shown[1][tick] == tick % COUNT for tick in common)
