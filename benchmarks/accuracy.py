@@ -112,7 +112,7 @@ class Fold:
             self.arrays = {name: arrays[name] for name in arrays.files}
         self.manifest = msgspec.json.decode(str(self.arrays["manifest"]), type=Manifest)
 
-    def measured(self, split: str) -> m.Measurement:
+    def make_measurement(self, split: str) -> m.Measurement:
         masks = m.list_member_masks(6)
         return m.Measurement(
             self.arrays[f"{split}_labels"],
@@ -133,7 +133,7 @@ class Fold:
 def pool_validation(folds: dict[int, Fold], without: int) -> m.Measurement:
     """The validation data of all folds but the one that validates on object `without`."""
     others = [fold for fold in folds.values() if fold.arrays["validation_object"] != without]
-    return m.pool_measurements([fold.measured("validation") for fold in others])
+    return m.pool_measurements([fold.make_measurement("validation") for fold in others])
 
 
 def measure_fold(folds: dict[int, Fold], test: int) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def measure_fold(folds: dict[int, Fold], test: int) -> dict[str, Any]:
     manifest = fold.manifest
     hierarchy = manifest.hierarchy
     score_format, _, row = m.choose_format(manifest, pool_validation(folds, test), MARGIN)
-    measured = m.encode_with_format(manifest, fold.measured("test"), score_format)
+    measured = m.encode_with_format(manifest, fold.make_measurement("test"), score_format)
     table = m.make_accuracy_table(hierarchy, measured, row.thresholds)
     everyone = table[str(hierarchy.everyone)]
     exits, _ = m.apply_exits(hierarchy, measured.exits[hierarchy.everyone], row.thresholds)

@@ -45,8 +45,8 @@ Numbers = dict[str, float]  # by path
 
 
 @contextmanager
-def checked_out(revision: str) -> Iterator[Path]:
-    """A work tree of a revision in a temporary directory. ConfigError: there is no such one."""
+def check_out(revision: str) -> Iterator[Path]:
+    """A work tree of a revision in a temporary directory. ConfigError: no such revision."""
     git = ["git", "-C", str(ROOT), "worktree"]
     with temporary_directory() as directory:
         tree = directory / "before"
@@ -146,7 +146,7 @@ def main() -> None:
     before: list[Numbers] = []
     after: list[Numbers] = []
     runs = 2 * arguments.rounds
-    with checked_out(arguments.before) as old, progress_bar("paired", runs) as progress:
+    with check_out(arguments.before) as old, progress_bar("paired", runs) as progress:
         commits = {"before": read_commit(old), "after": read_commit(ROOT)}
         for turn in range(runs):
             side, tree = ((before, old), (after, ROOT))[turn % 2]

@@ -42,7 +42,7 @@ from benchmarks.harness.sites import (
     EXIT_NEVER,
     running_broker,
     running_site,
-    with_thresholds,
+    write_thresholds,
 )
 from benchmarks.hierarchy import AnswerTimes
 from ddnn.adapters.litert import LiteRtSection
@@ -303,7 +303,7 @@ def main() -> None:
     }
     with temporary_directory() as directory:
         for tier, threshold in (("local", EXIT_ALWAYS), ("cloud", EXIT_NEVER)):
-            forced = with_thresholds(config, threshold, directory / tier)
+            forced = write_thresholds(config, threshold, directory / tier)
             report[tier] = compare(forced, parts, tier, arguments.seconds)
     report["load_average"] = round(psutil.getloadavg()[0], 1)
     report["niceness"] = psutil.Process().nice()

@@ -106,7 +106,7 @@ def measure_site_cpu(
         try:
             wait_for_processes(demo)
             time.sleep(SETTLE_S)
-            meter = meter_of(find_processes(demo.pid))
+            meter = make_meter(find_processes(demo.pid))
             time.sleep(seconds)
             used_s, counted = meter.used_s(), rate_hz * meter.elapsed_s()
             output, _ = demo.communicate(timeout=END_S)
@@ -139,7 +139,7 @@ def wait_for_processes(demo: subprocess.Popen[str]) -> None:
     raise TimeoutError("not all processes are there")
 
 
-def meter_of(processes: dict[str, list[int]]) -> CpuMeter:
+def make_meter(processes: dict[str, list[int]]) -> CpuMeter:
     return CpuMeter({f"{role}/{pid}": pid for role, pids in processes.items() for pid in pids})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,6 +14,7 @@ from cloud_app.demo import LocalDemoSite
 from cloud_app.recorder import Recorder
 from cloud_app.registry import Registry
 from cloud_app.site import MqttSite
+from cloud_app.steady_clock import SteadyClock
 from cloud_app.store import Store
 from cloud_app.views import BundleView
 from cloud_app.web import SignIn, create_app, serve
@@ -142,9 +144,16 @@ def run(settings: CloudSettings) -> None:
     with ExitStack() as stack:
         store = Store(settings.database_url)
         stack.callback(store.close)
-        recorder = Recorder(store, keep_s=settings.keep_days * DAY_S)
+        clock = SteadyClock(store.find_newest_s(), report=lambda text: report_step(text))
+        store.clock = clock.read
+        recorder = Recorder(store, settings.keep_days * DAY_S, clock.is_trusted)
         stack.callback(recorder.close)
-        registry = Registry(recorder.record_event)
+        registry = Registry(recorder.record_event, clock.read)
+
+        def report_step(text: str) -> None:
+            log.warning("%s", text)
+            recorder.record_event(time.time(), settings.site, settings.node, text)
+
         transport = MqttTransport.of(settings)
 
         def observe(event: Event) -> None:

@@ -36,12 +36,18 @@ class Recorder:
     confirmed, so that their nodes keep them. An answer whose content a working database rejects is
     given up: an event in the same database reports it, and the answer is confirmed.
 
-    Between the batches, answers and events that were stored more than `keep_s` ago are deleted.
+    Between the batches, answers and events that were stored more than `keep_s` ago are deleted,
+    while `may_delete` says that the store's clock is right.
     """
 
-    def __init__(self, store: Store, keep_s: float | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        keep_s: float | None = None,
+        may_delete: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._store = store
-        self._keep_s = keep_s
+        self._keep_s, self._may_delete = keep_s, may_delete
         self._prune_at_s = time.monotonic()
         self._jobs: queue.Queue[_Job | None] = queue.Queue()
         self._waiting = 0  # answers and events in the queue
@@ -118,8 +124,10 @@ class Recorder:
     def _prune(self, keep_s: float) -> None:
         pause_s = PRUNE_EVERY_S
         try:
-            if self._store.prune(time.time(), keep_s, PRUNE_AT_MOST) >= PRUNE_AT_MOST:
-                pause_s = PRUNE_PAUSE_S
+            if self._may_delete():
+                deleted = self._store.prune(self._store.clock(), keep_s, PRUNE_AT_MOST)
+                if deleted >= PRUNE_AT_MOST:
+                    pause_s = PRUNE_PAUSE_S
         except Exception as error:  # whatever the driver raises, this thread must not end
             log.error("old answers cannot be deleted: %s", error)
         self._prune_at_s = time.monotonic() + pause_s

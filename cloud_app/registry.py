@@ -21,6 +21,10 @@ MAX_OFFLOADS = 64
 MAX_HELD = 4 * MAX_PIECES  # pieces of one plan, over all workers
 ANNOUNCED_WITHIN_S = 8.0  # after a reconnect; the longest back-off of a node is 5 s
 _NO_STATS = Stats("device", 0.0)
+CLOCK_STEPS = {
+    "clock_set_back": "its clock was set back",
+    "clock_set_ahead": "its clock was set ahead",
+}
 _EVENT_TEXTS = {"online": "joined", "stopped": "stopped", "lost": "died"}
 
 # wall clock, site, node, text, key; of several clouds that report the same key one is recorded
@@ -41,8 +45,9 @@ class Registry:
     Only the machine's thread writes. It replaces entries and never changes one that is read.
     """
 
-    def __init__(self, report: ReportEvent) -> None:
-        self._report = report
+    def __init__(self, report: ReportEvent, clock: Callable[[], float] = time.time) -> None:
+        """clock: the wall time of events."""
+        self._report, self._clock = report, clock
         self._nodes: dict[tuple[str, str], _SeenNode] = {}
         self._offloads: dict[tuple[str, str], tuple[float, OffloadState]] = {}
         self._connected_s = 0.0
@@ -135,7 +140,7 @@ class Registry:
         now = (status.session, status.state)
         if seen is None or (seen.status.session, seen.status.state) != now:
             once = f"{status.session}-{status.state}"
-            self._report(time.time(), *key, _EVENT_TEXTS[status.state], once)
+            self._report(self._clock(), *key, _EVENT_TEXTS[status.state], once)
         if seen is None or seen.status.session != status.session:
             seen = _SeenNode(status, 0.0)
         self._nodes[key] = replace(seen, status=status, at_s=time.monotonic())
@@ -151,6 +156,10 @@ class Registry:
         if lost:
             self._report_once_per_minute(key, f"dropped at least {lost}", "dropped")
         self._report_camera_change(key, seen.stats, stats)
+        for name, text in CLOCK_STEPS.items():
+            counted = 0 if seen.stats is None else seen.stats.counts.get(name, 0)
+            if stats.counts.get(name, 0) > counted:
+                self._report(self._clock(), *key, text, f"{name}-{stats.uptime_s:.3f}")
         period_s = 0.0
         if seen.stats is not None:
             period_s = min(max(0.0, stats.uptime_s - seen.stats.uptime_s), MAX_PERIOD_S)
@@ -168,11 +177,11 @@ class Registry:
         is_up = now.gauges.get("camera_up", 1.0)
         if (was > 0) != (is_up > 0):
             text = "camera is back" if is_up > 0 else "camera is away: it is opened again and again"
-            self._report(time.time(), *key, text, f"camera-{now.uptime_s:.3f}")
+            self._report(self._clock(), *key, text, f"camera-{now.uptime_s:.3f}")
 
     def _report_once_per_minute(self, key: tuple[str, str], text: str, kind: str) -> None:
         """Report with a key that stays the same for a minute, so that one event is recorded."""
-        now_s = time.time()
+        now_s = self._clock()
         self._report(now_s, *key, text, f"{kind}-{now_s // EVENT_PERIOD_S:.0f}")
 
 

@@ -39,6 +39,7 @@ from ddnn.runtime.loop import Loop
 from ddnn.runtime.pictures import Image, make_input
 from ddnn.runtime.service import find_ddnn_version, run_until_signal
 from ddnn.runtime.settings import NodeSettings, read_secret
+from ddnn.runtime.time_file import TimeFile
 from device_app.capture import Capture, Samples, Sink, make_counts, make_live_work, make_stored_work
 from device_app.picture import MotionGate
 from device_app.sources import (
@@ -51,7 +52,7 @@ from device_app.sources import (
     read_first_frame,
     require_libraries,
 )
-from device_app.ticks import Clock
+from device_app.ticks import SiteClock as TickClock
 from device_app.worker import Worker, open_worker
 
 log = logging.getLogger(__name__)
@@ -183,7 +184,8 @@ def run(settings: DeviceSettings) -> None:
     device = DeviceNode(
         settings.site, settings.node, bundle.id, manifest, settings.timing, answers.pending
     )
-    clock = SiteClock(settings.site, settings.node)
+    time_file = TimeFile(Path(settings.state) / f"{settings.node}.time")
+    clock = SiteClock(settings.site, settings.node, time_file.read(), time.monotonic())
     counts = make_counts()
     worker = open_worker_node(settings, bundle.id) if settings.lend == "on" else None
     loop = Loop(
@@ -196,15 +198,15 @@ def run(settings: DeviceSettings) -> None:
         ),
         MqttTransport.of(settings),
         (
-            Resources(bundle.sections, worker.load, worker.find_plan, answers)
+            Resources(bundle.sections, worker.load, worker.find_plan, answers, time_file)
             if worker
-            else Resources(bundle.sections, answer_log=answers)
+            else Resources(bundle.sections, answer_log=answers, time_file=time_file)
         ),
         announcements=[] if worker else [withdraw_offer(settings)],
         stats_every_s=settings.stats_every_s,
     )
     capture = open_capture(
-        settings, bundle, loop, lambda: clock.time_s(Now(time.monotonic(), time.time())), counts
+        settings, bundle, loop, lambda: clock.read(Now(time.monotonic(), time.time())), counts
     )
     capture.start()
     try:
@@ -310,14 +312,14 @@ def make_input_format(settings: DeviceSettings, manifest: Manifest) -> InputForm
 
 
 def open_capture(
-    settings: DeviceSettings, bundle: Bundle, sink: Sink, wall: Clock, counts: dict[str, int]
+    settings: DeviceSettings, bundle: Bundle, sink: Sink, clock: TickClock, counts: dict[str, int]
 ) -> Capture:
     """Make the capture that sends the source's frames to the sink; the caller starts it."""
     uri, period_s = settings.uri, 1 / settings.rate_hz
     source, wanted = parse_uri(uri), make_input_format(settings, bundle.manifest)
     shape = bundle.manifest.image_shape
     gate = MotionGate(settings.motion, settings.motion_hold_s) if settings.motion else None
-    samples = Samples(sink, period_s, wall, counts, gate)
+    samples = Samples(sink, period_s, clock, counts, gate)
     if source.live:
 
         def scale(image: Image, bgr: bool) -> Image:

@@ -21,7 +21,7 @@ from ddnn.runtime.loop import Frames
 from ddnn.runtime.pictures import Image
 from device_app.picture import MotionGate
 from device_app.sources import FrameSource, LiveCamera, UnreadableFrameError
-from device_app.ticks import Clock, NearestFrames, StoredFrames
+from device_app.ticks import Clock, NearestFrames, SiteClock, StoredFrames
 
 log = logging.getLogger(__name__)
 
@@ -217,11 +217,11 @@ class Samples:
         self,
         sink: Sink,
         period_s: float,
-        wall: Clock,
+        clock: SiteClock,
         counts: dict[str, int],
         gate: MotionGate | None = None,
     ) -> None:
-        self.sink, self.period_s, self.wall, self.counts = sink, period_s, wall, counts
+        self.sink, self.period_s, self.clock, self.counts = sink, period_s, clock, counts
         self._gate = gate
 
     def send(self, attempt: Attempt, frame: Captured) -> None:
@@ -248,7 +248,7 @@ def make_stored_work(
         frames = StoredFrames(
             open_source(),
             samples.period_s,
-            samples.wall,
+            samples.clock,
             attempt.monotonic,
             attempt.report_frame,
         )
@@ -292,10 +292,10 @@ def make_live_work(
                 attempt.report_frame(taken_s)
                 age_s = attempt.monotonic() - taken_s
                 for sample in nearest.offer(
-                    samples.wall() - age_s, age_s, lambda: scale(camera.read_image(), camera.bgr)
+                    samples.clock(), age_s, lambda: scale(camera.read_image(), camera.bgr)
                 ):
                     samples.send(
-                        attempt, Captured(sample.tick, sample.taken_s, {"image": sample.image})
+                        attempt, Captured(sample.number, sample.taken_s, {"image": sample.image})
                     )
         finally:
             camera.close()

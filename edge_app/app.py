@@ -32,6 +32,7 @@ from ddnn.runtime.loop import Loop
 from ddnn.runtime.plans import DIRECTORY, PlanDirectory, PlanWatch
 from ddnn.runtime.service import find_ddnn_version, run_until_signal
 from ddnn.runtime.settings import NodeSettings
+from ddnn.runtime.time_file import TimeFile
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +115,11 @@ class Edge:
 
 
 def open_offload(
-    settings: EdgeSettings, bundle: Bundle, edge: Machine, answers: AnswerLog | None
+    settings: EdgeSettings,
+    bundle: Bundle,
+    edge: Machine,
+    answers: AnswerLog | None,
+    time_file: TimeFile,
 ) -> Edge:
     """Open the plan, and wrap the edge's machine so that workers compute its section."""
     path = Path(settings.plan or Path(settings.bundle) / DIRECTORY)
@@ -140,7 +145,9 @@ def open_offload(
     return Edge(
         bundle,
         machine,
-        Resources({**owned, **bundle.sections}, plans.load, answer_log=answers),
+        Resources(
+            {**owned, **bundle.sections}, plans.load, answer_log=answers, time_file=time_file
+        ),
         plans,
         plan,
         f"shares {title} by plan {plan.id} among {', '.join(plan.placement)}",
@@ -159,12 +166,20 @@ def open_edge(settings: EdgeSettings, answers: FileAnswerLog | None = None) -> E
     """Open what `run` needs; ConfigError where it could not start."""
     bundle = load_edge_bundle(settings)
     pending = answers.pending if answers is not None else ()
+    time_file = TimeFile(Path(settings.state) / f"{settings.node}.time")
     edge = EdgeNode(
-        settings.site, settings.node, bundle.id, bundle.manifest, settings.timing, pending
+        settings.site,
+        settings.node,
+        bundle.id,
+        bundle.manifest,
+        settings.timing,
+        pending,
+        time_file.read(),
     )
     if settings.redundancy == "off":
-        return Edge(bundle, edge, Resources(bundle.sections, answer_log=answers))
-    return open_offload(settings, bundle, edge, answers)
+        resources = Resources(bundle.sections, answer_log=answers, time_file=time_file)
+        return Edge(bundle, edge, resources)
+    return open_offload(settings, bundle, edge, answers, time_file)
 
 
 def make_announcements(settings: EdgeSettings, manifest: Manifest) -> list[tuple[str, bytes]]:

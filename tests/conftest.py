@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests import priority
-from tests.browser.chromium import browser, opened, problems  # noqa: F401  fixtures
+from tests.browser.chromium import browser, open_page, problems  # noqa: F401  fixtures
 from tests.postgres import Postgres, running_postgres
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,7 +38,7 @@ def pytest_xdist_node_collection_finished(ids: list[str]) -> None:
         pytest.exit("pytest-xdist makes no groups: install what pyproject.toml names", 2)
 
 
-def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+def make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
     """The directory that `make` fills, the same for all workers of a run."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
         directory = factory.mktemp("once") / name
@@ -122,7 +122,7 @@ def scenes_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         balance(out, load("scenes", samples=(50, 50, 50)).validation.images)
 
-    return made_once(tmp_path_factory, "scenes-e", make)
+    return make_once(tmp_path_factory, "scenes-e", make)
 
 
 @pytest.fixture(scope="session")
@@ -135,4 +135,4 @@ def scenes_plan(scenes_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -
 
         plan_bundle(scenes_bundle, out, PlanRequest("coded", parse_workers("6"), tolerate=2))
 
-    return made_once(tmp_path_factory, "coded-6-2", make)
+    return make_once(tmp_path_factory, "coded-6-2", make)

@@ -65,7 +65,7 @@ class Feed:
     def _save(self, part: Pairs) -> None:
         saved_s = time.perf_counter()
 
-        def done(saved: Saved) -> None:
+        def note_saved(saved: Saved) -> None:
             with self._lock:
                 self.took_s.append(time.perf_counter() - saved_s)
                 self._left -= len(saved.answers)
@@ -74,7 +74,7 @@ class Feed:
             if last:
                 self._all.set()
 
-        self._recorder.save(Save(part), done)
+        self._recorder.save(Save(part), note_saved)
 
 
 def insert_bare(store: Store, pairs: Pairs) -> float:

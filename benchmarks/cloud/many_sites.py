@@ -27,7 +27,7 @@ from benchmarks.harness.processes import (
     app_command,
     module_command,
 )
-from benchmarks.harness.sites import EXIT_ALWAYS, EXIT_NEVER, running_broker, with_thresholds
+from benchmarks.harness.sites import EXIT_ALWAYS, EXIT_NEVER, running_broker, write_thresholds
 from cloud_app.store import Store
 from ddnn.adapters import broker as brokers
 from ddnn.core.ids import tick_of
@@ -244,7 +244,7 @@ def measure_sites(
             system = ManySites(edges, devices, broker)
             stack.callback(system.close)
             bundle = broker[2] / "bundle"
-            system.start_system(with_thresholds(config, THRESHOLDS[exit_], bundle))
+            system.start_system(write_thresholds(config, THRESHOLDS[exit_], bundle))
             system.listener.set_rate(2.0)
             sizes = PayloadSizes(**listen_for_sizes(system.port, system.sites[0], 2.0))
             steps = system.search(rates, seconds)

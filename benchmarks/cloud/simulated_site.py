@@ -70,7 +70,7 @@ class MemoryFrames:
         self._period_s, self._phase_s = 1 / rate_hz, phase_s
         self._tick = self._newest_tick() + 1
 
-    def at_rate(self, rate_hz: float, phase_s: float) -> MemoryFrames:
+    def share_at_rate(self, rate_hz: float, phase_s: float) -> MemoryFrames:
         """The same frames at another rate, without a copy of them."""
         other = object.__new__(MemoryFrames)
         other.__dict__.update(self.__dict__, _period_s=1 / rate_hz, _phase_s=phase_s)
@@ -140,7 +140,7 @@ class SystemSite:
     def set_rate(self, rate_hz: float) -> None:
         for loop, frames in self._cameras:
             phase_s = self._phase / rate_hz if rate_hz else 0.0
-            loop.attach(frames.at_rate(rate_hz, phase_s) if rate_hz else NoFrames())
+            loop.attach(frames.share_at_rate(rate_hz, phase_s) if rate_hz else NoFrames())
 
     def close(self) -> None:
         for loop in (*(camera for camera, _ in self._cameras), *self._edges):

@@ -20,7 +20,7 @@ from ddnn.runtime.fleet import Fleet
 EXIT_ALWAYS, EXIT_NEVER = 1.0, 0.0  # thresholds: at the first exit, at the last
 
 
-def with_thresholds(
+def write_thresholds(
     config: SiteConfig, threshold: float | dict[str, float], out: Path
 ) -> SiteConfig:
     """A site with other thresholds in its bundle, written to `out`. A number: of all exits."""
@@ -44,7 +44,7 @@ def running_site(
     with ExitStack() as stack:
         state = stack.enter_context(temporary_directory())
         if threshold is not None:
-            config = with_thresholds(config, threshold, state / "bundle")
+            config = write_thresholds(config, threshold, state / "bundle")
         site = Site(config, "mosquitto", state, http_port=brokers.free_port(), **options)
         stack.callback(site.close)
         site.start()

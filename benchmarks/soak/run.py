@@ -176,8 +176,8 @@ class Soak:
 
     # ----------------------------------------------------------------- samples
 
-    def stored(self, samples: range) -> list[StoredAnswer]:
-        """What the dashboard reports; nothing while it is away."""
+    def read_stored(self, samples: range) -> list[StoredAnswer]:
+        """The answers that the dashboard reports; none while it cannot be reached."""
         try:
             return self.site.stored(samples)
         except (OSError, http.client.HTTPException):  # it died in the middle of its reply
@@ -185,7 +185,9 @@ class Soak:
 
     def judge(self, samples: range) -> dict[str, Any]:
         rate_hz, deadline_s = self.site.rate_hz, self.site.deadline_s
-        return judge_samples(self.stored(samples), self.up_times(), samples, rate_hz, deadline_s)
+        return judge_samples(
+            self.read_stored(samples), self.up_times(), samples, rate_hz, deadline_s
+        )
 
     def _check(self) -> bool:
         """Read what must be stored by now; True where something is wrong with it.
@@ -214,7 +216,7 @@ class Soak:
         while time.monotonic() < until_s:
             self._bring_back(time.monotonic())
             _, stayed = find_owed(self.up_times(), samples, self.site.rate_hz, self.site.deadline_s)
-            if len(self.stored(samples)) >= int(stayed.sum()) and not self.count_undelivered():
+            if len(self.read_stored(samples)) >= int(stayed.sum()) and not self.count_undelivered():
                 break
             time.sleep(0.5)
         return samples

@@ -47,8 +47,8 @@ def draw_devices(
 ) -> tuple[DeviceProfile, ...]:
     """DEVICES devices of this heterogeneity, cam1 the slowest."""
     share = np.log(heterogeneity) / np.log(FULL)  # of the figures' ratios
-    speeds = _spread(figures.flops_per_s, share)
-    links = generator.permutation(_spread(figures.bits_per_s, share))
+    speeds = _space_geometrically(figures.flops_per_s, share)
+    links = generator.permutation(_space_geometrically(figures.bits_per_s, share))
     return tuple(
         DeviceProfile(
             f"cam{number}",
@@ -60,7 +60,7 @@ def draw_devices(
     )
 
 
-def _spread(bounds: tuple[float, float], share: float) -> Any:
+def _space_geometrically(bounds: tuple[float, float], share: float) -> Any:
     """Values in equal ratios around the geometric mean of the bounds."""
     low, high = np.log(bounds)
     middle, half = (low + high) / 2, share * (high - low) / 2

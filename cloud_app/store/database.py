@@ -3,10 +3,17 @@
 SQLite waits for another writer at most BUSY_TIMEOUT_S. PostgreSQL ends a statement itself after
 STATEMENT_TIMEOUT_S. Where the server sends nothing at all (it is stopped, or its network is gone),
 the client closes the connection after SILENCE_S.
+
+SQLite goes on to read and write a file that was deleted, replaced or hidden by a mount, and all of
+it would be lost with the process. So the open file is compared with the one at the path before and
+after every transaction.
 """
 
 from __future__ import annotations
 
+import logging
+import os
+import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -17,6 +24,8 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from cloud_app.store import migrations
 from ddnn.errors import ConfigError, LinkError
+
+log = logging.getLogger(__name__)
 
 BUSY_TIMEOUT_S = 5.0  # how long a call waits for another writer, or a free connection
 CONNECT_TIMEOUT_S = 3
@@ -36,8 +45,12 @@ class Database:
         """Open the database and migrate its tables; ConfigError where the URL is wrong."""
         self.engine, self.name = _make_engine(url)
         self._writer = self.engine.execution_options(**{_WRITES: True})
+        self._file = self.engine.url.database if self.engine.dialect.name == "sqlite" else None
+        self._identity: tuple[int, int] | None = None  # of the file that is open
+        self._reopening = threading.Lock()
         try:
             self.migrate()
+            self._identity = self._identify_file()
         except BaseException:
             self.close()
             raise
@@ -52,15 +65,50 @@ class Database:
         Otherwise clouds that write the same samples in different orders would deadlock; and they
         all update the same rows of sums.
         """
+        file = self._require_file()
         with self._convert_errors(), self._writer.begin() as link:
             if link.dialect.name == "postgresql":
                 link.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITER})")
             yield link
+        if self._require_file() != file:  # another thread has noticed it
+            raise LinkError(f"database {self.name}: its file was replaced; try again")
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
+        self._require_file()
         with self._convert_errors(), self.engine.begin() as link:
             yield link
+
+    def _identify_file(self) -> tuple[int, int] | None:
+        """Device and inode of the file at the path; None where there is no file."""
+        if self._file is None:
+            return None
+        try:
+            found = os.stat(self._file)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def _require_file(self) -> tuple[int, int] | None:
+        """Open the file at the path if it is another one than before, and raise LinkError once.
+
+        Returns which file is open; None: there is none, or the database is being opened.
+        """
+        if self._identity is None or self._identify_file() == self._identity:
+            return self._identity
+        with self._reopening:
+            if self._identify_file() == self._identity:
+                return self._identity
+            before, self._identity = self._identity, None
+            self.engine.dispose()
+            try:
+                self.migrate()
+                self._identity = self._identify_file()
+            finally:
+                self._identity = self._identity or before
+        text = f"database {self.name}: its file was deleted or replaced"
+        log.error("%s: the one at its path is used now", text)
+        raise LinkError(f"{text}; nothing was written, try again with the one at its path now")
 
     def migrate(self, to: str = migrations.HEAD) -> None:
         """Migrate the tables to a revision, up or down, in one transaction of one process."""

@@ -55,7 +55,7 @@ class Store:
         `clock` returns the wall time at which an answer is stored; `prune` compares with it.
         """
         self.database = Database(url)
-        self._clock = clock
+        self.clock = clock
 
     def close(self) -> None:
         self.database.close()
@@ -72,7 +72,7 @@ class Store:
             return
         tally = tallies.Tally()
         with self.database.write() as link:
-            for key in rows.insert_records(link, batch.values(), self._clock()):
+            for key in rows.insert_records(link, batch.values(), self.clock()):
                 tally.add(batch.pop(key))
             changed = []
             for key, (row_id, old) in rows.find_records(link, batch).items():
@@ -127,6 +127,12 @@ class Store:
     def write_setting(self, key: str, value: str) -> None:
         with self.database.write() as link:
             insert_or_replace(link, SETTINGS, [{"key": key, "value": value}])
+
+    def find_newest_s(self) -> float | None:
+        """When the newest answer was stored; None: there is none."""
+        newest = select(ANSWERS.c.stored_at_s).order_by(ANSWERS.c.id.desc()).limit(1)
+        with self.database.read() as link:
+            return link.execute(newest).scalar()
 
     def prune(self, now_s: float, keep_s: float, at_most: int = 5000) -> int:
         """Delete answers and events stored more than `keep_s` ago; return how many.

@@ -67,8 +67,9 @@ class PlanOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         str,
         msgspec.Meta(
             description="6: worker1 to worker6; or names, with =POWER where they differ; or "
-            "announced: all nodes that lend at the site now (see --broker-host).",
-            extra={"metavar": "N|NAMES|announced"},
+            "announced: all nodes that lend at the site now (see --broker-host); or a .toml file "
+            "of their profiles.",
+            extra={"metavar": "N|NAMES|announced|FILE"},
         ),
     ]
     tolerate: Annotated[

@@ -16,8 +16,8 @@ from ddnn.errors import LinkError, RemoteProtocolError
 from ddnn.exits.hierarchy import EXITS
 from ddnn.machines.membership import Membership
 from ddnn.protocol.codec import decode_arrived
-from ddnn.protocol.messages import Answer, Message, Stats, Status, WorkerOffer
-from ddnn.protocol.topics import EVERYWHERE, Kind, Topic, presence_filters, topic_filter
+from ddnn.protocol.messages import Answer, Stats, Status, WorkerOffer
+from ddnn.protocol.topics import EVERYWHERE, AnyMessage, Kind, Topic, presence_filters, topic_filter
 from ddnn.runtime.transport import Arrived, LinkDown, LinkEvent, LinkUp
 
 CONNECT_S = 6.0
@@ -117,7 +117,7 @@ class SiteObserver:
                     return
                 self._collect(topic, message, time.monotonic())
 
-    def _collect(self, topic: Topic, message: Message, now_s: float) -> None:
+    def _collect(self, topic: Topic, message: AnyMessage, now_s: float) -> None:
         key = topic.site, topic.node
         match message:
             case Status() if len(self.nodes) < MAX_NODES:

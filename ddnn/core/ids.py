@@ -26,9 +26,8 @@ def require_id(text: str, what: str) -> str:
 
 
 def tick_of(wall_s: float, period_s: float) -> int:
-    """The sample id of an instant: how many whole periods fit before `wall_s` (since 1970).
+    """The tick of an instant: how many whole periods fit before `wall_s` (since 1970).
 
-    Every device computes the same id from site time, so samples align without a coordinator, and
-    no restart reuses an id unless the clock was set back.
+    Every device computes the same tick from site time, so samples align without a coordinator.
     """
     return math.floor((wall_s + _ROUNDING_S) / period_s)

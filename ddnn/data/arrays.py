@@ -13,9 +13,15 @@ import numpy as np
 
 from ddnn.core.preprocessing import WHOLE, Preprocessing
 from ddnn.errors import ConfigError
+from ddnn.runtime.archive import (
+    MAX_CLASSES,
+    ArraySpec,
+    check_range,
+    read_class_names,
+    read_npz,
+)
 from ddnn.runtime.pictures import make_input
 
-from .archive import MAX_CLASSES, ArraySpec, check_range, read_class_names, read_npz
 from .dataset import ABSENT, Dataset, Images, Labels, Split, label_views
 from .splits import split_by_class
 

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddnn.errors import ConfigError
+from ddnn.runtime.archive import ArraySpec, check_range, convert_read_errors, read_npz
 
-from .archive import ArraySpec, check_range, convert_read_errors, read_npz
 from .dataset import Dataset, Images, Labels, Split, check_split_sizes, label_views
 
 CLASSES = (

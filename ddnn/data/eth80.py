@@ -16,8 +16,8 @@ from typing import NoReturn
 import numpy as np
 
 from ddnn.errors import ConfigError
+from ddnn.runtime.archive import ArraySpec, check_range, read_class_names, read_npz
 
-from .archive import ArraySpec, check_range, read_class_names, read_npz
 from .dataset import Dataset, Images, Labels, Split, ViewPool, draw_presence, label_views
 
 SIZE_PX = 32

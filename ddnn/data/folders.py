@@ -23,9 +23,9 @@ import numpy as np
 
 from ddnn.core.preprocessing import Preprocessing
 from ddnn.errors import ConfigError
+from ddnn.runtime.archive import MAX_ARRAY_BYTES, MAX_CLASSES, convert_read_errors
 from ddnn.runtime.pictures import find_skip_reason, make_input, read_picture, split_numbers
 
-from .archive import MAX_ARRAY_BYTES, MAX_CLASSES, convert_read_errors
 from .dataset import ABSENT, Dataset, Split
 from .pairing import PairBy, Samples, pair
 from .splits import split_by_class

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from ddnn.errors import ConfigError
+from ddnn.runtime.archive import ArraySpec, check_range, read_npz
 
-from .archive import ArraySpec, check_range, read_npz
 from .dataset import ABSENT, Dataset, Split, check_split_sizes
 
 CLASSES = ("car", "bus", "person")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ddnn.core.site_time import SiteTime
 from ddnn.exits.exit_node import ExitNode
 from ddnn.exits.fusion_node import FusionNode
 from ddnn.exits.manifest import Manifest
@@ -11,13 +12,14 @@ from ddnn.exits.tiers import EdgeTier
 from ddnn.exits.timing import Timing
 from ddnn.machines.composite import CompositeMachine
 from ddnn.machines.outbox import Outbox
-from ddnn.protocol.machine import Effect, Event, Now, Publish, Received
+from ddnn.machines.time_server import TimeServer
+from ddnn.protocol.machine import Effect, Event, Machine, Now, Publish, Received
 from ddnn.protocol.messages import Answer
 from ddnn.protocol.topics import Kind
 
 
 class EdgeNode(CompositeMachine):
-    """Combines up to three machines; their messages to each other stay within the process."""
+    """Combines up to four machines; their messages to each other stay within the process."""
 
     def __init__(
         self,
@@ -27,16 +29,18 @@ class EdgeNode(CompositeMachine):
         manifest: Manifest,
         timing: Timing,
         pending: Iterable[Answer] = (),
+        kept: SiteTime | None = None,
     ) -> None:
+        """pending: answers that are not confirmed. kept: the site's time before a restart."""
         self.node = node
         self.outbox = Outbox(site, node, pending)
         self.fusion = FusionNode(site, node, bundle, manifest, timing, EdgeTier(manifest, node))
-        self.exits = (
-            ExitNode(site, node, bundle, manifest, timing, self.outbox)
-            if node == manifest.hierarchy.lead
-            else None
-        )
-        super().__init__(*((self.exits,) if self.exits else ()), self.fusion, self.outbox)
+        self.exits: ExitNode | None = None
+        lead: list[Machine] = []
+        if node == manifest.hierarchy.lead:
+            self.exits = ExitNode(site, node, bundle, manifest, timing, self.outbox)
+            lead = [TimeServer(site, kept), self.exits]
+        super().__init__(*lead, self.fusion, self.outbox)
 
     def handle(self, event: Event, now: Now) -> list[Effect]:
         """Give the event to each part, then the messages that one part publishes for another."""

@@ -29,7 +29,6 @@ from ddnn.protocol.machine import (
     Effect,
     Event,
     Now,
-    Publish,
     Received,
 )
 from ddnn.protocol.messages import (
@@ -37,8 +36,6 @@ from ddnn.protocol.messages import (
     Scores,
     Status,
     Thresholds,
-    TimeReply,
-    TimeRequest,
 )
 from ddnn.protocol.topics import Kind, Topic, presence_filters, topic_filter
 
@@ -86,7 +83,6 @@ class ExitNode:
             *(topic_filter(Kind.SCORES, self.site, edge) for edge in others),
             topic_filter(Kind.VERDICT, self.site, self.node),
             topic_filter(Kind.THRESHOLDS, self.site, self.node),
-            topic_filter(Kind.TIME_REQUEST, self.site),
             *presence_filters(self.site),
         ]
 
@@ -114,9 +110,6 @@ class ExitNode:
             case Received(Topic(_, Kind.THRESHOLDS, self.node), Thresholds() as command):
                 if not self._thresholds.take(command):
                     self._count("thresholds_refused")
-            case Received(Topic(_, Kind.TIME_REQUEST, node), TimeRequest(asked_at_s)):
-                reply = TimeReply(asked_at_s, now.wall_s)
-                effects = [Publish(Topic(self.site, Kind.TIME_REPLY, node), reply)]
             case Disconnected():
                 self._presence.disconnect()
         return effects + self._decisions.end_due(now)

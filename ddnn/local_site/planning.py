@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import tomllib
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from ddnn.core.device import DeviceProfile
 from ddnn.core.ids import require_id
@@ -64,7 +67,10 @@ def load_training_data(manifest: Manifest, data: str = "") -> Dataset:
 
 
 def parse_workers(text: str) -> tuple[DeviceProfile, ...]:
-    """The workers of --workers: "6", or names with powers, "pi3,pi4=2". Raises ConfigError."""
+    """The workers of --workers: "6", names with powers, "pi3,pi4=2", or a file of profiles,
+    "devices.toml". Raises ConfigError."""
+    if text.endswith(".toml"):
+        return read_profiles(Path(text))
     if text.isdecimal():
         return tuple(make_worker(f"worker{i + 1}") for i in range(int(text)))
     if get_close_matches(text, ["announced"]):
@@ -83,6 +89,32 @@ def parse_workers(text: str) -> tuple[DeviceProfile, ...]:
             raise ConfigError(f"--workers {part!r}: the power must be above 0")
         workers[name] = make_worker(name, power)
     return tuple(workers.values())
+
+
+def read_profiles(path: Path) -> tuple[DeviceProfile, ...]:
+    """Read the declared profiles: one table for each device, its fields those of DeviceProfile.
+
+    Raises ConfigError where the file cannot be read or a value is impossible.
+    """
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        profiles = tuple(
+            msgspec.convert({**table, "name": name}, DeviceProfile)
+            for name, table in tables.items()
+        )
+        unknown = {key for table in tables.values() for key in table} - set(
+            DeviceProfile.__struct_fields__
+        )
+    except (OSError, ValueError, TypeError, msgspec.ValidationError) as error:
+        raise ConfigError(
+            f"--workers {path}: {error}; expected a table for each device, such as "
+            "[pi3] with flops_per_s = 5e8"
+        ) from None
+    if unknown or not profiles:
+        fields = ", ".join(DeviceProfile.__struct_fields__[1:])
+        found = ", ".join(sorted(unknown)) or "no device"
+        raise ConfigError(f"--workers {path}: it has {found}; the fields of a device are {fields}")
+    return profiles
 
 
 def make_worker(name: str, power: float = 1.0) -> DeviceProfile:

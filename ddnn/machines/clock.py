@@ -11,11 +11,14 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from ddnn.core.site_time import SET_BACK_S, SiteTime
 from ddnn.protocol.machine import (
     Connected,
     Disconnected,
     Effect,
     Event,
+    KeepTime,
+    Log,
     Machine,
     Now,
     Publish,
@@ -28,6 +31,7 @@ REQUEST_EVERY_S = (0.25, 20.0)  # the interval doubles from the first to the sec
 KEEP = 8  # exchanges; the one with the shortest round trip counts
 KEEP_S = 600.0  # the clocks may have drifted apart since an older exchange
 DRIFT = 2e-4  # at most, of one clock against the other; crystals have a tenth of it
+KEEP_EVERY_S = 10.0  # between two writes of the time
 MAX_ROUND_TRIP_S = 1.0  # a slower exchange is of no use
 
 
@@ -37,23 +41,49 @@ class _Exchange(NamedTuple):
     offset_s: float  # site time - monotonic
 
 
+class _Estimate(NamedTuple):
+    """Replaced, never changed: other threads read it."""
+
+    epoch: int
+    exchanges: tuple[_Exchange, ...] = ()
+
+    def find_best(self, monotonic_s: float) -> _Exchange | None:
+        fresh = [e for e in self.exchanges if monotonic_s - e.at_s <= KEEP_S]
+        return min(fresh, key=lambda exchange: exchange.round_trip_s, default=None)
+
+
 class SiteClock:
     """Cristian's algorithm with a minimum filter: of several exchanges the one with the shortest
-    round trip, whose error is at most half of it. Sans-IO; see ddnn.protocol.machine."""
+    round trip, whose error is at most half of it. Sans-IO; see ddnn.protocol.machine.
 
-    def __init__(self, site: str, node: str) -> None:
+    Without a fresh exchange site time is the own wall clock, and where that was set back, the time
+    that has run on since. A lead whose time is behind that of its own earlier replies in the same
+    epoch (its disk was replaced) is asked for a later epoch.
+    """
+
+    def __init__(
+        self, site: str, node: str, kept: SiteTime | None = None, started_s: float = 0.0
+    ) -> None:
+        """kept: the time that was written before a restart. started_s: monotonic time now."""
         self.site, self.node = site, node
-        # Replaced, never changed: other threads read it.
-        self._exchanges: tuple[_Exchange, ...] = ()
+        self.counts = {"clock_set_back": 0}
+        self._estimate = _Estimate(kept.epoch if kept else 0)
+        # Own time, which runs on when the wall clock is set back: (site time, monotonic time).
+        self._own = (kept.time_s + KEEP_EVERY_S, started_s) if kept else (-math.inf, started_s)
+        self._is_behind = False
+        self._wanted_epoch = 0
+        self._asked_s: float | None = None  # of the request that is open
         self._interval_s = REQUEST_EVERY_S[0]
         self._request_at_s = math.inf  # infinite without a broker
+        self._keep_at_s = -math.inf
         self._skew_s = 0.0
 
     def subscriptions(self) -> list[str]:
         return [topic_filter(Kind.TIME_REPLY, self.site, self.node)]
 
     def deadline_s(self) -> float | None:
-        return None if math.isinf(self._request_at_s) else self._request_at_s
+        due_s = min(self._request_at_s, self._keep_at_s)
+        return due_s if math.isfinite(due_s) else None
 
     def handle(self, event: Event, now: Now) -> list[Effect]:
         match event:
@@ -62,49 +92,80 @@ class SiteClock:
             case Disconnected():
                 self._request_at_s = math.inf
             case Received(Topic(_, Kind.STATUS), Status(role="edge", state="online")):
-                if self.deadline_s() is not None:  # the lead edge may be another process now
+                if math.isfinite(self._request_at_s):  # the lead edge may be another process now
                     self._request_often_from(now.monotonic_s)
             case Received(Topic(_, Kind.TIME_REPLY, self.node), TimeReply() as reply):
                 self._take_reply(reply, now)
-        if now.monotonic_s < self._request_at_s:
-            return []
-        self._request_at_s = now.monotonic_s + self._interval_s
-        self._interval_s = min(2 * self._interval_s, REQUEST_EVERY_S[1])
-        request = TimeRequest(now.monotonic_s)  # no step of the wall clock changes the round trip
-        return [Publish(Topic(self.site, Kind.TIME_REQUEST, self.node), request)]
+        effects = self._follow_own_clock(now)
+        if now.monotonic_s >= self._keep_at_s:
+            self._keep_at_s = now.monotonic_s + KEEP_EVERY_S
+            effects.append(KeepTime(self.read(now)))
+        if now.monotonic_s >= self._request_at_s:
+            self._request_at_s = now.monotonic_s + self._interval_s
+            self._interval_s = min(2 * self._interval_s, REQUEST_EVERY_S[1])
+            # Monotonic, so that no step of the wall clock changes the round trip.
+            self._asked_s = now.monotonic_s
+            request = TimeRequest(now.monotonic_s, max(self._wanted_epoch, self._estimate.epoch))
+            effects.append(Publish(Topic(self.site, Kind.TIME_REQUEST, self.node), request))
+        return effects
+
+    def read(self, now: Now) -> SiteTime:
+        """Site time; without a fresh exchange the own time. Safe in any thread."""
+        estimate = self._estimate
+        best = estimate.find_best(now.monotonic_s)
+        time_s = self._own_s(now) if best is None else now.monotonic_s + best.offset_s
+        return SiteTime(estimate.epoch, time_s)
 
     def time_s(self, now: Now) -> float:
-        """Site time; without a fresh exchange the own wall clock's time. Safe in any thread."""
-        best = self._best(now.monotonic_s)
-        return now.wall_s if best is None else now.monotonic_s + best.offset_s
-
-    @property
-    def counts(self) -> dict[str, int]:
-        return {}
+        """Seconds of site time. Safe in any thread."""
+        return self.read(now).time_s
 
     @property
     def gauges(self) -> dict[str, float]:
         """By how much the own wall clock was ahead of site time at the last exchange."""
-        return {"clock_skew_s": self._skew_s} if self._exchanges else {}
+        return {"clock_skew_s": self._skew_s} if self._estimate.exchanges else {}
 
     def _request_often_from(self, time_s: float) -> None:
         self._request_at_s, self._interval_s = time_s, REQUEST_EVERY_S[0]
 
+    def _own_s(self, now: Now) -> float:
+        """The wall clock, or where that was set back, what it would be."""
+        time_s, at_s = self._own
+        passed_s = time_s + now.monotonic_s - at_s
+        return now.wall_s if now.wall_s >= passed_s - SET_BACK_S else passed_s
+
+    def _follow_own_clock(self, now: Now) -> list[Effect]:
+        own_s = self.time_s(now)
+        was_behind, self._is_behind = self._is_behind, now.wall_s < own_s - SET_BACK_S
+        has_exchange = self._estimate.find_best(now.monotonic_s) is not None
+        self._own = own_s, now.monotonic_s
+        if not self._is_behind or was_behind or has_exchange:
+            return []
+        self.counts["clock_set_back"] += 1
+        text = "the clock is %.1f s behind the time before: the time runs on from there"
+        return [Log("warning", text, (own_s - now.wall_s,))]
+
     def _take_reply(self, reply: TimeReply, now: Now) -> None:
         round_trip_s = now.monotonic_s - reply.echo_s
-        if not 0 <= round_trip_s <= MAX_ROUND_TRIP_S:
-            return  # late, or the reply to a request of another process
+        if reply.echo_s != self._asked_s or not 0 <= round_trip_s <= MAX_ROUND_TRIP_S:
+            return  # late, or the reply to a request of another process, or forged
+        self._asked_s = None
+        epoch, exchanges = self._estimate
         offset_s = reply.replied_at_s + round_trip_s / 2 - now.monotonic_s
         exchange = _Exchange(now.monotonic_s, round_trip_s, offset_s)
-        if any(_contradict(exchange, other) for other in self._exchanges):
-            self._exchanges = ()  # the lead's clock was set: earlier replies are wrong now
+        best = self._estimate.find_best(now.monotonic_s)
+        if reply.epoch > epoch:
+            exchanges = ()
+        elif reply.epoch < epoch or any(_contradict(exchange, other) for other in exchanges):
             self._request_often_from(now.monotonic_s + REQUEST_EVERY_S[0])
-        self._exchanges = (*self._exchanges, exchange)[-KEEP:]
+            if reply.epoch < epoch:
+                return
+            if best is not None and offset_s < best.offset_s - SET_BACK_S:
+                self._wanted_epoch = epoch + 1
+                return
+            exchanges = ()  # the lead's clock was set: earlier replies are wrong now
+        self._estimate = _Estimate(reply.epoch, (*exchanges, exchange)[-KEEP:])
         self._skew_s = now.wall_s - self.time_s(now)
-
-    def _best(self, monotonic_s: float) -> _Exchange | None:
-        fresh = [e for e in self._exchanges if monotonic_s - e.at_s <= KEEP_S]
-        return min(fresh, key=lambda exchange: exchange.round_trip_s, default=None)
 
 
 class OnSiteTime:

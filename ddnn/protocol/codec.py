@@ -10,12 +10,12 @@ from collections.abc import Iterator
 import msgspec
 
 from ddnn.errors import ConfigError, RemoteProtocolError
-from ddnn.protocol.messages import MAX_MESSAGE_BYTES, Message, Tensor
-from ddnn.protocol.topics import Kind, Topic, parse
+from ddnn.protocol.messages import MAX_MESSAGE_BYTES, Tensor
+from ddnn.protocol.topics import AnyMessage, Kind, Topic, parse
 
 _PACK = msgspec.msgpack.Encoder()
 _JSON = msgspec.json.Encoder()
-_DECODERS: dict[type, msgspec.msgpack.Decoder[Message] | msgspec.json.Decoder[Message]] = {
+_DECODERS: dict[type, msgspec.msgpack.Decoder[AnyMessage] | msgspec.json.Decoder[AnyMessage]] = {
     message: (
         msgspec.msgpack.Decoder(message)
         if message.__struct_config__.array_like
@@ -25,12 +25,12 @@ _DECODERS: dict[type, msgspec.msgpack.Decoder[Message] | msgspec.json.Decoder[Me
 }
 
 
-def encode(message: Message) -> bytes:
+def encode(message: AnyMessage) -> bytes:
     """The bytes of a message, MessagePack for the data plane, JSON for the control plane."""
     return (_PACK if message.__struct_config__.array_like else _JSON).encode(message)
 
 
-def decode(kind: Kind, data: bytes) -> Message:
+def decode(kind: Kind, data: bytes) -> AnyMessage:
     """The message, checked whole: types, bounds, array lengths. Or RemoteProtocolError."""
     if len(data) > MAX_MESSAGE_BYTES:
         raise RemoteProtocolError(
@@ -52,7 +52,7 @@ def decode(kind: Kind, data: bytes) -> Message:
     return message
 
 
-def _find_tensors(message: Message) -> Iterator[Tensor]:
+def _find_tensors(message: AnyMessage) -> Iterator[Tensor]:
     """The tensors of a data message: fields, or members of a tuple or a dictionary."""
     for name in message.__struct_fields__:
         value = getattr(message, name)
@@ -63,7 +63,7 @@ def _find_tensors(message: Message) -> Iterator[Tensor]:
             yield from (member for member in members if isinstance(member, Tensor))
 
 
-def decode_arrived(topic: str, payload: bytes) -> tuple[Topic, Message]:
+def decode_arrived(topic: str, payload: bytes) -> tuple[Topic, AnyMessage]:
     """The parsed topic and the message of what arrived from the broker.
 
     Raises RemoteProtocolError where the topic is none of ddnn's or the payload no such message.

@@ -6,14 +6,15 @@ in virtual time. What a machine decides is thereby the same in both.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from ddnn.core.plan import PieceKey, Plan
 from ddnn.core.section import Arrays
-from ddnn.protocol.messages import Answer, Message, Shortfall
-from ddnn.protocol.topics import Topic
+from ddnn.core.site_time import SiteTime
+from ddnn.protocol.messages import Answer, Shortfall
+from ddnn.protocol.topics import AnyMessage, Topic
 
 SectionName = str | PieceKey
 """A section of the bundle by its name, or one of a plan."""
@@ -34,7 +35,7 @@ class Received:
     """A message arrived; `wire_bytes` is what it took on the link."""
 
     topic: Topic
-    message: Message
+    message: AnyMessage
     wire_bytes: int = 0
 
 
@@ -58,6 +59,19 @@ class Computed:
     job: Hashable
     outputs: Arrays | None
     shortfall: Shortfall | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """A Call effect ended. value: what the function returned; error: why it raised, else empty.
+
+    took_s: how long it ran.
+    """
+
+    job: Hashable
+    value: Any
+    took_s: float
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +112,18 @@ class Tick:
     """The machine's deadline has come."""
 
 
-Event = Received | Captured | Computed | Loaded | PlanRead | Connected | Disconnected | Saved | Tick
+Event = (
+    Received
+    | Captured
+    | Computed
+    | Returned
+    | Loaded
+    | PlanRead
+    | Connected
+    | Disconnected
+    | Saved
+    | Tick
+)
 
 # ------------------------------------------------------------------ effects
 
@@ -106,7 +131,7 @@ Event = Received | Captured | Computed | Loaded | PlanRead | Connected | Disconn
 @dataclass(frozen=True, slots=True)
 class Publish:
     topic: Topic
-    message: Message
+    message: AnyMessage
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +146,19 @@ class Compute:
     section: SectionName
     inputs: Arrays
     lent: bool = False  # for others: a node's own work never waits for it
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Call a function in the thread for slow work; a Returned event with the same job follows.
+
+    Calls with the same `lent` run one after the other, in the order of the effects. job: as in
+    Compute; the simulation knows the time of the work by it.
+    """
+
+    job: Hashable
+    function: Callable[[], Any]
+    lent: bool = False  # as in Compute
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +197,13 @@ class Forget:
 
 
 @dataclass(frozen=True, slots=True)
+class KeepTime:
+    """Write site time down, so that the node does not use earlier times after a restart."""
+
+    time: SiteTime
+
+
+@dataclass(frozen=True, slots=True)
 class Save:
     """Write answers into the database; a Saved event follows once they are in it."""
 
@@ -174,7 +219,7 @@ class Log:
     arguments: Sequence[object] = ()
 
 
-Effect = Publish | Compute | Load | Unload | ReadPlan | Keep | Forget | Save | Log
+Effect = Publish | Compute | Call | Load | Unload | ReadPlan | Keep | Forget | KeepTime | Save | Log
 
 
 class Machine(Protocol):

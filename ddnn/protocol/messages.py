@@ -25,6 +25,7 @@ from ddnn.core.plan import (
     ArraySpec,
     ArrayType,
 )
+from ddnn.core.site_time import MAX_EPOCH, MAX_TIME_S
 from ddnn.errors import LocalProtocolError, RemoteProtocolError
 
 SCHEMA_VERSION = 1
@@ -39,6 +40,7 @@ BundleId = Annotated[str, msgspec.Meta(max_length=16)]
 Name = Annotated[str, msgspec.Meta(max_length=64)]
 Text = Annotated[str, msgspec.Meta(max_length=500)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
+Epoch = Annotated[int, msgspec.Meta(ge=0, le=MAX_EPOCH)]
 Mask = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
 PieceNumber = Annotated[int, msgspec.Meta(ge=0, lt=MAX_PIECES)]
 Pieces = Annotated[list[PieceNumber], msgspec.Meta(max_length=MAX_PIECES)]
@@ -273,13 +275,15 @@ class TimeRequest(msgspec.Struct, frozen=True):
     """A device asks the lead edge what time it is there."""
 
     asked_at_s: Seconds  # by the clock of the device, which may be wrong
+    epoch: Epoch = 0  # the least one in which the device can use the lead's time
 
 
 class TimeReply(msgspec.Struct, frozen=True):
     """The lead edge's wall clock, and what it was asked with."""
 
     echo_s: Seconds
-    replied_at_s: Seconds
+    replied_at_s: Annotated[float, msgspec.Meta(ge=0, le=MAX_TIME_S)]
+    epoch: Epoch = 0  # see ddnn.core.site_time
 
 
 class WorkerOffer(msgspec.Struct, frozen=True):

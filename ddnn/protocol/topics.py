@@ -30,6 +30,18 @@ from ddnn.protocol.messages import (
     TimeRequest,
     WorkerOffer,
 )
+from ddnn.protocol.train_messages import (
+    TrainCommand,
+    TrainFetch,
+    TrainFlow,
+    TrainMessage,
+    TrainOffer,
+    TrainPart,
+    TrainReply,
+    TrainReport,
+)
+
+AnyMessage = Message | TrainMessage
 
 ROOT = "ddnn/v1"
 EVERYWHERE = "all"  # the site at which a node that serves every site announces itself
@@ -41,7 +53,7 @@ class Rule:
     """How one kind of message travels."""
 
     branch: str
-    message: type[Message]
+    message: type[AnyMessage]
     qos: int = 0
     retain: bool = False
     per_node: bool = True
@@ -69,6 +81,14 @@ class Kind(Enum):
     OFFLOAD = Rule("offload", OffloadState)  # <group>
     TIME_REQUEST = Rule("time", TimeRequest)  # <device>
     TIME_REPLY = Rule("time", TimeReply, leaf="reply")  # <device>
+    # Training together. The node is the one that gets the message, except for the offer.
+    TRAIN_OFFER = Rule("node", TrainOffer, qos=1, retain=True, leaf="train")
+    TRAIN_COMMAND = Rule("train", TrainCommand, qos=1, leaf="command")
+    TRAIN_REPLY = Rule("train", TrainReply, qos=1, leaf="reply")
+    TRAIN_REPORT = Rule("train", TrainReport, leaf="report")
+    TRAIN_FLOW = Rule("train", TrainFlow, leaf="flow")
+    TRAIN_FETCH = Rule("train", TrainFetch, leaf="fetch")
+    TRAIN_PART = Rule("train", TrainPart, leaf="part")
 
 
 class Topic(NamedTuple):

@@ -10,10 +10,12 @@ from __future__ import annotations
 from typing import Protocol, assert_never
 
 from ddnn.protocol.machine import (
+    Call,
     Compute,
     Effect,
     Forget,
     Keep,
+    KeepTime,
     Load,
     Log,
     Publish,
@@ -28,11 +30,13 @@ class Host(Protocol):
 
     def publish(self, effect: Publish) -> None: ...
     def compute(self, effect: Compute) -> None: ...
+    def call(self, effect: Call) -> None: ...
     def load(self, effect: Load) -> None: ...
     def unload(self, effect: Unload) -> None: ...
     def read_plan(self, effect: ReadPlan) -> None: ...
     def keep(self, effect: Keep) -> None: ...
     def forget(self, effect: Forget) -> None: ...
+    def keep_time(self, effect: KeepTime) -> None: ...
     def save(self, effect: Save) -> None: ...
     def log(self, effect: Log) -> None: ...
 
@@ -44,6 +48,8 @@ def perform(effect: Effect, host: Host) -> None:
             host.publish(effect)
         case Compute():
             host.compute(effect)
+        case Call():
+            host.call(effect)
         case Load():
             host.load(effect)
         case Unload():
@@ -54,6 +60,8 @@ def perform(effect: Effect, host: Host) -> None:
             host.keep(effect)
         case Forget():
             host.forget(effect)
+        case KeepTime():
+            host.keep_time(effect)
         case Save():
             host.save(effect)
         case Log():

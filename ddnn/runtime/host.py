@@ -12,16 +12,19 @@ from typing import Any, Protocol
 from ddnn.core.plan import Plan
 from ddnn.core.section import Section
 from ddnn.protocol.machine import (
+    Call,
     Compute,
     Computed,
     Event,
     Forget,
     Keep,
+    KeepTime,
     Load,
     Log,
     PlanRead,
     Publish,
     ReadPlan,
+    Returned,
     Save,
     Saved,
     SectionName,
@@ -30,6 +33,7 @@ from ddnn.protocol.machine import (
 from ddnn.protocol.messages import Answer
 from ddnn.runtime.packets import pack
 from ddnn.runtime.sections import Ready, SectionRunner
+from ddnn.runtime.time_file import TimeFile
 from ddnn.runtime.transport import Transport
 
 log = logging.getLogger(__name__)
@@ -55,6 +59,7 @@ class Resources:
     load: Callable[[SectionName], Section] | None = None
     find_plan: Callable[[str], Plan | None] = lambda plan_id: None
     answer_log: AnswerLog | None = None
+    time_file: TimeFile | None = None
     save: Callable[[Save, Callable[[Saved], None]], None] | None = None
 
 
@@ -68,13 +73,14 @@ class NodeHost:
         self,
         transport: Transport,
         resources: Resources,
-        deliver: Callable[[Computed | Ready | PlanRead | Saved], None],
+        deliver: Callable[[Computed | Returned | Ready | PlanRead | Saved], None],
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.results: list[Event] = []
         self.sections = SectionRunner(resources.sections, resources.load, deliver)
         self._transport, self._deliver = transport, deliver
         self._answer_log, self._save = resources.answer_log, resources.save
+        self._time_file = resources.time_file
         self._find_plan = resources.find_plan
 
     def publish(self, effect: Publish) -> None:
@@ -87,6 +93,9 @@ class NodeHost:
         computed = self.sections.compute(effect)
         if computed is not None:
             self.results.append(computed)
+
+    def call(self, effect: Call) -> None:
+        self.sections.call(effect)
 
     def load(self, effect: Load) -> None:
         self.sections.load(effect.section)
@@ -106,6 +115,14 @@ class NodeHost:
         if self._answer_log is not None:
             with self._report_disk_errors():
                 self._answer_log.forget(effect.samples)
+
+    def keep_time(self, effect: KeepTime) -> None:
+        if self._time_file is not None:
+            try:
+                self._time_file.write(effect.time)
+            except OSError as error:
+                self.counts["time_file_failed"] += 1
+                log.error("the site's time is not on disk: %s", error)
 
     def save(self, effect: Save) -> None:
         if self._save is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from enum import IntEnum
 from itertools import count
 
@@ -41,13 +41,14 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds that a node's work takes.
 
     A section call takes `section_s[name]`; else its `section_flops[name]` divided by the device's
-    flops/s, where both are known; else `any_section_s`. Messages and frames that come in take
-    `receive_s` each, messages that go out `send_s`.
+    flops/s, where both are known; else `any_section_s`. A Call takes `find_call_s(job)`. Messages
+    and frames that come in take `receive_s` each, messages that go out `send_s`.
     """
 
     section_s: Mapping[SectionName, float] = {}
     section_flops: Mapping[SectionName, float] = {}
     any_section_s: float = 0.0005
+    find_call_s: Callable[[Hashable], float] = lambda job: 0.0
     receive_s: float = 0.0
     send_s: float = 0.0
 

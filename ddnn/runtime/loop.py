@@ -27,6 +27,7 @@ from ddnn.protocol.machine import (
     PlanRead,
     Publish,
     Received,
+    Returned,
     Saved,
     Tick,
 )
@@ -93,7 +94,7 @@ class _Stop:
     pass
 
 
-Inbox = LinkEvent | Captured | Computed | PlanRead | Saved | Publish | Ready | _Stop
+Inbox = LinkEvent | Captured | Computed | PlanRead | Returned | Saved | Publish | Ready | _Stop
 
 
 class Loop:
@@ -252,7 +253,7 @@ class Loop:
                 self._host.publish(item)
             case Ready():
                 return self._host.sections.add(item)
-            case Captured() | Computed() | PlanRead() | Saved():
+            case Captured() | Computed() | Returned() | PlanRead() | Saved():
                 return item
         return None
 

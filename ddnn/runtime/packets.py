@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 from ddnn.protocol.codec import decode_arrived, encode, publish_bytes
 from ddnn.protocol.machine import Received
-from ddnn.protocol.messages import Message
-from ddnn.protocol.topics import Topic
+from ddnn.protocol.topics import AnyMessage, Topic
 
 
 class Packet(NamedTuple):
@@ -24,7 +23,7 @@ class Packet(NamedTuple):
         return publish_bytes(self.topic, len(self.payload), self.qos)
 
 
-def pack(topic: Topic, message: Message) -> Packet:
+def pack(topic: Topic, message: AnyMessage) -> Packet:
     """Encode a message to its packet."""
     rule = topic.kind.value
     return Packet(str(topic), encode(message), rule.qos, rule.retain)

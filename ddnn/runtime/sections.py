@@ -14,7 +14,15 @@ from typing import Any
 
 from ddnn.core.plan import Plan
 from ddnn.core.section import Arrays, Section
-from ddnn.protocol.machine import Compute, Computed, Loaded, PlanRead, SectionName
+from ddnn.protocol.machine import (
+    Call,
+    Compute,
+    Computed,
+    Loaded,
+    PlanRead,
+    Returned,
+    SectionName,
+)
 
 log = logging.getLogger(__name__)
 
@@ -35,14 +43,15 @@ class Ready:
 class SectionRunner:
     """Sections by name. The machine's thread calls every method.
 
-    `deliver` takes, from any thread, results of slow sections, loaded sections and plans.
+    `deliver` takes, from any thread, results of slow sections and of calls, loaded
+    sections and plans.
     """
 
     def __init__(
         self,
         sections: Mapping[Any, Section],
         load: Callable[[SectionName], Section] | None,
-        deliver: Callable[[Computed | Ready | PlanRead], None],
+        deliver: Callable[[Computed | Returned | Ready | PlanRead], None],
     ) -> None:
         self.inferred_s: float | None = None  # monotonic time of the last inference that succeeded
         self._sections = dict(sections)
@@ -62,6 +71,10 @@ class SectionRunner:
             return self._run(effect)
         self._open_pool(effect.lent).submit(lambda: self._deliver(self._run(effect)))
         return None
+
+    def call(self, effect: Call) -> None:
+        """Call a function in the thread of slow sections, which delivers what it returns."""
+        self._open_pool(effect.lent).submit(lambda: self._deliver(_call(effect)))
 
     def load(self, name: SectionName) -> None:
         """Load a section in another thread, which delivers the result."""
@@ -136,6 +149,16 @@ class SectionRunner:
             name = "lent" if lent else "section"
             self._pools[lent] = ThreadPoolExecutor(1, name, lower_priority if lent else None)
         return self._pools[lent]
+
+
+def _call(effect: Call) -> Returned:
+    started_s = time.perf_counter()
+    try:
+        value, error = effect.function(), ""
+    except Exception as raised:  # of any type: the machine must get a result
+        value, error = None, f"{type(raised).__name__}: {raised}"
+        log.error("%s failed: %s", effect.job, error)
+    return Returned(effect.job, value, time.perf_counter() - started_s, error)
 
 
 def lower_priority() -> None:

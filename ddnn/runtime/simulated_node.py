@@ -10,14 +10,17 @@ from typing import Protocol
 from ddnn.core.device import DeviceProfile
 from ddnn.core.plan import Plan
 from ddnn.core.section import Arrays, Section
+from ddnn.core.site_time import SiteTime
 from ddnn.exits.answers import choose_better
 from ddnn.protocol.machine import (
+    Call,
     Captured,
     Compute,
     Computed,
     Event,
     Forget,
     Keep,
+    KeepTime,
     Load,
     Loaded,
     Log,
@@ -27,6 +30,7 @@ from ddnn.protocol.machine import (
     Publish,
     ReadPlan,
     Received,
+    Returned,
     Save,
     Saved,
     SectionName,
@@ -94,6 +98,7 @@ class SimulatedNode:
         self.session = 0
         self.connected = self.stalled = False
         self.kept: dict[int, Answer] = {}  # its disk
+        self.kept_time: SiteTime | None = None  # on it, too
         self.plans: dict[str, Plan] = {}  # also on its disk
         self.crash_after: int | None = None  # events until it crashes
         self.sent_s = 0.0  # when its last message of state (QoS 1) reaches the broker
@@ -101,7 +106,7 @@ class SimulatedNode:
         self.uplink = Link(device.uplink_bits_per_s if device else None)
         self.downlink = Link(device.downlink_bits_per_s if device else None)
         self._around, self._build, self._cores = surroundings, build, cores
-        self._wall_offset_s = wall_offset_s
+        self.wall_offset_s = wall_offset_s
         self._lane = Lane(surroundings.time, cores)
         self._waiting: list[Event] = []  # arrived while the node was stalled
         self._tick_s: float | None = None  # the Tick that is scheduled
@@ -159,7 +164,7 @@ class SimulatedNode:
                 return
         journal.handled += 1
         try:
-            effects = machine.handle(event, Now(now_s, WALL_S + now_s + self._wall_offset_s))
+            effects = machine.handle(event, Now(now_s, WALL_S + now_s + self.wall_offset_s))
         except Exception as error:  # recorded, so that a test can report it
             journal.failures.append(f"{self.name}: {type(error).__name__}: {error!r}")
             return
@@ -199,6 +204,17 @@ class SimulatedNode:
             self.log(Log("error", "section %s failed: %r", (effect.section, error)))
             return None
 
+    def call(self, effect: Call) -> None:
+        seconds = self.costs.find_call_s(effect.job)
+        try:
+            returned = Returned(effect.job, effect.function(), seconds)
+        except Exception as error:  # as in the loop: the machine must get a result
+            text = f"{type(error).__name__}: {error}"
+            self.log(Log("error", "%s failed: %s", (effect.job, text)))
+            returned = Returned(effect.job, None, seconds, text)
+        urgency = Urgency.LENT if effect.lent else Urgency.OWN
+        self._work(seconds, partial(self.take, returned), urgency)
+
     def load(self, effect: Load) -> None:
         self._work(
             self.costs.any_section_s, lambda: self._finish_load(effect.section), Urgency.LENT
@@ -223,6 +239,9 @@ class SimulatedNode:
     def forget(self, effect: Forget) -> None:
         for sample in effect.samples:
             self.kept.pop(sample, None)
+
+    def keep_time(self, effect: KeepTime) -> None:
+        self.kept_time = effect.time
 
     def save(self, effect: Save) -> None:
         store = self._around.journal.store

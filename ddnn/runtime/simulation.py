@@ -19,6 +19,7 @@ import numpy as np
 
 from ddnn.core.device import DeviceProfile
 from ddnn.core.section import Section
+from ddnn.core.site_time import SiteTime
 from ddnn.protocol.machine import (
     Captured,
     Connected,
@@ -27,8 +28,8 @@ from ddnn.protocol.machine import (
     Machine,
     SectionName,
 )
-from ddnn.protocol.messages import Answer, Message
-from ddnn.protocol.topics import Topic
+from ddnn.protocol.messages import Answer
+from ddnn.protocol.topics import AnyMessage, Topic
 from ddnn.runtime.identity import Identity
 from ddnn.runtime.lanes import Cores, Costs, VirtualTime
 from ddnn.runtime.packets import Packet, pack, unpack
@@ -145,12 +146,20 @@ class Simulation:
         """Run until a virtual time."""
         self.time.run(until_s)
 
+    def set_clock(self, name: str, wall_offset_s: float) -> None:
+        """Set a node's wall clock: seconds ahead of the true time."""
+        self._nodes[name].wall_offset_s = wall_offset_s
+
+    def find_kept_time(self, name: str) -> SiteTime | None:
+        """The site time on a node's disk; None where it is not known, as before the first start."""
+        return self._nodes[name].kept_time if name in self._nodes else None
+
     def capture(self, name: str, frame: Captured) -> None:
         """Give a node a frame now; nothing happens where it is not running."""
         if not self._nodes[name].stalled:
             self._nodes[name].take(frame)
 
-    def publish(self, topic: Topic, message: Message) -> None:
+    def publish(self, topic: Topic, message: AnyMessage) -> None:
         """Publish a message of a sender that is no node, at the broker now."""
         self._distribute(pack(topic, message))
 

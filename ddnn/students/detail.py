@@ -12,7 +12,7 @@ import numpy as np
 from ddnn.core.plan import MAX_ELEMENTS, MAX_PIECES, Plan
 from ddnn.errors import ConfigError
 from ddnn.protocol.messages import ExitName
-from ddnn.students.pareto import Tradeoff
+from ddnn.students.tradeoff import Tradeoff
 
 ROOM = "students"
 PORTION, FEATURES = "portion", "z"  # of a student; of the tail
@@ -56,7 +56,7 @@ class StudentDetail(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     best_latency_s: Seconds
     # Measured on validation images: by the bit mask of lost portions ("0": none), by exit.
     accuracy: dict[Mask, dict[Exit, Probability]]
-    tradeoffs: list[Tradeoff] = []  # other groupings; see ddnn.students.pareto
+    tradeoffs: list[Tradeoff] = []  # other groupings; see ddnn.students.tradeoff
 
     def accuracy_without(self, lost: Collection[int]) -> dict[ExitName, float]:
         """The measured accuracy by exit without these portions; empty where it was not measured."""

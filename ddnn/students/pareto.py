@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from ddnn.core.device import DeviceProfile
 from ddnn.students.costs import Costs, list_members, share_filters
 from ddnn.students.grouping import Groups
 from ddnn.students.planning import find_groupings, make_costs
+from ddnn.students.tradeoff import Tradeoff
 from ddnn.students.types import Objective, StudentType
-
-
-@dataclass(frozen=True, slots=True)
-class Tradeoff:
-    """A grouping and what it costs. student_bytes: of all groups' students, each counted once."""
-
-    latency_s: float  # by the objective
-    p_full: float
-    student_bytes: int
-    groups: tuple[tuple[str, ...], ...]
-    students: tuple[str, ...]
-    sizes: tuple[int, ...]  # filters of each group
 
 
 def list_tradeoffs(
@@ -64,16 +52,3 @@ def _weigh(costs: Costs, groups: Groups, latency_s: float) -> Tradeoff:
         students=tuple(student.name for student in chosen),
         sizes=tuple(sizes),
     )
-
-
-def format_tradeoffs(rows: Sequence[Tradeoff]) -> list[str]:
-    """The lines of a table of trade-offs, for people."""
-    lines = [f"{'latency':>10} {'P(full)':>9} {'students':>12}  groups"]
-    for row in rows:
-        groups = " | ".join(
-            f"{student} x{len(members)}, {size} filters"
-            for members, student, size in zip(row.groups, row.students, row.sizes, strict=True)
-        )
-        size = f"{row.student_bytes / 1000:,.0f} kB"
-        lines.append(f"{row.latency_s:8.3f} s {row.p_full:9.4f} {size:>12}  {groups}")
-    return lines

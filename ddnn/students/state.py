@@ -12,7 +12,7 @@ from ddnn.core.plan import Plan
 from ddnn.protocol.messages import PieceGroup
 from ddnn.students.detail import StudentDetail, read_detail
 from ddnn.students.outage import mean_lost_after, p_all_after
-from ddnn.students.pareto import Tradeoff, format_tradeoffs
+from ddnn.students.tradeoff import Tradeoff, format_tradeoffs
 
 MAX_NAME = 64  # characters of a PieceGroup's name
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -17,6 +14,7 @@ from ddnn.errors import ConfigError
 from ddnn.exits.hierarchy import Exit, Hierarchy
 from ddnn.training.blocks import Sign, add_conv, add_conv_p, add_fc, make_batch_norm, sign
 from ddnn.training.fusion import fuse
+from ddnn.training.hooks import load_function
 
 UPPER_MAP_SIDE = 4  # of edge and cloud; their convolutions pool down to it
 Place = Literal["device", "edge", "cloud"]
@@ -120,7 +118,7 @@ def _add_head(architecture: Architecture, x: Any, dense: tuple[int, ...] = ()) -
     return x
 
 
-def _build_cloud_only(architecture: Architecture, shape: tuple[int, ...], classes: int) -> Any:
+def build_cloud_only(architecture: Architecture, shape: tuple[int, ...], classes: int) -> Any:
     """Configuration (a): raw views [h, w, 3 n] -> scores [classes], one undivided network."""
     views = layers.Input(shape)
     x = layers.Rescaling(1 / 127.5, -1)(views)
@@ -150,23 +148,13 @@ def _build_section(
     hook = architecture.sections.get(place)
     if hook is None:
         return _BUILDERS[place](architecture, shape, classes)
-    module, _, name = hook.partition(":")
-    try:
-        if (here := os.getcwd()) not in sys.path:  # the command `ddnn` lies elsewhere
-            sys.path.append(here)
-        function = getattr(importlib.import_module(module), name)
-        if not callable(function):
-            raise TypeError(f"{name} is not callable")
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise ConfigError(
-            f"--section {place}={hook}: {error}; expected package.module:function"
-        ) from None
+    function = load_function(hook, f"--section {place}={hook}")
     try:
         model = function(place, shape, classes)
     except Exception as error:  # user code
         raise ConfigError(
             f"--section {place}={hook} raised {type(error).__name__}: {error}; it is called as "
-            f"{name}({place!r}, {shape}, {classes})"
+            f"{hook.partition(':')[2]}({place!r}, {shape}, {classes})"
         ) from error
     outputs = 1 if place == "cloud" else 2
     got = len(model.outputs) if isinstance(model, keras.Model) else 0
@@ -231,7 +219,7 @@ class Network:
                 architecture, "cloud", self._fuse_shape(shape, members), classes
             )
         else:
-            self.cloud = _build_cloud_only(architecture, self._fuse_shape(shape, members), classes)
+            self.cloud = build_cloud_only(architecture, self._fuse_shape(shape, members), classes)
         self.heads: dict[str, Any] = {}
         if hierarchy.exit_scheme == "CC":
             for tier, count in (("local", len(hierarchy.devices)), ("edge", len(hierarchy.edges))):

@@ -60,10 +60,10 @@ def problems() -> Problems:
 
 
 @pytest.fixture
-def opened(browser: Browser, problems: Problems) -> Iterator[Open]:
+def open_page(browser: Browser, problems: Problems) -> Iterator[Open]:
     contexts = []
 
-    def opened(url: str, width: int = 1280, scheme: str = "light", **options: object) -> Page:
+    def open_page(url: str, width: int = 1280, scheme: str = "light", **options: object) -> Page:
         context = browser.new_context(
             viewport={"width": width, "height": 844},
             color_scheme=scheme,  # type: ignore[arg-type]
@@ -91,7 +91,7 @@ def opened(browser: Browser, problems: Problems) -> Iterator[Open]:
         page.goto(url)
         return page
 
-    yield opened
+    yield open_page
     for context in contexts:
         for page in context.pages:
             page.unroute_all(behavior="ignoreErrors")
@@ -113,5 +113,5 @@ def tile(name: str) -> str:
     return f"#headline [data-key='{name}']"
 
 
-def answered(page: Page, samples: int) -> None:
+def wait_for_answers(page: Page, samples: int) -> None:
     wait_for(page, tile("Samples answered") + " .number", re.compile(rf"^{samples}$"))

@@ -1,4 +1,4 @@
-"""What the page's tests share: a site of its own for each, that speaks often."""
+"""What the page's tests share: a site of its own for each, with frequent updates."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tests.browser.home import Home
 
 
 @pytest.fixture(autouse=True)
-def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that speaks more often than each second: tests wait less for what it says next."""
+def frequent_updates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server sends updates more often than each second, so that tests wait less."""
     monkeypatch.setattr(board, "PERIOD_S", 0.4)
 
 

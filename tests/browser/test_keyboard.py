@@ -30,15 +30,15 @@ def tab_to(page: Page, selector: str) -> None:
     raise AssertionError(f"{selector} is not reached by Tab")
 
 
-def test_the_first_stop_skips_to_the_numbers(home: Home, opened: Open) -> None:
-    page = opened(home.url)
+def test_the_first_stop_skips_to_the_numbers(home: Home, open_page: Open) -> None:
+    page = open_page(home.url)
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
     page.keyboard.press("Enter")
     assert page.evaluate("location.hash") == "#main"
 
 
-def test_label_a_sample(home: Home, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_label_a_sample(home: Home, open_page: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     given = []
     keep = home.store.set_label
 
@@ -48,7 +48,7 @@ def test_label_a_sample(home: Home, opened: Open, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(home.store, "set_label", label)
     home.answer(range(1, 4), truth=None)
-    page = opened(home.url)
+    page = open_page(home.url)
     select = "select[data-sample='2']"
     wait_for(page, "#headline", "no sample is labelled yet")
     tab_to(page, select)
@@ -72,15 +72,15 @@ def test_label_a_sample(home: Home, opened: Open, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_label_that_cannot_be_saved(
-    home: Home, opened: Open, problems: Problems, monkeypatch: pytest.MonkeyPatch
+    home: Home, open_page: Open, problems: Problems, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home.answer(range(3), truth=None)
 
-    def away(*_: object) -> None:
+    def fail(*_: object) -> None:
         raise LinkError("the database is locked; try again")
 
-    monkeypatch.setattr(home.store, "set_label", away)
-    page = opened(home.url)
+    monkeypatch.setattr(home.store, "set_label", fail)
+    page = open_page(home.url)
     tab_to(page, "select[data-sample='2']")
     page.keyboard.press("ArrowDown")
     wait_for(page, "#said.bad", "Sample 2: the label was not saved. the database is locked")
@@ -90,11 +90,11 @@ def test_a_label_that_cannot_be_saved(
     problems.expect("503.*labels")
 
 
-def test_look_at_a_threshold_apply_it_and_take_it_back(home: Home, opened: Open) -> None:
+def test_look_at_a_threshold_apply_it_and_take_it_back(home: Home, open_page: Open) -> None:
     exit_trace = [("local", 1, 0.2)]
     home.answer(range(4), exit_trace=exit_trace)
     home.answer(range(4, 8), exit_trace=[("local", 1, 0.6), ("edge", 1, 0.1)], exit="edge")
-    page = opened(home.url)
+    page = open_page(home.url)
     wait_for(page, "#threshold-state", "In use: local 0.30, edge 0.50.")
     wait_for(page, "#comparison", "local 50 %, edge 50 %")
     assert page.locator("#apply").get_attribute("aria-disabled") == "true"
@@ -124,9 +124,9 @@ def test_look_at_a_threshold_apply_it_and_take_it_back(home: Home, opened: Open)
     assert [revision for _, _, revision in home.live.sent] == [1, 2]
 
 
-def test_sliders_can_be_put_back(home: Home, opened: Open) -> None:
+def test_sliders_can_be_put_back(home: Home, open_page: Open) -> None:
     home.answer(range(3))
-    page = opened(home.url)
+    page = open_page(home.url)
     tab_to(page, "#threshold-edge")
     page.keyboard.press("End")
     assert text(page, ".slider.edge output") == "1.00"
@@ -138,10 +138,10 @@ def test_sliders_can_be_put_back(home: Home, opened: Open) -> None:
 
 
 def test_thresholds_without_the_broker_are_refused_in_words(
-    home: Home, opened: Open, problems: Problems
+    home: Home, open_page: Open, problems: Problems
 ) -> None:
     home.answer(range(3))
-    page = opened(home.url)
+    page = open_page(home.url)
     home.live.connect(False)
     wait_for(page, "#threshold-state", "The edge does not report its thresholds")
     tab_to(page, "#threshold-local")
@@ -153,10 +153,10 @@ def test_thresholds_without_the_broker_are_refused_in_words(
     assert home.store.list_changes("home", 5) == []
 
 
-def test_kill_and_start_a_node(home: Home, opened: Open, problems: Problems) -> None:
+def test_kill_and_start_a_node(home: Home, open_page: Open, problems: Problems) -> None:
     demo = home.demo()
     home.answer(range(3))
-    page = opened(home.url)
+    page = open_page(home.url)
     button = "button[data-node=cam2]"
     tab_to(page, button)
     assert page.get_by_role("button", name="Kill cam2").count() == 1

@@ -60,8 +60,8 @@ TOO_WIDE = """() => {
 BACKGROUND = {"light": "rgb(243, 245, 248)", "dark": "rgb(15, 19, 24)"}
 
 
-def lively(home: Home) -> None:
-    """Something of everything."""
+def fill_home(home: Home) -> None:
+    """Give every part of the page something to show."""
     demo = home.demo()
     for minute in range(1, 6):
         home.answer(range(minute * 100, minute * 100 + 5), ago_s=minute * 60.0)
@@ -76,10 +76,10 @@ def lively(home: Home) -> None:
     home.live.change("cam3", state="stopped")
 
 
-def wide(home: Home) -> None:
-    """Names and numbers as long as they may be."""
+def fill_with_long_names(home: Home) -> None:
+    """Give the page the longest names and numbers that are allowed."""
     name = "a-very-long-name-" * 3 + "camera-thirteen"  # ids have up to 64 characters
-    lively(home)
+    fill_home(home)
     home.answer(range(2**53 - 20, 2**53), missing=[name, name + "2"], quality="degraded")
     home.answer(range(5), exit="device", latency_s=12345.6)
     home.answer(range(3), site=name)
@@ -108,10 +108,10 @@ def open_all(page: Page) -> None:
     [(390, "light"), (390, "dark"), (768, "light"), (1280, "light"), (1280, "dark")],
 )
 def test_all_can_be_read_and_nothing_sticks_out(
-    home: Home, opened: Open, width: int, scheme: str
+    home: Home, open_page: Open, width: int, scheme: str
 ) -> None:
-    lively(home)
-    page = opened(home.url, width, scheme)
+    fill_home(home)
+    page = open_page(home.url, width, scheme)
     open_all(page)
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == BACKGROUND[scheme]
     assert page.evaluate(FAINT_TEXT) == []
@@ -120,20 +120,20 @@ def test_all_can_be_read_and_nothing_sticks_out(
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_the_longest_names_break(home: Home, opened: Open, width: int) -> None:
-    wide(home)
-    page = opened(home.url, width)
+def test_the_longest_names_break(home: Home, open_page: Open, width: int) -> None:
+    fill_with_long_names(home)
+    page = open_page(home.url, width)
     open_all(page)
     assert page.evaluate(TOO_WIDE) == []
     assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_what_is_wrong_can_be_read_too(home: Home, opened: Open, scheme: str) -> None:
-    lively(home)
+def test_what_is_wrong_can_be_read_too(home: Home, open_page: Open, scheme: str) -> None:
+    fill_home(home)
     home.live.connect(False)
     home.live.away = "the disk is full"
-    page = opened(home.url, 390, scheme)
+    page = open_page(home.url, 390, scheme)
     wait_for(page, "#problems", "the disk is full")
     assert page.evaluate(FAINT_TEXT) == []
     page.route("**/api/v1/**", lambda route: None)
@@ -146,23 +146,23 @@ def test_what_is_wrong_can_be_read_too(home: Home, opened: Open, scheme: str) ->
     assert 0 <= box["y"] < 100
 
 
-def test_who_wants_no_motion_gets_none(home: Home, opened: Open) -> None:
-    lively(home)
+def test_who_wants_no_motion_gets_none(home: Home, open_page: Open) -> None:
+    fill_home(home)
     moving = (
         "[...document.querySelectorAll('*')].filter(e =>"
         " getComputedStyle(e).transitionDuration !== '0s'"
         " || getComputedStyle(e).animationName !== 'none').length"
     )
-    page = opened(home.url, reduced_motion="reduce")
+    page = open_page(home.url, reduced_motion="reduce")
     wait_for(page, "#age.live")
     assert page.evaluate(moving) == 0
     page.emulate_media(reduced_motion="no-preference")
     assert page.evaluate(moving) > 0
 
 
-def test_the_page_has_landmarks_headings_and_names(home: Home, opened: Open) -> None:
-    lively(home)
-    page = opened(home.url)
+def test_the_page_has_landmarks_headings_and_names(home: Home, open_page: Open) -> None:
+    fill_home(home)
+    page = open_page(home.url)
     wait_for(page, "#age.live")
     for landmark in ("banner", "main", "contentinfo"):
         assert page.get_by_role(landmark).count() == 1, landmark

@@ -1,4 +1,4 @@
-"""The page's own modules, run where they run: how numbers are told, and how elements are kept."""
+"""The page's own modules, run in the browser: how they format numbers and keep elements."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def page(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 @pytest.fixture(scope="module")
-def told(page: Page) -> Callable[..., Any]:
-    def told(name: str, *values: Any) -> Any:
+def call_format(page: Page) -> Callable[..., Any]:
+    def call_format(name: str, *values: Any) -> Any:
         script = "async ([name, values]) => (await import('/static/format.js'))[name](...values)"
         return page.evaluate(script, [name, list(values)])
 
-    return told
+    return call_format
 
 
 @pytest.mark.parametrize(
@@ -81,30 +81,32 @@ def told(page: Page) -> Callable[..., Any]:
     ],
 )
 def test_numbers_are_told_as_people_read_them(
-    told: Callable[..., Any], name: str, values: list[Any], words: str
+    call_format: Callable[..., Any], name: str, values: list[Any], words: str
 ) -> None:
-    assert told(name, *values) == words
+    assert call_format(name, *values) == words
 
 
 @pytest.mark.parametrize(
     "name", ["count", "percent", "interval", "bytes", "times", "duration", "className", "clock"]
 )
-def test_nothing_to_measure_is_a_dash(told: Callable[..., Any], name: str) -> None:
-    assert told(name, None) == "–"
+def test_nothing_to_measure_is_a_dash(call_format: Callable[..., Any], name: str) -> None:
+    assert call_format(name, None) == "–"
 
 
-def test_an_instant_has_its_date_unless_it_is_today(told: Callable[..., Any]) -> None:
+def test_an_instant_has_its_date_unless_it_is_today(call_format: Callable[..., Any]) -> None:
     at_s = 1_700_000_000
-    assert len(told("clock", at_s, at_s + 1)) == len("12:34:56")
-    assert told("clock", at_s, at_s + 3 * 86400).startswith("2023-11-1")
+    assert len(call_format("clock", at_s, at_s + 1)) == len("12:34:56")
+    assert call_format("clock", at_s, at_s + 3 * 86400).startswith("2023-11-1")
 
 
-def test_wilson_as_the_store_has_it(told: Callable[..., Any]) -> None:
+def test_wilson_as_the_store_has_it(call_format: Callable[..., Any]) -> None:
     from cloud_app.store.statistics import wilson_interval
 
     for hits, known in ((0, 5), (3, 5), (5, 5), (931, 1000)):
-        assert told("wilson", hits, known) == pytest.approx(wilson_interval(hits, known), abs=1e-6)
-    assert told("wilson", 0, 0) is None
+        assert call_format("wilson", hits, known) == pytest.approx(
+            wilson_interval(hits, known), abs=1e-6
+        )
+    assert call_format("wilson", 0, 0) is None
 
 
 def test_morph_keeps_elements_focus_and_choices(page: Page) -> None:

@@ -36,9 +36,9 @@ def cells(home_page: Any) -> list[tuple[str, str]]:
     return [(words.split()[1], words.split(", ", 1)[1]) for words in pieces]
 
 
-def test_nothing_is_shown_while_no_work_goes_to_workers(home: Home, opened: Open) -> None:
+def test_nothing_is_shown_while_no_work_goes_to_workers(home: Home, open_page: Open) -> None:
     home.answer(range(3))
-    page = opened(home.url)
+    page = open_page(home.url)
     wait_for(page, "#age.live")
     assert page.locator(OFFLOAD).is_hidden()
     offload(home, make_offload())
@@ -47,12 +47,12 @@ def test_nothing_is_shown_while_no_work_goes_to_workers(home: Home, opened: Open
     page.locator(OFFLOAD).wait_for(state="hidden")
 
 
-def test_the_plan_and_how_it_goes_in_words(home: Home, opened: Open) -> None:
+def test_the_plan_and_how_it_goes_in_words(home: Home, open_page: Open) -> None:
     offload(
         home,
         make_offload(missing=["worker6", "worker10"], counts={"contradictions": 7, "retries": 0}),
     )
-    page = opened(home.url)
+    page = open_page(home.url)
     page.locator(OFFLOAD).wait_for()
     said = text(page, OFFLOAD)
     assert said.startswith("Work offloaded to workers layer edge_dense coding, for edge")
@@ -94,11 +94,11 @@ def test_the_plan_and_how_it_goes_in_words(home: Home, opened: Open) -> None:
     ],
 )
 def test_whether_the_live_ones_suffice_and_how_many_more_may_go(
-    home: Home, opened: Open, states: list[str], tone: str, words: str
+    home: Home, open_page: Open, states: list[str], tone: str, words: str
 ) -> None:
     home.answer(range(3))
     offload(home, make_offload())
-    page = opened(home.url)
+    page = open_page(home.url)
     wait_for(page, f"{ENOUGH}.good", "Any 2 workers more")
     assert "All is well." in text(page, "#standing")
     offload(home, make_offload(*states))
@@ -109,10 +109,12 @@ def test_whether_the_live_ones_suffice_and_how_many_more_may_go(
         assert "All is well." in text(page, "#standing")
 
 
-def test_every_state_has_a_word_a_colour_and_a_shape_of_its_own(home: Home, opened: Open) -> None:
+def test_every_state_has_a_word_a_colour_and_a_shape_of_its_own(
+    home: Home, open_page: Open
+) -> None:
     states = ["live", "loading", "stalled", "lost", "faulty"]
     offload(home, make_offload(*states))
-    page = opened(home.url)
+    page = open_page(home.url)
     page.locator(OFFLOAD).wait_for()
     looks = set()
     for i, state in enumerate(states):
@@ -123,13 +125,13 @@ def test_every_state_has_a_word_a_colour_and_a_shape_of_its_own(home: Home, open
     assert len(looks) == len(states)
 
 
-def test_each_piece_is_a_cell_with_its_holder(home: Home, opened: Open) -> None:
+def test_each_piece_is_a_cell_with_its_holder(home: Home, open_page: Open) -> None:
     """A spare that stands in is what counts, not the one that it stands in for."""
     state = make_offload("live", "lost", "live", "loading", "live", "lost", missing=["worker5"])
     spare = WorkerState("live", [1], planned=False)
     state = msgspec.structs.replace(state, sources=["worker1", "worker7", "worker3", "", "", ""])
     offload(home, add_workers(state, worker7=spare))
-    page = opened(home.url)
+    page = open_page(home.url)
     page.locator(OFFLOAD).wait_for()
     assert cells(page) == [
         ("0", "worker1: in the last combination"),
@@ -145,7 +147,7 @@ def test_each_piece_is_a_cell_with_its_holder(home: Home, opened: Open) -> None:
     assert text(page, row("worker7")).startswith("worker7 spare, piece 1 live")
 
 
-def test_the_groups_are_the_rooms(home: Home, opened: Open) -> None:
+def test_the_groups_are_the_rooms(home: Home, open_page: Open) -> None:
     """The page shows the room's names and sentence, whatever room it is."""
     workers = {f"worker{i}": WorkerState("live", [2 * i, 2 * i + 1]) for i in range(6)}
     groups = [PieceGroup(f"group {i}", 4 * i, 4 * i + 4) for i in range(3)]
@@ -157,7 +159,7 @@ def test_the_groups_are_the_rooms(home: Home, opened: Open) -> None:
             workers=workers, pieces=12, live_pieces=12, groups=groups, description=promise, **fields
         ),
     )
-    page = opened(home.url)
+    page = open_page(home.url)
     page.locator(OFFLOAD).wait_for()
     assert f"the whole network students, for edge {promise}" in text(page, OFFLOAD)
     assert text(page, row("worker5")).startswith("worker5 pieces 10, 11 live")
@@ -168,7 +170,7 @@ def test_the_groups_are_the_rooms(home: Home, opened: Open) -> None:
     assert page.locator(".pieces li").count() == 6
 
 
-def test_replicas_are_cells_with_their_holders_names(home: Home, opened: Open) -> None:
+def test_replicas_are_cells_with_their_holders_names(home: Home, open_page: Open) -> None:
     """Who won, who was not waited for, who is missing, whose place a spare has taken."""
     states = ["live", "live", "lost", "live", "lost", "live", "live", "live"]
     workers = {
@@ -192,7 +194,7 @@ def test_replicas_are_cells_with_their_holders_names(home: Home, opened: Open) -
         "combined_partly": 7,
     }
     offload(home, make_offload(pieces=3, live_pieces=3, spare_workers=1, workers=workers, **fields))
-    page = opened(home.url)
+    page = open_page(home.url)
     page.locator(OFFLOAD).wait_for()
     assert page.locator(".pieces li").all_text_contents() == [
         "piece 0, worker1: there, not waited for",
@@ -214,29 +216,31 @@ def test_replicas_are_cells_with_their_holders_names(home: Home, opened: Open) -
         assert fact in said
 
 
-def test_what_is_old_is_not_shown_as_live(home: Home, opened: Open) -> None:
+def test_what_is_old_is_not_shown_as_live(home: Home, open_page: Open) -> None:
     offload(home, make_offload(), age_s=6.0)
-    page = opened(home.url)
+    page = open_page(home.url)
     wait_for(page, f"{ENOUGH}.wait", "No report for 6")
     assert "enough" not in text(page, ENOUGH)
     home.live.connect(False)
     page.locator(OFFLOAD).wait_for(state="hidden")
 
 
-def test_a_server_that_is_gone_makes_it_old(home: Home, opened: Open, problems: Problems) -> None:
+def test_a_server_that_is_gone_makes_it_old(
+    home: Home, open_page: Open, problems: Problems
+) -> None:
     offload(home, make_offload())
-    page = opened(home.url)
+    page = open_page(home.url)
     wait_for(page, f"{ENOUGH}.good", "enough")
     home.server.close()
     wait_for(page, f"{ENOUGH}.wait", "No report for")
     problems.expect("ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED_ENCODING|ERR_EMPTY_RESPONSE")
 
 
-def test_in_a_demo_a_worker_is_killed_and_started_there(home: Home, opened: Open) -> None:
+def test_in_a_demo_a_worker_is_killed_and_started_there(home: Home, open_page: Open) -> None:
     home.live.shown += [node(f"worker{i + 1}", "worker") for i in range(6)]
     home.demo()
     offload(home, make_offload())
-    page = opened(home.url)
+    page = open_page(home.url)
     page.locator(OFFLOAD).get_by_role("button", name="Kill worker2").click()
     wait_for(page, "#said", "worker2 was killed.")
     assert home.live.demo.alive["worker2"] is False
@@ -251,10 +255,10 @@ def test_in_a_demo_a_worker_is_killed_and_started_there(home: Home, opened: Open
     page.locator(f"{OFFLOAD} button").first.wait_for(state="detached")
 
 
-def test_very_many_workers_are_a_few_lines_and_a_number(home: Home, opened: Open) -> None:
+def test_very_many_workers_are_a_few_lines_and_a_number(home: Home, open_page: Open) -> None:
     workers = {f"worker{i}": WorkerState("live", [i]) for i in range(1000)}
     offload(home, make_offload(pieces=1000, workers=workers, live_pieces=1000, spare_workers=2))
-    page = opened(home.url)
+    page = open_page(home.url)
     wait_for(page, OFFLOAD, "1,000 of 1,000 pieces live: enough. Any 2 workers more may vanish.")
     assert "and 872 live workers more" in text(page, OFFLOAD)
     assert page.locator(".pieces").count() == 0
@@ -265,7 +269,7 @@ def test_very_many_workers_are_a_few_lines_and_a_number(home: Home, opened: Open
     ("width", "scheme"), [(390, "light"), (390, "dark"), (768, "light"), (1280, "dark")]
 )
 def test_all_can_be_read_and_nothing_sticks_out(
-    home: Home, opened: Open, width: int, scheme: str
+    home: Home, open_page: Open, width: int, scheme: str
 ) -> None:
     name = "a-very-long-name-" * 3 + "worker-thirteen"
     hostile = "<img src=x onerror=document.title='owned'>" + "x" * 20
@@ -287,7 +291,7 @@ def test_all_can_be_read_and_nothing_sticks_out(
         OffloadView("home", "edge", 0.2, state),
         OffloadView("home", name, 5.0, make_offload()),
     ]
-    page = opened(home.url, width, scheme, reduced_motion="reduce")
+    page = open_page(home.url, width, scheme, reduced_motion="reduce")
     wait_for(page, OFFLOAD, hostile)
     assert page.evaluate(FAINT_TEXT) == []
     assert page.evaluate(TOO_WIDE) == []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.chromium import Open, Problems, answered, text, tile, wait_for
+from tests.browser.chromium import Open, Problems, text, tile, wait_for, wait_for_answers
 from tests.browser.home import CAMERAS, Home
 
 if TYPE_CHECKING:
@@ -28,17 +28,17 @@ AREA = """(name) => {
 }"""
 
 
-def live(page: Page) -> None:
+def wait_until_live(page: Page) -> None:
     wait_for(page, "#age.live")
 
 
 @pytest.mark.priority
-def test_the_first_picture_has_the_numbers(home: Home, opened: Open) -> None:
+def test_the_first_picture_has_the_numbers(home: Home, open_page: Open) -> None:
     """They come with the page, and are painted at once, best of three."""
     home.answer(range(3))
     painted_ms = []
     for _ in range(3):
-        page = opened("about:blank")
+        page = open_page("about:blank")
         page.route("**/api/v1/**", lambda route: None)  # nothing else is ever heard
         page.goto(home.url)
         assert "Samples answered 3" in text(page, tile("Samples answered"))
@@ -54,10 +54,10 @@ def test_the_first_picture_has_the_numbers(home: Home, opened: Open) -> None:
     assert min(painted_ms) < 3000
 
 
-def test_the_numbers_are_there_and_change_as_answers_come(home: Home, opened: Open) -> None:
+def test_the_numbers_are_there_and_change_as_answers_come(home: Home, open_page: Open) -> None:
     home.answer(range(3))
-    page = opened(home.url)
-    live(page)
+    page = open_page(home.url)
+    wait_until_live(page)
     assert text(page, tile("Samples answered")).startswith("Samples answered 3")
     accuracy = text(page, tile("Accuracy"))
     assert accuracy.startswith("Accuracy 100.0 % 43.9 to 100.0 % (95 %) of 3 known")
@@ -73,7 +73,7 @@ def test_the_numbers_are_there_and_change_as_answers_come(home: Home, opened: Op
     home.answer(range(3, 6), exit="cloud", label=2, exit_trace=exit_trace, late=True, **lost)
     home.live.change("cam2", state="lost", last_seen_age_s=30.0)
     home.store.add_event(time.time(), "home", "cam2", "died")
-    answered(page, 6)
+    wait_for_answers(page, 6)
     wait_for(page, tile("Nodes online"), "3 of 4")
     assert "Accuracy 50.0 %" in text(page, tile("Accuracy"))
     assert "3 50.0 %: someone was missing 3 delivered late" in text(page, tile("Degraded answers"))
@@ -87,12 +87,12 @@ def test_the_numbers_are_there_and_change_as_answers_come(home: Home, opened: Op
     assert text(page, "#event-rows").startswith("cam2 died")
 
 
-def test_a_sample_tells_what_each_camera_said(home: Home, opened: Open) -> None:
+def test_a_sample_tells_what_each_camera_said(home: Home, open_page: Open) -> None:
     exit_trace = [("local", 0, 0.8), ("edge", 1, 0.2)]
     fields = {"exit": "edge", "exit_trace": exit_trace, "truth": 2, "missing": ["cam3"]}
     votes = {"cam1": (1, 0.9), "cam2": (0, 0.6)}
     home.answer(range(7, 8), **fields, votes=votes, members=["cam1", "cam2"])
-    page = opened(home.url)
+    page = open_page(home.url)
     row = page.locator("#sample-rows li[data-key='home/7']")
     said = text(page, "#sample-rows > li")
     assert "bus ✗ wrong: person #7" in said
@@ -106,15 +106,15 @@ def test_a_sample_tells_what_each_camera_said(home: Home, opened: Open) -> None:
     assert page.locator("#sample-rows img").count() == 0  # no demo: no image leaves a device
 
 
-def test_an_empty_page_says_so_and_fills_itself(home: Home, opened: Open) -> None:
-    page = opened(home.url)
-    live(page)
+def test_an_empty_page_says_so_and_fills_itself(home: Home, open_page: Open) -> None:
+    page = open_page(home.url)
+    wait_until_live(page)
     assert "No sample has been answered yet. 3 cameras online" in text(page, "#standing")
     assert page.locator("#samples .if-empty").is_visible()
     assert page.locator("#exits table").is_hidden()
     wait_for(page, "#charts-note", "Drawn as samples are answered.")
     home.answer(range(30))
-    answered(page, 30)
+    wait_for_answers(page, 30)
     page.locator("#samples .if-empty").wait_for(state="hidden")
     page.locator("#sample-rows > li").nth(5).wait_for()
     assert page.locator("#sample-rows > li").count() == 6
@@ -122,12 +122,12 @@ def test_an_empty_page_says_so_and_fills_itself(home: Home, opened: Open) -> Non
     assert page.locator("#sample-rows > li").count() == 20
 
 
-def test_the_charts_are_pictures_sentences_and_tables(home: Home, opened: Open) -> None:
+def test_the_charts_are_pictures_sentences_and_tables(home: Home, open_page: Open) -> None:
     for minute in range(1, 6):
         home.answer(range(minute * 10, minute * 10 + 4), ago_s=minute * 60.0)
         cloud = {"exit": "cloud", "label": 2, "latency_s": 0.5}
         home.answer(range(minute * 10 + 4, minute * 10 + 5), ago_s=minute * 60.0, **cloud)
-    page = opened(home.url)
+    page = open_page(home.url)
     wait_for(page, "#chart-shares .readout", "local 80 %, cloud 20 %")
     wait_for(page, "#chart-accuracy .readout", "measured 80.0 % of 5, expected 97.0 %")
     assert "cloud" in text(page, "#chart-latency .readout")
@@ -166,18 +166,20 @@ def test_the_charts_are_pictures_sentences_and_tables(home: Home, opened: Open) 
     wait_for(page, "#chart-shares .readout", "local 80 %")
 
 
-def test_what_happens_now_is_drawn_by_the_second(home: Home, opened: Open) -> None:
+def test_what_happens_now_is_drawn_by_the_second(home: Home, open_page: Open) -> None:
     home.answer(range(2))
-    page = opened(home.url)
+    page = open_page(home.url)
     wait_for(page, "#ranges label:has(:checked)", "3 min")  # the store knows of one minute only
     home.answer(range(2, 6))
     wait_for(page, "#chart-shares .readout", "local 100 %")
     assert page.locator("#chart-shares canvas").count() == 1
 
 
-def test_the_bytes_of_links_stand_beside_what_images_would_take(home: Home, opened: Open) -> None:
+def test_the_bytes_of_links_stand_beside_what_images_would_take(
+    home: Home, open_page: Open
+) -> None:
     home.answer(range(2))
-    page = opened(home.url)
+    page = open_page(home.url)
     bars = page.locator("#byte-rows rect")
     assert [bar.get_attribute("class") for bar in bars.all()] == ["sent", "sent", "image", "image"]
     assert bars.last.get_attribute("width") == "100%"
@@ -187,8 +189,8 @@ def test_the_bytes_of_links_stand_beside_what_images_would_take(home: Home, open
     wait_for(page, "#link-rows tr:last-child", "kB/s")
 
 
-def test_counts_of_a_node_are_shown_when_asked_for(home: Home, opened: Open) -> None:
-    page = opened(home.url)
+def test_counts_of_a_node_are_shown_when_asked_for(home: Home, open_page: Open) -> None:
+    page = open_page(home.url)
     assert page.locator("#node-rows .counts").count() == 0
     button = page.get_by_role("button", name="edge counts")
     button.click()
@@ -201,10 +203,10 @@ def test_counts_of_a_node_are_shown_when_asked_for(home: Home, opened: Open) -> 
     page.locator("#node-rows .counts").wait_for(state="detached")
 
 
-def test_the_list_stands_still_under_the_pointer(home: Home, opened: Open) -> None:
+def test_the_list_stands_still_under_the_pointer(home: Home, open_page: Open) -> None:
     for minute in range(5):
         home.answer(range(4 * minute, 4 * minute + 4), ago_s=(5 - minute) * 60.0)
-    page = opened(home.url)
+    page = open_page(home.url)
     wait_for(page, "#chart-shares .readout", re.compile(r"\S"))  # the charts move what is below
     page.locator("#sample-rows > li").first.hover()
     first = "#sample-rows > li:first-child .what"
@@ -220,27 +222,27 @@ def test_the_list_stands_still_under_the_pointer(home: Home, opened: Open) -> No
     assert "#24" in text(page, first)
 
 
-def test_several_sites_can_be_seen_one_by_one(home: Home, opened: Open) -> None:
+def test_several_sites_can_be_seen_one_by_one(home: Home, open_page: Open) -> None:
     home.answer(range(3))
     home.answer(range(5), site="barn", exit="cloud")
-    page = opened(home.url)
-    answered(page, 8)
+    page = open_page(home.url)
+    wait_for_answers(page, 8)
     assert "Choose one site" in text(page, "#thresholds")
     assert page.locator("#sliders").is_hidden()
     page.get_by_label("Site").select_option("home")
-    answered(page, 3)
+    wait_for_answers(page, 3)
     assert page.locator("#sample-rows > li").count() == 3
     page.locator("#sliders input").first.wait_for()
     page.get_by_label("Site").select_option("barn")
-    answered(page, 5)
+    wait_for_answers(page, 5)
     page.get_by_label("Site").select_option("")
-    answered(page, 8)
+    wait_for_answers(page, 8)
 
 
-def test_the_views_are_shown_in_a_demo_only(home: Home, opened: Open) -> None:
+def test_the_views_are_shown_in_a_demo_only(home: Home, open_page: Open) -> None:
     home.demo()
     home.answer(range(2))
-    page = opened(home.url)
+    page = open_page(home.url)
     page.locator("#sample-rows img").first.scroll_into_view_if_needed()
     page.wait_for_function(
         "[...document.querySelectorAll('#sample-rows img')].every(i => i.naturalWidth > 0)"
@@ -250,10 +252,10 @@ def test_the_views_are_shown_in_a_demo_only(home: Home, opened: Open) -> None:
 
 
 def test_without_javascript_the_numbers_are_there_and_nothing_says_live(
-    home: Home, opened: Open, problems: Problems
+    home: Home, open_page: Open, problems: Problems
 ) -> None:
     home.answer(range(3))
-    page = opened(home.url, java_script_enabled=False)
+    page = open_page(home.url, java_script_enabled=False)
     said = text(page, "noscript")
     assert "does not update" in said
     assert "3 samples are answered, 100.0 % of 3 known rightly." in said

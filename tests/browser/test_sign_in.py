@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cloud_app.web import routes, sign_in
-from tests.browser.chromium import Open, Problems, answered, text, wait_for
+from tests.browser.chromium import Open, Problems, text, wait_for, wait_for_answers
 from tests.browser.home import Home
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ PASSWORD = "correct horse"
 
 
 @pytest.fixture
-def locked(tmp_path: Path) -> Iterator[Home]:
+def locked_home(tmp_path: Path) -> Iterator[Home]:
     home = Home(tmp_path, PASSWORD)
     home.answer(range(3))
     yield home
@@ -37,9 +37,9 @@ def enter(page: Page, password: str) -> None:
 
 @pytest.mark.parametrize("width", [390, 1280])
 def test_a_wrong_password_and_the_right_one(
-    locked: Home, opened: Open, problems: Problems, width: int
+    locked_home: Home, open_page: Open, problems: Problems, width: int
 ) -> None:
-    page = opened(locked.url, width)
+    page = open_page(locked_home.url, width)
     assert page.url.endswith("/login")
     assert page.get_by_label("Password of this page").is_visible()
     enter(page, "wrong horse")
@@ -47,18 +47,18 @@ def test_a_wrong_password_and_the_right_one(
     assert page.evaluate("document.documentElement.scrollWidth") == width
     problems.expect("403.*login")
     enter(page, PASSWORD)
-    answered(page, 3)
+    wait_for_answers(page, 3)
     wait_for(page, "#age.live")
     page.get_by_role("button", name="Sign out").click()
     page.wait_for_url("**/login")
-    page.goto(locked.url)
+    page.goto(locked_home.url)
     assert page.url.endswith("/login")
 
 
 def test_a_session_that_ends_is_said_and_links_to_sign_in(
-    locked: Home, opened: Open, problems: Problems, monkeypatch: pytest.MonkeyPatch
+    locked_home: Home, open_page: Open, problems: Problems, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = opened(locked.url)
+    page = open_page(locked_home.url)
     enter(page, PASSWORD)
     wait_for(page, "#age.live")
     later = SimpleNamespace(time=lambda: time.time() + sign_in.SESSION_S + 1)
@@ -76,7 +76,7 @@ def test_a_session_that_ends_is_said_and_links_to_sign_in(
     problems.clear()
 
 
-def test_a_page_without_sign_in_says_so(home: Home, opened: Open) -> None:
-    page = opened(home.url)
+def test_a_page_without_sign_in_says_so(home: Home, open_page: Open) -> None:
+    page = open_page(home.url)
     assert page.get_by_role("button", name="Sign out").count() == 0
     assert "Sign-in is off" in text(page, "#open")

@@ -11,16 +11,18 @@ import pytest
 from cloud_app.views import NodeView
 from cloud_app.web.board import Streams
 from ddnn.errors import LinkError
-from tests.browser.chromium import Open, Problems, answered, text, tile, wait_for
+from tests.browser.chromium import Open, Problems, text, tile, wait_for, wait_for_answers
 from tests.browser.home import BROKER, Home, wait_for_states
 
 HOSTILE = "<img src=x onerror=document.title='owned'>"
 REFUSED = "ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED_ENCODING|ERR_EMPTY_RESPONSE"
 
 
-def test_a_server_that_is_gone_and_comes_back(home: Home, opened: Open, problems: Problems) -> None:
+def test_a_server_that_is_gone_and_comes_back(
+    home: Home, open_page: Open, problems: Problems
+) -> None:
     home.answer(range(3))
-    page = opened(home.url)
+    page = open_page(home.url)
     wait_for(page, "#age.live")
     assert page.locator("#problems > *").count() == 0
     home.server.close()
@@ -37,14 +39,14 @@ def test_a_server_that_is_gone_and_comes_back(home: Home, opened: Open, problems
     home.answer(range(3, 9))
     home.restart()
     wait_for(page, "#age.live")
-    answered(page, 9)
+    wait_for_answers(page, 9)
     assert page.locator("#problems > *").count() == 0
     problems.clear()
 
 
-def test_without_the_broker_nothing_new_is_known_of_nodes(home: Home, opened: Open) -> None:
+def test_without_the_broker_nothing_new_is_known_of_nodes(home: Home, open_page: Open) -> None:
     home.answer(range(3))
-    page = opened(home.url)
+    page = open_page(home.url)
     wait_for(page, "#standing", "All is well.")
     home.live.connect(False)
     wait_for(page, "#problems", f"No connection to the broker {BROKER} since")
@@ -60,76 +62,76 @@ def test_without_the_broker_nothing_new_is_known_of_nodes(home: Home, opened: Op
 
 
 def test_without_the_database_the_numbers_of_before_stay_and_say_so(
-    home: Home, opened: Open, monkeypatch: pytest.MonkeyPatch
+    home: Home, open_page: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home.answer(range(3))
-    page = opened(home.url)
+    page = open_page(home.url)
     wait_for(page, "#age.live")
 
-    def away(*_: Any) -> None:
+    def fail(*_: Any) -> None:
         raise LinkError(f"database x: {HOSTILE}; try again")
 
-    monkeypatch.setattr(home.store, "summarize", away)
+    monkeypatch.setattr(home.store, "summarize", fail)
     wait_for(page, "#problems", "The database is away.")
     said = text(page, "#problems")
     assert re.search(r"The answers are shown as of \d\d:\d\d:\d\d\.", said)
     assert HOSTILE in said  # as text
     assert "3" in text(page, tile("Samples answered"))
     assert page.locator("#sample-rows > li").count() == 3
-    again = opened(home.url)  # one who comes now has no numbers of before
+    again = open_page(home.url)  # one who comes now has no numbers of before
     assert "No answers were read." in text(again, "#problems")
     assert "–" in text(again, tile("Samples answered"))
     monkeypatch.undo()
     for each in (page, again):
         wait_for(each, "#standing", "All is well.")
-        answered(each, 3)
+        wait_for_answers(each, 3)
 
 
-def test_answers_that_cannot_be_written_are_said(home: Home, opened: Open) -> None:
+def test_answers_that_cannot_be_written_are_said(home: Home, open_page: Open) -> None:
     home.answer(range(3))
     home.live.away = "the disk is full"
-    page = opened(home.url)
+    page = open_page(home.url)
     wait_for(page, "#problems", "Reason: the disk is full")
     home.live.away = ""
     wait_for(page, "#standing", "All is well.")
 
 
 def test_where_the_stream_is_refused_the_page_asks(
-    home: Home, opened: Open, problems: Problems, monkeypatch: pytest.MonkeyPatch
+    home: Home, open_page: Open, problems: Problems, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Streams, "acquire", lambda _: False)
     home.answer(range(3))
-    page = opened(home.url)
+    page = open_page(home.url)
     page.locator("#way").wait_for()
     assert "polls the numbers each second" in text(page, "#way")
     home.answer(range(3, 6))
-    answered(page, 6)
+    wait_for_answers(page, 6)
     assert "live" in text(page, "#age")
     problems.expect("503.*stream")
 
 
-def test_where_the_stream_is_silent_the_page_asks(home: Home, opened: Open) -> None:
+def test_where_the_stream_is_silent_the_page_asks(home: Home, open_page: Open) -> None:
     home.answer(range(3))
-    page = opened("about:blank")
+    page = open_page("about:blank")
     page.route("**/api/v1/stream", lambda route: None)  # connected, and never a word
     page.goto(home.url)
     page.locator("#way").wait_for()
     home.answer(range(3, 6))
-    answered(page, 6)
+    wait_for_answers(page, 6)
     assert page.locator("#age.live").count() == 1
 
 
 def test_a_server_that_hangs_is_stale_too(
-    home: Home, opened: Open, monkeypatch: pytest.MonkeyPatch
+    home: Home, open_page: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = opened("about:blank")
+    page = open_page("about:blank")
     page.route(re.compile("/api/v1/(stream|state)"), lambda route: None)
     page.goto(home.url)
     wait_for(page, "#age.stale", re.compile(r"stale, [3-9]"))
     assert "Not live." in text(page, "#problems")
 
 
-def test_hostile_names_are_shown_and_do_nothing(home: Home, opened: Open) -> None:
+def test_hostile_names_are_shown_and_do_nothing(home: Home, open_page: Open) -> None:
     """Ids on the wire are checked; what is in the store or in a bundle must not need to be."""
     home.live.bundle = replace(
         home.live.bundle, id=HOSTILE, labels=(HOSTILE, HOSTILE), devices=(HOSTILE, "</script>")
@@ -140,10 +142,10 @@ def test_hostile_names_are_shown_and_do_nothing(home: Home, opened: Open) -> Non
     home.answer(range(3), missing=[HOSTILE], votes={HOSTILE: (0, 0.5)}, exit=HOSTILE)
     home.answer(range(3), site=HOSTILE)
     home.store.add_event(1.0, "home", HOSTILE, HOSTILE)
-    page = opened(home.url)
+    page = open_page(home.url)
     wait_for(page, "#age.live")
     home.answer(range(3, 5), missing=[HOSTILE])
-    answered(page, 8)
+    wait_for_answers(page, 8)
     assert page.locator("img[src='x']").count() == 0
     assert page.locator("[onerror]").count() == 0
     for section in ("#nodes", "#samples", "#events", "#bundle"):

@@ -32,7 +32,7 @@ def store(url: str) -> Iterator[Store]:
 
 
 @pytest.fixture(params=BACKENDS, scope="module")
-def reused(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[Store]:
+def reused_store(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[Store]:
     """A store that is emptied by its user: a database per example would take too long."""
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path_factory.mktemp('reused')}/cloud.db"

@@ -47,7 +47,7 @@ def recount(records: list[Record]) -> dict[str, Any]:
         interval = wilson_interval(sum(right), known) if right else None
         return {"known": known, "accuracy": mean(right), "interval": interval}
 
-    def of_exit(name: str) -> dict[str, Any]:
+    def recount_exit(name: str) -> dict[str, Any]:
         times = [a.latency_s for a in answers if a.exit == name]
         return {
             "answered": len(times),
@@ -66,11 +66,11 @@ def recount(records: list[Record]) -> dict[str, Any]:
         "payload": sum(a.payload_bytes for a in answers) / devices if devices else None,
         "wire": sum(a.wire_bytes for a in answers) / devices if devices else None,
         **accuracy([is_right for _, is_right in right]),
-        **{name: of_exit(name) for name in EXITS},
+        **{name: recount_exit(name) for name in EXITS},
     }
 
 
-def flat(summary: Summary) -> dict[str, Any]:
+def flatten(summary: Summary) -> dict[str, Any]:
     return {
         "answered": summary.answered,
         "labelled": summary.labelled,
@@ -121,7 +121,7 @@ def recount_series(records: list[Record], step_s: int) -> dict[int, dict[str, An
     return counts
 
 
-def flat_series(buckets: list[Bucket]) -> dict[int, dict[str, Any]]:
+def flatten_series(buckets: list[Bucket]) -> dict[int, dict[str, Any]]:
     flattened = {}
     for bucket in buckets:
         fields = msgspec.structs.asdict(bucket)

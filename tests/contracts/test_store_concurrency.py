@@ -10,14 +10,14 @@ from pathlib import Path
 
 from cloud_app.store import Change, NotFound, Store
 from tests.answer_builder import make_answer as make
-from tests.contracts.store_recount import assert_same, flat, recount
+from tests.contracts.store_recount import assert_same, flatten, recount
 
 IN_TIME_S = 60.0
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def together(*jobs: Callable[[], object]) -> list[Exception]:
-    """Run the jobs at once; what they raised."""
+def run_together(*jobs: Callable[[], object]) -> list[Exception]:
+    """Run the jobs at once. Return what they raised."""
     failed: list[Exception] = []
 
     def run(job: Callable[[], object]) -> None:
@@ -53,7 +53,7 @@ def test_readers_beside_a_writer_see_whole_batches_only(store: Store) -> None:
             if answered % 20 or len(store.list_newest(20)) not in (0, 20):
                 wrong.append(answered)
 
-    assert together(write, read, read, read) == []
+    assert run_together(write, read, read, read) == []
     assert wrong == []
     assert store.summarize().answered == 600
 
@@ -80,12 +80,12 @@ def test_several_clouds_write_the_same_samples(url: str) -> None:
                     continue
                 break
 
-    failed = together(*(writer(i) for i in range(4)), label)
+    failed = run_together(*(writer(i) for i in range(4)), label)
     assert failed == []
     records = stores[0].list_newest(999)
     assert len(records) == 100
     assert {(record.answer.node, record.labelled) for record in records} == {("cam0", 0)}
-    assert_same(flat(stores[0].summarize()), recount(records))
+    assert_same(flatten(stores[0].summarize()), recount(records))
     assert sum(stores[0].count_samples().values()) == 100
     for store in stores:
         store.close()
@@ -94,7 +94,7 @@ def test_several_clouds_write_the_same_samples(url: str) -> None:
 def test_changes_at_once_get_different_revisions(url: str) -> None:
     stores = [Store(url), Store(url)]
     change = Change(1.0, "home", "ada", {}, {}, 0, "applied")
-    failed = together(*(lambda s=s: [s.add_change(change) for _ in range(20)] for s in stores))
+    failed = run_together(*(lambda s=s: [s.add_change(change) for _ in range(20)] for s in stores))
     assert failed == []
     assert [c.revision for c in stores[0].list_changes("home", 99)] == [*range(40, 0, -1)]
     for store in stores:

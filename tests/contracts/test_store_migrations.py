@@ -17,13 +17,13 @@ from cloud_app.store.migrations import HEAD, RELEASED
 from cloud_app.store.schema import METADATA
 from ddnn.errors import ConfigError, LinkError
 from tests.answer_builder import make_answer as make
-from tests.contracts.store_recount import flat
+from tests.contracts.store_recount import flatten
 
 _RELEASED_SQL = Path(__file__).with_name("released.sql").read_text()
 
 
-def released(url: str) -> None:
-    """A database as the released store made it, with what it wrote: answers, totals, events."""
+def make_released_database(url: str) -> None:
+    """Make a database as the released store wrote it: with answers, totals and events."""
     if url.startswith("sqlite"):
         with sqlite3.connect(url.removeprefix("sqlite:///")) as link:
             link.executescript(_RELEASED_SQL)
@@ -75,7 +75,7 @@ def test_the_tables_are_those_of_the_schema(store: Store) -> None:
 
 
 def test_a_released_database_is_taken_over_whole(url: str, tmp_path: Path) -> None:
-    released(url)
+    make_released_database(url)
     before = content(url, "answers", "totals", "events")
     store = Store(url)
     assert revisions(url) == [HEAD]
@@ -87,7 +87,7 @@ def test_a_released_database_is_taken_over_whole(url: str, tmp_path: Path) -> No
     fresh = Store(f"sqlite:///{tmp_path}/fresh.db")
     fresh.save([(record.site, record.answer) for record in reversed(store.list_newest(999))])
     assert store.list_newest(999) == fresh.list_newest(999)
-    assert flat(store.summarize()) == flat(fresh.summarize())
+    assert flatten(store.summarize()) == flatten(fresh.summarize())
     assert store.count_samples() == fresh.count_samples()
     assert store.read_histograms() == fresh.read_histograms()
     first_s, last_s = 1_700_000_000, 1_700_002_000
@@ -157,7 +157,7 @@ def test_a_database_of_a_newer_program_is_refused(url: str) -> None:
 
 
 def test_a_migration_that_fails_changes_nothing(url: str) -> None:
-    released(url)
+    make_released_database(url)
     engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
     with engine.begin() as link:
         link.execute(text("CREATE TABLE settings (occupied INTEGER)"))  # made last

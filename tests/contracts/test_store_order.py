@@ -13,8 +13,8 @@ from tests.answer_builder import make_answer as make
 from tests.contracts.store_recount import (
     assert_same,
     clear,
-    flat,
-    flat_series,
+    flatten,
+    flatten_series,
     recount,
     recount_series,
     rows,
@@ -25,7 +25,7 @@ SITES = ["home", "shop"]
 
 
 @st.composite
-def tagged(draw: st.DrawFn) -> tuple[str, Answer]:
+def tagged_answers(draw: st.DrawFn) -> tuple[str, Answer]:
     members = draw(st.integers(0, 3))
     answer = make(
         draw(st.integers(1, 4)),
@@ -48,11 +48,13 @@ def tagged(draw: st.DrawFn) -> tuple[str, Answer]:
 
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
-def test_any_order_any_batches_any_repeats_end_the_same(reused: Store, data: st.DataObject) -> None:
+def test_any_order_any_batches_any_repeats_end_the_same(
+    reused_store: Store, data: st.DataObject
+) -> None:
     """With labels by persons between them: the last one holds, whatever answer comes after it."""
-    store = reused
+    store = reused_store
     clear(store)
-    said = data.draw(st.lists(tagged(), min_size=1, max_size=12))
+    said = data.draw(st.lists(tagged_answers(), min_size=1, max_size=12))
     best: dict[tuple[str, int], Answer] = {}
     first: dict[tuple[str, int], float] = {}
     for site, answer in said:
@@ -80,17 +82,18 @@ def test_any_order_any_batches_any_repeats_end_the_same(reused: Store, data: st.
     }
     assert rows(store) == expected
     everything = store.list_newest(10**6)
-    assert_same(flat(store.summarize()), recount(everything))
-    assert_same(flat(store.summarize(last=2)), recount(everything[:2]))
+    assert_same(flatten(store.summarize()), recount(everything))
+    assert_same(flatten(store.summarize(last=2)), recount(everything[:2]))
     assert sum(counted.values()) == len(expected)
     assert sum(of.samples for of in store.read_histograms().values()) == len(expected)
     for step_s in (60, 120, 3600):
         for site in (None, *SITES):
             own = [record for record in everything if site in (None, record.site)]
             assert_same(
-                flat_series(store.read_series(0, 8000, step_s, site)), recount_series(own, step_s)
+                flatten_series(store.read_series(0, 8000, step_s, site)),
+                recount_series(own, step_s),
             )
     for site in SITES:
         own = [record for record in everything if record.site == site]
-        assert_same(flat(store.summarize(site)), recount(own))
-        assert_same(flat(store.summarize(site, last=2)), recount(own[:2]))
+        assert_same(flatten(store.summarize(site)), recount(own))
+        assert_same(flatten(store.summarize(site, last=2)), recount(own[:2]))

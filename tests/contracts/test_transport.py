@@ -91,15 +91,15 @@ def wire(broker: RunningBroker) -> Iterator[Wire]:
 
 
 def test_messages_arrive_whole_and_in_order(connect: Callable[..., Peer]) -> None:
-    peer = connect().subscribed()
+    peer = connect().subscribe_all()
     payloads = [b"", bytes(range(256)), b"x" * 100_000]
     for qos in (0, 1):
         for payload in payloads:
             peer.transport.publish(f"{peer.topic}/in/{qos}", payload, qos, False)
     peer.transport.publish(f"{peer.topic}/elsewhere", b"not asked for", 1, False)
     peer.transport.publish(f"{peer.topic}/other", b"last", 1, False)
-    peer.pump(lambda: len(peer.got()) >= 7)
-    assert peer.of(Arrived) == [
+    peer.pump(lambda: len(peer.list_payloads()) >= 7)
+    assert peer.list_events(Arrived) == [
         *(Arrived(f"{peer.topic}/in/{qos}", payload) for qos in (0, 1) for payload in payloads),
         Arrived(f"{peer.topic}/other", b"last"),
     ]
@@ -109,9 +109,9 @@ def test_messages_arrive_whole_and_in_order(connect: Callable[..., Peer]) -> Non
         peer.transport.publish(f"{peer.topic}/in/many", payload, 1 if number >= 500 else 0, False)
         if number % 50 == 0:
             peer.transport.wait(0.0)
-    peer.pump(lambda: len(peer.got()) >= len(sent), 20)
-    assert peer.got() == sent
-    assert len(peer.of(LinkDown)) == 0
+    peer.pump(lambda: len(peer.list_payloads()) >= len(sent), 20)
+    assert peer.list_payloads() == sent
+    assert len(peer.list_events(LinkDown)) == 0
 
 
 def test_a_retained_message_reaches_later_subscribers(
@@ -119,17 +119,17 @@ def test_a_retained_message_reaches_later_subscribers(
 ) -> None:
     first = connect()
     observer = observe(f"{first.topic}/in/#")
-    first.up()
+    first.wait_up()
     topic = f"{first.topic}/in/kept"
     for payload in (b"old", b"new"):
         first.transport.publish(topic, payload, 1, True)
     first.transport.publish(f"{first.topic}/in/passing", b"gone", 1, False)
     assert [observer.next(first)[1] for _ in range(3)] == [b"old", b"new", b"gone"]
     later = connect()
-    later.up()
+    later.wait_up()
     later.transport.subscribe([f"{first.topic}/in/#"])
-    later.pump(lambda: later.got())
-    assert later.of(Arrived) == [Arrived(topic, b"new")]
+    later.pump(lambda: later.list_payloads())
+    assert later.list_events(Arrived) == [Arrived(topic, b"new")]
     first.transport.publish(topic, b"", 1, True)
     assert observer.next(first)[1] == b""
 
@@ -145,14 +145,14 @@ def test_every_connection_has_a_session_and_a_will_of_its_own(
     observer = observe(f"{peer.topic}/#")
     sessions = []
     for number in (1, 2):
-        sessions.append(peer.up(number))
-        down = len(peer.of(LinkDown))
+        sessions.append(peer.wait_up(number))
+        down = len(peer.list_events(LinkDown))
         wire.cut()
-        peer.pump(lambda before=down: len(peer.of(LinkDown)) > before)
+        peer.pump(lambda before=down: len(peer.list_events(LinkDown)) > before)
         topic, payload, _ = observer.next(peer)
         assert (topic, payload) == (f"{peer.topic}/will", b"lost %d" % sessions[-1])
     assert sessions[0] != sessions[1]
-    peer.up(3)
+    peer.wait_up(3)
     late = observe(f"{peer.topic}/#")  # the Will is retained for later subscribers
     assert late.next(peer) == (f"{peer.topic}/will", b"lost %d" % sessions[1], True)
 
@@ -161,11 +161,11 @@ def test_clients_may_connect_and_subscribe_at_the_same_time(
     connect: Callable[..., Peer], observe: Callable[[str], Observer]
 ) -> None:
     """All nodes of a site start at once, while there are retained messages."""
-    peer = connect().subscribed()
+    peer = connect().subscribe_all()
     topics = [f"{peer.topic}/in/{number}" for number in range(40)]
     for topic in topics:
         peer.transport.publish(topic, b"retained", 1, True)
-    peer.pump(lambda: len(peer.got()) >= len(topics))
+    peer.pump(lambda: len(peer.list_payloads()) >= len(topics))
     with ThreadPoolExecutor(8) as pool:
         observers = list(pool.map(observe, topics))
     for topic, observer in zip(topics, observers, strict=True):
@@ -177,7 +177,7 @@ def test_close_publishes_the_last_words_and_not_the_will(
     connect: Callable[..., Peer], observe: Callable[[str], Observer]
 ) -> None:
     peer = connect()
-    peer.up()
+    peer.wait_up()
     observer = observe(f"{peer.topic}/#")
     peer.transport.close((f"{peer.topic}/will", b"stopped"))  # at once: FAREWELL_S is long
     assert observer.next()[:2] == (f"{peer.topic}/will", b"stopped")
@@ -191,20 +191,20 @@ def test_the_transport_reconnects_after_a_broker_is_killed(
     connect: Callable[..., Peer], broker: RunningBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mqtt, "KEEPALIVE_S", NEVER_S)  # it is noticed without it
-    peer = connect().subscribed()
-    first = peer.up()
-    peer.events[:] = peer.of(LinkUp)
+    peer = connect().subscribe_all()
+    first = peer.wait_up()
+    peer.events[:] = peer.list_events(LinkUp)
     broker.signal(signal.SIGKILL)
-    peer.pump(lambda: peer.of(LinkDown))
+    peer.pump(lambda: peer.list_events(LinkDown))
     peer.transport.publish(f"{peer.topic}/in/x", b"while it was away", 1, False)
     peer.transport.subscribe([f"{peer.topic}/in/nobody-hears-this"])
-    peer.pump(lambda: len(peer.of(LinkDown)) >= 3)  # it keeps trying
+    peer.pump(lambda: len(peer.list_events(LinkDown)) >= 3)  # it keeps trying
     broker.start_again()
-    assert peer.up(2) != first
+    assert peer.wait_up(2) != first
     peer.transport.subscribe([f"{peer.topic}/in/#"])
     peer.transport.publish(f"{peer.topic}/in/x", b"after", 1, False)
-    peer.pump(lambda: peer.got())
-    assert peer.got() == [b"after"]  # what was said without a connection is dropped
+    peer.pump(lambda: peer.list_payloads())
+    assert peer.list_payloads() == [b"after"]  # what was said without a connection is dropped
 
 
 def test_a_stopped_broker_is_noticed_and_blocks_no_call(
@@ -214,9 +214,9 @@ def test_a_stopped_broker_is_noticed_and_blocks_no_call(
     monkeypatch.setattr(mqtt, "KEEPALIVE_S", 1)
     monkeypatch.setattr(mqtt, "FAREWELL_S", 0.3)
     peer, closing = connect(), connect()
-    first = peer.up()
-    closing.up()
-    peer.events[:] = peer.of(LinkUp)
+    first = peer.wait_up()
+    closing.wait_up()
+    peer.events[:] = peer.list_events(LinkUp)
     broker.signal(signal.SIGSTOP)
     try:
         stopped_s = time.monotonic()
@@ -225,10 +225,12 @@ def test_a_stopped_broker_is_noticed_and_blocks_no_call(
         peer.transport.publish(f"{peer.topic}/in/x", b"x", 1, False)
         closing.transport.close(("contract/stopped", b"stopped"))
         assert time.monotonic() - stopped_s < mqtt.FAREWELL_S + SLACK_S
-        peer.pump(lambda: peer.of(LinkDown), 2 * mqtt.KEEPALIVE_S + 2 * mqtt.MISC_S + SLACK_S)
+        peer.pump(
+            lambda: peer.list_events(LinkDown), 2 * mqtt.KEEPALIVE_S + 2 * mqtt.MISC_S + SLACK_S
+        )
     finally:
         broker.signal(signal.SIGCONT)
-    assert peer.up(2) != first
+    assert peer.wait_up(2) != first
 
 
 def test_publishing_without_a_connection_is_harmless(connect: Callable[..., Peer]) -> None:
@@ -236,4 +238,4 @@ def test_publishing_without_a_connection_is_harmless(connect: Callable[..., Peer
         peer.transport.publish("contract/x", b"x", 1, True)
         peer.transport.subscribe(["contract/#"])
         peer.transport.close(("contract/x", b"never said"))
-        assert peer.of(LinkUp) == []
+        assert peer.list_events(LinkUp) == []

@@ -20,15 +20,15 @@ pytestmark = pytest.mark.usefixtures("endless_waits")
 
 def test_a_port_where_nothing_listens_is_tried_again() -> None:
     peer = Peer(free_port(), "auto").start()
-    peer.pump(lambda: len(peer.of(LinkDown)) >= 3)
+    peer.pump(lambda: len(peer.list_events(LinkDown)) >= 3)
     peer.transport.close(("contract/x", b"never said"))  # at once: FAREWELL_S is long
-    assert len(peer.of(LinkUp)) == 0
+    assert len(peer.list_events(LinkUp)) == 0
 
 
 @pytest.mark.parametrize("host", ["", "a" * 64, "no..host", "no-such-host.invalid"])
 def test_a_host_that_cannot_exist_is_tried_again(host: str) -> None:
     peer = Peer(1883, "auto", host).start()
-    peer.pump(lambda: len(peer.of(LinkDown)) >= 2)
+    peer.pump(lambda: len(peer.list_events(LinkDown)) >= 2)
     peer.transport.close()
 
 
@@ -77,10 +77,10 @@ def test_a_broker_that_sends_nonsense_raises_nothing(
     threading.Thread(target=serve, daemon=True).start()
     peer = Peer(server.getsockname()[1], version).start()
     if connects:
-        peer.up()  # and what follows lies in the socket already
+        peer.wait_up()  # and what follows lies in the socket already
     else:
-        peer.pump(lambda: peer.of(LinkDown))
-        assert not peer.of(LinkUp)
+        peer.pump(lambda: peer.list_events(LinkDown))
+        assert not peer.list_events(LinkUp)
     for _ in range(5):
         peer.transport.wait(0.02)
     peer.transport.close()

@@ -74,30 +74,30 @@ class Peer:
             self.transport.wait(0.02)
             assert time.monotonic() - started_s < 0.02 + SLACK_S, "wait() took longer than asked"
 
-    def of(self, kind: type[LinkEvent]) -> list:
+    def list_events(self, kind: type[LinkEvent]) -> list:
         return [event for event in self.events if isinstance(event, kind)]
 
-    def up(self, count: int = 1) -> int:
+    def wait_up(self, count: int = 1) -> int:
         """Wait for the connection number `count`. Return its session."""
-        self.pump(lambda: len(self.of(LinkUp)) >= count)
-        return self.of(LinkUp)[count - 1].session
+        self.pump(lambda: len(self.list_events(LinkUp)) >= count)
+        return self.list_events(LinkUp)[count - 1].session
 
-    def got(self) -> list[bytes]:
-        return [event.payload for event in self.of(Arrived)]
+    def list_payloads(self) -> list[bytes]:
+        return [event.payload for event in self.list_events(Arrived)]
 
-    def subscribed(self) -> Peer:
+    def subscribe_all(self) -> Peer:
         """Connect, subscribe to all of its topics, and wait until the broker has done so."""
-        self.up()
+        self.wait_up()
         self.transport.subscribe([f"{self.topic}/in/#", f"{self.topic}/other"])
         probe = f"{self.topic}/in/probe"
         attempt = itertools.count()
 
-        def probed() -> bool:
+        def try_probe() -> bool:
             if next(attempt) % 5 == 0:
                 self.transport.publish(probe, b"probe", 0, False)
             return Arrived(probe, b"probe") in self.events
 
-        self.pump(probed)
+        self.pump(try_probe)
         self.transport.publish(probe, b"the last probe", 0, False)
         self.pump(lambda: Arrived(probe, b"the last probe") in self.events)
         self.events[:] = [event for event in self.events if not isinstance(event, Arrived)]

@@ -39,7 +39,7 @@ def dockerfile() -> dict[str, list[tuple[str, str]]]:
     return stages
 
 
-def inherited(stages: dict[str, list[tuple[str, str]]], stage: str) -> list[tuple[str, str]]:
+def list_inherited(stages: dict[str, list[tuple[str, str]]], stage: str) -> list[tuple[str, str]]:
     """A stage's instructions after those of the stages that it is made from."""
     base = stages[stage][0][1].split(" AS ")[0]
-    return [*(inherited(stages, base) if base in stages else []), *stages[stage]]
+    return [*(list_inherited(stages, base) if base in stages else []), *stages[stage]]

@@ -74,12 +74,12 @@ class Native:
             if mounted:
                 shutil.copytree(ROOT / mounted, home / "config")
                 for file in (home / "config").iterdir():
-                    file.write_text(self.here(name, file.read_text()))
+                    file.write_text(self.translate(name, file.read_text()))
                     file.chmod(0o644)
         return home
 
-    def here(self, name: str, text: str) -> str:
-        """The text with what a container knows replaced by what it is on this machine."""
+    def translate(self, name: str, text: str) -> str:
+        """Replace names that hold in containers by those of this machine: paths, hosts, ports."""
         home = self.directory / name
         port = self.ports.get(name, 0)
         found = {
@@ -127,7 +127,7 @@ class Native:
             "TMPDIR": str(self.directory / name / "tmp"),
         }
         # A clone of the repository below /tmp is none of the container's paths.
-        return {key: self.here(name, value) for key, value in given.items()} | machine
+        return {key: self.translate(name, value) for key, value in given.items()} | machine
 
     def command(self, name: str) -> list[str]:
         service = self.services[name.split("#")[0]]
@@ -137,9 +137,9 @@ class Native:
         elif entrypoint is None:
             stage = dict(self._stages[service["build"]["target"]])
             entrypoint = json.loads(stage["ENTRYPOINT"])
-        return [self.here(name, word) for word in [*entrypoint, *service.get("command", [])]]
+        return [self.translate(name, word) for word in [*entrypoint, *service.get("command", [])]]
 
-    def _confined(self, name: str, command: list[str]) -> list[str]:
+    def _confine(self, name: str, command: list[str]) -> list[str]:
         """The command with a read-only root, without capabilities, as the service's user."""
         if not CONFINES:
             return command
@@ -160,7 +160,7 @@ class Native:
         home = self.home(name)
         with (home / "log").open("ab") as log:
             self.running[name] = subprocess.Popen(
-                self._confined(name, self.command(name)),
+                self._confine(name, self.command(name)),
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
@@ -184,11 +184,11 @@ class Native:
             process.wait(10)
             pytest.fail(f"{name} did not end within {timeout_s} s of SIGTERM: {self.log(name)}")
 
-    def healthy(self, name: str) -> subprocess.CompletedProcess[str]:
+    def check_health(self, name: str) -> subprocess.CompletedProcess[str]:
         """Run the service's health check once."""
         check = self.services[name.split("#")[0]]["healthcheck"]
         kind, *words = check["test"]
-        words = [self.here(name, word) for word in words]
+        words = [self.translate(name, word) for word in words]
         command = ["/bin/sh", "-c", *words] if kind == "CMD-SHELL" else words
         if name.startswith("mosquitto"):
             command += ["-h", "127.0.0.1", "-p", str(self.ports[name])]
@@ -197,7 +197,7 @@ class Native:
             self.home(name)
         try:
             return subprocess.run(
-                self._confined(name, command),
+                self._confine(name, command),
                 capture_output=True,
                 text=True,
                 env=self.environment(name),
@@ -225,7 +225,7 @@ class Native:
             time.sleep(0.1)
 
     def wait_until_healthy(self, name: str, timeout_s: float = 20.0) -> None:
-        self.wait(lambda: self.healthy(name).returncode == 0, timeout_s, f"{name} healthy")
+        self.wait(lambda: self.check_health(name).returncode == 0, timeout_s, f"{name} healthy")
 
     def close(self) -> None:
         for process in reversed(self.running.values()):

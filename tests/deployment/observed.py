@@ -26,7 +26,7 @@ def expressions() -> list[str]:
     return [text.replace("$site", ".*") for text in [*panels, *alerts]]
 
 
-def metrics_named() -> set[str]:
+def list_metric_names() -> set[str]:
     """Names of the families in them, a histogram's without its ending."""
     names = {name for text in expressions() for name in re.findall(r"\bddnn_\w+", text)}
     return {name.removesuffix("_bucket") for name in names}

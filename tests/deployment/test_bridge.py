@@ -28,6 +28,13 @@ LAN_ONLY = {
     Kind.RESULT,
     Kind.OFFER,
     Kind.ASSIGN,
+    Kind.TRAIN_OFFER,
+    Kind.TRAIN_COMMAND,
+    Kind.TRAIN_REPLY,
+    Kind.TRAIN_REPORT,
+    Kind.TRAIN_FLOW,
+    Kind.TRAIN_FETCH,
+    Kind.TRAIN_PART,
 }
 CLOUDS = topic_filter(Kind.STATUS, EVERYWHERE)
 
@@ -37,7 +44,7 @@ def conf(broker: str) -> list[list[str]]:
     return [line.split() for line in lines if line.strip() and not line.startswith("#")]
 
 
-def bridged() -> dict[tuple[str, str], int]:
+def read_bridge_topics() -> dict[tuple[str, str], int]:
     """(filter, direction) -> QoS, of every topic line; both ends name the topic alike."""
     lines: dict[tuple[str, str], int] = {}
     for key, *words in conf("edge"):
@@ -62,7 +69,7 @@ def test_the_bridge_is_the_table():
     expected = {(topic_filter(kind, SITE), "out"): kind.value.qos for kind in UP}
     expected |= {(commands(kind), "in"): kind.value.qos for kind in DOWN}
     expected[CLOUDS, "in"] = Kind.STATUS.value.qos
-    assert bridged() == expected
+    assert read_bridge_topics() == expected
 
 
 def fits(filter_: str, topic: str) -> bool:
@@ -73,9 +80,13 @@ def fits(filter_: str, topic: str) -> bool:
 @pytest.mark.parametrize("kind", list(Kind))
 def test_a_message_crosses_one_way_or_not_at_all(kind):
     topic = topic_filter(kind, SITE).replace("+", "node-1")
-    ways = [direction for (filter_, direction), _ in bridged().items() if fits(filter_, topic)]
+    ways = [
+        direction
+        for (filter_, direction), _ in read_bridge_topics().items()
+        if fits(filter_, topic)
+    ]
     assert ways == (["out"] if kind in UP else ["in"] if kind in DOWN else [])
-    assert not any(fits(f, topic.replace(f"/{SITE}/", "/other/")) for f, _ in bridged())
+    assert not any(fits(f, topic.replace(f"/{SITE}/", "/other/")) for f, _ in read_bridge_topics())
 
 
 @pytest.mark.parametrize("broker", ["edge", "cloud"])

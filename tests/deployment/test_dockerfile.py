@@ -16,14 +16,14 @@ from pathlib import Path
 import pytest
 
 from ddnn.cli import main
-from tests.deployment.composed import APPS, ROOT, compose, dockerfile, inherited
+from tests.deployment.composed import APPS, ROOT, compose, dockerfile, list_inherited
 
 STAGES = dockerfile()
 TARGETS = sorted({s["build"]["target"] for s in compose()["services"].values() if "build" in s})
 PACKAGES = ("ddnn", "device_app", "edge_app", "cloud_app")
 
 
-def copied_from_context() -> list[str]:
+def list_copied_sources() -> list[str]:
     """Every file and folder of the repository that the Dockerfile copies."""
     sources: list[str] = []
     for stage in STAGES.values():
@@ -34,7 +34,7 @@ def copied_from_context() -> list[str]:
     return sources
 
 
-def ignored(path: str) -> bool:
+def is_ignored(path: str) -> bool:
     """Whether .dockerignore keeps the file out: the last pattern that fits decides."""
     verdict = False
     for line in (ROOT / ".dockerignore").read_text().splitlines():
@@ -49,11 +49,11 @@ def ignored(path: str) -> bool:
 
 
 def test_it_copies_only_what_exists_and_is_not_ignored():
-    sources = copied_from_context()
+    sources = list_copied_sources()
     assert sources
     for source in sources:
         assert (ROOT / source).exists(), source
-        assert not ignored(source), source
+        assert not is_ignored(source), source
 
 
 def test_nothing_of_the_site_enters_an_image():
@@ -64,8 +64,8 @@ def test_nothing_of_the_site_enters_an_image():
         ".venv/bin/python",
         "ddnn/__pycache__/x",
     ):
-        assert ignored(path), path
-    assert not ignored("cloud_app/templates/page.html")
+        assert is_ignored(path), path
+    assert not is_ignored("cloud_app/templates/page.html")
 
 
 def test_copies_between_stages_name_stages():
@@ -77,7 +77,7 @@ def test_copies_between_stages_name_stages():
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_an_image_runs_as_nobody_in_particular_and_hears_sigterm(target):
-    instructions = inherited(STAGES, target)
+    instructions = list_inherited(STAGES, target)
     last = dict(instructions)
     assert last["USER"] == "10001:10001"
     assert isinstance(json.loads(last["ENTRYPOINT"]), list)  # exec form: no shell in between
@@ -98,7 +98,9 @@ def test_only_training_brings_tensorflow(target):
         "optional-dependencies"
     ]
     source = dict(STAGES[target])["COPY"].split()[0].removeprefix("--from=")
-    installed = " ".join(r for i, r in inherited(STAGES, source) if i == "RUN" and "install" in r)
+    installed = " ".join(
+        r for i, r in list_inherited(STAGES, source) if i == "RUN" and "install" in r
+    )
     chosen = {e for listed in re.findall(r"\[([\w,]+)\]", installed) for e in listed.split(",")}
     assert chosen <= extras.keys()
     brings = any("tensorflow" in line for extra in chosen for line in extras[extra])
@@ -140,7 +142,7 @@ def test_what_is_copied_builds_a_package_with_every_file_of_the_programs(tmp_pat
     """What `pip install .` packs from the copied files: also templates, migrations, styles."""
     context = tmp_path / "src"
     context.mkdir()
-    for source in copied_from_context():
+    for source in list_copied_sources():
         if (ROOT / source).is_dir():
             skip = shutil.ignore_patterns("__pycache__", "*.egg-info", "observability")
             shutil.copytree(ROOT / source, context / source, ignore=skip)

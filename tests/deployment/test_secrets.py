@@ -20,13 +20,13 @@ from tests.parts import need
 from tests.postgres import running_postgres
 
 
-def made(directory: Path, *more: str):
+def make_secrets(directory: Path, *more: str):
     return CliRunner().invoke(main, ["secrets", str(directory), *more])
 
 
 def test_all_files_are_made_and_the_dashboards_password_is_told(tmp_path: Path):
     directory = tmp_path / "secrets"
-    done = made(directory)
+    done = make_secrets(directory)
     assert done.exit_code == 0, done.output
     assert {file.name for file in directory.iterdir()} == generate_secrets().keys()
     password = (directory / "dashboard_password").read_text().strip()
@@ -40,7 +40,7 @@ def test_only_the_owner_enters_but_a_container_reads_what_it_is_given(tmp_path: 
     directory = tmp_path / "secrets"
     before = os.umask(0o077)
     try:
-        made(directory)
+        make_secrets(directory)
     finally:
         os.umask(before)
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
@@ -52,26 +52,26 @@ def test_a_container_reads_a_mounted_secret_and_not_the_directory():
     root = os.geteuid() == 0
     container = {"user": 10001, "group": 10001, "extra_groups": []} if root else {}
     with open_directory() as place:
-        made(place / "secrets")
+        make_secrets(place / "secrets")
         os.link(place / "secrets" / "api_token", place / "mounted")
 
-        def reads(file: Path) -> bool:
+        def can_read(file: Path) -> bool:
             command = ["/bin/cat", str(file)]
             done = subprocess.run(command, **container, capture_output=True, timeout=5)
             return done.returncode == 0
 
-        assert reads(place / "mounted")
-        assert reads(place / "secrets" / "api_token") == (not root)
+        assert can_read(place / "mounted")
+        assert can_read(place / "secrets" / "api_token") == (not root)
 
 
 def test_nothing_is_overwritten_unless_forced(tmp_path: Path):
-    made(tmp_path / "secrets")
+    make_secrets(tmp_path / "secrets")
     before = {file.name: file.read_text() for file in (tmp_path / "secrets").iterdir()}
-    refused = made(tmp_path / "secrets")
+    refused = make_secrets(tmp_path / "secrets")
     assert refused.exit_code == 2
     assert "--force" in refused.output
     assert before == {file.name: file.read_text() for file in (tmp_path / "secrets").iterdir()}
-    forced = made(tmp_path / "secrets", "--force")
+    forced = make_secrets(tmp_path / "secrets", "--force")
     assert forced.exit_code == 0
     after = {file.name: file.read_text() for file in (tmp_path / "secrets").iterdir()}
     assert after.keys() == before.keys()
@@ -80,7 +80,7 @@ def test_nothing_is_overwritten_unless_forced(tmp_path: Path):
 
 def test_a_directory_that_cannot_be_is_refused_in_words(tmp_path: Path):
     (tmp_path / "file").write_text("")
-    done = made(tmp_path / "file" / "secrets")
+    done = make_secrets(tmp_path / "file" / "secrets")
     assert done.exit_code == 2
     assert "choose another directory" in done.output
 

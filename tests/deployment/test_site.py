@@ -34,7 +34,7 @@ from ddnn.protocol.codec import decode
 from ddnn.protocol.messages import Answer
 from ddnn.protocol.topics import EVERYWHERE, Kind, topic_filter
 from tests.deployment.native import CONFINES, Native, make_database, open_directory
-from tests.deployment.observed import expressions, metrics_named
+from tests.deployment.observed import expressions, list_metric_names
 from tests.e2e.conftest import export_frames
 from tests.parts import need, need_mosquitto
 from tests.postgres import running_postgres
@@ -82,7 +82,7 @@ class Listener:
     def answers(self, since_s: float = 0.0) -> list[Answer]:
         return [decode(t.kind, p) for t, p in self.all(since_s) if t.kind is Kind.ANSWER]
 
-    def retained(self, filter_: str) -> dict[str, bytes]:
+    def read_retained(self, filter_: str) -> dict[str, bytes]:
         """The retained messages that a new client receives, until a second without one."""
         told: dict[str, bytes] = {}
         client = paho.Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
@@ -90,16 +90,16 @@ class Listener:
         client.on_connect = lambda c, *_: c.subscribe(filter_)
         until_s, quiet_s = time.monotonic() + 20, math.inf
 
-        def quiet(*_: object) -> None:
+        def restart_quiet_time(*_: object) -> None:
             nonlocal quiet_s
             quiet_s = time.monotonic() + 1.0
 
         def message(_c: object, _u: object, m: paho.MQTTMessage) -> None:
             if m.retain:
                 told[m.topic] = m.payload
-                quiet()
+                restart_quiet_time()
 
-        client.on_subscribe, client.on_message = quiet, message
+        client.on_subscribe, client.on_message = restart_quiet_time, message
         client.connect("127.0.0.1", self._port, 5)
         while (now_s := time.monotonic()) < quiet_s:
             assert now_s < until_s, "not subscribed, or never quiet"
@@ -135,7 +135,7 @@ class Deployment:
         token = (self.native.secrets / "api_token").read_text().strip()
         return fetch(f"http://127.0.0.1:{self.native.ports['dashboard']}{path}", token)
 
-    def stored(self, first: int, last: int) -> set[int]:
+    def find_stored(self, first: int, last: int) -> set[int]:
         """The samples from `first` to `last` that the database has an answer to."""
         found: set[int] = set()
         while True:
@@ -164,10 +164,10 @@ def site(scenes_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
             for program in PROGRAMS:
                 native.start(program)
 
-            def answering() -> bool:
+            def is_every_exit_used() -> bool:
                 return {a.exit for a in deployment.lan.answers()} >= {"local", "edge", "cloud"}
 
-            native.wait(answering, 40, "answers of every exit")
+            native.wait(is_every_exit_used, 40, "answers of every exit")
             yield deployment
             deployment.lan.close()
             deployment.cloud.close()
@@ -200,20 +200,20 @@ def test_services_are_confined_as_their_options_want(site):
 def test_samples_are_answered_at_every_exit_and_stored(site):
     since_s = time.time()
 
-    def answered() -> list[Answer]:
+    def list_answers() -> list[Answer]:
         return [a for a in site.lan.answers(since_s) if a.captured_at_s >= since_s]
 
-    site.native.wait(lambda: len(answered()) >= 30, 20, "answers")
-    answers = answered()
+    site.native.wait(lambda: len(list_answers()) >= 30, 20, "answers")
+    answers = list_answers()
     full = [a for a in answers if a.quality == "full"]
     assert len(full) >= 0.9 * len(answers)
     assert {a.exit for a in full} == {"local", "edge", "cloud"}  # the verdict came back in time
     samples = sorted(a.sample for a in answers)
 
-    def all_stored() -> bool:
-        return site.stored(samples[0], samples[-1]) >= {*samples}
+    def are_all_stored() -> bool:
+        return site.find_stored(samples[0], samples[-1]) >= {*samples}
 
-    site.native.wait(all_stored, 10, "every answer in PostgreSQL")
+    site.native.wait(are_all_stored, 10, "every answer in PostgreSQL")
 
 
 def test_both_clouds_work(site):
@@ -226,7 +226,7 @@ def test_both_clouds_work(site):
     clouds = {node for node in ids if node.startswith("cloud-")}
     assert len(clouds) == 2
 
-    def counted() -> bool:
+    def is_count_reached() -> bool:
         told = [
             (t.node, decode(t.kind, p).counts)
             for t, p in site.cloud.all(since_s)
@@ -234,25 +234,25 @@ def test_both_clouds_work(site):
         ]
         return {node for node, counts in told if counts.get("answers", 0) > 0} == clouds
 
-    site.native.wait(counted, 15, "answers stored by both clouds")
+    site.native.wait(is_count_reached, 15, "answers stored by both clouds")
 
 
 def test_what_stays_on_the_lan_never_reaches_the_cloud(site):
     local = {Kind.SCORES, Kind.FEATURES, Kind.ESCALATE, Kind.VERDICT}
     crossing = {Kind.UPLINK, Kind.ANSWER, Kind.STATUS, Kind.STATS, Kind.VERDICT}
 
-    def all_seen() -> bool:
+    def is_every_kind_seen() -> bool:
         at_site = {t.kind for t, _ in site.lan.all()}
         return local <= at_site and crossing <= {t.kind for t, _ in site.cloud.all()}
 
-    site.native.wait(all_seen, 20, "a message of every kind")
+    site.native.wait(is_every_kind_seen, 20, "a message of every kind")
     assert not {t.kind for t, _ in site.cloud.all()} & LAN_ONLY
 
 
 def test_presence_is_told_across_the_bridge_and_not_echoed(site):
     status = topic_filter(Kind.STATUS)
-    told = {topics.parse(t)[::2] for t in site.cloud.retained(status)}
-    here = {topics.parse(t)[::2] for t in site.lan.retained(status)}
+    told = {topics.parse(t)[::2] for t in site.cloud.read_retained(status)}
+    here = {topics.parse(t)[::2] for t in site.lan.read_retained(status)}
     nodes = {(SITE, name) for name in ("edge", *CAMERAS)}
     assert nodes <= told
     assert nodes <= here
@@ -268,7 +268,7 @@ def test_a_retained_command_waits_at_the_site(site):
     topic = f"ddnn/v1/{SITE}/node/nobody/cmd/thresholds"
     sent = site.cloud.client.publish(topic, b'{"test":1}', qos=1, retain=True)
     sent.wait_for_publish(5)
-    site.native.wait(lambda: topic in site.lan.retained(topic), 5, "the command at the site")
+    site.native.wait(lambda: topic in site.lan.read_retained(topic), 5, "the command at the site")
     other = site.cloud.client.publish(topic.replace(SITE, "elsewhere"), b"{}", qos=1)
     other.wait_for_publish(5)
     time.sleep(0.5)
@@ -280,7 +280,7 @@ def test_a_retained_command_waits_at_the_site(site):
 def test_strangers_are_refused(site, broker):
     users = EDGE_USERS if broker == "mosquitto-edge" else CLOUD_USERS
 
-    def refused(user: str | None, password: str | None) -> bool:
+    def is_refused(user: str | None, password: str | None) -> bool:
         codes: list[Any] = []
         client = paho.Client(CallbackAPIVersion.VERSION2)
         client.on_connect = lambda _c, _u, _f, code, _p: codes.append(code)
@@ -292,11 +292,11 @@ def test_strangers_are_refused(site, broker):
         client.disconnect()
         return codes[0].is_failure
 
-    assert refused(None, None)
+    assert is_refused(None, None)
     for user in (*EDGE_USERS, *CLOUD_USERS):
         password = (site.native.secrets / f"mqtt_{user}").read_text().strip()
-        assert refused(user, password) == (user not in users)
-        assert refused(user, password + "x")
+        assert is_refused(user, password) == (user not in users)
+        assert is_refused(user, password + "x")
 
 
 def test_the_dashboard_asks_who_is_there(site):
@@ -326,13 +326,13 @@ def test_prometheus_finds_every_metric_that_panels_and_alerts_name(site):
         query = urllib.parse.urlencode({"query": expression})
         return json.loads(fetch(f"{base}/query?{query}"))["data"]["result"]
 
-    def rated() -> bool:
+    def has_rate() -> bool:
         (value,) = ask("sum(rate(ddnn_samples_total[1m]))") or [{"value": (0, "nan")}]
         return float(value["value"][1]) > 1
 
-    site.native.wait(rated, 20, "rates in Prometheus")
+    site.native.wait(has_rate, 20, "rates in Prometheus")
     described = set(re.findall(r"^# TYPE (\w+)", site.page("/metrics").decode(), re.M))
-    assert metrics_named() <= described
+    assert list_metric_names() <= described
     for expression in expressions():
         found = ask(expression)
         quiet = re.search(r"(== 0|> [\d.]+|== 1)$", expression)  # an alert, or drops: none now
@@ -354,27 +354,27 @@ def test_a_cut_link_leaves_the_site_answering_and_loses_no_answer(site):
     native.kill("mosquitto-cloud")
     cut_s = time.time()
 
-    def answered() -> list[Answer]:
+    def list_new() -> list[Answer]:
         return [a for a in site.lan.answers(cut_s) if a.captured_at_s >= cut_s]
 
-    native.wait(lambda: len(answered()) >= 50, 20, "answers without a link")
+    native.wait(lambda: len(list_new()) >= 50, 20, "answers without a link")
     native.check()
-    first = min(a.sample for a in answered())
+    first = min(a.sample for a in list_new())
     last = first + 39
     samples = {*range(first, last + 1)}
-    native.wait(lambda: {a.sample for a in answered()} >= samples, 20, "an answer to every sample")
-    answers = [a for a in answered() if a.sample in samples]
+    native.wait(lambda: {a.sample for a in list_new()} >= samples, 20, "an answer to every sample")
+    answers = [a for a in list_new() if a.sample in samples]
     assert all(a.answered_at_s - a.captured_at_s <= ANSWERED_WITHIN_S for a in answers)
     assert {a.exit for a in answers[-20:]} <= {"local", "edge"}
     native.start("mosquitto-cloud")
 
-    def stored() -> bool:
+    def is_stored() -> bool:
         try:
-            return site.stored(first, last) == samples
+            return site.find_stored(first, last) == samples
         except OSError:
             return False
 
-    native.wait(stored, 25, "the answers of the time without a link, in PostgreSQL")
+    native.wait(is_stored, 25, "the answers of the time without a link, in PostgreSQL")
     again_s = time.time()
     native.wait(
         lambda: any(a.exit == "cloud" for a in site.lan.answers(again_s)), 15, "verdicts again"
@@ -388,7 +388,7 @@ def test_a_health_check_fails_where_the_machine_stands_still(site):
     try:
         time.sleep(0.5)
         with ThreadPoolExecutor(len(names)) as pool:
-            codes = [done.returncode for done in pool.map(site.native.healthy, names)]
+            codes = [done.returncode for done in pool.map(site.native.check_health, names)]
     finally:
         for name in names:
             site.native.running[name].send_signal(signal.SIGCONT)

@@ -186,7 +186,7 @@ class Service:
                 stdout=log,
                 stderr=log,
                 cwd="/",
-                preexec_fn=no_new_executable_memory,
+                preexec_fn=deny_new_executable_memory,
             )
 
     def next(self, timeout_s: float = IN_TIME_S) -> str:
@@ -211,7 +211,7 @@ class Service:
         self._socket.close()
 
 
-def no_new_executable_memory() -> None:
+def deny_new_executable_memory() -> None:
     """MemoryDenyWriteExecute=, by the kernel instead of a filter; without effect before 6.3."""
     ctypes.CDLL(None).prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0)
 
@@ -231,7 +231,7 @@ def configuration(credentials: Path, port: int, bundle: Path, frames: Path) -> s
 
 
 @pytest.fixture
-def started(tmp_path: Path, scenes_bundle: Path) -> Iterator[tuple[Broker, Service]]:
+def broker_and_service(tmp_path: Path, scenes_bundle: Path) -> Iterator[tuple[Broker, Service]]:
     """A broker and a service, neither of them running yet."""
     frames = tmp_path / "frames"
     frames.mkdir()
@@ -246,10 +246,10 @@ def started(tmp_path: Path, scenes_bundle: Path) -> Iterator[tuple[Broker, Servi
 
 
 def test_it_is_ready_once_it_is_connected_and_has_inferred(
-    started: tuple[Broker, Service],
+    broker_and_service: tuple[Broker, Service],
 ) -> None:
     """Without a broker it is not; as it works, it asks for more time. SIGTERM ends it cleanly."""
-    broker, service = started
+    broker, service = broker_and_service
     service.start()
     assert [service.next() for _ in range(4)] == ["EXTEND_TIMEOUT_USEC=30000000"] * 4
     broker.start()
@@ -266,10 +266,10 @@ def test_it_is_ready_once_it_is_connected_and_has_inferred(
 
 @pytest.mark.parametrize("fault", ["fails", "stuck"])
 def test_the_watchdog_hungers_when_inferences_end(
-    started: tuple[Broker, Service], tmp_path: Path, fault: str
+    broker_and_service: tuple[Broker, Service], tmp_path: Path, fault: str
 ) -> None:
     """The process lives, and is connected; systemd ends it all the same."""
-    broker, service = started
+    broker, service = broker_and_service
     broker.start()
     file = tmp_path / "fault"
     (
@@ -283,12 +283,12 @@ def test_the_watchdog_hungers_when_inferences_end(
     service.wait_for("WATCHDOG=1")
     file.touch()
     quiet_s = 2.0  # it is fed several times in so long
-    assert until_quiet(service.heard, quiet_s, IN_TIME_S)
+    assert wait_until_quiet(service.heard, quiet_s, IN_TIME_S)
     assert service.process is not None
     assert service.process.poll() is None
 
 
-def until_quiet(heard: queue.SimpleQueue[str], quiet_s: float, limit_s: float) -> bool:
+def wait_until_quiet(heard: queue.SimpleQueue[str], quiet_s: float, limit_s: float) -> bool:
     """Whether nothing was heard for `quiet_s` within the limit."""
     until_s = time.monotonic() + limit_s
     while time.monotonic() < until_s:

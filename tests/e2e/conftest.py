@@ -14,7 +14,7 @@ from ddnn.local_site.bundles import parse_thresholds
 from ddnn.local_site.site import Site, SiteConfig
 from ddnn.runtime.bundle import read_manifest
 from ddnn.runtime.plans import read_plan
-from tests.conftest import made_once
+from tests.conftest import make_once
 from tests.parts import need_mosquitto
 
 
@@ -33,7 +33,7 @@ def export_frames(split: Split, path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def scenes_frames(scenes_split: Split, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_once(
+    return make_once(
         tmp_path_factory, "scenes-frames", lambda path: export_frames(scenes_split, path)
     )
 

@@ -16,25 +16,25 @@ RATE_HZ = 10.0
 
 
 @pytest.fixture
-def page(open_site, opened, scenes_bundle, scenes_frames, scenes_split):
+def page(open_site, open_page, scenes_bundle, scenes_frames, scenes_split):
     site = open_site(
         scenes_bundle, scenes_frames, scenes_split.labels, rate_hz=RATE_HZ, deadline_s=1.5
     )
-    page = opened(site.page)
+    page = open_page(site.page)
     page.site = site
     wait_for(page, "#age", "live")
     return page
 
 
-def answered(page) -> int:
+def count_answers(page) -> int:
     return int(text(page, tile("Samples answered") + " .number").replace(",", ""))
 
 
 def assert_answers_go_on(page, samples: int = 10) -> None:
-    before = answered(page)
+    before = count_answers(page)
     until_s = time.monotonic() + 10 + samples / RATE_HZ
-    while answered(page) < before + samples:
-        assert time.monotonic() < until_s, f"{answered(page)} answers, {before} before"
+    while count_answers(page) < before + samples:
+        assert time.monotonic() < until_s, f"{count_answers(page)} answers, {before} before"
         page.wait_for_timeout(100)
 
 
@@ -82,15 +82,15 @@ def test_a_threshold_that_is_applied_is_used_by_the_edge_even_after_a_restart(pa
         stored = page.site.stored(range(now - last - 8, now - 8))
         return {record.answer.exit for record in stored}
 
-    def until_escalated() -> None:
+    def wait_until_escalated() -> None:
         until_s = time.monotonic() + 15
         while "local" in exits(5) or not exits(5):
             assert time.monotonic() < until_s
             page.wait_for_timeout(200)
 
-    until_escalated()
+    wait_until_escalated()
     page.site.fleet.send_signal("edge", 9)
     page.wait_for_timeout(500)
     page.site.fleet.start("edge")
     page.wait_for_timeout(4000)
-    until_escalated()
+    wait_until_escalated()

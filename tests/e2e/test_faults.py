@@ -34,7 +34,7 @@ FAULTS = {
 }
 
 
-def recovered(site) -> bool:
+def is_recovered(site) -> bool:
     """Whether the last second's samples were answered in full by all members."""
     now = site.tick()
     newest = [s.answer for s in site.stored(range(now - int(2 * site.rate_hz), now - 8))]
@@ -61,13 +61,13 @@ def live_through(site, fault: str) -> None:
             site.fleet.start(node)
         else:
             site.fleet.send_signal(node, signal.SIGCONT)
-    wait_until(lambda: recovered(site), RECOVER_S, f"{fault}: recovery")
+    wait_until(lambda: is_recovered(site), RECOVER_S, f"{fault}: recovery")
     wanted = range(first, site.tick() - int(DEADLINE_S * site.rate_hz))
 
-    def all_stored() -> bool:
+    def are_all_stored() -> bool:
         return len(site.stored(wanted)) == len(wanted)
 
-    wait_until(all_stored, RECOVER_S, f"{fault}: a stored answer to every sample")
+    wait_until(are_all_stored, RECOVER_S, f"{fault}: a stored answer to every sample")
     for stored in site.stored(wanted):
         took_s = stored.first_answered_at_s - stored.answer.captured_at_s
         assert took_s <= DEADLINE_S, (fault, stored)
@@ -88,7 +88,7 @@ def test_every_sample_is_answered(open_site, scenes_bundle, scenes_frames, scene
         rate_hz=10.0,
         deadline_s=DEADLINE_S,
     )
-    wait_until(lambda: recovered(site), RECOVER_S, "start")
+    wait_until(lambda: is_recovered(site), RECOVER_S, "start")
     faults = FAULTS if broker == "mosquitto" else ["kill the edge", "kill the broker"]
     for fault in faults:
         live_through(site, fault)

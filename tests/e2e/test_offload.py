@@ -81,7 +81,7 @@ def lose_any_two_workers(workers: Workers) -> None:
             workers.start(*pair)
         else:
             workers.signal(mended, *pair)
-        workers.until_whole()
+        workers.wait_until_whole()
     samples = range(first, workers.site.tick())
     workers.assert_equal(samples)
     after = workers.offload()
@@ -100,7 +100,7 @@ def lose_too_many_workers(workers: Workers) -> None:
     assert lacking.computed_here > before.computed_here
     workers.start("worker1", "worker2")
     workers.signal(signal.SIGCONT, "worker3")
-    workers.until_whole()
+    workers.wait_until_whole()
     again = workers.samples()
     workers.assert_equal(range(first, again.stop))
     assert workers.offload().computed_here - lacking.computed_here < again.start - first
@@ -114,13 +114,15 @@ def replace_a_worker_by_a_spare(workers: Workers) -> None:
     mine = before.workers["worker2"].pieces
     workers.kill("worker2")
     workers.lend("spare", site.config.plan)
-    workers.until_whole()
+    workers.wait_until_whole()
     standing_in = workers.offload().workers
     assert standing_in["spare"].pieces == mine
     assert (standing_in["spare"].state, standing_in["spare"].planned) == ("live", False)
     assert standing_in["worker2"].state == "lost"
     workers.start("worker2")
-    workers.until(lambda: workers.offload().workers["worker2"].state == "live", "worker2 is back")
+    workers.wait_until(
+        lambda: workers.offload().workers["worker2"].state == "live", "worker2 is back"
+    )
     back = workers.offload().workers
     assert (back["worker2"].pieces, back["spare"].pieces) == (mine, [])
     workers.kill("spare")
@@ -140,9 +142,9 @@ def kill_a_worker_from_the_page(workers: Workers) -> None:
     first = workers.site.tick()
     assert all(control("nodes", "GET")[worker] for worker in WORKERS)
     assert not control("kill/worker5", "POST")["worker5"]
-    workers.until(lambda: workers.offload().workers["worker5"].state == "lost", "killed")
+    workers.wait_until(lambda: workers.offload().workers["worker5"].state == "lost", "killed")
     assert control("start/worker5", "POST")["worker5"]
-    workers.until_whole()
+    workers.wait_until_whole()
     workers.assert_equal(range(first, workers.site.tick()))
 
 
@@ -163,7 +165,7 @@ def damage_a_shard(workers: Workers, tmp_path: Path) -> None:
     workers.kill(*commands)
     workers.lend("worker3", damaged)
     workers.lend("worker4", other)
-    workers.until(lambda: f"{shard.name} has sha256" in workers.log("worker3"), "a word on it")
+    workers.wait_until(lambda: f"{shard.name} has sha256" in workers.log("worker3"), "a word on it")
     time.sleep(FLOW_S)
     states = workers.offload().workers
     assert [states[node].state for node in commands].count("live") == 0
@@ -172,7 +174,7 @@ def damage_a_shard(workers: Workers, tmp_path: Path) -> None:
     workers.kill(*commands)
     for node, command in commands.items():
         site.fleet.start(node, command, {"OMP_NUM_THREADS": "1"})
-    workers.until_whole()
+    workers.wait_until_whole()
     workers.assert_equal(range(first, site.tick()))
     assert workers.offload().computed_here == before.computed_here
 
@@ -222,7 +224,7 @@ class Liar(Voice):
 def replace_a_worker_by_a_liar(workers: Workers) -> None:
     workers.kill("worker4")
     liar = Liar(workers, "worker4")
-    workers.until(lambda: workers.offload().workers["worker4"].state == "faulty", "found")
+    workers.wait_until(lambda: workers.offload().workers["worker4"].state == "faulty", "found")
     found = workers.samples()
     assert workers.offload().enough
     assert {name for name, state in workers.states().items() if state == "faulty"} == {"worker4"}
@@ -230,7 +232,7 @@ def replace_a_worker_by_a_liar(workers: Workers) -> None:
     assert liar.lied
     liar.close()
     workers.start("worker4")  # the true one, in a session of its own
-    workers.until_whole()
+    workers.wait_until_whole()
     workers.assert_equal(workers.samples())
 
 
@@ -238,7 +240,7 @@ def kill_the_broker(workers: Workers) -> None:
     workers.kill("broker")
     time.sleep(FLOW_S)
     workers.start("broker")
-    workers.until_whole()
+    workers.wait_until_whole()
     time.sleep(1.0)
     combined = workers.offload().combined
     workers.assert_equal(workers.samples())
@@ -250,8 +252,8 @@ def kill_the_edge(workers: Workers) -> None:
     workers.kill("edge")
     time.sleep(FLOW_S)
     workers.start("edge")
-    workers.until(lambda: workers.offload().combined > 0, "combined again")
-    workers.until_whole()
+    workers.wait_until(lambda: workers.offload().combined > 0, "combined again")
+    workers.wait_until_whole()
     time.sleep(1.0)
     workers.assert_equal(workers.samples())
     assert {worker: workers.site.fleet.find_pid(worker) for worker in WORKERS} == pids
@@ -269,7 +271,7 @@ def test_an_edge_too_small_for_the_layer_answers_from_a_shallower_exit(workers: 
         assert answer.members == EVERYONE
     assert workers.offload().given_up > 0
     workers.signal(signal.SIGCONT, "worker3")  # the fourth of six: enough
-    workers.until(lambda: workers.offload().enough, "enough")
+    workers.wait_until(lambda: workers.offload().enough, "enough")
     workers.assert_equal(workers.samples())
     assert workers.offload().computed_here == 0
 

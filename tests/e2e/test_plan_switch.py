@@ -80,9 +80,9 @@ def test_a_site_changes_its_plan_while_samples_flow(
     workers.kill("worker3")  # while the plans change
     new = read_plan(own, bundle)
     assert new.id != before.plan
-    workers.until(lambda: workers.offload().plan == new.id, "the new plan is in use")
+    workers.wait_until(lambda: workers.offload().plan == new.id, "the new plan is in use")
     workers.start("worker2", "worker3")
-    workers.until_whole()
+    workers.wait_until_whole()
     workers.kill("worker1")  # one of five may vanish
     workers.samples(2 * FLOW_S)
     after = workers.offload()

@@ -22,7 +22,7 @@ from ddnn.local_site.site import Site
 from ddnn.runtime.bundle import load_bundle
 from ddnn.students.detail import read_detail
 from ddnn.students.portions import join_portions
-from tests.conftest import made_once
+from tests.conftest import make_once
 from tests.e2e.watched_workers import (
     EVERYONE,
     FLOW_S,
@@ -50,7 +50,7 @@ class Students(Workers):
         students = [LiteRtSection(directory / p.file.file) for p in self.plan.pieces]
         tail = LiteRtSection(directory / self.plan.owned["tail"].file.file)
 
-        def expected_without(sample: int, lost: Collection[int]) -> Judgement:
+        def compute_without(sample: int, lost: Collection[int]) -> Judgement:
             def section(arrays: Arrays) -> dict[str, np.ndarray]:
                 portions = {
                     k: student(arrays)["portion"]
@@ -63,7 +63,7 @@ class Students(Workers):
             sections = {**loaded.sections, self.plan.group: section}
             return infer(manifest, sections, images[sample % len(images)])
 
-        self.expected_without: Callable[[int, Collection[int]], Judgement] = expected_without
+        self.expected_without: Callable[[int, Collection[int]], Judgement] = compute_without
 
     def assert_lacking(self, samples: range, lost: Collection[int]) -> None:
         """Every answer is that of the network without these portions, and says so."""
@@ -83,7 +83,7 @@ class Students(Workers):
 @pytest.fixture(scope="session")
 def student_plan(scenes_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The first convolution of the edge as three students, each of two workers."""
-    return made_once(
+    return make_once(
         tmp_path_factory, "students-3-2", lambda out: make_plan(scenes_bundle, out, GROUPS)
     )
 
@@ -132,7 +132,7 @@ def one_of_each_group_vanishes(students: Students) -> None:
                 students.start(name)
             else:
                 students.signal(mended, name)
-            students.until(
+            students.wait_until(
                 lambda name=name: students.offload().workers[name].state == "live",
                 f"{name} is live",
             )
@@ -161,7 +161,7 @@ def a_whole_group_vanishes(students: Students) -> None:
 def a_spare_joins_the_lost_group(students: Students) -> None:
     students.kill("worker1")
     students.lend("spare", students.site.config.plan)
-    students.until(lambda: students.offload().enough, "enough")
+    students.wait_until(lambda: students.offload().enough, "enough")
     spare = students.offload().workers["spare"]
     assert (spare.pieces, spare.planned) == ([2], False)
     before = students.offload()
@@ -188,6 +188,6 @@ def test_an_edge_too_small_for_the_section_answers_with_the_portions_that_come(
     students.assert_lacking(students.samples(), {0, 2})
     students.signal(signal.SIGCONT, "worker1")
     students.start("worker6")
-    students.until(lambda: students.offload().enough, "enough")
+    students.wait_until(lambda: students.offload().enough, "enough")
     students.assert_equal(students.samples())
     assert students.offload().given_up == 0

@@ -74,12 +74,12 @@ class Workers:
     def offload(self) -> OffloadState:
         """Wait for the next state of the workers that the edge publishes."""
         before = self.site.watcher.offload
-        return self.until(
+        return self.wait_until(
             lambda: now if (now := self.site.watcher.offload) is not before else None,
             "the edge publishes the state of its workers",
         )
 
-    def until(self, true: Callable[[], object], what: str):
+    def wait_until(self, true: Callable[[], object], what: str):
         until_s = time.monotonic() + RECOVER_S
         while not (found := true()):
             if time.monotonic() > until_s:
@@ -90,9 +90,11 @@ class Workers:
     def states(self) -> dict[str, str]:
         return {name: worker.state for name, worker in self.site.watcher.offload.workers.items()}
 
-    def until_whole(self) -> None:
+    def wait_until_whole(self) -> None:
         """Wait until every shard is live."""
-        self.until(lambda: (state := self.offload()).live_pieces == state.pieces, "all shards live")
+        self.wait_until(
+            lambda: (state := self.offload()).live_pieces == state.pieces, "all shards live"
+        )
 
     def samples(self, seconds: float = FLOW_S) -> range:
         """Let samples flow. Return their numbers."""
@@ -103,10 +105,10 @@ class Workers:
     def answers(self, samples: range) -> list[Answer]:
         """The stored answers, one to each sample, each by its deadline."""
 
-        def all_there() -> bool:
+        def are_all_stored() -> bool:
             return len(self.site.stored(samples)) == len(samples)
 
-        self.until(all_there, f"an answer to each of {samples}")
+        self.wait_until(are_all_stored, f"an answer to each of {samples}")
         stored = self.site.stored(samples)
         for one in stored:
             assert one.first_answered_at_s - one.answer.captured_at_s <= DEADLINE_S, one

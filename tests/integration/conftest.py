@@ -11,7 +11,7 @@ import pytest
 from ddnn.runtime.fleet import Fleet
 from tests.integration.doctor_report import Doctor, Report
 from tests.integration.rtsp_camera import SERVER, SYSTEM_PYTHON, RtspCamera
-from tests.integration.site import Voice, mosquitto, one_picture, run
+from tests.integration.site import Voice, mosquitto, run, write_picture
 from tests.integration.video_file import need_opencv
 from tests.parts import need
 
@@ -39,7 +39,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
 @pytest.fixture(scope="session")
 def picture(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The URI of a directory with one picture."""
-    return one_picture(tmp_path_factory.mktemp("pictures"))
+    return write_picture(tmp_path_factory.mktemp("pictures"))
 
 
 @pytest.fixture

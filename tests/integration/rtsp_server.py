@@ -33,11 +33,11 @@ def paint(_factory: object, media: GstRtspServer.RTSPMedia) -> None:
     """Before each frame leaves the source, the colour of the moment is set."""
     scene = media.get_element().get_by_name("scene")
 
-    def before(_pad: object, _info: object) -> Gst.PadProbeReturn:
+    def change_colour(_pad: object, _info: object) -> Gst.PadProbeReturn:
         scene.set_property("foreground-color", colour())
         return Gst.PadProbeReturn.OK
 
-    scene.get_static_pad("src").add_probe(Gst.PadProbeType.BUFFER, before)
+    scene.get_static_pad("src").add_probe(Gst.PadProbeType.BUFFER, change_colour)
 
 
 def main(port: str, user: str, password: str) -> None:

@@ -43,8 +43,8 @@ def mosquitto(directory: Path, *lines: str, port: int | None = None) -> Iterator
         fleet.close()
 
 
-def with_password(directory: Path) -> tuple[str, ...]:
-    """Configuration lines that let in USER with PASSWORD, and nobody else."""
+def write_password(directory: Path) -> tuple[str, ...]:
+    """Write the password file. Return configuration lines that admit only USER with PASSWORD."""
     passwords = shutil.which("mosquitto_passwd")
     need(passwords, "mosquitto_passwd is not installed (apt install mosquitto)")
     file = directory / "passwords"
@@ -63,8 +63,8 @@ def run(command: Sequence[str], **variables: str) -> subprocess.CompletedProcess
     )
 
 
-def one_picture(directory: Path) -> str:
-    """The URI of a camera that sees one picture."""
+def write_picture(directory: Path) -> str:
+    """Write one picture. Return the URI of a camera that sees it."""
     from PIL import Image
 
     Image.new("RGB", (64, 48), (200, 60, 20)).save(directory / "one.png")
@@ -127,14 +127,14 @@ class Voice:
     def announce(self, node: str, role: Any, state: Any = "online", **more: Any) -> None:
         self.say(Kind.STATUS, node, Status(role, more.pop("session", 7), state, **more))
 
-    def until(self, true: Callable[[], Any]) -> Any:
+    def wait_until(self, true: Callable[[], Any]) -> Any:
         until_s = time.monotonic() + IN_TIME_S
         while not (found := true()):
             assert time.monotonic() < until_s, "not in time"
             time.sleep(0.02)
         return found
 
-    def payloads(self, topic: str) -> list[bytes]:
+    def list_payloads(self, topic: str) -> list[bytes]:
         return [payload for heard, payload, _ in list(self.heard) if heard == topic]
 
     def close(self) -> None:

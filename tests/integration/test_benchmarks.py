@@ -61,7 +61,7 @@ def test_a_sample_is_owed_if_one_device_lives_from_its_capture_to_its_deadline()
     assert [s for s, yes in zip(wanted, stayed, strict=True) if yes] == expected
 
 
-def stored(samples: range, took_s: float = 0.1) -> list[StoredAnswer]:
+def make_records(samples: range, took_s: float = 0.1) -> list[StoredAnswer]:
     made = draw_answers(np.random.default_rng(0), ["demo"], 1, 1.0, 1.0)
     (_, answer), records = next(made), []
     for sample in samples:
@@ -82,32 +82,32 @@ def _fields(answer) -> dict:
 UP, WANTED = [(0.0, 1000.0)], range(100, 200)
 
 
-def judged(records: list[StoredAnswer], up=UP) -> dict:
+def judge(records: list[StoredAnswer], up=UP) -> dict:
     return judge_samples(records, up, WANTED, RATE_HZ, DEADLINE_S)
 
 
 def test_nothing_is_wrong_where_every_sample_is_stored_in_time():
-    found = judged(stored(WANTED))
+    found = judge(make_records(WANTED))
     assert (found["samples"], found["owed"]) == (100, 100)
     assert [found["unanswered"], found["late"], found["repeated"]] == [[], {}, []]
 
 
 def test_one_missing_late_or_repeated_answer_is_found():
-    assert judged(stored(range(101, 200)))["unanswered"] == [100]
-    late = stored(range(100, 199)) + stored(range(199, 200), took_s=DEADLINE_S + 0.01)
-    assert list(judged(late)["late"]) == [199]
-    assert judged(stored(WANTED) + stored(range(150, 151)))["repeated"] == [150]
+    assert judge(make_records(range(101, 200)))["unanswered"] == [100]
+    late = make_records(range(100, 199)) + make_records(range(199, 200), took_s=DEADLINE_S + 0.01)
+    assert list(judge(late)["late"]) == [199]
+    assert judge(make_records(WANTED) + make_records(range(150, 151)))["repeated"] == [150]
 
 
 def test_an_answer_without_a_label_is_none():
-    records = stored(WANTED)
+    records = make_records(WANTED)
     empty = type(records[0].answer)(**{**_fields(records[7].answer), "label": -1})
     records[7] = StoredAnswer(empty, records[7].first_answered_at_s)
-    assert judged(records)["unanswered"] == [107]
+    assert judge(records)["unanswered"] == [107]
 
 
 def test_what_nobody_saw_or_all_took_along_is_excused_and_counted():
-    found = judged([], up=[(10.0, 12.0)])
+    found = judge([], up=[(10.0, 12.0)])
     assert found["unanswered"] == list(range(100, 106))  # the device lived to their deadlines
     assert (found["lost_with_all_that_saw_it"], found["unseen"]) == (14, 80)
 
@@ -115,7 +115,7 @@ def test_what_nobody_saw_or_all_took_along_is_excused_and_counted():
 # ------------------------------------------------------------------- growth
 
 
-def life(mb_per_s: float = 0.0, handles_per_s: float = 0.0, seconds: int = 120) -> Life:
+def make_life(mb_per_s: float = 0.0, handles_per_s: float = 0.0, seconds: int = 120) -> Life:
     made = Life(process=None, started_s=0.0)  # type: ignore[arg-type]
     made.rows = [
         (float(s), 50 + mb_per_s * s, round(10 + handles_per_s * s), 2, 0.0)
@@ -125,23 +125,25 @@ def life(mb_per_s: float = 0.0, handles_per_s: float = 0.0, seconds: int = 120) 
 
 
 def test_a_leak_is_found_and_a_steady_life_is_not():
-    assert judge_growth({"edge": [life()]}, set(), long_lives=True)[1] == []
-    _, wrong = judge_growth({"edge": [life(), life(mb_per_s=0.1)]}, set(), long_lives=True)
+    assert judge_growth({"edge": [make_life()]}, set(), long_lives=True)[1] == []
+    _, wrong = judge_growth(
+        {"edge": [make_life(), make_life(mb_per_s=0.1)]}, set(), long_lives=True
+    )
     assert len(wrong) == 1
     assert "memory_mb" in wrong[0]
-    _, wrong = judge_growth({"edge": [life(handles_per_s=0.1)]}, set(), long_lives=True)
+    _, wrong = judge_growth({"edge": [make_life(handles_per_s=0.1)]}, set(), long_lives=True)
     assert "handles" in wrong[0]
 
 
 def test_a_life_too_short_to_judge_does_not_pass_as_judged():
-    assert measure_growth(life(seconds=30).rows) is None
-    figures, wrong = judge_growth({"edge": [life(seconds=30)]}, set(), long_lives=True)
+    assert measure_growth(make_life(seconds=30).rows) is None
+    figures, wrong = judge_growth({"edge": [make_life(seconds=30)]}, set(), long_lives=True)
     assert figures["edge"]["growth"] is None
     assert "no life" in wrong[0]
 
 
 def test_a_queue_that_is_never_reported_is_within_no_bound():
-    silent = life()
+    silent = make_life()
     silent.rows = [(*row[:4], float("nan")) for row in silent.rows]
     assert "queue" in judge_growth({"edge": [silent]}, set(), long_lives=True)[1][0]
     assert BOUNDS.queue > 0
@@ -151,15 +153,15 @@ def test_a_queue_that_is_never_reported_is_within_no_bound():
 
 
 def test_the_faults_are_those_of_the_seed_and_hit_every_node():
-    def first(seed: int) -> list:
+    def draw_first(seed: int) -> list:
         made = draw_faults(np.random.default_rng(seed), NODES, NODES[3:], 3.0)
         return [next(made) for _ in range(300)]
 
-    assert first(1) == first(1) != first(2)
-    assert {node for fault in first(1) for node, _ in fault.kills} == set(NODES)
-    assert {node for fault in first(1) for node, _ in fault.stops} == set(NODES)
-    assert any(len(fault.kills) + len(fault.stops) == 6 for fault in first(1))
-    assert 2.7 < np.mean([fault.after_s for fault in first(1)]) < 3.3
+    assert draw_first(1) == draw_first(1) != draw_first(2)
+    assert {node for fault in draw_first(1) for node, _ in fault.kills} == set(NODES)
+    assert {node for fault in draw_first(1) for node, _ in fault.stops} == set(NODES)
+    assert any(len(fault.kills) + len(fault.stops) == 6 for fault in draw_first(1))
+    assert 2.7 < np.mean([fault.after_s for fault in draw_first(1)]) < 3.3
 
 
 def test_every_node_is_spared_once():
@@ -212,15 +214,15 @@ def test_a_short_soak_kills_real_processes_and_every_sample_is_answered(config: 
     json.dumps(result, allow_nan=False)
 
 
-def verdict(captured_s: float, took_s: float, right: bool = True) -> Verdict:
+def make_verdict(captured_s: float, took_s: float, right: bool = True) -> Verdict:
     return Verdict(captured_s + took_s, by_edge=True, full=True, right=right, error=0.0)
 
 
 def test_samples_under_way_when_workers_vanish_count_as_hit():
     rate_hz = LATENCY_RATE_HZ
-    answers_ = {n: verdict(n / rate_hz, 0.03) for n in range(100, 200)}
-    answers_[150] = verdict(150 / rate_hz, LAYER_TIMEOUT_S + 0.01)
-    answers_[170] = verdict(170 / rate_hz, 0.03, right=False)
+    answers_ = {n: make_verdict(n / rate_hz, 0.03) for n in range(100, 200)}
+    answers_[150] = make_verdict(150 / rate_hz, LAYER_TIMEOUT_S + 0.01)
+    answers_[170] = make_verdict(170 / rate_hz, 0.03, right=False)
     del answers_[180]
     hit = Samples()
     hit.add(Phase("none", "stopped", 100, 200, signalled_s=150.5 / rate_hz), answers_)

@@ -20,6 +20,7 @@ from ddnn.runtime.bundle import load_bundle
 from device_app.app import DeviceSettings, open_capture
 from device_app.capture import make_counts
 from device_app.sources import open_camera
+from device_app.ticks import read_own_clock
 from tests.integration.rtsp_camera import LATE_S, PASSWORD, TURN_S, RtspCamera, StallingLink
 from tests.integration.sample_taker import IN_TIME_S, SampleTaker
 from tests.integration.test_device import Site, site  # noqa: F401  a fixture
@@ -176,7 +177,7 @@ def test_two_devices_show_the_same_instant(
     bundle = load_bundle(scenes_bundle, lambda path: None, [])  # type: ignore[arg-type,return-value]
     for taker in takers:
         settings = DeviceSettings(node="cam1", bundle="x", source=rtsp.uri(), rate_hz=RATE_HZ)
-        captures.append(open_capture(settings, bundle, taker, time.time, make_counts()))
+        captures.append(open_capture(settings, bundle, taker, read_own_clock, make_counts()))
         captures[-1].start()
         taker.wait_for(1)
     for taker in takers:

@@ -38,7 +38,7 @@ def run(command: list[str], **variables: str) -> subprocess.CompletedProcess[str
     )
 
 
-def one_object(text: str) -> dict[str, Any]:
+def parse_one_object(text: str) -> dict[str, Any]:
     """Standard output is one line with one JSON object and nothing else; NaN is no JSON."""
     assert text.count("\n") == 1, text
 
@@ -50,7 +50,7 @@ def one_object(text: str) -> dict[str, Any]:
     return value
 
 
-def one_line_error(done: subprocess.CompletedProcess[str], *words: str) -> None:
+def assert_one_line_error(done: subprocess.CompletedProcess[str], *words: str) -> None:
     assert done.returncode == 2, done
     assert done.stdout == ""
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
@@ -76,7 +76,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(
+def trained_bundle(
     ddnn: list[str], photos: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, Any]]:
     out = tmp_path_factory.mktemp("trained") / "bundle"
@@ -101,15 +101,15 @@ def trained(
     assert "training" in done.stderr  # progress
     table = [line.split()[1:3] for line in done.stderr.splitlines() if line.startswith("ddnn: ")]
     assert table[:3] == [["class", "samples"], ["dark", "31/7/7"], ["red", "31/7/7"]]
-    return out, one_object(done.stdout)
+    return out, parse_one_object(done.stdout)
 
 
-def test_train_then_evaluate(ddnn: list[str], photos: Path, trained: Any) -> None:
-    bundle, summary = trained
+def test_train_then_evaluate(ddnn: list[str], photos: Path, trained_bundle: Any) -> None:
+    bundle, summary = trained_bundle
     assert set(summary["validation_accuracy"]) == {"local", "edge", "cloud", "overall"}
     done = run([*ddnn, "evaluate", str(bundle), "--data", f"npz:{photos}", "--json"])
     assert done.returncode == 0, done.stderr
-    report = one_object(done.stdout)
+    report = parse_one_object(done.stdout)
     more = {"reduction_jpeg", "device_accuracy", "score_type", "bundle"}
     assert set(report) - more == {
         "accuracy",
@@ -146,9 +146,9 @@ def test_train_then_evaluate(ddnn: list[str], photos: Path, trained: Any) -> Non
 
 
 def test_what_cannot_be_evaluated_is_said_in_one_line(
-    ddnn: list[str], photos: Path, trained: Any, tmp_path: Path
+    ddnn: list[str], photos: Path, trained_bundle: Any, tmp_path: Path
 ) -> None:
-    bundle = str(trained[0])
+    bundle = str(trained_bundle[0])
     broken = tmp_path / "broken.npz"
     broken.write_bytes(photos.read_bytes()[:1000])
     many = tmp_path / "many.npz"
@@ -164,20 +164,20 @@ def test_what_cannot_be_evaluated_is_said_in_one_line(
         (f"npz:{broken}", "broken.npz"),
         (f"npz:{many}", "classes"),
     ):
-        one_line_error(run([*ddnn, "evaluate", bundle, "--data", data, "--json"]), words)
-    one_line_error(
+        assert_one_line_error(run([*ddnn, "evaluate", bundle, "--data", data, "--json"]), words)
+    assert_one_line_error(
         run([*ddnn, "evaluate", bundle, "--data", f"npz:{photos}", "--objects", "9"]), "--objects"
     )
-    one_line_error(
+    assert_one_line_error(
         run([*ddnn, "evaluate", bundle, "--data", f"npz:{photos}", "--objects", "x"]), "--objects"
     )
-    one_line_error(run([*ddnn, "evaluate", str(tmp_path)]), "is not a bundle")
+    assert_one_line_error(run([*ddnn, "evaluate", str(tmp_path)]), "is not a bundle")
 
 
 def test_what_cannot_be_trained_is_said_in_one_line(
-    ddnn: list[str], photos: Path, trained: Any, tmp_path: Path
+    ddnn: list[str], photos: Path, trained_bundle: Any, tmp_path: Path
 ) -> None:
-    bundle, _ = trained
+    bundle, _ = trained_bundle
     before = {file: file.stat().st_mtime_ns for file in bundle.iterdir()}
     new = str(tmp_path / "new")
     for flags, words in (
@@ -186,7 +186,7 @@ def test_what_cannot_be_trained_is_said_in_one_line(
         (["--out", new, "--section", "sky=a:b"], "--section"),
         (["--out", new, "--devices", "4", "--steps", "1"], "views"),
     ):
-        one_line_error(run([*ddnn, "train", "--data", f"npz:{photos}", *flags]), words)
+        assert_one_line_error(run([*ddnn, "train", "--data", f"npz:{photos}", *flags]), words)
     assert {file: file.stat().st_mtime_ns for file in bundle.iterdir()} == before
     assert not (tmp_path / "new" / "manifest.json").exists()
     done = run([*ddnn, "train", "--configuration", "g", "--out", new])
@@ -229,14 +229,14 @@ class Demo:
             pass
         return len(self.children)
 
-    def until(self, true: Callable[[], object]) -> None:
+    def wait_until(self, true: Callable[[], object]) -> None:
         until_s = time.monotonic() + DEMO_S
         while not true():
             assert time.monotonic() < until_s, "not in time"
             assert self.process.poll() is None, self.process.communicate()
             time.sleep(0.05)
 
-    def nothing_left(self) -> None:
+    def assert_nothing_left(self) -> None:
         _, alive = psutil.wait_procs(list(self.children.values()), timeout=1)
         assert alive == []
         assert list(self.scratch.iterdir()) == []
@@ -293,10 +293,10 @@ def test_a_headless_demo_answers_every_sample(demo: Callable[..., Demo], broker:
         "--window-s",
         "0.4",
     )
-    running.until(lambda: running.watch() >= NODES)
+    running.wait_until(lambda: running.watch() >= NODES)
     out, err = running.process.communicate(timeout=DEMO_S)
     assert running.process.returncode == 0, err
-    report = one_object(out)
+    report = parse_one_object(out)
     assert {
         "samples",
         "answered",
@@ -326,7 +326,7 @@ def test_a_headless_demo_answers_every_sample(demo: Callable[..., Demo], broker:
     assert report["quality"]["degraded"] >= 10  # cam3 was killed after 10
     assert "kill cam3 after 10 samples" in err
     assert "Traceback" not in err
-    running.nothing_left()
+    running.assert_nothing_left()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -336,7 +336,7 @@ def test_a_signal_ends_every_process(
 ) -> None:
     running = demo("--broker", "auto")
     if when == "starting":
-        running.until(lambda: running.watch() >= 3)
+        running.wait_until(lambda: running.watch() >= 3)
     else:
         assert running.process.stderr is not None
         until_s = time.monotonic() + DEMO_S
@@ -349,7 +349,7 @@ def test_a_signal_ends_every_process(
     _, err = running.process.communicate(timeout=DEMO_S)
     assert running.process.returncode == (0 if when == "live" else 1), err
     assert "Traceback" not in err
-    running.nothing_left()
+    running.assert_nothing_left()
 
 
 def test_a_demo_that_cannot_be_is_said_in_one_line(

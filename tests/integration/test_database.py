@@ -79,15 +79,15 @@ def store(server: Postgres) -> Iterator[Store]:
     store.close()
 
 
-def until(true: Callable[[], object], within_s: float = IN_TIME_S) -> None:
+def wait_until(true: Callable[[], object], within_s: float = IN_TIME_S) -> None:
     until_s = time.monotonic() + within_s
     while not true():
         assert time.monotonic() < until_s, "not in time"
         time.sleep(0.01)
 
 
-def refused_after_s(store: Store) -> float:
-    """How long a reader waits for the word that the database is away."""
+def measure_refusal_s(store: Store) -> float:
+    """How long a reader waits until it is refused because the database is away."""
     start_s = time.monotonic()
     with pytest.raises(LinkError, match="server up"):
         store.list_newest(1)
@@ -99,16 +99,16 @@ def test_an_outage_loses_no_answer(server: Postgres, store: Store, how: str) -> 
     recorder = Recorder(store)
     node = Node(recorder)
     try:
-        until(lambda: len(node.confirmed) > 500)
+        wait_until(lambda: len(node.confirmed) > 500)
         getattr(server, how)()
         stored_before = len(node.confirmed)
-        assert refused_after_s(store) < (NOTICED_S if how == "freeze" else 1.0)
-        until(lambda: recorder.database_error, NOTICED_S)
+        assert measure_refusal_s(store) < (NOTICED_S if how == "freeze" else 1.0)
+        wait_until(lambda: recorder.database_error, NOTICED_S)
         assert "database postgresql" in recorder.database_error
         assert stored_before <= len(node.confirmed) < ANSWERS
         server.thaw() if how == "freeze" else server.start()
-        until(lambda: len(node.confirmed) == ANSWERS)
-        until(lambda: not recorder.database_error)
+        wait_until(lambda: len(node.confirmed) == ANSWERS)
+        wait_until(lambda: not recorder.database_error)
     finally:
         node.close()
         server.thaw()
@@ -124,7 +124,7 @@ def test_what_is_confirmed_is_there_after_a_kill(server: Postgres, store: Store)
     recorder = Recorder(store)
     node = Node(recorder)
     try:
-        until(lambda: len(node.confirmed) > 1000)
+        wait_until(lambda: len(node.confirmed) > 1000)
         server.kill()
         node.close()
         confirmed = set(node.confirmed)
@@ -155,9 +155,9 @@ def test_memory_is_bounded_while_the_database_is_away(server: Postgres, store: S
     offer(offered)
     assert process.memory_info().rss - full_bytes < 20e6
     assert recorder.refused >= offered
-    until(lambda: recorder.database_error)
+    wait_until(lambda: recorder.database_error)
     server.start()
-    until(lambda: confirmed and not recorder.database_error)
+    wait_until(lambda: confirmed and not recorder.database_error)
     assert recorder.close(IN_TIME_S)
     assert store.summarize().answered == MAX_BATCH  # many times the same: each stored once
 
@@ -167,7 +167,7 @@ def test_a_frozen_server_delays_nobody_for_long(server: Postgres, store: Store) 
     store.list_newest(1)
     server.freeze()
     try:
-        assert refused_after_s(store) < NOTICED_S
+        assert measure_refusal_s(store) < NOTICED_S
         start_s = time.monotonic()
         with pytest.raises(LinkError):
             Store(server.url)

@@ -210,7 +210,7 @@ def write_pictures(path: Path, pictures: np.ndarray, ending: str = "png") -> Non
         Image.fromarray(picture).resize((96, 64), 0).save(path / f"{number:03}.{ending}")
 
 
-def of_pictures(site: Site, pictures: np.ndarray) -> list[list[float]]:
+def compute_scores(site: Site, pictures: np.ndarray) -> list[list[float]]:
     bundle = load_bundle(site.bundle, LiteRtSection, ["cam1"])
     return [bundle.sections["cam1"]({"image": picture})["scores"].tolist() for picture in pictures]
 
@@ -225,7 +225,7 @@ def test_a_directory_is_answered_once_it_is_there(
     shown = [open_source(f"directory:{source}", 0, (32, 32, 3)).read_frame(0).image]
     first = site.next(Scores, "cam1")
     assert first.label is None
-    assert first.scores.array().tolist() == of_pictures(site, np.array(shown))[0]
+    assert first.scores.array().tolist() == compute_scores(site, np.array(shown))[0]
     answer = site.next(Answer, "cam1")
     assert (answer.exit, answer.truth) == ("device", None)
 
@@ -245,7 +245,7 @@ def test_a_video_is_answered_over_and_over(
     frames = np.array([reader.read_frame(tick).image for tick in range(8)])
     np.testing.assert_array_equal(frames[:4], frames[4:])  # over and over
     assert np.abs(frames[:4].astype(int) - pictures[:4]).mean() < 12  # colours in their order
-    expected = of_pictures(site, frames[:4])
+    expected = compute_scores(site, frames[:4])
     site.device("cam2", f"video:{file}", "--rate-hz", "25")
     got = [site.next(Scores, "cam2").scores.array().tolist() for _ in range(9)]
     start = expected.index(got[0])
@@ -280,7 +280,7 @@ class Attacker:
         if message.topic not in self.overheard or len(self.overheard[message.topic]) < 200:
             self.overheard.setdefault(message.topic, []).append(message.payload)
 
-    def malformed(self, topic: str, data: bytes) -> bool:
+    def is_malformed(self, topic: str, data: bytes) -> bool:
         try:
             parsed = topics.parse(topic)
             decode(parsed.kind, data)
@@ -288,7 +288,7 @@ class Attacker:
             return True
         return False
 
-    def payloads(self, topic: str, genuine: list[bytes]) -> Iterator[bytes]:
+    def make_payloads(self, topic: str, genuine: list[bytes]) -> Iterator[bytes]:
         yield b""
         yield self.dice.randbytes(self.dice.randrange(1, 400))
         yield b"\xdd\xff\xff\xff\xff"
@@ -302,7 +302,7 @@ class Attacker:
                 yield data[:1] + b"\x02" + data[2:]
             changed = bytearray(data)
             changed[self.dice.randrange(len(data))] ^= 0xFF
-            if self.malformed(topic, bytes(changed)):
+            if self.is_malformed(topic, bytes(changed)):
                 yield bytes(changed)
 
     def attack(self, stop: threading.Event) -> None:
@@ -310,8 +310,8 @@ class Attacker:
         while not stop.is_set():
             for topic in self.topics:
                 genuine = list(self.overheard.get(topic, []))
-                genuine = [data for data in genuine if not self.malformed(topic, data)]
-                for data in self.payloads(topic, genuine):
+                genuine = [data for data in genuine if not self.is_malformed(topic, data)]
+                for data in self.make_payloads(topic, genuine):
                     self.client.publish(topic, data, self.dice.randrange(2))
                     self.sent += 1
                 if genuine:  # replayed: word for word what was said before

@@ -48,7 +48,7 @@ def test_a_site_without_faults(
     """Every hop with a real broker, edge and camera; a node that runs keeps its connection."""
     start_node(fleet, "edge", "edge", port, scenes_bundle, "--state", str(tmp_path / "edge"))
     status = str(Topic("home", Kind.STATUS, "edge"))
-    voice.until(lambda: voice.payloads(status))
+    voice.wait_until(lambda: voice.list_payloads(status))
     report = doctor(port=port)
     assert report.code == 0
     assert list(report.rows) == [
@@ -76,7 +76,7 @@ def test_a_site_without_faults(
     assert report.code == 0, report.rows
     assert list(report.rows)[-2] == "program"
     report.assert_words("bundle", "(edge)")
-    said = [decode(Kind.STATUS, payload) for payload in voice.payloads(status)]
+    said = [decode(Kind.STATUS, payload) for payload in voice.list_payloads(status)]
     assert {message.state for message in said} == {"online"}  # it kept its connection
     assert len({message.session for message in said if isinstance(message, Status)}) == 1
     leftover = [topic for topic, _, retained in voice.heard if retained and "probe" in topic]

@@ -13,7 +13,7 @@ import pytest
 
 from ddnn.adapters.broker import free_port
 from tests.integration.doctor_report import NETWORK, Doctor
-from tests.integration.site import PASSWORD, USER, Voice, mosquitto, with_password
+from tests.integration.site import PASSWORD, USER, Voice, mosquitto, write_password
 
 # ----------------------------------------------------------------------- network
 
@@ -75,7 +75,7 @@ def test_users_and_passwords(doctor: Doctor, tmp_path: Path) -> None:
     right, wrong = tmp_path / "right", tmp_path / "wrong"
     right.write_text(PASSWORD + "\n")
     wrong.write_text("a wrong secret 91c\n")
-    with mosquitto(tmp_path, *with_password(tmp_path)) as port:
+    with mosquitto(tmp_path, *write_password(tmp_path)) as port:
         as_user = ("--broker-user", USER, "--broker-password-file")
         report = doctor(*as_user, str(right), port=port)
         assert report.code == 0, report.rows

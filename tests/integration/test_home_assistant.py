@@ -39,20 +39,20 @@ KNOWN = {
 NEEDED = {"state_topic", "unique_id", "device", "name", "value_template"}
 
 
-def retained(port: int) -> dict[str, dict[str, Any]]:
+def read_retained(port: int) -> dict[str, dict[str, Any]]:
     """The discovery messages that a Home Assistant started now would find."""
     late = Voice(port)
     try:
         late.announce("mark", "device")  # comes after what is retained
-        late.until(lambda: late.payloads(str(Topic("home", Kind.STATUS, "mark"))))
+        late.wait_until(lambda: late.list_payloads(str(Topic("home", Kind.STATUS, "mark"))))
         return {t: json.loads(p) for t, p, r in late.heard if r and t.startswith(PREFIX)}
     finally:
         late.close()
 
 
-def retained_whole(port: int) -> dict[str, dict[str, Any]]:
-    """The same once all of them have arrived, else nothing."""
-    found = retained(port)
+def read_all_retained(port: int) -> dict[str, dict[str, Any]]:
+    """The discovery messages once all of them have arrived, else nothing."""
+    found = read_retained(port)
     return found if any("/cloud/" in topic for topic in found) else {}
 
 
@@ -88,7 +88,7 @@ def test_a_site_in_home_assistant(
         str(tmp_path / "cam1"),
     )
     expected = 3 + len(manifest.hierarchy.devices) + 2  # of the last answer; nodes, edge, cloud
-    configs = voice.until(lambda: retained_whole(port))
+    configs = voice.wait_until(lambda: read_all_retained(port))
     assert len(configs) == expected
 
     for topic, config in configs.items():
@@ -110,12 +110,12 @@ def test_a_site_in_home_assistant(
     assert len({json.dumps(config["device"]) for config in configs.values()}) == 1
 
     result = str(Topic("home", Kind.ANSWER))
-    voice.until(lambda: len(voice.payloads(result)) > 5)
+    voice.wait_until(lambda: len(voice.list_payloads(result)) > 5)
     sensor = {
         name: configs[f"{PREFIX}/sensor/ddnn-home/{name}/config"]
         for name in ("label", "exit", "confidence")
     }
-    for payload in voice.payloads(result):
+    for payload in voice.list_payloads(result):
         answer = decode(Kind.ANSWER, payload)
         assert isinstance(answer, Answer)
         shown = {name: render(config["value_template"], payload) for name, config in sensor.items()}
@@ -127,19 +127,19 @@ def test_a_site_in_home_assistant(
     presence = configs[f"{PREFIX}/binary_sensor/ddnn-home/node-cam1/config"]
     says = presence["value_template"]
     topic = presence["state_topic"]
-    assert render(says, voice.payloads(topic)[-1]) == presence["payload_on"]
+    assert render(says, voice.list_payloads(topic)[-1]) == presence["payload_on"]
     cloud = configs[f"{PREFIX}/binary_sensor/ddnn-home/cloud/config"]
 
-    def cloud_shown() -> str:
-        said = voice.payloads(cloud["state_topic"])
+    def render_cloud() -> str:
+        said = voice.list_payloads(cloud["state_topic"])
         return render(cloud["value_template"], said[-1]) if said else ""
 
-    voice.until(lambda: cloud_shown() == cloud["payload_off"])
+    voice.wait_until(lambda: render_cloud() == cloud["payload_off"])
     voice.announce("cloud-7f3a", "cloud")
-    voice.until(lambda: cloud_shown() == cloud["payload_on"])
+    voice.wait_until(lambda: render_cloud() == cloud["payload_on"])
     fleet.send_signal("cam1", signal.SIGKILL)
-    voice.until(lambda: b"lost" in voice.payloads(topic)[-1])  # its Last Will
-    assert render(says, voice.payloads(topic)[-1]) == presence["payload_off"]
+    voice.wait_until(lambda: b"lost" in voice.list_payloads(topic)[-1])  # its Last Will
+    assert render(says, voice.list_payloads(topic)[-1]) == presence["payload_off"]
 
 
 def test_it_is_off_unless_asked_for(
@@ -147,8 +147,8 @@ def test_it_is_off_unless_asked_for(
 ) -> None:
     start_node(fleet, "edge", "edge", port, scenes_bundle, "--state", str(tmp_path / "edge"))
     stats = str(Topic("home", Kind.STATS, "edge"))
-    voice.until(lambda: voice.payloads(stats))  # well after it connected
-    assert retained(port) == {}
+    voice.wait_until(lambda: voice.list_payloads(stats))  # well after it connected
+    assert read_retained(port) == {}
 
 
 def test_it_is_sent_again_to_a_broker_that_has_forgotten(
@@ -157,7 +157,7 @@ def test_it_is_sent_again_to_a_broker_that_has_forgotten(
     def read_discovery(port: int) -> dict[str, dict[str, Any]]:
         voice = Voice(port)
         try:
-            return dict(voice.until(lambda: retained_whole(port)))
+            return dict(voice.wait_until(lambda: read_all_retained(port)))
         finally:
             voice.close()
 

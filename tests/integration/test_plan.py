@@ -240,35 +240,39 @@ def test_the_apps_check_their_plan(scenes_bundle: Path, scenes_plan: Path, tmp_p
     assert check("device_app", "worker1", *lend)[0] == 0
     assert check("device_app", "cam1", *lend, "--source", "dataset:scenes")[0] == 0
 
-    def refused(app: str, node: str, *flags: str, word: str, of: Path = bundle) -> None:
+    def assert_refused(app: str, node: str, *flags: str, word: str, of: Path = bundle) -> None:
         code, text = check(app, node, *flags, of=of)
         assert (code, word in text) == (2, True), text
 
-    refused("edge_app", "edge", *share, of=scenes_bundle, word="`ddnn plan`")  # there is none
-    refused("edge_app", "edge", *plan, word="--redundancy on")
-    refused("edge_app", "edge", *share, "--layer-timeout-s", "0.5", word="--layer-timeout-s 0.5")
-    refused("device_app", "cam1", *plan, "--source", "dataset:scenes", word="--lend on")
-    refused("device_app", "cam1", *lend, word="give a --source")
-    refused("device_app", "worker1", word="--lend on")
+    assert_refused(
+        "edge_app", "edge", *share, of=scenes_bundle, word="`ddnn plan`"
+    )  # there is none
+    assert_refused("edge_app", "edge", *plan, word="--redundancy on")
+    assert_refused(
+        "edge_app", "edge", *share, "--layer-timeout-s", "0.5", word="--layer-timeout-s 0.5"
+    )
+    assert_refused("device_app", "cam1", *plan, "--source", "dataset:scenes", word="--lend on")
+    assert_refused("device_app", "cam1", *lend, word="give a --source")
+    assert_refused("device_app", "worker1", word="--lend on")
     document = bundle / DIRECTORY / "plan.json"
     written = document.read_bytes()
     plan_of = json.loads(written)
     plan_of["detail"]["generator"][-1][0] += 0.5
     document.write_text(json.dumps(plan_of))
-    refused("edge_app", "edge", *share, word="its code does not fit its shards")
+    assert_refused("edge_app", "edge", *share, word="its code does not fit its shards")
     document.write_bytes(written)
     held = bundle / DIRECTORY / plan_of["pieces"][0]["file"]["file"]
     content = held.read_bytes()
     held.write_bytes(content[:-8] + bytes(8))
-    refused("device_app", "worker1", *lend, word=f"{held.name} has sha256")
+    assert_refused("device_app", "worker1", *lend, word=f"{held.name} has sha256")
     held.write_bytes(content)
     tail = bundle / DIRECTORY / plan_of["owned"]["tail"]["file"]["file"]
     tail.write_bytes(tail.read_bytes()[:-8] + bytes(8))
-    refused("edge_app", "edge", *share, word=f"{tail.name} has sha256")
+    assert_refused("edge_app", "edge", *share, word=f"{tail.name} has sha256")
     # The bundle was trained again: the plan is for the one before.
     (bundle / "manifest.json").write_bytes((bundle / "manifest.json").read_bytes() + b"\n")
-    refused("edge_app", "edge", *share, word="plan again")
-    refused("device_app", "worker1", *lend, word="plan again")
+    assert_refused("edge_app", "edge", *share, word="plan again")
+    assert_refused("device_app", "worker1", *lend, word="plan again")
 
 
 def test_who_lends_is_asked_at_the_broker(
@@ -303,8 +307,12 @@ def test_who_lends_is_asked_at_the_broker(
     )
     nodes = ("pi-a", "pi-b", "pi-c", "cam1")
     for node in nodes:
-        voice.until(lambda node=node: voice.payloads(str(Topic("home", Kind.STATUS, node))))
-        voice.until(lambda node=node: voice.payloads(str(Topic("home", Kind.OFFER, node))))
+        voice.wait_until(
+            lambda node=node: voice.list_payloads(str(Topic("home", Kind.STATUS, node)))
+        )
+        voice.wait_until(
+            lambda node=node: voice.list_payloads(str(Topic("home", Kind.OFFER, node)))
+        )
     done = plan(*flags, "--json")
     assert done.exit_code == 0, done.output
     assert "pi-c has bundle" in done.stderr

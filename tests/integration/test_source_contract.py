@@ -13,6 +13,7 @@ from ddnn.data.scenes.things import CLASSES
 from ddnn.runtime.bundle import load_bundle
 from device_app.app import DeviceSettings, open_capture
 from device_app.capture import make_counts
+from device_app.ticks import read_own_clock
 from tests.integration.rtsp_camera import LATE_S, RtspCamera
 from tests.integration.sample_taker import BUSY_S, SampleTaker
 from tests.integration.test_device import write_pictures
@@ -67,7 +68,7 @@ def test_every_source_gives_samples_that_a_section_takes(
     bundle = load_bundle(scenes_bundle, lambda path: None, [])  # type: ignore[arg-type,return-value]
     assert bundle.manifest.image_shape == SHAPE
     taker = SampleTaker()
-    capture = open_capture(settings, bundle, taker, time.time, make_counts())
+    capture = open_capture(settings, bundle, taker, read_own_clock, make_counts())
     try:
         capture.start()
         taker.wait_for(20)

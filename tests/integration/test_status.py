@@ -27,10 +27,10 @@ from tests.integration.site import (
     USER,
     Voice,
     mosquitto,
-    one_picture,
     run,
     start_node,
-    with_password,
+    write_password,
+    write_picture,
 )
 from tests.parts import MOSQUITTO, need_mosquitto
 
@@ -63,7 +63,7 @@ def test_a_real_site(
     """Nodes, counts and exits; then one node that was killed and one that was stopped."""
     fleet = Fleet(tmp_path / "logs")
     (tmp_path / "pictures").mkdir()
-    camera = ("--source", one_picture(tmp_path / "pictures"))
+    camera = ("--source", write_picture(tmp_path / "pictures"))
     try:
         for app, node, *flags in (
             ("edge", "edge"),
@@ -73,7 +73,7 @@ def test_a_real_site(
             state = ("--state", str(tmp_path / node))
             start_node(fleet, app, node, port, scenes_bundle, *state, *flags)
         result = str(Topic("home", Kind.ANSWER))
-        voice.until(lambda: len(voice.payloads(result)) > 5)
+        voice.wait_until(lambda: len(voice.list_payloads(result)) > 5)
         found = report(ddnn, port, "--for-s", "50")
         bundle = read_manifest(scenes_bundle)[1]
         assert {(n["node"], n["role"], n["presence"], n["bundle"]) for n in found["nodes"]} == {
@@ -96,7 +96,9 @@ def test_a_real_site(
         fleet.send_signal("cam1", signal.SIGKILL)
         fleet.send_signal("cam2", signal.SIGTERM)
         states = [str(Topic("home", Kind.STATUS, node)) for node in ("cam1", "cam2")]
-        voice.until(lambda: all(b"online" not in voice.payloads(topic)[-1] for topic in states))
+        voice.wait_until(
+            lambda: all(b"online" not in voice.list_payloads(topic)[-1] for topic in states)
+        )
         nodes = index_nodes(report(ddnn, port))
         assert (nodes["cam1"]["presence"], nodes["cam2"]["presence"]) == ("lost", "stopped")
         done = run([*ddnn, "status", "--broker-port", str(port)])
@@ -161,7 +163,7 @@ def test_what_cannot_be_shown(
 def test_users_and_passwords(ddnn: list[str], tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text(PASSWORD)
-    with mosquitto(tmp_path, *with_password(tmp_path)) as port:
+    with mosquitto(tmp_path, *write_password(tmp_path)) as port:
         flags = ("--broker-user", USER, "--broker-password-file", str(secret), "--for-s", "0.5")
         assert report(ddnn, port, *flags)["connected"]
         done = run([*ddnn, "status", "--broker-port", str(port)])
@@ -243,7 +245,7 @@ def test_watch_reports_that_the_broker_is_away_and_recovers(
         watching = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert watching.stdout is not None
 
-        def next_of(words: str) -> str:
+        def read_next(words: str) -> str:
             until_s = time.monotonic() + IN_TIME_S
             while time.monotonic() < until_s:
                 line = watching.stdout.readline()
@@ -251,13 +253,13 @@ def test_watch_reports_that_the_broker_is_away_and_recovers(
                     return line
             pytest.fail(f"not printed: {words}")
 
-        assert "online" in next_of("cam1")
+        assert "online" in read_next("cam1")
         voice.close()
         fleet.send_signal("broker", signal.SIGKILL)
-        next_of("the broker is away")
-        assert "unknown" in next_of("cam1")
+        read_next("the broker is away")
+        assert "unknown" in read_next("cam1")
         fleet.start("broker")
-        next_of(
+        read_next(
             "no node was announced"
         )  # the broker lost its state; no old node is shown as present
         watching.send_signal(signal.SIGINT)

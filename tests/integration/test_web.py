@@ -299,7 +299,7 @@ def test_connections_beyond_the_bound_wait(site: Site) -> None:
 
 
 @pytest.fixture
-def signed(tmp_path: Path) -> Iterator[Callable[..., tuple[Flask, Server]]]:
+def start_signed(tmp_path: Path) -> Iterator[Callable[..., tuple[Flask, Server]]]:
     """Servers that want a password."""
     store = Store(f"sqlite:///{tmp_path}/signed.db")
     servers: list[Server] = []
@@ -336,11 +336,11 @@ def enter(server: Server, **headers: str) -> str:
 
 
 def test_a_stream_ends_with_its_session(
-    signed: Callable[..., tuple[Flask, Server]], monkeypatch: pytest.MonkeyPatch
+    start_signed: Callable[..., tuple[Flask, Server]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session_s = 5.0
     monkeypatch.setattr(sign_in, "SESSION_S", session_s)
-    _, server = signed()
+    _, server = start_signed()
     assert ask(server, "/api/v1/stream")[0] == 401
     cookie = enter(server).split(";")[0]
     listener = Listener(server, cookie=cookie)
@@ -353,11 +353,11 @@ def test_a_stream_ends_with_its_session(
 
 
 def test_only_a_trusted_proxy_tells_of_https(
-    signed: Callable[..., tuple[Flask, Server]],
+    start_signed: Callable[..., tuple[Flask, Server]],
 ) -> None:
     forwarded = {"X-Forwarded-Proto": "https"}
-    assert "Secure" not in enter(signed()[1], **forwarded)
-    assert "Secure" in enter(signed(trusted_proxy="127.0.0.1")[1], **forwarded)
+    assert "Secure" not in enter(start_signed()[1], **forwarded)
+    assert "Secure" in enter(start_signed(trusted_proxy="127.0.0.1")[1], **forwarded)
 
 
 def test_it_listens_on_ipv6_too(site: Site) -> None:

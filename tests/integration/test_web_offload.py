@@ -21,7 +21,7 @@ from tests.site_builder import make_offload
 
 @pytest.mark.parametrize("role", ["all", "page"])
 def test_the_offload_state_that_an_edge_publishes_is_on_the_page(
-    role: str, fleet: Fleet, scenes_bundle: Path, tmp_path: Path, opened: Open
+    role: str, fleet: Fleet, scenes_bundle: Path, tmp_path: Path, open_page: Open
 ) -> None:
     """The real program at a real broker: a worker dies, and then the broker itself."""
     http_port = free_port()
@@ -69,11 +69,11 @@ def test_the_offload_state_that_an_edge_publishes_is_on_the_page(
                 publish(*states)
                 return shown.is_visible()
 
-            voice.until(is_shown)
+            voice.wait_until(is_shown)
 
         states = ["live", "lost", "live", "live", "live", "live"]
-        voice.until(lambda: publish(*states))
-        page = opened(url)
+        voice.wait_until(lambda: publish(*states))
+        page = open_page(url)
         enough = "5 of 6 pieces live: enough. Any one worker more"
         publish_until_shown(".offload .enough.good", enough, *states)
         voice.announce("worker2", "worker", "lost")

@@ -52,20 +52,22 @@ class Edge(Voice):
         self.say(Kind.TASK, self.group, Task(1, plan or self.plan, self.job, {"x": Tensor.of(x)}))
         return self.job
 
-    def said(self, kind: Kind, node: str) -> list:
-        return [decode(kind, p) for p in self.payloads(str(Topic(self.site, kind, node)))]
+    def list_messages(self, kind: Kind, node: str) -> list:
+        return [decode(kind, p) for p in self.list_payloads(str(Topic(self.site, kind, node)))]
 
     def holds(self, node: str) -> list[int] | None:
-        """What a node has said that it holds; None before it has said anything."""
-        said: list[WorkerOffer] = self.said(Kind.OFFER, node)
+        """The pieces that a node reports to hold; None before its first report."""
+        said: list[WorkerOffer] = self.list_messages(Kind.OFFER, node)
         return said[-1].holds.get(self.plan) if said else None
 
-    def done(self, node: str, job: int) -> dict[int, np.ndarray]:
-        said: list[Result] = self.said(Kind.RESULT, node)
+    def read_results(self, node: str, job: int) -> dict[int, np.ndarray]:
+        said: list[Result] = self.list_messages(Kind.RESULT, node)
         return {one.piece: one.outputs["z"].array() for one in said if one.job == job}
 
     def answers(self, node: str, job: int, count: int = 1) -> dict[int, np.ndarray]:
-        return self.until(lambda: d if len(d := self.done(node, job)) == count else None)
+        return self.wait_until(
+            lambda: d if len(d := self.read_results(node, job)) == count else None
+        )
 
 
 @pytest.fixture
@@ -75,7 +77,7 @@ def edge(port: int, scenes_bundle: Path, scenes_plan: Path):
     edge.close()
 
 
-def blocked(directory: Path, *, scipy: bool) -> dict[str, str]:
+def block_packages(directory: Path, *, scipy: bool) -> dict[str, str]:
     """Environment of a Pi that only infers; with or without scipy."""
     directory.mkdir()
     custom = SITECUSTOMIZE.replace("'scipy', ", "") if scipy else SITECUSTOMIZE
@@ -89,11 +91,11 @@ def test_a_worker_on_a_pi(
 ) -> None:
     """It needs no TensorFlow, computes what it is given, and nothing else."""
     lend = ("--lend", "on", "--plan", str(scenes_plan), "--state", str(tmp_path))
-    variables = blocked(tmp_path / "pi", scipy=True)
+    variables = block_packages(tmp_path / "pi", scipy=True)
     start_node(fleet, "device", "worker1", port, scenes_bundle, *lend, **variables)
-    edge.until(lambda: edge.holds("worker1") == [])
+    edge.wait_until(lambda: edge.holds("worker1") == [])
     edge.assign(worker1=[0, 3])
-    edge.until(lambda: edge.holds("worker1") == [0, 3])
+    edge.wait_until(lambda: edge.holds("worker1") == [0, 3])
     plans = PlanDirectory(scenes_plan, read_manifest(scenes_bundle)[1], load_section, find_room)
     planned = plans.read()
     x = np.random.default_rng(1).standard_normal(planned.inputs["x"].shape).astype(np.float32)
@@ -102,9 +104,9 @@ def test_a_worker_on_a_pi(
         np.testing.assert_allclose(z, expected, rtol=0, atol=TOLERANCE)
     refused = [edge.ask(x, plan="00000000"), edge.ask(x[1:])]  # another plan's, another shape
     edge.assign(worker1=[5])
-    edge.until(lambda: edge.holds("worker1") == [5])
+    edge.wait_until(lambda: edge.holds("worker1") == [5])
     assert list(edge.answers("worker1", edge.ask(x))) == [5]
-    assert [edge.done("worker1", job) for job in refused] == [{}, {}]
+    assert [edge.read_results("worker1", job) for job in refused] == [{}, {}]
     assert psutil.Process(fleet.find_pid("worker1")).memory_info().rss < RESIDENT_BYTES
 
 
@@ -117,10 +119,10 @@ def test_without_scipy_a_camera_runs_and_lending_is_refused(
     tmp_path: Path,
     scenes_frames: Path,  # noqa: F811
 ) -> None:
-    variables = blocked(tmp_path / "pi", scipy=False)
+    variables = block_packages(tmp_path / "pi", scipy=False)
     camera = ("--source", f"frames:{scenes_frames}", "--state", str(tmp_path))
     start_node(fleet, "device", "cam1", port, scenes_bundle, *camera, **variables)
-    edge.until(lambda: edge.said(Kind.SCORES, "cam1"))
+    edge.wait_until(lambda: edge.list_messages(Kind.SCORES, "cam1"))
     command = [
         sys.executable,
         "-m",
@@ -270,22 +272,24 @@ def test_a_camera_that_lends_keeps_its_own_time(
         "--rate-hz",
         str(RATE_HZ),
     )
-    edge.until(lambda: edge.holds("cam1") == [])
+    edge.wait_until(lambda: edge.holds("cam1") == [])
     edge.assign(cam1=[0])
-    edge.until(lambda: edge.holds("cam1") == [0])
+    edge.wait_until(lambda: edge.holds("cam1") == [0])
     x = np.random.default_rng(4).standard_normal((ROWS, WIDTH)).astype(np.float32)
     late, took_s = Late(edge), []
     until_s = time.monotonic() + BUSY_S
     while (started_s := time.monotonic()) < until_s:  # there is always a task waiting
         jobs = {edge.ask(x) for _ in range(BATCH)}
-        edge.until(lambda jobs=jobs: jobs <= late.done)
+        edge.wait_until(lambda jobs=jobs: jobs <= late.done)
         took_s.append((time.monotonic() - started_s) / BATCH)
-    np.testing.assert_allclose(edge.done("cam1", edge.job)[0], x @ kernel, rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(
+        edge.read_results("cam1", edge.job)[0], x @ kernel, rtol=0, atol=TOLERANCE
+    )
     delays_s = late.delays_s()
     assert len(delays_s) >= 0.75 * BUSY_S * RATE_HZ  # none was left out
     # In the tasks' queue a sample would wait for about half a batch of them.
     assert np.median(delays_s) < np.median(took_s), (np.median(delays_s), took_s)
-    for scores in edge.said(Kind.SCORES, "cam1")[-5:]:
+    for scores in edge.list_messages(Kind.SCORES, "cam1")[-5:]:
         images = scenes_split.images[scores.sample % len(scenes_split.images)]
         expected = run_devices(loaded.manifest, loaded.sections, images)[0].scores
         np.testing.assert_array_equal(scores.scores.array(), expected)
@@ -300,14 +304,14 @@ class Late:
         self._heard: list[tuple[float, bytes]] = []
         take = edge._client.on_message
 
-        def timed(client: object, user: object, message) -> None:
+        def note_message(client: object, user: object, message) -> None:
             if parse(message.topic).kind is Kind.SCORES:
                 self._heard.append((time.time(), message.payload))
             elif parse(message.topic).kind is Kind.RESULT:
                 self.done.add(decode(Kind.RESULT, message.payload).job)
             take(client, user, message)
 
-        edge._client.on_message = timed
+        edge._client.on_message = note_message
 
     def delays_s(self) -> list[float]:
         heard = [(at_s, decode(Kind.SCORES, payload)) for at_s, payload in list(self._heard)]

@@ -39,7 +39,7 @@ def site(*groups: int) -> StudentSite:
 
 
 @cache
-def undivided() -> dict[int, Answer]:
+def answer_undivided() -> dict[int, Answer]:
     """What a site without workers answers."""
     answers = site(3, 3, 2).run_without_workers(SAMPLES).simulation.store
     assert {answer.exit for answer in answers.values()} == {"local", "edge", "cloud"}
@@ -285,7 +285,7 @@ def test_a_spare_joins_the_group_that_has_lost_most() -> None:
 def assert_same(run: Run, samples: Collection[int]) -> None:
     """These answers are those of a site without workers, bit for bit."""
     for sample in samples:
-        answer, other = run.store[sample], undivided()[sample]
+        answer, other = run.store[sample], answer_undivided()[sample]
         for field in ("exit", "label", "probabilities", "eta", "members", "missing", "quality"):
             assert getattr(answer, field) == getattr(other, field), (sample, field)
 
@@ -309,7 +309,7 @@ def test_as_long_as_each_group_has_a_live_member_nothing_changes(seed: int) -> N
     assert_in_time(run)
     state = run.offload_state
     assert (state.computed_here, state.given_up, state.combined_partly) == (0, 0, 0)
-    assert state.combined == sum(answer.exit != "local" for answer in undivided().values())
+    assert state.combined == sum(answer.exit != "local" for answer in answer_undivided().values())
 
 
 def test_answers_name_the_workers_of_a_lost_portion_at_edge_and_cloud() -> None:

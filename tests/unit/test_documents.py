@@ -74,7 +74,7 @@ def code(text: str) -> list[str]:
 
 
 @cache
-def anchors(document: str) -> set[str]:
+def list_anchors(document: str) -> set[str]:
     """The anchors of its headings, as GitHub makes them."""
     titles = [
         re.sub(r"[^\w\- ]", "", title.lower()) for title in HEADING.findall(prose(read(document)))
@@ -82,16 +82,16 @@ def anchors(document: str) -> set[str]:
     return {title.strip().replace(" ", "-") for title in titles}
 
 
-def flags_of(params: list[click.Parameter]) -> set[str]:
+def list_flags(params: list[click.Parameter]) -> set[str]:
     return {flag for param in params for flag in (*param.opts, *param.secondary_opts)}
 
 
 def app_flags(app: str) -> set[str]:
-    return flags_of(schema_options(SETTINGS[app])) | {"--check", "--help"}
+    return list_flags(schema_options(SETTINGS[app])) | {"--check", "--help"}
 
 
 def command_flags(name: str) -> set[str]:
-    flags = flags_of(main.commands[name].params) | {"--help"}
+    flags = list_flags(main.commands[name].params) | {"--help"}
     if name == "doctor":  # it takes those of the node's app, too
         flags = flags.union(*map(app_flags, SETTINGS))
     return flags
@@ -114,7 +114,7 @@ def all_flags() -> set[str]:
     )
 
 
-def wrong_flags(line: str) -> list[str]:
+def find_wrong_flags(line: str) -> list[str]:
     """Flags in `line` that its command does not have; a command or module that does not exist."""
     if line.startswith("--"):
         return [flag for flag in FLAG.findall(line) if flag not in all_flags()]
@@ -155,12 +155,12 @@ def test_every_link_leads_somewhere(document: str) -> None:
         name = str(target.relative_to(ROOT))
         assert name in PATHS, f"{document}: no file {link}"
         if anchor:
-            assert anchor in anchors(name), f"{document}: {name} has no heading #{anchor}"
+            assert anchor in list_anchors(name), f"{document}: {name} has no heading #{anchor}"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_flag_exists(document: str) -> None:
-    assert [wrong for line in code(read(document)) for wrong in wrong_flags(line)] == []
+    assert [wrong for line in code(read(document)) for wrong in find_wrong_flags(line)] == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -180,8 +180,8 @@ def test_every_file_that_is_named_exists(document: str) -> None:
 
 
 def test_wrong_commands_are_found() -> None:
-    assert wrong_flags("ddnn demo --headless --nonsense") == ["--nonsense"]
-    assert wrong_flags("ddnn demonstrate") == ["ddnn demonstrate"]
-    assert wrong_flags("python -m edge_app --source x && ddnn status --watch") == ["--source"]
-    assert wrong_flags("python -m benchmarks.nothing --json") == ["benchmarks.nothing"]
-    assert wrong_flags("--broker-hots") == ["--broker-hots"]
+    assert find_wrong_flags("ddnn demo --headless --nonsense") == ["--nonsense"]
+    assert find_wrong_flags("ddnn demonstrate") == ["ddnn demonstrate"]
+    assert find_wrong_flags("python -m edge_app --source x && ddnn status --watch") == ["--source"]
+    assert find_wrong_flags("python -m benchmarks.nothing --json") == ["benchmarks.nothing"]
+    assert find_wrong_flags("--broker-hots") == ["--broker-hots"]

@@ -18,7 +18,10 @@ from ddnn.exits import device_node, fusion_node, sample
 from ddnn.machines import collect, versions
 from ddnn.machines.membership import MISSES_UNTIL_SUSPECT
 from ddnn.machines.workers import Health, WorkerPool
+from ddnn.pipeline import driver_states, member
+from ddnn.pipeline.arranger import Arranger
 from ddnn.protocol.messages import Status, WorkerOffer
+from tests.dense_stage import DenseFactory
 
 
 class Table(NamedTuple):
@@ -36,7 +39,21 @@ def collect_job(phase: collect.Phase) -> Any:
     return job
 
 
+def member_in(state: member.State) -> Any:
+    one = member.Member("home", "worker1", DenseFactory([2, 2]), 1)
+    one.state = state
+    return one
+
+
+def driver_in(state: driver_states.State) -> Any:
+    one: Any = object.__new__(Arranger)
+    one.state, one.run = state, "run1"
+    return one
+
+
 TABLES = {
+    "a member of a training": Table(member, member.State, member_in),
+    "a training": Table(driver_states, driver_states.State, driver_in),
     "a job of a collector": Table(collect, collect.Phase, collect_job, "phase"),
     "a version": Table(
         versions, versions.Phase, lambda phase: versions._Version("v1", None, phase), "phase"
@@ -62,7 +79,7 @@ ROWS = [
 def test_a_transition_happens_if_it_is_in_the_table_and_raises_otherwise(
     table: Table, state: Any, signal: Any
 ) -> None:
-    following = transitions(table).get((state, signal))
+    following = read_transitions(table).get((state, signal))
     machine = table.make(state)
     if following is not None:
         machine.move(signal)
@@ -82,20 +99,20 @@ def test_the_table_in_the_documentation_is_the_table_in_use(name: str) -> None:
     assert len(documented) == len(rows)
     assert documented == {
         (state.name, signal.name): following.name
-        for (state, signal), following in transitions(TABLES[name]).items()
+        for (state, signal), following in read_transitions(TABLES[name]).items()
     }
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_every_state_and_every_signal_is_in_use(name: str) -> None:
     table = TABLES[name]
-    rows = transitions(table)
+    rows = read_transitions(table)
     used = {state for state, _ in rows} | set(rows.values())
     assert used == set(table.states)
     assert {signal for _, signal in rows} == set(table.module.Signal)
 
 
-def transitions(table: Table) -> Mapping[tuple[Any, Any], Any]:
+def read_transitions(table: Table) -> Mapping[tuple[Any, Any], Any]:
     rows: Mapping[tuple[Any, Any], Any] = table.module.TRANSITIONS
     return rows
 
@@ -103,7 +120,7 @@ def transitions(table: Table) -> Mapping[tuple[Any, Any], Any]:
 # -------------------------------------------------------- the health of a worker
 
 
-def pool_with(*pieces: int) -> WorkerPool:
+def make_pool(*pieces: int) -> WorkerPool:
     """A pool whose planned worker is online and holds these pieces."""
     pool = WorkerPool("p1", {"w1": (0,)})
     pool.take_offer("w1", WorkerOffer({"p1": list(pieces)}))
@@ -112,7 +129,7 @@ def pool_with(*pieces: int) -> WorkerPool:
 
 
 def test_a_worker_that_holds_its_piece_is_live_until_it_is_lost() -> None:
-    pool = pool_with(0)
+    pool = make_pool(0)
     assert pool.health("w1") is Health.LIVE
     pool.take_status("w1", Status("worker", 1, "lost"), 1.0)
     assert pool.health("w1") is Health.LOST
@@ -122,14 +139,14 @@ def test_a_worker_that_holds_its_piece_is_live_until_it_is_lost() -> None:
 
 
 def test_a_worker_without_its_piece_is_loading() -> None:
-    pool = pool_with()
+    pool = make_pool()
     assert pool.health("w1") is Health.LOADING
     pool.take_offer("w1", WorkerOffer({"p1": [0]}))
     assert pool.health("w1") is Health.LIVE
 
 
 def test_a_worker_is_stalled_until_it_reports_in_time() -> None:
-    pool = pool_with(0)
+    pool = make_pool(0)
     for n in range(MISSES_UNTIL_SUSPECT):
         assert pool.health("w1") is Health.LIVE
         pool.missed(["w1"], float(n))
@@ -139,7 +156,7 @@ def test_a_worker_is_stalled_until_it_reports_in_time() -> None:
 
 
 def test_a_worker_is_faulty_until_its_next_session() -> None:
-    pool = pool_with(0)
+    pool = make_pool(0)
     pool.quarantine(["w1"])
     assert pool.health("w1") is Health.FAULTY
     pool.reported("w1")

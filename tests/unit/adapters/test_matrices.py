@@ -102,36 +102,36 @@ def content(kernel: np.ndarray, tmp_path: Path) -> dict[str, np.ndarray[Any, Any
     return members(tmp_path / "good.npz")
 
 
-def at(index: int, value: float) -> Callable[[np.ndarray], np.ndarray]:
-    def changed(array: np.ndarray) -> np.ndarray:
+def change_at(index: int, value: float) -> Callable[[np.ndarray], np.ndarray]:
+    def change(array: np.ndarray) -> np.ndarray:
         array = array.copy()
         array[index] = value
         return array
 
-    return changed
+    return change
 
 
 SPARSE: list[tuple[str, Callable[[Any], Any]]] = [
-    ("indices", at(0, 12)),
-    ("indices", at(0, 2**31 - 1)),
-    ("indices", at(-1, -1)),
+    ("indices", change_at(0, 12)),
+    ("indices", change_at(0, 2**31 - 1)),
+    ("indices", change_at(-1, -1)),
     ("indices", lambda a: a[:-1]),
     ("indices", lambda a: a.astype(np.int64)),
     ("indices", lambda a: a.astype(np.float32)),
     ("indices", lambda a: a.astype(">i4")),
     ("indices", lambda a: a.reshape(1, -1)),
-    ("indptr", at(0, 1)),
-    ("indptr", at(0, -1)),
-    ("indptr", at(1, 10**6)),
-    ("indptr", at(-1, 10**6)),
-    ("indptr", at(-1, 0)),
-    ("indptr", at(-1, -5)),
+    ("indptr", change_at(0, 1)),
+    ("indptr", change_at(0, -1)),
+    ("indptr", change_at(1, 10**6)),
+    ("indptr", change_at(-1, 10**6)),
+    ("indptr", change_at(-1, 0)),
+    ("indptr", change_at(-1, -5)),
     ("indptr", lambda a: a[:1]),
     ("indptr", lambda a: a[:0]),
     ("indptr", lambda a: a[:-1]),
     ("data", lambda a: a[:-1]),
-    ("data", at(0, np.nan)),
-    ("data", at(0, np.inf)),
+    ("data", change_at(0, np.nan)),
+    ("data", change_at(0, np.inf)),
     ("data", lambda a: a.astype(np.float64)),
     ("data", lambda a: np.array([None] * len(a))),
     ("inputs", lambda a: np.int64(0)),
@@ -140,7 +140,7 @@ SPARSE: list[tuple[str, Callable[[Any], Any]]] = [
     ("inputs", lambda a: np.int64(2**62)),
     ("inputs", lambda a: np.array([12])),
     ("bias", lambda a: a[:-1]),
-    ("bias", at(0, np.nan)),
+    ("bias", change_at(0, np.nan)),
     ("kernel", lambda a: FULL),
     ("extra", lambda a: BIAS),
 ]
@@ -152,7 +152,7 @@ DENSE: list[tuple[str, Callable[[Any], Any]]] = [
     ("kernel", lambda a: a[0]),
     ("kernel", lambda a: a[:0]),
     ("kernel", lambda a: a[:, :0]),
-    ("kernel", at(0, np.nan)),
+    ("kernel", change_at(0, np.nan)),
     ("bias", lambda a: BIAS[:, None]),
     ("data", lambda a: BIAS),
 ]

@@ -34,6 +34,7 @@ class FailingStore:
         self.fail_save: Callable[[list[int]], Exception | None] = lambda samples: None
         self.fail_event: Exception | None = None
         self.fail_read: Exception | None = None
+        self.clock = time.time
         self.old = 0  # rows that are too old
         self.pruned: list[int] = []
         self.fail_prune: Exception | None = None
@@ -265,6 +266,22 @@ def test_old_rows_are_deleted_between_the_batches(
     wait_until(lambda: not store.old)  # without new answers too
     assert len(store.pruned) > pruned
     assert recorder.close(IN_TIME_S)
+
+
+def test_nothing_is_deleted_while_the_clock_is_not_trusted(store: FailingStore) -> None:
+    store.old = 5
+    asked: list[bool] = []
+
+    def may_delete() -> bool:
+        asked.append(True)
+        return False
+
+    recorder = Recorder(store, 60.0, may_delete)  # type: ignore[arg-type]
+    confirmed: list[Saved] = []
+    recorder.save(Save([make_pair(0)]), confirmed.append)
+    wait_until(lambda: confirmed and asked)
+    assert recorder.close(IN_TIME_S)
+    assert store.pruned == []
 
 
 def test_without_a_retention_time_nothing_is_deleted(

@@ -32,7 +32,7 @@ class World:
         self.events: list[tuple[str, str]] = []
         self.keys: list[str] = []
         self.now_s = 1000.0
-        self.registry = Registry(self._record_event)
+        self.registry = Registry(self._record_event, lambda: 1e9 + self.now_s)
         monkeypatch.setattr(time, "monotonic", lambda: self.now_s)
         monkeypatch.setattr(time, "time", lambda: 1e9 + self.now_s)
 
@@ -159,6 +159,13 @@ def test_a_camera_that_goes_and_comes_back_is_reported(world: World) -> None:
     words = [what for _, what in world.events[1:]]
     assert words == ["camera is away: it is opened again and again", "camera is back"]
     assert len(set(world.keys)) == 3
+
+
+def test_a_step_of_a_nodes_clock_is_reported(world: World) -> None:
+    world.receive_status("edge", "online")
+    for uptime_s, steps in enumerate((0, 1, 1, 2)):
+        world.receive_stats("edge", uptime_s, clock_set_back=steps, clock_set_ahead=0)
+    assert [what for _, what in world.events[1:]] == 2 * ["its clock was set back"]
 
 
 def test_the_time_of_the_newest_inference_also_comes_from_statistics(world: World) -> None:

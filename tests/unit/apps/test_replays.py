@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ddnn.core.site_time import SiteTime, find_tick
 from ddnn.errors import ConfigError
 from ddnn.protocol.machine import Captured
 from device_app.capture import Capture, Samples, make_counts, make_stored_work
@@ -42,11 +43,11 @@ def read_number(source: FrameSource, tick: int) -> int:
 def replay(source: FrameSource, start_s: float) -> dict[int, int]:
     """Replay until 4 s of virtual time; returns the number of the frame by tick."""
     now_s = start_s
-    frames = StoredFrames(source, 0.1, lambda: EPOCH_S + now_s, lambda: now_s)
+    frames = StoredFrames(source, 0.1, lambda: SiteTime(0, EPOCH_S + now_s), lambda: now_s)
     taken: dict[int, int] = {}
     while (now_s := now_s + 0.1) < 4.0:
         frame = frames.take()
-        taken[frame.sample] = round(float(frame.image["image"].mean()) / 10)
+        taken[find_tick(frame.sample)] = round(float(frame.image["image"].mean()) / 10)
     return taken
 
 
@@ -108,9 +109,9 @@ def test_a_file_that_cannot_be_read_is_passed_over_and_counted(
         open_source(uri, 0, SHAPE).read_frame(3)
     now_s = [0.0]
 
-    def advance() -> float:
+    def advance() -> SiteTime:
         now_s[0] += 0.0005
-        return EPOCH_S + now_s[0]
+        return SiteTime(0, EPOCH_S + now_s[0])
 
     sink, counts = Stop(3 * COUNT), make_counts()
     samples = Samples(sink, 0.001, advance, counts)
@@ -127,7 +128,7 @@ def test_a_file_that_cannot_be_read_is_passed_over_and_counted(
         capture.close()
     shown = {round(float(frame.image["image"].mean()) / 10) for frame in sink.frames}
     assert shown == set(range(COUNT)) - {3}
-    assert all(frame.sample % COUNT != 3 for frame in sink.frames)
+    assert all(find_tick(frame.sample) % COUNT != 3 for frame in sink.frames)
     assert counts["frames_unreadable"] >= 2
     assert counts["camera_failures"] == 0
     assert caplog.text.count("no view of this camera") == 1

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ddnn.core.site_time import SiteTime
 from ddnn.errors import ConfigError, LinkError
 from ddnn.protocol.machine import Captured
 from device_app import capture as module
@@ -25,6 +26,7 @@ from device_app.capture import (
 )
 from device_app.picture import MotionGate
 from device_app.sources import Frame
+from device_app.ticks import SiteClock, read_own_clock
 
 SHAPE = (32, 32, 3)
 P = 0.002
@@ -42,8 +44,8 @@ class World:
     def monotonic(self) -> float:
         return self.now_s
 
-    def wall(self) -> float:
-        return EPOCH_S + self.now_s
+    def clock(self) -> SiteTime:
+        return SiteTime(0, EPOCH_S + self.now_s)
 
     def advance(self, seconds: float) -> None:
         self.now_s += seconds
@@ -127,9 +129,9 @@ def start() -> Iterator[Callable[..., Capture]]:
 
 
 def make_samples(
-    sink: RecordingSink, gate: MotionGate | None = None, wall: Callable[[], float] = time.time
+    sink: RecordingSink, gate: MotionGate | None = None, clock: SiteClock = read_own_clock
 ) -> Samples:
-    return Samples(sink, P, wall, make_counts(), gate)
+    return Samples(sink, P, clock, make_counts(), gate)
 
 
 def keep(image: np.ndarray, bgr: bool) -> np.ndarray:
@@ -219,7 +221,7 @@ def test_a_camera_that_gives_frames_is_up(
         world.advance(P / 4)
 
     camera = Camera(world, wait)
-    samples = make_samples(sink, wall=world.wall)
+    samples = make_samples(sink, clock=world.clock)
     capture = start(
         make_live_work(lambda: camera, keep, samples),
         samples.counts,
@@ -267,7 +269,7 @@ def test_a_camera_that_hangs_is_abandoned(
         opened.append(cameras[len(opened)])
         return opened[-1]
 
-    samples = make_samples(sink, wall=world.wall)
+    samples = make_samples(sink, clock=world.clock)
     with caplog.at_level(logging.INFO):
         capture = start(
             make_live_work(open_camera, keep, samples),
@@ -306,7 +308,7 @@ def test_a_camera_that_hangs_while_opening_is_abandoned(
         ended.append(number)
         raise LinkError("away")
 
-    samples = make_samples(sink, wall=world.wall)
+    samples = make_samples(sink, clock=world.clock)
     capture = Capture(
         "video:x",
         make_live_work(open_camera, keep, samples),
@@ -316,12 +318,12 @@ def test_a_camera_that_hangs_while_opening_is_abandoned(
     )
     wait = capture._stop.wait
 
-    def counted(timeout: float) -> bool:
+    def count_pause(timeout: float) -> bool:
         nonlocal pauses
         pauses += 1
         return wait(timeout)
 
-    monkeypatch.setattr(capture._stop, "wait", counted)
+    monkeypatch.setattr(capture._stop, "wait", count_pause)
     capture.start()
     wait_until(lambda: pauses > module.MAX_HUNG + 10)
     assert opened == module.MAX_HUNG
@@ -381,7 +383,7 @@ def test_the_gate_withholds_frames_and_counts_them(
     world: World, sink: RecordingSink, start: Callable[..., Capture]
 ) -> None:
     camera = Camera(world, lambda count: world.advance(P))
-    samples = make_samples(sink, MotionGate(0.01, hold_s=0.0), world.wall)
+    samples = make_samples(sink, MotionGate(0.01, hold_s=0.0), world.clock)
     capture = start(
         make_live_work(lambda: camera, keep, samples),
         samples.counts,

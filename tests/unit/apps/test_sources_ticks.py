@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ddnn.core.site_time import SiteTime, find_epoch, find_tick
 from device_app.capture import make_counts
 from device_app.sources import Frame
 from device_app.ticks import LATENCY_S, NearestFrames, StoredFrames
@@ -29,12 +30,13 @@ class World:
 
     def __init__(self) -> None:
         self.now_s, self.offset_s = 50.0, EPOCH_S - 50.0
+        self.epoch = 0
 
     def monotonic(self) -> float:
         return self.now_s
 
-    def wall(self) -> float:
-        return self.now_s + self.offset_s
+    def clock(self) -> SiteTime:
+        return SiteTime(self.epoch, self.now_s + self.offset_s)
 
     def ticks(self, frames: StoredFrames, seconds: float) -> list[int]:
         until_s, taken = self.now_s + seconds, []
@@ -54,7 +56,7 @@ def test_a_stored_frame_is_taken_at_every_tick_of_the_site() -> None:
     for start_s in (50.0, 3650.0):
         world = World()
         world.now_s, world.offset_s = start_s, EPOCH_S - start_s
-        frames = StoredFrames(TickSource(), P, world.wall, world.monotonic)
+        frames = StoredFrames(TickSource(), P, world.clock, world.monotonic)
         taken.append(world.ticks(frames, 1.05))
     assert taken[0] == taken[1] == list(range(FIRST + 1, FIRST + 11))
 
@@ -62,7 +64,7 @@ def test_a_stored_frame_is_taken_at_every_tick_of_the_site() -> None:
 @pytest.mark.parametrize("step_s", [0.03, -0.03, 0.07, -0.07, 0.099, -0.099, -0.15])
 def test_small_changes_of_the_offset_repeat_no_tick(step_s: float) -> None:
     world = World()
-    frames = StoredFrames(TickSource(), P, world.wall, world.monotonic)
+    frames = StoredFrames(TickSource(), P, world.clock, world.monotonic)
     before = world.ticks(frames, 1.05)
     world.offset_s += step_s
     after = world.ticks(frames, 1.05)
@@ -74,7 +76,7 @@ def test_small_changes_of_the_offset_repeat_no_tick(step_s: float) -> None:
 
 def test_a_change_between_due_and_take_repeats_no_tick() -> None:
     world = World()
-    frames = StoredFrames(TickSource(), P, world.wall, world.monotonic)
+    frames = StoredFrames(TickSource(), P, world.clock, world.monotonic)
     world.now_s = frames.due_s()
     first = frames.take().sample
     world.now_s = frames.due_s()
@@ -85,7 +87,7 @@ def test_a_change_between_due_and_take_repeats_no_tick() -> None:
 def test_many_small_changes_lose_no_tick() -> None:
     generator = np.random.default_rng(1)
     world = World()
-    frames = StoredFrames(TickSource(), P, world.wall, world.monotonic)
+    frames = StoredFrames(TickSource(), P, world.clock, world.monotonic)
     ticks = []
     for _ in range(300):
         world.offset_s += generator.uniform(-0.004, 0.004)
@@ -95,13 +97,13 @@ def test_many_small_changes_lose_no_tick() -> None:
 
 def test_a_device_that_stands_still_takes_the_ticks_of_the_last_moments() -> None:
     world = World()
-    frames = StoredFrames(TickSource(), P, world.wall, world.monotonic)
+    frames = StoredFrames(TickSource(), P, world.clock, world.monotonic)
     before = world.ticks(frames, 1.05)
     world.now_s += 0.15  # of one tick: it is taken late
     assert world.ticks(frames, 0.1)[0] == before[-1] + 1
     before = world.ticks(frames, 1.0)
     world.now_s += 10.03
-    resumed_s = world.wall()
+    resumed_s = world.clock().time_s
     resumed = world.ticks(frames, 0.55)
     assert LATENCY_S - P <= resumed_s - resumed[0] * P < LATENCY_S
     assert resumed == list(range(resumed[0], resumed[0] + len(resumed)))
@@ -109,7 +111,7 @@ def test_a_device_that_stands_still_takes_the_ticks_of_the_last_moments() -> Non
 
 def test_a_clock_that_is_set_is_followed() -> None:
     world = World()
-    frames = StoredFrames(TickSource(), P, world.wall, world.monotonic)
+    frames = StoredFrames(TickSource(), P, world.clock, world.monotonic)
     world.ticks(frames, 1.05)
     world.offset_s += 1000.0
     old, *ticks = world.ticks(frames, 0.5)
@@ -117,6 +119,17 @@ def test_a_clock_that_is_set_is_followed() -> None:
     assert ticks == list(range(old + 1, FIRST + 10_015 + 1))
     world.offset_s -= 5000.0  # the wait for its ticks is at most two periods
     assert len(world.ticks(frames, 1.0)) >= 8
+
+
+def test_no_stored_tick_comes_twice_where_a_new_epoch_begins() -> None:
+    world = World()
+    frames = StoredFrames(TickSource(), P, world.clock, world.monotonic)
+    before = world.ticks(frames, 3.05)
+    world.offset_s, world.epoch = world.offset_s - 2.0, 1
+    after = world.ticks(frames, 3.0)
+    assert [find_epoch(sample) for sample in after] == [1] * len(after)
+    assert [find_tick(sample) for sample in after] == list(range(FIRST + 11, FIRST + 41))
+    assert set(before).isdisjoint(after)
 
 
 # ---------------------------------------------------------------- live frames
@@ -127,6 +140,7 @@ class Camera:
 
     def __init__(self, gap_s: float, *, start_s: float = EPOCH_S, late_s: float = 0.03) -> None:
         self.gap_s, self.taken_s, self.late_s = gap_s, start_s, late_s
+        self.epoch = 0
         self.counts = make_counts()
         self.nearest = NearestFrames[float](P, self.counts)
         self.samples: list[tuple[int, float]] = []
@@ -144,9 +158,9 @@ class Camera:
             return taken_s
 
         age_s = self.late_s if late_s is None else late_s
-        for sample in self.nearest.offer(taken_s, age_s, read):
-            assert sample.image == sample.taken_s
-            self.samples.append((sample.tick, sample.taken_s))
+        for sample in self.nearest.offer(SiteTime(self.epoch, taken_s + age_s), age_s, read):
+            assert sample.image == pytest.approx(sample.taken_s, abs=1e-6)
+            self.samples.append((sample.number, sample.taken_s))
 
     def check(self) -> None:
         ticks = [tick for tick, _ in self.samples]
@@ -215,6 +229,19 @@ def test_a_live_clock_that_is_set_back_is_followed() -> None:
     camera.taken_s -= 3600
     camera.run(3.0)
     assert len(camera.samples) >= count + 29
+
+
+def test_no_live_tick_comes_twice_where_a_new_epoch_begins() -> None:
+    camera = Camera(1 / 30)
+    camera.run(3.0)
+    camera.taken_s -= 3600
+    camera.epoch = 1
+    camera.run(3700.0)
+    numbers = [number for number, _ in camera.samples]
+    assert len(numbers) >= 30 + 36_990
+    assert numbers == sorted(set(numbers))
+    assert find_epoch(numbers[-1]) == 1
+    assert abs(find_tick(numbers[-1]) * P - camera.samples[-1][1]) <= P / 2 + SLACK_S
 
 
 def test_stale_frames_do_not_become_samples() -> None:

@@ -46,10 +46,10 @@ def lose_database(store: Store, monkeypatch: pytest.MonkeyPatch) -> Away:
     """A function after whose call the store's database is away."""
 
     def lose() -> None:
-        def nothing(*_: object) -> Any:
+        def fail(*_: object) -> Any:
             raise LinkError("database x: it is gone; try again")
 
-        monkeypatch.setattr(store.database, "read", nothing)
-        monkeypatch.setattr(store.database, "write", nothing)
+        monkeypatch.setattr(store.database, "read", fail)
+        monkeypatch.setattr(store.database, "write", fail)
 
     return lose

@@ -183,11 +183,11 @@ def test_a_database_that_hangs_does_not_block_the_page(
     go_on = threading.Event()
     real = store.summarize
 
-    def slow(*args: Any) -> Any:
+    def summarize_slowly(*args: Any) -> Any:
         go_on.wait(60)
         return real(*args)
 
-    monkeypatch.setattr(store, "summarize", slow)
+    monkeypatch.setattr(store, "summarize", summarize_slowly)
     started_s = time.monotonic()
     sites = ("home", "home", *(f"site{i}" for i in range(20)))
     for site in sites:
@@ -361,10 +361,10 @@ def test_a_defect_gives_a_500_without_details_and_a_log_entry(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def broken() -> None:
+    def fail() -> None:
         raise ZeroDivisionError("secret detail")
 
-    monkeypatch.setattr(live, "list_nodes", broken)
+    monkeypatch.setattr(live, "list_nodes", fail)
     error = get(client, "/api/v1/thresholds", 500)
     assert error == {"error": "this program failed at this request; see its log"}
     assert "secret detail" in caplog.text

@@ -119,10 +119,10 @@ def test_a_missing_database_is_a_value_not_an_error(
     assert read_value(scrape(client), "ddnn_database_up") == 0
     live.away = ""
 
-    def away(*_: object) -> None:
+    def fail(*_: object) -> None:
         raise LinkError("gone")
 
-    monkeypatch.setattr(store.database, "read", away)
+    monkeypatch.setattr(store.database, "read", fail)
     found = scrape(client)
     assert read_value(found, "ddnn_database_up") == 0
     assert read_value(found, "ddnn_node_up", site="home", node="edge", role="edge") == 1

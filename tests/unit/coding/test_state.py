@@ -37,14 +37,14 @@ def test_the_spare_workers_may_fail_in_any_combination_and_no_more(
     live = [shards for shards, is_live in workers if is_live]
     spare = count_spare_workers(sum(live) - k, live)
 
-    def suffices_without(lost: int) -> bool:
+    def is_enough_without(lost: int) -> bool:
         return all(sum(live) - sum(stragglers) >= k for stragglers in combinations(live, lost))
 
-    if not suffices_without(0):
+    if not is_enough_without(0):
         assert spare == 0
         return
-    assert suffices_without(spare)
-    assert spare == len(live) or not suffices_without(spare + 1)
+    assert is_enough_without(spare)
+    assert spare == len(live) or not is_enough_without(spare + 1)
 
 
 @pytest.mark.parametrize(

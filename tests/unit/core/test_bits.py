@@ -12,7 +12,7 @@ from ddnn.core.bits import pack, packed_bytes, unpack
 SHAPES = st.lists(st.integers(0, 5), max_size=4).map(tuple)
 
 
-def packed_by_hand(values: list[float]) -> bytes:
+def pack_by_hand(values: list[float]) -> bytes:
     """eBNN's masks 0x80 … 0x01: the first value is the most significant bit."""
     out = bytearray((len(values) + 7) // 8)
     for i, value in enumerate(values):
@@ -34,7 +34,7 @@ def test_zero_of_either_sign_is_a_one() -> None:
 @given(st.lists(st.floats(allow_nan=False, width=32), max_size=40))
 def test_as_by_hand(values: list[float]) -> None:
     data = pack(np.array(values, np.float32))
-    assert data == packed_by_hand(values)
+    assert data == pack_by_hand(values)
     assert len(data) == packed_bytes(len(values))
 
 

@@ -15,6 +15,7 @@ from ddnn.protocol.machine import (
     Connected,
     Effect,
     Event,
+    KeepTime,
     Publish,
 )
 from ddnn.protocol.topics import Kind
@@ -48,7 +49,12 @@ class DrivenEdge:
             self.handle(0, make_presence(name))
 
     def handle(self, time_s: float, *events: Event) -> list[Effect]:
-        effects = [e for event in events for e in self.machine.handle(event, at(time_s))]
+        effects: list[Effect] = [
+            e
+            for event in events
+            for e in self.machine.handle(event, at(time_s))
+            if not isinstance(e, KeepTime)
+        ]
         for e in effects:
             if isinstance(e, Publish):  # whatever is sent can be read
                 assert decode(e.topic.kind, encode(e.message)) == e.message

@@ -286,22 +286,24 @@ def test_subscriptions_match_only_messages_that_the_node_reads() -> None:
 
 
 def test_one_of_several_clouds_suffices() -> None:
-    def asked(edge: DrivenEdge, sample: int, time_s: float) -> bool:
+    def ask_cloud(edge: DrivenEdge, sample: int, time_s: float) -> bool:
         """Whether the edge waits for the verdict of a cloud."""
         effects = edge.handle_scores(time_s, sample, UNSURE, UNSURE, UNSURE)
         assert list_published(effects, Kind.ESCALATE)
         return not list_answers(effects)
 
-    def presence_of(node: str, state: str, session: int) -> Received:
+    def make_cloud_status(node: str, state: str, session: int) -> Received:
         status = Status("cloud", session, state, BUNDLE)
         return Received(Topic(SITE, Kind.STATUS, node), status)
 
     edge = DrivenEdge(make_manifest("c", 3), cloud=False)
-    edge.handle(0.5, presence_of("cloud-1", "online", 1), presence_of("cloud-2", "online", 2))
-    assert asked(edge, 1, 1.0)
-    edge.handle(1.1, presence_of("cloud-1", "lost", 1))
-    assert asked(edge, 2, 1.2)
-    effects = edge.handle(1.3, presence_of("cloud-2", "lost", 2))
+    edge.handle(
+        0.5, make_cloud_status("cloud-1", "online", 1), make_cloud_status("cloud-2", "online", 2)
+    )
+    assert ask_cloud(edge, 1, 1.0)
+    edge.handle(1.1, make_cloud_status("cloud-1", "lost", 1))
+    assert ask_cloud(edge, 2, 1.2)
+    effects = edge.handle(1.3, make_cloud_status("cloud-2", "lost", 2))
     assert {answer.sample for answer in list_answers(effects)} == {1, 2}  # nobody will say more
 
 

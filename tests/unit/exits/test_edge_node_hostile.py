@@ -35,45 +35,45 @@ from tests.unit.exits.exit_builders import (
 def make_hostile_scores() -> dict[str, Event]:
     nan, inf = float("nan"), float("inf")
 
-    def one(**changes: Any) -> Event:
+    def change(**changes: Any) -> Event:
         fields: dict[str, Any] = {"node": "cam3", "sample": 5, "members": 4, "time_s": 1.0}
         return make_scores(**{**fields, **changes})
 
     return {
-        "another bundle": one(bundle="b2"),
-        "three too few": one(tensor=make_tensor()),
-        "too few": one(tensor=make_tensor(1, 2)),
-        "too many": one(tensor=make_tensor(1, 2, 3, 4)),
-        "another rank": one(tensor=Tensor.of(np.zeros((3, 1), np.float32))),
-        "rank 0": one(tensor=Tensor.of(np.float32(3).reshape(()))),
-        "NaN": one(values=(nan, 0, 0)),
-        "infinite": one(values=(inf, 0, 0)),
-        "minus infinite": one(values=(0, -inf, 0)),
-        "enormous": one(values=(3e38, 0, 0)),
-        "another type": one(tensor=make_tensor(1, 2, 3, dtype=np.float16)),
-        "bytes": one(tensor=make_tensor(1, 2, 3, dtype=np.uint8)),
-        "bits": one(tensor=Tensor.of(np.ones(3, np.float32), bits=True)),
-        "the mask of another": one(members=2),
-        "the mask of all": one(members=7),
-        "no mask": one(members=0),
-        "a mask beyond": one(members=8 | 4),
-        "a stranger": one(node="cam9"),
-        "an edge": one(node="edge2"),
-        "the cloud": one(node="cloud"),
-        "a replay": one(node="cam1", members=1, values=(0, 0, 30)),
+        "another bundle": change(bundle="b2"),
+        "three too few": change(tensor=make_tensor()),
+        "too few": change(tensor=make_tensor(1, 2)),
+        "too many": change(tensor=make_tensor(1, 2, 3, 4)),
+        "another rank": change(tensor=Tensor.of(np.zeros((3, 1), np.float32))),
+        "rank 0": change(tensor=Tensor.of(np.float32(3).reshape(()))),
+        "NaN": change(values=(nan, 0, 0)),
+        "infinite": change(values=(inf, 0, 0)),
+        "minus infinite": change(values=(0, -inf, 0)),
+        "enormous": change(values=(3e38, 0, 0)),
+        "another type": change(tensor=make_tensor(1, 2, 3, dtype=np.float16)),
+        "bytes": change(tensor=make_tensor(1, 2, 3, dtype=np.uint8)),
+        "bits": change(tensor=Tensor.of(np.ones(3, np.float32), bits=True)),
+        "the mask of another": change(members=2),
+        "the mask of all": change(members=7),
+        "no mask": change(members=0),
+        "a mask beyond": change(members=8 | 4),
+        "a stranger": change(node="cam9"),
+        "an edge": change(node="edge2"),
+        "the cloud": change(node="cloud"),
+        "a replay": change(node="cam1", members=1, values=(0, 0, 30)),
     }
 
 
 @pytest.mark.parametrize("name", make_hostile_scores())
 def test_bad_scores_are_counted_and_change_nothing(edge: DrivenEdge, name: str) -> None:
-    def refused() -> int:
+    def count_refused() -> int:
         names = ("scores_refused", "scores_late", "wrong_bundle", "expired")
         return sum(edge.counts.get(n, 0) for n in names)
 
     edge.handle_scores(1.0, 5, SURE, SURE)
-    before = refused()
+    before = count_refused()
     assert edge.handle(1.01, make_hostile_scores()[name]) == []
-    assert refused() > before
+    assert count_refused() > before
     (answer,) = list_answers(edge.handle_scores(1.02, 5, None, None, UNSURE))
     clean = DrivenEdge(edge.manifest)
     clean.handle_scores(1.0, 5, SURE, SURE)
@@ -81,22 +81,22 @@ def test_bad_scores_are_counted_and_change_nothing(edge: DrivenEdge, name: str) 
 
 
 def make_hostile_features() -> dict[str, Event]:
-    def one(**changes: Any) -> Event:
+    def change(**changes: Any) -> Event:
         fields: dict[str, Any] = {"node": "cam3", "sample": 5, "members": 4}
         return make_features(**{**fields, **changes})
 
     return {
-        "another bundle": one(bundle="b2"),
-        "no parts": one(parts=()),
-        "two parts": one(parts=(make_bits(), make_bits())),
-        "another shape": one(parts=(make_bits((2, 3, 2)),)),
-        "flat": one(parts=(make_bits((12,)),)),
-        "floats": one(parts=(Tensor.of(np.ones(DEVICE_FEATURES, np.float32)),)),
-        "the mask of another": one(members=1),
-        "the mask of all": one(members=7),
-        "no mask": one(members=0),
-        "a stranger": one(node="cam9"),
-        "a replay": one(node="cam1", members=1, parts=(make_bits(value=-1),)),
+        "another bundle": change(bundle="b2"),
+        "no parts": change(parts=()),
+        "two parts": change(parts=(make_bits(), make_bits())),
+        "another shape": change(parts=(make_bits((2, 3, 2)),)),
+        "flat": change(parts=(make_bits((12,)),)),
+        "floats": change(parts=(Tensor.of(np.ones(DEVICE_FEATURES, np.float32)),)),
+        "the mask of another": change(members=1),
+        "the mask of all": change(members=7),
+        "no mask": change(members=0),
+        "a stranger": change(node="cam9"),
+        "a replay": change(node="cam1", members=1, parts=(make_bits(value=-1),)),
     }
 
 

@@ -83,7 +83,7 @@ def run_sections(
     if hierarchy.local_exit:
         exits["local"] = np.max([outputs[d][0] for d in hierarchy.devices if d in here], axis=0)
 
-    def side_by_side(names, parts, shape):
+    def join_parts(names, parts, shape):
         zeros = np.zeros(shape, np.float32)
         return {"features": np.concatenate([parts.get(n, zeros) for n in names], axis=-1)}
 
@@ -94,12 +94,12 @@ def run_sections(
         edge_parts, edge_scores = {}, []
         for group in hierarchy.edges:
             if here & set(group.devices):
-                out = sections[group.id](side_by_side(group.devices, parts, shape))
+                out = sections[group.id](join_parts(group.devices, parts, shape))
                 edge_scores.append(out["scores"])
                 edge_parts[group.id] = np.where(out["features"] >= 0, 1, -1)
         exits["edge"] = np.max(edge_scores, axis=0)
         parts, names, shape = edge_parts, [g.id for g in hierarchy.edges], EDGE_FEATURES
-    exits["cloud"] = sections["cloud"](side_by_side(names, parts, shape))["scores"]
+    exits["cloud"] = sections["cloud"](join_parts(names, parts, shape))["scores"]
     return exits
 
 

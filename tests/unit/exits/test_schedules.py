@@ -88,10 +88,10 @@ class World:
             self.add(node)
         for n in range(SAMPLES):
             for device in self.devices:
-                self.later(1 + n * PERIOD_S, lambda n=n, d=device: self.capture(n, d))
+                self.call_at(1 + n * PERIOD_S, lambda n=n, d=device: self.capture(n, d))
         if stranger:
             for time_s in self.random.uniform(0.5, 1 + SAMPLES * PERIOD_S, 150):
-                self.later(float(time_s), self.stranger_publishes)
+                self.call_at(float(time_s), self.stranger_publishes)
 
     # ----------------------------------------------------------------- running
 
@@ -127,7 +127,7 @@ class World:
             given[answer.sample].append((at_s, name.partition("/")[2], answer))
         return given
 
-    def later(self, time_s: float, action: Any) -> None:
+    def call_at(self, time_s: float, action: Any) -> None:
         self.simulation.at(time_s, action)
 
     def run(self) -> None:
@@ -296,7 +296,7 @@ def run_schedule(letter: str, seed: int, trouble: float, faults: Any, *, strange
     known = {*world.devices, *world.edges, "cloud"}
     for time_s, what, node in faults:
         if node in known:
-            world.later(time_s, lambda what=what, node=node: getattr(world, what)(node))
+            world.call_at(time_s, lambda what=what, node=node: getattr(world, what)(node))
     world.run()
     world.check(stranger=stranger)
     return world

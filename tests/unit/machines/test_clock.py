@@ -7,7 +7,15 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from ddnn.machines.clock import KEEP_S, MAX_ROUND_TRIP_S, REQUEST_EVERY_S, OnSiteTime, SiteClock
+from ddnn.core.site_time import SiteTime
+from ddnn.machines.clock import (
+    KEEP_EVERY_S,
+    KEEP_S,
+    MAX_ROUND_TRIP_S,
+    REQUEST_EVERY_S,
+    OnSiteTime,
+    SiteClock,
+)
 from ddnn.protocol.machine import Connected, Disconnected, Now, Publish, Received, Tick
 from ddnn.protocol.messages import Status, TimeReply, TimeRequest
 from ddnn.protocol.topics import Kind, Topic
@@ -26,32 +34,38 @@ class Device:
     def now(self) -> Now:
         return Now(self.now_s, EPOCH_S + self.now_s + self.skew_s)
 
-    def asked(self, event: object) -> list[TimeRequest]:
-        effects = self.clock.handle(event, self.now())
-        assert all(e.topic == Topic("home", Kind.TIME_REQUEST, "cam1") for e in effects)
-        return [e.message for e in effects if isinstance(e, Publish)]
+    def ask(self, event: object) -> list[TimeRequest]:
+        self.effects = self.clock.handle(event, self.now())
+        published = [e for e in self.effects if isinstance(e, Publish)]
+        assert all(e.topic == Topic("home", Kind.TIME_REQUEST, "cam1") for e in published)
+        return [e.message for e in published]
+
+    def ask_when_due(self) -> TimeRequest:
+        while True:
+            self.now_s = max(self.now_s, self.clock.deadline_s() or 0.0)
+            for request in self.ask(Tick()):
+                return request
 
     def exchange(self, there_s: float, back_s: float) -> None:
         """Ask when it is due, and take the answer."""
-        self.now_s = max(self.now_s, self.clock.deadline_s() or 0.0)
-        (ask,) = self.asked(Tick())
+        ask = self.ask_when_due()
         reply = TimeReply(ask.asked_at_s, EPOCH_S + self.now_s + there_s)
         self.now_s += there_s + back_s
-        self.asked(Received(REPLY, reply))
+        self.ask(Received(REPLY, reply))
 
     def error_s(self) -> float:
         return self.clock.time_s(self.now()) - (EPOCH_S + self.now_s)
 
 
-def connected(skew_s: float) -> Device:
+def connect(skew_s: float) -> Device:
     device = Device(skew_s)
-    device.asked(Connected())
+    device.ask(Connected())
     return device
 
 
 @pytest.mark.parametrize("skew_s", [0.0, 0.4, -3.0, -EPOCH_S + 86400.0])
 def test_the_error_is_at_most_half_the_shortest_round_trip(skew_s: float) -> None:
-    device = connected(skew_s)
+    device = connect(skew_s)
     generator = np.random.default_rng(5)
     shortest_s = np.inf
     for _ in range(20):
@@ -65,21 +79,21 @@ def test_the_error_is_at_most_half_the_shortest_round_trip(skew_s: float) -> Non
 
 
 def test_a_slow_exchange_does_not_spoil_a_fast_one() -> None:
-    device = connected(1.0)
+    device = connect(1.0)
     device.exchange(0.001, 0.001)
     device.exchange(0.001, 0.8)
     assert abs(device.error_s()) < 1e-6
 
 
 def test_a_step_of_the_own_clock_moves_nothing() -> None:
-    device = connected(0.0)
+    device = connect(0.0)
     device.exchange(0.001, 0.001)
     device.skew_s = 3600.0
     assert abs(device.error_s()) < 1e-6
 
 
 def test_before_the_first_answer_and_long_after_the_last_it_is_the_own_clock() -> None:
-    device = connected(2.0)
+    device = connect(2.0)
     assert device.error_s() == pytest.approx(2.0)
     assert device.clock.gauges == {}
     device.exchange(0.001, 0.001)
@@ -91,47 +105,46 @@ def test_before_the_first_answer_and_long_after_the_last_it_is_the_own_clock() -
 def test_it_asks_often_at_first_then_seldom_and_not_without_a_broker() -> None:
     device = Device(0.0)
     assert device.clock.deadline_s() is None
-    assert len(device.asked(Connected())) == 1
+    assert len(device.ask(Connected())) == 1
     times = []
     while device.now_s < 100:
-        device.now_s = device.clock.deadline_s()
+        device.ask_when_due()
         times.append(device.now_s)
-        assert len(device.asked(Tick())) == 1
     gaps = np.diff([0.0, *times])
     assert gaps[0] == REQUEST_EVERY_S[0]
     assert gaps[-1] == REQUEST_EVERY_S[1]
     assert len(times) < 15
-    device.asked(Disconnected())
-    assert device.clock.deadline_s() is None
+    device.ask(Disconnected())
+    device.now_s = device.clock.deadline_s()
+    assert device.ask(Tick()) == []  # it only keeps the time
 
 
 @pytest.mark.parametrize("round_trip_s", [-1.0, MAX_ROUND_TRIP_S + 0.1, 1e11])
 def test_answers_that_fit_no_question_are_ignored(round_trip_s: float) -> None:
-    device = connected(0.25)
+    device = connect(0.25)
     device.now_s = 5.0
-    device.asked(Received(REPLY, TimeReply(device.now_s - round_trip_s, 1e12)))
+    device.ask(Received(REPLY, TimeReply(device.now_s - round_trip_s, 1e12)))
     assert device.error_s() == pytest.approx(0.25)
 
 
 def test_the_answer_to_another_device_is_not_ours() -> None:
-    device = connected(0.25)
+    device = connect(0.25)
     other = Topic("home", Kind.TIME_REPLY, "cam2")
-    device.asked(Received(other, TimeReply(0.0, EPOCH_S)))
+    device.ask(Received(other, TimeReply(0.0, EPOCH_S)))
     assert device.error_s() == pytest.approx(0.25)
 
 
 def test_a_lead_whose_clock_was_set_is_followed_at_the_next_exchange() -> None:
-    device = connected(0.0)
+    device = connect(0.0)
     for _ in range(6):
         device.exchange(0.001, 0.001)
     lead_s = 3600.0
 
     def exchange() -> None:
-        device.now_s = max(device.now_s, device.clock.deadline_s() or 0.0)
-        (ask,) = device.asked(Tick())
+        ask = device.ask_when_due()
         reply = TimeReply(ask.asked_at_s, EPOCH_S + lead_s + device.now_s + 0.004)
         device.now_s += 0.008  # slower than those before: the contradiction counts, not the speed
-        device.asked(Received(REPLY, reply))
+        device.ask(Received(REPLY, reply))
 
     exchange()
     assert device.error_s() == pytest.approx(lead_s, abs=0.01)
@@ -141,14 +154,14 @@ def test_a_lead_whose_clock_was_set_is_followed_at_the_next_exchange() -> None:
 
 
 def test_a_lead_that_is_born_is_asked_at_once() -> None:
-    device = connected(0.0)
+    device = connect(0.0)
     for _ in range(8):
         device.exchange(0.001, 0.001)
     device.now_s += 1.0
     birth = Status("edge", 5, "online")
-    assert len(device.asked(Received(Topic("home", Kind.STATUS, "edge"), birth))) == 1
+    assert len(device.ask(Received(Topic("home", Kind.STATUS, "edge"), birth))) == 1
     assert (
-        device.asked(Received(Topic("home", Kind.STATUS, "cam2"), Status("device", 5, "online")))
+        device.ask(Received(Topic("home", Kind.STATUS, "cam2"), Status("device", 5, "online")))
         == []
     )
 
@@ -161,7 +174,60 @@ def test_a_machine_on_site_time_stamps_what_others_understand() -> None:
         def handle(self, event: object, now: Now) -> list[float]:
             return [now.wall_s]
 
-    device = connected(1000.0)
+    device = connect(1000.0)
     device.exchange(0.001, 0.001)
     (stamp,) = OnSiteTime(Stamps(), device.clock).handle(Tick(), device.now())
     assert stamp == pytest.approx(EPOCH_S + device.now_s, abs=0.01)
+
+
+# ------------------------------------------------------------------ set back
+
+
+def test_a_new_epoch_of_the_lead_is_followed() -> None:
+    device = connect(0.0)
+    for _ in range(4):
+        device.exchange(0.001, 0.001)
+    ask = device.ask_when_due()
+    reply = TimeReply(ask.asked_at_s, EPOCH_S + device.now_s - 86400.0, ask.epoch + 1)
+    device.ask(Received(REPLY, reply))
+    assert device.clock.read(device.now()) == (1, pytest.approx(EPOCH_S + device.now_s - 86400.0))
+
+
+def test_a_lead_that_is_behind_its_own_replies_is_asked_for_a_later_epoch() -> None:
+    """Its disk was replaced, so that it does not know the time before."""
+    device = connect(0.0)
+    for _ in range(4):
+        device.exchange(0.001, 0.001)
+    before = device.clock.read(device.now())
+    ask = device.ask_when_due()
+    device.ask(Received(REPLY, TimeReply(ask.asked_at_s, EPOCH_S + device.now_s - 3600.0, 0)))
+    assert device.clock.read(device.now()) >= before
+    assert device.ask_when_due().epoch == 1
+
+
+def test_without_a_lead_the_own_time_is_not_set_back() -> None:
+    device = connect(0.0)
+    device.ask(Tick())
+    device.skew_s = -30 * 86400.0
+    device.ask(Tick())
+    device.now_s += 7.0
+    assert device.clock.read(device.now()) == (0, pytest.approx(EPOCH_S + device.now_s))
+    assert device.clock.counts["clock_set_back"] == 1
+
+
+def test_a_restart_with_a_clock_that_was_set_back_continues() -> None:
+    kept = SiteTime(5, EPOCH_S + 100.0)
+    clock = SiteClock("home", "cam1", kept, started_s=3.0)
+    time = clock.read(Now(4.0, EPOCH_S - 86400.0))
+    assert time == (5, pytest.approx(EPOCH_S + 101.0 + KEEP_EVERY_S))
+    assert clock.read(Now(4.0, EPOCH_S + 500.0)) == (5, EPOCH_S + 500.0)
+
+
+@pytest.mark.parametrize("replied_at_s", [0.0, 1e9])
+def test_a_forged_reply_changes_nothing(replied_at_s: float) -> None:
+    device = connect(0.0)
+    device.exchange(0.001, 0.001)
+    before = device.clock.read(device.now())
+    for echo_s in (device.now_s, device.now_s - 0.01, 0.0):
+        device.ask(Received(REPLY, TimeReply(echo_s, replied_at_s, 2000)))
+    assert device.clock.read(device.now()) == before

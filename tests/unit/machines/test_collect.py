@@ -16,20 +16,20 @@ ONE_EACH = {name: frozenset([name]) for name in "abc"}
 REPLICAS = {"a": frozenset([0, 1]), "b": frozenset([0]), "c": frozenset([1])}
 
 
-def at_least(count: int) -> Quorum:
+def require(count: int) -> Quorum:
     return lambda parts: len(parts) >= count
 
 
-def never(parts: Any) -> bool:
+def is_never_enough(parts: Any) -> bool:
     return False
 
 
-def opened(
+def open_job(
     expected: Any = ONE_EACH, quorum: Quorum | None = None, **options: Any
 ) -> Collector[int, str]:
     """A collector with job 7 open, by default for any two parts of three senders."""
     collector: Collector[int, str] = Collector()
-    outcomes = collector.open(7, expected, quorum or at_least(2), 0.0, DUE_S, **options)
+    outcomes = collector.open(7, expected, quorum or require(2), 0.0, DUE_S, **options)
     assert outcomes == []
     return collector
 
@@ -50,7 +50,7 @@ def receive(
 
 
 def test_enough_parts_complete_the_job_at_once() -> None:
-    collector = opened()
+    collector = open_job()
     assert receive(collector, 0.1, "a") == []
     assert not collector.is_complete(7)
     (outcome,) = receive(collector, 0.25, "c")
@@ -59,7 +59,7 @@ def test_enough_parts_complete_the_job_at_once() -> None:
 
 
 def test_parts_after_enough_are_in_the_end_and_not_in_what_was_reported() -> None:
-    collector = opened()
+    collector = open_job()
     (complete,) = receive(collector, 0.1, "a", "b")
     (ended,) = receive(collector, 0.2, "c")
     assert ended == Expired(
@@ -70,7 +70,7 @@ def test_parts_after_enough_are_in_the_end_and_not_in_what_was_reported() -> Non
 
 
 def test_the_end_of_a_complete_job_that_is_due_names_the_missing() -> None:
-    collector = opened()
+    collector = open_job()
     receive(collector, 0.1, "a", "b")
     assert collector.end_due(DUE_S - 0.01) == []
     (ended,) = collector.end_due(DUE_S)
@@ -79,7 +79,7 @@ def test_the_end_of_a_complete_job_that_is_due_names_the_missing() -> None:
 
 
 def test_the_last_sender_that_makes_it_enough_completes_and_ends() -> None:
-    collector = opened(quorum=at_least(3))
+    collector = open_job(quorum=require(3))
     complete, ended = receive(collector, 0.1, "a", "b", "c")
     assert isinstance(complete, Complete)
     assert isinstance(ended, Expired)
@@ -87,7 +87,7 @@ def test_the_last_sender_that_makes_it_enough_completes_and_ends() -> None:
 
 
 def test_all_have_sent_and_it_is_not_enough() -> None:
-    (ended,) = receive(opened(quorum=never), 0.1, "a", "b", "c")
+    (ended,) = receive(open_job(quorum=is_never_enough), 0.1, "a", "b", "c")
     assert isinstance(ended, Expired)
     assert (ended.completed, ended.missing) == (False, ())
 
@@ -96,7 +96,7 @@ def test_all_have_sent_and_it_is_not_enough() -> None:
 
 
 def test_a_replica_that_comes_second_is_repeated_and_discharges_its_sender() -> None:
-    collector = opened(REPLICAS)
+    collector = open_job(REPLICAS)
     assert collector.receive(7, "a", 0, "first", 0.1) == (Receipt.TAKEN, [])
     assert collector.has_awaited(7, "b")
     assert collector.receive(7, "b", 0, "second", 0.2) == (Receipt.REPEATED, [])
@@ -109,7 +109,7 @@ def test_a_replica_that_comes_second_is_repeated_and_discharges_its_sender() -> 
 
 
 def test_a_job_ends_with_the_repeated_part_of_the_last_sender() -> None:
-    collector = opened({"a": frozenset([0]), "b": frozenset([0])}, at_least(1))
+    collector = open_job({"a": frozenset([0]), "b": frozenset([0])}, require(1))
     (_, (complete,)) = collector.receive(7, "a", 0, "x", 0.1)
     assert isinstance(complete, Complete)
     receipt, (ended,) = collector.receive(7, "b", 0, "y", 0.2)
@@ -119,7 +119,7 @@ def test_a_job_ends_with_the_repeated_part_of_the_last_sender() -> None:
 
 
 def test_the_same_part_of_the_same_sender_changes_nothing() -> None:
-    collector = opened()
+    collector = open_job()
     receive(collector, 0.1, "a")
     assert collector.receive(7, "a", "a", "again", 0.2) == (Receipt.REPEATED, [])
     (complete,) = receive(collector, 0.3, "b")
@@ -127,7 +127,7 @@ def test_the_same_part_of_the_same_sender_changes_nothing() -> None:
 
 
 def test_a_part_for_a_closed_job_is_late_and_for_no_job_unknown() -> None:
-    collector = opened()
+    collector = open_job()
     assert collector.receive(8, "a", "a", "A", 0.1) == (Receipt.UNKNOWN, [])
     collector.end_due(DUE_S)
     assert collector.receive(7, "a", "a", "A", 1.1) == (Receipt.LATE, [])
@@ -138,14 +138,14 @@ def test_a_part_for_a_closed_job_is_late_and_for_no_job_unknown() -> None:
 def test_a_job_that_closed_long_ago_is_unknown() -> None:
     collector: Collector[int, str] = Collector(remember=1)
     for key in (7, 8):
-        collector.open(key, ONE_EACH, never, 0.0, DUE_S)
+        collector.open(key, ONE_EACH, is_never_enough, 0.0, DUE_S)
     collector.end_due(DUE_S)
     assert collector.receive(7, "a", "a", "A", 2.0)[0] is Receipt.UNKNOWN
     assert collector.receive(8, "a", "a", "A", 2.0)[0] is Receipt.LATE
 
 
 def test_a_part_of_a_sender_that_is_not_expected_counts() -> None:
-    collector = opened()
+    collector = open_job()
     assert not collector.is_expected(7, "x", "x")
     assert collector.is_expected(7, "a", "a")
     receive(collector, 0.1, "x")
@@ -157,7 +157,7 @@ def test_a_part_of_a_sender_that_is_not_expected_counts() -> None:
 
 
 def test_a_job_that_is_due_hands_over_its_parts_and_names_the_missing() -> None:
-    collector = opened(REPLICAS, never)
+    collector = open_job(REPLICAS, is_never_enough)
     collector.receive(7, "a", 0, "x", 0.1)
     collector.receive(7, "c", 1, "y", 0.2)
     assert collector.next_due_s() == DUE_S
@@ -169,7 +169,7 @@ def test_a_job_that_is_due_hands_over_its_parts_and_names_the_missing() -> None:
 
 
 def test_all_are_waited_for_until_the_threshold() -> None:
-    collector = opened(wait_for_all_until_s=0.4)
+    collector = open_job(wait_for_all_until_s=0.4)
     assert collector.next_due_s() == 0.4
     assert receive(collector, 0.1, "a", "b") == []
     (complete,) = collector.end_due(0.4)
@@ -182,7 +182,7 @@ def test_all_are_waited_for_until_the_threshold() -> None:
 
 
 def test_before_the_threshold_all_together_complete() -> None:
-    collector = opened(wait_for_all_until_s=0.4)
+    collector = open_job(wait_for_all_until_s=0.4)
     complete, ended = receive(collector, 0.1, "a", "b", "c")
     assert isinstance(complete, Complete)
     assert complete.after_s == 0.1
@@ -190,7 +190,7 @@ def test_before_the_threshold_all_together_complete() -> None:
 
 
 def test_after_the_threshold_any_parts_that_are_enough_will_do() -> None:
-    collector = opened(wait_for_all_until_s=0.4)
+    collector = open_job(wait_for_all_until_s=0.4)
     receive(collector, 0.1, "a")
     assert collector.end_due(0.4) == []
     (complete,) = receive(collector, 0.5, "b")
@@ -198,7 +198,7 @@ def test_after_the_threshold_any_parts_that_are_enough_will_do() -> None:
 
 
 def test_a_threshold_beyond_the_time_is_the_time() -> None:
-    collector = opened(wait_for_all_until_s=5.0)
+    collector = open_job(wait_for_all_until_s=5.0)
     receive(collector, 0.1, "a", "b")
     assert collector.next_due_s() == DUE_S
     complete, ended = collector.end_due(DUE_S)
@@ -210,7 +210,7 @@ def test_a_threshold_beyond_the_time_is_the_time() -> None:
 
 
 def test_a_job_that_cannot_complete_any_more_ends_at_once() -> None:
-    collector = opened()
+    collector = open_job()
     receive(collector, 0.1, "a")
     assert collector.awaited() == {"b", "c"}
     assert collector.withdraw(["b"], 0.2) == []
@@ -219,7 +219,7 @@ def test_a_job_that_cannot_complete_any_more_ends_at_once() -> None:
 
 
 def test_a_job_that_waits_for_nobody_any_more_completes() -> None:
-    collector = opened(wait_for_all_until_s=0.4)
+    collector = open_job(wait_for_all_until_s=0.4)
     receive(collector, 0.1, "a", "b")
     complete, ended = collector.withdraw(["c"], 0.2)
     assert isinstance(complete, Complete)
@@ -228,7 +228,7 @@ def test_a_job_that_waits_for_nobody_any_more_completes() -> None:
 
 
 def test_withdrawing_those_that_have_sent_changes_nothing() -> None:
-    collector = opened()
+    collector = open_job()
     receive(collector, 0.1, "a")
     assert collector.withdraw(["a", "x"], 0.2) == []
     (complete,) = receive(collector, 0.3, "b")
@@ -236,7 +236,7 @@ def test_withdrawing_those_that_have_sent_changes_nothing() -> None:
 
 
 def test_removed_parts_do_not_count_and_their_sender_is_awaited_until_withdrawn() -> None:
-    collector = opened()
+    collector = open_job()
     receive(collector, 0.1, "a")
     collector.remove_parts(["a"])
     assert collector.has_awaited(7, "a")
@@ -248,7 +248,7 @@ def test_removed_parts_do_not_count_and_their_sender_is_awaited_until_withdrawn(
 
 
 def test_a_removed_part_may_come_from_another_sender() -> None:
-    collector = opened(REPLICAS)
+    collector = open_job(REPLICAS)
     collector.receive(7, "b", 0, "wrong", 0.1)
     collector.remove_parts(["b"])
     collector.withdraw(["b"], 0.1)
@@ -258,7 +258,7 @@ def test_a_removed_part_may_come_from_another_sender() -> None:
 
 
 def test_all_that_was_given_is_in_the_end_by_part_and_sender() -> None:
-    collector = opened(REPLICAS)
+    collector = open_job(REPLICAS)
     collector.receive(7, "b", 0, "first", 0.1)
     collector.receive(7, "b", 0, "again", 0.1)  # by the same sender
     collector.receive(7, "a", 0, "second", 0.2)
@@ -270,7 +270,7 @@ def test_all_that_was_given_is_in_the_end_by_part_and_sender() -> None:
 
 
 def test_a_replica_takes_the_place_of_a_removed_part() -> None:
-    collector = opened(REPLICAS)
+    collector = open_job(REPLICAS)
     collector.receive(7, "b", 0, "wrong", 0.1)
     collector.receive(7, "a", 0, "right", 0.2)
     collector.remove_parts(["b"])
@@ -281,7 +281,7 @@ def test_a_replica_takes_the_place_of_a_removed_part() -> None:
 
 
 def test_a_removed_replica_is_not_in_the_end() -> None:
-    collector = opened(REPLICAS)
+    collector = open_job(REPLICAS)
     collector.receive(7, "b", 0, "right", 0.1)
     collector.receive(7, "a", 0, "wrong", 0.2)
     collector.remove_parts(["a"])
@@ -293,7 +293,7 @@ def test_a_removed_replica_is_not_in_the_end() -> None:
 
 def test_a_quorum_that_depends_on_more_than_the_parts_is_asked_again() -> None:
     live = {"a", "b", "c"}
-    collector = opened(quorum=live.issubset)
+    collector = open_job(quorum=live.issubset)
     receive(collector, 0.1, "a")
     assert collector.review([7, 8], 0.2) == []
     live.discard("b")
@@ -306,7 +306,7 @@ def test_a_quorum_that_depends_on_more_than_the_parts_is_asked_again() -> None:
 
 
 def test_the_owner_ends_a_job() -> None:
-    collector = opened()
+    collector = open_job()
     receive(collector, 0.1, "a", "b")
     collector.end(7)
     collector.end(7)
@@ -320,9 +320,9 @@ def test_the_owner_ends_a_job() -> None:
 def test_a_job_beyond_the_limit_ends_the_oldest() -> None:
     collector: Collector[int, str] = Collector(limit=2)
     for key in (7, 8):
-        assert collector.open(key, ONE_EACH, at_least(2), 0.0, DUE_S) == []
+        assert collector.open(key, ONE_EACH, require(2), 0.0, DUE_S) == []
     receive(collector, 0.1, "a")
-    (ended,) = collector.open(9, ONE_EACH, at_least(2), 0.2, DUE_S)
+    (ended,) = collector.open(9, ONE_EACH, require(2), 0.2, DUE_S)
     assert ended == Expired(7, {"a": "A"}, {"a": "a"}, ("b", "c"), False)
     assert collector.open_keys() == [8, 9]
     assert collector.receive(7, "b", "b", "B", 0.3) == (Receipt.LATE, [])
@@ -347,7 +347,7 @@ HOLDS = st.fixed_dictionaries({s: st.frozensets(st.integers(0, 3)) for s in SEND
 def test_a_job_completes_at_most_once_and_ends_exactly_once(
     expected: Any, steps: Any, needed: int, threshold_s: float | None
 ) -> None:
-    collector = opened(expected, at_least(needed), wait_for_all_until_s=threshold_s)
+    collector = open_job(expected, require(needed), wait_for_all_until_s=threshold_s)
     outcomes: list[Outcome[int, str]] = []
     now_s = 0.0
     for what, sender, part in steps:
@@ -380,7 +380,7 @@ def test_a_job_completes_at_most_once_and_ends_exactly_once(
 
 def test_the_time_a_job_was_opened_counts_from_there() -> None:
     collector: Collector[int, str] = Collector()
-    collector.open(7, ONE_EACH, at_least(1), 5.0, 6.0)
+    collector.open(7, ONE_EACH, require(1), 5.0, 6.0)
     (complete,) = receive(collector, 5.25, "a")
     assert isinstance(complete, Complete)
     assert complete.after_s == pytest.approx(0.25)

@@ -55,11 +55,11 @@ def test_tasks_do_not_wait_for_workers_that_are_gone(what) -> None:
     group.report(job, 0)
     group.report(job, 1)
 
-    def go(node):
+    def end_worker(node):
         return group.offer(node) if what == "unloads" else group.announce(node, what)
 
-    assert go("w3") == []  # w2 may still come
-    assert list_failed(go("w2")) == [job]
+    assert end_worker("w3") == []  # w2 may still come
+    assert list_failed(end_worker("w2")) == [job]
     assert group.machine.deadline_s() <= group.now_s + SETTLE_S
 
 

@@ -64,7 +64,7 @@ class JobsAgainstNaive(RuleBasedStateMachine):
                 self.jobs.close(key)
 
     @rule(step_s=STEPS)
-    def time_passes(self, step_s: float) -> None:
+    def advance_time(self, step_s: float) -> None:
         self.now_s += step_s
         due = self.jobs.due(self.now_s)
         expected = {key: at_s for key, at_s in self.alarms.items() if at_s <= self.now_s}
@@ -75,7 +75,7 @@ class JobsAgainstNaive(RuleBasedStateMachine):
 
     @precondition(lambda self: hasattr(self, "jobs"))
     @invariant()
-    def they_agree(self) -> None:
+    def check_agreement(self) -> None:
         assert len(self.jobs) == len(self.open_) <= self.limit
         assert self.jobs.items() == [(key, job) for key, (job, _) in self.open_.items()]
         for key in range(13):

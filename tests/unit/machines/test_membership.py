@@ -17,7 +17,7 @@ def status(state: Any, session: int) -> Status:
 
 
 @pytest.fixture
-def both() -> Membership:
+def membership() -> Membership:
     membership = Membership(["cam1", "cam2"])
     assert membership.take_status("cam1", status("online", 1))
     assert membership.take_status("cam2", status("online", 5))
@@ -30,19 +30,19 @@ def test_nobody_is_there_at_first() -> None:
 
 
 @pytest.mark.parametrize("state", ["lost", "stopped"])
-def test_a_will_or_a_stop_takes_its_node_away(both: Membership, state: str) -> None:
-    assert both.take_status("cam1", status(state, 1))
-    assert both.live == {"cam2"}
-    assert not both.take_status("cam1", status(state, 1))  # nothing changes by a repetition
+def test_a_will_or_a_stop_takes_its_node_away(membership: Membership, state: str) -> None:
+    assert membership.take_status("cam1", status(state, 1))
+    assert membership.live == {"cam2"}
+    assert not membership.take_status("cam1", status(state, 1))  # nothing changes by a repetition
 
 
 @pytest.mark.parametrize("state", ["lost", "stopped"])
-def test_a_late_will_of_an_old_session_kills_nobody(both: Membership, state: str) -> None:
-    both.take_status("cam1", status("online", 2))  # back before the broker noticed
-    assert not both.take_status("cam1", status(state, 1))
-    assert both.live == {"cam1", "cam2"}
-    assert both.take_status("cam1", status(state, 2))
-    assert both.live == {"cam2"}
+def test_a_late_will_of_an_old_session_kills_nobody(membership: Membership, state: str) -> None:
+    membership.take_status("cam1", status("online", 2))  # back before the broker noticed
+    assert not membership.take_status("cam1", status(state, 1))
+    assert membership.live == {"cam1", "cam2"}
+    assert membership.take_status("cam1", status(state, 2))
+    assert membership.live == {"cam2"}
 
 
 def test_a_will_seen_first_of_all_kills_only_its_session() -> None:
@@ -53,84 +53,84 @@ def test_a_will_seen_first_of_all_kills_only_its_session() -> None:
     assert membership.live == {"cam1"}
 
 
-def test_a_node_that_comes_back_is_there(both: Membership) -> None:
-    both.take_status("cam1", status("lost", 1))
-    assert both.take_status("cam1", status("online", 2))
-    assert both.live == {"cam1", "cam2"}
+def test_a_node_that_comes_back_is_there(membership: Membership) -> None:
+    membership.take_status("cam1", status("lost", 1))
+    assert membership.take_status("cam1", status("online", 2))
+    assert membership.live == {"cam1", "cam2"}
 
 
-def test_strangers_are_nobody(both: Membership) -> None:
-    assert not both.take_status("cam9", status("online", 1))
-    both.note_report("cam9")
-    assert both.live == {"cam1", "cam2"}
+def test_strangers_are_nobody(membership: Membership) -> None:
+    assert not membership.take_status("cam9", status("online", 1))
+    membership.note_report("cam9")
+    assert membership.live == {"cam1", "cam2"}
 
 
-def test_a_flood_of_strangers_takes_no_room(both: Membership) -> None:
+def test_a_flood_of_strangers_takes_no_room(membership: Membership) -> None:
     for n in range(1000):
-        both.take_status(f"x{n}", status("online", n))
-        both.note_report(f"x{n}")
-    assert len(both._session) == len(both._online) == 2
+        membership.take_status(f"x{n}", status("online", n))
+        membership.note_report(f"x{n}")
+    assert len(membership._session) == len(membership._online) == 2
 
 
-def test_suspected_after_two_misses_in_a_row(both: Membership) -> None:
+def test_suspected_after_two_misses_in_a_row(membership: Membership) -> None:
     assert MISSES_UNTIL_SUSPECT == 2
-    both.note_misses(["cam1"], 1.0)
-    assert both.live == {"cam1", "cam2"}
-    both.note_misses(["cam1"], 1.1)
-    assert both.live == {"cam2"}
+    membership.note_misses(["cam1"], 1.0)
+    assert membership.live == {"cam1", "cam2"}
+    membership.note_misses(["cam1"], 1.1)
+    assert membership.live == {"cam2"}
 
 
-def test_a_report_between_two_misses_clears_the_first(both: Membership) -> None:
-    both.note_misses(["cam1"], 1.0)
-    both.note_report("cam1")
-    both.note_misses(["cam1"], 1.2)
-    assert both.live == {"cam1", "cam2"}
+def test_a_report_between_two_misses_clears_the_first(membership: Membership) -> None:
+    membership.note_misses(["cam1"], 1.0)
+    membership.note_report("cam1")
+    membership.note_misses(["cam1"], 1.2)
+    assert membership.live == {"cam1", "cam2"}
 
 
-def test_who_reports_is_trusted_again(both: Membership) -> None:
+def test_who_reports_is_trusted_again(membership: Membership) -> None:
     for _ in range(5):
-        both.note_misses(["cam1"], 1.0)
-    both.note_report("cam1")
-    assert both.live == {"cam1", "cam2"}
-    both.note_misses(["cam1"], 2.0)
-    assert "cam1" in both.live  # it has two misses again
+        membership.note_misses(["cam1"], 1.0)
+    membership.note_report("cam1")
+    assert membership.live == {"cam1", "cam2"}
+    membership.note_misses(["cam1"], 2.0)
+    assert "cam1" in membership.live  # it has two misses again
 
 
-def test_a_birth_clears_suspicion(both: Membership) -> None:
-    both.note_misses(["cam1"], 1.0)
-    both.note_misses(["cam1"], 1.1)
-    assert both.take_status("cam1", status("online", 1))
-    assert both.live == {"cam1", "cam2"}
+def test_a_birth_clears_suspicion(membership: Membership) -> None:
+    membership.note_misses(["cam1"], 1.0)
+    membership.note_misses(["cam1"], 1.1)
+    assert membership.take_status("cam1", status("online", 1))
+    assert membership.live == {"cam1", "cam2"}
 
 
-def test_who_reports_is_there_whatever_was_said_of_it(both: Membership) -> None:
-    both.take_status("cam1", status("lost", 1))
-    both.note_report("cam1")
-    assert both.live == {"cam1", "cam2"}
+def test_who_reports_is_there_whatever_was_said_of_it(membership: Membership) -> None:
+    membership.take_status("cam1", status("lost", 1))
+    membership.note_report("cam1")
+    assert membership.live == {"cam1", "cam2"}
 
 
-def test_a_suspect_is_asked_now_and_then_and_not_waited_for(both: Membership) -> None:
-    assert not both.probe("cam1", 0.0)  # no suspect
-    both.note_misses(["cam1"], 1.0)
-    both.note_misses(["cam1"], 1.0)
-    asked = [n / 10 for n in range(10, 45) if both.probe("cam1", n / 10)]
+def test_a_suspect_is_asked_now_and_then_and_not_waited_for(membership: Membership) -> None:
+    assert not membership.probe("cam1", 0.0)  # no suspect
+    membership.note_misses(["cam1"], 1.0)
+    membership.note_misses(["cam1"], 1.0)
+    asked = [n / 10 for n in range(10, 45) if membership.probe("cam1", n / 10)]
     assert asked == pytest.approx([1 + PROBE_S, 1 + 2 * PROBE_S, 1 + 3 * PROBE_S])
-    assert both.live == {"cam2"}
-    both.note_report("cam1")
-    assert not both.probe("cam1", 99.0)
+    assert membership.live == {"cam2"}
+    membership.note_report("cam1")
+    assert not membership.probe("cam1", 99.0)
 
 
-def test_further_misses_do_not_put_the_question_off(both: Membership) -> None:
+def test_further_misses_do_not_put_the_question_off(membership: Membership) -> None:
     for n in range(30):
-        both.note_misses(["cam1"], 1 + n * 0.1)
-    assert both.probe("cam1", 1.1 + PROBE_S)
+        membership.note_misses(["cam1"], 1 + n * 0.1)
+    assert membership.probe("cam1", 1.1 + PROBE_S)
 
 
-def test_who_is_gone_is_not_asked(both: Membership) -> None:
-    both.note_misses(["cam1"], 1.0)
-    both.note_misses(["cam1"], 1.0)
-    both.take_status("cam1", status("lost", 1))
-    assert not both.probe("cam1", 50.0)
+def test_who_is_gone_is_not_asked(membership: Membership) -> None:
+    membership.note_misses(["cam1"], 1.0)
+    membership.note_misses(["cam1"], 1.0)
+    membership.take_status("cam1", status("lost", 1))
+    assert not membership.probe("cam1", 50.0)
 
 
 _EVENTS = st.one_of(

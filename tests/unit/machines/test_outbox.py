@@ -61,7 +61,7 @@ def presence(state: Any = "online", session: int = 1, node: str = "cloud", role:
     return Received(Topic("home", Kind.STATUS, node), Status(role, session, state))
 
 
-def stored(*samples: int, node: str = "cam1") -> Received:
+def make_confirmation(*samples: int, node: str = "cam1") -> Received:
     return Received(Topic("home", Kind.ACK, node), AnswerAck(list(samples)))
 
 
@@ -100,9 +100,9 @@ def test_without_a_broker_it_is_only_kept() -> None:
 def test_what_is_confirmed_is_forgotten_and_never_sent_again(outbox: Outbox) -> None:
     outbox.post(answer(7), at(0))
     outbox.post(answer(8), at(0))
-    assert outbox.handle(stored(7), at(0.1)) == [Forget([7])]
+    assert outbox.handle(make_confirmation(7), at(0.1)) == [Forget([7])]
     assert backlogs(outbox.handle(Tick(), at(10))) == [[8]]
-    assert outbox.handle(stored(8), at(10.1)) == [Forget([8])]
+    assert outbox.handle(make_confirmation(8), at(10.1)) == [Forget([8])]
     assert outbox.handle(Tick(), at(20)) == []
     assert outbox.deadline_s() is None
     assert len(outbox) == 0
@@ -110,10 +110,10 @@ def test_what_is_confirmed_is_forgotten_and_never_sent_again(outbox: Outbox) -> 
 
 def test_confirming_again_or_what_is_not_ours_does_nothing(outbox: Outbox) -> None:
     outbox.post(answer(7), at(0))
-    outbox.handle(stored(7), at(0.1))
-    assert outbox.handle(stored(7, 99), at(0.2)) == []
+    outbox.handle(make_confirmation(7), at(0.1))
+    assert outbox.handle(make_confirmation(7, 99), at(0.2)) == []
     outbox.post(answer(8), at(0.3))
-    assert outbox.handle(stored(8, node="cam2"), at(0.4)) == []
+    assert outbox.handle(make_confirmation(8, node="cam2"), at(0.4)) == []
     assert len(outbox) == 1
 
 
@@ -193,7 +193,7 @@ def test_a_long_backlog_goes_batch_by_batch_as_it_is_confirmed() -> None:
     while sent:
         (batch,) = sent
         batches.append(batch)
-        sent = backlogs(box.handle(stored(*batch), at(0.1)))
+        sent = backlogs(box.handle(make_confirmation(*batch), at(0.1)))
     assert [len(batch) for batch in batches] == [MAX_BATCH, MAX_BATCH, 10]
     assert list(chain(*batches)) == list(range(count))
     assert len(box) == 0
@@ -274,7 +274,7 @@ def test_nothing_is_lost_and_nothing_resurrected(events: list[tuple[str, int, fl
             store = False
             handle(presence("lost"))
         elif what == "confirm" and connected:
-            forgotten = [e for e in handle(stored(number)) if isinstance(e, Forget)]
+            forgotten = [e for e in handle(make_confirmation(number)) if isinstance(e, Forget)]
             assert forgotten == ([Forget([number])] if number in pending else [])
             pending.discard(number)
         elif what == "tick":

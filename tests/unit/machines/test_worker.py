@@ -35,7 +35,7 @@ PROFILE = DeviceProfile("worker1", 1e9, 1 << 30)
 THIS = make_plan({"worker9": tuple(range(6))}, make_piece({"x": (4,)}, {"z": (3,)}), plan_id=PLAN)
 
 
-def section_of(piece: int) -> PieceKey:
+def make_key(piece: int) -> PieceKey:
     return PieceKey(PLAN, piece)
 
 
@@ -53,7 +53,7 @@ class Worker:
         if held:
             self.assign(*held)
             for piece in held:
-                self.loaded(piece)
+                self.finish_loading(piece)
 
     def event(self, event):
         effects = self.machine.handle(event, Now(self.now_s, 1e9 + self.now_s))
@@ -73,18 +73,18 @@ class Worker:
             Received(Topic("home", Kind.ASSIGN, group), Assignment({plan: {node: list(pieces)}}))
         )
 
-    def loaded(self, piece, ok=True):
-        return self.event(Loaded(section_of(piece), ok))
+    def finish_loading(self, piece, ok=True):
+        return self.event(Loaded(make_key(piece), ok))
 
     def task(self, job, x=X, plan=PLAN):
         return self.event(
             Received(Topic("home", Kind.TASK, "edge"), Task(1, plan, job, {"x": Tensor.of(x)}))
         )
 
-    def computed(self, job, z=1.0):
+    def finish_computing(self, job, z=1.0):
         outputs = None if z is None else {"z": np.full(3, z, np.float32)}
         at_work = self.machine._computing
-        token = at_work._replace(task=job) if at_work else PieceJob(section_of(0), job)
+        token = at_work._replace(task=job) if at_work else PieceJob(make_key(0), job)
         return self.event(Computed(token, outputs))
 
 
@@ -104,10 +104,10 @@ def test_it_says_what_it_lends_when_it_connects() -> None:
 
 def test_it_loads_what_it_is_given_and_says_so() -> None:
     worker = Worker()
-    assert worker.assign(4, 2, 4) == [Load(section_of(2)), Load(section_of(4))]
+    assert worker.assign(4, 2, 4) == [Load(make_key(2)), Load(make_key(4))]
     assert worker.assign(2, 4) == []  # under way
-    worker.loaded(2)
-    worker.loaded(4)
+    worker.finish_loading(2)
+    worker.finish_loading(4)
     assert worker.lends == [[], [], [], [2], [2, 4]]
     assert worker.machine.gauges["pieces_held"] == 2
 
@@ -137,11 +137,11 @@ def test_it_hears_what_is_said_of_itself() -> None:
 
 def test_it_gives_back() -> None:
     worker = Worker(2, 4)
-    assert worker.assign(4, 5) == [Unload(section_of(2)), Load(section_of(5))]
+    assert worker.assign(4, 5) == [Unload(make_key(2)), Load(make_key(5))]
     assert worker.lends[-1] == [4]
     assert worker.event(
         Received(Topic("home", Kind.ASSIGN, "edge"), Assignment({PLAN: {"worker9": [1]}}))
-    ) == [Unload(section_of(4))]
+    ) == [Unload(make_key(4))]
     assert worker.lends[-1] == []
 
 
@@ -149,27 +149,27 @@ def test_what_is_taken_away_while_it_is_loaded_is_not_kept() -> None:
     worker = Worker()
     worker.assign(2)
     worker.assign()
-    assert worker.loaded(2) == [Unload(section_of(2))]
+    assert worker.finish_loading(2) == [Unload(make_key(2))]
     assert worker.machine.gauges["pieces_held"] == 0
-    assert worker.assign(2) == [Load(section_of(2))]
+    assert worker.assign(2) == [Load(make_key(2))]
 
 
 def test_a_piece_whose_file_is_missing_is_tried_again() -> None:
     worker = Worker()
     worker.assign(1, 3)
-    worker.loaded(3)
-    assert worker.loaded(1, ok=False) == []
+    worker.finish_loading(3)
+    assert worker.finish_loading(1, ok=False) == []
     assert worker.machine.counts["pieces_failed"] == 1
     assert worker.machine.deadline_s() == RETRY_S
     worker.now_s = RETRY_S
-    assert worker.event(Tick()) == [Load(section_of(1))]
+    assert worker.event(Tick()) == [Load(make_key(1))]
     assert worker.machine.deadline_s() is None
-    worker.loaded(1)
+    worker.finish_loading(1)
     assert worker.lends[-1] == [1, 3]
 
 
 def test_pieces_that_the_layer_does_not_have_are_not_loaded() -> None:
-    assert Worker().assign(1, 6, 1000) == [Load(section_of(1))]
+    assert Worker().assign(1, 6, 1000) == [Load(make_key(1))]
 
 
 def test_assignments_of_other_groups_change_nothing() -> None:
@@ -206,13 +206,13 @@ def test_two_plans_at_a_time_until_the_older_one_is_no_longer_assigned() -> None
     assert worker.event(PlanRead(OTHER, other)) == [Load(other.key(0))]
     worker.event(Loaded(other.key(0), True))
     assert worker.offers[-1] == both
-    assert sections(worker.task(7)) == [(7, section_of(2))]
+    assert sections(worker.task(7)) == [(7, make_key(2))]
     y = Tensor.of(np.ones(1, np.float32))
     worker.event(Received(Topic("home", Kind.TASK, "edge"), Task(1, OTHER, 8, {"y": y})))
-    assert sections(worker.computed(7)) == [(8, other.key(0))]
-    worker.computed(8)
+    assert sections(worker.finish_computing(7)) == [(8, other.key(0))]
+    worker.finish_computing(8)
     assert [(result.plan, result.job) for result in worker.results] == [(PLAN, 7), (OTHER, 8)]
-    assert assign(**{OTHER: [0]}) == [Unload(section_of(2))]
+    assert assign(**{OTHER: [0]}) == [Unload(make_key(2))]
     assert worker.offers[-1] == {OTHER: [0]}
     assert worker.task(9) == []
     assert worker.machine.counts["wrong_plan"] == 1
@@ -220,13 +220,13 @@ def test_two_plans_at_a_time_until_the_older_one_is_no_longer_assigned() -> None
 
 def test_pieces_are_computed_one_after_the_other_and_answered_at_once() -> None:
     worker = Worker(4, 2)
-    assert sections(worker.task(7)) == [(7, section_of(2))]
+    assert sections(worker.task(7)) == [(7, make_key(2))]
     assert worker.task(8) == []
-    assert sections(worker.computed(7)) == [(7, section_of(4))]
+    assert sections(worker.finish_computing(7)) == [(7, make_key(4))]
     assert worker.dones == [(7, 2)]
-    assert sections(worker.computed(7)) == [(8, section_of(2))]
-    worker.computed(8)
-    worker.computed(8)
+    assert sections(worker.finish_computing(7)) == [(8, make_key(2))]
+    worker.finish_computing(8)
+    worker.finish_computing(8)
     assert worker.dones == [(7, 2), (7, 4), (8, 2), (8, 4)]
     assert worker.machine.gauges["tasks_waiting"] == 0
     assert worker.machine.counts == {"pieces_done": 4}
@@ -237,8 +237,8 @@ def test_a_worker_without_pieces_has_nothing_to_do() -> None:
     assert worker.task(1) == worker.task(2) == []
     assert worker.machine.gauges["tasks_waiting"] == 0
     worker.assign(3)
-    worker.loaded(3)
-    assert sections(worker.task(3)) == [(3, section_of(3))]
+    worker.finish_loading(3)
+    assert sections(worker.task(3)) == [(3, make_key(3))]
 
 
 def test_a_worker_that_was_behind_does_the_newest_tasks() -> None:
@@ -249,7 +249,7 @@ def test_a_worker_that_was_behind_does_the_newest_tasks() -> None:
     assert worker.machine.gauges["tasks_waiting"] == LIMIT
     assert worker.machine.counts["tasks_skipped"] == 99 - LIMIT
     for job in [0, *range(100 - LIMIT, 100)]:
-        worker.computed(job)
+        worker.finish_computing(job)
     assert [job for job, _ in worker.dones] == [0, *range(100 - LIMIT, 100)]
 
 
@@ -259,10 +259,10 @@ def test_a_piece_that_was_taken_away_is_not_computed() -> None:
     worker.task(7)
     worker.task(8)
     worker.assign(1, 3)
-    assert sections(worker.computed(7)) == [(7, section_of(3))]
-    assert sections(worker.computed(7)) == [(8, section_of(1))]
+    assert sections(worker.finish_computing(7)) == [(7, make_key(3))]
+    assert sections(worker.finish_computing(7)) == [(8, make_key(1))]
     worker.assign()
-    assert worker.computed(8) == []
+    assert worker.finish_computing(8) == []
     assert worker.task(9) == []
 
 
@@ -279,15 +279,15 @@ def test_tasks_that_do_not_fit_are_refused(wrong) -> None:
     worker = Worker(0)
     assert worker.task(1, **wrong) == []
     assert sum(worker.machine.counts.values()) == 1
-    assert sections(worker.task(2)) == [(2, section_of(0))]
+    assert sections(worker.task(2)) == [(2, make_key(0))]
 
 
 @pytest.mark.parametrize("z", [None, np.nan, np.inf])
 def test_a_failure_is_not_told_and_work_goes_on(z) -> None:
     worker = Worker(0, 1)
     worker.task(1)
-    assert sections(worker.computed(1, z)) == [(1, section_of(1))]
-    worker.computed(1)
+    assert sections(worker.finish_computing(1, z)) == [(1, make_key(1))]
+    worker.finish_computing(1)
     assert worker.dones == [(1, 1)]
     assert worker.machine.counts == {"section_failed": 1, "pieces_done": 1}
 
@@ -297,10 +297,10 @@ def test_without_a_broker_there_is_nothing_to_compute() -> None:
     worker.task(1)
     worker.task(2)
     worker.event(Disconnected())
-    assert worker.computed(1) == []
+    assert worker.finish_computing(1) == []
     assert worker.dones == []
     worker.event(Connected())
-    assert sections(worker.task(3)) == [(3, section_of(0))]
+    assert sections(worker.task(3)) == [(3, make_key(0))]
 
 
 def test_results_of_other_machines_of_the_process_are_not_taken() -> None:

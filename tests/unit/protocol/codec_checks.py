@@ -21,6 +21,9 @@ MSGPACK = (
     Kind.VERDICT,
     Kind.TASK,
     Kind.RESULT,
+    Kind.TRAIN_FLOW,
+    Kind.TRAIN_FETCH,
+    Kind.TRAIN_PART,
 )
 
 

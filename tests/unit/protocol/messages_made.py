@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from ddnn.core.device import DeviceProfile
 from ddnn.core.plan import MAX_PIECES
+from ddnn.core.site_time import MAX_EPOCH, MAX_TIME_S
 from ddnn.protocol.messages import (
     MAX_COUNT,
     MAX_PLANS,
@@ -18,7 +19,6 @@ from ddnn.protocol.messages import (
     Backlog,
     Escalate,
     Features,
-    Message,
     OffloadState,
     PieceGroup,
     Result,
@@ -34,12 +34,14 @@ from ddnn.protocol.messages import (
     WorkerOffer,
     WorkerState,
 )
-from ddnn.protocol.topics import Kind
+from ddnn.protocol.topics import AnyMessage, Kind
+from tests.unit.protocol import train_messages_made as train
 
 COUNTS = st.integers(0, MAX_COUNT)
 IDS = st.from_regex(r"[a-z0-9-]{1,64}\Z", fullmatch=True)
 BUNDLES = st.text(max_size=16)
 TEXTS = st.text(max_size=40)
+EPOCHS = st.integers(0, MAX_EPOCH)
 SECONDS = st.floats(-1e12, 1e12)
 REALS = st.floats(allow_nan=False, allow_infinity=False)
 LABELS = st.integers(-1, 2**16 - 1)
@@ -130,6 +132,7 @@ _SCORES = st.builds(
     shortfall=st.none() | SHORTFALLS,
 )
 STRATEGIES: dict[Kind, st.SearchStrategy[Any]] = {
+    **train.make_strategies(COUNTS, IDS, TEXTS, PROFILES),
     Kind.STATUS: st.builds(
         Status,
         role=ROLES,
@@ -166,8 +169,10 @@ STRATEGIES: dict[Kind, st.SearchStrategy[Any]] = {
         thresholds=st.dictionaries(EXITS, SHARES, max_size=4),
         revision=COUNTS,
     ),
-    Kind.TIME_REQUEST: st.builds(TimeRequest, asked_at_s=SECONDS),
-    Kind.TIME_REPLY: st.builds(TimeReply, echo_s=SECONDS, replied_at_s=SECONDS),
+    Kind.TIME_REQUEST: st.builds(TimeRequest, asked_at_s=SECONDS, epoch=EPOCHS),
+    Kind.TIME_REPLY: st.builds(
+        TimeReply, echo_s=SECONDS, replied_at_s=st.floats(0, MAX_TIME_S), epoch=EPOCHS
+    ),
     Kind.TASK: st.builds(Task, v=st.just(1), plan=BUNDLES, job=COUNTS, inputs=NAMED_TENSORS),
     Kind.RESULT: st.builds(
         Result, v=st.just(1), plan=BUNDLES, job=COUNTS, piece=PIECES, outputs=NAMED_TENSORS
@@ -250,7 +255,8 @@ def answer(sample: int = 5, **changes: Any) -> Answer:
 _THREE = Tensor.of(np.array([1, -2, 0.5], np.float32))
 _BITS = Tensor.of(np.linspace(-1, 1, 20, dtype=np.float32).reshape(2, 2, 5), bits=True)
 _SHORTFALL = Shortfall(["worker3", "worker4"], {"edge": 0.5})
-SAMPLES: dict[Kind, Message] = {
+SAMPLES: dict[Kind, AnyMessage] = {
+    **train.SAMPLES,
     Kind.STATUS: Status("edge", 7, "online", "b1", "0.1.0"),
     Kind.STATS: Stats("cloud", 12.5, 1 << 20, {"answers": 3}, {"queue": 0.5}),
     Kind.SCORES: Scores(1, 300, "b1", 3, 1.75e9, _THREE, 2, (12, 80), _SHORTFALL),
@@ -262,8 +268,8 @@ SAMPLES: dict[Kind, Message] = {
     Kind.BACKLOG: Backlog([answer(1, late=True), answer(2, expected_accuracy=None)]),
     Kind.ACK: AnswerAck([1, 2, 1 << 50]),
     Kind.THRESHOLDS: Thresholds("b1", {"local": 0.25, "edge": 1.0}, 7),
-    Kind.TIME_REQUEST: TimeRequest(1.75e9),
-    Kind.TIME_REPLY: TimeReply(1.75e9, 1.75e9 + 0.5),
+    Kind.TIME_REQUEST: TimeRequest(1.75e9, 3),
+    Kind.TIME_REPLY: TimeReply(1.75e9, 1.75e9 + 0.5, 3),
     Kind.TASK: Task(1, "p1", 1 << 42, {"x": _THREE, "mask": _BITS}),
     Kind.RESULT: Result(1, "p1", 1 << 42, 5, {"z": _THREE}),
     Kind.OFFER: WorkerOffer(

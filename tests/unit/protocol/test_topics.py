@@ -63,11 +63,11 @@ def test_filters_of_a_site_and_a_node_take_only_theirs() -> None:
 
 
 def test_presence_is_heard_of_the_site_and_of_those_that_serve_all() -> None:
-    def heard(site: str) -> bool:
+    def is_heard(site: str) -> bool:
         topic = str(Topic(site, Kind.STATUS, "cloud"))
         return any(matches(text, topic) for text in presence_filters("home"))
 
-    assert [heard(site) for site in ("home", EVERYWHERE, "barn")] == [True, True, False]
+    assert [is_heard(site) for site in ("home", EVERYWHERE, "barn")] == [True, True, False]
 
 
 def test_the_topics_as_documented() -> None:
@@ -78,9 +78,21 @@ def test_the_topics_as_documented() -> None:
 
 def test_only_presence_and_settings_are_retained() -> None:
     retained = {kind for kind in Kind if kind.value.retain}
-    assert retained == {Kind.STATUS, Kind.THRESHOLDS, Kind.OFFER, Kind.ASSIGN}
+    assert retained == {
+        Kind.STATUS,
+        Kind.THRESHOLDS,
+        Kind.OFFER,
+        Kind.ASSIGN,
+        Kind.TRAIN_OFFER,
+    }
     confirmed = {kind for kind in Kind if kind.value.qos}
-    assert confirmed == {*retained, Kind.BACKLOG, Kind.ACK}
+    assert confirmed == {
+        *retained,
+        Kind.BACKLOG,
+        Kind.ACK,
+        Kind.TRAIN_COMMAND,
+        Kind.TRAIN_REPLY,
+    }
 
 
 def test_a_shared_subscription_names_its_group() -> None:

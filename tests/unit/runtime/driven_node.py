@@ -118,7 +118,7 @@ class DrivenMachine:
     def subscriptions(self) -> list[str]:
         return ["a/#", "b/#"]
 
-    def of(self, kind: type) -> list[Any]:
+    def list_events(self, kind: type) -> list[Any]:
         return [event for event, _ in self.events if isinstance(event, kind)]
 
 
@@ -167,9 +167,9 @@ class DrivenNode:
 
     def settle(self) -> None:
         """Wait until all events that were delivered before have been handled."""
-        before = len(self.machine.of(Saved))
+        before = len(self.machine.list_events(Saved))
         self.loop._put(Saved([]))
-        wait_until(lambda: len(self.machine.of(Saved)) > before)
+        wait_until(lambda: len(self.machine.list_events(Saved)) > before)
 
 
 class IdleSection:

@@ -47,7 +47,7 @@ def replace_file(bundle: Path, name: str, data: bytes) -> None:
     rewrite(bundle, mend)
 
 
-def refused(bundle: Path, *words: str) -> str:
+def assert_refused(bundle: Path, *words: str) -> str:
     with pytest.raises(ConfigError) as caught:
         load_bundle(bundle, LiteRtSection)
     text = str(caught.value)
@@ -82,11 +82,11 @@ def test_a_missing_or_changed_file(bundle: Path, name: str) -> None:
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     file.write_bytes(data)
-    refused(bundle, name, "sha256", "copy the bundle again")
+    assert_refused(bundle, name, "sha256", "copy the bundle again")
     file.unlink()
-    refused(bundle, name, "No such file")
+    assert_refused(bundle, name, "No such file")
     file.mkdir()
-    refused(bundle, name, "Is a directory")
+    assert_refused(bundle, name, "Is a directory")
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_a_missing_or_changed_file(bundle: Path, name: str) -> None:
 )
 def test_a_garbage_manifest(bundle: Path, data: bytes, words: str) -> None:
     (bundle / "manifest.json").write_bytes(data)
-    refused(bundle, "manifest.json", words)
+    assert_refused(bundle, "manifest.json", words)
 
 
 def test_a_manifest_cut_at_any_byte(bundle: Path) -> None:
@@ -138,13 +138,13 @@ def test_a_manifest_that_says_what_it_must_not(
     bundle: Path, change: Callable[[dict], None], words: str
 ) -> None:
     rewrite(bundle, change)
-    refused(bundle, words)
+    assert_refused(bundle, words)
 
 
 def test_an_oversized_manifest_is_not_read(bundle: Path) -> None:
     with (bundle / "manifest.json").open("r+b") as file:
         file.truncate(65 << 20)
-    refused(bundle, "larger than")
+    assert_refused(bundle, "larger than")
 
 
 @pytest.mark.parametrize(
@@ -161,22 +161,22 @@ def test_names_that_leave_the_directory(bundle: Path, name: str, entry: str) -> 
         target.update(file=name, sha256=hashlib.sha256(secret).hexdigest())
 
     rewrite(bundle, change)
-    refused(bundle, "is not a plain file name")
+    assert_refused(bundle, "is not a plain file name")
 
 
 def test_a_section_of_another_shape_or_content(bundle: Path) -> None:
     """Its checksum is right, so the golden vectors must find it."""
     replace_file(bundle, "edge.tflite", (bundle / "cloud.tflite").read_bytes())
-    refused(bundle, "section edge")
+    assert_refused(bundle, "section edge")
 
 
 def test_a_truncated_section_with_its_checksum_put_right(bundle: Path) -> None:
     whole = (bundle / "cloud.tflite").read_bytes()
     for end in {0, 1, 4, 8, 100, len(whole) // 2, len(whole) - 100, len(whole) - 1}:
         replace_file(bundle, "cloud.tflite", whole[:end])
-        refused(bundle, "section cloud")
+        assert_refused(bundle, "section cloud")
     replace_file(bundle, "cloud.tflite", b"\x1c\0\0\0TFL3" + bytes(1000))
-    refused(bundle, "section cloud")
+    assert_refused(bundle, "section cloud")
 
 
 def golden(bundle: Path) -> dict[str, np.ndarray]:
@@ -195,7 +195,7 @@ def test_weights_that_compute_something_else(bundle: Path) -> None:
     arrays = golden(bundle)
     arrays["cloud/out/scores"][-1, 0] += 0.02
     replace_golden(bundle, arrays)
-    refused(bundle, "section cloud does not reproduce its golden output scores")
+    assert_refused(bundle, "section cloud does not reproduce its golden output scores")
 
 
 @pytest.mark.parametrize(
@@ -215,13 +215,13 @@ def test_weights_that_compute_something_else(bundle: Path) -> None:
 )
 def test_golden_vectors_of_another_kind(bundle: Path, name: str, value: np.ndarray) -> None:
     replace_golden(bundle, {**golden(bundle), name: value})
-    refused(bundle, "cloud")
+    assert_refused(bundle, "cloud")
 
 
 def test_golden_vectors_that_lack_a_section(bundle: Path) -> None:
     arrays = golden(bundle)
     replace_golden(bundle, {k: v for k, v in arrays.items() if not k.startswith("cam4/")})
-    refused(bundle, "no golden vectors for section cam4")
+    assert_refused(bundle, "no golden vectors for section cam4")
 
 
 class Trap:
@@ -237,7 +237,7 @@ class Trap:
 def test_golden_vectors_are_never_unpickled(bundle: Path, tmp_path: Path) -> None:
     sprung = tmp_path / "sprung"
     replace_golden(bundle, {**golden(bundle), "x": np.array([Trap(sprung)], dtype=object)})
-    refused(bundle, "unreadable golden vectors")
+    assert_refused(bundle, "unreadable golden vectors")
     assert not sprung.exists()
 
 
@@ -251,13 +251,13 @@ def test_golden_vectors_that_would_fill_the_memory(bundle: Path) -> None:
     with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("x.npy", bytes(65 << 20))  # 65 MB of zeros, packed in 65 kB
     replace_file(bundle, "golden.npz", data.getvalue())
-    refused(bundle, "bytes of golden vectors")
+    assert_refused(bundle, "bytes of golden vectors")
     for side in (1 << 28, 1 << 50, 1 << 62, 1 << 70):
         data = io.BytesIO()
         with zipfile.ZipFile(data, "w") as archive:
             archive.writestr("x.npy", npy((side, 2), bytes(8)))
         replace_file(bundle, "golden.npz", data.getvalue())
-        refused(bundle, "unreadable golden vectors")
+        assert_refused(bundle, "unreadable golden vectors")
 
 
 def test_golden_vectors_with_any_damage_load_or_are_refused(bundle: Path) -> None:

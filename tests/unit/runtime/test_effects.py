@@ -8,11 +8,14 @@ from typing import Any, get_args, get_type_hints
 import numpy as np
 import pytest
 
+from ddnn.core.site_time import SiteTime
 from ddnn.protocol.machine import (
+    Call,
     Compute,
     Effect,
     Forget,
     Keep,
+    KeepTime,
     Load,
     Log,
     Publish,
@@ -30,18 +33,20 @@ from tests.answer_builder import make_answer
 EXAMPLES: list[Effect] = [
     Publish(Topic("home", Kind.ACK, "cam1"), AnswerAck([1])),
     Compute(("job", 1), "edge", {"x": np.zeros(1)}),
+    Call(("job", 2), list),
     Load("edge"),
     Unload("edge"),
     ReadPlan("cd34ef56"),
     Keep(make_answer(1)),
     Forget([1]),
+    KeepTime(SiteTime(0, 1.78e9)),
     Save([]),
     Log("info", "text"),
 ]
 METHODS = [name for name in vars(Host) if not name.startswith("_")]
 
 
-def method_of(effect: type) -> str:
+def name_method(effect: type) -> str:
     """Publish: publish; TwoWords: two_words."""
     return re.sub(r"(?<!^)(?=[A-Z])", "_", effect.__name__).lower()
 
@@ -64,11 +69,11 @@ def test_there_is_an_example_of_every_effect() -> None:
 def test_every_effect_goes_to_the_method_of_its_name(effect: Effect) -> None:
     recorder: Any = Recorder()
     perform(effect, recorder)
-    assert recorder.calls == [(method_of(type(effect)), effect)]
+    assert recorder.calls == [(name_method(type(effect)), effect)]
 
 
 def test_the_interface_of_hosts_has_one_method_for_each_effect() -> None:
-    assert set(METHODS) == {method_of(kind) for kind in get_args(Effect)}
+    assert set(METHODS) == {name_method(kind) for kind in get_args(Effect)}
 
 
 @pytest.mark.parametrize("host", [NodeHost, SimulatedNode])

@@ -33,7 +33,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
     fleet.close()
 
 
-def until(true: Callable[[], bool], timeout_s: float = 60.0) -> None:
+def wait_until(true: Callable[[], bool], timeout_s: float = 60.0) -> None:
     until_s = time.monotonic() + timeout_s
     while not true():
         assert time.monotonic() < until_s, "not in time"
@@ -42,11 +42,11 @@ def until(true: Callable[[], bool], timeout_s: float = 60.0) -> None:
 
 def start(fleet: Fleet, node: str, command: list[str]) -> psutil.Process:
     fleet.start(node, command)
-    until(lambda: fleet.read_last_line(node) == "up")
+    wait_until(lambda: fleet.read_last_line(node) == "up")
     return psutil.Process(fleet.find_pid(node))
 
 
-def gone(process: psutil.Process) -> bool:
+def is_gone(process: psutil.Process) -> bool:
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
@@ -54,7 +54,7 @@ def test_it_ends_only_its_own(fleet: Fleet) -> None:
     with subprocess.Popen(SLEEP, stdout=subprocess.PIPE) as other:
         mine = [start(fleet, name, SLEEP) for name in ("broker", "edge", "cam1")]
         fleet.close()
-        assert all(gone(process) for process in mine)
+        assert all(is_gone(process) for process in mine)
         assert other.poll() is None
         other.kill()
     assert fleet.nodes == ["broker", "edge", "cam1"]
@@ -64,9 +64,9 @@ def test_it_ends_only_its_own(fleet: Fleet) -> None:
 def test_a_stopped_process_ends_by_sigterm_too(fleet: Fleet) -> None:
     process = start(fleet, "cam1", SLEEP)
     fleet.send_signal("cam1", signal.SIGSTOP)
-    until(lambda: process.status() == psutil.STATUS_STOPPED)
+    wait_until(lambda: process.status() == psutil.STATUS_STOPPED)
     fleet.close()
-    assert gone(process)
+    assert is_gone(process)
     assert fleet._running["cam1"].returncode == -signal.SIGTERM  # it was not waited for and killed
 
 
@@ -74,8 +74,8 @@ def test_who_does_not_hear_sigterm_is_killed(fleet: Fleet, monkeypatch: pytest.M
     monkeypatch.setattr(module, "TERMINATE_S", 0.2)
     stubborn, willing = start(fleet, "edge", STUBBORN), start(fleet, "cam1", SLEEP)
     fleet.close()
-    assert gone(stubborn)
-    assert gone(willing)
+    assert is_gone(stubborn)
+    assert is_gone(willing)
 
 
 def test_the_first_started_ends_last(
@@ -108,17 +108,17 @@ def test_an_interrupt_while_closing_leaves_nothing(
     waits = 0
     wait = subprocess.Popen.wait
 
-    def interrupted(self: subprocess.Popen[bytes], timeout: float | None = None) -> int:
+    def interrupt_wait(self: subprocess.Popen[bytes], timeout: float | None = None) -> int:
         nonlocal waits
         waits += 1
         if waits == 1:
             raise KeyboardInterrupt
         return wait(self, timeout)
 
-    monkeypatch.setattr(subprocess.Popen, "wait", interrupted)
+    monkeypatch.setattr(subprocess.Popen, "wait", interrupt_wait)
     with pytest.raises(KeyboardInterrupt):
         fleet.close()
-    assert all(gone(process) for process in processes)
+    assert all(is_gone(process) for process in processes)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -145,9 +145,9 @@ def test_a_signal_while_a_process_is_born_does_not_leave_it_behind(
         assert signal.getsignal(number) is interrupt
     finally:
         signal.signal(number, before)
-    assert not gone(born[0])
+    assert not is_gone(born[0])
     fleet.close()
-    assert gone(born[0])
+    assert is_gone(born[0])
 
 
 def test_killed_and_started_again(fleet: Fleet) -> None:
@@ -155,7 +155,7 @@ def test_killed_and_started_again(fleet: Fleet) -> None:
     with pytest.raises(ConfigError, match="cam1 is running already"):
         fleet.start("cam1")
     fleet.send_signal("cam1", signal.SIGKILL)
-    assert gone(first)
+    assert is_gone(first)
     assert not fleet.is_alive("cam1")
     fleet.start("cam1")
     assert fleet.is_alive("cam1")
@@ -165,7 +165,7 @@ def test_killed_and_started_again(fleet: Fleet) -> None:
 def test_who_ended_by_itself_is_named_with_its_last_words(fleet: Fleet) -> None:
     code = "import sys; print('one', flush=True); sys.exit('no bundle')"
     fleet.start("edge", [sys.executable, "-S", "-c", code])
-    until(lambda: not fleet.is_alive("edge"))
+    wait_until(lambda: not fleet.is_alive("edge"))
     with pytest.raises(DdnnError, match="edge ended: no bundle"):
         fleet.require_alive("edge")
     assert fleet.read_last_line("never") == "no log"
@@ -174,4 +174,4 @@ def test_who_ended_by_itself_is_named_with_its_last_words(fleet: Fleet) -> None:
 def test_variables_are_added_to_the_environment(fleet: Fleet) -> None:
     code = "import os; print(os.environ['DDNN_X'], 'PATH' in os.environ)"
     fleet.start("cam1", [sys.executable, "-S", "-c", code], {"DDNN_X": "7"})
-    until(lambda: fleet.read_last_line("cam1") == "7 True")
+    wait_until(lambda: fleet.read_last_line("cam1") == "7 True")

@@ -32,7 +32,7 @@ class Work:
     ) -> None:
         self.lanes[lane].run(seconds, lambda: self._end(name), urgency)
 
-    def at(
+    def start_at(
         self, at_s: float, name: str, seconds: float, urgency: Urgency = Urgency.MACHINE
     ) -> None:
         self.time.at(at_s, partial(self.run, name, seconds, urgency))
@@ -62,7 +62,7 @@ def test_an_idle_lane_starts_at_once_and_nothing_takes_no_time() -> None:
     work = Work()
     work.run("nothing", 0.0)
     assert work.ended_s == {"nothing": 0.0}  # before any time passes
-    work.at(4.0, "late", 1.0)
+    work.start_at(4.0, "late", 1.0)
     work.time.run(10.0)
     assert work.ended_s["late"] == 5.0
 
@@ -94,9 +94,9 @@ def test_lanes_on_fewer_cores_share_them() -> None:
 def test_own_work_never_waits_for_lent_work_which_is_interrupted() -> None:
     work = Work()
     work.run("lent", 4.0, Urgency.LENT)
-    work.at(1.0, "own", 1.0, Urgency.OWN)
-    work.at(1.5, "message", 0.25)
-    work.at(3.0, "second message", 0.25)
+    work.start_at(1.0, "own", 1.0, Urgency.OWN)
+    work.start_at(1.5, "message", 0.25)
+    work.start_at(3.0, "second message", 0.25)
     work.time.run(10.0)
     assert work.ended_s == {"message": 1.75, "own": 2.25, "second message": 3.25, "lent": 5.5}
 

@@ -36,9 +36,9 @@ def test_a_deadline_is_kept(make_node: Callable[..., DrivenNode]) -> None:
     node = make_node()
     due_s = node.machine.deadline = time.monotonic() + 0.05
     node.start()
-    wait_until(lambda: node.machine.of(Tick))
+    wait_until(lambda: node.machine.list_events(Tick))
     assert time.monotonic() >= due_s
-    assert len(node.machine.of(Tick)) == 1
+    assert len(node.machine.list_events(Tick)) == 1
 
 
 def test_a_deadline_is_kept_under_a_flood_of_nonsense(make_node: Callable[..., DrivenNode]) -> None:
@@ -46,7 +46,7 @@ def test_a_deadline_is_kept_under_a_flood_of_nonsense(make_node: Callable[..., D
     node.machine.deadline = time.monotonic() + 0.05
     node.start()
     until_s = time.monotonic() + IN_TIME_S
-    while not node.machine.of(Tick):
+    while not node.machine.list_events(Tick):
         assert time.monotonic() < until_s
         node.transport.deliver(*[Arrived("x", b"")] * 100)
     assert node.loop.counts["malformed"] > 0
@@ -92,13 +92,13 @@ def test_effects_are_carried_out_in_order(make_node: Callable[..., DrivenNode]) 
     node.machine.react = react
     node.start()
     node.loop.take_frame(Captured(5, 1.0, {}))
-    wait_until(lambda: node.machine.of(Saved) and node.machine.of(Computed))
+    wait_until(lambda: node.machine.list_events(Saved) and node.machine.list_events(Computed))
     assert order == ["save", "section"]
-    (computed,) = node.machine.of(Computed)
+    (computed,) = node.machine.list_events(Computed)
     assert computed.job == ("own", 5)
     assert computed.outputs is not None
     assert computed.outputs["scores"].tolist() == [2, 2]
-    assert node.machine.of(Saved) == [Saved(answers)]
+    assert node.machine.list_events(Saved) == [Saved(answers)]
     (published,) = node.transport.published
     assert published == ("ddnn/v1/home/answer", encode(ANSWER), 0, False)
     assert node.loop.counts["messages_sent"] == 1
@@ -171,11 +171,11 @@ def test_statistics_are_published(make_node: Callable[..., DrivenNode]) -> None:
     node.transport.deliver(Arrived("x", b""))
     topic = str(Topic("home", Kind.STATS, "cam1"))
 
-    def published() -> list[Stats]:
+    def list_stats() -> list[Stats]:
         return [decode(Kind.STATS, p) for t, p, *_ in node.transport.published if t == topic]
 
-    wait_until(lambda: len(published()) >= 3)
-    last = published()[-1]
+    wait_until(lambda: len(list_stats()) >= 3)
+    last = list_stats()[-1]
     assert last.counts == {"malformed": 1, "machine_counts": 5}
     assert last.role == "device"
     assert last.memory_bytes > 1 << 20

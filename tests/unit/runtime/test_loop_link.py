@@ -113,7 +113,7 @@ def test_messages_arrive_with_their_bytes_on_the_wire(make_node: Callable[..., D
     node.transport.deliver(Arrived(str(topic), payload))
     node.settle()
     weight = 2 + 2 + len(str(topic)) + len(payload)  # MQTT 3.1.1: header, length, topic, payload
-    assert node.machine.of(Received) == [Received(topic, SCORES, weight)]
+    assert node.machine.list_events(Received) == [Received(topic, SCORES, weight)]
     assert node.loop.counts == {}
 
 
@@ -145,7 +145,7 @@ def test_malformed_messages_are_counted_and_dropped(make_node: Callable[..., Dri
     node.transport.deliver(*bad)
     node.settle()
     assert node.loop.counts == {"malformed": len(bad)}
-    assert node.machine.of(Received) == []
+    assert node.machine.list_events(Received) == []
     assert node.loop.failed is None
 
 
@@ -157,12 +157,12 @@ def test_the_queue_is_bounded_and_drops_are_counted(
     arrived = Arrived(str(Topic("home", Kind.SCORES, "cam2")), encode(SCORES))
     node.transport.deliver(*[arrived] * 500)
     node.settle()
-    seen = len(node.machine.of(Received))
+    seen = len(node.machine.list_events(Received))
     assert seen + node.loop.counts["queue_full"] == 500
     assert 10 <= seen <= 11
     node.transport.deliver(LinkUp(1))  # what is no message is never refused
     node.settle()
-    assert node.machine.of(Connected)
+    assert node.machine.list_events(Connected)
 
 
 # ------------------------------------------------------------ messages of other threads

@@ -57,10 +57,10 @@ def test_a_slow_section_does_not_delay_messages(make_node: Callable[..., DrivenN
     arrived = Arrived(str(Topic("home", Kind.SCORES, "cam2")), encode(SCORES))
     node.transport.deliver(LinkUp(1), arrived)
     node.settle()
-    assert node.machine.of(Received)
-    assert not node.machine.of(Computed)
+    assert node.machine.list_events(Received)
+    assert not node.machine.list_events(Computed)
     section.go_on.set()
-    wait_until(lambda: node.machine.of(Computed))
+    wait_until(lambda: node.machine.list_events(Computed))
     assert {thread for _, thread in node.machine.events} == {"machine"}
 
 
@@ -78,8 +78,8 @@ def test_a_section_that_fails_is_reported_to_the_machine(
     node.start()
     for _ in range(2):
         node.loop.take_frame(Captured(1, 1.0, {}))
-    wait_until(lambda: len(node.machine.of(Computed)) == 2)
-    assert node.machine.of(Computed) == [Computed(("s", 1), None)] * 2
+    wait_until(lambda: len(node.machine.list_events(Computed)) == 2)
+    assert node.machine.list_events(Computed) == [Computed(("s", 1), None)] * 2
     assert section.thread.startswith("section" if slow else "machine")
 
 
@@ -93,7 +93,7 @@ def test_a_section_without_work_runs_on_its_example(
     wait_until(lambda: section.runs > 5)  # three of them to warm up
     before_s = node.loop.inferred_s
     wait_until(lambda: node.loop.inferred_s > before_s)
-    assert node.machine.of(Computed) == []  # the machine has not asked for it
+    assert node.machine.list_events(Computed) == []  # the machine has not asked for it
 
 
 def test_a_run_that_fails_is_no_sign_of_life(

@@ -104,7 +104,7 @@ def invoke(run: Callable[[NodeSettings], None], *arguments: str, **environ: str)
     return CliRunner().invoke(command, arguments, env=environ)
 
 
-def never(_: NodeSettings) -> None:
+def fail_if_run(_: NodeSettings) -> None:
     pytest.fail("the app was run")
 
 
@@ -116,9 +116,9 @@ def test_the_app_gets_what_was_given() -> None:
 
 
 def test_check_validates_and_runs_nothing() -> None:
-    good = invoke(never, "--node", "cam1", "--bundle", "x", "--check")
+    good = invoke(fail_if_run, "--node", "cam1", "--bundle", "x", "--check")
     assert (good.exit_code, good.stdout) == (0, "some_app: the configuration is valid\n")
-    bad = invoke(never, "--node", "Cam", "--bundle", "x", "--check")
+    bad = invoke(fail_if_run, "--node", "Cam", "--bundle", "x", "--check")
     assert bad.exit_code == 2
     assert bad.stdout == ""
     assert bad.stderr.startswith("error: node 'Cam' is not an id")
@@ -136,7 +136,7 @@ def test_an_error_is_one_line_and_its_exit_code(error: type[DdnnError]) -> None:
 
 
 def test_a_flag_that_there_is_not() -> None:
-    result = invoke(never, "--nodes", "cam1")
+    result = invoke(fail_if_run, "--nodes", "cam1")
     assert result.exit_code == 2
     assert "No such option" in result.stderr
 

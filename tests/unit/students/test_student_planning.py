@@ -30,7 +30,7 @@ def device(name: str, **values) -> DeviceProfile:
     return DeviceProfile(name, **{"flops_per_s": 1e6, "outage_probability": 0.1, **values})
 
 
-def planned_s(made: StudentPlan) -> float:
+def get_latency_s(made: StudentPlan) -> float:
     return getattr(made, f"{made.objective}_latency_s")
 
 
@@ -57,7 +57,7 @@ def compare_with_all(seed: int, objective: str, group: str, most: int) -> float:
         )
         for group in made.groups
     )  # fmt: skip
-    assert planned_s(made) == pytest.approx(latency_s)
+    assert get_latency_s(made) == pytest.approx(latency_s)
     return latency_s / optimum_s
 
 
@@ -82,7 +82,7 @@ def test_the_heuristic_is_near_the_exact_search_with_eight_devices(objective: st
         rng = np.random.default_rng(seed)
         students, devices, graph = make_students(rng, 32), make_devices(rng, 8), np.ones((32, 32))
         exact, follow = (
-            planned_s(plan(devices, graph, students, 0.1, objective, group=group))
+            get_latency_s(plan(devices, graph, students, 0.1, objective, group=group))
             for group in ("exact", "follow")
         )
         assert exact * (1 - 1e-12) <= follow <= 1.05 * exact

@@ -31,17 +31,17 @@ def write(parts: Cut, split: SplitLayer, out: Path) -> dict[str, BundleFile]:
     return write_files(parts, split, x_shape, out, write_matrix)
 
 
-def loaded(path: Path, entries: dict[str, BundleFile]) -> dict[str, Any]:
+def load_sections(path: Path, entries: dict[str, BundleFile]) -> dict[str, Any]:
     return {name: load_section(path / entry.file) for name, entry in entries.items()}
 
 
-def features_of(model: Any, count: int) -> Any:
+def draw_features(model: Any, count: int) -> Any:
     """Fused binary features, some of an absent member."""
     shape = (count, *model.inputs[0].shape[1:])
     return np.random.default_rng(5).integers(-1, 2, shape).astype(np.float32)
 
 
-def passing() -> Any:
+def make_skip_connections() -> Any:
     """The layer's input is the section's own, needed after it, too; an output comes before it."""
     fused = layers.Input((4, 4, 3))
     maps = layers.Conv2D(3, 3, padding="same", activation="relu", name="conv")(fused)
@@ -54,7 +54,9 @@ def narrow_edge() -> Any:
     return make_edge(msgspec.structs.replace(SMALL, edge_channels=(6,), edge_dense=(24,)))
 
 
-@pytest.mark.parametrize("make", [narrow_edge, passing], ids=["edge", "skip connections"])
+@pytest.mark.parametrize(
+    "make", [narrow_edge, make_skip_connections], ids=["edge", "skip connections"]
+)
 def test_any_s_shards_may_be_missing(make, tmp_path: Path) -> None:
     """For each layer: head, shards and tail as files, decoded from every set of n - s shards."""
     model, n, s = make(), 5, 2
@@ -71,8 +73,8 @@ def test_any_s_shards_may_be_missing(make, tmp_path: Path) -> None:
         for i in range(n):
             checksum = entries[str(i)].sha256[:8]
             assert entries[str(i)].file == f"shard{i}-{checksum}{suffix}"
-        sections = loaded(out, entries)
-        for features in features_of(model, 2):
+        sections = load_sections(out, entries)
+        for features in draw_features(model, 2):
             expected = whole({"features": features})
             arrays = sections["head"]({"features": features})
             assert set(arrays) == set(parts.head_arrays)
@@ -97,8 +99,8 @@ def test_head_layer_and_tail_files_equal_the_section_closely(tmp_path: Path) -> 
     for layer in find_cuttable(model):
         parts = cut(model, layer.name)
         split = split_layer(parts.layer, 1, 0)
-        sections = loaded(tmp_path, write(parts, split, tmp_path))
-        for features in features_of(model, 4):
+        sections = load_sections(tmp_path, write(parts, split, tmp_path))
+        for features in draw_features(model, 4):
             arrays = sections["head"]({"features": features})
             arrays["z"] = sections["0"]({"x": arrays["x"]})["z"]
             got = sections["tail"]({name: arrays[name] for name in parts.tail_arrays})
@@ -111,8 +113,8 @@ def test_golden_vectors_are_what_every_section_computes(tmp_path: Path) -> None:
     parts = cut(model, "conv2")
     split = split_layer(parts.layer, 3, 1)
     entries = write(parts, split, tmp_path)
-    sections = loaded(tmp_path, entries)
-    features = features_of(model, 3)
+    sections = load_sections(tmp_path, entries)
+    features = draw_features(model, 3)
     vectors = run_golden(model, parts, sections, features)
     assert {key.partition("/")[0] for key in vectors} == set(entries)
     assert {key for key in vectors if key.startswith("1/")} == {"1/in/x", "1/out/z"}
@@ -138,11 +140,11 @@ def test_golden_vectors_are_what_every_section_computes(tmp_path: Path) -> None:
 def test_a_section_that_is_not_the_models_has_no_golden_vectors(tmp_path: Path) -> None:
     model = make_edge()
     parts = cut(model, "dense1")
-    sections = loaded(tmp_path, write(parts, split_layer(parts.layer, 2, 1), tmp_path))
+    sections = load_sections(tmp_path, write(parts, split_layer(parts.layer, 2, 1), tmp_path))
     kernel = model.get_layer("scores").kernel
     kernel.assign(kernel * 1.1)
     with pytest.raises(SectionError, match="scores are not those of the whole"):
-        run_golden(model, parts, sections, features_of(model, 1))
+        run_golden(model, parts, sections, draw_features(model, 1))
     with pytest.raises(ConfigError, match="no layer 'dense3'"):
         cut(model, "dense3")
 

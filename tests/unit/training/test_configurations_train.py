@@ -66,7 +66,7 @@ class Trained(NamedTuple):
 
 
 @pytest.fixture(scope="module", params=CASES)
-def trained(
+def training_result(
     request: pytest.FixtureRequest, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory
 ) -> Trained:
     case = CASES[request.param]
@@ -100,8 +100,8 @@ def trained(
     return Trained(case, network, path)
 
 
-def test_the_bundle_is_complete(trained: Trained) -> None:
-    case, _, path = trained
+def test_the_bundle_is_complete(training_result: Trained) -> None:
+    case, _, path = training_result
     bundle = load_bundle(path, LiteRtSection)  # checksums and golden vectors are right
     manifest = bundle.manifest
     assert manifest.training["steps"] == QUICK.steps
@@ -129,13 +129,15 @@ def test_the_bundle_is_complete(trained: Trained) -> None:
     json.dumps(msgspec.to_builtins(manifest), allow_nan=False)
 
 
-def test_the_bundle_computes_what_the_network_computes(trained: Trained, dataset: Dataset) -> None:
+def test_the_bundle_computes_what_the_network_computes(
+    training_result: Trained, dataset: Dataset
+) -> None:
     """All exits, all sets of members; the features are signed, so they must agree bit for bit."""
-    bundle = load_bundle(trained.path, LiteRtSection)
+    bundle = load_bundle(training_result.path, LiteRtSection)
     manifest, hierarchy = bundle.manifest, bundle.manifest.hierarchy
     members = len(hierarchy.devices)
     images = dataset.test.images[:6, :members]
-    run = tf.function(lambda x, mask: trained.network(x, mask, training=False))
+    run = tf.function(lambda x, mask: training_result.network(x, mask, training=False))
     outputs = [run_devices(manifest, bundle.sections, sample) for sample in images]
     for mask in list_member_masks(members):
         present = np.tile([[mask >> i & 1 for i in range(members)]], (len(images), 1))
@@ -152,18 +154,21 @@ def test_the_bundle_computes_what_the_network_computes(trained: Trained, dataset
             np.testing.assert_allclose(device_scores, exits["device"], rtol=1e-3, atol=1e-3)
 
 
-def test_the_models_of_the_edges_are_kept(trained: Trained) -> None:
+def test_the_models_of_the_edges_are_kept(training_result: Trained) -> None:
     """Their weights are equal, so that layers can be cut out later."""
-    manifest = load_bundle(trained.path, LiteRtSection).manifest
+    manifest = load_bundle(training_result.path, LiteRtSection).manifest
     for edge, entry in manifest.sources.items():
-        kept, model = load_source(check_file(trained.path, entry)), trained.network.edges[edge]
+        kept, model = (
+            load_source(check_file(training_result.path, entry)),
+            training_result.network.edges[edge],
+        )
         for one, other in zip(kept.weights, model.weights, strict=True):
             np.testing.assert_array_equal(one, other)
         assert [layer.name for layer in kept.layers] == [layer.name for layer in model.layers]
 
 
-def test_the_bundle_answers(trained: Trained, dataset: Dataset) -> None:
-    bundle = load_bundle(trained.path, LiteRtSection)
+def test_the_bundle_answers(training_result: Trained, dataset: Dataset) -> None:
+    bundle = load_bundle(training_result.path, LiteRtSection)
     hierarchy = bundle.manifest.hierarchy
     for sample in dataset.test.images[:5, : len(hierarchy.devices)]:
         judgement = infer(bundle.manifest, bundle.sections, sample)
@@ -173,12 +178,12 @@ def test_the_bundle_answers(trained: Trained, dataset: Dataset) -> None:
         assert sum(judgement.probabilities) == pytest.approx(1, abs=1e-5)
         sent = count_payload_bytes(bundle.manifest, judgement.exit, judgement.mask)
         raw = len(hierarchy.devices) * bundle.manifest.raw_bytes
-        assert sent == raw if trained.case.letter == "a" else sent < raw / 10
+        assert sent == raw if training_result.case.letter == "a" else sent < raw / 10
 
 
-def test_sections_are_small_static_files(trained: Trained) -> None:
+def test_sections_are_small_static_files(training_result: Trained) -> None:
     """Batch 1, no operation on shapes (a dynamic Flatten would add some), uint8 images."""
-    for file in trained.path.glob("*.tflite"):
+    for file in training_result.path.glob("*.tflite"):
         interpreter = Interpreter(model_path=str(file))
         interpreter.allocate_tensors()
         operations = [op["op_name"] for op in interpreter._get_ops_details()]

@@ -68,7 +68,9 @@ def plan_students(
 
 
 @pytest.fixture(scope="module")
-def planned(scenes_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Path]:
+def planned_students(
+    scenes_bundle: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Plan, Path]:
     """A plan whose distillation was killed once, and went on."""
     out = tmp_path_factory.mktemp("students")
     resumed = []
@@ -86,8 +88,8 @@ def planned(scenes_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> tu
     return made, out
 
 
-def test_all_members_of_a_group_hold_one_file(planned: tuple[Plan, Path]) -> None:
-    plan, out = planned
+def test_all_members_of_a_group_hold_one_file(planned_students: tuple[Plan, Path]) -> None:
+    plan, out = planned_students
     assert plan.placement == {"worker1": (0,), "worker2": (0,), "worker3": (1,), "worker4": (1,)}
     files = {piece.file.file for piece in (*plan.pieces, *plan.owned.values())}
     assert {file.name for file in out.iterdir()} == {*files, plan.golden.file, "plan.json"}
@@ -96,9 +98,9 @@ def test_all_members_of_a_group_hold_one_file(planned: tuple[Plan, Path]) -> Non
 
 
 def test_the_plan_reads_its_files_check_and_golden_portions_join(
-    planned: tuple[Plan, Path], scenes_bundle: Path
+    planned_students: tuple[Plan, Path], scenes_bundle: Path
 ) -> None:
-    plan, out = planned
+    plan, out = planned_students
     assert read_plan(out, read_manifest(scenes_bundle)[1]).id == plan.id
     names = {str(number): piece.file for number, piece in enumerate(plan.pieces)}
     names["tail"] = plan.owned["tail"].file
@@ -115,9 +117,9 @@ def test_the_plan_reads_its_files_check_and_golden_portions_join(
 
 @pytest.mark.parametrize("missing", [0b00, 0b01, 0b10, 0b11])
 def test_the_accuracy_of_each_set_is_that_of_the_whole_bundle_with_it_missing(
-    planned: tuple[Plan, Path], scenes_bundle: Path, missing: int
+    planned_students: tuple[Plan, Path], scenes_bundle: Path, missing: int
 ) -> None:
-    plan, out = planned
+    plan, out = planned_students
     bundle = load_bundle(scenes_bundle, LiteRtSection)
     pieces = [load_section(out / piece.file.file) for piece in plan.pieces]
     tail = load_section(out / plan.owned["tail"].file.file)
@@ -149,8 +151,8 @@ def test_the_accuracy_of_each_set_is_that_of_the_whole_bundle_with_it_missing(
         )
 
 
-def test_the_detail_says_what_the_plan_costs(planned: tuple[Plan, Path]) -> None:
-    detail = planned[0].detail
+def test_the_detail_says_what_the_plan_costs(planned_students: tuple[Plan, Path]) -> None:
+    detail = planned_students[0].detail
     assert detail["outage"] == pytest.approx([0.01, 0.01])
     assert detail["p_th"] == 0.02
     assert detail["fill"] in ("zero", "mean", "learned")

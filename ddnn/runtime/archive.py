@@ -92,6 +92,21 @@ def read_npz(path: Path, expected: Mapping[str, ArraySpec]) -> dict[str, NDArray
         }
 
 
+def read_all(path: Path, limit_bytes: int) -> dict[str, NDArray[Any]]:
+    """All arrays of an .npz file, of numbers.
+
+    Raises ConfigError where the file cannot be read, has an array of anything else, or has more
+    than `limit_bytes` in all.
+    """
+    with convert_read_errors(path), zipfile.ZipFile(require_file(path)) as archive:
+        members = archive.infolist()
+        total = sum(member.file_size for member in members)
+        if total > limit_bytes:
+            raise ConfigError(f"{path}: {total} bytes; at most {limit_bytes} are read")
+        names = [member.filename.removesuffix(".npy") for member in members]
+        return {name: _read_member(archive, path, name, None) for name in names}
+
+
 def require_file(path: Path) -> Path:
     """The path of a regular file; opening a pipe or a device could block.
 
@@ -144,14 +159,19 @@ def convert_read_errors(path: Path) -> Iterator[None]:
         ) from None
 
 
-def _read_member(archive: zipfile.ZipFile, path: Path, name: str, want: ArraySpec) -> NDArray[Any]:
+def _read_member(
+    archive: zipfile.ZipFile, path: Path, name: str, want: ArraySpec | None
+) -> NDArray[Any]:
+    """want: None: an array of numbers."""
     info = archive.getinfo(f"{name}.npy")
     with archive.open(info) as member:
         dtype, shape, header_bytes = _read_header(member)
     # These are Python integers, so the product cannot overflow.
     declared = math.prod(shape) * dtype.itemsize
-    if dtype.hasobject or not want.accepts(dtype, shape):
-        raise ConfigError(f"{path}: array {name} is {dtype} {list(shape)}; expected {want}")
+    accepted = dtype.kind in "uifb" if want is None else want.accepts(dtype, shape)
+    if dtype.hasobject or not accepted:
+        wanted = "numbers" if want is None else want
+        raise ConfigError(f"{path}: array {name} is {dtype} {list(shape)}; expected {wanted}")
     held = info.file_size - header_bytes
     packed = min(info.compress_size, path.stat().st_size)
     if declared != held or held > MAX_EXPANSION * packed:

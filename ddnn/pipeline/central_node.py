@@ -1,0 +1,100 @@
+"""The central node's machine: the driver of the training and this node's own member.
+
+What the driver and the member say to each other stays in this process.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from ddnn.core.device import DeviceProfile
+from ddnn.pipeline.collector import Collector
+from ddnn.pipeline.driver import Driver
+from ddnn.pipeline.driver_states import State
+from ddnn.pipeline.member import Member
+from ddnn.pipeline.roster import Roster
+from ddnn.pipeline.runner import Data
+from ddnn.pipeline.settings import Checkpoint, Settings
+from ddnn.pipeline.sources import Origin
+from ddnn.pipeline.stage import StageFactory
+from ddnn.pipeline.worker_node import INBOUND
+from ddnn.protocol.machine import Effect, Event, Now, Publish, Received
+from ddnn.protocol.topics import Kind, Topic, presence_filters, topic_filter
+
+OWN = (*INBOUND, Kind.TRAIN_REPLY, Kind.TRAIN_REPORT)
+
+
+class TrainCentral:
+    """Holds the data, drives the training and computes the first layers itself."""
+
+    def __init__(
+        self,
+        site: str,
+        node: str,
+        run: str,
+        network: str,
+        factory: StageFactory,
+        data: Data,
+        settings: Settings,
+        *,
+        save: Callable[[Checkpoint], None] | None = None,
+        checkpoint: Checkpoint | None = None,
+        profile: DeviceProfile | None = None,
+    ) -> None:
+        """run: names this training; that of the checkpoint where it goes on. data: the batch of a
+        number, the same at every call. save: writes a checkpoint, in another thread.
+        """
+        self.site, self.node = site, node
+        self.member = Member(site, node, factory, 0, data)
+        if checkpoint is not None:
+            run = checkpoint.run
+            for layer, blob in checkpoint.layers.items():
+                self.member.exchange.store.add(layer, checkpoint.stamp, Origin.GLOBAL, blob)
+        self.member.run, self.member.central = run, node
+        self.driver = Driver(
+            site,
+            run,
+            self.member,
+            Roster(node, network, profile),
+            Collector(run, self.member.exchange, save),
+            settings,
+            lambda: list(factory.profile(*data(0))),
+            checkpoint.stamp.term if checkpoint is not None else 0,
+        )
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return {**self.member.counts, "train_failures": self.driver.progress.failures}
+
+    @property
+    def gauges(self) -> dict[str, float]:
+        return {**self.member.gauges, "train_term": float(self.driver.term)}
+
+    @property
+    def is_over(self) -> bool:
+        return self.driver.state in (State.ENDED, State.FAILED)
+
+    def subscriptions(self) -> list[str]:
+        return [
+            *(topic_filter(kind, self.site, self.node) for kind in OWN),
+            topic_filter(Kind.TRAIN_OFFER, self.site),
+            presence_filters(self.site)[0],
+        ]
+
+    def deadline_s(self) -> float | None:
+        times = (self.member.deadline_s(), self.driver.deadline_s())
+        return min((time_s for time_s in times if time_s is not None), default=None)
+
+    def handle(self, event: Event, now: Now) -> list[Effect]:
+        effects: list[Effect] = []
+        events: deque[Event] = deque([event])
+        while events:
+            one = events.popleft()
+            for effect in (*self.member.handle(one, now), *self.driver.handle(one, now)):
+                match effect:
+                    case Publish(Topic(_, kind, self.node) as topic, message) if kind in OWN:
+                        events.append(Received(topic, message))
+                    case _:
+                        effects.append(effect)
+        return effects

@@ -1,0 +1,234 @@
+"""Drives a training: arranges the nodes in terms, watches them, and arranges them anew.
+
+The states and what moves a training between them are in `ddnn.pipeline.driver_states`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ddnn.pipeline.arranger import Arranger
+from ddnn.pipeline.collector import Collector, SaveJob
+from ddnn.pipeline.driver_states import Signal, State
+from ddnn.pipeline.member import Member
+from ddnn.pipeline.planner import Arrangement, find_better
+from ddnn.pipeline.question import Question
+from ddnn.pipeline.roster import Roster
+from ddnn.pipeline.runner import StageRunner
+from ddnn.pipeline.settings import Settings
+from ddnn.pipeline.stage import LayerProfile
+from ddnn.protocol.machine import Call, Effect, Now, Received, Returned
+from ddnn.protocol.messages import Status
+from ddnn.protocol.topics import Kind, Topic
+from ddnn.protocol.train_messages import (
+    TrainOffer,
+    TrainReply,
+    TrainReport,
+)
+
+
+class ProfileJob(NamedTuple):
+    """The token of the Call that measures the layers."""
+
+    run: str
+
+
+class Driver(Arranger):
+    """The decisions of the central node: when to begin, whom to wait for, when to rearrange."""
+
+    def __init__(
+        self,
+        site: str,
+        run: str,
+        member: Member,
+        roster: Roster,
+        collector: Collector,
+        settings: Settings,
+        profile: Callable[[], list[LayerProfile]],
+        term: int = 0,
+    ) -> None:
+        """profile: measures the layers on this node; runs in the thread for slow work."""
+        super().__init__(site, run, member, roster, collector, settings, term)
+        self._profile = profile
+        self._check_at: int | None = None  # batches at which the layout is compared with the best
+        self._drain_to = 0
+
+    def deadline_s(self) -> float | None:
+        times = [self._due_s]
+        if self._question is not None:
+            times.append(self._question.next_s)
+        if self.state in (State.RUNNING, State.DRAINING) and self.arrangement is not None:
+            times.append(self.progress.due_s(len(self.arrangement.nodes)))
+        return min((time_s for time_s in times if time_s is not None), default=None)
+
+    # -------------------------------------------------------------------- events
+
+    def handle(self, event: object, now: Now) -> list[Effect]:
+        effects: list[Effect] = []
+        match event:
+            case Received(Topic(_, Kind.TRAIN_OFFER, name), TrainOffer() as offer):
+                effects = self._take_offer(name, offer, now)
+                if self.state in (State.ENDED, State.FAILED):
+                    return [self._publish(name, self._command("release"))]  # it was not there then
+            case Received(Topic(_, Kind.STATUS, name), Status() as status):
+                if self.roster.take_status(name, status):
+                    effects = self._lose([name], "is lost", now)
+                self._note_change(now)
+            case Received(_, TrainReply() as reply) if reply.run == self.run:
+                effects = self._take_reply(reply, now)
+            case Received(_, TrainReport() as report) if report.term == self.term:
+                self._take_report(report)
+            case Returned(ProfileJob()):
+                effects = self._take_profile(event, now)
+            case Returned(SaveJob() as job):
+                self.collector.take_saved(job, event)
+                if job.ended and self.state is State.RUNNING:
+                    effects = self._end(now)
+        return effects + self._go_on(now)
+
+    def _go_on(self, now: Now) -> list[Effect]:
+        """What is due in this state."""
+        now_s = now.monotonic_s
+        match self.state:
+            case State.GATHERING:
+                return self._gather(now_s)
+            case State.RUNNING | State.DRAINING:
+                return self._watch(now)
+            case State.HALTING if self._due_s is not None and now_s >= self._due_s:
+                return self._restart("tries again", now)
+        question = self._question
+        if question is None:
+            return []
+        if not question.waiting or now_s >= question.due_s:
+            if self.state is State.PROBING and not question.waiting:
+                return self._judge(question, now)
+            return self._close(question, now)
+        return [self._publish(name, command) for name, command in question.ask(now_s)]
+
+    # ------------------------------------------------------------------- messages
+
+    def _take_offer(self, name: str, offer: TrainOffer, now: Now) -> list[Effect]:
+        restarted = self.roster.take_offer(name, offer)
+        self._note_change(now)
+        return self._lose([name], "has started anew", now) if restarted else []
+
+    def _note_change(self, now: Now) -> None:
+        self._is_changed = True
+        if self.state is State.GATHERING:
+            self._due_s = now.monotonic_s + self.settings.gather_s
+
+    def _take_report(self, report: TrainReport) -> None:
+        self.progress.take_results(report)
+        held = self.arrangement and self.arrangement.range_of(report.sender)
+        if held:
+            times_s = [profile.forward_s + profile.backward_s for profile in self._profiles]
+            self.roster.take_report(report, *held, times_s)
+
+    # ------------------------------------------------------------------ beginning
+
+    def _gather(self, now_s: float) -> list[Effect]:
+        """Wait until no further node has come for a while, then measure the layers here."""
+        if self._due_s is None:
+            self._due_s = now_s + self.settings.gather_s
+        if now_s < self._due_s:
+            return []
+        if len(self.roster.list_usable()) <= self.settings.least_workers:
+            self._due_s = now_s + self.settings.gather_s
+            return []
+        self.move(Signal.GATHERED)
+        self._due_s = None
+        return [Call(ProfileJob(self.run), self._profile)]
+
+    def _take_profile(self, returned: Returned, now: Now) -> list[Effect]:
+        if self.state is not State.PROFILING:
+            return []
+        if returned.error:
+            return self._fail(returned.error)
+        self._profiles = list(returned.value)
+        self.move(Signal.PROFILED)
+        self.progress.started_s = now.monotonic_s
+        return self._halt(now)
+
+    # --------------------------------------------------------------------- running
+
+    def _run(self, now: Now) -> list[Effect]:
+        self._check_at = None
+        return super()._run(now)
+
+    def _watch(self, now: Now) -> list[Effect]:
+        runner, arrangement, now_s = self.runner, self.arrangement, now.monotonic_s
+        if runner is None or arrangement is None:
+            return []
+        if self.progress.update(runner, now_s):
+            self._failed.clear()
+        effects: list[Effect] = list(self.collector.update(runner, arrangement))
+        if self.state is State.DRAINING:
+            return effects + self._drain(runner, now)
+        if now_s >= self.progress.due_s(len(arrangement.nodes)):
+            return effects + self._suspect(now)
+        if runner.backwards < self.settings.batches:
+            effects += self._compare(runner, arrangement, now)
+        return effects
+
+    def _suspect(self, now: Now) -> list[Effect]:
+        arrangement = self.arrangement
+        if arrangement is None or not self.progress.strike(now.monotonic_s):
+            return self._restart("no batch ends, though all nodes answer", now)
+        self.move(Signal.SUSPECT)
+        self._ask_all("probe", arrangement.nodes, now, self.settings.answer_s)
+        return []
+
+    def _judge(self, question: Question, now: Now) -> list[Effect]:
+        """All nodes answered a probe."""
+        self._question = None
+        idle = sorted(name for name, reply in question.replies.items() if not reply.ok)
+        if idle:
+            return self._restart(f"{', '.join(idle)} lost the stage", now)
+        self.move(Signal.ANSWERED)
+        self.progress.note(now.wall_s, "resend", "a batch is overdue, and all nodes answer")
+        return [self._publish(name, self._command("resend")) for name in question.commands]
+
+    def _compare(self, runner: StageRunner, arrangement: Arrangement, now: Now) -> list[Effect]:
+        """Compare the layout with the best one, at times and when nodes come or leave."""
+        first, every = self.settings.repartition_at
+        if self._check_at is None:
+            self._check_at = runner.backwards + first
+        is_due = bool(every) and runner.backwards >= self._check_at
+        if not is_due and not self._is_changed:
+            return []
+        if is_due:
+            self._check_at = runner.backwards + every
+        self._is_changed = False
+        reason = find_better(self.roster, arrangement, self._profiles, self.settings)
+        if reason is None:
+            return []
+        size = self.settings.round_batches
+        self._drain_to = runner.round_end if size else min(runner.forwards + 1, runner.end)
+        if self._drain_to >= self.settings.batches:
+            return []
+        self.move(Signal.DRAIN)
+        self._check_at = None
+        self._due_s = now.monotonic_s
+        self.progress.note(now.wall_s, "drain", reason)
+        return self._drain(runner, now)
+
+    def _drain(self, runner: StageRunner, now: Now) -> list[Effect]:
+        """Let no further batch in; arrange the nodes anew once none is in flight."""
+        arrangement, now_s = self.arrangement, now.monotonic_s
+        if arrangement is None or (runner.is_idle and runner.backwards >= self._drain_to):
+            return self._restart("drained", now)
+        if now_s >= self.progress.due_s(len(arrangement.nodes)):
+            return self._restart("a batch is overdue while the pipeline is drained", now)
+        if self._due_s is None or now_s < self._due_s:
+            return []
+        self._due_s = now_s + self.settings.retry_s
+        command = self._command("drain", number=self._drain_to)
+        return [self._publish(name, command) for name in arrangement.nodes]
+
+    def _end(self, now: Now) -> list[Effect]:
+        self.move(Signal.END)
+        self._due_s = None
+        self.progress.note(now.wall_s, "end", "training is complete")
+        names = self.roster.list_usable()
+        return [self._publish(name, self._command("release")) for name in names]

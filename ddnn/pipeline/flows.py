@@ -1,0 +1,45 @@
+"""What batches pass from node to node, in parts of bounded size: activations, gradients, labels."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ddnn.protocol.train_messages import PART_BYTES, TrainFlow
+
+Way = Literal["forward", "backward", "labels"]
+MAX_FLOW_BYTES = 1 << 32
+
+
+def split_flow(sender: str, term: int, batch: int, way: Way, blob: bytes) -> list[TrainFlow]:
+    """The messages that carry a blob."""
+    return [
+        TrainFlow(1, sender, way, term, batch, start, len(blob), blob[start : start + PART_BYTES])
+        for start in range(0, max(len(blob), 1), PART_BYTES)
+    ]
+
+
+class Inbox:
+    """Joins the parts of what arrives. Parts may come in any order and more than once."""
+
+    def __init__(self) -> None:
+        self._parts: dict[tuple[Way, int], dict[int, bytes]] = {}
+        self._whole: dict[tuple[Way, int], bytes] = {}
+
+    def take(self, flow: TrainFlow) -> None:
+        key = (flow.way, flow.batch)
+        if key in self._whole or flow.total > MAX_FLOW_BYTES:
+            return
+        parts = self._parts.setdefault(key, {})
+        parts[flow.offset] = flow.data
+        if sum(map(len, parts.values())) == flow.total:
+            self._whole[key] = b"".join(parts[offset] for offset in sorted(parts))
+            del self._parts[key]
+
+    def get(self, way: Way, batch: int) -> bytes | None:
+        return self._whole.get((way, batch))
+
+    def forget(self, batch: int, *ways: Way) -> None:
+        """Forget what has been used, of this and of earlier batches."""
+        for store in (self._whole, self._parts):
+            for key in [key for key in store if key[0] in ways and key[1] <= batch]:
+                del store[key]

@@ -1,0 +1,1 @@
+"""Stages of pipeline training in Keras; see README.md of ddnn/training."""
