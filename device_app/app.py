@@ -11,7 +11,7 @@ import threading
 import time
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import click
 import msgspec
@@ -19,9 +19,11 @@ import msgspec
 from ddnn.adapters.litert import LiteRtSection
 from ddnn.adapters.mqtt import MqttTransport
 from ddnn.adapters.systemd import Notifier
+from ddnn.core.preprocessing import parse_roi
 from ddnn.errors import ConfigError, DdnnError, LinkError
 from ddnn.exits.device_node import DeviceNode, list_device_sections
 from ddnn.exits.hierarchy import CLOUD
+from ddnn.exits.manifest import Manifest
 from ddnn.machines.clock import OnSiteTime, SiteClock
 from ddnn.machines.composite import CompositeMachine
 from ddnn.machines.observer import Observer
@@ -34,12 +36,22 @@ from ddnn.runtime.bundle import Bundle, load_bundle, read_manifest
 from ddnn.runtime.host import Resources
 from ddnn.runtime.identity import Identity
 from ddnn.runtime.loop import Loop
+from ddnn.runtime.pictures import Image, make_input
 from ddnn.runtime.service import find_ddnn_version, run_until_signal
 from ddnn.runtime.settings import NodeSettings, read_secret
 from ddnn.runtime.time_file import TimeFile
 from device_app.capture import Capture, Samples, Sink, make_counts, make_live_work, make_stored_work
-from device_app.picture import Image, MotionGate, crop_and_scale, parse_roi
-from device_app.sources import PREPARED, Uri, open_camera, open_source, parse_uri, require_libraries
+from device_app.picture import MotionGate
+from device_app.sources import (
+    PREPARED,
+    InputFormat,
+    Uri,
+    open_camera,
+    open_source,
+    parse_uri,
+    read_first_frame,
+    require_libraries,
+)
 from device_app.ticks import SiteClock as TickClock
 from device_app.worker import Worker, open_worker
 
@@ -80,7 +92,7 @@ class DeviceSettings(NodeSettings, frozen=True, kw_only=True):
         str,
         msgspec.Meta(
             description="Region of interest: x,y,w,h as fractions of the frame, from its upper "
-            "left; the section sees its middle, with the aspect ratio of the section's input."
+            "left; by default the one that the bundle was trained with."
         ),
     ] = ""
     motion: Annotated[
@@ -158,9 +170,7 @@ def check(settings: DeviceSettings) -> None:
     if settings.lend == "on":
         check_worker(settings, bundle.id)
     require_libraries(parse_uri(settings.uri).kind, imported=True)
-    click.echo(
-        take_first_frame(settings, bundle.manifest.image_shape, choose_view(settings, bundle))
-    )
+    click.echo(take_first_frame(settings, bundle))
 
 
 def run(settings: DeviceSettings) -> None:
@@ -280,24 +290,45 @@ def choose_view(settings: DeviceSettings, bundle: Bundle) -> int:
     return devices.index(settings.node) if settings.view is None else settings.view
 
 
+def make_input_format(settings: DeviceSettings, manifest: Manifest) -> InputFormat:
+    """What the bundle says about this device's pictures; --roi takes the place of its region."""
+    trained = manifest.preprocessing.find_roi(settings.node)
+    roi = parse_roi(settings.roi) if settings.roi else trained
+    if roi != trained:
+        log.warning(
+            "--roi %s: the bundle was trained with %s for %s; right only if this camera's picture "
+            "shows there what the pictures of the training showed",
+            settings.roi,
+            ",".join(f"{part:g}" for part in trained),
+            settings.node,
+        )
+    return InputFormat(
+        manifest.preprocessing,
+        roi,
+        manifest.classes,
+        manifest.cameras,
+        cast("Literal['name', 'time', 'order']", manifest.training.get("pair_by", "name")),
+    )
+
+
 def open_capture(
     settings: DeviceSettings, bundle: Bundle, sink: Sink, clock: TickClock, counts: dict[str, int]
 ) -> Capture:
     """Make the capture that sends the source's frames to the sink; the caller starts it."""
     uri, period_s = settings.uri, 1 / settings.rate_hz
-    source, roi = parse_uri(uri), parse_roi(settings.roi)
+    source, wanted = parse_uri(uri), make_input_format(settings, bundle.manifest)
     shape = bundle.manifest.image_shape
     gate = MotionGate(settings.motion, settings.motion_hold_s) if settings.motion else None
     samples = Samples(sink, period_s, clock, counts, gate)
     if source.live:
 
         def scale(image: Image, bgr: bool) -> Image:
-            return crop_and_scale(image, shape, roi, bgr=bgr)
+            return make_input(image, shape, wanted.preprocessing, wanted.roi, bgr=bgr)
 
         work = make_live_work(partial(open_camera, uri, settings.camera_timeout_s), scale, samples)
     else:
         view = choose_view(settings, bundle)
-        work = make_stored_work(partial(open_source, uri, view, shape, roi), samples)
+        work = make_stored_work(partial(open_source, uri, view, shape, wanted), samples)
     return Capture(
         source.shown,
         work,
@@ -308,7 +339,7 @@ def open_capture(
     )
 
 
-def take_first_frame(settings: DeviceSettings, shape: tuple[int, int, int], view: int) -> str:
+def take_first_frame(settings: DeviceSettings, bundle: Bundle) -> str:
     """Open the source and take one frame; returns a line that describes it.
 
     Raises a DdnnError where that fails or takes too long.
@@ -321,9 +352,10 @@ def take_first_frame(settings: DeviceSettings, shape: tuple[int, int, int], view
     def take() -> None:
         try:
             if not source.live:
-                done.put(
-                    open_source(uri, view, shape, parse_roi(settings.roi)).read_frame(0).image.shape
-                )
+                wanted = make_input_format(settings, bundle.manifest)
+                view = choose_view(settings, bundle)
+                opened = open_source(uri, view, bundle.manifest.image_shape, wanted)
+                done.put(read_first_frame(opened).image.shape)
                 return
             camera = open_camera(uri, settings.camera_timeout_s)
             try:

@@ -18,8 +18,9 @@ from typing import Protocol
 from ddnn.errors import DdnnError
 from ddnn.protocol.machine import Captured
 from ddnn.runtime.loop import Frames
-from device_app.picture import Image, MotionGate
-from device_app.sources import FrameSource, LiveCamera
+from ddnn.runtime.pictures import Image
+from device_app.picture import MotionGate
+from device_app.sources import FrameSource, LiveCamera, UnreadableFrameError
 from device_app.ticks import Clock, NearestFrames, SiteClock, StoredFrames
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ def make_counts() -> dict[str, int]:
         "frames_dropped": 0,  # another frame was nearer to the tick
         "frames_stale": 0,  # too old to be used
         "frames_gated": 0,  # without motion
+        "frames_unreadable": 0,  # of a stored source, passed over
         "camera_failures": 0,  # the source did not open, failed or hung
         "camera_reopened": 0,  # the source gave frames after a failure
     }
@@ -236,7 +238,11 @@ class Samples:
 def make_stored_work(
     open_source: Callable[[], FrameSource], samples: Samples
 ) -> Callable[[Attempt], None]:
-    """Make the work of an attempt on a stored source: a frame at every tick."""
+    """Make the work of an attempt on a stored source: a frame at every tick.
+
+    The tick of a frame that cannot be read has no sample.
+    """
+    known: set[str] = set()  # errors that were logged
 
     def work(attempt: Attempt) -> None:
         frames = StoredFrames(
@@ -251,8 +257,17 @@ def make_stored_work(
             return
         while attempt.is_current:
             attempt.wait(frames.due_s() - attempt.monotonic())
-            if attempt.is_current:
-                samples.send(attempt, frames.take())
+            if not attempt.is_current:
+                return
+            try:
+                frame = frames.take()
+            except UnreadableFrameError as error:
+                samples.counts["frames_unreadable"] += 1
+                if str(error) not in known:
+                    known.add(str(error))
+                    log.warning("%s; its samples have no view of this camera", error)
+            else:
+                samples.send(attempt, frame)
 
     return work
 

@@ -14,13 +14,16 @@ from ddnn.errors import ConfigError
 from ddnn.exits.measure import (
     apply_exits,
     compute_bytes_per_device,
+    compute_majority,
     compute_missing_accuracy,
+    compute_recalls,
     list_member_masks,
     make_accuracy_table,
     measure_scores,
 )
 from ddnn.local_site.progress import show_progress
 from ddnn.local_site.samples import load_test_samples
+from ddnn.local_site.train import parse_cameras
 
 if TYPE_CHECKING:
     from ddnn.data import Split
@@ -38,14 +41,25 @@ JPEG_SAMPLES = 200
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--data", default=None, help="NAME[:PATH]; by default the bundle's own.")
 @click.option("--objects", default=None, help="eth80: object numbers, such as 9 or 8,9.")
+@click.option(
+    "--camera",
+    "cameras",
+    multiple=True,
+    metavar="DEVICE=FOLDER",
+    help="directory: the folder of a device, where it has another name than in training.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def evaluate(bundle: Path, data: str | None, objects: str | None, as_json: bool) -> None:
+def evaluate(
+    bundle: Path, data: str | None, objects: str | None, cameras: tuple[str, ...], as_json: bool
+) -> None:
     """Measure accuracy, exits, bytes and the effect of missing members of BUNDLE on test data."""
     with exit_codes():
-        print_report(evaluate_bundle(bundle, data, objects), as_json)
+        print_report(evaluate_bundle(bundle, data, objects, cameras), as_json)
 
 
-def evaluate_bundle(path: Path, data: str | None, objects: str | None = None) -> dict[str, Any]:
+def evaluate_bundle(
+    path: Path, data: str | None, objects: str | None = None, cameras: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """Evaluate a bundle's directory; `data` is by default the bundle's own data set."""
     from ddnn.adapters.litert import LiteRtSection
     from ddnn.runtime.bundle import load_bundle
@@ -53,7 +67,10 @@ def evaluate_bundle(path: Path, data: str | None, objects: str | None = None) ->
     with show_progress() as progress:
         bundle = load_bundle(path, LiteRtSection)
         split = load_test_samples(
-            bundle.manifest, data or bundle.manifest.data, _parse_objects(objects)
+            bundle.manifest,
+            data or bundle.manifest.data,
+            _parse_objects(objects),
+            parse_cameras(cameras),
         )
         return make_report(bundle, split, progress)
 
@@ -76,13 +93,17 @@ def make_report(bundle: Bundle, split: Split, progress: Any) -> dict[str, Any]:
     )
     table = make_accuracy_table(hierarchy, measured, manifest.thresholds)
     everyone = table[str(hierarchy.everyone)]
-    chosen, _ = apply_exits(hierarchy, measured.exits[hierarchy.everyone], manifest.thresholds)
+    chosen, answers = apply_exits(
+        hierarchy, measured.exits[hierarchy.everyone], manifest.thresholds
+    )
     share = {str(tier): float(np.mean(chosen == i)) for i, tier in enumerate(hierarchy.exits)}
     sent = compute_bytes_per_device(manifest, manifest.score_format, share.get("local", 0.0))
     jpeg = float(measure_jpeg_bytes(images[:JPEG_SAMPLES]).mean())
     tiers = ("local", "edge", "cloud")
     return {
         "accuracy": {key: everyone.get(key) for key in (*tiers, "overall")},
+        "majority": compute_majority(split.labels),
+        "recall": compute_recalls(answers, split.labels, manifest.classes),
         "exit_share": {tier: share.get(tier, 0.0) for tier in tiers},
         "bytes_per_sample_per_device": sent,
         "raw_bytes": manifest.raw_bytes,

@@ -19,6 +19,7 @@ Examples:
   ddnn train --data scenes --out bundle
   ddnn train --data eth80:eth80.npz --objects-test 9 --out bundle
   ddnn train --data directory:./photos --devices 3 --configuration c --out bundle
+  ddnn train --data directory:./photos --devices 2 --camera cam1=front --pair-by time --out bundle
   ddnn train --edge-dense 2048 --sparsity 0.98 --out bundle
 """
 
@@ -104,14 +105,49 @@ class TrainOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         ),
     ] = None
     steps: Annotated[int | None, msgspec.Meta(description="Training steps.")] = None
-    seed: Annotated[int, msgspec.Meta(description="Seed of everything random.")] = 0
+    seed: Annotated[
+        int,
+        msgspec.Meta(
+            description="Seed of everything random: the same network again, bit for bit, on the "
+            "same machine with the same versions of TensorFlow and NumPy."
+        ),
+    ] = 0
+    camera: Annotated[
+        tuple[str, ...],
+        msgspec.Meta(
+            description="directory: the folder of a device [that of its name, else the next].",
+            extra={"metavar": "DEVICE=FOLDER"},
+        ),
+    ] = ()
+    pair_by: Annotated[
+        Literal["name", "time", "order"],
+        msgspec.Meta(
+            description="directory: pictures of several cameras are one sample by equal names, "
+            "close times in their names, or their order."
+        ),
+    ] = "name"
+    fit: Annotated[
+        Literal["crop", "stretch"],
+        msgspec.Meta(
+            description="directory: the section sees the middle of a picture, or all of it, "
+            "squeezed into its input. The bundle says so, and every camera does the same."
+        ),
+    ] = "stretch"
+    roi: Annotated[
+        tuple[str, ...],
+        msgspec.Meta(
+            description="directory: region of interest, as fractions of the picture, of one device "
+            "or of all.",
+            extra={"metavar": "[DEVICE=]X,Y,W,H"},
+        ),
+    ] = ()
     json: Annotated[bool, msgspec.Meta(description="Print one JSON object.")] = False
 
 
 def run(options: TrainOptions) -> None:
     keys = msgspec.structs.asdict(options)
     as_json = keys.pop("json")
-    keys.update(out=Path(options.out), sections=keys.pop("section"))
+    keys.update(out=Path(options.out), sections=keys.pop("section"), cameras=keys.pop("camera"))
     print_report(summarize(train_bundle(**keys)), as_json)
 
 
@@ -133,6 +169,10 @@ def summarize(manifest: Manifest) -> dict[str, Any]:
     return {
         "bundle": manifest.name,
         "validation_accuracy": everyone,
+        "validation_majority": manifest.majority,
+        "validation_recall": manifest.recall,
+        "near_chance": manifest.near_chance,
+        "cameras": manifest.cameras,
         "thresholds": manifest.thresholds,
         "scores": manifest.score_format.type,
         "exit_share": chosen.exit_share if chosen else None,

@@ -6,17 +6,26 @@ pillow. Nothing is downloaded or unpickled.
 """
 
 from .dataset import ABSENT, Dataset, Split, ViewPool, label_views
+from .folders import FolderRequest
 from .jpeg import measure_jpeg_bytes
-from .registry import NAMES, load, load_samples
+from .pairing import PairBy
+from .registry import NAMES, load, load_samples, scale_split
+from .splits import check_trainable, describe_dataset, relabel
 
 __all__ = [
     "ABSENT",
     "NAMES",
     "Dataset",
+    "FolderRequest",
+    "PairBy",
     "Split",
     "ViewPool",
+    "check_trainable",
+    "describe_dataset",
     "label_views",
     "load",
     "load_samples",
     "measure_jpeg_bytes",
+    "relabel",
+    "scale_split",
 ]

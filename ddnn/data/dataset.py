@@ -2,13 +2,13 @@
 
 A *sample* is one instant of one object; a *view* is what one camera sees of it. A camera that does
 not see the object has an image of zeros and the view label -1 (DDNN paper, A7: black image, label
--1). The image of a camera that sees it is never all zero, so image and view label always agree.
+-1). The image of a camera that sees it may be all zero only in user data, whose view labels decide.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -96,7 +96,11 @@ class ViewPool:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Three splits that share no sample and no group."""
+    """Three splits that share no sample and no group.
+
+    cameras: in user folders: the folder of each view, by the device that has it
+    notes:   what the loader found and passed over, in sentences for the user
+    """
 
     name: str
     classes: tuple[str, ...]
@@ -104,6 +108,8 @@ class Dataset:
     validation: Split
     test: Split
     augment_pool: ViewPool | None = None
+    cameras: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def views(self) -> int:

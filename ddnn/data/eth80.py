@@ -120,8 +120,8 @@ def load_eth80_samples(
     seed: int = 0,
     size: int = SIZE_PX,
     presence: Sequence[float] | None = None,
-) -> Split:
-    """All samples of the objects with these numbers (None: of all objects).
+) -> tuple[tuple[str, ...], Split]:
+    """The classes, and all samples of the objects with these numbers (None: of all objects).
 
     Raises ConfigError for objects that the file does not have and for a file that cannot be read.
     """
@@ -130,7 +130,8 @@ def load_eth80_samples(
     wanted = numbers if objects is None else list(objects)
     if not wanted or not set(wanted) <= set(numbers):
         raise ConfigError(f"{path}: objects {wanted} requested; expected some of {numbers}")
-    return _split(photographs, "samples", wanted, np.random.SeedSequence(seed), presence, path)
+    samples = _split(photographs, "samples", wanted, np.random.SeedSequence(seed), presence, path)
+    return photographs.classes, samples
 
 
 def _split(

@@ -22,11 +22,13 @@ from pathlib import Path
 
 from ddnn.errors import ConfigError
 
-from . import folders, scenes
-from .cifar10 import load_cifar10, load_cifar10_samples
+from . import cifar10, mvmc, scenes
+from .arrays import load_npz, load_npz_samples, scale_views
 from .dataset import Dataset, Split, ViewPool, take_views
 from .eth80 import FIELD_PRESENCE, SIZE_PX, load_eth80, load_eth80_samples
-from .mvmc import load_mvmc, load_mvmc_samples
+from .folders import FolderRequest, load_directory, load_directory_samples
+from .scenes import things
+from .splits import relabel
 
 NAMES = ("scenes", "eth80", "eth80-field", "mvmc", "cifar10", "directory", "npz")
 DATA_VARIABLE = "DDNN_DATA"
@@ -66,6 +68,7 @@ def load(
     presence: Sequence[float] | None = None,
     size: int = SIZE_PX,
     samples: tuple[int, int, int] | None = None,
+    folders: FolderRequest | None = None,
 ) -> Dataset:
     """The data set `NAME[:PATH]`, in three splits; the same seed gives the same bytes.
 
@@ -77,6 +80,7 @@ def load(
     presence:     eth80: share of the samples in which each camera sees its object
     size:         eth80: 32 or 64 pixels; directory: any up to 512
     samples:      scenes: sizes of the training, validation and test split
+    folders:      directory: cameras, pairing and preprocessing, in place of `size`
 
     Raises ConfigError for an unknown name, an option that the data set does not have, and a file
     that cannot be used.
@@ -109,13 +113,13 @@ def load(
                 presence=rates,
             )
         case "mvmc":
-            dataset = load_mvmc(path)
+            dataset = mvmc.load_mvmc(path)
         case "cifar10":
-            dataset = load_cifar10(path, seed=seed)
+            dataset = cifar10.load_cifar10(path, seed=seed)
         case "directory":
-            dataset = folders.load_directory(path, seed=seed, size=size)
+            dataset = load_directory(path, folders or _make_request(size), seed=seed)
         case _:
-            dataset = folders.load_npz(path, seed=seed)
+            dataset = load_npz(path, seed=seed)
     return dataset if views is None else _take_dataset_views(dataset, views)
 
 
@@ -128,11 +132,14 @@ def load_samples(
     presence: Sequence[float] | None = None,
     size: int = SIZE_PX,
     samples: int | None = None,
+    folders: FolderRequest | None = None,
 ) -> Split:
     """Samples to evaluate on: all samples of the file, which may be too small for three splits.
 
     objects: eth80: only the objects with these numbers
     samples: scenes, which has no file: the size of its test split, which is what is returned
+    folders: directory, npz: cameras, pairing and preprocessing, in place of `size`; labels of every
+             data set number its classes where it has some
 
     The other parameters and errors are those of `load`.
     """
@@ -146,23 +153,40 @@ def load_samples(
         samples=samples,
     )
     rates = FIELD_PRESENCE if name == "eth80-field" and presence is None else presence
+    own: tuple[str, ...]
     match name:
         case "scenes":
             count = scenes.SAMPLES[2] if samples is None else samples
-            split = scenes.draw_split("test", seed=seed, samples=count)
+            own, split = things.CLASSES, scenes.draw_split("test", seed=seed, samples=count)
         case "eth80" | "eth80-field":
-            split = load_eth80_samples(path, objects, seed=seed, size=size, presence=rates)
+            own, split = load_eth80_samples(path, objects, seed=seed, size=size, presence=rates)
         case "mvmc":
-            split = load_mvmc_samples(path)
+            own, split = mvmc.CLASSES, mvmc.load_mvmc_samples(path)
         case "cifar10":
-            split = load_cifar10_samples(path)
+            own, split = cifar10.CLASSES, cifar10.load_cifar10_samples(path)
         case "directory":
-            split = folders.load_directory_samples(path, size=size)[1]
+            found = load_directory_samples(path, folders or _make_request(size))
+            own, split = found.classes, found.samples
         case _:
-            split = folders.load_npz_samples(path)[1]
+            own, split = load_npz_samples(path)
     if len(split) == 0:
         raise ConfigError(f"{spec}: no camera sees any sample")
+    if folders is not None:
+        split = relabel(split, own, folders.classes, spec)
+        split = scale_split(name, split, folders)
     return split if views is None else take_views(split, views)
+
+
+def scale_split(name: str, split: Split, folders: FolderRequest) -> Split:
+    """The samples of an npz file as inputs of a bundle; those of other data sets as they are."""
+    if name != "npz":
+        return split
+    images = scale_views(split.images, folders.shape, folders.preprocessing, folders.devices)
+    return replace(split, images=images)
+
+
+def _make_request(size: int) -> FolderRequest:
+    return FolderRequest(shape=(size, size, 3))
 
 
 def _parse(spec: str) -> tuple[str, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddnn.core.files import BundleFile
+from ddnn.core.preprocessing import Preprocessing
 from ddnn.errors import ConfigError
 from ddnn.exits.aggregate import aggregate
 from ddnn.exits.entropy import normalized_entropy, softmax
@@ -57,6 +59,10 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     accuracy: dict[str, dict[str, float]] = {}  # member mask -> exit or "overall" -> accuracy
     device_accuracy: dict[str, float] = {}  # each device answering alone
     sweep: tuple[SweepRow, ...] = ()
+    recall: dict[str, float] = {}  # by class: the share of its validation samples that is found
+    majority: float | None = None  # accuracy of naming always the most frequent validation class
+    preprocessing: Preprocessing = Preprocessing()  # of pictures, by training and every source
+    cameras: dict[str, str] = {}  # folder by device, where it was trained on folders of images
     jpeg_bytes: float | None = None  # one image at quality 90, mean of the validation data
     training: dict[str, str | float | int] = {}
 
@@ -66,6 +72,15 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for tier in self.hierarchy.exits[:-1]:
             if not 0 <= self.thresholds.get(tier, -1.0) <= 1.000001:
                 raise ConfigError(f"bundle {self.name}: no threshold in [0, 1] for exit {tier}")
+
+    @property
+    def near_chance(self) -> bool:
+        """Whether the validation accuracy, with all members, may be that of the majority class."""
+        accuracy = self.find_expected_accuracy(self.hierarchy.everyone, "overall")
+        samples = self.training.get("validation_samples")
+        if accuracy is None or self.majority is None or samples is None:
+            return False
+        return is_near_chance(accuracy, self.majority, int(samples))
 
     @property
     def raw_bytes(self) -> int:
@@ -101,6 +116,14 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def find_expected_accuracy(self, mask: int, key: str) -> float | None:
         """The measured accuracy with exactly the members of `mask`; key: an exit or overall."""
         return self.accuracy.get(str(mask), {}).get(key)
+
+
+def is_near_chance(accuracy: float, majority: float, samples: int) -> bool:
+    """Whether naming the most frequent class reaches the accuracy with a probability of 5 %.
+
+    By the normal approximation of the binomial distribution.
+    """
+    return accuracy <= majority + 1.645 * math.sqrt(majority * (1 - majority) / samples)
 
 
 def find_swept_accuracy(sweep: Sequence[SweepRow], thresholds: Mapping[str, float]) -> float | None:

@@ -135,6 +135,20 @@ def compute_accuracy(scores: Scores, labels: Labels) -> float:
     return float(np.mean(scores.argmax(-1) == labels)) if len(labels) else 0.0
 
 
+def compute_recalls(answers: Labels, labels: Labels, classes: Sequence[str]) -> dict[str, float]:
+    """By class that has samples: the share of its samples that are answered with it."""
+    return {
+        name: float(np.mean(answers[labels == number] == number))
+        for number, name in enumerate(classes)
+        if (labels == number).any()
+    }
+
+
+def compute_majority(labels: Labels) -> float:
+    """The accuracy of naming always the most frequent class; 0 without samples."""
+    return float(np.bincount(labels).max() / len(labels)) if len(labels) else 0.0
+
+
 def apply_exits(
     hierarchy: Hierarchy, exits: Mapping[Exit, Scores], thresholds: Mapping[str, float]
 ) -> tuple[NDArray[np.int32], Labels]:

@@ -47,7 +47,7 @@ def load_training_data(manifest: Manifest, data: str = "") -> Dataset:
     """The data set that a bundle was trained on, with the same splits. data: NAME[:PATH], by
     default the bundle's own where it is rendered. ConfigError where it does not fit the bundle."""
     from ddnn.data import load
-    from ddnn.local_site.samples import check_fit
+    from ddnn.local_site.samples import check_fit, make_folder_request
 
     if not data and manifest.data != "scenes":
         raise ConfigError(
@@ -60,6 +60,7 @@ def load_training_data(manifest: Manifest, data: str = "") -> Dataset:
         spec,
         seed=int(manifest.training.get("data_seed", 0)),
         objects_test=None if test is None else int(test),
+        folders=make_folder_request(manifest),
     )
     check_fit(manifest, spec, dataset.train)
     return dataset

@@ -2,29 +2,58 @@
 
 from __future__ import annotations
 
-from ddnn.data import Split, load, load_samples
+from collections.abc import Mapping
+from typing import cast
+
+from ddnn.data import FolderRequest, PairBy, Split, load, load_samples, relabel, scale_split
 from ddnn.errors import ConfigError
 from ddnn.exits.manifest import Manifest
 
 
-def load_test_samples(manifest: Manifest, data: str, objects: list[int] | None = None) -> Split:
+def make_folder_request(
+    manifest: Manifest, cameras: Mapping[str, str] | None = None
+) -> FolderRequest:
+    """How the bundle reads folders of images; `cameras`: folders by device, in place of its own."""
+    return FolderRequest(
+        manifest.hierarchy.devices,
+        {**manifest.cameras, **(cameras or {})},
+        manifest.classes,
+        manifest.preprocessing,
+        cast("PairBy", manifest.training.get("pair_by", "name")),
+        manifest.image_shape,
+    )
+
+
+def load_test_samples(
+    manifest: Manifest,
+    data: str,
+    objects: list[int] | None = None,
+    cameras: Mapping[str, str] | None = None,
+) -> Split:
     """The samples to judge a bundle by: of these objects, else those kept out of its training.
+
+    cameras: folders by device, where they have other names than in training
 
     ConfigError where they do not fit the bundle.
     """
     seed = int(manifest.training.get("data_seed", 0))
     kept = manifest.training.get("objects_test")
     name = data.partition(":")[0]
+    folders = make_folder_request(manifest, cameras)
+    if cameras and name != "directory":
+        raise ConfigError(f"--camera goes with directory, not with {name}")
     if name.startswith("eth80"):
         if objects is None and kept is not None and name == manifest.data:
             objects = [int(kept)]
-        split = load_samples(data, objects, seed=seed)
+        split = load_samples(data, objects, seed=seed, folders=folders)
     elif objects is not None:
         raise ConfigError(f"--objects goes with eth80, not with {name}")
     elif name == "scenes":
-        split = load_samples(data, seed=seed)
+        split = load_samples(data, seed=seed, folders=folders)
     else:
-        split = load(data, seed=seed).test
+        dataset = load(data, seed=seed, folders=folders)
+        split = relabel(dataset.test, dataset.classes, manifest.classes, data)
+        split = scale_split(name, split, folders)
     check_fit(manifest, data, split)
     return split
 

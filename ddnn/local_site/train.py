@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from ddnn.core.preprocessing import Preprocessing, Roi, parse_roi
 from ddnn.errors import ConfigError
 from ddnn.exits.aggregate import Scheme
 from ddnn.exits.hierarchy import Configuration
 from ddnn.exits.hierarchy import make_configuration as describe
-from ddnn.local_site.progress import show_progress
+from ddnn.local_site.progress import print_note, show_progress
+from ddnn.runtime.new_directory import write_directory
 
 if TYPE_CHECKING:
-    from ddnn.data import Dataset
+    from ddnn.data import Dataset, PairBy
     from ddnn.exits.manifest import Manifest
 
 JPEG_SAMPLES = 100
@@ -42,20 +44,38 @@ def train_bundle(
     folds: int | None = None,
     steps: int | None = None,
     seed: int = 0,
+    cameras: tuple[str, ...] = (),
+    pair_by: PairBy = "name",
+    fit: Literal["crop", "stretch"] = "stretch",
+    roi: tuple[str, ...] = (),
 ) -> Manifest:
-    """Load the data, train with a progress bar, write the bundle."""
+    """Load the data, train with a progress bar, write the bundle.
+
+    What was found in the data is printed on standard error.
+    """
     hooks = dict(parse_section(text) for text in sections)
     name = data.partition(":")[0]
     if prune and sparsity is None:
         raise ConfigError(f"--prune {prune[0]} goes with --sparsity, such as --sparsity 0.98")
     if (out / "manifest.json").exists():
         raise ConfigError(f"--out {out} holds a bundle already; remove it or choose another")
-    with show_progress() as progress:
-        progress("loading data", 0, 1)
-        from ddnn.data import load, measure_jpeg_bytes
+    from ddnn.data import FolderRequest, check_trainable, describe_dataset, load, measure_jpeg_bytes
 
+    folders = None
+    given = parse_cameras(cameras)
+    if name == "directory":
+        nodes = describe(configuration, devices, edges=edges).devices
+        preprocessing = Preprocessing(fit=fit, rois=parse_rois(roi, nodes))
+        folders = FolderRequest(nodes, given, None, preprocessing, pair_by)
+    elif given or roi or pair_by != "name":
+        raise ConfigError(f"--camera, --pair-by and --roi go with directory, not with {name}")
+    with write_directory(out) as fresh, show_progress() as progress:
+        progress("loading data", 0, 1)
         fine = name.startswith("eth80")  # photographs that augmentation scales down
-        dataset = load(data, seed=seed, objects_test=objects_test, fine=fine)
+        dataset = load(data, seed=seed, objects_test=objects_test, fine=fine, folders=folders)
+        for line in describe_dataset(dataset):
+            print_note(line)
+        check_trainable(dataset, data)
         jpeg = float(measure_jpeg_bytes(dataset.validation.images[:JPEG_SAMPLES]).mean())
         progress("loading data", 1, 1)
         progress("importing TensorFlow", 0, 1)
@@ -85,6 +105,8 @@ def train_bundle(
             fusion_scheme=chosen.schemes[1],
         )
         notes: dict[str, str | float | int] = {"configuration": configuration, "data_seed": seed}
+        if folders:
+            notes["pair_by"] = pair_by
         further: list[Dataset] = []
         if name.startswith("eth80"):
             notes["objects_test"] = test = int(dataset.test.groups[0])
@@ -98,14 +120,15 @@ def train_bundle(
                 dataset = load(data, seed=seed, objects_test=test, train_all=True, fine=True)
         elif folds:
             raise ConfigError(f"--folds goes with eth80, not with {name}")
-        return train(
+        manifest = train(
             dataset,
             hierarchy,
-            out,
+            fresh,
             LiteRtSection,
             name=out.name,
             data=name,
             folds=further,
+            preprocessing=folders.preprocessing if folders else None,
             architecture=chosen.architecture,
             settings=chosen.fit,
             margin=margin,
@@ -114,6 +137,39 @@ def train_bundle(
             notes=notes,
             progress=progress,
         )
+    if manifest.near_chance:
+        print_note(
+            f"warning: the validation accuracy, {manifest.accuracy[str(hierarchy.everyone)]}, is "
+            f"not better than chance: naming always the most frequent class gives "
+            f"{manifest.majority:.3f}; give more samples or --steps, or another --seed, and look "
+            "whether the section sees what tells the classes apart (--fit, --roi)"
+        )
+    return manifest
+
+
+def parse_cameras(texts: tuple[str, ...]) -> dict[str, str]:
+    """Folders by device of texts such as "cam1=front"; ConfigError."""
+    pairs = [text.partition("=") for text in texts]
+    found = {device: folder for device, _, folder in pairs}
+    if len(found) < len(pairs) or not all(d and f for d, f in found.items()):
+        raise ConfigError(
+            f"--camera {' '.join(texts)!r}: expected DEVICE=FOLDER, once for each device, such as "
+            "cam1=front"
+        )
+    return found
+
+
+def parse_rois(texts: tuple[str, ...], devices: tuple[str, ...]) -> dict[str, Roi]:
+    """Regions by device, of "cam1=0,0,0.5,1" or without a name for all; ConfigError."""
+    rois: dict[str, Roi] = {}
+    for text in texts:
+        device, equals, region = text.rpartition("=")
+        if equals and device not in devices:
+            raise ConfigError(
+                f"--roi {text!r}: no device {device!r}; expected {', '.join(devices)}"
+            )
+        rois.update(dict.fromkeys([device] if equals else devices, parse_roi(region)))
+    return rois
 
 
 def parse_section(text: str) -> tuple[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,17 +14,23 @@ from numpy.typing import NDArray
 
 from ddnn.core.files import BundleFile
 from ddnn.core.section import Section
+from ddnn.errors import ConfigError
 from ddnn.exits import measure as m
 from ddnn.exits.inference import compute_signs, run_devices
 from ddnn.exits.manifest import Head, Manifest, fuse_features
 from ddnn.exits.scores import ScoreFormat
 from ddnn.runtime.bundle import make_file_entry, write_golden, write_manifest
-from ddnn.training.export import section_to_litert, write_section, write_source
+from ddnn.runtime.new_directory import require_space
+from ddnn.training.export import INPUT, section_to_litert, write_section, write_source
 from ddnn.training.fit import SplitLike
 from ddnn.training.golden import GoldenRecorder
 from ddnn.training.models import Network
 
 GOLDEN_SAMPLES = 4
+BYTES_PER_WEIGHT = 4
+COPIES = 2  # of the weights: LiteRT files, and Keras models of the edges
+EXTRA_BYTES = 2 << 20  # golden vectors, manifest
+_OPERATION = re.compile(r"\btf\.[A-Z]\w+")
 MARGIN = 0.005  # accuracy below the deepest exit's that thresholds may cost
 
 Progress = Callable[[str, int, int], None]
@@ -43,12 +51,7 @@ def export_sections(network: Network, directory: Path) -> dict[str, BundleFile]:
     directory.mkdir(parents=True, exist_ok=True)
     written: dict[int, BundleFile] = {}
     entries: dict[str, BundleFile] = {}
-    places = [
-        *(("device", name, model) for name, model in network.devices.items()),
-        *(("edge", name, model) for name, model in network.edges.items()),
-        ("cloud", "cloud", network.cloud),
-    ]
-    for place, name, model in places:
+    for place, name, model in _list_places(network):
         if id(model) not in written:
             shared = place == "device" and network.architecture.share_devices
             stem = "device" if shared else name
@@ -57,6 +60,48 @@ def export_sections(network: Network, directory: Path) -> dict[str, BundleFile]:
             )
         entries[name] = written[id(model)]
     return entries
+
+
+def _list_places(network: Network) -> list[tuple[str, str, Any]]:
+    """Place, name and model of every section."""
+    return [
+        *(("device", name, model) for name, model in network.devices.items()),
+        *(("edge", name, model) for name, model in network.edges.items()),
+        ("cloud", "cloud", network.cloud),
+    ]
+
+
+def check_export(network: Network, directory: Path, load_section: LoadSection) -> None:
+    """Convert and run the user's sections before they are trained, and ask for the bundle's space.
+
+    Raises ConfigError for a section that LiteRT cannot run, and for a full disk. The product's own
+    sections are known to convert.
+    """
+    count = sum(int(np.prod(weight.shape)) for m in network.models for weight in m.weights)
+    require_space(directory, COPIES * BYTES_PER_WEIGHT * count + EXTRA_BYTES)
+    for place, name, model in _list_places(network):
+        hook = network.architecture.sections.get(place)
+        if hook is None:
+            continue
+        with tempfile.TemporaryDirectory() as scratch:
+            try:
+                file = write_section(Path(scratch), name, section_to_litert(model, place))
+                shape = tuple(int(n) for n in model.inputs[0].shape[1:])
+                blank = np.zeros(shape, np.uint8 if place == "device" else np.float32)
+                load_section(file)({INPUT.get(place, "features"): blank})
+            except Exception as error:  # the converter and LiteRT raise many kinds
+                raise ConfigError(
+                    f"--section {place}={hook}: LiteRT cannot run it: {_find_reason(error)}; use "
+                    "operations that LiteRT has built in"
+                ) from None
+
+
+def _find_reason(error: Exception) -> str:
+    """The operations that a converter's message of many lines names, else its beginning."""
+    text = str(error)
+    if names := sorted(set(_OPERATION.findall(text))):
+        return f"it has no operation {', '.join(names)}"
+    return " ".join(text.split())[:300] or type(error).__name__
 
 
 def draft_manifest(
@@ -156,6 +201,7 @@ def finish_bundle(
         thresholds = row.thresholds
         measured = m.encode_with_format(manifest, measured, score_format)
     table = m.make_accuracy_table(hierarchy, measured, thresholds)
+    _, answers = m.apply_exits(hierarchy, measured.exits[everyone], thresholds)
     devices = (
         {
             device: m.compute_accuracy(measured.devices[:, i], labels)
@@ -170,6 +216,8 @@ def finish_bundle(
         thresholds=thresholds,
         accuracy=table,
         device_accuracy=devices,
+        recall=m.compute_recalls(answers, labels, manifest.classes),
+        majority=m.compute_majority(labels),
         sweep=tuple(sweep),
         jpeg_bytes=jpeg_bytes,
         golden=write_golden(

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from ddnn.errors import ConfigError
 from ddnn.training import augment
 from ddnn.training.augment import Augmentation
 from ddnn.training.models import Network
@@ -94,6 +95,8 @@ def fit(
 ) -> float:
     """Train the network in place; returns the mean loss of the last tenth of the steps.
 
+    Raises ConfigError at the first loss that is not finite.
+
     progress(step, steps, loss) is called after every step.
     """
     keras.utils.set_random_seed(settings.seed + 1)
@@ -151,10 +154,22 @@ def fit(
         if pruner:
             pruner.prune_after(number + 1)
         losses.append(float(loss))
+        if not math.isfinite(losses[-1]):
+            raise ConfigError(
+                f"the loss is {losses[-1]} at step {number + 1} of {settings.steps}; expected a "
+                "finite number: look for logarithms, divisions and roots of 0 in your own sections "
+                "(--section)"
+            )
         progress(number + 1, settings.steps, losses[-1])
     averages.apply()
     if pruner:
         pruner.apply()  # the averages include values from before pruning
+    for model in network.models:
+        if not all(np.isfinite(np.asarray(weight)).all() for weight in model.trainable_weights):
+            raise ConfigError(
+                f"the weights of {model.name} are not finite after {settings.steps} steps; look "
+                "for gradients that overflow in your own sections (--section)"
+            )
     return float(np.mean(losses[-max(1, settings.steps // 10) :]))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -10,12 +12,14 @@ from ddnn.errors import ConfigError
 
 
 def load_function(hook: str, option: str) -> Callable[..., Any]:
-    """Import a function by "package.module:function".
+    """Import a function by "package.module:function", also of the current directory.
 
     option: as the user wrote it, for the message. ConfigError where there is no such function.
     """
     module, _, name = hook.partition(":")
     try:
+        if (here := os.getcwd()) not in sys.path:  # the command `ddnn` lies elsewhere
+            sys.path.append(here)
         function = getattr(importlib.import_module(module), name)
         if not callable(function):
             raise TypeError(f"{name} is not callable")

@@ -149,7 +149,13 @@ def _build_section(
     if hook is None:
         return _BUILDERS[place](architecture, shape, classes)
     function = load_function(hook, f"--section {place}={hook}")
-    model = function(place, shape, classes)
+    try:
+        model = function(place, shape, classes)
+    except Exception as error:  # user code
+        raise ConfigError(
+            f"--section {place}={hook} raised {type(error).__name__}: {error}; it is called as "
+            f"{hook.partition(':')[2]}({place!r}, {shape}, {classes})"
+        ) from error
     outputs = 1 if place == "cloud" else 2
     got = len(model.outputs) if isinstance(model, keras.Model) else 0
     if got != outputs or tuple(model.outputs[0].shape[1:]) != (classes,):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+import keras
 import msgspec
 import numpy as np
+import tensorflow as tf
 
+from ddnn.core.preprocessing import Preprocessing
 from ddnn.core.section import Section
 from ddnn.errors import ConfigError
 from ddnn.exits.hierarchy import Hierarchy
@@ -19,6 +22,7 @@ from ddnn.exits.measure import pool_measurements
 from ddnn.training.bundle import (
     GOLDEN_SAMPLES,
     MARGIN,
+    check_export,
     draft_manifest,
     export_sections,
     export_sources,
@@ -53,6 +57,8 @@ class DatasetLike(Protocol):
     def validation(self) -> SplitLike: ...
     @property
     def augment_pool(self) -> PoolLike | None: ...
+    @property
+    def cameras(self) -> Mapping[str, str]: ...
 
 
 Progress = Callable[[str, int, int], None]
@@ -102,15 +108,18 @@ def train(
     score_type: str = "auto",
     jpeg_bytes: float | None = None,
     notes: dict[str, str | float | int] | None = None,
+    preprocessing: Preprocessing | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> Manifest:
     """Train, export and measure a network, and write the bundle `out`; returns its manifest.
 
     folds: for small validation splits: thresholds and accuracies are measured on the pooled
     validation splits of these data sets, each with a network trained on its training split.
+    preprocessing: how the data's pictures became images, as every source must do
     progress(what, done, total) is called after every step.
 
-    Raises ConfigError where the data set has fewer views than the hierarchy has devices.
+    Raises ConfigError where the data set has fewer views than the hierarchy has devices; before
+    training where `out` has no room or LiteRT cannot run a section; at a loss that is not finite.
     """
     architecture, settings = architecture or Architecture(), settings or Fit()
     members = len(hierarchy.devices)
@@ -120,9 +129,14 @@ def train(
             f"{dataset.views} or fewer"
         )
     started_s = time.monotonic()
+    out.mkdir(parents=True, exist_ok=True)
 
     def fit_network(part: DatasetLike, what: str) -> tuple[Network, float]:
+        # Bit for bit the same network from the same seed on the same machine and versions.
+        tf.config.experimental.enable_op_determinism()
+        keras.utils.set_random_seed(settings.seed)
         network = Network(hierarchy, architecture, part.image_shape, len(part.classes))
+        check_export(network, out, load_section)
         loss = fit(
             network,
             make_batches(part, members),
@@ -142,7 +156,11 @@ def train(
             )
     network, loss = fit_network(dataset, "training")
     files, sources = export_sections(network, out), export_sources(network, out)
-    manifest = draft_manifest(network, name, data, dataset.classes, files, sources)
+    manifest = msgspec.structs.replace(
+        draft_manifest(network, name, data, dataset.classes, files, sources),
+        preprocessing=preprocessing or Preprocessing(),
+        cameras=dict(dataset.cameras),
+    )
     reached = measure_sparsities(network, settings.pruning) if settings.pruning else {}
     if not folds:
         measured = [measure_network(manifest, out, load_section, dataset.validation, progress)]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
-from ddnn.errors import ConfigError
-from device_app.picture import WHOLE, Image, Roi
+from ddnn.core.preprocessing import WHOLE, Preprocessing, Roi
+from ddnn.errors import ConfigError, DdnnError
+from ddnn.runtime.pictures import Image
 
 _CAMERA_EXTRA = "pip install 'ddnn[camera]'"
 _PICAMERA = "apt install python3-picamera2, and a venv made with --system-site-packages"
@@ -44,13 +46,24 @@ class Frame(NamedTuple):
     label: int | None  # of the object, -1: not visible in this view, None: not known
 
 
+class UnreadableFrameError(DdnnError):
+    """The frame of a tick cannot be read; those of other ticks can."""
+
+
 class FrameSource(Protocol):
-    """Stored frames. preloaded: whether frames are read without decoding."""
+    """Stored frames. preloaded: whether frames are read without decoding, and none is unreadable.
+
+    The frame of a tick is number (tick modulo their count), so that sources of several cameras show
+    the same instant.
+    """
 
     preloaded: bool
 
     def read_frame(self, tick: int) -> Frame:
-        """The frame of the tick."""
+        """The frame of the tick.
+
+        Raises UnreadableFrameError where it cannot be read, ConfigError where none can be.
+        """
         ...
 
 
@@ -141,7 +154,28 @@ def require_libraries(kind: str, *, imported: bool = False) -> None:
             raise ConfigError(f"source {kind}: {error}; needed: {remedy}") from None
 
 
-def open_source(uri: str, view: int, shape: tuple[int, int, int], roi: Roi = WHOLE) -> FrameSource:
+class InputFormat(NamedTuple):
+    """What a bundle says about the pictures of one of its devices.
+
+    roi:     region of interest of the device's camera
+    classes: names of the labels; None: those of the source
+    cameras: folder by device, in the order of views, in data sets of folders
+    pair_by: how their pictures are paired
+    """
+
+    preprocessing: Preprocessing = Preprocessing()
+    roi: Roi = WHOLE
+    classes: tuple[str, ...] | None = None
+    cameras: Mapping[str, str] = {}
+    pair_by: Literal["name", "time", "order"] = "name"
+
+
+DEFAULT_FORMAT = InputFormat()
+
+
+def open_source(
+    uri: str, view: int, shape: tuple[int, int, int], wanted: InputFormat = DEFAULT_FORMAT
+) -> FrameSource:
     """Open stored frames for camera number `view`, as images of `shape`.
 
     Raises ConfigError for a live source and for files that cannot be used.
@@ -152,16 +186,26 @@ def open_source(uri: str, view: int, shape: tuple[int, int, int], roi: Roi = WHO
     require_libraries(kind)
     match kind:
         case "dataset":
-            return stored.DatasetSource(path, view, shape)
+            return stored.DatasetSource(path, view, shape, wanted)
         case "frames":
             return stored.FramesSource(Path(path), view, shape)
         case "directory":
-            return stored.StreamSource(stored.read_directory(Path(path)), shape, roi)
+            return stored.DirectorySource(Path(path), shape, wanted)
         case "video":
-            from device_app.sources.opencv import read_video
+            from device_app.sources.opencv import VideoSource
 
-            return stored.StreamSource(read_video(Path(path)), shape, roi, bgr=True)
+            return VideoSource(Path(path), shape, wanted)
     raise ConfigError(f"source {kind} is live; expected a stored one")
+
+
+def read_first_frame(source: FrameSource) -> Frame:
+    """The first frame that can be read. Raises ConfigError where none can be."""
+    tick = 0
+    while True:
+        try:
+            return source.read_frame(tick)
+        except UnreadableFrameError:
+            tick += 1
 
 
 def open_camera(uri: str, timeout_s: float) -> LiveCamera:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,11 @@ import numpy as np
 
 from ddnn.core.clock_offset import ClockOffset
 from ddnn.errors import ConfigError, LinkError
-from device_app.picture import Image
+from ddnn.runtime.pictures import Image, make_input
+from device_app.sources import Frame, InputFormat, UnreadableFrameError
 
 MIN_GAP_S = 0.004  # shortest gap between frames, for streams whose stamps do not advance
+MAX_FORWARD = 300  # frames of a video; beyond that the file is searched
 LIVE_SHARE = 0.75  # of the gap between two stamps must pass between frames that are live
 
 
@@ -116,29 +117,54 @@ def _check_device(path: Path) -> None:
         raise LinkError(f"{path}: {error.strerror}; is the camera plugged in?") from None
 
 
-def read_video(path: Path) -> Iterator[Image]:
-    """The frames (BGR) of a video file, repeated.
+class VideoSource:
+    """Frames of a video file, without labels; the frame of a tick is tick modulo their count."""
 
-    Raises ConfigError where there is no such file or no frame can be decoded.
-    """
-    cv2 = _import_cv2()
-    if not path.is_file():
-        raise ConfigError(f"video:{path}: no such file")
+    preloaded = False
 
-    def read() -> Iterator[Image]:
-        while True:
-            capture = cv2.VideoCapture(str(path))
-            frames = 0
-            try:
-                while True:
-                    ok, image = capture.read()
-                    if not ok:
-                        break
-                    frames += 1
-                    yield image
-            finally:
-                capture.release()
-            if not frames:
-                raise ConfigError(f"video:{path}: no frame can be decoded from it")
+    def __init__(self, path: Path, shape: tuple[int, int, int], wanted: InputFormat) -> None:
+        if not path.is_file():
+            raise ConfigError(f"video:{path}: no such file")
+        self._path, self._shape, self._wanted = path, shape, wanted
+        cv2 = _import_cv2()
+        self._capture = cv2.VideoCapture(str(path))
+        self._position = cv2.CAP_PROP_POS_FRAMES
+        self._count = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+        self._failures = 0  # in succession
+        self._next = 0  # number of the frame that is decoded next
+        self._count = self._count or self._count_frames()
+        if not self._count:
+            raise ConfigError(f"video:{path}: no frame can be decoded from it")
 
-    return read()
+    def _count_frames(self) -> int:
+        """Decode the whole file, whose header does not say how many frames it has."""
+        count = 0
+        while self._capture.grab():
+            count += 1
+        self._seek(0)
+        return count
+
+    def _seek(self, number: int) -> None:
+        """Go to a frame: forward by decoding, which is exact, over short distances."""
+        if not 0 <= number - self._next <= MAX_FORWARD:
+            self._capture.set(self._position, number)
+            self._next = number
+        while self._next < number and self._capture.grab():
+            self._next += 1
+
+    def read_frame(self, tick: int) -> Frame:
+        number = tick % self._count
+        self._seek(number)
+        ok, image = self._capture.read()
+        self._next += 1
+        if not ok:
+            self._next = self._count + 1  # so that the next one is sought
+            self._failures += 1
+            if self._failures >= self._count:
+                raise ConfigError(f"video:{self._path}: no frame can be decoded from it")
+            raise UnreadableFrameError(f"video:{self._path}: frame {number} cannot be decoded")
+        self._failures = 0
+        wanted = self._wanted
+        return Frame(
+            make_input(image, self._shape, wanted.preprocessing, wanted.roi, bgr=True), None
+        )

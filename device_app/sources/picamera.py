@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ddnn.errors import ConfigError, LinkError
-from device_app.picture import Image
+from ddnn.runtime.pictures import Image
 
 SIZE = (1280, 960)  # the whole field of view, binned by sensors that can
 PLAUSIBLE_S = 10.0  # a stamp that is older belongs to another clock

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import cycle
+import logging
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
 from ddnn.errors import ConfigError
 from ddnn.runtime.frame_order import FrameOrder
-from device_app.picture import WHOLE, Image, Roi, crop_and_scale
-from device_app.sources import Frame
+from ddnn.runtime.pictures import find_skip_reason, make_input, read_picture, split_numbers
+from device_app.sources import Frame, InputFormat, UnreadableFrameError
 
-MAX_PIXELS = 64_000_000
+log = logging.getLogger(__name__)
 
 
 class DatasetSource:
@@ -21,10 +21,21 @@ class DatasetSource:
 
     preloaded = True
 
-    def __init__(self, spec: str, view: int, shape: tuple[int, int, int]) -> None:
-        from ddnn.data import load_samples  # imported here because it takes memory
+    def __init__(
+        self, spec: str, view: int, shape: tuple[int, int, int], wanted: InputFormat
+    ) -> None:
+        from ddnn.data import FolderRequest, load_samples  # here because they take memory
 
-        split = load_samples(spec)
+        # All cameras are read, so that every device has the same samples in the same order.
+        folders = FolderRequest(
+            tuple(wanted.cameras),
+            wanted.cameras,
+            wanted.classes,
+            wanted.preprocessing,
+            wanted.pair_by,
+            shape,
+        )
+        split = load_samples(spec, folders=folders)
         _check_view(split.images.shape, view, shape, spec)
         self._images = split.images[:, view].copy()
         self._labels = split.view_labels[:, view]
@@ -65,52 +76,47 @@ class FramesSource:
         )
 
 
-class StreamSource:
-    """Frames of a stream in their order, scaled to the section's input, without labels."""
+class DirectorySource:
+    """Images of a directory in the order in which training sorts them, without labels.
+
+    A file that cannot be read keeps its place, so that the cameras of a site stay aligned.
+    """
 
     preloaded = False
 
-    def __init__(
-        self,
-        images: Iterator[Image],
-        shape: tuple[int, int, int],
-        roi: Roi = WHOLE,
-        *,
-        bgr: bool = False,
-    ) -> None:
-        self._images, self._shape, self._roi, self._bgr = images, shape, roi, bgr
+    def __init__(self, path: Path, shape: tuple[int, int, int], wanted: InputFormat) -> None:
+        if not path.is_dir():
+            raise ConfigError(f"directory:{path}: no such directory")
+        skipped = Counter[str]()
+        self._files = []
+        for file in sorted(path.iterdir(), key=lambda file: split_numbers(file.name)):
+            if reason := find_skip_reason(file):
+                skipped[reason] += 1
+            else:
+                self._files.append(file)
+        reasons = ", ".join(f"{count} files: {reason}" for reason, count in skipped.items())
+        if not self._files:
+            raise ConfigError(
+                f"directory:{path}: no image in it ({reasons or 'it is empty'}); expected endings "
+                f"such as .png, .jpg, .tif, .webp"
+            )
+        if skipped:
+            log.info("directory:%s: %d images; %s", path, len(self._files), reasons)
+        self._path, self._shape, self._wanted = path, shape, wanted
+        self._unreadable: set[Path] = set()
 
     def read_frame(self, tick: int) -> Frame:
-        return Frame(
-            crop_and_scale(next(self._images), self._shape, self._roi, bgr=self._bgr), None
-        )
-
-
-def read_directory(path: Path) -> Iterator[Image]:
-    """The images of a directory in the order of their names, repeated.
-
-    Raises ConfigError where there is none or one cannot be read.
-    """
-    from PIL import Image as Pillow
-
-    if not path.is_dir():
-        raise ConfigError(f"directory:{path}: no such directory")
-    endings = {".png", ".jpg", ".jpeg", ".bmp"}
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in endings)
-    if not files:
-        raise ConfigError(f"directory:{path}: no {', '.join(sorted(endings))} in it")
-
-    def read() -> Iterator[Image]:
-        for file in cycle(files):
-            try:
-                with Pillow.open(file) as picture:
-                    if picture.width * picture.height > MAX_PIXELS:
-                        raise ConfigError(f"{file}: more than {MAX_PIXELS} pixels: scale it down")
-                    yield np.asarray(picture.convert("RGB"), np.uint8)
-            except (OSError, ValueError) as error:
-                raise ConfigError(f"{file}: not a readable image: {error}") from None
-
-    return read()
+        file = self._files[tick % len(self._files)]
+        preprocessing = self._wanted.preprocessing
+        try:
+            picture = read_picture(file, preprocessing.background)
+        except ConfigError as error:
+            self._unreadable.add(file)
+            if len(self._unreadable) == len(self._files):
+                raise ConfigError(f"directory:{self._path}: no readable image: {error}") from None
+            raise UnreadableFrameError(str(error)) from None
+        self._unreadable.discard(file)
+        return Frame(make_input(picture, self._shape, preprocessing, self._wanted.roi), None)
 
 
 def _check_view(

@@ -99,6 +99,8 @@ def trained_bundle(
     )
     assert done.returncode == 0, done.stderr
     assert "training" in done.stderr  # progress
+    table = [line.split()[1:3] for line in done.stderr.splitlines() if line.startswith("ddnn: ")]
+    assert table[:3] == [["class", "samples"], ["dark", "31/7/7"], ["red", "31/7/7"]]
     return out, parse_one_object(done.stdout)
 
 
@@ -111,6 +113,8 @@ def test_train_then_evaluate(ddnn: list[str], photos: Path, trained_bundle: Any)
     more = {"reduction_jpeg", "device_accuracy", "score_type", "bundle"}
     assert set(report) - more == {
         "accuracy",
+        "majority",
+        "recall",
         "exit_share",
         "bytes_per_sample_per_device",
         "raw_bytes",

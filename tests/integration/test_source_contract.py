@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ddnn.data.scenes.things import CLASSES
 from ddnn.runtime.bundle import load_bundle
 from device_app.app import DeviceSettings, open_capture
 from device_app.capture import make_counts
@@ -31,7 +32,7 @@ def prepare(kind: str, directory: Path, request: pytest.FixtureRequest) -> str:
     pictures = dice.integers(0, 256, (5, 48, 64, 3), np.uint8)
     match kind:
         case "dataset":
-            np.savez(directory / "own.npz", images=images, labels=np.arange(5))
+            np.savez(directory / "own.npz", images=images, labels=np.arange(5) % 3, classes=CLASSES)
             return f"dataset:npz:{directory / 'own.npz'}"
         case "frames":
             np.save(directory / "images.npy", images)

@@ -13,7 +13,14 @@ from ddnn.data import load_samples
 from ddnn.errors import ConfigError
 from ddnn.runtime.frame_order import FrameOrder, write_order
 from device_app.app import DeviceSettings
-from device_app.sources import mask_passwords, open_source, parse_uri, require_libraries
+from device_app.sources import (
+    UnreadableFrameError,
+    mask_passwords,
+    open_source,
+    parse_uri,
+    read_first_frame,
+    require_libraries,
+)
 
 SHAPE = (32, 32, 3)
 
@@ -63,7 +70,7 @@ def test_frames_come_in_the_order_of_their_directory(tmp_path: Path) -> None:
 
 def test_a_data_set_gives_every_camera_the_same_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     split = load_samples("scenes", samples=10)  # of a thousand
-    monkeypatch.setattr(ddnn.data, "load_samples", lambda spec: {"scenes": split}[spec])
+    monkeypatch.setattr(ddnn.data, "load_samples", lambda spec, folders: {"scenes": split}[spec])
     source = open_source("dataset:scenes", 2, SHAPE)
     np.testing.assert_array_equal(source.read_frame(1003).image, split.images[3, 2])
     assert source.read_frame(1003).label == split.view_labels[3, 2]
@@ -109,18 +116,44 @@ def test_a_directory_is_read_in_order_and_repeated(pictures: Path) -> None:
 
 
 def test_a_directory_without_pictures_is_refused(tmp_path: Path) -> None:
-    for path, words in ((tmp_path, "no .bmp"), (tmp_path / "none", "no such directory")):
+    for path, words in (
+        (tmp_path, "no image in it.*png"),
+        (tmp_path / "none", "no such directory"),
+    ):
         with pytest.raises(ConfigError, match=words):
             open_source(f"directory:{path}", 0, SHAPE)
 
 
-def test_a_broken_picture_is_refused(pictures: Path) -> None:
-    whole = (pictures / "0.png").read_bytes()
+def test_a_broken_picture_keeps_its_place(pictures: Path) -> None:
+    """The cameras of a site stay aligned: the tick of the broken file alone has no frame."""
+    whole = (pictures / "1.png").read_bytes()
     for data in (b"", b"garbage", whole[: len(whole) // 2], whole[:40] + b"x" * 100):
-        (pictures / "0.png").write_bytes(data)
+        (pictures / "1.png").write_bytes(data)
         source = open_source(f"directory:{pictures}", 0, SHAPE)
-        with pytest.raises(ConfigError, match="not a readable image"):
-            source.read_frame(0)
+        for tick in range(6):
+            if tick % 3 == 1:
+                with pytest.raises(UnreadableFrameError, match=r"1\.png.*not a readable image"):
+                    source.read_frame(tick)
+            else:
+                colour = source.read_frame(tick).image.reshape(-1, 3).mean(0).argmax()
+                assert colour == tick % 3
+        assert read_first_frame(source).image.shape == SHAPE
+
+
+def test_a_directory_of_broken_pictures_is_refused(pictures: Path) -> None:
+    for number in range(3):
+        (pictures / f"{number}.png").write_bytes(b"garbage")
+    with pytest.raises(ConfigError, match="no readable image"):
+        read_first_frame(open_source(f"directory:{pictures}", 0, SHAPE))
+
+
+def test_a_directory_is_sorted_as_training_sorts(tmp_path: Path) -> None:
+    for number in (1, 2, 10):
+        Image.new("RGB", (48, 48), (10 * number,) * 3).save(tmp_path / f"f{number}.png")
+    (tmp_path / "._f1.png").write_bytes(b"of macOS")
+    source = open_source(f"directory:{tmp_path}", 0, SHAPE)
+    levels = [int(source.read_frame(tick).image.mean()) for tick in (300, 301, 302, 303)]
+    assert levels == [10, 20, 100, 10]
 
 
 # ------------------------------------------------------------------------ URIs

@@ -7,19 +7,10 @@ import itertools
 import numpy as np
 import pytest
 
+from ddnn.core.preprocessing import WHOLE, Preprocessing, Roi, find_box, parse_roi
 from ddnn.errors import ConfigError
-from device_app.picture import (
-    MEMORY_S,
-    NOISE,
-    WHOLE,
-    MotionGate,
-    Roi,
-    compute_brightness,
-    crop_and_scale,
-    find_crop,
-    measure_change,
-    parse_roi,
-)
+from ddnn.runtime.pictures import DEFAULT, make_input
+from device_app.picture import MEMORY_S, NOISE, MotionGate, compute_brightness, measure_change
 
 SHAPE = (32, 32, 3)
 
@@ -27,17 +18,27 @@ SHAPE = (32, 32, 3)
 def test_scaling_takes_the_middle_and_averages() -> None:
     image = np.zeros((64, 128, 3), np.uint8)
     image[:, 32:96] = (np.indices((64, 64)).sum(0) % 2 * 200)[..., None]  # a fine chess board
-    assert (crop_and_scale(image, SHAPE) == 100).all()
+    assert (make_input(image, SHAPE) == 100).all()
     same = np.ones(SHAPE, np.uint8)
-    assert crop_and_scale(same, SHAPE) is same
-    assert crop_and_scale(np.ones((7, 5, 3), np.uint8), SHAPE).shape == SHAPE
+    assert make_input(same, SHAPE) is same
+    assert make_input(np.ones((7, 5, 3), np.uint8), SHAPE).shape == SHAPE
+
+
+def test_stretching_takes_all_of_the_region() -> None:
+    image = np.zeros((90, 160, 3), np.uint8)
+    image[:, 80:] = 200
+    stretched = make_input(image, SHAPE, Preprocessing(fit="stretch"))
+    assert (stretched[:, :16] == 0).all()
+    assert (stretched[:, 16:] == 200).all()
+    right = Roi(0.5, 0, 0.5, 1)
+    assert (make_input(image, SHAPE, Preprocessing(fit="stretch"), right) == 200).all()
 
 
 def test_scaling_reverses_bgr() -> None:
     image = np.zeros((64, 64, 3), np.uint8)
     image[...] = (10, 20, 30)
     for size in (image, image[:32, :32]):
-        reversed_ = crop_and_scale(size, SHAPE, bgr=True)
+        reversed_ = make_input(size, SHAPE, bgr=True)
         assert (reversed_ == (30, 20, 10)).all()
         assert reversed_.flags.c_contiguous
 
@@ -46,8 +47,8 @@ def test_only_the_region_of_interest_reaches_the_section() -> None:
     """Pixels outside are white, so that any of them would change the mean."""
     image = np.full((720, 1280, 3), 255, np.uint8)
     image[180:540, 320:640] = 7
-    assert (crop_and_scale(image, SHAPE, Roi(0.25, 0.25, 0.25, 0.5)) == 7).all()
-    assert (crop_and_scale(image, SHAPE) != 7).any()
+    assert (make_input(image, SHAPE, DEFAULT, Roi(0.25, 0.25, 0.25, 0.5)) == 7).all()
+    assert (make_input(image, SHAPE) != 7).any()
 
 
 @pytest.mark.parametrize("shape", [(32, 32, 3), (48, 64, 3), (64, 48, 3)])
@@ -58,12 +59,12 @@ def test_only_the_region_of_interest_reaches_the_section() -> None:
 def test_the_region_lies_in_the_frame_and_has_the_aspect(
     size: tuple[int, int], roi: Roi, shape: tuple[int, int, int]
 ) -> None:
-    left, top, right, bottom = find_crop(*size, shape, roi)
+    left, top, right, bottom = find_box(*size, shape, roi)
     assert 0 <= left < right <= size[1]
     assert 0 <= top < bottom <= size[0]
     if min(right - left, bottom - top) > 20:
         assert (right - left) / (bottom - top) == pytest.approx(shape[1] / shape[0], rel=0.05)
-    assert crop_and_scale(np.zeros((*size, 3), np.uint8), shape, roi).shape == shape
+    assert make_input(np.zeros((*size, 3), np.uint8), shape, DEFAULT, roi).shape == shape
 
 
 def test_a_region_is_parsed() -> None:

@@ -246,6 +246,8 @@ def test_directories_of_another_layout_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="two"):
         load(f"directory:{tmp_path}")
     Image.new("RGB", (4, 4), "red").save(one / "1.jpg")
+    (tmp_path / "camera1" / "dog").mkdir()
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "camera1" / "dog" / "1.png")
     with pytest.raises(ConfigError, match="one view"):
         load(f"directory:{tmp_path}")
 

@@ -1,0 +1,66 @@
+"""A directory that is written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ddnn.errors import ConfigError
+
+CHUNK_BYTES = 1 << 20
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def write_directory(out: Path) -> Iterator[Path]:
+    """Yield a fresh directory beside `out`, which takes its place when the block ends.
+
+    Where the block raises, nothing is left behind. Raises ConfigError, before the block, where
+    `out` is not an empty directory or cannot be written; and where the disk is full.
+    """
+    out = out.absolute()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"--out {out} is not an empty directory; remove it or choose another")
+    fresh = out.with_name(f".{out.name}.partial")
+    with convert_write_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if fresh.exists():  # of a run that was killed
+            shutil.rmtree(fresh)
+        fresh.mkdir()
+    try:
+        yield fresh
+        with convert_write_errors(out):
+            fresh.replace(out)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise ConfigError(f"{error.filename or out}: {error.strerror}; make room") from None
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+@contextmanager
+def convert_write_errors(path: Path) -> Iterator[None]:
+    """Context in which an OSError, such as of a full disk, becomes a ConfigError."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be written: {error.strerror or error}; make room, give it to this "
+            "user, or name another directory"
+        ) from None
+
+
+def require_space(directory: Path, size_bytes: int) -> None:
+    """Raise ConfigError unless a file of this size can be written in the directory."""
+    probe = directory / "space"
+    with convert_write_errors(directory):
+        try:
+            with probe.open("wb") as file:
+                for start in range(0, size_bytes, CHUNK_BYTES):
+                    file.write(bytes(min(CHUNK_BYTES, size_bytes - start)))
+        finally:
+            probe.unlink(missing_ok=True)
