@@ -222,9 +222,10 @@ def test_a_directory_is_answered_once_it_is_there(
     site.device("cam1", f"directory:{source}", "--rate-hz", "25")
     assert site.next(Status, "cam1").state == "online"
     write_pictures(source, pictures)  # the camera is plugged in: it is opened again
-    shown = [open_source(f"directory:{source}", 0, (32, 32, 3)).read_frame(0).image]
     first = site.next(Scores, "cam1")
     assert first.label is None
+    # The tick names the picture, so that all cameras show the same instant.
+    shown = [open_source(f"directory:{source}", 0, (32, 32, 3)).read_frame(first.sample).image]
     assert first.scores.array().tolist() == compute_scores(site, np.array(shown))[0]
     answer = site.next(Answer, "cam1")
     assert (answer.exit, answer.truth) == ("device", None)

@@ -301,7 +301,12 @@ def test_the_data_are_those_of_the_bundle_or_named(scenes_bundle: Path, monkeypa
     import ddnn.data
 
     asked = []
-    monkeypatch.setattr(ddnn.data, "load", lambda spec, **o: asked.append((spec, o)) or load_few())
+
+    def load(spec, *, seed, objects_test, folders):
+        asked.append((spec, seed, objects_test, folders.classes))
+        return load_few()
+
+    monkeypatch.setattr(ddnn.data, "load", load)
     manifest = read_manifest(scenes_bundle)[0]
     assert load_training_data(manifest) is load_few()
     eth80 = msgspec.structs.replace(
@@ -311,8 +316,8 @@ def test_the_data_are_those_of_the_bundle_or_named(scenes_bundle: Path, monkeypa
         load_training_data(eth80)
     load_training_data(eth80, "eth80:x.npz")
     assert asked == [
-        ("scenes", {"seed": 0, "objects_test": None}),
-        ("eth80:x.npz", {"seed": 4, "objects_test": 9}),
+        ("scenes", 0, None, manifest.classes),
+        ("eth80:x.npz", 4, 9, manifest.classes),
     ]
     smaller = msgspec.structs.replace(manifest, image_shape=(16, 16, 3))
     with pytest.raises(ConfigError, match="do not fit the bundle"):
