@@ -12,16 +12,21 @@ import subprocess
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from ddnn.adapters.litert import LiteRtSection
-from ddnn.exits.inference import run_devices, run_exits
-from ddnn.exits.manifest import judge
+from ddnn.exits.manifest import Judgement
 from ddnn.protocol.messages import Answer
 from ddnn.runtime.bundle import load_bundle, read_manifest
 from ddnn.runtime.plans import read_plan
-from tests.e2e.watched_workers import FLOW_S, LAYER_TIMEOUT_S, TIMES, TOLERANCE, Workers
+from tests.e2e.watched_workers import (
+    FLOW_S,
+    LAYER_TIMEOUT_S,
+    TIMES,
+    Workers,
+    is_equal,
+    list_judgements,
+)
 
 pytestmark = pytest.mark.priority
 
@@ -52,15 +57,12 @@ def test_a_site_changes_its_plan_while_samples_flow(
     workers = Workers(site, scenes_split.images)
     loaded = load_bundle(scenes_bundle, LiteRtSection)
 
-    def expect(answer: Answer) -> tuple[int, list[float]]:
+    def expect(answer: Answer) -> list[Judgement]:
         """What the undistributed network says at the answer's exit, with its members."""
-        manifest = loaded.manifest
         images = scenes_split.images[answer.sample % len(scenes_split.images)]
-        mask = manifest.hierarchy.make_mask(answer.members)
-        devices = run_devices(manifest, loaded.sections, images)
-        scores = run_exits(manifest, loaded.sections, devices, mask)[answer.exit]
-        judgement = judge(manifest, answer.exit, scores, mask)
-        return judgement.label, judgement.probabilities
+        return list_judgements(
+            loaded.manifest, loaded.sections, images, answer.members, answer.exit
+        )
 
     time.sleep(1.5)  # the first samples: not yet by all cameras
     pids = {node: site.fleet.find_pid(node) for node in site.fleet.nodes}
@@ -90,12 +92,12 @@ def test_a_site_changes_its_plan_while_samples_flow(
     samples = range(first, site.tick())
     answers = workers.answers(samples)
     for answer in answers:
-        label, probabilities = expect(answer)
-        assert answer.label == label, answer
-        np.testing.assert_allclose(answer.probabilities, probabilities, rtol=0, atol=TOLERANCE)
+        expected = expect(answer)
+        assert any(is_equal(answer, judgement) for judgement in expected), (answer, expected)
     # Planning takes a core: some samples may be answered by a shallower exit meanwhile.
     assert sum(answer.quality == "full" for answer in answers) > len(answers) / 2
     assert after.combined > 0  # by the new plan
     for node in ("edge", "worker4", "worker5", "worker6"):
         assert site.fleet.find_pid(node) == pids[node], f"{node} was restarted"
     assert f"plan {new.id} is in use" in workers.log("edge")
+    workers.close()

@@ -172,7 +172,7 @@ def test_a_source_that_fails_is_opened_again(
     def open_camera() -> FailingSource:
         nonlocal opened
         opened += 1
-        if opened % 2:
+        if opened % 2 or opened > 6:
             raise error
         return FailingSource(error)
 
@@ -184,11 +184,11 @@ def test_a_source_that_fails_is_opened_again(
     ticks = [frame.sample for frame in sink.frames]
     assert len(ticks) == 6
     assert ticks == sorted(set(ticks))  # no tick twice
-    assert caplog.text.count("trying again") in (6, 7)  # never silently
+    assert caplog.text.count("trying again") >= 6  # never silently
     assert caplog.text.count("is up") == 1
     assert caplog.text.count("is back") == 2
     assert capture.counts["frames"] == 6
-    assert capture.counts["camera_failures"] in (6, 7)
+    assert capture.counts["camera_failures"] >= 6
     assert capture.counts["camera_reopened"] == 2
     assert capture.read_gauges()["camera_up"] == 0
 
