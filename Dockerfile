@@ -14,13 +14,13 @@ COPY cloud_app cloud_app
 RUN /opt/ddnn/bin/pip install .
 
 FROM build AS build-device
-RUN /opt/ddnn/bin/pip install '.[camera,coding]'
+RUN /opt/ddnn/bin/pip install '.[camera,coding,site]'
 
 FROM build AS build-edge
-RUN /opt/ddnn/bin/pip install '.[coding]'
+RUN /opt/ddnn/bin/pip install '.[coding,site]'
 
 FROM build AS build-cloud
-RUN /opt/ddnn/bin/pip install '.[cloud]'
+RUN /opt/ddnn/bin/pip install '.[cloud,site]'
 
 FROM build AS build-train
 RUN /opt/ddnn/bin/pip install '.[train]'

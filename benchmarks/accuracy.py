@@ -7,7 +7,9 @@ fold three networks are trained with the same images, augmentation and steps:
     hierarchy      configuration (e), binary features between tiers, thresholds as below
     undistributed  the same layers with float features and one exit, all six views together
     undistributed, all exits' losses   the same with every exit's loss (deep supervision)
-Data with splits of their own (scenes): one training, measured on the test split.
+Data with splits of their own (scenes, scenes5, scenes8, cifar10): one training, measured on the
+test split, with the front of thresholds; next to it the undistributed network, to which cameras
+send raw pictures and JPEG of several qualities and sizes (benchmarks/rivals.py).
 Thresholds and score format of fold t are chosen on the validation data of all folds but the one
 that validates on object t: never on test data. Everything of the hierarchy is measured with its
 LiteRT sections.
@@ -31,7 +33,7 @@ from benchmarks.harness.processes import interrupt_on_sigterm, temporary_directo
 from benchmarks.harness.report import make_header, make_parser, print_report
 from ddnn.errors import DdnnError
 from ddnn.exits import measure as m
-from ddnn.exits.hierarchy import Hierarchy, make_configuration
+from ddnn.exits.hierarchy import Configuration, Hierarchy, make_configuration
 from ddnn.exits.manifest import Manifest
 
 MARGIN = 0.005
@@ -174,23 +176,60 @@ def measure_fold(folds: dict[int, Fold], test: int) -> dict[str, Any]:
 
 
 def measure_once(
-    data: str, seed: int, steps: int | None, style: Literal["float", "binary"]
+    data: str,
+    seed: int,
+    steps: int | None,
+    style: Literal["float", "binary"],
+    configuration: Configuration,
+    distillation: Any,
 ) -> dict[str, Any]:
     """Train once, measure on the test split."""
+    from benchmarks.rivals import find_wins, measure_pictures, train_undistributed
     from ddnn.cli.evaluate import evaluate_bundle
+    from ddnn.data import load
     from ddnn.local_site.train import train_bundle
+    from ddnn.training.recipes import choose_recipe
 
+    dataset = load(data, seed=seed)
     with temporary_directory() as directory:
         out = directory / "bundle"
         manifest = train_bundle(
-            data=data, out=out, configuration="e", devices=6, steps=steps, seed=seed, style=style
+            data=data,
+            out=out,
+            configuration=configuration,
+            devices=dataset.views,
+            steps=steps,
+            seed=seed,
+            style=style,
+            distillation=distillation,
         )
         report = evaluate_bundle(out, data)
+    name = data.partition(":")[0]
+    recipe = choose_recipe(name, style=style, steps=steps, seed=seed)
+    network = train_undistributed(dataset, manifest.hierarchy, recipe)
+    pictures = measure_pictures(network, dataset.test)
+    public = f"{name}:PATH" if ":" in data else data
+    command = ["--data", public, "--seed", str(seed), "--style", style]
+    command += ["--configuration", configuration]
+    command += ["--steps", str(steps)] if steps else []
+    command += ["--distillation", distillation] if distillation else []
+    overall, deepest = report["accuracy"]["overall"], report["accuracy"]["cloud"]
+    always = m.compute_bytes_per_device(manifest, manifest.score_format, 0.0)
+    always += m.compute_uplink_bytes(manifest)
+    total = report["bytes_per_sample_per_device"]
+    total += m.compute_uplink_bytes(manifest) * report["exit_share"]["cloud"]
     return {
-        **make_header("accuracy", ["--data", data, "--seed", str(seed), "--style", style]),
+        **make_header("accuracy", command),
         **report,
         "best_single_camera": max(report["device_accuracy"].values()),
+        "cloud_ahead_of_local": deepest - report["accuracy"]["local"],
+        "loss_to_best_exit": max(v for v in report["accuracy"].values() if v is not None) - overall,
+        "bytes_of_always_to_the_cloud": total / always,
+        "undistributed": pictures[0]["accuracy"],
+        "pictures": pictures,
+        "jpeg_wins": find_wins(report["front"], pictures),
         "schemes": f"{manifest.hierarchy.exit_scheme}-{manifest.hierarchy.fusion_scheme}",
+        "training": manifest.training,
         "seconds": manifest.training["seconds"],
     }
 
@@ -252,10 +291,20 @@ def measure_folds(
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("--data", required=True, help="eth80:PATH, eth80-field:PATH, scenes")
+    parser.add_argument(
+        "--data",
+        required=True,
+        help="eth80:PATH, eth80-field:PATH, scenes, scenes5, scenes8, cifar10:PATH",
+    )
     parser.add_argument("--folds", default="1,2,3,4,5,6,7,8,9", help="test objects")
     parser.add_argument("--steps", type=int, default=None, help="training steps [the recipe's]")
-    parser.add_argument("--style", choices=["float", "binary"], default="float", help="scenes")
+    parser.add_argument("--style", choices=["float", "binary"], default="float", help="not eth80")
+    parser.add_argument(
+        "--configuration", choices=list("bcdef"), default="e", help="the paper's Fig. 2; not eth80"
+    )
+    parser.add_argument(
+        "--distillation", choices=["off", "deepest", "teacher"], help="not eth80 [the recipe's]"
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="folds at a time")
     parser.add_argument("--fold", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
@@ -269,7 +318,9 @@ def main() -> None:
         folds = [int(text) for text in arguments.folds.split(",")]
         report = measure_folds(data, folds, seed, steps, arguments.jobs)
     else:
-        report = measure_once(data, seed, steps, arguments.style)
+        report = measure_once(
+            data, seed, steps, arguments.style, arguments.configuration, arguments.distillation
+        )
     print_report(report, as_json=arguments.json)
 
 

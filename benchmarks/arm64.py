@@ -200,7 +200,7 @@ def main() -> None:
     subprocess.run([SCRIPT, arguments.root], check=True, timeout=INSTALL_S, stdout=sys.stderr)
     report = make_header("arm64")
     report["install_s"] = round(time.monotonic() - began_s, 1)
-    options = {"rate_hz": RATE_HZ, "deadline_s": DEADLINE_S, "window_s": WINDOW_S}
+    options: dict[str, Any] = {"rate_hz": RATE_HZ, "deadline_s": DEADLINE_S, "window_s": WINDOW_S}
     with ExitStack() as stack:
         site = stack.enter_context(running_site(config, EXIT_NEVER, **options))
         listener = DeviceListener(site.port, device)

@@ -71,7 +71,8 @@ from ddnn.protocol.topics import Kind, topic_filter
 from ddnn.runtime.bundle import load_bundle
 from ddnn.runtime.identity import Identity
 from ddnn.runtime.lanes import Cores, Costs
-from ddnn.runtime.simulation import Network, Simulation
+from ddnn.runtime.simulated_network import Network
+from ddnn.runtime.simulation import Simulation
 
 RATE_HZ = 10.0
 LISTENER = "listener"

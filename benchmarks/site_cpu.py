@@ -24,6 +24,7 @@ import psutil
 from benchmarks.harness.processes import (
     ROOT,
     CpuMeter,
+    end_process,
     environment_of,
     interrupt_on_sigterm,
     make_flags,
@@ -39,7 +40,6 @@ START_S = 600.0  # a bundle is trained where there is none yet
 SETTLE_S = 8.0  # from the start of the last process, so that start-up is not counted
 END_S = 60.0
 POLL_S = 0.1
-TERMINATE_S = 10.0
 
 
 def find_role(command: Sequence[str]) -> str | None:
@@ -147,16 +147,6 @@ def average_roles(used_s: dict[str, float], samples: float) -> dict[str, float]:
     """Milliseconds per sample by role, of its processes the mean."""
     by_role = {role: [s for name, s in used_s.items() if name.startswith(role)] for role in ROLES}
     return {role: round(1e3 * sum(s) / len(s) / samples, 2) for role, s in by_role.items()}
-
-
-def end_process(demo: subprocess.Popen[str]) -> None:
-    if demo.poll() is None:
-        demo.terminate()  # it ends its own processes
-        try:
-            demo.wait(TERMINATE_S)
-        except subprocess.TimeoutExpired:
-            demo.kill()
-            demo.wait()
 
 
 def main() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Literal
 
+import click
 import msgspec
 
 from cloud_app.demo import LocalDemoSite
@@ -18,27 +20,35 @@ from cloud_app.steady_clock import SteadyClock
 from cloud_app.store import Store
 from cloud_app.views import BundleView
 from cloud_app.web import SignIn, create_app, serve
+from ddnn.adapters.joined import check_site_file, open_guard
 from ddnn.adapters.litert import LiteRtSection
 from ddnn.adapters.mqtt import MqttTransport
 from ddnn.core.ids import is_id
-from ddnn.errors import ConfigError
+from ddnn.errors import ConfigError, LinkError
 from ddnn.exits.cloud_node import CloudNode, StoreNode
 from ddnn.exits.hierarchy import CLOUD
+from ddnn.exits.trial import try_sample
 from ddnn.machines.composite import CompositeMachine
 from ddnn.machines.observer import Observer
+from ddnn.protocol.access import Role
 from ddnn.protocol.machine import Connected, Event, Machine
 from ddnn.protocol.messages import RoleName
 from ddnn.protocol.topics import EVERYWHERE
 from ddnn.runtime.bundle import Bundle, load_bundle
+from ddnn.runtime.disk import measure_free_space
 from ddnn.runtime.host import Resources
 from ddnn.runtime.identity import Identity
 from ddnn.runtime.loop import Loop
 from ddnn.runtime.service import find_ddnn_version, run_until_signal
 from ddnn.runtime.settings import NodeSettings, read_secret
+from ddnn.runtime.state_lock import StateLock, restrict_files
 
 log = logging.getLogger(__name__)
 
 DAY_S = 86_400.0
+SQLITE = "sqlite:///"
+ROOM_BYTES = 1 << 20  # with more, the disk is not the cause where SQLite's file cannot be opened
+ROOM_EVERY_S = 5.0
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -63,7 +73,7 @@ class CloudSettings(NodeSettings, frozen=True, kw_only=True):
         str, msgspec.Meta(description="SQLAlchemy URL; by default SQLite in --state.")
     ] = ""
     keep_days: Annotated[
-        float, msgspec.Meta(description="How long answers and events are kept.", gt=0)
+        float, msgspec.Meta(description="How long answers and events are kept.", ge=0.01, le=1e5)
     ] = 30.0
     http_host: Annotated[str, msgspec.Meta(description="Where the page listens.")] = "127.0.0.1"
     http_port: Annotated[
@@ -115,6 +125,11 @@ class CloudSettings(NodeSettings, frozen=True, kw_only=True):
         """Accept every site, also the word for all of them."""
 
     @property
+    def needed_roles(self) -> tuple[Role, ...]:
+        page: tuple[Role, ...] = () if self.serve == "node" else ("dashboard",)
+        return page if self.serve == "page" else ("cloud", *page)
+
+    @property
     def database_url(self) -> str:
         return self.database or f"sqlite:///{Path(self.state) / (self.node + '.db')}"
 
@@ -127,8 +142,11 @@ def load_cloud_bundle(settings: CloudSettings) -> Bundle:
 
 def check(settings: CloudSettings) -> None:
     """Raise a DdnnError where `run` could not start."""
-    load_cloud_bundle(settings)
+    bundle = load_cloud_bundle(settings)
+    try_sample(bundle.manifest, bundle.sections)
     settings.check_files()
+    if text := check_site_file(settings):
+        click.echo(text)
     for file in (settings.password_file, settings.api_token_file):
         if file:
             read_secret(file)
@@ -136,25 +154,54 @@ def check(settings: CloudSettings) -> None:
         Store(settings.database).close()
 
 
+def open_store(settings: CloudSettings, sleep: Callable[[float], None] = time.sleep) -> Store:
+    """Open the database; where it is a file on a full disk, wait until there is room.
+
+    LinkError where another database cannot be reached.
+    """
+    while True:
+        try:
+            Path(settings.state).mkdir(parents=True, exist_ok=True)
+            return Store(settings.database_url)
+        except (LinkError, OSError) as error:
+            free_bytes = measure_free_space(Path(settings.state)).free_bytes
+            if settings.database or free_bytes >= ROOM_BYTES:
+                raise
+            log.error("%s: %d bytes are free; waiting for room", error, free_bytes)
+        sleep(ROOM_EVERY_S)
+
+
 def run(settings: CloudSettings) -> None:
     """Run the cloud until SIGINT or SIGTERM."""
     bundle = load_cloud_bundle(settings)
-    state = Path(settings.state)
-    state.mkdir(parents=True, exist_ok=True)
+    lock = StateLock(Path(settings.state), settings.node)
+    if settings.database.startswith(SQLITE):
+        file = Path(settings.database.removeprefix(SQLITE))
+        restrict_files(file.parent, file.stem)
     with ExitStack() as stack:
-        store = Store(settings.database_url)
+        store = open_store(settings)
         stack.callback(store.close)
         clock = SteadyClock(store.find_newest_s(), report=lambda text: report_step(text))
         store.clock = clock.read
         recorder = Recorder(store, settings.keep_days * DAY_S, clock.is_trusted)
         stack.callback(recorder.close)
-        registry = Registry(recorder.record_event, clock.read)
+        hierarchy = bundle.manifest.hierarchy
+        wanted = [*hierarchy.devices, *(group.id for group in hierarchy.edges), CLOUD]
+        registry = Registry(recorder.record_event, clock.read, [*wanted, settings.node])
 
         def report_step(text: str) -> None:
             log.warning("%s", text)
             recorder.record_event(time.time(), settings.site, settings.node, text)
 
-        transport = MqttTransport.of(settings)
+        identity = Identity(
+            settings.site,
+            settings.node,
+            _choose_role(settings),
+            bundle.id,
+            find_ddnn_version(),
+            lock.instance,
+        )
+        transport = MqttTransport.of(settings, instance=lock.instance)
 
         def observe(event: Event) -> None:
             registry.observe(event)
@@ -162,14 +209,13 @@ def run(settings: CloudSettings) -> None:
                 live.resend_thresholds()
 
         loop = Loop(
-            Identity(
-                settings.site, settings.node, _choose_role(settings), bundle.id, find_ddnn_version()
-            ),
+            identity,
             CompositeMachine(
                 Observer(observe, recorder.read_counts), _make_machine(settings, bundle)
             ),
             transport,
             Resources(bundle.sections, save=recorder.save),
+            guard=open_guard(settings),
             stats_every_s=settings.stats_every_s,
         )
         live = MqttSite(

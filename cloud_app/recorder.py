@@ -14,9 +14,10 @@ from ddnn.protocol.messages import Answer
 
 log = logging.getLogger(__name__)
 
-BATCH_S = 0.03  # answers that arrive within this time are written together
+BATCH_S = 0.1  # answers that arrive within this time are written and confirmed together
 BATCH_ANSWERS = 1000
-QUEUE_LIMIT = 10_000  # answers and events; nodes keep and resend the answers that are refused
+QUEUE_LIMIT = 10_000  # answers; nodes keep and resend those that are refused
+EVENT_LIMIT = 1000  # events in the queue: however many there are, answers have room beside them
 CLASSES_PER_ENTRY = 100  # of so many classes an answer counts as one entry more
 RETRY_S = (0.2, 5.0)
 ATTEMPTS = 4  # failures of a batch before a single answer is taken to be the cause
@@ -50,24 +51,41 @@ class Recorder:
         self._keep_s, self._may_delete = keep_s, may_delete
         self._prune_at_s = time.monotonic()
         self._jobs: queue.Queue[_Job | None] = queue.Queue()
-        self._waiting = 0  # answers and events in the queue
+        self._waiting = 0  # answers in the queue
+        self._waiting_events = 0
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
         self.refused = 0  # jobs beyond the queue's bound
+        self.events_refused = 0  # the same of events, or those that the database rejects
         self.given_up = 0  # answers that the database rejects
         self.database_error = ""  # why the database cannot be written; empty while it can
 
     def save(self, effect: Save, done: Callable[[Saved], None]) -> None:
-        self._put((effect, done))
+        size = _count_entries(effect)
+        with self._lock:
+            if self._waiting and self._waiting + size > QUEUE_LIMIT:
+                self.refused += 1
+                return
+            self._waiting += size
+        self._jobs.put((effect, done))
 
     def record_event(self, at_s: float, site: str, node: str, text: str, key: str = "") -> None:
-        self._put((at_s, site, node, text, key))
+        with self._lock:
+            if self._waiting_events >= EVENT_LIMIT:
+                self.events_refused += 1
+                return
+            self._waiting_events += 1
+        self._jobs.put((at_s, site, node, text, key))
 
     def read_counts(self) -> dict[str, int]:
         """The counts for the node's statistics."""
-        return {"answers_refused": self.refused, "answers_given_up": self.given_up}
+        return {
+            "answers_refused": self.refused,
+            "answers_given_up": self.given_up,
+            "events_refused": self.events_refused,
+        }
 
     def close(self, timeout_s: float = 3.0) -> bool:
         """Write what is queued, then end; True once the thread has ended."""
@@ -76,21 +94,15 @@ class Recorder:
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
-    def _put(self, job: _Job) -> None:
-        size = _count_entries(job)
-        with self._lock:
-            if self._waiting and self._waiting + size > QUEUE_LIMIT:
-                self.refused += 1
-                return
-            self._waiting += size
-        self._jobs.put(job)
-
     def _get(self, timeout_s: float | None) -> _Job | None:
         """Take the next job; None wakes the thread only. queue.Empty: no job within the time."""
         job = self._jobs.get(timeout=timeout_s)
         if job is not None:
             with self._lock:
-                self._waiting -= _count_entries(job)
+                if isinstance(job[0], Save):
+                    self._waiting -= _count_entries(job[0])
+                else:
+                    self._waiting_events -= 1
         return job
 
     def _run(self) -> None:
@@ -137,19 +149,25 @@ class Recorder:
         answers = [pair for job in batch if isinstance(job[0], Save) for pair in job[0].answers]
         events = [job for job in batch if not isinstance(job[0], Save)]
         parts = [answers] if answers else []
-        failures, wait_s = 0, RETRY_S[0]
+        failures, wait_s, events_at_once = 0, RETRY_S[0], EVENT_LIMIT
         while parts or events:
             try:
                 if parts:
                     self._store.save(parts[0])
                     parts.pop(0)
                 else:
-                    self._store.add_event(*events[0])
-                    events.pop(0)
+                    self._store.add_events(events[:events_at_once])
+                    del events[:events_at_once]
                 wait_s = RETRY_S[0]
             except Exception as error:  # whatever the driver raises, this thread must not end
                 failures += 1
                 if parts and failures >= ATTEMPTS and self._separate(parts, error):
+                    continue
+                if not parts and failures >= ATTEMPTS and self._is_up():
+                    if events_at_once == 1:
+                        log.error("the event %s is dropped: %s", events.pop(0), error)
+                        self.events_refused += 1
+                    events_at_once = max(1, events_at_once // 2)
                     continue
                 self.database_error = str(error)
                 log.error("%s; trying again in %.1f s", error, wait_s)
@@ -157,9 +175,20 @@ class Recorder:
                     return
                 wait_s = min(2 * wait_s, RETRY_S[1])
         self.database_error = ""
+        confirmed: dict[Callable[[Saved], None], _Answers] = {}
         for job in batch:
             if isinstance(job[0], Save):
-                job[1](Saved(job[0].answers))
+                confirmed.setdefault(job[1], []).extend(job[0].answers)
+        for done, stored in confirmed.items():  # one confirmation of them all
+            done(Saved(stored))
+
+    def _is_up(self) -> bool:
+        """Whether the database can be written: a full disk or a lock must not cost an event."""
+        try:
+            self._store.write_setting("recorder_probe_s", f"{time.time():.0f}")
+        except Exception:
+            return False
+        return True
 
     def _separate(self, parts: list[_Answers], error: Exception) -> bool:
         """Halve the part that fails, or give up its only answer. False: the database itself fails.
@@ -184,8 +213,6 @@ class Recorder:
         return True
 
 
-def _count_entries(job: _Job) -> int:
-    """The number of entries that a job takes of the queue's bound."""
-    if not isinstance(job[0], Save):
-        return 1
-    return sum(1 + len(answer.probabilities) // CLASSES_PER_ENTRY for _, answer in job[0].answers)
+def _count_entries(effect: Save) -> int:
+    """The number of entries that answers take of the queue's bound."""
+    return sum(1 + len(answer.probabilities) // CLASSES_PER_ENTRY for _, answer in effect.answers)

@@ -3,32 +3,65 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from math import isfinite
+from typing import NamedTuple
 
-from cloud_app.views import NodeView, OffloadView
+from cloud_app.latest import LatestReports
+from cloud_app.views import NodeView, OffloadView, TrainingView
 from ddnn.core.plan import MAX_PIECES
+from ddnn.protocol.commands import REFUSALS
 from ddnn.protocol.drops import drops
-from ddnn.protocol.machine import Connected, Disconnected, Event, Received
-from ddnn.protocol.messages import Answer, OffloadState, Stats, Status
+from ddnn.protocol.machine import Connected, Disconnected, Event, Forgotten, Received
+from ddnn.protocol.messages import Answer, Stats, Status
+from ddnn.protocol.offload_state import Alternatives, OffloadState
+from ddnn.protocol.topics import Kind, Topic
+from ddnn.protocol.train_messages import TrainState
+from ddnn.runtime.guard import DAY_S, EXPIRES_SOON_DAYS
 
-MAX_NODES = 10_000
+MAX_NODES = 2000
+MAX_STRANGERS = 256  # nodes that no bundle names and that have sent no statistics: made-up ids
+NEW_PER_MINUTE = 60  # strangers of a site whose coming and going is recorded one by one
 EVENT_PERIOD_S = 60.0  # a repeated event of a node is recorded once in this time
 SILENT_S = 30.0  # an online node that publishes nothing for longer is lost
 MAX_PERIOD_S = 3600.0
 OFFLOAD_S = 10.0  # a state is published each second; an older one is forgotten
 MAX_OFFLOADS = 64
+TRAINING_S = 3600.0  # the last state of a training is of interest after its end, too
+MAX_TRAININGS = 16
 MAX_HELD = 4 * MAX_PIECES  # pieces of one plan, over all workers
 ANNOUNCED_WITHIN_S = 8.0  # after a reconnect; the longest back-off of a node is 5 s
 _NO_STATS = Stats("device", 0.0)
-CLOCK_STEPS = {
+COUNTED_EVENTS = {
     "clock_set_back": "its clock was set back",
     "clock_set_ahead": "its clock was set ahead",
+    "name_conflicts": "another process claims its name",
 }
 _EVENT_TEXTS = {"online": "joined", "stopped": "stopped", "lost": "died"}
 
 # wall clock, site, node, text, key; of several clouds that report the same key one is recorded
 ReportEvent = Callable[[float, str, str, str, str], None]
+
+
+class _Switch(NamedTuple):
+    """A gauge that is on or off, and the events of its changes. first: before it was reported."""
+
+    key: str
+    first: float
+    on: str
+    off: str
+
+
+SWITCHES = {
+    "camera_up": _Switch(
+        "camera", 1.0, "camera is back", "camera is away: it is opened again and again"
+    ),
+    "recording": _Switch(
+        "recording", 0.0, "RECORDS: its pictures go to a collector", "records no more"
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +78,22 @@ class Registry:
     Only the machine's thread writes. It replaces entries and never changes one that is read.
     """
 
-    def __init__(self, report: ReportEvent, clock: Callable[[], float] = time.time) -> None:
-        """clock: the wall time of events."""
-        self._report, self._clock = report, clock
+    def __init__(
+        self,
+        report: ReportEvent,
+        clock: Callable[[], float] = time.time,
+        wanted: Collection[str] = (),
+    ) -> None:
+        """clock: the wall time of events. wanted: the nodes that the bundle names."""
+        self._report, self._clock, self._wanted = report, clock, frozenset(wanted)
         self._nodes: dict[tuple[str, str], _SeenNode] = {}
-        self._offloads: dict[tuple[str, str], tuple[float, OffloadState]] = {}
+        self._strangers: dict[tuple[str, str], None] = {}  # the oldest first
+        self._reported: Counter[str] = Counter()  # by site: events of strangers in this minute
+        self._minute = 0.0
+        self._offloads: LatestReports[OffloadState] = LatestReports(OFFLOAD_S, MAX_OFFLOADS)
+        self._trainings: LatestReports[TrainState] = LatestReports(TRAINING_S, MAX_TRAININGS)
         self._connected_s = 0.0
+        self._expiring: dict[tuple[str, str], int] = {}  # the day of the last report
         self.inferred_s: float | None = None  # monotonic: when a section of a site last ran
 
     def observe(self, event: Event) -> None:
@@ -59,12 +102,18 @@ class Registry:
                 self._connected_s = time.monotonic()
             case Disconnected():
                 self._offloads.clear()
+            case Forgotten(topic) if topic.kind is Kind.STATUS:
+                self._forget((topic.site, topic.node))
             case Received(topic, Status() as status):
                 self._take_status((topic.site, topic.node), status)
             case Received(topic, Stats() as stats):
                 self._take_stats((topic.site, topic.node), stats)
             case Received(topic, OffloadState() as state):
-                self._take_offload((topic.site, topic.node), state)
+                if self._is_credible(topic, "an offload", _is_consistent(state)):
+                    self._offloads.add((topic.site, topic.node), state)
+            case Received(topic, TrainState() as training):
+                if self._is_credible(topic, "a training", _is_training_consistent(training)):
+                    self._trainings.add((topic.site, topic.node), training)
             case Received(topic, Answer() as answer):
                 if answer.label >= 0:
                     self.inferred_s = time.monotonic()
@@ -107,56 +156,93 @@ class Registry:
         ]
 
     def list_offloads(self) -> list[OffloadView]:
-        now_s = time.monotonic()
-        return [
-            OffloadView(site, node, now_s - at_s, state)
-            for (site, node), (at_s, state) in sorted(self._offloads.copy().items())
-            if now_s - at_s <= OFFLOAD_S
-        ]
+        return [OffloadView(*latest) for latest in self._offloads.list_fresh()]
 
-    def _take_offload(self, key: tuple[str, str], state: OffloadState) -> None:
-        if key not in self._nodes:
-            return
-        if not _is_consistent(state):
-            self._report_once_per_minute(
-                key, "reports an offload that contradicts itself: it is not shown", "offload"
-            )
-            return
-        now_s = time.monotonic()
-        for other, (at_s, _) in list(self._offloads.items()):
-            if now_s - at_s > OFFLOAD_S:
-                del self._offloads[other]
-        if key in self._offloads or len(self._offloads) < MAX_OFFLOADS:
-            self._offloads[key] = now_s, state
+    def list_trainings(self) -> list[TrainingView]:
+        """Those that run, and those of the last hour."""
+        return [TrainingView(*latest) for latest in self._trainings.list_fresh()]
+
+    def _is_credible(self, topic: Topic, what: str, is_consistent: bool) -> bool:
+        """Whether a report is to be kept: its node is known, and its numbers agree."""
+        key = topic.site, topic.node
+        if key in self._nodes and not is_consistent:
+            text = f"reports {what} that contradicts itself: it is not shown"
+            self._report_once_per_minute(key, text, what.split()[-1])
+        return key in self._nodes and is_consistent
 
     def _take_status(self, key: tuple[str, str], status: Status) -> None:
         seen = self._nodes.get(key)
         if seen is not None and status.state != "online" and status.session != seen.status.session:
             return  # the Will of an older connection
-        if seen is None and len(self._nodes) >= MAX_NODES:
+        if seen is None and not self._make_room(key):
             return
         if status.state != "online":
-            self._offloads.pop(key, None)  # the node offloads no work any more
+            self._offloads.remove(key)  # the node offloads no work any more
         now = (status.session, status.state)
         if seen is None or (seen.status.session, seen.status.state) != now:
-            once = f"{status.session}-{status.state}"
-            self._report(self._clock(), *key, _EVENT_TEXTS[status.state], once)
+            self._report_presence(key, status)
         if seen is None or seen.status.session != status.session:
             seen = _SeenNode(status, 0.0)
         self._nodes[key] = replace(seen, status=status, at_s=time.monotonic())
+
+    def _forget(self, key: tuple[str, str]) -> None:
+        """Drop a node whose retained status was removed; one that runs announces itself again."""
+        if key in self._nodes:
+            self._remove(key)
+            self._report_once_per_minute(key, "was forgotten", "forgotten")
+
+    def _make_room(self, key: tuple[str, str]) -> bool:
+        """Make room for a node; False where there is none. Strangers displace strangers only."""
+        is_wanted = key[1] in self._wanted
+        if not is_wanted and len(self._strangers) >= MAX_STRANGERS:
+            self._remove(next(iter(self._strangers)))
+        elif len(self._nodes) >= MAX_NODES:
+            others = (k for k in (*self._strangers, *self._nodes) if k[1] not in self._wanted)
+            displaced = next(others, None)
+            if displaced is None or not (is_wanted or displaced in self._strangers):
+                return False
+            self._remove(displaced)
+        if not is_wanted:
+            self._strangers[key] = None
+        return True
+
+    def _remove(self, key: tuple[str, str]) -> None:
+        self._strangers.pop(key, None)
+        del self._nodes[key]
+        self._offloads.remove(key)
+        self._trainings.remove(key)
+        self._expiring.pop(key, None)
+
+    def _report_presence(self, key: tuple[str, str], status: Status) -> None:
+        """Report that a node came or went; of many strangers, only how many."""
+        now_s = self._clock()
+        if key in self._strangers:
+            minute = now_s // EVENT_PERIOD_S
+            if minute != self._minute:
+                self._minute, self._reported = minute, Counter()
+            self._reported[key[0]] += 1
+            if self._reported[key[0]] > NEW_PER_MINUTE:
+                text = f"more than {NEW_PER_MINUTE} unknown nodes came or went in this minute"
+                self._report_once_per_minute((key[0], "cloud"), text, "strangers")
+                return
+        once = f"{status.session}-{status.state}"
+        self._report(now_s, *key, _EVENT_TEXTS[status.state], once)
 
     def _take_stats(self, key: tuple[str, str], stats: Stats) -> None:
         seen = self._nodes.get(key)
         if seen is None:
             return
-        dropped = drops(stats.counts)
+        self._strangers.pop(key, None)
+        dropped = {n: c for n, c in drops(stats.counts).items() if n not in REFUSALS}
         before = dropped if seen.stats is None else drops(seen.stats.counts)  # first: no report
         new = {name: n - before.get(name, 0) for name, n in dropped.items()}
         lost = ", ".join(f"{n} {name}" for name, n in sorted(new.items()) if n > 0)
         if lost:
             self._report_once_per_minute(key, f"dropped at least {lost}", "dropped")
-        self._report_camera_change(key, seen.stats, stats)
-        for name, text in CLOCK_STEPS.items():
+        self._report_switches(key, seen.stats, stats)
+        self._report_thinning(key, stats)
+        self._report_security(key, seen.stats, stats)
+        for name, text in COUNTED_EVENTS.items():
             counted = 0 if seen.stats is None else seen.stats.counts.get(name, 0)
             if stats.counts.get(name, 0) > counted:
                 self._report(self._clock(), *key, text, f"{name}-{stats.uptime_s:.3f}")
@@ -171,13 +257,41 @@ class Registry:
             seen, at_s=time.monotonic(), stats=stats, period_s=max(seen.period_s, period_s)
         )
 
-    def _report_camera_change(self, key: tuple[str, str], before: Stats | None, now: Stats) -> None:
-        """Report a camera that went away or came back."""
-        was = 1.0 if before is None else before.gauges.get("camera_up", 1.0)
-        is_up = now.gauges.get("camera_up", 1.0)
-        if (was > 0) != (is_up > 0):
-            text = "camera is back" if is_up > 0 else "camera is away: it is opened again and again"
-            self._report(self._clock(), *key, text, f"camera-{now.uptime_s:.3f}")
+    def _report_switches(self, key: tuple[str, str], before: Stats | None, now: Stats) -> None:
+        """Report gauges that went on or off."""
+        for gauge, switch in SWITCHES.items():
+            was = switch.first if before is None else before.gauges.get(gauge, switch.first)
+            is_on = now.gauges.get(gauge, switch.first) > 0
+            if (was > 0) != is_on:
+                text = switch.on if is_on else switch.off
+                self._report(self._clock(), *key, text, f"{switch.key}-{now.uptime_s:.3f}")
+
+    def _report_thinning(self, key: tuple[str, str], now: Stats) -> None:
+        """Report a lead edge whose site cannot take all ticks."""
+        share = now.gauges.get("share_taken", 1.0)
+        if share < 1:
+            shed = now.counts.get("samples_shed", 0)
+            text = (
+                f"too much to do: cameras take {100 * share:.0f} % of the ticks, {shed} were shed"
+            )
+            self._report_once_per_minute(key, text, "thinned")
+
+    def _report_security(self, key: tuple[str, str], before: Stats | None, now: Stats) -> None:
+        """Report commands that a node has refused, and a certificate that expires soon."""
+        for name, text in REFUSALS.items():
+            counted = 0 if before is None else before.counts.get(name, 0)
+            if now.counts.get(name, 0) > counted:
+                self._report_once_per_minute(key, text, name)
+        days = now.gauges.get("certificate_days")
+        today = int(self._clock() // DAY_S)
+        if days is None or not days < EXPIRES_SOON_DAYS or self._expiring.get(key) == today:
+            return
+        if len(self._expiring) >= MAX_NODES:
+            self._expiring.clear()
+        self._expiring[key] = today
+        when = f"expires in {days:.0f} days" if days >= 0 else "has expired"
+        text = f"its certificate {when}: ddnn site add-node {key[1]} --renew"
+        self._report(self._clock(), *key, text, f"certificate-{today}")
 
     def _report_once_per_minute(self, key: tuple[str, str], text: str, kind: str) -> None:
         """Report with a key that stays the same for a minute, so that one event is recorded."""
@@ -194,6 +308,24 @@ def _is_consistent(state: OffloadState) -> bool:
         and state.spare_workers <= len(state.workers)
         and len(state.sources) <= state.pieces
         and all(group.first < group.end <= state.pieces for group in state.groups)
+        and _are_consistent(state.alternatives)
         and len(held) <= MAX_HELD
         and max(held, default=0) < state.pieces
+    )
+
+
+def _is_training_consistent(state: TrainState) -> bool:
+    """Whether the numbers agree with each other."""
+    return (
+        state.batches <= state.end
+        and state.copied <= state.version
+        and all(place.start < place.stop for place in state.places)
+    )
+
+
+def _are_consistent(alternatives: Alternatives | None) -> bool:
+    """Whether every plan has a figure, a finite one, for each axis."""
+    return alternatives is None or all(
+        len(point.values) == len(alternatives.axes) and all(map(isfinite, point.values))
+        for point in alternatives.points
     )

@@ -11,7 +11,7 @@ from cloud_app.demo import LocalDemoSite
 from cloud_app.recorder import Recorder
 from cloud_app.registry import Registry
 from cloud_app.store import Store
-from cloud_app.views import BundleView, LinkView, NodeView, OffloadView
+from cloud_app.views import BundleView, LinkView, NodeView, OffloadView, TrainingView
 from ddnn.errors import LinkError
 from ddnn.protocol.machine import Publish
 from ddnn.protocol.messages import ExitName, Thresholds
@@ -50,6 +50,9 @@ class MqttSite:
 
     def list_offloads(self) -> list[OffloadView]:
         return self._registry.list_offloads() if self._loop.link.connected else []
+
+    def list_trainings(self) -> list[TrainingView]:
+        return self._registry.list_trainings()
 
     def find_database_error(self) -> str:
         return self._recorder.database_error

@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddnn.exits.manifest import Manifest, SweepRow, find_swept_accuracy
-from ddnn.protocol.messages import OffloadState
+from ddnn.exits.measure import compute_uplink_bytes, find_front
+from ddnn.protocol.offload_state import OffloadState
+from ddnn.protocol.train_messages import TrainState
 
 DemoAction = Literal["kill", "start"]
 
@@ -49,6 +51,16 @@ class OffloadView:
 
 
 @dataclass(frozen=True, slots=True)
+class TrainingView:
+    """A training that `node` drives, as it reported `age_s` ago."""
+
+    site: str
+    node: str
+    age_s: float
+    state: TrainState
+
+
+@dataclass(frozen=True, slots=True)
 class LinkView:
     """The connection to the broker. While it is down, the states of the nodes are unknown."""
 
@@ -72,6 +84,21 @@ class BundleView:
     thresholds: Mapping[str, float] = field(default_factory=dict)  # the bundle's own
     sweep: Sequence[SweepRow] = ()
     accuracy: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    edges: tuple[str, ...] = ()
+    recall: Mapping[str, float] = field(default_factory=dict)  # by class name, of validation data
+    majority: float | None = None
+    uplink_bytes: float = 0.0  # per device, of a sample that goes to the cloud, from edges to it
+
+    @property
+    def front(self) -> list[SweepRow]:
+        """The rows of the sweep that no other surpasses, cheapest first."""
+        return find_front(self.sweep, self.compute_total_bytes)
+
+    def compute_total_bytes(self, row: SweepRow) -> float:
+        """Bytes per sample and device of all hops."""
+        return row.bytes_per_sample_per_device + self.uplink_bytes * row.exit_share.get(
+            "cloud", 0.0
+        )
 
     @classmethod
     def of(cls, bundle: str, manifest: Manifest) -> BundleView:
@@ -87,6 +114,10 @@ class BundleView:
             manifest.thresholds,
             manifest.sweep,
             manifest.accuracy,
+            tuple(group.id for group in hierarchy.edges),
+            manifest.recall,
+            manifest.majority,
+            compute_uplink_bytes(manifest),
         )
 
     def find_accuracy(
@@ -101,6 +132,29 @@ class BundleView:
             return find_swept_accuracy(self.sweep, thresholds) if everyone else None
         mask = sum(1 << self.devices.index(device) for device in members if device in self.devices)
         return self.accuracy.get(str(mask), {}).get("overall")
+
+
+def find_wanted(
+    nodes: Sequence[NodeView], offloads: Sequence[OffloadView], bundle: BundleView
+) -> set[tuple[str, str]]:
+    """The nodes, as (site, id), without which a site lacks something.
+
+    Those are the cameras and edges of the bundle, clouds, and workers that are to hold pieces.
+    """
+    workers = {
+        (view.site, worker)
+        for view in offloads
+        for worker, state in view.state.workers.items()
+        if state.pieces
+    }
+    return {
+        (node.site, node.id)
+        for node in nodes
+        if node.id in bundle.devices
+        or node.id in (*bundle.edges, bundle.lead)
+        or node.role in ("cloud", "store")
+        or (node.site, node.id) in workers
+    }
 
 
 class DemoSite(Protocol):
@@ -127,6 +181,10 @@ class LiveSite(Protocol):
 
     def list_offloads(self) -> list[OffloadView]:
         """The sections that workers compute now; none while the broker is away."""
+        ...
+
+    def list_trainings(self) -> list[TrainingView]:
+        """The trainings of the last hour, those that run among them."""
         ...
 
     def find_database_error(self) -> str:

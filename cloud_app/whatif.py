@@ -17,7 +17,8 @@ import msgspec
 import numpy as np
 
 from cloud_app.store import Replay
-from cloud_app.store.statistics import wilson_interval
+from ddnn.exits.audit import compare_audited
+from ddnn.exits.intervals import compute_wilson_interval
 from ddnn.exits.manifest import SweepRow, is_sure
 
 UNKNOWN = "unknown"
@@ -77,8 +78,33 @@ def evaluate_thresholds(
         exit_share=exit_share,
         known=known,
         accuracy=correct / known if known else None,
-        interval=wilson_interval(correct, known) if known else None,
+        interval=compute_wilson_interval(correct, known) if known else None,
         bytes=_interpolate_bytes(sweep, exit_share),
+    )
+
+
+class Audit(msgspec.Struct, frozen=True):
+    """Of recorded samples that the local exit was sure of and that went up all the same: how many
+    there are, and how many of them the deeper exit answered alike."""
+
+    share: float  # of such samples that go up; 0: none
+    audited: int
+    agreed: int
+    interval: tuple[float, float] | None  # of the agreement, 95 %; None without samples
+
+
+def audit_exits(
+    exits: Sequence[str], thresholds: Mapping[str, float], share: float, replays: Sequence[Replay]
+) -> Audit:
+    """Compare the local exit with deeper ones on the samples that are audited with this share."""
+    found = [
+        compare_audited(exits, thresholds, share, replay.sample, replay.exit_trace)
+        for replay in replays
+        if replay.exit != ALONE
+    ]
+    audited, agreed = sum(one is not None for one in found), sum(one is True for one in found)
+    return Audit(
+        share, audited, agreed, compute_wilson_interval(agreed, audited) if audited else None
     )
 
 

@@ -7,12 +7,13 @@ it runs. The names in a plan file select an entry of the table; they never name 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ddnn.core.plan import Plan
 from ddnn.errors import ConfigError
+from ddnn.machines.replan import Candidate
 from ddnn.machines.room import Room
 
 
@@ -24,6 +25,7 @@ class Entry:
     planner: str
     redundancies: tuple[str, ...]  # the values of --redundancy that it plans
     extra: str = ""  # what to install for it
+    learns: bool = False  # whether planning needs the bundle's data set
 
 
 _ENTRIES = {
@@ -38,6 +40,7 @@ _ENTRIES = {
         planner="ddnn.training.student_plan",
         redundancies=("students",),
         extra="students",
+        learns=True,
     ),
 }
 
@@ -52,6 +55,11 @@ def list_redundancies() -> tuple[str, ...]:
     return tuple(word for entry in _ENTRIES.values() for word in entry.redundancies)
 
 
+def needs_data(redundancy: str) -> bool:
+    """Whether planning this redundancy learns from the data set that the bundle was trained on."""
+    return any(entry.learns for entry in _ENTRIES.values() if redundancy in entry.redundancies)
+
+
 def find_room(name: str) -> Room:
     """The room that made a plan. ConfigError where it is unknown or not installed."""
     if name not in _ENTRIES:
@@ -59,6 +67,12 @@ def find_room(name: str) -> Room:
         raise ConfigError(f"a plan of room {name!r} cannot be run; known rooms: {known}")
     room: Room = _load(_ENTRIES[name], _ENTRIES[name].room).ROOM
     return room
+
+
+def replan(plan: Plan, candidates: Sequence[Candidate]) -> Plan | None:
+    """The plan's pieces placed anew by its room; None where they stay. See ddnn.machines.replan."""
+    place = find_room(plan.room).replan
+    return None if place is None else place(plan, candidates)
 
 
 def find_planner(redundancy: str) -> Callable[..., Plan]:

@@ -9,8 +9,7 @@ DESCRIPTION = """Run a device: a camera and its section of the network.
 \b
 Examples:
   python -m device_app --node cam1 --bundle ./bundle --source dataset:scenes
-  python -m device_app --node cam2 --bundle ./bundle --source picamera://0 \\
-      --broker-host 192.168.1.10
+  python -m device_app --site-file cam2.site --source picamera://0
   python -m device_app --node cam3 --bundle ./bundle --source-file camera.uri \\
       --roi 0.25,0,0.5,1 --motion 0.02
 
@@ -24,6 +23,7 @@ if __name__ == "__main__":
         sys.exit(2)  # as ddnn.errors.ConfigError
 
     from ddnn.adapters.command import app_command
-    from device_app.app import DeviceSettings, check, run
+    from device_app.app import check, run
+    from device_app.settings import DeviceSettings
 
     app_command(DeviceSettings, run, name="device_app", description=DESCRIPTION, check=check)()

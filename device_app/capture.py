@@ -13,15 +13,16 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+from ddnn.core.pace import PaceHistory
 from ddnn.errors import DdnnError
 from ddnn.protocol.machine import Captured
 from ddnn.runtime.loop import Frames
 from ddnn.runtime.pictures import Image
 from device_app.picture import MotionGate
 from device_app.sources import FrameSource, LiveCamera, UnreadableFrameError
-from device_app.ticks import Clock, NearestFrames, SiteClock, StoredFrames
+from device_app.ticks import Clock, NearestFrames, PaceReader, SiteClock, StoredFrames, Tap
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,8 @@ def make_counts() -> dict[str, int]:
         "frames": 0,  # received from the source
         "frames_dropped": 0,  # another frame was nearer to the tick
         "frames_stale": 0,  # too old to be used
+        "frames_late": 0,  # of a stored source: ticks that had passed
+        "frames_shed": 0,  # ticks that the site does not take at present
         "frames_gated": 0,  # without motion
         "frames_unreadable": 0,  # of a stored source, passed over
         "camera_failures": 0,  # the source did not open, failed or hung
@@ -210,8 +213,19 @@ class Capture:
         return ""
 
 
+class Shot(NamedTuple):
+    """A live frame: the section's input, and the camera's picture where there is a tap."""
+
+    image: Image
+    picture: Image | None
+    bgr: bool
+
+
 class Samples:
-    """Output of a capture: frames that the motion gate admits become samples of the sink."""
+    """Output of a capture: frames that the motion gate admits become samples of the sink.
+
+    tap: gives the pictures of samples for a recording
+    """
 
     def __init__(
         self,
@@ -220,9 +234,21 @@ class Samples:
         clock: SiteClock,
         counts: dict[str, int],
         gate: MotionGate | None = None,
+        pace: PaceReader = PaceHistory,
+        tap: Tap | None = None,
     ) -> None:
+        """pace: which ticks the site takes."""
+        self.tap = tap
         self.sink, self.period_s, self.clock, self.counts = sink, period_s, clock, counts
+        self.pace = pace
         self._gate = gate
+
+    def send_shot(self, attempt: Attempt, number: int, taken_s: float, shot: Shot) -> None:
+        """Send a live frame as `send` does, with its picture where a recording wants that."""
+        picture = None
+        if self.tap is not None and shot.picture is not None:
+            picture = self.tap(number, shot.picture, shot.bgr)
+        self.send(attempt, Captured(number, taken_s, {"image": shot.image}, None, picture))
 
     def send(self, attempt: Attempt, frame: Captured) -> None:
         """Send the frame to the sink unless the attempt is abandoned or the gate is closed."""
@@ -251,6 +277,9 @@ def make_stored_work(
             samples.clock,
             attempt.monotonic,
             attempt.report_frame,
+            samples.pace,
+            samples.counts,
+            samples.tap,
         )
         if frames.source.preloaded:
             samples.sink.attach(frames)  # the sink reads the frames without a thread between
@@ -280,7 +309,12 @@ def make_live_work(
 
     scale: converts the camera's picture (and whether it is BGR) to the section's input
     """
-    nearest = NearestFrames[Image](samples.period_s, samples.counts)
+    nearest = NearestFrames[Shot](samples.period_s, samples.counts, samples.pace)
+
+    def read(camera: LiveCamera) -> Shot:
+        picture = camera.read_image()
+        shown = picture if samples.tap is not None else None
+        return Shot(scale(picture, camera.bgr), shown, camera.bgr)
 
     def work(attempt: Attempt) -> None:
         camera = open_camera()
@@ -291,12 +325,8 @@ def make_live_work(
                     return
                 attempt.report_frame(taken_s)
                 age_s = attempt.monotonic() - taken_s
-                for sample in nearest.offer(
-                    samples.clock(), age_s, lambda: scale(camera.read_image(), camera.bgr)
-                ):
-                    samples.send(
-                        attempt, Captured(sample.number, sample.taken_s, {"image": sample.image})
-                    )
+                for sample in nearest.offer(samples.clock(), age_s, lambda: read(camera)):
+                    samples.send_shot(attempt, sample.number, sample.taken_s, sample.image)
         finally:
             camera.close()
 

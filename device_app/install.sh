@@ -6,10 +6,10 @@ set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 prefix=/opt/ddnn
-extras=camera
+extras=camera,site
 
 case "${1:-}" in
-    --lend) extras=camera,coding ;;
+    --lend) extras=camera,coding,site ;;
     ?*) echo "usage: install.sh [--lend]" >&2; exit 2 ;;
 esac
 

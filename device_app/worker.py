@@ -37,21 +37,22 @@ class Worker:
 def open_worker(settings: NodeSettings, plan_path: str, bundle: str) -> Worker:
     """Open the plan in `plan_path`, by default in the bundle, and make the worker's machine.
 
-    Without a plan in the bundle the worker only announces its profile, which `ddnn plan` reads.
+    Without a plan in the bundle the worker announces its profile, which `ddnn plan` reads, and
+    begins to work when a plan is copied there.
     ConfigError where the plan cannot be used, or is for another bundle.
     """
     path = Path(plan_path) if plan_path else Path(settings.bundle) / DIRECTORY
     directory = PlanDirectory(path, bundle, load_section, find_room)
     profile = measure_profile(settings.node)
     if not plan_path and not (path / PLAN).exists():
-        machine = WorkerNode(settings.site, settings.node, settings.node, None, profile)
+        machine = WorkerNode(settings.site, settings.node, None, profile)
         summary = (
-            f"no plan in {path}: it only announces that it lends; run "
-            "`ddnn plan --workers announced`, copy the plan here, start again"
+            f"no plan in {path} yet: it announces that it lends, and works once there is one; run "
+            "`ddnn plan --workers announced`, copy the plan here"
         )
         return Worker(machine, directory.load, directory.find, summary)
     plan = directory.read()
-    machine = WorkerNode(settings.site, settings.node, plan.group, plan, profile)
+    machine = WorkerNode(settings.site, settings.node, plan, profile)
     pieces = plan.placement.get(settings.node, ())
     own = ", ".join(f"piece {piece}" for piece in pieces) or "a spare"
     summary = f"lends by plan {plan.id} to {plan.group}: {own}"

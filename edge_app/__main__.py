@@ -6,8 +6,9 @@ from edge_app.app import EdgeSettings, check, run
 DESCRIPTION = """Run an edge: gather the devices' scores, fuse their features, answer.
 
 \b
-Example:
+Examples:
   python -m edge_app --node edge --bundle ./bundle --broker-host 127.0.0.1
+  python -m edge_app --site-file edge.site --bundle ./bundle
 """
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import click
 import msgspec
 
+from ddnn.adapters.joined import check_site_file, open_guard
 from ddnn.adapters.litert import LiteRtSection
 from ddnn.adapters.matrices import load_section
 from ddnn.adapters.mqtt import MqttTransport
@@ -20,10 +21,16 @@ from ddnn.core.section import Section
 from ddnn.errors import ConfigError
 from ddnn.exits.edge_node import EdgeNode
 from ddnn.exits.manifest import Manifest
+from ddnn.exits.trial import try_sample
+from ddnn.machines.composite import CompositeMachine
+from ddnn.machines.latest import REPEAT_S, LatestAnswer
 from ddnn.machines.offload_node import OffloadNode
+from ddnn.machines.recording_notice import RecordingNotice
+from ddnn.machines.replan import Replanner
+from ddnn.protocol.access import Role
 from ddnn.protocol.home_assistant import make_discovery, require_prefix
 from ddnn.protocol.machine import Machine, SectionName
-from ddnn.rooms import find_room
+from ddnn.rooms import find_room, replan
 from ddnn.runtime.answer_log import FileAnswerLog
 from ddnn.runtime.bundle import Bundle, load_bundle, read_manifest
 from ddnn.runtime.host import AnswerLog, Resources
@@ -32,9 +39,12 @@ from ddnn.runtime.loop import Loop
 from ddnn.runtime.plans import DIRECTORY, PlanDirectory, PlanWatch
 from ddnn.runtime.service import find_ddnn_version, run_until_signal
 from ddnn.runtime.settings import NodeSettings
+from ddnn.runtime.state_lock import StateLock
 from ddnn.runtime.time_file import TimeFile
 
 log = logging.getLogger(__name__)
+
+MIN_EXPIRE_S = 3 * REPEAT_S
 
 
 class EdgeSettings(NodeSettings, frozen=True, kw_only=True):
@@ -47,6 +57,24 @@ class EdgeSettings(NodeSettings, frozen=True, kw_only=True):
         ),
     ] = ""
 
+    home_assistant_expire_s: Annotated[
+        float,
+        msgspec.Meta(
+            description="Home Assistant shows no answer that is older; at least 30, or 0: always "
+            "the last one.",
+            ge=0,
+            le=1e6,
+        ),
+    ] = 60.0
+    audit_share: Annotated[
+        float,
+        msgspec.Meta(
+            description="Share of the samples that the local exit is sure of and that go up all "
+            "the same, so that the page shows how often deeper exits agree; 0: none.",
+            ge=0,
+            le=1,
+        ),
+    ] = 0.0
     redundancy: Annotated[
         Literal["off", "on"],
         msgspec.Meta(
@@ -79,6 +107,14 @@ class EdgeSettings(NodeSettings, frozen=True, kw_only=True):
             "shallower exit answers such samples."
         ),
     ] = "on"
+    replan_after_s: Annotated[
+        float,
+        msgspec.Meta(
+            description="A worker that was away, or there, for so long has left, or joined, for "
+            "good: pieces that may change their holders (students) are placed anew; 0: never.",
+            ge=0,
+        ),
+    ] = 60.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -91,6 +127,15 @@ class EdgeSettings(NodeSettings, frozen=True, kw_only=True):
             )
         if self.home_assistant:
             require_prefix(self.home_assistant)
+        if 0 < self.home_assistant_expire_s < MIN_EXPIRE_S:
+            raise ConfigError(
+                f"--home-assistant-expire-s {self.home_assistant_expire_s:g}: an answer that does "
+                f"not change is repeated every {REPEAT_S:g} s; use {MIN_EXPIRE_S:g} or more, or 0"
+            )
+
+    @property
+    def needed_roles(self) -> tuple[Role, ...]:
+        return ("edge",)
 
 
 def load_edge_bundle(settings: EdgeSettings) -> Bundle:
@@ -136,6 +181,9 @@ def open_offload(
         timeout_s=settings.layer_timeout_s or settings.window_s / 2,
         compute_here=settings.layer_here == "on",
         stopwatch=time.perf_counter,
+        replanner=Replanner(list(plan.placement), replan, settings.replan_after_s, time.monotonic())
+        if settings.replan_after_s
+        else None,
     )
 
     owned: dict[SectionName, Section] = {
@@ -157,7 +205,10 @@ def open_offload(
 def check(settings: EdgeSettings) -> None:
     """Raise a DdnnError where `run` could not start."""
     edge = open_edge(settings)
+    try_sample(edge.bundle.manifest, edge.bundle.sections)
     settings.check_files()
+    if text := check_site_file(settings):
+        click.echo(text)
     if edge.summary:
         click.echo(edge.summary)
 
@@ -175,6 +226,7 @@ def open_edge(settings: EdgeSettings, answers: FileAnswerLog | None = None) -> E
         settings.timing,
         pending,
         time_file.read(),
+        settings.audit_share,
     )
     if settings.redundancy == "off":
         resources = Resources(bundle.sections, answer_log=answers, time_file=time_file)
@@ -195,22 +247,32 @@ def make_announcements(settings: EdgeSettings, manifest: Manifest) -> list[tuple
         edges=[group.id for group in hierarchy.edges],
         devices=hierarchy.devices,
         version=find_ddnn_version(),
+        expire_s=settings.home_assistant_expire_s,
     )
     return [(topic, msgspec.json.encode(payload)) for topic, payload in entities]
 
 
 def run(settings: EdgeSettings) -> None:
     """Run the edge until SIGINT or SIGTERM."""
+    lock = StateLock(Path(settings.state), settings.node)
     answers = FileAnswerLog(Path(settings.state) / f"{settings.node}.answers")
     edge = open_edge(settings, answers)
     if edge.summary:
         log.info("%s", edge.summary)
+    identity = Identity(
+        settings.site, settings.node, "edge", edge.bundle.id, find_ddnn_version(), lock.instance
+    )
+    announced = make_announcements(settings, edge.bundle.manifest)
+    machine = edge.machine
+    if announced:
+        machine = LatestAnswer(machine, settings.site, settings.node, reach=True)
     loop = Loop(
-        Identity(settings.site, settings.node, "edge", edge.bundle.id, find_ddnn_version()),
-        edge.machine,
-        MqttTransport.of(settings),
+        identity,
+        CompositeMachine(machine, RecordingNotice(settings.site)),
+        MqttTransport.of(settings, instance=lock.instance),
         edge.resources,
-        announcements=make_announcements(settings, edge.bundle.manifest),
+        announcements=announced,
+        guard=open_guard(settings),
         stats_every_s=settings.stats_every_s,
     )
     watch = None

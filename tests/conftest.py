@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import priority
+from tests import alone
 from tests.browser.chromium import browser, open_page, problems  # noqa: F401  fixtures
 from tests.postgres import Postgres, running_postgres
 
@@ -24,12 +24,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def pytest_configure(config: pytest.Config) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
-        config.pluginmanager.register(priority)
+        config.pluginmanager.register(alone)
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Two more than there are cores: most of the time of most tests is waiting."""
-    return len(os.sched_getaffinity(0)) + 2
+    """One more than there are cores: some of the time of most tests is waiting."""
+    return len(os.sched_getaffinity(0)) + 1
 
 
 def pytest_xdist_node_collection_finished(ids: list[str]) -> None:
@@ -53,6 +53,17 @@ def make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
             make(directory)
             done.touch()
     return directory
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ddnn_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is rendered is kept for this run, by all of its processes, and not in the user's
+    home."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DDNN_HOME", str(shared / "ddnn-home"))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""CompositeMachine that not every machine has. In CI a missing one is a failure, not a skip."""
+"""Parts that not every machine has. In CI a missing one is a failure, not a skip."""
 
 from __future__ import annotations
 

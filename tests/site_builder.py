@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cloud_app.views import BundleView, DemoAction, LinkView, NodeView, OffloadView
+from cloud_app.views import BundleView, DemoAction, LinkView, NodeView, OffloadView, TrainingView
 from ddnn.errors import DdnnError, LinkError
 from ddnn.exits.manifest import SweepRow
-from ddnn.protocol.messages import OffloadState, PieceGroup, WorkerState
+from ddnn.protocol.offload_state import OffloadState, PieceGroup, WorkerState
+from ddnn.protocol.train_messages import TrainEntry, TrainPlace, TrainState
 
 GAUGES = {"threshold_local": 0.3, "threshold_edge": 0.5, "threshold_revision": 0.0}
 NODES = [
@@ -86,6 +87,37 @@ def make_offload(*states: Any, **fields: Any) -> OffloadState:
     return OffloadState(**{**known, **fields})
 
 
+def make_training(**fields: Any) -> TrainState:
+    """A training over three devices, 120 of 400 batches old."""
+    known: dict[str, Any] = {
+        "run": "mlp-7",
+        "state": "RUNNING",
+        "term": 3,
+        "batches": 120,
+        "end": 400,
+        "version": 120,
+        "copied": 100,
+        "chain_every": 10,
+        "global_every": 50,
+        "loss": 1.25,
+        "accuracy": 0.5,
+        "batch_s": 0.2,
+        "failures": 1,
+        "workers": 2,
+        "places": [
+            TrainPlace("central", 0, 2, 0.18, 0.1),
+            TrainPlace("trainer1", 2, 7, 0.1, 0.5),
+            TrainPlace("trainer2", 7, 8),
+        ],
+        "timeline": [
+            TrainEntry(1000.0, 0, "layout", "central [0, 4), trainer1 [4, 8)"),
+            TrainEntry(1030.0, 90, "restart", "trainer3 is lost"),
+            TrainEntry(1031.5, 90, "advance", "the first batch that is new in this term"),
+        ],
+    }
+    return TrainState(**{**known, **fields})
+
+
 @dataclass
 class FakeDemo:
     """Three cameras, and processes that only have names."""
@@ -110,6 +142,7 @@ class FakeSite:
 
     shown: list[NodeView] = field(default_factory=lambda: list(NODES))
     offloaded: list[OffloadView] = field(default_factory=list)
+    trainings: list[TrainingView] = field(default_factory=list)
     broker: LinkView = field(default_factory=lambda: LinkView(True, "broker:1883", 60.0))
     away: str = ""
     inferred_s: float | None = 1.0
@@ -127,6 +160,9 @@ class FakeSite:
 
     def list_offloads(self) -> list[OffloadView]:
         return list(self.offloaded) if self.read_link().connected else []
+
+    def list_trainings(self) -> list[TrainingView]:
+        return list(self.trainings)
 
     def find_database_error(self) -> str:
         return self.away

@@ -13,7 +13,7 @@ from ddnn.core.section import Arrays
 from ddnn.errors import ConfigError
 from ddnn.machines.offload import Combined
 from ddnn.machines.room import Golden, Room
-from ddnn.protocol.messages import PieceGroup
+from ddnn.protocol.offload_state import PieceGroup
 from ddnn.rooms import Entry
 from ddnn.runtime.bundle import make_file_entry, write_golden
 from ddnn.runtime.plans import write_plan
@@ -27,6 +27,7 @@ class Adder:
     partial = False
     title, description = "adding one", "Any 2 of 3 additions suffice."
     groups: Sequence[PieceGroup] = [PieceGroup("additions", 0, 3)]
+    alternatives = None
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan

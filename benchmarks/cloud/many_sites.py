@@ -65,7 +65,7 @@ class SitesListener:
 
     def _on_message(self, topic: str, payload: bytes) -> None:
         now_s = time.time()
-        if topic.endswith("/answer"):
+        if "/answer/" in topic:
             self.answers.append((topic.split("/")[2], payload, now_s))
         elif topic.startswith(READY):
             self.ready.add(topic.rpartition("/")[2])

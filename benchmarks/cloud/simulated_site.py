@@ -35,6 +35,7 @@ from ddnn.runtime.host import Resources
 from ddnn.runtime.identity import Identity
 from ddnn.runtime.loop import Loop
 from ddnn.runtime.service import find_ddnn_version
+from ddnn.runtime.site_identity import Broker
 
 RATE = "bench/rate"  # samples per second and site; 0: none
 READY = "bench/ready"  # /<site>
@@ -119,7 +120,7 @@ class SystemSite:
             return Loop(
                 Identity(site, node, role, bundle, find_ddnn_version()),
                 make(site, node, bundle, manifest, timing, log.pending),
-                MqttTransport(f"{site}-{node}", port=options.port, version="5"),
+                MqttTransport(f"{site}-{node}", [Broker("127.0.0.1", options.port)], "5"),
                 Resources(load_bundle(path, LiteRtSection, sections).sections, answer_log=log),
             )
 

@@ -7,14 +7,21 @@ import signal
 import threading
 import time
 
-from benchmarks.coding.latency_site import RATE_HZ, READY_S, SITE, LatencySite, PlannedLayer
 from benchmarks.harness import bare_exchange
 from benchmarks.harness.listener import Listener
+from benchmarks.harness.worker_site import RATE_HZ, READY_S, SITE, LatencySite, PlannedLayer
+from ddnn.coding.detail import read_detail
 from ddnn.core.ids import tick_of
 from ddnn.core.plan import make_zeros
 from ddnn.errors import DdnnError
 from ddnn.protocol.codec import encode
 from ddnn.protocol.messages import Result, Task, make_tensors
+
+
+def count_blocks(layer: PlannedLayer) -> int:
+    """How many blocks the layer is cut into."""
+    return len(read_detail(layer.plan).generator[0])
+
 
 ROOT = f"{bare_exchange.ROOT}/{SITE}"
 
@@ -32,7 +39,7 @@ class BareGather:
         self._task_bytes = len(encode(Task(1, plan.id, job, task)))
         result_bytes = len(encode(Result(1, plan.id, job, 0, result)))
         self._fleet, self._workers = site.fleet, len(layer.workers)
-        self._enough = layer.blocks
+        self._enough = count_blocks(layer)
         self._nodes = [f"bare{i + 1}" for i in range(self._workers)]
         self._sent_s: dict[int, float] = {}
         self._came_s: dict[int, list[float]] = {}

@@ -18,20 +18,20 @@ is closed by its system, so that the broker publishes its death at once.
 
 from __future__ import annotations
 
-import signal
-import time
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from benchmarks.coding.bare_gather import BareGather
-from benchmarks.coding.latency_figures import FAULTS, compare_answers, summarize_system
-from benchmarks.coding.latency_site import LAYER_TIMEOUT_S, RATE_HZ, LatencySite, PlannedLayer
+from benchmarks.coding.bare_gather import BareGather, count_blocks
 from benchmarks.harness.percentiles import summarize_ms
 from benchmarks.harness.report import Progress
 from benchmarks.harness.sites import running_broker
+from benchmarks.harness.worker_figures import FAULTS, compare_answers, summarize_system
+from benchmarks.harness.worker_rounds import ALONE, Schedule, run_rounds
+from benchmarks.harness.worker_site import LAYER_TIMEOUT_S, LatencySite, PlannedLayer
+from ddnn.coding.detail import read_detail
 from ddnn.local_site.bundles import prepare_site, share_layer
 from ddnn.local_site.site import SiteConfig
 from ddnn.runtime.bundle import read_manifest
@@ -41,29 +41,23 @@ WORKERS, TOLERATE = 6, 2
 AIM_RATIO = 1.1  # p99 with workers missing over p99 without a fault
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """How many rounds are measured, and the seconds of each phase."""
-
-    rounds: int
-    cycles: int  # of the coded system, per round
-    free_s: float
-    hit_s: float
-    bare_s: float
-    settle_s: float = 1.5  # after a start, before samples count
-    systems: tuple[str, ...] = ("coded", "replicate", "none", "alone")
-
-    def total_s(self) -> float:
-        """An estimate, for the progress bar."""
-        cycles = self.cycles + len(self.systems) - 2
-        cycle_s = 2 * self.free_s + 2 * self.hit_s + 3.0 + self.settle_s
-        starts_s = len(self.systems) * (2.5 + self.settle_s)
-        return self.rounds * (starts_s + cycles * cycle_s + self.free_s + self.bare_s)
-
-
-FULL = Schedule(rounds=3, cycles=2, free_s=2.5, hit_s=3.0, bare_s=4.0)
-QUICK = Schedule(
-    1, 1, free_s=0.5, hit_s=0.6, bare_s=0.5, settle_s=0.3, systems=("coded", "none", "alone")
+FULL = Schedule(
+    rounds=3,
+    cycles=2,
+    free_s=2.5,
+    hit_s=3.0,
+    systems=("coded", "replicate", "none", ALONE),
+    alone_s=4.0,
+)
+QUICK = Schedule(  # at a rate that a slow machine can do
+    1,
+    1,
+    free_s=1.5,
+    hit_s=1.5,
+    systems=("coded", "none", ALONE),
+    alone_s=0.5,
+    settle_s=0.3,
+    rate_hz=10.0,
 )
 
 
@@ -80,14 +74,30 @@ def measure_latency(
     }
     with ExitStack() as stack:
         broker = stack.enter_context(running_broker())
-        site = LatencySite(config, plans, broker, schedule.settle_s)
+        site = LatencySite(config, plans, broker, schedule.settle_s, schedule.rate_hz)
         stack.callback(site.close)
-        random = np.random.default_rng(seed)
-        to_enough_s, to_all_s = run_rounds(site, plans["coded"], random, progress, schedule)
+        bare_s: tuple[list[float], list[float]] = ([], [])
+
+        def exchange_bare() -> None:
+            for seconds, more in zip(
+                bare_s, run_bare(site, plans["coded"], schedule.alone_s), strict=True
+            ):
+                seconds.extend(more)
+
+        run_rounds(
+            site,
+            schedule,
+            lambda random: sorted(
+                random.choice(plans["coded"].workers, TOLERATE, replace=False).tolist()
+            ),
+            np.random.default_rng(seed),
+            progress,
+            exchange_bare,
+        )
     verdicts = compare_answers(config, site.listener.answers)
     report: dict[str, Any] = {
-        "rate_hz": RATE_HZ,
-        "layer": plans["coded"].detail.layer,
+        "rate_hz": schedule.rate_hz,
+        "layer": read_detail(plans["coded"].plan).layer,
         "workers": WORKERS,
         "tolerate": TOLERATE,
         "layer_timeout_ms": 1e3 * LAYER_TIMEOUT_S,
@@ -98,8 +108,11 @@ def measure_latency(
         phases = [phase for phase in site.phases if phase.system == system]
         report[system] = summarize_system(phases, verdicts, site.listener.states)
         if system in plans:
-            report[system]["blocks"] = plans[system].blocks
-    report["bare"] = {"to_enough": summarize_ms(to_enough_s), "to_all": summarize_ms(to_all_s)}
+            report[system]["blocks"] = count_blocks(plans[system])
+    report["bare"] = {
+        "to_enough": summarize_ms(bare_s[0]),
+        "to_all": summarize_ms(bare_s[1]),
+    }
     coded = report["coded"]
     ratios = [coded[condition]["ratio_p99"] for condition in ("killed", "stopped")]
     report["aim_ratio_p99"] = AIM_RATIO
@@ -123,45 +136,12 @@ def plan_layer(config: SiteConfig, redundancy: str, workers: int, tolerate: int)
     return PlannedLayer(shared.plan, read_plan(shared.plan, read_manifest(config.bundle)[1]))
 
 
-def run_rounds(
-    site: LatencySite,
-    coded: PlannedLayer,
-    random: np.random.Generator,
-    progress: Progress,
-    schedule: Schedule,
-) -> tuple[list[float], list[float]]:
-    """All rounds; the seconds of the bare exchange to enough results and to all of them."""
-    began_s, total_s = time.monotonic(), schedule.total_s()
-    names = coded.workers
-    bare_s: tuple[list[float], list[float]] = ([], [])
-    for round_ in range(schedule.rounds):
-        losses = [
-            (sorted(random.choice(names, TOLERATE, replace=False).tolist()), random.uniform())
-            for _ in range(2 * schedule.cycles)
-        ]
-        for system in schedule.systems[:: 1 if round_ % 2 == 0 else -1]:
-            done = (time.monotonic() - began_s) / total_s
-            progress(min(done, 0.99), f"{system}, round {round_ + 1} of {schedule.rounds}")
-            site.start_system(system)
-            if system == "alone":
-                site.run_free(schedule.free_s)
-                for seconds, more in zip(bare_s, run_bare(site, coded, schedule), strict=True):
-                    seconds.extend(more)
-                continue
-            for cycle in range(schedule.cycles if system == "coded" else 1):
-                kinds = (signal.SIGKILL, signal.SIGSTOP)
-                for kind, (workers, share) in zip(kinds, losses[2 * cycle :], strict=False):
-                    site.run_free(schedule.free_s)
-                    site.strike(kind, workers, share, schedule.hit_s)
-    progress(1.0, "latency")
-    return bare_s
-
-
 def run_bare(
-    site: LatencySite, coded: PlannedLayer, schedule: Schedule
+    site: LatencySite, coded: PlannedLayer, seconds: float
 ) -> tuple[list[float], list[float]]:
+    """The seconds of the bare exchange to enough results and to all of them."""
     gather = BareGather(site, coded)
     try:
-        return gather.run(schedule.bare_s)
+        return gather.run(seconds)
     finally:
         gather.close()

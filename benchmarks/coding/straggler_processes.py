@@ -49,6 +49,7 @@ from ddnn.runtime.loop import Loop
 from ddnn.runtime.plans import PlanDirectory, read_plan
 from ddnn.runtime.service import find_ddnn_version
 from ddnn.runtime.settings import NodeSettings
+from ddnn.runtime.site_identity import Broker
 from device_app.worker import Worker, open_worker
 
 FIXED_S, MEAN_S = 0.005, 0.010
@@ -307,7 +308,7 @@ def run_gather(options: Options) -> None:
     loop = Loop(
         Identity(options.site, edge, "edge", bundle.id, find_ddnn_version()),
         machine,
-        MqttTransport(f"{options.site}-gather", port=options.port, version="5"),
+        MqttTransport(f"{options.site}-gather", [Broker("127.0.0.1", options.port)], "5"),
         Resources(owned),
         stats_every_s=STATS_EVERY_S,
     )

@@ -59,7 +59,7 @@ def command(client: Client) -> list[str]:
 
 
 def answer_topic(site: str) -> str:
-    return f"{ROOT}/{site}/answer"
+    return f"{ROOT}/{site}/answer/edge"
 
 
 def make_payload(sample: int, size: int) -> bytes:
@@ -79,7 +79,7 @@ def run_device(client: Client, stop: threading.Event) -> None:
             features = make_payload(read_sample(payload), sizes.features)
             listener.publish(f"{root}/features/{client.node}", features)
 
-    filters = [f"{root}/escalate", f"{root}/answer"]
+    filters = [f"{root}/escalate", f"{root}/answer/edge"]
     listener = Listener(client.name, client.port, filters, on_message).start()
     period_s = 1 / client.rate_hz
     tick = int(time.time() / period_s)
@@ -107,7 +107,7 @@ def start_edge(client: Client) -> Listener:
         elif kind == "scores" and client.exit == "cloud":
             listener.publish(f"{root}/escalate", make_payload(sample, sizes.escalate))
         else:
-            listener.publish(f"{root}/answer", make_payload(sample, sizes.answer))
+            listener.publish(f"{root}/answer/edge", make_payload(sample, sizes.answer))
 
     filters = [f"{root}/scores/+", f"{root}/features/+", f"{root}/verdict/edge"]
     listener = Listener(client.name, client.port, filters, on_message)
@@ -123,7 +123,7 @@ def start_cloud(client: Client) -> Listener:
             scores = make_payload(read_sample(payload), client.sizes.scores)
             listener.publish(f"{root}/verdict/edge", scores)
 
-    filters = [f"{client.root}/uplink/+", f"{client.root}/answer"]
+    filters = [f"{client.root}/uplink/+", f"{client.root}/answer/+"]
     listener = Listener(client.name, client.port, filters, on_message)
     return listener.start()
 

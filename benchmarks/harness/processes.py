@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import psutil
 
+from ddnn.runtime.interrupts import interrupt_once
+
+_INTERRUPTS = ExitStack()  # until the program ends
 ROOT = Path(__file__).resolve().parents[2]  # of this checkout
+TERMINATE_S = 20.0
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 Options = TypeVar("Options", bound=msgspec.Struct)
 
@@ -53,14 +59,37 @@ def temporary_directory() -> Iterator[Path]:
 def interrupt_on_sigterm() -> None:
     """Let SIGTERM and SIGINT raise KeyboardInterrupt, so that no started process is left behind.
 
-    A shell that starts a program in the background has SIGINT ignored: hence SIGINT, too.
+    SIGINT is set, too, because a shell that starts a program in the background has it ignored. Only
+    the first signal counts: a second one would interrupt the end of the processes.
     """
+    _INTERRUPTS.enter_context(interrupt_once((signal.SIGINT, signal.SIGTERM)))
 
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, interrupt)
+def read_report_of(command: Sequence[str], timeout_s: float) -> dict[str, Any]:
+    """The report that a program prints as its last line; ends this process where it fails.
+
+    Where this process is interrupted, or the time is over, the program ends its own processes.
+    """
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            output, _ = process.communicate(timeout=timeout_s)
+        finally:
+            end_process(process)
+    if process.returncode:
+        sys.exit(f"{' '.join(command)} ended with exit code {process.returncode}")
+    report: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return report
+
+
+def end_process(process: subprocess.Popen[str]) -> None:
+    """End a process, which has time to end its own."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(TERMINATE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def resident_mb(pid: int) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -38,15 +38,22 @@ def write_thresholds(
 
 @contextmanager
 def running_site(
-    config: SiteConfig, threshold: float | dict[str, float] | None = None, **options: Any
+    config: SiteConfig,
+    threshold: float | dict[str, float] | None = None,
+    prepare: Callable[[Site], None] = lambda site: None,
+    **options: Any,
 ) -> Iterator[Site]:
-    """A site on Mosquitto, all of whose nodes are online. options: of `Site`."""
+    """A site on Mosquitto, all of whose nodes are online.
+
+    prepare: called before any process starts. options: of `Site`.
+    """
     with ExitStack() as stack:
         state = stack.enter_context(temporary_directory())
         if threshold is not None:
             config = write_thresholds(config, threshold, state / "bundle")
         site = Site(config, "mosquitto", state, http_port=brokers.free_port(), **options)
         stack.callback(site.close)
+        prepare(site)
         site.start()
         yield site
 

@@ -8,6 +8,9 @@ few seconds, and brought back after a random short time (benchmarks/soak/faults.
 that is owed an answer (benchmarks/soak/samples.py) must have exactly one stored answer, with a
 label, given first within the deadline after its capture tick.
 
+Meanwhile clocks are set, disks are full, the edge's link is thin, a peer floods a camera's topic,
+and other processes take the cores (benchmarks/soak/troubles.py).
+
 The run is cut into epochs, and in each of them some nodes are spared, every node once: it has one
 long life while all others die around it, by which its growth is judged (benchmarks/soak/growth.py).
 
@@ -31,6 +34,9 @@ def main() -> None:
     parser.add_argument("--rate-hz", type=float, default=10.0, help="samples per second [10]")
     parser.add_argument("--deadline-s", type=float, default=1.5, help="of a sample [1.5]")
     parser.add_argument("--gap-s", type=float, default=3.0, help="mean time between faults [3]")
+    parser.add_argument(
+        "--trouble-gap-s", type=float, default=12.0, help="mean time between troubles; 0: none [12]"
+    )
     parser.add_argument("--fail-fast", action="store_true", help="end at the first failure")
     parser.add_argument("--data", default="scenes", help="data set of the bundle [scenes]")
     parser.add_argument("--bundle", type=Path, default=None, help="another bundle")
@@ -43,6 +49,7 @@ def main() -> None:
         rate_hz=arguments.rate_hz,
         deadline_s=arguments.deadline_s,
         gap_s=arguments.gap_s,
+        trouble_gap_s=arguments.trouble_gap_s or None,
         fail_fast=arguments.fail_fast,
     )
     header = {**make_header("soak"), "minutes": arguments.minutes, "seed": arguments.seed}

@@ -21,8 +21,10 @@ from benchmarks.harness.sites import running_site
 from benchmarks.soak.faults import DOWN_S, EPOCHS, Fault, draw_faults, draw_spared
 from benchmarks.soak.growth import MIN_LIFE_S, Life, judge_growth
 from benchmarks.soak.samples import find_owed, judge_samples
+from benchmarks.soak.troubles import Troubles
 from ddnn.exits.manifest import Manifest
-from ddnn.local_site.site import BROKER, Site, SiteConfig, StoredAnswer
+from ddnn.local_site.broker_process import BROKER
+from ddnn.local_site.site import Site, SiteConfig, StoredAnswer
 from ddnn.local_site.watcher import SITE
 from ddnn.protocol.codec import decode
 from ddnn.protocol.messages import Stats
@@ -70,8 +72,10 @@ class QueueListener:
 class Soak:
     """Strikes the nodes of a site, brings them back, and records their lives."""
 
-    def __init__(self, site: Site, seconds: float, seed: int, gap_s: float) -> None:
-        self.site, self.seconds = site, seconds
+    def __init__(
+        self, site: Site, seconds: float, seed: int, gap_s: float, troubles: Troubles | None = None
+    ) -> None:
+        self.site, self.seconds, self.troubles = site, seconds, troubles
         self.devices = list(site.config.manifest.hierarchy.devices)
         self.nodes = list(site.fleet.nodes)
         random = np.random.default_rng(seed)
@@ -111,6 +115,8 @@ class Soak:
                 fault = next(self._faults)
                 fault_s = max(now_s, fault_s + fault.after_s)
             self._bring_back(now_s)
+            if self.troubles is not None:
+                self.troubles.step(now_s, list(self._away))
             if now_s >= record_s:
                 record_s = now_s + 1.0
                 self._record_lives()
@@ -132,6 +138,7 @@ class Soak:
     def _strike(self, fault: Fault, spared: set[str]) -> None:
         """Signal all nodes of a fault, as nearly at once as signals go."""
         hit = 0
+        spared = spared | (self.troubles.guarded.keys() if self.troubles else set())
         for victims, kill in ((fault.kills, True), (fault.stops, False)):
             for node, away_s in victims:
                 if node in spared or node in self._away or not self.site.fleet.is_alive(node):
@@ -154,6 +161,8 @@ class Soak:
             if now_s >= until_s:
                 del self._away[node]
                 if killed:
+                    if self.troubles is not None:
+                        self.troubles.set_clock_right(node)
                     self.site.fleet.start(node)
                     self._begin_life(node)
                 else:
@@ -185,8 +194,9 @@ class Soak:
 
     def judge(self, samples: range) -> dict[str, Any]:
         rate_hz, deadline_s = self.site.rate_hz, self.site.deadline_s
+        pace = self.site.watcher.pace
         return judge_samples(
-            self.read_stored(samples), self.up_times(), samples, rate_hz, deadline_s
+            self.read_stored(samples), self.up_times(), samples, rate_hz, deadline_s, pace
         )
 
     def _check(self) -> bool:
@@ -211,6 +221,8 @@ class Soak:
         """Bring all nodes back; the samples to judge, once they are stored or time is up."""
         samples = range(self.first, self.site.tick(-self.site.deadline_s))
         until_s = time.monotonic() + SETTLE_S
+        if self.troubles is not None:
+            self.troubles.end()
         for node, (_, killed) in list(self._away.items()):
             self._away[node] = (0.0, killed)
         while time.monotonic() < until_s:
@@ -243,15 +255,27 @@ def run_soak(
     rate_hz: float = 10.0,
     deadline_s: float = 1.5,
     gap_s: float = 3.0,
+    trouble_gap_s: float | None = None,
     fail_fast: bool = False,
 ) -> dict[str, Any]:
-    """Run, settle and judge; `failures` is empty where everything held."""
+    """Run, settle and judge; `failures` is empty where everything held.
+
+    trouble_gap_s: mean time between troubles; None: there are none
+    """
     thresholds = balance_thresholds(config.manifest)
+    troubles: list[Troubles] = []
     with ExitStack() as stack:
+
+        def prepare(site: Site) -> None:
+            if trouble_gap_s is not None:
+                troubles.append(Troubles(site, np.random.default_rng([seed, 1]), trouble_gap_s))
+
         site = stack.enter_context(
-            running_site(config, thresholds, rate_hz=rate_hz, deadline_s=deadline_s)
+            running_site(config, thresholds, prepare, rate_hz=rate_hz, deadline_s=deadline_s)
         )
-        run = Soak(site, seconds, seed, gap_s)
+        for trouble in troubles:
+            stack.callback(trouble.close)
+        run = Soak(site, seconds, seed, gap_s, *troubles)
         stack.callback(run.close)
         with progress_bar("soak", seconds) as progress:
             for elapsed_s, settled in run.run(fail_fast=fail_fast):
@@ -278,6 +302,8 @@ def run_soak(
         "thresholds": thresholds,
         "kills": {node: run.kills[node] for node in run.nodes},
         "stops": {node: run.stops[node] for node in run.nodes},
+        "troubles": dict(troubles[0].counts) if troubles else {},
+        "troubles_begun": troubles[0].begun if troubles else [],
         "nodes_at_once": {str(n): run.at_once[n] for n in sorted(run.at_once)},
         **samples,
         "growth_judged": long_lives,

@@ -7,6 +7,8 @@ accuracy    RoCoIn in groups of 2, of 4 and as planned, NoNN, averaging-NoNN and
             devices of 8, parameters of a device, P(full) (accuracy.py)
 latency     the same methods at heterogeneity 1 to 6 with the paper's figures and with those of
             Raspberry Pis, by the room's model (latency.py)
+faults      a running site whose workers are killed and stopped, one of every group at a time; only
+            with --only faults, on a machine that does nothing else (faults.py)
 
 small takes two hours on two cores; paper has the paper's networks and 200 epochs, for an
 accelerator; tiny shows in seconds that every part runs. DIRECTORY holds cifar10_train_jpeg.npz and
@@ -32,6 +34,7 @@ from benchmarks.harness.report import (
 )
 from benchmarks.students.accuracy import measure_accuracy
 from benchmarks.students.aims import judge_accuracy, judge_latency
+from benchmarks.students.faults import measure_faults
 from benchmarks.students.latency import measure_latency
 from benchmarks.students.networks import Bench
 from benchmarks.students.scales import SCALES, Scale
@@ -43,6 +46,7 @@ from ddnn.training.students.family import Backbone, describe_student
 from ddnn.training.students.teacher import build_teacher
 
 PARTS = ("accuracy", "latency")
+FAULTS = "faults"
 INPUT_SHAPE = (32, 32, 3)
 CLASSES = 10
 
@@ -50,8 +54,10 @@ CLASSES = 10
 def main() -> None:
     parser = make_parser(__doc__, "of the validation split, training, plans and devices")
     parser.add_argument("--scale", choices=SCALES, default="small", help="sizes [small]")
-    parser.add_argument("--only", default=",".join(PARTS), help="parts, by commas [all]")
+    usual = ",".join(PARTS)
+    parser.add_argument("--only", default=usual, help=f"parts, by commas [{usual}]")
     parser.add_argument("--data", help="directory of the two files [$DDNN_DATA]")
+    parser.add_argument("--quick", action="store_true", help="faults: short: does it run?")
     parser.add_argument(
         "--work",
         type=Path,
@@ -60,8 +66,8 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     parts = arguments.only.split(",")
-    if unknown := set(parts) - set(PARTS):
-        parser.error(f"--only {min(unknown)!r}: the parts are {', '.join(PARTS)}")
+    if unknown := set(parts) - {*PARTS, FAULTS}:
+        parser.error(f"--only {min(unknown)!r}: the parts are {', '.join((*PARTS, FAULTS))}")
     interrupt_on_sigterm()
     dataset = None
     if "accuracy" in parts:
@@ -76,6 +82,10 @@ def main() -> None:
         "scale": arguments.scale,
         **measure(SCALES[arguments.scale], arguments.seed, parts, dataset, arguments.work),
     }
+    if FAULTS in parts:
+        with progress_bar(FAULTS, 1.0) as progress:
+            report[FAULTS] = measure_faults(arguments.seed, progress, arguments.quick)
+        report["holds"] = report["holds"] and report[FAULTS]["holds"]
     print_report(report, as_json=arguments.json)
     sys.exit(0 if report["holds"] else 1)
 

@@ -24,6 +24,7 @@ from benchmarks.students.methods import METHODS, OUTAGE, ROCOIN, Method
 from benchmarks.students.scales import DEVICES, Scale
 from ddnn.core.device import DeviceProfile
 from ddnn.students import StudentType
+from ddnn.students.outage import read_outage
 
 FULL = 6  # the heterogeneity of the figures
 DEADLINE_FACTOR = 1.5
@@ -129,7 +130,7 @@ def expect_latency(method: Method, deadline_s: float) -> float:
     total = 0.0
     for silent in product((False, True), repeat=len(devices)):
         chance = prod(
-            device.outage_probability if gone else 1 - device.outage_probability
+            read_outage(device) if gone else 1 - read_outage(device)
             for device, gone in zip(devices, silent, strict=True)
         )
         failed = frozenset(d.name for d, gone in zip(devices, silent, strict=True) if gone)

@@ -12,10 +12,14 @@ export function h(name, attributes, ...children) {
     if (value === true) element.setAttribute(key, "");
     else if (value !== false && value !== null && value !== undefined) element.setAttribute(key, value);
   }
-  const wanted = children.flat(Infinity).filter((child) => child !== null && child !== undefined);
-  element.append(...wanted.filter((child) => child !== false && child !== ""));
+  const present = children.flat(Infinity).filter((child) => child !== null && child !== undefined);
+  element.append(...present.filter((child) => child !== false && child !== ""));
   return element;
 }
+
+/** [[name, value], …] as a list, each with its value at the right. */
+export const listFacts = (facts) =>
+  h("dl", {}, facts.map(([name, value]) => h("div", { "data-key": name }, h("dt", {}, name), h("dd", {}, value))));
 
 /** Text for screen readers. */
 export const spoken = (text) => h("span", { class: "spoken" }, text);
@@ -37,11 +41,11 @@ export function bar(...parts) {
 }
 
 /**
- * Makes the children of `parent` like `wanted` and keeps what need not change, so that focus,
+ * Makes the children of `parent` like `target` and keeps what need not change, so that focus,
  * selections and opened details stay. Children with `data-key` keep their element wherever they go.
  */
-export function morph(parent, ...wanted) {
-  const children = wanted.flat(Infinity).filter((child) => child);
+export function morph(parent, ...target) {
+  const children = target.flat(Infinity).filter((child) => child);
   const keys = new Set(children.map(keyOf).filter(Boolean));
   const kept = new Map();
   for (const old of [...parent.childNodes]) {
@@ -70,21 +74,21 @@ export function morph(parent, ...wanted) {
 
 const keyOf = (node) => node.dataset?.key ?? "";
 
-function become(old, wanted) {
+function become(old, target) {
   if (old.nodeType !== Node.ELEMENT_NODE) {
-    if (old.data !== wanted.data) old.data = wanted.data;
+    if (old.data !== target.data) old.data = target.data;
     return;
   }
-  for (const { name, value } of wanted.attributes) {
+  for (const { name, value } of target.attributes) {
     if (old.getAttribute(name) !== value) old.setAttribute(name, value);
   }
   for (const { name } of [...old.attributes]) {
     // Whether details are open is the reader's choice.
-    if (!wanted.hasAttribute(name) && name !== "open") old.removeAttribute(name);
+    if (!target.hasAttribute(name) && name !== "open") old.removeAttribute(name);
   }
-  morph(old, ...wanted.childNodes);
+  morph(old, ...target.childNodes);
   // So is what stands in a field while it is being used.
-  if (old.nodeName === "SELECT" && old !== document.activeElement && old.value !== wanted.value) {
-    old.value = wanted.value;
+  if (old.nodeName === "SELECT" && old !== document.activeElement && old.value !== target.value) {
+    old.value = target.value;
   }
 }

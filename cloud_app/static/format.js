@@ -94,8 +94,8 @@ export function list(words) {
 }
 
 /** "1 camera", "6 cameras". */
-export function many(value, word) {
-  return `${count(value)} ${word}${value === 1 ? "" : "s"}`;
+export function many(value, word, words = `${word}s`) {
+  return `${count(value)} ${value === 1 ? word : words}`;
 }
 
 /** The 95 % interval by Wilson of `hits` among `all`; null without any. */

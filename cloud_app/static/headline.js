@@ -1,7 +1,7 @@
 // The numbers at the top, the exits beneath them, and the bytes next to what they are compared with.
 
 import { bar, h, morph, spoken } from "./dom.js";
-import { ago, bytes, count, duration, interval, list, many, NONE, percent, times } from "./format.js";
+import { ago, bytes, className, count, duration, interval, list, many, NONE, percent, times } from "./format.js";
 
 export const EXITS = ["device", "local", "edge", "cloud"];
 const WORDY = 0.08; // a part of the bar that has room for its name
@@ -38,7 +38,7 @@ export function renderHeadline(state, nowS, history) {
   morph(
     document.getElementById("headline"),
     answered,
-    accuracy(summary, expected),
+    accuracy(summary, expected, bundle),
     tile(
       "Sent per sample and camera",
       bytes(sent),
@@ -57,7 +57,20 @@ export function renderHeadline(state, nowS, history) {
   );
 }
 
-function accuracy(summary, expected) {
+/** What an accuracy is to be compared with: the shares of each class, and naming always one class. */
+function baseline(summary, bundle) {
+  if (!summary?.known) {
+    return { majority: bundle.majority, recall: Object.entries(bundle.recall), of: "validation data" };
+  }
+  const recall = Object.entries(summary.recall).map(([label, share]) => [className(label, bundle.labels), share]);
+  return { majority: summary.majority, recall, of: "the newest known samples" };
+}
+
+function accuracy(summary, expected, bundle) {
+  const { majority, recall } = baseline(summary, bundle);
+  const always = majority === null ? "" : `always naming one class: ${percent(majority)}`;
+  const worst = recall.reduce((least, one) => (least && least[1] <= one[1] ? least : one), null);
+  const weakest = worst && recall.length > 1 ? `weakest class: ${worst[0]} ${percent(worst[1])}` : "";
   const now = expected?.accuracy ?? null;
   if (!summary?.known) {
     return tile(
@@ -65,6 +78,8 @@ function accuracy(summary, expected) {
       percent(now ?? summary?.expected_accuracy),
       expected?.members?.length ? `of the ${many(expected.members.length, "camera")} present` : "no camera is present",
       "no sample is labelled yet",
+      always,
+      weakest,
     );
   }
   return tile(
@@ -73,6 +88,8 @@ function accuracy(summary, expected) {
     `${interval(summary.accuracy_interval)} (95 %)`,
     `of ${count(summary.known)} known${summary.labelled ? `, ${count(summary.labelled)} by hand` : ""}`,
     now === null ? "" : `expected now ${percent(now)}`,
+    always,
+    weakest,
   );
 }
 
@@ -107,6 +124,11 @@ export function renderExits(state) {
       ),
     ),
   );
+  const { majority, recall, of: measured } = baseline(state.summary, state.bundle);
+  const shares = recall.map(([name, share]) => `${name} ${percent(share)}`);
+  const recognized = shares.length ? `Of each class, in ${measured}, is recognized: ${list(shares)}.` : "";
+  const always = majority === null ? "" : ` Always naming the most frequent class is right in ${percent(majority)}.`;
+  document.getElementById("recall").textContent = recognized + always;
   document.getElementById("exits").classList.toggle("empty", rows.length === 0);
 }
 

@@ -61,7 +61,7 @@ export class History {
         .filter((node) => node.role === "edge")
         .map((node) => ({ key: `${node.site}/${node.id}`, from: node.id, to: "all others", nodes: [node] })),
     ];
-    // Images of the same samples: to be told where all cameras are of one edge.
+    // Distinguishes the images of the same samples where all cameras are of one edge.
     const one = groups.length <= 2 && new Set(cameras.map((node) => node.site)).size <= 1;
     return groups.map(({ key, from, to, nodes: senders }) => ({
       key,

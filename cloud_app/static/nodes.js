@@ -1,7 +1,7 @@
 // Every node: its presence, and the age of its last message.
 
 import { send } from "./api.js";
-import { h, morph, spoken } from "./dom.js";
+import { h, listFacts, morph, spoken } from "./dom.js";
 import { ago, bytes, clock, count, NONE, span } from "./format.js";
 
 const WORDS = ["online", "stopped", "lost"];
@@ -32,8 +32,8 @@ export function renderNodes(state, elapsedS) {
   const note = document.getElementById("nodes-note");
   const words = unknown ? `As of ${clock(state.at_s - state.link.for_s, state.at_s)}: the broker is away.` : "";
   note.hidden = !unknown;
-  if (unknown && (note.textContent === "" || !note.dataset.told)) note.textContent = words;
-  note.dataset.told = unknown ? "yes" : "";
+  if (unknown && (note.textContent === "" || !note.dataset.stale)) note.textContent = words;
+  note.dataset.stale = unknown ? "yes" : "";
   morph(document.getElementById("node-rows"), all.map((node) => row(node, state, elapsedS, several)));
 }
 
@@ -64,14 +64,13 @@ function row(node, state, elapsedS, several) {
 }
 
 function facts(node) {
-  const all = [
+  return listFacts([
     ["bundle", node.bundle || NONE],
     ["version", node.version || NONE],
     ["up for", node.uptime_s ? span(node.uptime_s) : NONE],
     ...pairs(node.counts, count),
     ...pairs(node.gauges, (value) => String(Math.round(value * 1000) / 1000)),
-  ];
-  return h("dl", {}, all.map(([name, value]) => h("div", { "data-key": name }, h("dt", {}, name), h("dd", {}, value))));
+  ]);
 }
 
 const pairs = (values, shown) =>

@@ -1,10 +1,12 @@
 // Offloaded work: what the plan tolerates, which worker holds which pieces, and its counts.
 
-import { h, morph, spoken } from "./dom.js";
+import { renderAlternatives } from "./alternatives.js";
+import { h, listFacts, morph, spoken } from "./dom.js";
 import { count, duration, list, many, percent, span } from "./format.js";
 import { action } from "./nodes.js";
 
 const OLD_S = 3.5; // a state is published each second
+const OBSERVED_S = 60;
 const MOST_CELLS = 128;
 const STATES = ["live", "loading", "stalled", "lost", "faulty"];
 const CELLS = {
@@ -30,7 +32,7 @@ function renderOffload(offload, ageS, state) {
   const [tone, words] = judge(of, ageS);
   return h(
     "div",
-    { "data-key": `${site}/${node}`, class: "offload" },
+    { "data-key": `${site}/${node}`, class: "offload work" },
     h(
       "div",
       {},
@@ -39,6 +41,7 @@ function renderOffload(offload, ageS, state) {
       h("p", { class: `enough ${tone}` }, h("span", { class: `dot ${tone}`, "aria-hidden": "true" }), words),
       renderPieces(offload),
       renderFacts(of),
+      renderAlternatives(of),
     ),
     renderWorkers(offload, state),
   );
@@ -108,7 +111,7 @@ function findCell({ state }, isSource) {
 
 function renderFacts({ combined, combined_partly: partly, computed_here: here, given_up: up, accuracy, counts, missing, ...of }) {
   const without = missing.length > 6 ? many(missing.length, "worker") : list([...missing].sort(compareNaturally));
-  const facts = [
+  return listFacts([
     ["Samples combined from results", count(combined)],
     ...(partly ? [["Of them without some pieces", count(partly)]] : []),
     ["Computed at the edge itself", count(here)],
@@ -118,8 +121,7 @@ function renderFacts({ combined, combined_partly: partly, computed_here: here, g
     ["Combining them", duration(of.combine_ms / 1000)],
     ...Object.entries(accuracy).map(([exit, share]) => [`Accuracy at ${exit} with these pieces`, percent(share)]),
     ["Not waited for in the last combination", combined ? without || "no worker" : "none combined yet"],
-  ];
-  return h("dl", {}, facts.map(([name, value]) => h("div", { "data-key": name }, h("dt", {}, name), h("dd", {}, value))));
+  ]);
 }
 
 /** "late_results" as "Late results". */
@@ -155,9 +157,14 @@ function renderWorker(name, worker, state) {
     h("th", { scope: "row" }, h("span", { class: "dot", "aria-hidden": "true" }), name, h("small", {}, worker.planned ? held : `spare, ${held}`)),
     h("td", {}, h("b", {}, idle ? "idle" : worker.state), h("small", {}, is === "live" && worker.latency_ms ? duration(worker.latency_ms / 1000) : "")),
     h("td", {}, count(worker.answered), h("small", {}, `used ${count(worker.used)}`)),
-    h("td", {}, count(worker.late), h("small", {}, `missed ${count(worker.missed)}`)),
+    h("td", {}, count(worker.late), h("small", {}, `missed ${count(worker.missed)}${describeAbsence(worker)}`)),
     h("td", {}, action(name, state)),
   );
+}
+
+/** How much of the time a worker was away, once that was observed for a while. */
+function describeAbsence(worker) {
+  return worker.observed_s >= OBSERVED_S ? `, away ${percent(worker.outage)} of ${span(worker.observed_s)}` : "";
 }
 
 const sum = (numbers) => Object.values(numbers).reduce((total, number) => total + number, 0);

@@ -1,6 +1,6 @@
 // The page: shows the state that came with it at once, and then each fresher one.
 
-import { send } from "./api.js";
+import { send, url } from "./api.js";
 import { renderCharts, resetCharts, startCharts } from "./charts.js";
 import { h, morph } from "./dom.js";
 import { renderEvents } from "./events.js";
@@ -12,6 +12,7 @@ import { listenToNodes, renderNodes } from "./nodes.js";
 import { renderOffloads } from "./offload.js";
 import { listenToSamples, renderSamples } from "./samples.js";
 import { listenToThresholds, renderThresholds } from "./thresholds.js";
+import { renderTrainings } from "./training.js";
 import { renderVerdict } from "./verdict.js";
 
 const TICK_MS = 1000; // ages grow while nothing comes, too
@@ -38,6 +39,7 @@ const page = {
     renderBytes(state, history);
     renderNodes(state, elapsedS);
     renderOffloads(state, elapsedS);
+    renderTrainings(state, elapsedS);
     renderSamples(state, nowS, feed.shownRound);
     renderEvents(state, nowS);
     renderThresholds(state);
@@ -83,7 +85,7 @@ document.getElementById("sign-out").addEventListener("click", async () => {
   } catch (error) {
     if (error.message === "The server does not answer.") return page.say(error.message, "bad");
   }
-  location.assign("/login");
+  location.assign(url("/login"));
 });
 
 /** While the database is away, keeps what was read last; `stored_at_s` is when that was. */

@@ -1,9 +1,9 @@
 // The newest samples: what each camera said, where the sample was answered, and what it really was.
 
-import { send } from "./api.js";
+import { send, url } from "./api.js";
 import { bar, h, morph, spoken } from "./dom.js";
 import { ago, className, count, duration, list, many, percent } from "./format.js";
-import { exitClass } from "./headline.js";
+import { EXITS, exitClass } from "./headline.js";
 
 const FEW = 6;
 const NAMED = 4; // missing nodes; more are counted
@@ -45,8 +45,19 @@ export function renderSamples(state, nowS, round) {
   more.hidden = records.length <= FEW;
   more.textContent = all ? `Show ${FEW}` : `Show all ${records.length}`;
   more.setAttribute("aria-expanded", String(all));
-  const rows = records.slice(0, all ? undefined : FEW).map((record) => row(record, state, nowS));
+  const rows = (all ? records : pickFew(records, FEW)).map((record) => row(record, state, nowS));
   morph(document.getElementById("sample-rows"), rows);
+}
+
+/** The newest `few`; exits that none of them shows are shown by their newest sample instead. */
+export function pickFew(records, few) {
+  const newest = records.slice(0, few);
+  const has = (exit) => ({ answer }) => answer.exit === exit;
+  const others = EXITS.filter((exit) => !newest.some(has(exit)))
+    .map((exit) => records.find(has(exit)))
+    .filter(Boolean);
+  const picked = new Set([...newest.slice(0, few - others.length), ...others]);
+  return records.filter((record) => picked.has(record));
 }
 
 const renewed = (records, fresh) => records.map((record) => fresh.get(keyOf(record)) ?? record);
@@ -93,7 +104,7 @@ function row(record, state, nowS) {
 function views(answer, state, cameras) {
   if (!state.demo) return null;
   return h("img", {
-    src: `/api/v1/demo/views/${answer.sample}.png`,
+    src: url(`/api/v1/demo/views/${answer.sample}.png`),
     alt: `What ${many(cameras.length, "camera")} saw`, loading: "lazy", decoding: "async",
   });
 }
@@ -192,9 +203,9 @@ export function listenToSamples(page) {
       saving.set(key, { text: "saved", tone: "right", label });
       page.say(`Sample ${sample}: ${name}, saved.`);
       // It may be shown here (paused) and no longer be among the newest.
-      const told = (record) => (keyOf(record) === key ? { ...record, labelled: label } : record);
-      shown.records = shown.records.map(told);
-      held = held?.map(told);
+      const relabel = (record) => (keyOf(record) === key ? { ...record, labelled: label } : record);
+      shown.records = shown.records.map(relabel);
+      held = held?.map(relabel);
     } catch (error) {
       saving.set(key, { text: `not saved: ${error.message}`, tone: "wrong" });
       page.say(`Sample ${sample}: the label was not saved. ${error.message}`, "bad");

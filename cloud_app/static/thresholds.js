@@ -3,17 +3,18 @@
 import { read, send } from "./api.js";
 import { bar, h, morph } from "./dom.js";
 import { bytes, clock, count, interval, NONE, percent } from "./format.js";
+import { renderFront } from "./front.js";
 import { EXITS, exitClass } from "./headline.js";
 
 const DEBOUNCE_MS = 150;
 const EVERY_MS = 10_000; // recorded samples become more
 const CHANGES = 5;
 
-let wanted = null; // what the sliders say, once someone moved one
+let draft = null; // the thresholds of the sliders, once someone moved one
 let answer = null; // of the what-if
 let asked = null; // the request under way
 let timer;
-let told = null; // { changes, … }
+let history = null; // { changes, … }
 let site = "";
 let page;
 let sent = null; // a revision that the edge does not use yet
@@ -38,15 +39,15 @@ export function renderThresholds(state) {
   const chosen = page.site || state.sites[0] || "home";
   if (site !== chosen) {
     site = chosen;
-    wanted = null;
+    draft = null;
     answer = null;
-    told = null;
+    history = null;
     sent = null;
     refresh();
   }
   const now = current();
   if (sent && state.thresholds.in_use && state.thresholds.revision >= sent) sent = null;
-  const values = wanted ?? now;
+  const values = draft ?? now;
   morph(
     document.getElementById("sliders"),
     exits.map((exit) => slider(exit, values[exit] ?? 0, now[exit])),
@@ -55,16 +56,32 @@ export function renderThresholds(state) {
     const value = String(values[input.dataset.exit] ?? 0);
     if (Number(input.value) !== Number(value)) input.value = value;
   }
-  const changed = wanted !== null && !same(wanted, now);
+  const changed = draft !== null && !same(draft, now);
   disable("apply", !changed);
   disable("reset", !changed);
-  disable("revert", !told?.changes?.length);
+  disable("revert", !history?.changes?.length);
   document.getElementById("threshold-state").textContent =
     sent ? "Sent; the edge does not use it yet."
     : state.thresholds.in_use ? `In use: ${words(now)}.`
     : `The edge does not report its thresholds; those of the bundle are ${words(now)}.`;
   renderComparison(changed);
+  const nearest = answer?.now?.sweep;
+  renderFront(
+    history?.front ?? [],
+    nearest && { ...nearest, total_bytes: answer.now_total_bytes },
+    state.summary?.exits,
+  );
+  document.getElementById("audit").textContent = auditWords(answer?.audit);
   renderChanges(state);
+}
+
+/** How often deeper exits agree with the local one, of the samples that were sent up to ask them. */
+function auditWords(audit) {
+  if (!audit?.share) return "";
+  const rate = `Audit: ${percent(audit.share)} of the samples that the local exit is sure of go up all the same`;
+  if (!audit.audited) return `${rate}; none has so far.`;
+  return `${rate}; of ${count(audit.audited)} so far, deeper exits agreed with ` +
+    `${percent(audit.agreed / audit.audited)} (${interval(audit.interval)}).`;
 }
 
 /** Disables a button without taking the focus from it. */
@@ -149,7 +166,7 @@ function shares(share) {
 }
 
 function renderChanges(state) {
-  const changes = (told?.changes ?? []).slice(0, CHANGES);
+  const changes = (history?.changes ?? []).slice(0, CHANGES);
   document.getElementById("changes-note").hidden = changes.length > 0;
   morph(
     document.getElementById("changes"),
@@ -176,7 +193,7 @@ async function ask() {
   const { signal } = asked;
   const here = site;
   try {
-    const found = await read("/api/v1/whatif", { site, ...(wanted ?? current()) }, signal);
+    const found = await read("/api/v1/whatif", { site, ...(draft ?? current()) }, signal);
     if (here !== site) return;
     answer = found;
     note("");
@@ -191,7 +208,7 @@ async function refresh() {
   const here = site;
   try {
     const found = await read("/api/v1/thresholds", { site });
-    if (here === site) told = found;
+    if (here === site) history = found;
   } catch {
     // The feed reports errors of the server; the history does not change.
   }
@@ -208,7 +225,7 @@ async function command(path, body, done) {
   try {
     const change = await send(path, body, page.state.csrf);
     sent = change?.revision ?? null;
-    wanted = null;
+    draft = null;
     page.say(done);
   } catch (error) {
     page.say(error.message, "bad");
@@ -220,14 +237,20 @@ export function listenToThresholds(of) {
   page = of;
   const allowed = (event) => event.currentTarget.getAttribute("aria-disabled") !== "true";
   document.getElementById("sliders").addEventListener("input", ({ target }) => {
-    wanted = { ...(wanted ?? current()), [target.dataset.exit]: Number(target.value) };
+    draft = { ...(draft ?? current()), [target.dataset.exit]: Number(target.value) };
     page.render();
     clearTimeout(timer);
     timer = setTimeout(ask, DEBOUNCE_MS);
   });
+  document.getElementById("front-rows").addEventListener("click", ({ target }) => {
+    if (!target.dataset.thresholds) return;
+    draft = JSON.parse(target.dataset.thresholds);
+    page.render();
+    ask();
+  });
   document.getElementById("apply").addEventListener("click", (event) => {
-    const done = () => `Thresholds sent to the edge: ${words(wanted)}.`;
-    if (allowed(event)) command("/api/v1/thresholds", { site, thresholds: wanted }, done());
+    const done = () => `Thresholds sent to the edge: ${words(draft)}.`;
+    if (allowed(event)) command("/api/v1/thresholds", { site, thresholds: draft }, done());
   });
   document.getElementById("revert").addEventListener("click", (event) => {
     const done = "The previous thresholds were sent to the edge.";
@@ -235,7 +258,7 @@ export function listenToThresholds(of) {
   });
   document.getElementById("reset").addEventListener("click", (event) => {
     if (!allowed(event)) return;
-    wanted = null;
+    draft = null;
     page.render();
     ask();
   });

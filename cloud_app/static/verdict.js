@@ -1,5 +1,6 @@
 // The state of the site in sentences: its problems, else what it does.
 
+import { url } from "./api.js";
 import { h, morph } from "./dom.js";
 import { clock, list, many, percent, span } from "./format.js";
 
@@ -20,7 +21,7 @@ export function problems(state, feed) {
   const now = state.at_s;
   const asOf = `The numbers are from ${clock(now, now)}.`;
   if (feed.ended) {
-    said.push({ title: "Your session has ended.", text: asOf, link: ["/login", "Sign in again"] });
+    said.push({ title: "Your session has ended.", text: asOf, link: [url("/login"), "Sign in again"] });
   } else if (feed.stale) {
     const why = feed.failure || "The server sends no fresh numbers.";
     said.push({ title: "Not live.", text: `${why} ${asOf}` });
@@ -77,7 +78,7 @@ export function standing(state, nowS) {
     return {
       tone: "warn",
       title: "The edge is gone; answers continue.",
-      text: "Each camera answers from its own exit until the edge is back.",
+      text: "One camera answers each sample from its own exit until the edge is back.",
     };
   }
   const worth = expected?.accuracy === null || expected?.accuracy === undefined
@@ -96,6 +97,14 @@ export function standing(state, nowS) {
       tone: "warn",
       title: `Too few workers compute ${list(lacking)}; answers continue.`,
       text: `The edge computes it itself, or answers from the deepest exit it has.${worth}`,
+    };
+  }
+  const thinned = nodes.find((node) => node.state === "online" && node.gauges?.share_taken < 1);
+  if (thinned) {
+    return {
+      tone: "warn",
+      title: `The cameras take ${percent(thinned.gauges.share_taken)} of the ticks.`,
+      text: `The site is offered more than it can do; ${many(thinned.counts?.samples_shed ?? 0, "sample")} shed so far.${worth}`,
     };
   }
   if (gone("cloud") && bundle.exits.includes("cloud")) {

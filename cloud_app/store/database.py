@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import Generator, Iterator
@@ -172,9 +173,22 @@ def _open_sqlite(connection: Any, _record: object) -> None:
     # The driver must not begin transactions itself: it begins them too late, see _begin_sqlite.
     connection.isolation_level = None
     connection.execute(f"PRAGMA busy_timeout = {round(BUSY_TIMEOUT_S * 1000)}")
-    connection.execute("PRAGMA journal_mode = WAL")  # readers never wait for the writer
+    _use_write_ahead_log(connection)  # readers never wait for the writer
     # A node deletes its copy of an answer after the commit: each commit must reach the disk.
     connection.execute("PRAGMA synchronous = FULL")
+
+
+def _use_write_ahead_log(connection: Any) -> None:
+    """Switch a new file over. Where two processes do so at once, SQLite does not wait itself."""
+    until_s = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > until_s:
+                raise
+        time.sleep(0.05)
 
 
 def _begin_sqlite(link: Connection) -> None:

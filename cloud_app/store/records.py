@@ -6,8 +6,8 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from cloud_app.store.statistics import Interval
 from ddnn.exits.answers import choose_better
+from ddnn.exits.intervals import Interval
 from ddnn.protocol.messages import Answer
 
 
@@ -69,7 +69,9 @@ class Summary(msgspec.Struct, frozen=True):
 
     `accuracy` is over the `known` answers, those whose truth is known; persons have given the truth
     of the `labelled` ones. `expected_accuracy` is the mean over the answers that state one. Bytes
-    are means per sample and device, over the devices that took part.
+    are means per sample and device, over the devices that took part. Over the newest answers,
+    `recall` is by class, as text, the share of its samples that were answered with it, and
+    `majority` the accuracy of always naming the most frequent class.
     """
 
     answered: int
@@ -83,6 +85,8 @@ class Summary(msgspec.Struct, frozen=True):
     exits: dict[str, ExitSummary]
     payload_bytes: float | None
     wire_bytes: float | None
+    recall: dict[str, float] = {}
+    majority: float | None = None
 
 
 class Bucket(msgspec.Struct, frozen=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from math import floor
@@ -35,10 +35,11 @@ from cloud_app.store.schema import (
     SETTINGS,
     TOTALS,
 )
-from cloud_app.store.statistics import wilson_interval
 from ddnn.exits.hierarchy import EXITS
+from ddnn.exits.intervals import compute_wilson_interval
 from ddnn.protocol.messages import Answer
 
+_SUMMARIZED = ("exit", "latency_s", "label", "truth", "labelled")
 LATENCY_WINDOW = 10_000  # percentiles are over so many of the newest answers
 
 
@@ -107,10 +108,17 @@ class Store:
         return record
 
     def add_event(self, at_s: float, site: str, node: str, text: str, key: str = "") -> None:
-        """Store an event; one with a key only once, even if several programs report it."""
-        row = {"at_s": at_s, "site": site, "node": node, "what": text, "key": key or None}
+        self.add_events([(at_s, site, node, text, key)])
+
+    def add_events(self, events: Sequence[tuple[float, str, str, str, str]]) -> None:
+        """Store events (at_s, site, node, text, key) in one transaction.
+
+        One with a key is stored only once, even if several programs report it.
+        """
+        names = ("at_s", "site", "node", "what", "key")
+        new = [dict(zip(names, (*event[:4], event[4] or None), strict=True)) for event in events]
         with self.database.write() as link:
-            insert_new(link, EVENTS, [row], ("id",))
+            insert_new(link, EVENTS, new, ("id",))
 
     def add_change(self, change: Change) -> Change:
         """Store a change of thresholds, with a revision above all others of the site."""
@@ -169,15 +177,15 @@ class Store:
     def summarize(self, site: str | None = None, last: int | None = None) -> Summary:
         """Summarize all samples, those of one site, or the `last` ones that arrived.
 
-        Latencies are always over the newest LATENCY_WINDOW of these.
+        Latencies and recalls are always over the newest LATENCY_WINDOW of these.
         """
         totals = (
             tallies.select_totals(site) if last is None else _select_windowed_totals(site, last)
         )
         window = min(last or LATENCY_WINDOW, LATENCY_WINDOW)
         with self.database.read() as link:
-            latencies = link.execute(rows.select_newest(site, window, "exit", "latency_s"))
-            return _make_summary(link.execute(totals).all(), latencies.all())
+            newest = link.execute(rows.select_newest(site, window, *_SUMMARIZED))
+            return _make_summary(link.execute(totals).all(), newest.all())
 
     def list_sites(self) -> list[str]:
         """The sites that have answered samples."""
@@ -307,7 +315,19 @@ def _select_windowed_totals(site: str | None, last: int) -> Any:
     ).group_by(row.c.exit, row.c.quality)
 
 
-def _make_summary(totals: Sequence[Row[Any]], latencies: Sequence[Row[Any]]) -> Summary:
+def _measure_recall(newest: Sequence[Row[Any]]) -> tuple[dict[str, float], float | None]:
+    """The recall by class, and the accuracy of always naming the most frequent one."""
+    known = [(r.truth if r.labelled is None else r.labelled, r.label) for r in newest]
+    known = [(truth, label) for truth, label in known if truth is not None and truth >= 0]
+    counts = Counter(truth for truth, _ in known)
+    right = Counter(truth for truth, label in known if truth == label)
+    if not counts:
+        return {}, None
+    recall = {str(truth): right[truth] / count for truth, count in sorted(counts.items())}
+    return recall, max(counts.values()) / counts.total()
+
+
+def _make_summary(totals: Sequence[Row[Any]], newest: Sequence[Row[Any]]) -> Summary:
     def add_up(name: str, **where: str) -> float:
         """The sum of a column over the rows that match; null counts as 0."""
         matching = (r for r in totals if all(getattr(r, key) == is_ for key, is_ in where.items()))
@@ -315,7 +335,7 @@ def _make_summary(totals: Sequence[Row[Any]], latencies: Sequence[Row[Any]]) -> 
 
     answered = add_up("answered")
     times: dict[str, list[float]] = defaultdict(list)
-    for row in latencies:
+    for row in newest:
         times[row.exit].append(row.latency_s)
 
     def summarize_exit(exit_: str) -> ExitSummary:
@@ -327,18 +347,21 @@ def _make_summary(totals: Sequence[Row[Any]], latencies: Sequence[Row[Any]]) -> 
             share=count / answered if answered else 0.0,
             known=round(known),
             accuracy=_compute_mean(correct, known),
-            accuracy_interval=wilson_interval(correct, known) if known else None,
+            accuracy_interval=compute_wilson_interval(correct, known) if known else None,
             latency_p50_s=p50_s,
             latency_p99_s=p99_s,
         )
 
     known, correct = add_up("known"), add_up("correct")
+    recall, majority = _measure_recall(newest)
     return Summary(
+        recall=recall,
+        majority=majority,
         answered=round(answered),
         known=round(known),
         labelled=round(add_up("labelled")),
         accuracy=_compute_mean(correct, known),
-        accuracy_interval=wilson_interval(correct, known) if known else None,
+        accuracy_interval=compute_wilson_interval(correct, known) if known else None,
         expected_accuracy=_compute_mean(add_up("expected_accuracy"), add_up("expected")),
         late=round(add_up("late")),
         quality={q: round(add_up("answered", quality=q)) for q in ("full", "degraded")},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import logging
 import math
@@ -13,9 +14,8 @@ from hashlib import sha256
 from typing import Any
 
 import msgspec
-from flask import Flask, Response, g, redirect, render_template, request, session
+from flask import Flask, Response, g, redirect, render_template, request, session, url_for
 from flask_limiter import Limiter
-from flask_limiter.util import get_remote_address
 from flask_wtf.csrf import CSRFError, CSRFProtect, generate_csrf  # type: ignore[import-untyped]
 from werkzeug.exceptions import (
     Forbidden,
@@ -32,7 +32,7 @@ from cloud_app.views import LiveSite
 from cloud_app.web import openapi
 from cloud_app.web.board import Streams
 from cloud_app.web.messages import GivePassword, NoParameters, Problem, SiteQuery
-from cloud_app.web.route import FORM, HTML, JSON, Route
+from cloud_app.web.route import FORM, HTML, JSON, Route, find_requester
 from cloud_app.web.routes import Api
 from cloud_app.web.sign_in import KEY_BYTES, SESSION_S, Sessions, SignIn
 from cloud_app.web.vendor import vendor
@@ -41,10 +41,11 @@ from ddnn.errors import DdnnError, LinkError
 log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 1 << 14
+IPV6_USER_BITS = 64  # a user has all addresses of such a network
 LOOPBACK = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?", re.ASCII | re.IGNORECASE)
-# Attempts to sign in. The second limit stops many addresses from guessing together.
+# Attempts to sign in. There is no limit on all addresses together, by which strangers could keep
+# the owner out: passwords are compared one after the other, 0.1 s each.
 PER_ADDRESS = "5 per minute; 30 per hour"
-OVERALL = "30 per minute; 300 per hour"
 
 _HEADERS = {
     # Only this server's own files are allowed: no inline script or style, no other host, no frame.
@@ -87,9 +88,7 @@ def create_app(store: Store, live: LiveSite, *, sign_in: SignIn | None) -> Flask
     )
     streams = app.extensions["streams"] = Streams()
     api = Api(store, live, streams)
-    limiter = Limiter(
-        get_remote_address, app=app, strategy="moving-window", storage_uri="memory://"
-    )
+    limiter = Limiter(find_network, app=app, strategy="moving-window", storage_uri="memory://")
     routes = [*Pages(api, sign_in).routes(), *api.routes()]
 
     def read_openapi_document(_ask: NoParameters) -> Response:
@@ -110,9 +109,19 @@ def create_app(store: Store, live: LiveSite, *, sign_in: SignIn | None) -> Flask
         rule = route.path.replace("{", "<").replace("}", ">")
         app.add_url_rule(rule, route.name, _make_view(route), methods=[route.method])
     login: Any = limiter.limit(PER_ADDRESS)(app.view_functions["sign_in"])
-    app.view_functions["sign_in"] = limiter.limit(OVERALL, key_func=lambda: "everyone")(login)
+    app.view_functions["sign_in"] = login
     _install_handlers(app, limiter)
     return app
+
+
+def find_network() -> str:
+    """Whose attempts to sign in count together: an address, or an IPv6 network of one user."""
+    try:
+        address = ipaddress.ip_address(find_requester())
+    except ValueError:
+        return find_requester()
+    bits = address.max_prefixlen if address.version == 4 else IPV6_USER_BITS
+    return str(ipaddress.ip_network((address, bits), strict=False))
 
 
 def _make_view(route: Route) -> Callable[..., AnyResponse]:
@@ -178,19 +187,23 @@ class Pages:
 
     def show_sign_in_form(self, _ask: NoParameters) -> AnyResponse:
         if self._sign_in is None or self._sign_in.find_session_end_s():
-            return redirect("/", 303)
+            return redirect(url_for("show_page"), 303)
         return _render_sign_in_form("")
 
     def sign_in(self, form: GivePassword) -> AnyResponse:
         if self._sign_in is None:
-            return redirect("/", 303)
+            return redirect(url_for("show_page"), 303)
+        if self._sign_in.is_busy:
+            return _render_sign_in_form("Too many attempts at once; try again in a second.", 503)
         if not self._sign_in.is_password(form.password):
             log.warning("sign-in refused: wrong password from %s", request.remote_addr)
             return _render_sign_in_form("That is not the password.", 403)
         self._sign_in.start_session()
-        return redirect("/", 303)
+        return redirect(url_for("show_page"), 303)
 
     def sign_out(self, _ask: NoParameters) -> Response:
+        if self._sign_in is not None:
+            self._sign_in.end_session()
         session.clear()
         return Response(status=204)
 
@@ -207,7 +220,8 @@ def install_guard(
 ) -> None:
     """Check before every request who sends it, and under which host name.
 
-    Sets `g.person` (signed in, until `g.until_s`) and `g.machine` (has the API's token).
+    Sets `g.person` (signed in while `g.is_session_open()`), `g.machine` (has the API's token), and
+    `g.stranger` (neither, where one of them is asked for).
     """
 
     def require_loopback_name() -> None:
@@ -220,18 +234,19 @@ def install_guard(
 
     def identify_requester() -> None:
         g.person = g.machine = False
-        g.until_s = math.inf
+        g.stranger = sign_in is not None
+        g.is_session_open = lambda: True
         if sign_in is None:
             return require_loopback_name()
         if request.endpoint is None:
             return None  # no such path: anyone may get the 404
-        until_s = sign_in.find_session_end_s()
-        if until_s is not None:
-            g.person, g.until_s = True, until_s
+        if sign_in.find_session_end_s() is not None:
+            g.person, g.stranger = True, False
+            g.is_session_open = sign_in.watch_session()
         elif sign_in.has_token(request):
             if request.method not in ("GET", "HEAD"):
                 raise Forbidden("the API's token only reads; a person must sign in for this")
-            g.machine = True
+            g.machine, g.stranger = True, False
         elif request.endpoint not in open_to_all:
             raise Unauthorized(
                 "sign in at /login, or bring the API's token (Authorization: Bearer)"
@@ -264,7 +279,7 @@ def _install_handlers(app: Flask, limiter: Limiter) -> None:
     @app.errorhandler(HTTPException)
     def handle_http_error(error: HTTPException) -> AnyResponse:
         if error.code == 401 and request.endpoint == "show_page":
-            return redirect("/login", 303)
+            return redirect(url_for("show_sign_in_form"), 303)
         if isinstance(error, CSRFError):
             return make_problem(
                 400, "this page is older than your session: load it again (X-CSRF-Token is wrong)"

@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from itertools import islice
 from typing import NamedTuple
 
 import msgspec
@@ -20,6 +22,7 @@ from cloud_app.web.messages import (
     Offload,
     PageState,
     ThresholdState,
+    Training,
     Viewer,
 )
 from ddnn.errors import DdnnError, LinkError
@@ -30,8 +33,13 @@ from ddnn.runtime.service import find_ddnn_version
 PERIOD_S = 1.0
 DATABASE_TIMEOUT_S = 1.5  # then the page is shown without the numbers of the database
 NEWEST = 20  # number of answers and of events on the page
+MAX_NODES = 500  # on the page
+MAX_FIGURES = (100, 24)  # counts, and gauges, of a node of the bundle, and of another
+MAX_SITES = 1000
 MAX_OFFLOADS = 16  # on the page
 MAX_WORKERS = 128  # on the page, per offload
+MAX_TRAININGS = 4  # on the page
+MAX_PLACES = 64  # on the page, per training
 EVENTS_READ = 200  # among which those of one site are searched
 MAX_STREAMS = 32  # each occupies a thread
 
@@ -116,8 +124,10 @@ class Board:
         except LinkError as error:
             database = str(error)
         sites = list_sites(nodes, stored.sites if stored else ())
-        shown = [node for node in nodes if site is None or node.site in (site, EVERYWHERE)]
+        of_site = [node for node in nodes if site is None or node.site in (site, EVERYWHERE)]
+        shown = choose_shown(of_site, bundle)
         offloads = [view for view in live.list_offloads() if site in (None, view.site)]
+        trainings = [view for view in live.list_trainings() if site in (None, view.site)]
         one = site or (sites[0] if len(sites) == 1 else None)
         return PageState(
             at_s=time.time(),
@@ -126,7 +136,9 @@ class Board:
             link=link,
             database=live.find_database_error() or database,
             nodes=[Node.of(node, bundle) for node in shown],
+            nodes_hidden=len(of_site) - len(shown),
             offloads=[Offload.of(view, MAX_WORKERS) for view in offloads[:MAX_OFFLOADS]],
+            trainings=[Training.of(view, MAX_PLACES) for view in trainings[:MAX_TRAININGS]],
             summary=stored.summary if stored else None,
             quiet_s=self._measure_quiet_s(site, stored) if stored else None,
             expected_now=compute_expected_now(nodes, bundle, link, one),
@@ -134,7 +146,7 @@ class Board:
             events=stored.events if stored else [],
             thresholds=find_thresholds_in_use(nodes, bundle, link, one),
             demo=_read_demo_state(live),
-            sites=sites,
+            sites=sites[:MAX_SITES],
         )
 
     def _measure_quiet_s(self, site: str | None, stored: StoredFigures) -> float | None:
@@ -152,6 +164,29 @@ class Board:
         elif answered > before:
             self._grew[site] = answered, now_s
         return now_s - self._grew[site][1]
+
+
+def choose_shown(nodes: Sequence[NodeView], bundle: BundleView) -> list[NodeView]:
+    """The nodes that a state holds, in their order: those of the bundle, and of others some.
+
+    What a node may report is bounded, too: anybody at the broker can publish statistics.
+    """
+
+    def is_known(node: NodeView) -> bool:
+        return node.id in bundle.devices or node.role in ("edge", "cloud", "store")
+
+    if len(nodes) > MAX_NODES:
+        ranked = sorted(nodes, key=lambda node: (not is_known(node), node.state != "online"))
+        chosen = {id(node) for node in ranked[:MAX_NODES]}
+        nodes = [node for node in nodes if id(node) in chosen]
+    return [_shorten(node, MAX_FIGURES[not is_known(node)]) for node in nodes]
+
+
+def _shorten(node: NodeView, figures: int) -> NodeView:
+    if max(len(node.counts), len(node.gauges)) <= figures:
+        return node
+    counts, gauges = islice(node.counts.items(), figures), islice(node.gauges.items(), figures)
+    return replace(node, counts=dict(counts), gauges=dict(gauges))
 
 
 def list_sites(nodes: Sequence[NodeView], stored: Sequence[str]) -> list[str]:
@@ -194,7 +229,7 @@ def find_thresholds_in_use(
         revision = gauges.get("threshold_revision", -1.0)
         if link.connected and node.state == "online" and 0 <= revision < MAX_COUNT:
             used = {t: gauges[f"threshold_{t}"] for t in own if f"threshold_{t}" in gauges}
-            return ThresholdState(used, own, int(revision))
+            return ThresholdState(used, own, int(revision), gauges.get("audit_share"))
     return ThresholdState(None, own, None)
 
 

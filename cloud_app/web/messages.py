@@ -11,10 +11,12 @@ from typing import Annotated, Literal
 import msgspec
 
 from cloud_app.store import Bucket, Change, NodeEvent, Record, Summary
-from cloud_app.views import BundleView, LinkView, NodeView, OffloadView
-from cloud_app.whatif import WhatIf
+from cloud_app.views import BundleView, LinkView, NodeView, OffloadView, TrainingView
+from cloud_app.whatif import Audit, WhatIf
 from ddnn.exits.manifest import SweepRow
-from ddnn.protocol.messages import Id, OffloadState, Share
+from ddnn.protocol.messages import Id, Share
+from ddnn.protocol.offload_state import OffloadState
+from ddnn.protocol.train_messages import TrainState
 
 MAX_SAMPLE = 2**53
 MAX_MINUTES = 366 * 24 * 60
@@ -120,7 +122,11 @@ class GivePassword(msgspec.Struct, frozen=True):
 
 
 class Bundle(msgspec.Struct, frozen=True):
-    """The bundle in use; bytes are those of one image of one device."""
+    """The bundle in use; bytes are those of one image of one device.
+
+    On its validation data, `recall` is the share of each class's samples that are answered with it,
+    and `majority` the accuracy of always naming the most frequent class.
+    """
 
     id: str
     labels: tuple[str, ...]
@@ -128,10 +134,21 @@ class Bundle(msgspec.Struct, frozen=True):
     devices: tuple[str, ...]
     raw_bytes: int
     jpeg_bytes: float | None
+    recall: dict[str, float]
+    majority: float | None
 
     @classmethod
     def of(cls, view: BundleView) -> Bundle:
-        return cls(view.id, view.labels, view.exits, view.devices, view.raw_bytes, view.jpeg_bytes)
+        return cls(
+            view.id,
+            view.labels,
+            view.exits,
+            view.devices,
+            view.raw_bytes,
+            view.jpeg_bytes,
+            dict(view.recall),
+            view.majority,
+        )
 
 
 class Node(msgspec.Struct, frozen=True):
@@ -175,6 +192,25 @@ class Offload(msgspec.Struct, frozen=True):
         return cls(view.site, view.node, view.age_s, view.worker_states, state)
 
 
+class Training(msgspec.Struct, frozen=True):
+    """A training that a node drives, as it reported `age_s` ago."""
+
+    site: str
+    node: str
+    age_s: float
+    state: TrainState
+
+    @classmethod
+    def of(cls, view: TrainingView, most: int | None = None) -> Training:
+        """With at most so many places and entries of the timeline, the newest of these."""
+        state = view.state
+        if most is not None:
+            state = msgspec.structs.replace(
+                state, places=state.places[:most], timeline=state.timeline[-most:]
+            )
+        return cls(view.site, view.node, view.age_s, state)
+
+
 class ExpectedNow(msgspec.Struct, frozen=True):
     """The accuracy that the bundle measured with exactly the devices that are online."""
 
@@ -189,6 +225,7 @@ class ThresholdState(msgspec.Struct, frozen=True):
     in_use: dict[str, float] | None
     own: dict[str, float]
     revision: int | None
+    audit_share: float | None = None  # in use at the edge
 
 
 class DemoState(msgspec.Struct, frozen=True):
@@ -207,6 +244,7 @@ class PageState(msgspec.Struct, frozen=True):
     database: str  # why it cannot be used; empty while it can
     nodes: list[Node]
     offloads: list[Offload]  # each with a bounded number of workers
+    trainings: list[Training]  # each with a bounded number of nodes
     summary: Summary | None
     quiet_s: float | None  # since the last answer arrived, by this clock; null: no answer
     expected_now: ExpectedNow
@@ -215,6 +253,7 @@ class PageState(msgspec.Struct, frozen=True):
     thresholds: ThresholdState
     demo: DemoState | None
     sites: list[str]
+    nodes_hidden: int  # so many more are known than `nodes` holds
 
 
 class Viewer(msgspec.Struct, frozen=True):
@@ -261,6 +300,19 @@ class Sweep(msgspec.Struct, frozen=True):
         return cls(row.thresholds, row.accuracy, row.exit_share, row.bytes_per_sample_per_device)
 
 
+class FrontRow(msgspec.Struct, frozen=True):
+    """Thresholds that no others of the sweep surpass in accuracy with as few bytes.
+
+    total_bytes: per sample and device, with a device's part of what the edges send to the cloud
+    """
+
+    thresholds: dict[str, float]
+    accuracy: float
+    exit_share: dict[str, float]
+    bytes: float
+    total_bytes: float
+
+
 class ThresholdsNow(msgspec.Struct, frozen=True):
     """The thresholds of a site, the results of other thresholds, and the changes."""
 
@@ -270,6 +322,7 @@ class ThresholdsNow(msgspec.Struct, frozen=True):
     own: dict[str, float]
     revision: int | None
     sweep: list[Sweep]
+    front: list[FrontRow]
     changes: list[Change]
 
 
@@ -281,6 +334,8 @@ class WhatIfNow(msgspec.Struct, frozen=True):
     sweep: Sweep | None  # the nearest row; None: the bundle has no sweep
     recorded: WhatIf
     now: ThresholdEvaluation  # in use, or the bundle's own where those in use are unknown
+    now_total_bytes: float | None  # of the nearest row, as in FrontRow
+    audit: Audit
 
 
 class ThresholdEvaluation(msgspec.Struct, frozen=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import accumulate
 from typing import get_args, get_type_hints
 
@@ -18,10 +18,10 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.registry import Collector
 
 from cloud_app.store import LATENCY_BOUNDS_S, Store
-from cloud_app.views import LiveSite, NodeView, OffloadView
+from cloud_app.views import LiveSite, NodeView, OffloadView, find_wanted
 from ddnn.errors import LinkError
 from ddnn.protocol.drops import DROPS
-from ddnn.protocol.messages import WorkerState
+from ddnn.protocol.offload_state import WorkerState
 from ddnn.runtime.service import find_ddnn_version
 
 METRICS_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -57,8 +57,10 @@ class Metrics(Collector):
         database = "Whether answers can be written and read."
         yield GaugeMetricFamily("ddnn_database_up", database, float(up))
         yield from samples
-        yield from _collect_nodes(live.list_nodes(), live.read_link().connected)
-        yield from _collect_offloads(live.list_offloads())
+        nodes, offloads = live.list_nodes(), live.list_offloads()
+        wanted = find_wanted(nodes, offloads, live.bundle)
+        yield from _collect_nodes(nodes, live.read_link().connected, wanted)
+        yield from _collect_offloads(offloads)
 
 
 def _collect_samples(store: Store) -> Iterator[Metric]:
@@ -91,12 +93,19 @@ def _collect_samples(store: Store) -> Iterator[Metric]:
     yield from (answered, durations, labelled, correct)
 
 
-def _collect_nodes(nodes: Iterable[NodeView], connected: bool) -> Iterator[Metric]:
+def _collect_nodes(
+    nodes: Iterable[NodeView], connected: bool, wanted: Collection[tuple[str, str]]
+) -> Iterator[Metric]:
     names = ("site", "node")
     up = GaugeMetricFamily(
         "ddnn_node_up",
         "Whether the node is online; 0 while the broker is away.",
         labels=(*names, "role"),
+    )
+    want = GaugeMetricFamily(
+        "ddnn_node_wanted",
+        "Whether the site lacks something without the node: of the bundle, or holding pieces.",
+        labels=names,
     )
     age = GaugeMetricFamily(
         "ddnn_node_last_seen_age_seconds", "Since the node's last message.", labels=names
@@ -108,16 +117,27 @@ def _collect_nodes(nodes: Iterable[NodeView], connected: bool) -> Iterator[Metri
         labels=names,
     )
     camera = GaugeMetricFamily("ddnn_camera_up", "Whether the camera gives frames.", labels=names)
+    taken = GaugeMetricFamily(
+        "ddnn_ticks_taken_ratio", "The share of ticks that the site takes.", labels=names
+    )
+    shed = CounterMetricFamily(
+        "ddnn_samples_shed", "Samples that the site could not take.", labels=names
+    )
     dropped = CounterMetricFamily(
         "ddnn_node_dropped", "What the node dropped, by reason.", labels=(*names, "reason")
     )
     for node in nodes:
         key = (node.site, node.id)
         up.add_metric((*key, node.role), float(connected and node.state == "online"))
+        want.add_metric(key, float(key in wanted))
         if node.last_seen_age_s is not None:
             age.add_metric(key, node.last_seen_age_s)
         if "camera_up" in node.gauges:
             camera.add_metric(key, node.gauges["camera_up"])
+        if "share_taken" in node.gauges:
+            taken.add_metric(key, node.gauges["share_taken"])
+        if "samples_shed" in node.counts:
+            shed.add_metric(key, node.counts["samples_shed"])
         if node.memory_bytes:
             memory.add_metric(key, node.memory_bytes)
         if "bytes_sent" in node.counts:
@@ -125,7 +145,7 @@ def _collect_nodes(nodes: Iterable[NodeView], connected: bool) -> Iterator[Metri
         for reason in sorted(DROPS):
             if reason in node.counts:
                 dropped.add_metric((*key, reason), node.counts[reason])
-    yield from (up, age, memory, sent, dropped)
+    yield from (up, want, age, memory, sent, camera, taken, shed, dropped)
 
 
 def _collect_offloads(views: Iterable[OffloadView]) -> Iterator[Metric]:

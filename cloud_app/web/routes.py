@@ -27,6 +27,7 @@ from cloud_app.web.messages import (
     SiteQuery,
     State,
     SummaryNow,
+    Training,
     Viewer,
 )
 from cloud_app.web.metrics import METRICS_TYPE, Metrics
@@ -91,6 +92,14 @@ class Api:
                 site,
             ),
             Route(
+                "GET",
+                f"{v1}/training",
+                self.list_trainings,
+                list[Training],
+                "Trainings across devices, of the last hour.",
+                site,
+            ),
+            Route(
                 "POST",
                 f"{v1}/labels",
                 self.set_label,
@@ -121,13 +130,13 @@ class Api:
         return Response(self.make_state(ask), mimetype=JSON)
 
     def stream_states(self, ask: SiteQuery) -> Response:
-        who, until_s = find_viewer(), g.until_s
+        who, is_session_open = find_viewer(), g.is_session_open
         if not self._streams.acquire():
             raise ServiceUnavailable("too many streams are open; read /api/v1/state instead")
         response = Response(
             self._streams.generate_events(
                 lambda: self._board.make_state(ask.site, who),
-                lambda: time.time() < until_s,
+                is_session_open,
             ),
             mimetype=EVENT_STREAM,
             headers={"X-Accel-Buffering": "no"},
@@ -167,6 +176,13 @@ class Api:
             Offload.of(view) for view in self._live.list_offloads() if ask.site in (None, view.site)
         ]
 
+    def list_trainings(self, ask: SiteQuery) -> list[Training]:
+        return [
+            Training.of(view)
+            for view in self._live.list_trainings()
+            if ask.site in (None, view.site)
+        ]
+
     # ---------------------------------------------------------------- labels
 
     def set_label(self, command: GiveLabel) -> Record:
@@ -198,7 +214,9 @@ class Api:
         elif age_s > READY_S:
             wrong.append(f"no inference for {age_s:.0f} s")
         if wrong or age_s is None:
-            raise ServiceUnavailable("not ready: " + "; ".join(wrong))
+            # A stranger learns what is away, but no address, path or reason.
+            shown = [text.partition(":")[0].partition(" at ")[0] for text in wrong]
+            raise ServiceUnavailable("not ready: " + "; ".join(shown if g.stranger else wrong))
         return Ready(age_s)
 
 

@@ -7,11 +7,14 @@ import socket
 import threading
 from typing import Any
 
-import waitress.server  # type: ignore[import-untyped]
 from flask import Flask
+from waitress.adjustments import Adjustments  # type: ignore[import-untyped]
 from waitress.channel import HTTPChannel  # type: ignore[import-untyped]
+from waitress.task import ThreadedTaskDispatcher  # type: ignore[import-untyped]
 
 from cloud_app.web.board import MAX_STREAMS, Streams
+from cloud_app.web.connections import TimelyServer
+from cloud_app.web.prefix import PathPrefix
 from ddnn.errors import ConfigError
 
 CLOSE_S = 5.0  # how long closing waits for requests that are being answered
@@ -46,9 +49,7 @@ class Server:
         if trusted_proxy:
             headers = {"x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"}
             proxy = {"trusted_proxy": trusted_proxy, "trusted_proxy_headers": headers}
-        self._server = waitress.server.create_server(
-            app,
-            map=self._channels,
+        settings = Adjustments(
             sockets=[listener],
             ident=None,
             threads=THREADS,
@@ -57,8 +58,24 @@ class Server:
             max_request_header_size=MAX_HEADER_BYTES,
             outbuf_high_watermark=UNREAD_BYTES,
             clear_untrusted_proxy_headers=True,
+            asyncore_use_poll=True,  # select() fails beyond 1024 open files
             **proxy,
         )
+        dispatcher = ThreadedTaskDispatcher()
+        dispatcher.set_thread_count(settings.threads)
+        self._server = TimelyServer(
+            app,
+            self._channels,
+            True,
+            listener,
+            dispatcher=dispatcher,
+            adj=settings,
+            sockinfo=(listener.family, listener.type, listener.proto, listener.getsockname()),
+            bind_socket=False,
+        )
+        if trusted_proxy:
+            # Outermost: further in, the peer's address is the one that the proxy names.
+            self._server.application = PathPrefix(self._server.application, trusted_proxy)
         self._server.adj.socket_options = _socket_options()
         self._streams.open()
         self._thread = threading.Thread(target=self._server.run, name="web", daemon=True)

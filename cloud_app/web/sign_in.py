@@ -1,18 +1,21 @@
 """Access to the page: one password for persons, one token for machines.
 
-A session is a signed cookie that holds the time of its end and a digest of the password: a new
-password ends all sessions. A client can read its cookie, but cannot forge one.
+A session is a signed cookie that holds its number, the time of its end and a digest of the
+password: a new password ends all sessions, and one that was signed out is over for every copy of
+its cookie. A client can read its cookie, but cannot forge one.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import os
 import secrets
 import stat
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from flask import Flask, Request, request, session
@@ -27,13 +30,21 @@ PASSWORD_KEY = "page_password"  # of the store's settings: the hash  # noqa: S10
 MIN_PASSWORD_CHARS = 8  # of a password that a person chooses
 MIN_TOKEN_CHARS = 16
 KEY_BYTES = 32
+MAX_CHECKS = 4  # of passwords, of which three wait: the page's threads are for others, too
+ENDED_KEY = "ended_sessions"  # of the store's settings: the ends of sessions that were signed out
 
 
 class SignIn:
     """The password's hash, the key that signs sessions, the token of machines."""
 
-    def __init__(self, password_hash: str, key: bytes, token: str = "") -> None:
+    def __init__(
+        self, password_hash: str, key: bytes, token: str = "", store: Store | None = None
+    ) -> None:
+        """store: keeps which sessions were signed out."""
         self.key = key
+        self._store = store
+        self._ended: dict[str, float] = _read_ended(store)
+        self._checks = 0
         self._hash, self._token = password_hash, token
         # Differs from password to password, and reveals nothing about it.
         self._of = hmac.new(key, password_hash.encode(), hashlib.sha256).hexdigest()[:32]
@@ -59,12 +70,21 @@ class SignIn:
         if password and not (known and check_password_hash(known, password)):
             known = generate_password_hash(password)
             store.write_setting(PASSWORD_KEY, known)
-        return cls(known, open_session_key(state / "session.key"), token), made
+        return cls(known, open_session_key(state / "session.key"), token, store), made
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether so many passwords wait to be compared that another one must not."""
+        return self._checks >= MAX_CHECKS
 
     def is_password(self, given: str) -> bool:
         """Compare with the hash: one check at a time, as each takes 32 MB and 0.1 s by design."""
-        with self._one_at_a_time:
-            return check_password_hash(self._hash, given)
+        self._checks += 1
+        try:
+            with self._one_at_a_time:
+                return check_password_hash(self._hash, given)
+        finally:
+            self._checks -= 1
 
     def has_token(self, request: Request) -> bool:
         """Whether the request brings the API's token."""
@@ -78,14 +98,44 @@ class SignIn:
         session.permanent = True
         session["until_s"] = time.time() + SESSION_S
         session["of"] = self._of
+        session["number"] = secrets.token_hex(16)
+
+    def watch_session(self) -> Callable[[], bool]:
+        """A function that says, also after the request, whether its session goes on."""
+        until_s, number = session["until_s"], session["number"]
+        return lambda: time.time() < until_s and number not in self._ended
+
+    def end_session(self) -> None:
+        """End the request's session: no copy of its cookie is accepted any more."""
+        number, until_s = session.get("number"), session.get("until_s")
+        if not isinstance(number, str) or not isinstance(until_s, float):
+            return
+        now_s = time.time()
+        with self._one_at_a_time:
+            ended = {each: end_s for each, end_s in self._ended.items() if end_s > now_s}
+            self._ended = {**ended, number: until_s}
+            if self._store is not None:
+                self._store.write_setting(ENDED_KEY, json.dumps(self._ended))
 
     def find_session_end_s(self) -> float | None:
         """When the request's session ends; None where it has none, or one of an old password."""
         until_s, of = session.get("until_s"), session.get("of")
+        number = session.get("number")
         if not isinstance(until_s, float) or not isinstance(of, str):
+            return None
+        if not isinstance(number, str) or number in self._ended:
             return None
         valid = time.time() < until_s and hmac.compare_digest(of.encode(), self._of.encode())
         return until_s if valid else None
+
+
+def _read_ended(store: Store | None) -> dict[str, float]:
+    """The sessions that were signed out, with the times at which they would have ended."""
+    text = (store.read_setting(ENDED_KEY) if store is not None else None) or "{}"
+    try:
+        return {str(number): float(end_s) for number, end_s in json.loads(text).items()}
+    except (ValueError, TypeError, AttributeError):
+        return {}
 
 
 class Sessions(SecureCookieSessionInterface):

@@ -16,6 +16,7 @@ from cloud_app.views import BundleView, LiveSite
 from cloud_app.web.board import find_thresholds_in_use, list_sites
 from cloud_app.web.messages import (
     ApplyThresholds,
+    FrontRow,
     RevertThresholds,
     SiteQuery,
     Sweep,
@@ -26,8 +27,9 @@ from cloud_app.web.messages import (
     WhatIfQuery,
 )
 from cloud_app.web.route import Route, find_requester
-from cloud_app.whatif import evaluate_thresholds, find_nearest_row
+from cloud_app.whatif import audit_exits, evaluate_thresholds, find_nearest_row
 from ddnn.errors import LinkError
+from ddnn.exits.thresholds import MAX_STEP
 
 CHANGES = 20
 REPLAYS = 2000  # the newest samples, which other thresholds answer again
@@ -89,6 +91,16 @@ class ThresholdsApi:
             used.own,
             used.revision,
             [Sweep.of(row) for row in bundle.sweep],
+            [
+                FrontRow(
+                    row.thresholds,
+                    row.accuracy,
+                    row.exit_share,
+                    row.bytes_per_sample_per_device,
+                    bundle.compute_total_bytes(row),
+                )
+                for row in bundle.front
+            ],
             self._store.list_changes(site, CHANGES),
         )
 
@@ -124,7 +136,11 @@ class ThresholdsApi:
         before = used.in_use or used.own
         if newest and (used.revision is None or used.revision < newest.revision):
             before = newest.thresholds  # sent, but the edge has not reported it yet
-        after = (used.revision or 0) + 1  # above the edge's, even where the store is a new one
+        # Above the edge's, even where the store is a new one; but statistics may be forged, and
+        # after a revision that the edge cannot follow it would take no command any more.
+        stored = self._store.list_changes(site, 1)
+        limit = MAX_STEP + (stored[0].revision if stored else 0)
+        after = 1 + (used.revision if used.revision and used.revision <= limit else 0)
         asked = Change(
             time.time(),
             site,
@@ -150,6 +166,7 @@ class ThresholdsApi:
             wanted = ", ".join(bundle.thresholds) or "no thresholds"
             raise BadRequest(f"bundle {bundle.id} has {wanted}")
         replays = self._list_replays(site, bundle)
+        row = find_nearest_row(bundle.sweep, now)
         looked_at = self._evaluate_thresholds(bundle, {**now, **given}, replays)
         return WhatIfNow(
             site,
@@ -157,6 +174,8 @@ class ThresholdsApi:
             looked_at.sweep,
             looked_at.recorded,
             self._evaluate_thresholds(bundle, now, replays),
+            bundle.compute_total_bytes(row) if row else None,
+            audit_exits(bundle.exits, now, used.audit_share or 0.0, replays),
         )
 
     def _evaluate_thresholds(

@@ -21,6 +21,9 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
+from ddnn.adapters.config_sources import Sources
+from ddnn.adapters.joined import join_site
+from ddnn.core.text import decode_text
 from ddnn.errors import ConfigError, DdnnError
 
 Schema = TypeVar("Schema", bound=msgspec.Struct)
@@ -54,13 +57,17 @@ def app_command(
             level = getattr(config, "log_level", None)
             if level is not None:
                 logging.basicConfig(level=level.upper(), format=LOG_FORMAT, stream=sys.stderr)
-            if only_check:
-                if check is not None:
-                    click.echo(f"{name}: the keys are valid")
-                    check(config)
-                click.echo(f"{name}: the configuration is valid")
-            else:
-                run(config)
+            try:
+                if only_check:
+                    if check is not None:
+                        click.echo(f"{name}: the keys are valid")
+                        check(config)
+                    click.echo(f"{name}: the configuration is valid")
+                else:
+                    run(config)
+            except ConfigError as error:
+                sources = _collect_values(schema, given, os.environ, file, prefix)[1]
+                raise ConfigError(sources.explain(str(error), config.__struct_fields__)) from error
 
     params = schema_options(schema, prefix)
     params.append(click.Option(["--check"], is_flag=True, help="Check the configuration and exit."))
@@ -93,32 +100,66 @@ def read_config(
     others: keys of other schemas that the file may hold, too; True: whichever
     prefix: of the environment variables
     """
-    values: dict[str, Any] = {}
-    if file is not None:
-        try:
-            with Path(file).open("rb") as handle:
-                values.update(tomllib.load(handle))
-        except OSError as error:
-            raise ConfigError(f"--config {file}: {error.strerror}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"--config {file}: not TOML: {error}") from None
-    fields = {field.encode_name: field for field in msgspec.structs.fields(schema)}
-    for key, field in fields.items():
-        text = environ.get(prefix + key.upper())
-        if text is not None:
-            values[key] = text.split(",") if _is_tuple(field) else text
-    values.update({key: value for key, value in flags.items() if value not in (None, ())})
+    values, sources = _collect_values(schema, flags, environ, file, prefix)
+    fields = {field.encode_name for field in msgspec.structs.fields(schema)}
     for key in list(values):
         if key in fields:
             continue
         if others is True or (others and key in others):
             del values[key]
         else:
-            raise ConfigError(f"unknown key {key!r}; known: {', '.join(sorted(fields))}")
+            where = "" if key in flags else f" (in {file})"
+            raise ConfigError(f"unknown key {key!r}; known: {', '.join(sorted(fields))}{where}")
     try:
         return msgspec.convert(values, schema, strict=False)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"configuration: {error}") from None
+        raise ConfigError(sources.explain_invalid(str(error), prefix)) from None
+    except ConfigError as error:
+        raise ConfigError(sources.explain(str(error), fields)) from None
+
+
+def _collect_values(
+    schema: type[msgspec.Struct],
+    flags: Mapping[str, Any],
+    environ: Mapping[str, str],
+    file: str | Path | None,
+    prefix: str,
+) -> tuple[dict[str, Any], Sources]:
+    """The values that are given, and where each comes from."""
+    values: dict[str, Any] = {}
+    sources = Sources()
+    if file is not None:
+        values = _read_toml(file)
+        sources.add_file(file, values)
+    for field in msgspec.structs.fields(schema):
+        key, name = field.encode_name, prefix + field.encode_name.upper()
+        text = environ.get(name)
+        if text is not None:
+            values[key] = text.split(",") if _is_tuple(field) else text
+            sources.add_variable(key, name, text)
+        value = str(values.get(key, ""))
+        if ":" in value and (_find_meta(field, "extra") or {}).get("names_code"):
+            raise ConfigError(
+                f"{sources.describe(key)}: key {key!r} names code to run, which no file and no "
+                f"variable may do; expected --{key.replace('_', '-')} on the command line"
+            )
+    given = {key: value for key, value in flags.items() if value not in (None, ())}
+    values.update(given)
+    sources.add_flags(given)
+    if values.get("site_file") and "site_file" in schema.__struct_fields__:
+        join_site(values)
+    return values, sources
+
+
+def _read_toml(file: str | Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(decode_text(Path(file).read_bytes()))
+    except OSError as error:
+        raise ConfigError(f"--config {file}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"--config {file}: not TOML: {error}; save it as UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"--config {file}: not TOML: {error}") from None
 
 
 class exit_codes:  # noqa: N801  reads as a statement: `with exit_codes():`

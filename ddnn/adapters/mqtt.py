@@ -13,124 +13,35 @@ import logging
 import random
 import select
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
+from ddnn.adapters.joined import make_tls
+from ddnn.adapters.mqtt_link import Link, has_decrypted
+from ddnn.adapters.retry import RetrySchedule
 from ddnn.errors import ConfigError
+from ddnn.protocol.codec import publish_bytes
 from ddnn.runtime.settings import NodeSettings
-from ddnn.runtime.transport import Arrived, LinkDown, LinkEvent, LinkUp
+from ddnn.runtime.site_identity import Broker
+from ddnn.runtime.transport import LinkDown, LinkEvent, Refused
 
 log = logging.getLogger(__name__)
 
 KEEPALIVE_S = 5
 CONNECT_S = 5.0
-ANSWER_S = 2.0  # a broker that does not know MQTT 5 may say nothing at all
-FAREWELL_S = 2.0
-MISC_S = 0.5  # how often keep-alives are looked after
-BACKOFF_S = (0.2, 5.0)
-READ_AT_ONCE = 64  # messages read before others get their turn
+LARGE_BYTES = 1024  # a packet that may be the reason why a broker closes the connection
+CLOSED_BY_SIZE = 2  # times in a row that it does so
+V5_BYTES = 1  # the length of the properties, of which there are none
 _VERSIONS = {
     "auto": (MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311),
     "5": (MQTTProtocolVersion.MQTTv5,),
     "3.1.1": (MQTTProtocolVersion.MQTTv311,),
 }
-
-
-class RetrySchedule:
-    """When to connect again, and with which protocol version.
-
-    The interval doubles with each failure from `BACKOFF_S[0]` to `BACKOFF_S[1]`; jitter takes up to
-    half of it, so that nodes do not return all at once. A broker that refused the connection or did
-    not answer is tried with the next version.
-    """
-
-    def __init__(self, versions: Sequence[MQTTProtocolVersion], random: random.Random) -> None:
-        self._versions, self._random = versions, random
-        self._turn = 0
-        self._interval_s = BACKOFF_S[0]
-        self.due_s = 0.0
-
-    @property
-    def version(self) -> MQTTProtocolVersion:
-        return self._versions[self._turn % len(self._versions)]
-
-    def note_success(self) -> None:
-        """The broker accepted a connection."""
-        self._interval_s = BACKOFF_S[0]
-
-    def note_failure(self, now_s: float, *, refused: bool = False) -> None:
-        """A connection ended, or none came about. refused: by a broker that was reached."""
-        self._turn += refused
-        self.due_s = now_s + self._interval_s * self._random.uniform(0.5, 1.0)
-        self._interval_s = min(2 * self._interval_s, BACKOFF_S[1])
-
-
-class _Link:
-    """One connection: a paho client and its state."""
-
-    def __init__(self, client: paho.Client, session: int) -> None:
-        self.client, self.session = client, session
-        self.deadline_s = time.monotonic() + ANSWER_S
-        self.misc_at_s = 0.0  # when keep-alives are next looked after
-        self.up = False
-        self.reason = ""  # why it ended; empty while it has not
-        self.received = 0
-        self.confirmed: set[int] = set()
-
-    @property
-    def due_s(self) -> float:
-        """When `work` must be called at the latest."""
-        return self.misc_at_s if self.up else min(self.misc_at_s, self.deadline_s)
-
-    @property
-    def waiting_to_write(self) -> list[Any]:
-        """The socket, if something waits to be written to it."""
-        sock = self.client.socket()
-        return [sock] if sock is not None and self.client.want_write() else []
-
-    def work(self, readable: bool, writable: bool) -> None:
-        """Read and write what there is, and look after keep-alives; `reason` says if it ended."""
-        if writable:
-            self.client.loop_write()
-        if readable:
-            try:
-                self._read()
-            except Exception as error:  # paho raises any kind of exception from its parser
-                self.reason = f"sent what is no MQTT: {error!r}"
-        now_s = time.monotonic()
-        if now_s >= self.misc_at_s:
-            self.misc_at_s = now_s + MISC_S
-            self.client.loop_misc()
-        if not self.up and not self.reason and now_s > self.deadline_s:
-            self.reason = "did not answer"
-        if self.client.socket() is None and not self.reason:
-            self.reason = "closed"
-
-    def _read(self) -> None:
-        for _ in range(READ_AT_ONCE):
-            before = self.received
-            code = self.client.loop_read()
-            if code != MQTTErrorCode.MQTT_ERR_SUCCESS or self.received == before:
-                break
-
-    def publish_confirmed(self, topic: str, payload: bytes) -> None:
-        """Publish retained, QoS 1, and wait for the receipt, at most for `FAREWELL_S`."""
-        sent = self.client.publish(topic, payload, 1, True)
-        until_s = time.monotonic() + FAREWELL_S
-        while sent.mid not in self.confirmed and time.monotonic() < until_s:
-            sock = self.client.socket()
-            if sock is None:
-                return
-            ready, free, _ = select.select([sock], self.waiting_to_write, [], 0.1)
-            if free:
-                self.client.loop_write()
-            if ready and self.client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS:
-                return
 
 
 class MqttTransport:
@@ -139,32 +50,44 @@ class MqttTransport:
     def __init__(
         self,
         client_id: str,
-        host: str = "127.0.0.1",
-        port: int = 1883,
+        brokers: Sequence[Broker],
         version: str = "auto",
         credentials: Callable[[], tuple[str, str | None] | None] = lambda: None,
+        tls: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
-        """`version`: auto (5, then 3.1.1), 5 or 3.1.1. `credentials`: user and password, asked for
-        at every connect."""
-        if not 0 < port < 65536:
-            raise ConfigError(f"broker port {port}: expected 1 to 65535")
-        self._client_id, self._host, self._port = client_id, host, port
-        self._credentials = credentials
+        """brokers: addresses of the broker; after a failure the next one is tried. version: auto
+        (5, then 3.1.1), 5 or 3.1.1. credentials: user and password; tls: the certificates, None: no
+        TLS. Both are asked for at every connect."""
+        for broker in brokers:
+            if not 0 < broker.port < 65536:
+                raise ConfigError(f"broker port {broker.port}: expected 1 to 65535")
+        self._client_id, self._brokers = client_id, tuple(brokers)
+        self._credentials, self._tls = credentials, tls
         self._random = random.Random()  # noqa: S311  jitter and session numbers, not secrets
-        self._retry = RetrySchedule(_VERSIONS[version], self._random)
-        self._link: _Link | None = None
+        self._retry = RetrySchedule(_VERSIONS[version], self._random, len(self._brokers))
+        self._link: Link | None = None
         self._connecting = False
-        self._offered: _Link | str | None = None  # by the connecting thread: a link, or why not
+        self._learned_bytes: int | None = None  # a packet of more bytes was refused
+        self._closed_by_size = 0
+        self._offered: Link | str | None = None  # by the connecting thread: a link, or why not
         self._closed = False
         self._wake_read, self._wake_write = socket.socketpair()
         self._wake_read.setblocking(False)
         self._wake_write.setblocking(False)
 
     @classmethod
-    def of(cls, settings: NodeSettings, name: str = "", version: str = "") -> MqttTransport:
+    def of(
+        cls, settings: NodeSettings, name: str = "", version: str = "", instance: int = 0
+    ) -> MqttTransport:
         """The connection that a node's settings ask for; under another `name` for who only visits
-        with the node's rights, so that the node keeps its own."""
+        with the node's rights, so that the node keeps its own.
+
+        instance: of the process; a second process of one name does not end the first one's
+        connection.
+        """
         client_id = f"{settings.site}-{name or settings.node}"
+        if instance:
+            client_id += f"-{instance & 0xFFFFFFFF:08x}"
 
         def credentials() -> tuple[str, str | None] | None:
             user = settings.broker_user
@@ -172,16 +95,22 @@ class MqttTransport:
 
         return cls(
             client_id,
-            settings.broker_host,
-            settings.broker_port,
+            settings.brokers,
             version or settings.mqtt,
             credentials,
+            make_tls(settings),
         )
 
     @property
     def broker(self) -> str:
-        """host:port"""
-        return f"{self._host}:{self._port}"
+        """host:port of the present connection, or of the next attempt"""
+        return str(self._brokers[self._retry.address])
+
+    @property
+    def max_packet_bytes(self) -> int | None:
+        announced = self._link.max_packet_bytes if self._link is not None else None
+        known = [limit for limit in (announced, self._learned_bytes) if limit is not None]
+        return min(known, default=None)
 
     def start(
         self,
@@ -193,11 +122,26 @@ class MqttTransport:
 
     def subscribe(self, filters: Sequence[str]) -> None:
         if self._link is not None and self._link.up and filters:
-            self._link.client.subscribe([(text, 1) for text in filters])
+            _, number = self._link.client.subscribe([(text, 1) for text in filters])
+            if number is not None:
+                self._link.asked[number] = filters
 
     def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> None:
-        if self._link is not None and self._link.up:
-            self._link.client.publish(topic, payload, qos, retain)
+        link = self._link
+        if link is None or not link.up:
+            return
+        limit = link.max_packet_bytes
+        if limit is not None or qos:
+            size = publish_bytes(topic, len(payload), qos) + V5_BYTES
+            if limit is not None and size > limit:
+                text = f"{size} bytes, and the broker takes packets of at most {limit}"
+                self._sink(Refused("publish", topic, text, too_large=True))
+                return
+            sent = link.client.publish(topic, payload, qos, retain)
+            if qos:
+                link.sent[sent.mid] = topic, size
+        else:
+            link.client.publish(topic, payload, qos, retain)
 
     def wake(self) -> None:
         with contextlib.suppress(OSError):  # full: it is awake already; closed: nobody sleeps
@@ -213,6 +157,8 @@ class MqttTransport:
         elif not self._connecting:
             until_s = min(until_s, self._retry.due_s)
         sock = link.client.socket() if link is not None else None
+        if has_decrypted(sock):
+            until_s = now_s
         readable = [self._wake_read] if sock is None else [self._wake_read, sock]
         writable = link.waiting_to_write if link is not None else []
         try:
@@ -225,7 +171,7 @@ class MqttTransport:
             with contextlib.suppress(OSError):
                 self._wake_read.recv(4096)
         if link is not None:
-            link.work(sock in ready, bool(free))
+            link.work(sock in ready or has_decrypted(sock), bool(free))
             if link.reason:
                 self._drop(link)
 
@@ -247,21 +193,37 @@ class MqttTransport:
         offered, self._offered = self._offered, None
         if offered is not None:
             self._connecting = False
-            if isinstance(offered, _Link):
+            if isinstance(offered, Link):
                 self._link = offered
-                offered.misc_at_s = now_s + MISC_S
             else:
-                self._retry.note_failure(now_s)
                 self._sink(LinkDown(f"{self.broker} {offered}"))
+                self._retry.note_failure(now_s)
         if self._link is None and not self._connecting and now_s >= self._retry.due_s:
             self._connect_soon()
 
-    def _drop(self, link: _Link) -> None:
+    def _drop(self, link: Link) -> None:
         """The link has ended: report it, and try again later."""
         self._link = None
         link.client.disconnect()
-        self._retry.note_failure(time.monotonic(), refused=not link.up)
+        self._suspect_size(link)
+        if self._tls is not None and not link.up and "certificate" not in link.reason:
+            # A reset came before the alert that names the reason.
+            link.reason = "closed the connection: is this node's certificate expired or revoked?"
         self._sink(LinkDown(f"{self.broker} {link.reason}"))
+        self._retry.note_failure(time.monotonic(), refused=not link.up)
+
+    def _suspect_size(self, link: Link) -> None:
+        """Take the size of what was sent to be the reason why the broker closed the connection, if
+        it has done so after a large packet each time: MQTT 3.1.1 names no reason."""
+        largest = max((size for _, size in link.sent.values()), default=0)
+        if link.up:
+            self._closed_by_size = self._closed_by_size + 1 if largest > LARGE_BYTES else 0
+        if self._closed_by_size >= CLOSED_BY_SIZE:
+            self._closed_by_size = 0
+            self._learn_size(largest)
+
+    def _learn_size(self, refused_bytes: int) -> None:
+        self._learned_bytes = min(self._learned_bytes or refused_bytes, refused_bytes - 1)
 
     def _connect_soon(self) -> None:
         if not self._closed:
@@ -277,87 +239,30 @@ class MqttTransport:
             protocol=self._retry.version,
             reconnect_on_failure=False,
         )
-        link = _Link(client, session)
+        link = Link(client, session, self._sink, self._retry.note_success, self._learn_size)
         client.will_set(*self._will(session), qos=1, retain=True)
 
-        def on_connect(_c: object, _u: object, _f: object, code: Any, _p: object) -> None:
-            if code.is_failure:
-                link.reason = f"refused: {code}"
-            else:
-                link.up = True
-                self._retry.note_success()
-                self._sink(LinkUp(session))
-
-        def on_disconnect(_c: object, _u: object, _f: object, code: Any, _p: object) -> None:
-            link.reason = link.reason or str(code)
-
-        def on_message(_c: object, _u: object, message: paho.MQTTMessage) -> None:
-            link.received += 1
-            try:
-                topic = message.topic
-            except UnicodeDecodeError:
-                topic = ""  # which is none of ours: counted and dropped like any other
-            self._sink(Arrived(topic, bytes(message.payload)))
-
-        def on_publish(_c: object, _u: object, mid: int, _r: object, _p: object) -> None:
-            if self._closed:
-                link.confirmed.add(mid)
-
-        def on_socket_open(_c: object, _u: object, sock: Any) -> None:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-        client.on_connect = on_connect
-        client.on_disconnect = on_disconnect
-        client.on_message = on_message
-        client.on_publish = on_publish
-        client.on_socket_open = on_socket_open
         client.connect_timeout = CONNECT_S
         try:
             credentials = self._credentials()
             if credentials is not None:
                 client.username_pw_set(*credentials)
-            client.connect(self._host, self._port, KEEPALIVE_S)
-            link.deadline_s = time.monotonic() + ANSWER_S
+            if self._tls is not None:
+                client.tls_set_context(self._tls())
+                client.on_log = link.take_log
+            broker = self._brokers[self._retry.address]
+            client.connect(broker.host, broker.port, KEEPALIVE_S)
+            link.begin_wait()
             self._offered = link
             if self._closed:
                 client.disconnect()  # in good order, so that no Will follows the farewell
         except ConfigError as error:
             self._offered = f"cannot be asked: {error}"
+        except ssl.SSLCertVerificationError as error:
+            self._offered = f"has a certificate that is not accepted: {error.verify_message}"
+        except ssl.SSLError as error:
+            self._offered = f"does not accept TLS: {error.reason or error}"
         except (OSError, ValueError) as error:  # ValueError: the name can be none of a host
             log.debug("cannot connect: %s", error)
             self._offered = "cannot be reached"
         self.wake()
-
-
-class DrivenTransport:
-    """A transport with a thread of its own to drive it, for programs that have no loop."""
-
-    def __init__(self, transport: MqttTransport) -> None:
-        self._transport = transport
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
-
-    def start(
-        self, sink: Callable[[LinkEvent], None], will: Callable[[int], tuple[str, bytes]]
-    ) -> None:
-        self._transport.start(sink, will)
-        self._thread.start()
-
-    def subscribe(self, filters: Sequence[str]) -> None:
-        """From the sink only."""
-        self._transport.subscribe(filters)
-
-    def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> None:
-        """From the sink only."""
-        self._transport.publish(topic, payload, qos, retain)
-
-    def close(self, last_words: tuple[str, bytes] | None = None) -> None:
-        self._closing.set()
-        if self._thread.is_alive():
-            self._transport.wake()
-            self._thread.join(FAREWELL_S)
-        self._transport.close(last_words)
-
-    def _run(self) -> None:
-        while not self._closing.is_set():
-            self._transport.wait(1.0)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 import socket
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +13,8 @@ from ddnn.adapters.command import app_command
 from ddnn.cli.demo_options import DemoOptions
 from ddnn.cli.live import show_live_view
 from ddnn.cli.output import print_report
-from ddnn.errors import DdnnError
 from ddnn.local_site.bundles import parse_thresholds, prepare_site, share_layer
+from ddnn.local_site.interrupts import end_on_signals
 from ddnn.local_site.progress import print_note
 from ddnn.local_site.run import parse_action, run_samples
 from ddnn.local_site.site import Site, SiteConfig
@@ -29,6 +27,7 @@ Examples:
   ddnn demo --headless --samples 200 --kill cam3@100 --restart cam3@150
   ddnn demo --redundancy coded --workers 6 --tolerate 2 --threshold local=0 --kill worker1@40
   ddnn demo --redundancy students --workers 8 --threshold local=0 --kill worker3@50
+  ddnn demo --redundancy students --workers 8 --data eth80:eth80.npz
 """
 
 
@@ -57,7 +56,7 @@ def run_demo(options: DemoOptions) -> dict[str, Any]:
         *(parse_action("restart", text, config.nodes) for text in options.restart),
     ]
     with ExitStack() as stack:
-        stack.enter_context(_end_on_signals())
+        stack.enter_context(end_on_signals("interrupted before all nodes were up"))
         site = Site(
             config,
             kind,
@@ -96,8 +95,11 @@ def _make_config(options: DemoOptions) -> SiteConfig:
     )
     if shares:
         workers = 6 if options.workers is None else options.workers
-        share_layer(config, options.redundancy, workers, options.tolerate, options.layer)
+        share_layer(
+            config, options.redundancy, workers, options.tolerate, options.layer, options.data
+        )
     config.thresholds = parse_thresholds(config, options.threshold)
+    config.audit_share = options.audit_share
     return config
 
 
@@ -110,21 +112,3 @@ def _choose_page_port() -> int:
         except OSError:
             return brokers.free_port()
     return PAGE_PORT
-
-
-@contextmanager
-def _end_on_signals() -> Iterator[None]:
-    """SIGTERM and a lost terminal end the demo as Ctrl-C does: no process is left behind."""
-
-    def raise_interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, raise_interrupt) for number in numbers]
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise DdnnError("interrupted before all nodes were up") from None
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)

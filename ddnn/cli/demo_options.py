@@ -16,7 +16,12 @@ Port = Annotated[int, msgspec.Meta(gt=0, lt=65536)]
 class DemoOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Keys of `ddnn demo`."""
 
-    data: Annotated[str, msgspec.Meta(description="NAME[:PATH] of the data set.")] = "scenes"
+    data: Annotated[
+        str,
+        msgspec.Meta(
+            description="NAME[:PATH] of the data set [the bundle's own if rendered; scenes5]."
+        ),
+    ] = ""
     devices: Annotated[int, msgspec.Meta(description="How many cameras.")] = 6
     configuration: Annotated[
         Configuration,
@@ -76,6 +81,15 @@ class DemoOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             extra={"metavar": "EXIT=T"},
         ),
     ] = ()
+    audit_share: Annotated[
+        float,
+        msgspec.Meta(
+            description="Share of the samples that the local exit is sure of and that go up all "
+            "the same; the page shows how often deeper exits agree.",
+            ge=0,
+            le=1,
+        ),
+    ] = 0.0
     deadline_s: Annotated[float, msgspec.Meta(description="Deadline of a sample.")] = 1.0
     window_s: Annotated[float, msgspec.Meta(description="Wait for members per stage.")] = 0.12
     broker_port: Annotated[

@@ -7,7 +7,8 @@ import threading
 import click
 
 from ddnn.adapters.command import app_command
-from ddnn.adapters.mqtt import DrivenTransport, MqttTransport
+from ddnn.adapters.driven_transport import DrivenTransport
+from ddnn.adapters.mqtt import MqttTransport
 from ddnn.errors import LinkError, RemoteProtocolError
 from ddnn.protocol import topics
 from ddnn.protocol.codec import decode_arrived
@@ -34,6 +35,9 @@ class HealthSettings(NodeSettings, frozen=True, kw_only=True):
 
     def _check_site(self) -> None:
         """Accept the word for every site, which a cloud node may have."""
+
+    def _check_security(self) -> None:
+        """Accept a connection without TLS: it reads only."""
 
 
 def check_health(settings: HealthSettings) -> None:

@@ -22,6 +22,9 @@ SITE_KEYS = (
     "site",
     "broker_host",
     "broker_port",
+    "site_file",
+    "site_passphrase_file",
+    "insecure",
     "broker_user",
     "broker_password_file",
     "mqtt",
@@ -41,10 +44,13 @@ class ObserverSettings(NodeSettings, frozen=True, kw_only=True):
     def _check_site(self) -> None:
         """Accept the word for every site, which a cloud node may have."""
 
+    def _check_security(self) -> None:
+        """Accept a connection without TLS: it reads only."""
+
     @property
     def broker(self) -> str:
-        """host:port"""
-        return f"{self.broker_host}:{self.broker_port}"
+        """host:port, or several with commas"""
+        return ",".join(map(str, self.brokers))
 
 
 def read_observer_settings(flags: Mapping[str, Any], file: str | Path | None) -> ObserverSettings:

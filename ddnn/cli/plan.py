@@ -19,16 +19,18 @@ from ddnn.cli.observer import (
     read_observer_settings,
 )
 from ddnn.cli.site_observer import observe_site
-from ddnn.core.device import DeviceProfile
+from ddnn.core.device import DeviceProfile, estimate_outage
 from ddnn.core.plan import PlanRequest
 from ddnn.errors import ConfigError, InfeasiblePlanError
 from ddnn.local_site.planning import UNIT_FLOPS_PER_S, parse_workers, plan_bundle
 from ddnn.local_site.progress import print_note
+from ddnn.protocol.offload_state import WorkerState
 from ddnn.rooms import find_room, list_redundancies
 from ddnn.runtime.bundle import read_manifest
 from ddnn.runtime.plans import DIRECTORY
 
 MAX_RATIO = 4  # a worker gets at most so many times as many pieces as the slowest one
+MIN_OBSERVED_S = 60.0  # shorter observations of a worker are not used
 PREFIX = "DDNN_PLAN_"
 EPILOG = """\b
 Examples:
@@ -90,7 +92,7 @@ class PlanOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         float | None,
         msgspec.Meta(
             description="students: the probability that a worker that declares none does not "
-            "answer [0.1].",
+            "answer, where the site has observed none either [0.1].",
         ),
     ] = None
     objective: Annotated[
@@ -111,7 +113,7 @@ class PlanOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     data: Annotated[
         str,
         msgspec.Meta(
-            description="students: the data set to learn from [the bundle's, where it is scenes].",
+            description="students: the data set to learn from [the bundle's, if rendered].",
             extra={"metavar": "NAME[:PATH]"},
         ),
     ] = ""
@@ -212,8 +214,9 @@ def find_profiles(
         others = {name for name in offers if observed.find_bundle(name) != bundle}
         for name in sorted(others):
             print_note(f"{name} has bundle {observed.find_bundle(name)}, not {bundle}: left out")
+        workers = {name: observed.find_worker(name) for name in offers}
     profiles = {
-        name: offer.profile
+        name: add_outage(offer.profile, workers[name])
         for name, offer in offers.items()
         if name not in others and offer.profile is not None
     }
@@ -223,6 +226,16 @@ def find_profiles(
             "`python -m device_app --lend on`, or name them with --workers"
         )
     return tuple(profiles[name] for name in sorted(profiles))
+
+
+def add_outage(profile: DeviceProfile, worker: WorkerState | None) -> DeviceProfile:
+    """The profile with the outage probability that an edge of the site has observed, if it has."""
+    if worker is None or worker.observed_s < MIN_OBSERVED_S:
+        return profile
+    outage = estimate_outage(worker.outage, worker.observed_s)
+    hours = worker.observed_s / 3600
+    print_note(f"{profile.name}: an outage of {outage:.2g}, from {hours:.2g} h of observation")
+    return msgspec.structs.replace(profile, outage_probability=outage)
 
 
 def level_speeds(profiles: Sequence[DeviceProfile]) -> tuple[DeviceProfile, ...]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import secrets as random
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ import click
 
 from ddnn.adapters.command import exit_codes
 from ddnn.errors import ConfigError
+from ddnn.runtime.whole_file import write_whole
 
 # The users of the two brokers, one per role; each one's password is the file mqtt_<user>.
 EDGE_USERS = ("device", "edge", "health")
@@ -83,13 +83,7 @@ def write_secrets(directory: Path, files: Mapping[str, str], *, force: bool = Fa
         directory.mkdir(parents=True, exist_ok=True)
         directory.chmod(DIRECTORY_MODE)
         for name, content in files.items():
-            new = directory / f".{name}.new"
-            new.unlink(missing_ok=True)
-            handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
-            with os.fdopen(handle, "w") as file:
-                file.write(content)
-            new.chmod(FILE_MODE)  # whatever the umask
-            new.replace(directory / name)
+            write_whole(directory / name, content.encode(), FILE_MODE)
     except OSError as error:
         raise ConfigError(f"{directory}: {error.strerror}; choose another directory") from None
 

@@ -16,8 +16,22 @@ from ddnn.errors import LinkError, RemoteProtocolError
 from ddnn.exits.hierarchy import EXITS
 from ddnn.machines.membership import Membership
 from ddnn.protocol.codec import decode_arrived
-from ddnn.protocol.messages import Answer, Stats, Status, WorkerOffer
-from ddnn.protocol.topics import EVERYWHERE, AnyMessage, Kind, Topic, presence_filters, topic_filter
+from ddnn.protocol.messages import (
+    Answer,
+    Stats,
+    Status,
+    WorkerOffer,
+)
+from ddnn.protocol.offload_state import OffloadState, WorkerState
+from ddnn.protocol.topics import (
+    EVERYWHERE,
+    AnyMessage,
+    Kind,
+    Topic,
+    parse,
+    presence_filters,
+    topic_filter,
+)
 from ddnn.runtime.transport import Arrived, LinkDown, LinkEvent, LinkUp
 
 CONNECT_S = 6.0
@@ -50,10 +64,12 @@ class SiteObserver:
     settings: ObserverSettings
     nodes: dict[tuple[str, str], ObservedNode] = field(default_factory=dict)  # (site, node)
     offers: dict[tuple[str, str], WorkerOffer] = field(default_factory=dict)
+    offloads: dict[tuple[str, str], OffloadState] = field(default_factory=dict)  # (site, group)
     answers: deque[tuple[float, Answer]] = field(
         default_factory=lambda: deque[tuple[float, Answer]](maxlen=MAX_ANSWERS)
     )
     silent_s: float = SILENT_S
+    retained: set[str] = field(default_factory=set)  # of `collect_retained`
     is_connected: bool = False
     reason: str = ""  # why there is no connection
     link_changed_s: float = 0.0
@@ -61,6 +77,7 @@ class SiteObserver:
     started_s: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
+        self._retained_below: list[str] = []
         self._transport = start_observer(self.settings, self._handle)
 
     # ------------------------------------------------------------------ listening
@@ -86,6 +103,21 @@ class SiteObserver:
                 return
             self._transport.wait(min(0.2, end_s - now_s))
 
+    def listen_for(self, seconds: float) -> None:
+        """Collect for so many seconds."""
+        end_s = time.monotonic() + seconds
+        while (left_s := end_s - time.monotonic()) > 0:
+            self._transport.wait(min(0.2, left_s))
+
+    def collect_retained(self, filters: Sequence[str]) -> None:
+        """Collect in `retained` the topics of messages that the broker keeps."""
+        self._retained_below = [text.removesuffix("#") for text in filters]
+        self._transport.subscribe(filters)
+
+    def clear(self, topic: str) -> None:
+        """Remove the message that the broker keeps of a topic."""
+        self._transport.publish(topic, b"", 1, True)
+
     def wait(self, timeout_s: float) -> None:
         self._transport.wait(timeout_s)
 
@@ -100,10 +132,14 @@ class SiteObserver:
                 stats = [topic_filter(Kind.STATS, s) for s in {heard, EVERYWHERE}]
                 self._transport.subscribe(
                     [*presence_filters(heard), *stats]
-                    + [topic_filter(kind, heard) for kind in (Kind.ANSWER, Kind.OFFER)]
+                    + [
+                        topic_filter(kind, heard)
+                        for kind in (Kind.ANSWER, Kind.OFFER, Kind.OFFLOAD)
+                    ]
                 )
                 self.nodes.clear()  # the retained statuses arrive again
                 self.offers.clear()
+                self.offloads.clear()
                 self.is_connected, self.link_changed_s = True, time.monotonic()
             case LinkDown(reason):
                 if self.is_connected:
@@ -111,11 +147,25 @@ class SiteObserver:
                 self.is_connected, self.reason = False, reason
                 self.tries += 1
             case Arrived(text, payload):
+                if any(text.startswith(begin) for begin in self._retained_below):
+                    (self.retained.add if payload else self.retained.discard)(text)
+                if not payload:
+                    self._forget(text)
+                    return
                 try:
                     topic, message = decode_arrived(text, payload)
                 except RemoteProtocolError:
                     return
                 self._collect(topic, message, time.monotonic())
+
+    def _forget(self, text: str) -> None:
+        """Drop the node whose retained status was removed."""
+        try:
+            topic = parse(text)
+        except RemoteProtocolError:
+            return
+        if topic.kind is Kind.STATUS:
+            self.nodes.pop((topic.site, topic.node), None)
 
     def _collect(self, topic: Topic, message: AnyMessage, now_s: float) -> None:
         key = topic.site, topic.node
@@ -130,6 +180,8 @@ class SiteObserver:
                 self.nodes[key].stats, self.nodes[key].heard_s = message, now_s
             case WorkerOffer() if len(self.offers) < MAX_NODES:
                 self.offers[key] = message  # may arrive before the node's status
+            case OffloadState() if len(self.offloads) < MAX_NODES:
+                self.offloads[key] = message
             case Answer():
                 self.answers.append((now_s, message))
                 sender = self.nodes.get((topic.site, message.node))
@@ -156,6 +208,16 @@ class SiteObserver:
             if offer.profile is not None
         }
 
+    def find_worker(self, node: str) -> WorkerState | None:
+        """How a worker of the site does, as the owner of its plan sees it who has observed it for
+        longest; None where no owner reports it."""
+        states = [
+            state.workers[node]
+            for (site, _), state in self.offloads.items()
+            if site == self.settings.site and node in state.workers
+        ]
+        return max(states, key=lambda state: state.observed_s, default=None)
+
     def find_bundle(self, node: str) -> str:
         """The id of the bundle that a node of the site announced."""
         return self.nodes[self.settings.site, node].status.bundle
@@ -177,9 +239,23 @@ class SiteObserver:
                 }
                 for (site, name), node in sorted(self.nodes.items())
             ],
+            "thinned": self.list_thinned(),
             "exits": count_exits([answer for _, answer in self.answers]),
             "last_answer_age_s": round(now_s - self.answers[-1][0], 1) if self.answers else None,
         }
+
+    def list_thinned(self) -> list[dict[str, Any]]:
+        """The lead edges whose sites do not take all ticks, or have not."""
+        return [
+            {
+                "site": site,
+                "node": name,
+                "share_taken": stats.gauges.get("share_taken", 1.0),
+                "samples_shed": stats.counts["samples_shed"],
+            }
+            for (site, name), node in sorted(self.nodes.items())
+            if (stats := node.stats) is not None and stats.counts.get("samples_shed")
+        ]
 
     def summarize(self) -> str:
         """One line: how many nodes are online, or why that is unknown."""

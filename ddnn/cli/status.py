@@ -104,13 +104,22 @@ def _format_duration(seconds: float) -> str:
 
 def _format_exits(observer: SiteObserver) -> list[str]:
     report = observer.make_report()
+    thinned = [
+        f"{row['node']}: cameras take {100 * row['share_taken']:.0f} % of the ticks, "
+        f"{row['samples_shed']} samples were shed"
+        for row in report["thinned"]
+    ]
     if not report["exits"]:
-        return [f"no answer in {report['listened_s']:.0f} s"]
-    return [
-        f"{tier:6} {100 * counts['share']:5.1f} %  {counts['answers']:5} answers  "
-        f"p50 {1e3 * counts['latency_p50_s']:.1f} ms  {counts['degraded']} degraded"
-        for tier, counts in report["exits"].items()
-    ] + [f"last answer {report['last_answer_age_s']:.1f} s ago"]
+        return [f"no answer in {report['listened_s']:.0f} s", *thinned]
+    return (
+        thinned
+        + [
+            f"{tier:6} {100 * counts['share']:5.1f} %  {counts['answers']:5} answers  "
+            f"p50 {1e3 * counts['latency_p50_s']:.1f} ms  {counts['degraded']} degraded"
+            for tier, counts in report["exits"].items()
+        ]
+        + [f"last answer {report['last_answer_age_s']:.1f} s ago"]
+    )
 
 
 # -------------------------------------------------------------------------- watch

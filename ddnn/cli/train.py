@@ -8,18 +8,25 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from ddnn.adapters.command import app_command
+from ddnn.cli.evaluate import evaluate_bundle
 from ddnn.cli.output import print_report
+from ddnn.cli.report import write_report
 from ddnn.exits.aggregate import Scheme
 from ddnn.exits.hierarchy import Configuration
 from ddnn.exits.manifest import SPARSITY, Manifest
 from ddnn.local_site.train import train_bundle
 
 EPILOG = """\b
+The first Ctrl-C ends the training and writes the bundle with the weights so far.
+
+\b
 Examples:
-  ddnn train --data scenes --out bundle
+  ddnn train --data scenes5 --out bundle
   ddnn train --data eth80:eth80.npz --objects-test 9 --out bundle
   ddnn train --data directory:./photos --devices 3 --configuration c --out bundle
   ddnn train --data directory:./photos --devices 2 --camera cam1=front --pair-by time --out bundle
+  ddnn train --data directory:./photos --devices 3 --out bundle --report report.html
+  ddnn train --data cifar10:DIRECTORY --configuration d --distillation teacher --out bundle
   ddnn train --edge-dense 2048 --sparsity 0.98 --out bundle
 """
 
@@ -27,7 +34,7 @@ Examples:
 class TrainOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Keys of `ddnn train`."""
 
-    data: Annotated[str, msgspec.Meta(description="NAME[:PATH] of the data set.")] = "scenes"
+    data: Annotated[str, msgspec.Meta(description="NAME[:PATH] of the data set.")] = "scenes5"
     out: Annotated[str, msgspec.Meta(description="Directory of the bundle to write.")]
     configuration: Annotated[
         Configuration,
@@ -60,7 +67,7 @@ class TrainOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         tuple[str, ...],
         msgspec.Meta(
             description="Your own Keras section for device, edge or cloud.",
-            extra={"metavar": "PLACE=MODULE:FUNCTION"},
+            extra={"metavar": "PLACE=MODULE:FUNCTION", "names_code": True},
         ),
     ] = ()
     edge_dense: Annotated[
@@ -92,7 +99,11 @@ class TrainOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         msgspec.Meta(description="Format in which scores are sent."),
     ] = "auto"
     margin: Annotated[
-        float, msgspec.Meta(description="Loss of validation accuracy that thresholds may cause.")
+        float,
+        msgspec.Meta(
+            description="Loss of validation accuracy, against the best thresholds, that cheaper "
+            "ones may cause."
+        ),
     ] = 0.005
     objects_test: Annotated[
         int | None, msgspec.Meta(description="eth80: the object to test on.")
@@ -105,6 +116,13 @@ class TrainOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         ),
     ] = None
     steps: Annotated[int | None, msgspec.Meta(description="Training steps.")] = None
+    distillation: Annotated[
+        Literal["off", "deepest", "teacher"] | None,
+        msgspec.Meta(
+            description="The exits also learn from the answers of the deepest one, or of a "
+            "teacher, an undistributed network that is trained first [the data set's recipe]."
+        ),
+    ] = None
     seed: Annotated[
         int,
         msgspec.Meta(
@@ -141,14 +159,46 @@ class TrainOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             extra={"metavar": "[DEVICE=]X,Y,W,H"},
         ),
     ] = ()
+    size: Annotated[
+        Annotated[int, msgspec.Meta(ge=16, le=512)] | None,
+        msgspec.Meta(
+            description="directory: sides of the sections' inputs in pixels, such as 64 or 96 "
+            "[32]. Devices compute longer; they send no more bytes."
+        ),
+    ] = None
+    resume: Annotated[
+        bool,
+        msgspec.Meta(
+            description="Go on with the training of the same --out and options that was killed."
+        ),
+    ] = False
+    patience: Annotated[
+        int,
+        msgspec.Meta(
+            description="End early when the validation loss was no better in so many checks in "
+            "succession, of 25 over all steps, and take the best weights; 0 does all steps.",
+            ge=0,
+            le=25,
+        ),
+    ] = 0
+    report: Annotated[
+        str,
+        msgspec.Meta(
+            description="Write the figures on the test samples as one HTML file, as "
+            "`ddnn evaluate --report` does."
+        ),
+    ] = ""
     json: Annotated[bool, msgspec.Meta(description="Print one JSON object.")] = False
 
 
 def run(options: TrainOptions) -> None:
     keys = msgspec.structs.asdict(options)
-    as_json = keys.pop("json")
-    keys.update(out=Path(options.out), sections=keys.pop("section"), cameras=keys.pop("camera"))
-    print_report(summarize(train_bundle(**keys)), as_json)
+    as_json, report, out = keys.pop("json"), keys.pop("report"), Path(options.out)
+    keys.update(out=out, sections=keys.pop("section"), cameras=keys.pop("camera"))
+    manifest = train_bundle(**keys, keeps_interrupted=True)
+    if report:
+        write_report(Path(report), out.name, evaluate_bundle(out, options.data))
+    print_report(summarize(manifest), as_json)
 
 
 train = app_command(

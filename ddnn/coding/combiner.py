@@ -39,10 +39,11 @@ class CodingCombiner:
         self.title = f"layer {self.detail.layer}"
         self.description = describe_plan(self.detail, len(plan.placement))
         self.groups = list_groups(self.detail)
+        self.alternatives = None
         self._next_check_s = self._verify_until_s = 0.0
 
     def enough(self, pieces: Collection[int], /) -> bool:
-        return self.code.is_decodable(pieces)
+        return len(pieces) >= self.code.k and self.code.is_decodable(pieces)
 
     def combine(
         self, parts: Mapping[int, Arrays], senders: Mapping[int, str], now_s: float, *, last: bool

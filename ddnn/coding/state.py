@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ddnn.coding.detail import CodingDetail
-from ddnn.protocol.messages import PieceGroup
+from ddnn.protocol.offload_state import PieceGroup
 
 
 def describe_plan(detail: CodingDetail, worker_count: int) -> str:

@@ -10,14 +10,16 @@ import msgspec
 from ddnn.core.ids import require_id
 from ddnn.errors import ConfigError
 
+ASSUMED_OUTAGE = 0.1  # of a device of which none is known
+PRIOR_S = 600.0  # of observation that the assumption is worth
 Rate = Annotated[float, msgspec.Meta(gt=0)]
 
 
 class DeviceProfile(msgspec.Struct, frozen=True):
     """Speed, free memory, link and reliability of one device. None: not known.
 
-    `outage_probability` is the probability that the device does not answer a task. Raises
-    ConfigError where a value is impossible.
+    `outage_probability` is the probability that the device does not answer a task; 0 says that it
+    always answers. Raises ConfigError where a value is impossible.
     """
 
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[a-z0-9-]+\Z")]
@@ -25,7 +27,7 @@ class DeviceProfile(msgspec.Struct, frozen=True):
     memory_bytes: Annotated[int, msgspec.Meta(gt=0, le=2**53)] | None = None
     uplink_bits_per_s: Rate | None = None
     downlink_bits_per_s: Rate | None = None
-    outage_probability: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
+    outage_probability: Annotated[float, msgspec.Meta(ge=0, lt=1)] | None = None
 
     def __post_init__(self) -> None:
         require_id(self.name, "the device profile's name")
@@ -35,8 +37,18 @@ class DeviceProfile(msgspec.Struct, frozen=True):
                 raise ConfigError(
                     f"device profile {self.name}: {field} is {value}; give a positive number"
                 )
-        if not 0 <= self.outage_probability < 1:
+        outage = self.outage_probability
+        if outage is not None and not 0 <= outage < 1:
             raise ConfigError(
-                f"device profile {self.name}: outage_probability is {self.outage_probability}; "
+                f"device profile {self.name}: outage_probability is {outage}; "
                 "give a number from 0 to below 1"
             )
+
+
+def estimate_outage(share: float, observed_s: float, assumed: float = ASSUMED_OUTAGE) -> float:
+    """The outage probability of a device that was away for this share of the time observed.
+
+    A short observation says little: the estimate begins with the assumed probability and is never
+    0, since a device that has not failed yet may fail.
+    """
+    return (share * observed_s + assumed * PRIOR_S) / (observed_s + PRIOR_S)

@@ -24,9 +24,16 @@ MAX_RANK = 5
 MAX_ELEMENTS = 1 << 24
 MAX_ARRAYS = 16  # named arrays of one piece, in or out
 
+REVISION = "-"  # between a plan's id and the number of a revision
+
 ArrayType = Literal["float32", "float16", "uint8", "bits"]
 ArrayName = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 Length = Annotated[int, msgspec.Meta(ge=1, le=MAX_ELEMENTS)]
+
+
+def find_base(plan_id: str) -> str:
+    """The id of the plan on disk that a plan is a revision of; of other plans their own."""
+    return plan_id.partition(REVISION)[0]
 
 
 class PieceKey(NamedTuple):
@@ -113,6 +120,27 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     def inputs(self) -> Mapping[str, ArraySpec]:
         """The arrays of a task, the same for every piece."""
         return self.pieces[0].inputs
+
+    def revise(
+        self, number: int, placement: Mapping[str, tuple[int, ...]], detail: Mapping[str, Any]
+    ) -> Plan:
+        """The same pieces, placed otherwise. A revision has an id of its own and no file."""
+        return msgspec.structs.replace(
+            self,
+            placement=dict(placement),
+            detail=dict(detail),
+            id=f"{find_base(self.id)}{REVISION}{number}",
+        )
+
+    def rename(self, plan_id: str) -> Plan | None:
+        """This plan under the id of a revision of it; None where the id is another plan's.
+
+        Who holds the pieces of a revision learns from its owner which they are: its placement and
+        detail are the owner's.
+        """
+        if find_base(plan_id) != self.id:
+            return None
+        return msgspec.structs.replace(self, id=plan_id)
 
     def key(self, piece: int | str) -> PieceKey:
         return PieceKey(self.id, piece)

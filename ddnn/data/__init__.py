@@ -9,12 +9,13 @@ from .dataset import ABSENT, Dataset, Split, ViewPool, label_views
 from .folders import FolderRequest
 from .jpeg import measure_jpeg_bytes
 from .pairing import PairBy
-from .registry import NAMES, load, load_samples, scale_split
+from .registry import NAMES, RENDERED, load, load_samples, scale_split
 from .splits import check_trainable, describe_dataset, relabel
 
 __all__ = [
     "ABSENT",
     "NAMES",
+    "RENDERED",
     "Dataset",
     "FolderRequest",
     "PairBy",

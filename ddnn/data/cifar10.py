@@ -3,11 +3,17 @@
 A directory holds two files. `cifar10_train_jpeg.npz`: jpeg uint8 [bytes], JPEG files one after the
 other; offsets int64 [images + 1], where each begins and the last ends; label uint8 [images].
 `cifar10_test5000.npz`: images uint8 [images, 32, 32, 3]; label uint8 [images]. The validation split
-is a random tenth of the training images, drawn with the seed.
+is a random tenth of the training images, drawn with the seed; files that are sorted by class need
+no other treatment.
+
+In `cifar10` one camera sees the whole image. In `cifar10-tiles` each of six cameras sees one tile
+of three columns and two rows, as the DDNN authors' later code divides images: columns of 10, 11
+and 11 and rows of 16 pixels, each tile enlarged to 32x32 by its nearest pixels.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
@@ -33,6 +39,8 @@ CLASSES = (
     "ship",
     "truck",
 )
+NAMES = ("cifar10", "cifar10-tiles")
+TILE_ROWS, TILE_COLUMNS = 2, 3
 TRAIN_FILE, TEST_FILE = "cifar10_train_jpeg.npz", "cifar10_test5000.npz"
 SIZE_PX = 32
 VALIDATION_SHARE = 0.1  # of the training images
@@ -48,8 +56,8 @@ _TEST = {
 }
 
 
-def load_cifar10(directory: Path, *, seed: int = 0) -> Dataset:
-    """The data set in the two files of a directory.
+def load_cifar10(directory: Path, name: str = "cifar10", *, seed: int = 0) -> Dataset:
+    """The data set in the two files of a directory; `name` is one of NAMES.
 
     Raises ConfigError where a file cannot be read or a split is empty.
     """
@@ -58,22 +66,45 @@ def load_cifar10(directory: Path, *, seed: int = 0) -> Dataset:
     count = round(VALIDATION_SHARE * len(train))
     check_split_sizes((len(train) - count, count, len(test)), str(directory))
     validation, rest = np.split(order, [count])
+    convert = _divide if name == "cifar10-tiles" else (lambda split: split)
     return Dataset(
-        "cifar10",
+        name,
         CLASSES,
-        train.take(rest),
-        train.take(validation).rename("validation"),
-        test,
+        convert(train.take(rest)),
+        convert(train.take(validation).rename("validation")),
+        convert(test),
     )
 
 
-def load_cifar10_samples(directory: Path) -> Split:
+def load_cifar10_samples(directory: Path, name: str = "cifar10") -> Split:
     """All samples of both files, those of the training file first. Raises as `load_cifar10`."""
     parts = _read_train(directory / TRAIN_FILE), _read_test(directory / TEST_FILE)
     images, labels = (
         np.concatenate([getattr(part, field) for part in parts]) for field in ("images", "labels")
     )
-    return _make_split("samples", images[:, 0], labels, directory)
+    split = _make_split("samples", images[:, 0], labels, directory)
+    return _divide(split) if name == "cifar10-tiles" else split
+
+
+def _divide(split: Split) -> Split:
+    """The images as tiles, each the view of a camera: row by row from the upper left.
+
+    A tile that is all black is a view that sees nothing, as everywhere.
+    """
+    whole = split.images[:, 0]
+    edges = [np.linspace(0, SIZE_PX, n + 1).astype(int) for n in (TILE_ROWS, TILE_COLUMNS)]
+    tiles = [
+        whole[:, _stretch(top, bottom)][:, :, _stretch(left, right)]
+        for top, bottom in pairwise(edges[0])
+        for left, right in pairwise(edges[1])
+    ]
+    views = np.stack(tiles, axis=1)
+    return replace(split, images=views, view_labels=label_views(views, split.labels))
+
+
+def _stretch(start: int, end: int) -> NDArray[np.intp]:
+    """The nearest pixels of start..end for SIZE_PX pixels."""
+    return np.asarray(start + (np.arange(SIZE_PX) + 0.5) * (end - start) // SIZE_PX, np.intp)
 
 
 def _read_train(path: Path) -> Split:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -28,7 +28,14 @@ from ddnn.runtime.pictures import find_skip_reason, make_input, read_picture, sp
 
 from .dataset import ABSENT, Dataset, Split
 from .pairing import PairBy, Samples, pair
-from .splits import split_by_class
+from .recordings.description import (
+    ASIDE,
+    DESCRIPTION,
+    UNLABELLED,
+    find_burst,
+    read_description,
+)
+from .splits import split_by_burst, split_by_class
 
 SIZE_PX = 32
 MAX_IMAGES = 1_000_000
@@ -55,19 +62,27 @@ class FolderRequest:
 
 @dataclass(frozen=True)
 class FolderSamples:
-    """Samples of folders. notes: what was found, in sentences for the user."""
+    """Samples of folders. notes: what was found, in sentences for the user.
+
+    bursts: of each sample, in a directory that `ddnn collect` wrote; else empty
+    """
 
     classes: tuple[str, ...]
     samples: Split
     cameras: dict[str, str]
     notes: tuple[str, ...]
+    bursts: tuple[str, ...] = ()
 
 
 @dataclass
 class _Scan:
-    """Images by camera and class, in natural order, and what was passed over."""
+    """Images by camera and class, in natural order, and what was passed over.
+
+    recorded: whether `ddnn collect` wrote them
+    """
 
     path: Path
+    recorded: bool = False
     images: dict[str, dict[str, list[Path]]] = field(default_factory=dict)
     skipped: dict[str, list[Path]] = field(default_factory=dict)
 
@@ -81,7 +96,14 @@ def load_directory(path: Path, request: FolderRequest, *, seed: int = 0) -> Data
     Raises ConfigError for another layout, an unreadable image or too few samples.
     """
     found = load_directory_samples(path, request)
-    dataset = split_by_class("directory", found.classes, found.samples, seed, path)
+    notes = found.notes
+    if found.bursts:
+        dataset, more = split_by_burst(
+            "directory", found.classes, found.samples, found.bursts, seed, path
+        )
+        notes += more
+    else:
+        dataset = split_by_class("directory", found.classes, found.samples, seed, path)
     return Dataset(
         dataset.name,
         dataset.classes,
@@ -89,7 +111,7 @@ def load_directory(path: Path, request: FolderRequest, *, seed: int = 0) -> Data
         dataset.validation,
         dataset.test,
         cameras=found.cameras,
-        notes=found.notes,
+        notes=notes,
     )
 
 
@@ -116,7 +138,12 @@ def load_directory_samples(path: Path, request: FolderRequest) -> FolderSamples:
     notes = _describe(scan, cameras, [sample for _, sample in samples], request.pair_by)
     if black:
         notes.append(f"{black} images are all black; they count as views that see their object")
-    return FolderSamples(classes, split, cameras, tuple(notes))
+    bursts: tuple[str, ...] = ()
+    if scan.recorded:
+        names = [next(iter(sample.values())).stem for _, sample in samples]
+        bursts = tuple(find_burst(name) for name in names)
+        split = replace(split, groups=np.unique(bursts, return_inverse=True)[1].astype(np.int32))
+    return FolderSamples(classes, split, cameras, tuple(notes), bursts)
 
 
 def assign_cameras(
@@ -153,10 +180,14 @@ def _scan(path: Path) -> _Scan:
         raise ConfigError(
             f"{path}: no such directory; expected <camera>/<class>/<sample>.png in it"
         )
-    scan, count = _Scan(path), 0
+    scan, count = _Scan(path, recorded=read_description(path) is not None), 0
     for camera in _list_directories(path, scan):
         found: dict[str, list[Path]] = {}
         for label in _list_directories(camera, scan):
+            if scan.recorded and label.name == UNLABELLED:
+                for file in label.iterdir():
+                    scan.skip("not labelled; `ddnn label` shows them", file)
+                continue
             files = found[label.name] = []
             for file in sorted(label.iterdir(), key=lambda file: split_numbers(file.name)):
                 if reason := find_skip_reason(file):
@@ -192,6 +223,8 @@ def _list_directories(path: Path, scan: _Scan) -> Iterator[Path]:
                 f"{path}: {child.name!r} is not UTF-8; names of cameras and classes are kept in "
                 "the bundle: rename it (convmv -f latin1 -t utf8 converts whole trees)"
             ) from None
+        if scan.recorded and child.name in (DESCRIPTION, ASIDE):
+            continue
         if child.name.startswith(".") or child.name in NOT_CAMERAS:
             scan.skip("hidden, or of the system", child)
         elif child.is_dir():

@@ -3,11 +3,14 @@
 ==============  =========================  ====================================================
 name            path                       content
 ==============  =========================  ====================================================
-scenes          none                       rendered street scenes, six cameras (the default)
+scenes          none                       rendered street scenes of three kinds, six cameras
+scenes5         none                       the same, five kinds that are more alike (the default)
+scenes8         none                       the same, eight kinds
 eth80           .npz, or $DDNN_DATA        photographs of objects of eight classes, six cameras
 eth80-field     as eth80                   the same, each camera absent from some samples
 mvmc            .npz, or $DDNN_DATA        the DDNN paper's own data
 cifar10         folder, or $DDNN_DATA      photographs of ten classes, one camera
+cifar10-tiles   as cifar10                 the same, six cameras each see one tile of 3x2
 directory       a directory                user images, <camera>/<class>/<sample>.png
 npz             .npz                       user arrays
 ==============  =========================  ====================================================
@@ -27,10 +30,11 @@ from .arrays import load_npz, load_npz_samples, scale_views
 from .dataset import Dataset, Split, ViewPool, take_views
 from .eth80 import FIELD_PRESENCE, SIZE_PX, load_eth80, load_eth80_samples
 from .folders import FolderRequest, load_directory, load_directory_samples
-from .scenes import things
+from .rendered import draw_split_once, load_rendered
 from .splits import relabel
 
-NAMES = ("scenes", "eth80", "eth80-field", "mvmc", "cifar10", "directory", "npz")
+RENDERED = ("scenes", "scenes5", "scenes8")
+NAMES = (*RENDERED, "eth80", "eth80-field", "mvmc", *cifar10.NAMES, "directory", "npz")
 DATA_VARIABLE = "DDNN_DATA"
 """Environment variable that names a directory with eth80.npz, mvmc.npz and the files of cifar10."""
 
@@ -46,13 +50,13 @@ _OPTIONS = {
     "fine": _ETH80,
     "presence": _ETH80,
     "size": (*_ETH80, "directory"),
-    "samples": ("scenes",),
+    "samples": RENDERED,
 }
 _DEFAULT_FILES = {
     "eth80": "eth80.npz",
     "eth80-field": "eth80.npz",
     "mvmc": "mvmc.npz",
-    "cifar10": "",  # the directory itself
+    **dict.fromkeys(cifar10.NAMES, ""),  # the directory itself
 }
 
 
@@ -79,7 +83,7 @@ def load(
     fine:         eth80: training images at twice the size, for augmentation to scale down
     presence:     eth80: share of the samples in which each camera sees its object
     size:         eth80: 32 or 64 pixels; directory: any up to 512
-    samples:      scenes: sizes of the training, validation and test split
+    samples:      scenes, scenes5, scenes8: sizes of the training, validation and test split
     folders:      directory: cameras, pairing and preprocessing, in place of `size`
 
     Raises ConfigError for an unknown name, an option that the data set does not have, and a file
@@ -99,8 +103,8 @@ def load(
     )
     rates = FIELD_PRESENCE if name == "eth80-field" and presence is None else presence
     match name:
-        case "scenes":
-            dataset = scenes.draw_dataset(seed=seed, samples=samples or scenes.SAMPLES)
+        case "scenes" | "scenes5" | "scenes8":
+            dataset = load_rendered(name, seed=seed, samples=samples or scenes.SAMPLES[name])
         case "eth80" | "eth80-field":
             dataset = load_eth80(
                 path,
@@ -114,8 +118,8 @@ def load(
             )
         case "mvmc":
             dataset = mvmc.load_mvmc(path)
-        case "cifar10":
-            dataset = cifar10.load_cifar10(path, seed=seed)
+        case "cifar10" | "cifar10-tiles":
+            dataset = cifar10.load_cifar10(path, name, seed=seed)
         case "directory":
             dataset = load_directory(path, folders or _make_request(size), seed=seed)
         case _:
@@ -137,8 +141,9 @@ def load_samples(
     """Samples to evaluate on: all samples of the file, which may be too small for three splits.
 
     objects: eth80: only the objects with these numbers
-    samples: scenes, which has no file: the size of its test split, which is what is returned
-    folders: directory, npz: cameras, pairing and preprocessing, in place of `size`; labels of every
+    samples: scenes, scenes5, scenes8, which have no file: the size of its test split, which is
+    what is returned folders: directory, npz: cameras, pairing and preprocessing, in place of
+    `size`; labels of every
              data set number its classes where it has some
 
     The other parameters and errors are those of `load`.
@@ -155,15 +160,16 @@ def load_samples(
     rates = FIELD_PRESENCE if name == "eth80-field" and presence is None else presence
     own: tuple[str, ...]
     match name:
-        case "scenes":
-            count = scenes.SAMPLES[2] if samples is None else samples
-            own, split = things.CLASSES, scenes.draw_split("test", seed=seed, samples=count)
+        case "scenes" | "scenes5" | "scenes8":
+            count = scenes.SAMPLES[name][2] if samples is None else samples
+            own = scenes.list_classes(name)
+            split = draw_split_once("test", name, seed=seed, samples=count)
         case "eth80" | "eth80-field":
             own, split = load_eth80_samples(path, objects, seed=seed, size=size, presence=rates)
         case "mvmc":
             own, split = mvmc.CLASSES, mvmc.load_mvmc_samples(path)
-        case "cifar10":
-            own, split = cifar10.CLASSES, cifar10.load_cifar10_samples(path)
+        case "cifar10" | "cifar10-tiles":
+            own, split = cifar10.CLASSES, cifar10.load_cifar10_samples(path, name)
         case "directory":
             found = load_directory_samples(path, folders or _make_request(size))
             own, split = found.classes, found.samples
@@ -190,15 +196,15 @@ def _make_request(size: int) -> FolderRequest:
 
 
 def _parse(spec: str) -> tuple[str, Path]:
-    """The name and the path of a specification; the path is unused for scenes."""
+    """The name and the path of a specification; the path is unused for rendered ones."""
     name, colon, path = spec.partition(":")
     if name not in NAMES:
         raise ConfigError(
             f"data set {spec!r}: unknown name; expected NAME[:PATH] with one of {', '.join(NAMES)}"
         )
-    if name == "scenes":
+    if name in RENDERED:
         if colon:
-            raise ConfigError(f"data set {spec!r}: scenes is rendered and takes no path")
+            raise ConfigError(f"data set {spec!r}: {name} is rendered and takes no path")
         return name, Path()
     if path:
         return name, Path(path)

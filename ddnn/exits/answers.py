@@ -1,10 +1,12 @@
-"""Chooses between two answers to the same sample."""
+"""Chooses between two answers to the same sample; makes those of a device's own exit."""
 
 from __future__ import annotations
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
-from ddnn.exits.manifest import find_depth
+from ddnn.exits.manifest import Manifest, find_depth, judge
 from ddnn.protocol.messages import Answer
 
 Rank = tuple[int, int, float, bool, float, bytes]
@@ -33,3 +35,41 @@ def rank(answer: Answer) -> Rank:
 def choose_better(a: Answer, b: Answer) -> Answer:
     """Choose the answer to keep. Associative and commutative, so the order does not matter."""
     return a if rank(a) >= rank(b) else b
+
+
+def make_own_answer(
+    sample: int,
+    scores: NDArray[np.float32] | None,
+    node: str,
+    bundle: str,
+    manifest: Manifest,
+    *,
+    captured_at_s: float,
+    answered_at_s: float,
+    latency_s: float,
+    truth: int | None,
+) -> Answer:
+    """Make the answer of a device's own exit, which is degraded; without scores it has no label."""
+    label, probabilities, eta = -1, [], 1.0
+    if scores is not None:
+        own = judge(manifest, "device", scores, manifest.hierarchy.make_mask([node]))
+        label, probabilities, eta = own.label, own.probabilities, own.eta
+    return Answer(
+        sample=sample,
+        node=node,
+        exit="device",
+        label=label,
+        probabilities=probabilities,
+        eta=eta,
+        members=[node],
+        missing=[device for device in manifest.hierarchy.devices if device != node],
+        quality="degraded",
+        expected_accuracy=manifest.device_accuracy.get(node),
+        bundle=bundle,
+        captured_at_s=captured_at_s,
+        answered_at_s=answered_at_s,
+        latency_s=latency_s,
+        truth=truth,
+        votes={node: (label, max(probabilities))} if probabilities else {},
+        exit_trace=[("device", label, eta)],
+    )

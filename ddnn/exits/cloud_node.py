@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ddnn.core.ids import is_id
 from ddnn.exits.fusion_node import FusionNode
 from ddnn.exits.manifest import Manifest
 from ddnn.exits.tiers import CloudTier
@@ -41,6 +40,7 @@ class StoreNode:
             shared(topic_filter(Kind.BACKLOG, self.site), self._share),
             topic_filter(Kind.STATS, self.site),
             topic_filter(Kind.OFFLOAD, self.site),
+            topic_filter(Kind.TRAIN_STATE, self.site),
             *presence_filters(self.site),
         ]
 
@@ -49,17 +49,21 @@ class StoreNode:
 
     def handle(self, event: Event, now: Now) -> list[Effect]:
         match event:
-            case Received(Topic(site, Kind.ANSWER), Answer() as answer):
-                return self._save(site, [answer])
+            case Received(Topic(site, Kind.ANSWER, node), Answer() as answer):
+                return self._save(site, node, [answer])
             case Received(Topic(site, Kind.BACKLOG, node), Backlog() as backlog):
-                return self._save(site, [a for a in backlog.answers if a.node == node])
+                return self._save(site, node, backlog.answers)
             case Saved():
                 return self._confirm(event)
         return []
 
-    def _save(self, site: str, answers: list[Answer]) -> list[Effect]:
-        good = [answer for answer in answers if is_id(answer.node)]
+    def _save(self, site: str, node: str, answers: list[Answer]) -> list[Effect]:
+        """Save the answers that the node gave itself: nobody answers in another's name."""
+        good = [answer for answer in answers if answer.node == node]
         self.counts["answers"] = self.counts.get("answers", 0) + len(good)
+        if len(good) < len(answers):
+            refused = self.counts.get("answers_refused", 0) + len(answers) - len(good)
+            self.counts["answers_refused"] = refused
         return [Save([(site, answer) for answer in good])] if good else []
 
     def _confirm(self, event: Saved) -> list[Effect]:

@@ -13,11 +13,14 @@ from numpy.typing import NDArray
 from ddnn.exits.hierarchy import CLOUD
 from ddnn.exits.manifest import Judgement, aggregate_scores, judge
 from ddnn.exits.presence import HierarchyPresence
+from ddnn.exits.receipts import Receipts
 from ddnn.exits.sample import EXITS, STATES, Sample, Signal, State, make_answer, make_votes
 from ddnn.exits.thresholds import ThresholdsInUse
 from ddnn.exits.timing import Timing
 from ddnn.machines.collect import Collector, Expired, Outcome, Receipt
 from ddnn.machines.outbox import Outbox
+from ddnn.machines.pace import PaceControl
+from ddnn.machines.window import Window
 from ddnn.protocol.machine import Effect, Now, Publish
 from ddnn.protocol.messages import Escalate, Shortfall, TrafficBytes, add_shortfall
 from ddnn.protocol.topics import Kind, Topic
@@ -58,12 +61,15 @@ class Decisions:
         timing: Timing,
         presence: HierarchyPresence,
         outbox: Outbox,
+        receipts: Receipts,
+        pace: PaceControl,
     ) -> None:
         hierarchy = thresholds.manifest.hierarchy
         self.counts: dict[str, int] = {}
         self._site, self._node, self._bundle = site, node, bundle
         self._thresholds, self._timing, self._hierarchy = thresholds, timing, hierarchy
         self._presence, self._outbox = presence, outbox
+        self._receipts, self._pace = receipts, pace
         self._first = STATES[hierarchy.exits[0]]
         self._nodes = {
             State.LOCAL: hierarchy.devices,
@@ -74,6 +80,7 @@ class Decisions:
             state: {node: frozenset([node]) for node in nodes}
             for state, nodes in self._nodes.items()
         }
+        self._window = Window()
         self._samples: dict[int, Sample] = {}
         self._collector: Collector[Key, Report] = Collector(LIMIT, REMEMBER)
 
@@ -82,6 +89,11 @@ class Decisions:
 
     def deadline_s(self) -> float | None:
         return self._collector.next_due_s()
+
+    @property
+    def gauges(self) -> dict[str, float]:
+        """How many samples may wait for the cloud."""
+        return {"cloud_window": round(self._window.size, 1)}
 
     def opened_s(self, sample: int) -> float | None:
         """When the sample was opened, also where it is answered already; None: unknown."""
@@ -127,6 +139,7 @@ class Decisions:
             min(now_s + WINDOWS[sample.state] * self._timing.window_s, sample.answer_by_s),
         )
         for outcome in evicted:
+            self._window.drop(outcome.key.sample)
             self._samples.pop(outcome.key.sample).move(Signal.DROP)
             self._count("evicted")
 
@@ -146,12 +159,24 @@ class Decisions:
                 self._presence.note_misses(outcome.missing, now.monotonic_s)
                 overdue = now.monotonic_s >= sample.answer_by_s
             if sample.state is State.LOCAL:
+                self._pace.note_sample(outcome.parts)
                 sample.votes = make_votes({n: r.scores for n, r in outcome.parts.items()})
+            elif sample.state is State.CLOUD:
+                self._note_cloud(sample.number, outcome, now)
             if overdue or not outcome.parts:
                 effects += self._answer(sample, now)
             else:
                 effects += self._decide(sample, outcome.parts, now)
         return effects
+
+    def _note_cloud(self, number: int, outcome: Outcome[Key, Report], now: Now) -> None:
+        """Note how the cloud keeps up. One that is away is none of the window's business."""
+        if outcome.parts:
+            self._window.receive(number, now.monotonic_s)
+        elif isinstance(outcome, Expired):
+            self._window.miss(number, now.monotonic_s)
+        else:
+            self._window.drop(number)
 
     # ------------------------------------------------------------------ decide
 
@@ -159,7 +184,12 @@ class Decisions:
         """Apply the exit rule to the reports of the sample's state."""
         judgement = self._judge(sample.state, reports)
         sample.take(judgement)
-        return self._answer(sample, now) if judgement.sure else self._escalate(sample, now)
+        if not judgement.sure:
+            return self._escalate(sample, now)
+        if sample.state is State.LOCAL and self._thresholds.audits(sample.number):
+            self._count("audited")
+            return self._escalate(sample, now)  # without a cloud this answers
+        return self._answer(sample, now)
 
     def _judge(self, state: State, reports: Mapping[str, Report]) -> Judgement:
         manifest, mask, shortfall = self._thresholds.manifest, 0, None
@@ -181,6 +211,11 @@ class Decisions:
         if not to_edge and not self._presence.cloud_is_live:
             probe = self._presence.probe_cloud(now.monotonic_s)
             return [*(ask if probe else []), *self._answer(sample, now)]
+        if not to_edge:
+            if self._window.is_full:
+                self._count("cloud_shed")
+                return self._answer(sample, now)
+            self._window.send(sample.number, now.monotonic_s, sample.answer_by_s)
         sample.move(Signal.ASK_EDGE if to_edge else Signal.ASK_CLOUD)
         self._collect(sample, now)
         return ask
@@ -196,7 +231,7 @@ class Decisions:
         self._count(f"exit_{best.exit}")
         manifest = self._thresholds.manifest
         answer = make_answer(sample, best, self._node, self._bundle, manifest, now)
-        return self._outbox.post(answer, now)
+        return [*self._outbox.post(answer, now), *self._receipts.add(sample.number, now)]
 
     def _count(self, name: str) -> None:
         self.counts[name] = self.counts.get(name, 0) + 1

@@ -6,11 +6,13 @@
     COMPUTING   FAIL      FAILED      there is nothing to send
     READY       SEND      SENT        the edge asks for the features, which are kept no longer
     WAITING     CLOSE     CLOSED      a newer frame waits, or as below
-    COMPUTING   CLOSE     CLOSED      the edge has answered, or this device answers alone: the
-    READY       CLOSE     CLOSED      time is over, no edge is there, or too many samples are open
+    COMPUTING   CLOSE     CLOSED      the sample is answered or shed, or this device answers alone:
+    READY       CLOSE     CLOSED      the time is over, no edge is there, or too many are open
     FAILED      CLOSE     CLOSED
     SENT        CLOSE     CLOSED
 A device without a section begins in READY: its features are the raw image.
+
+Where the edge is silent one device answers for all: `turns` says which, and who follows it.
 """
 
 from __future__ import annotations
@@ -23,9 +25,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ddnn.core.pace import PaceHistory
 from ddnn.core.section import Arrays
-from ddnn.exits.manifest import Manifest, judge
+from ddnn.exits.answers import make_own_answer
+from ddnn.exits.manifest import Manifest
+from ddnn.exits.pace_follower import PaceFollower
 from ddnn.exits.timing import Timing
+from ddnn.exits.turns import Turns
 from ddnn.machines.jobs import Jobs
 from ddnn.machines.outbox import Outbox
 from ddnn.machines.states import advance
@@ -41,10 +47,20 @@ from ddnn.protocol.machine import (
     Publish,
     Received,
 )
-from ddnn.protocol.messages import Answer, Escalate, Features, Scores, Status, Tensor
+from ddnn.protocol.messages import (
+    MAX_COUNT,
+    Answer,
+    Answered,
+    Escalate,
+    Features,
+    PaceCommand,
+    Scores,
+    Status,
+    Tensor,
+)
 from ddnn.protocol.topics import Kind, Topic, topic_filter
 
-LIMIT = 256  # open samples; beyond it the device answers the oldest early
+LIMIT = 1024  # open samples; beyond it the device answers the oldest early
 
 
 class State(Enum):
@@ -91,9 +107,27 @@ class _Sample:
     state: State
     scores: NDArray[np.float32] | None = None  # as receivers decode them
     features: NDArray[Any] | None = None  # read in state READY only
+    is_turn: bool = False  # whether the device answers when the time is over
+    is_answered: bool = False  # by another node, before this one had its frame
 
     def move(self, signal: Signal) -> None:
         self.state = advance(TRANSITIONS, self.state, signal, "a sample")
+
+
+class _EarlyAnswers:
+    """The newest samples that others have answered before this device had its frames."""
+
+    def __init__(self) -> None:
+        self._samples: dict[int, bool] = {}  # in the order of the answers
+
+    def add(self, sample: int) -> None:
+        self._samples[sample] = True
+        if len(self._samples) > LIMIT:
+            del self._samples[next(iter(self._samples))]
+
+    def remove(self, sample: int) -> bool:
+        """Whether the sample was among them; it is not any more."""
+        return self._samples.pop(sample, False)
 
 
 class FrameJob(NamedTuple):
@@ -121,6 +155,9 @@ class DeviceNode:
         self.counts = self.outbox.counts
         self._mask = manifest.hierarchy.make_mask([node])
         self._samples: Jobs[int, _Sample] = Jobs(LIMIT)
+        self._pace = PaceFollower()
+        self._turns = Turns(node, manifest.hierarchy.devices, timing)
+        self._early = _EarlyAnswers()
         self._connected = False
         self._lead: Status | None = None
         self._busy = False  # the section, perhaps on a sample that is closed already
@@ -130,15 +167,21 @@ class DeviceNode:
     def gauges(self) -> dict[str, float]:
         return self.outbox.gauges
 
+    @property
+    def pace(self) -> PaceHistory:
+        """Which ticks the camera must take. Safe in any thread."""
+        return self._pace.history
+
     def subscriptions(self) -> list[str]:
         return [
             topic_filter(Kind.ESCALATE, self.site),
-            topic_filter(Kind.ANSWER, self.site),
+            topic_filter(Kind.ANSWERED, self.site),
+            topic_filter(Kind.PACE, self.site, self.manifest.hierarchy.lead),
             *self.outbox.subscriptions(),
         ]
 
     def deadline_s(self) -> float | None:
-        times = (self._samples.next_due_s(), self.outbox.deadline_s())
+        times = (self._samples.next_due_s(), self.outbox.deadline_s(), self._pace.deadline_s())
         return min((t for t in times if t is not None), default=None)
 
     def handle(self, event: Event, now: Now) -> list[Effect]:
@@ -150,10 +193,12 @@ class DeviceNode:
                 effects += self._finish(sample, outputs, now)
             case Received(Topic(_, Kind.ESCALATE), Escalate() as escalate):
                 effects += self._escalate(escalate)
-            case Received(Topic(_, Kind.ANSWER), Answer() as answer):
-                if answer.exit != "device" and self._samples.get(answer.sample):
-                    self._close(answer.sample)
+            case Received(Topic(_, Kind.ANSWERED, node), Answered() as answered):
+                self._take_answered(node, answered)
+            case Received(Topic(_, Kind.PACE), PaceCommand() as command):
+                self._take_pace(command)
             case Received(Topic(_, Kind.STATUS, node), Status() as status):
+                self._turns.take_status(node, status)
                 if node == self.manifest.hierarchy.lead:
                     self._take_lead(status)
             case Connected():
@@ -161,20 +206,29 @@ class DeviceNode:
             case Disconnected():
                 self._connected = False
                 self._lead = None
+                self._turns.disconnect()
+        self._pace.follow(self._lead is not None and self._lead.state == "online", now.monotonic_s)
         for sample in self._samples.due(now.monotonic_s):
-            effects += self._answer(sample, now)
+            effects += self._end_wait(sample, now)
         return effects
 
     # ---------------------------------------------------------------- a sample
 
     def _capture(self, frame: Captured, now: Now) -> list[Effect]:
+        if not 0 <= frame.sample <= MAX_COUNT:  # of a clock before 1970: nobody could read it
+            self._count("frames_refused")
+            return []
         if self._samples.opened_s(frame.sample) is not None:
             self._count("frames_repeated")
+            return []
+        if not self._pace.history.is_admitted(frame.sample):
+            self._count("frames_shed")
             return []
         has_section = self.manifest.hierarchy.device_section
         state = State.WAITING if has_section else State.READY
         sample = _Sample(frame.captured_at_s, now.monotonic_s, frame.label, state)
         due_s = now.monotonic_s + self.timing.device_s
+        sample.is_answered = self._early.remove(frame.sample)
         evicted = self._samples.open(frame.sample, sample, now.monotonic_s, due_s)
         effects = self._post(*evicted, now) if evicted else []
         if has_section:
@@ -222,16 +276,9 @@ class DeviceNode:
     def _send_scores(self, number: int, sample: _Sample, wire: NDArray[Any]) -> list[Effect]:
         if not self._connected:
             return []
-        scores = Scores(
-            1,
-            number,
-            self.bundle,
-            self._mask,
-            sample.captured_at_s,
-            Tensor.of(wire),
-            sample.label,
-        )
-        return [Publish(self._topic(Kind.SCORES), scores)]
+        at_s, scores = sample.captured_at_s, Tensor.of(wire)
+        message = Scores(1, number, self.bundle, self._mask, at_s, scores, sample.label)
+        return [Publish(self._topic(Kind.SCORES), message)]
 
     def _escalate(self, escalate: Escalate) -> list[Effect]:
         sample = self._samples.get(escalate.sample)
@@ -247,23 +294,47 @@ class DeviceNode:
         features, sample.features = sample.features, None
         if features is None or not self._connected:
             return []
-        message = Features(
-            1,
-            number,
-            self.bundle,
-            self._mask,
-            sample.captured_at_s,
-            (Tensor.of(features, bits=self.manifest.hierarchy.device_section),),
-            sample.label,
-        )
+        at_s = sample.captured_at_s
+        parts = (Tensor.of(features, bits=self.manifest.hierarchy.device_section),)
+        message = Features(1, number, self.bundle, self._mask, at_s, parts, sample.label)
         return [Publish(self._topic(Kind.FEATURES), message)]
 
     # ------------------------------------------------------------- on its own
 
     def _answer_if_alone(self, number: int, now: Now) -> list[Effect]:
         """Answer at once where no edge can: the broker or the lead edge is away."""
-        away = not self._connected or (self._lead is not None and self._lead.state != "online")
-        return self._answer(number, now) if away else []
+        if not self._connected:
+            return self._answer(number, now)
+        if self._lead is None or self._lead.state == "online":
+            return []
+        sample, wait_s = self._samples.get(number), self._turns.find_wait_s(number)
+        if wait_s == 0 or sample is None:
+            return self._answer(number, now)
+        sample.is_turn = True  # if no other device answers before it
+        self._samples.reschedule(number, now.monotonic_s + wait_s)
+        return []
+
+    def _end_wait(self, number: int, now: Now) -> list[Effect]:
+        """The edge is silent: answer, or wait while it is another device's turn."""
+        sample = self._samples.get(number)
+        if sample is None or sample.is_turn or not self._connected:
+            return self._answer(number, now)
+        can_answer = sample.scores is not None or not self.manifest.hierarchy.device_section
+        until_s = sample.captured_s + self._turns.find_answer_by_s(number, can_answer)
+        if until_s <= now.monotonic_s:
+            return self._answer(number, now)
+        sample.is_turn = True
+        self._samples.reschedule(number, until_s)
+        return []
+
+    def _take_pace(self, command: PaceCommand) -> None:
+        """Take the lead's command, and shed what is open and not admitted any more."""
+        pace = self._pace.take(command)
+        opened = [number for number, _ in self._samples.items() if number >= pace.since]
+        for number in opened:
+            if not pace.is_admitted(number):
+                self._close(number)
+                self._count("frames_shed")
 
     def _take_lead(self, status: Status) -> None:
         """Take the lead's status, except the Last Will of an older session."""
@@ -276,37 +347,41 @@ class DeviceNode:
         sample.move(Signal.CLOSE)
         return sample
 
+    def _take_answered(self, node: str, answered: Answered) -> None:
+        """Take the word of the lead, or of a device that answers before this one."""
+        is_leads = node == self.manifest.hierarchy.lead
+        for number in answered.samples:
+            if not (is_leads or self._turns.is_before(number, node)):
+                continue
+            if self._samples.get(number):
+                self._close(number)
+            elif self._samples.opened_s(number) is None:
+                self._early.add(number)
+
     def _answer(self, number: int, now: Now) -> list[Effect]:
         return self._post(number, self._samples.close(number), now)
 
     def _post(self, number: int, sample: _Sample, now: Now) -> list[Effect]:
         """Answer from the device's own exit, with exit `device` and quality `degraded`."""
         sample.move(Signal.CLOSE)
+        if sample.is_answered:
+            return []
         self._count("answered_alone")
-        label, probabilities, eta = -1, [], 1.0
-        if sample.scores is not None:
-            own = judge(self.manifest, "device", sample.scores, self._mask)
-            label, probabilities, eta = own.label, own.probabilities, own.eta
-        answer = Answer(
-            sample=number,
-            node=self.node,
-            exit="device",
-            label=label,
-            probabilities=probabilities,
-            eta=eta,
-            members=[self.node],
-            missing=[d for d in self.manifest.hierarchy.devices if d != self.node],
-            quality="degraded",
-            expected_accuracy=self.manifest.device_accuracy.get(self.node),
-            bundle=self.bundle,
+        answer = make_own_answer(
+            number,
+            sample.scores,
+            self.node,
+            self.bundle,
+            self.manifest,
             captured_at_s=sample.captured_at_s,
             answered_at_s=now.wall_s,
             latency_s=now.monotonic_s - sample.captured_s,
             truth=sample.label,
-            votes={self.node: (label, max(probabilities))} if probabilities else {},
-            exit_trace=[("device", label, eta)],
         )
-        return self.outbox.post(answer, now)
+        effects = self.outbox.post(answer, now)
+        if self._connected:  # so that no other device answers, too
+            effects.append(Publish(self._topic(Kind.ANSWERED), Answered(1, [number])))
+        return effects
 
     def _topic(self, kind: Kind) -> Topic:
         return Topic(self.site, kind, self.node)

@@ -30,16 +30,23 @@ class EdgeNode(CompositeMachine):
         timing: Timing,
         pending: Iterable[Answer] = (),
         kept: SiteTime | None = None,
+        audit_share: float = 0.0,
     ) -> None:
-        """pending: answers that are not confirmed. kept: the site's time before a restart."""
+        """pending: answers that are not confirmed. kept: the site's time before a restart.
+
+        audit_share: of the samples that the local exit is sure of and that go up all the same
+        """
         self.node = node
         self.outbox = Outbox(site, node, pending)
         self.fusion = FusionNode(site, node, bundle, manifest, timing, EdgeTier(manifest, node))
         self.exits: ExitNode | None = None
         lead: list[Machine] = []
         if node == manifest.hierarchy.lead:
-            self.exits = ExitNode(site, node, bundle, manifest, timing, self.outbox)
-            lead = [TimeServer(site, kept), self.exits]
+            time_server = TimeServer(site, kept)
+            self.exits = ExitNode(
+                site, node, bundle, manifest, timing, self.outbox, time_server, audit_share
+            )
+            lead = [time_server, self.exits]
         super().__init__(*lead, self.fusion, self.outbox)
 
     def handle(self, event: Event, now: Now) -> list[Effect]:

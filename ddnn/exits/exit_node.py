@@ -16,23 +16,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddnn.core.clock_offset import ClockOffset
+from ddnn.core.pace import Pace
+from ddnn.core.site_time import find_epoch, find_tick
 from ddnn.exits.decisions import Decisions, Report
 from ddnn.exits.hierarchy import CLOUD
 from ddnn.exits.manifest import Manifest
 from ddnn.exits.presence import HierarchyPresence
+from ddnn.exits.receipts import Receipts
 from ddnn.exits.sample import State
 from ddnn.exits.thresholds import ThresholdsInUse
 from ddnn.exits.timing import Timing
+from ddnn.machines.admission import Admission
 from ddnn.machines.outbox import Outbox
+from ddnn.machines.pace import PaceControl
+from ddnn.machines.time_server import TimeServer
 from ddnn.protocol.machine import (
+    Connected,
     Disconnected,
     Effect,
     Event,
     Now,
+    Publish,
     Received,
 )
 from ddnn.protocol.messages import (
     Features,
+    PaceCommand,
     Scores,
     Status,
     Thresholds,
@@ -40,6 +49,7 @@ from ddnn.protocol.messages import (
 from ddnn.protocol.topics import Kind, Topic, presence_filters, topic_filter
 
 MAX_SCORE = 1e9  # a sum of greater scores may overflow to infinity
+LEAST_TICK_HZ = 1e-3  # a slower device is not of this scheme of sample numbers
 
 
 class ExitNode:
@@ -53,27 +63,45 @@ class ExitNode:
         manifest: Manifest,
         timing: Timing,
         outbox: Outbox,
+        time_server: TimeServer | None = None,
+        audit_share: float = 0.0,
     ) -> None:
+        """time_server: knows the devices whose stamps are in this node's time."""
         hierarchy = manifest.hierarchy
         self.site, self.node, self.bundle = site, node, bundle
         self._manifest, self._hierarchy, self._timing = manifest, hierarchy, timing
         self._edges = tuple(group.id for group in hierarchy.edges)
-        self._thresholds = ThresholdsInUse(bundle, manifest)
+        self._thresholds = ThresholdsInUse(bundle, manifest, audit_share)
         self._presence = HierarchyPresence(node, hierarchy)
+        self._pace = PaceControl(timing.edge_s)
+        self._receipts = Receipts(site, node)
         self._decisions = Decisions(
-            site, node, bundle, self._thresholds, timing, self._presence, outbox
+            site,
+            node,
+            bundle,
+            self._thresholds,
+            timing,
+            self._presence,
+            outbox,
+            self._receipts,
+            self._pace,
         )
         self._masks = {device: hierarchy.make_mask([device]) for device in hierarchy.devices}
         self._offsets = {device: ClockOffset() for device in hierarchy.devices}
+        self._admission = Admission(hierarchy.devices)
+        self._time_server = time_server
+        self._own_counts: dict[str, int] = {}
 
     @property
     def counts(self) -> dict[str, int]:
-        return self._decisions.counts
+        return {**self._decisions.counts, **self._own_counts, **self._pace.counts}
 
     @property
     def gauges(self) -> dict[str, float]:
-        """The thresholds in use, and whether a cloud is live."""
-        return {**self._thresholds.gauges, "cloud_up": float(self._presence.cloud_is_live)}
+        """The thresholds and the audit in use, whether a cloud is live, and the site's pace."""
+        cloud_up = float(self._presence.cloud_is_live)
+        own = {"cloud_up": cloud_up, **self._decisions.gauges, **self._pace.gauges}
+        return {**self._thresholds.gauges, **own}
 
     def subscriptions(self) -> list[str]:
         kind = Kind.SCORES if self._hierarchy.local_exit else Kind.FEATURES
@@ -87,7 +115,8 @@ class ExitNode:
         ]
 
     def deadline_s(self) -> float | None:
-        return self._decisions.deadline_s()
+        times = (self._decisions.deadline_s(), self._receipts.deadline_s())
+        return min((time_s for time_s in times if time_s is not None), default=None)
 
     def handle(self, event: Event, now: Now) -> list[Effect]:
         effects: list[Effect] = []
@@ -110,9 +139,17 @@ class ExitNode:
             case Received(Topic(_, Kind.THRESHOLDS, self.node), Thresholds() as command):
                 if not self._thresholds.take(command):
                     self._count("thresholds_refused")
+            case Connected():  # a command of an earlier process may be retained
+                effects = [self._command(self._pace.history.newest)]
             case Disconnected():
                 self._presence.disconnect()
-        return effects + self._decisions.end_due(now)
+        effects += self._decisions.end_due(now)
+        effects += self._receipts.end_due(now)
+        pace = self._pace.decide(now.monotonic_s)
+        return effects if pace is None else [self._command(pace), *effects]
+
+    def _command(self, pace: Pace) -> Publish:
+        return Publish(Topic(self.site, Kind.PACE, self.node), PaceCommand(*pace))
 
     # ----------------------------------------------------------------- devices
 
@@ -123,7 +160,9 @@ class ExitNode:
             self._count("scores_refused")
             return []
         if not self._admit(device, message, now):
-            self._count("scores_late")
+            # What is shed was sent before the device knew.
+            is_late = self._pace.is_admitted(message.sample)
+            self._count("scores_late" if is_late else "scores_shed")
             return []
         traffic = (len(message.scores.data), wire_bytes)
         report = Report(score_format.decode(scores), own, message.label, traffic)
@@ -132,24 +171,49 @@ class ExitNode:
     def _admit(self, device: str, message: Scores | Features, now: Now) -> bool:
         """Open the sample of a device's message if it is new.
 
-        False where the sample is too old, or of another bundle.
+        False where the sample is too old, shed, of another bundle, or none that can be now.
         """
         if message.bundle != self.bundle:
             self._count("wrong_bundle")
             return False
-        age_s = self._offsets[device].age_s(message.captured_at_s, now.monotonic_s)
+        age_s = self._find_age_s(device, message, now)
+        if not self._pace.is_admitted(message.sample):
+            return False
         opened_s = self._decisions.opened_s(message.sample)
         if opened_s is not None:
             if now.monotonic_s <= opened_s + self._timing.window_s:
                 self._presence.note_report(device)
+            self._admission.note(device, message.sample, message.captured_at_s, now.monotonic_s)
             return True
         if age_s > self._timing.edge_s:
             self._count("expired")  # the message was delayed: its device has answered already
+            return False
+        if not self._admission.admit(
+            device, message.sample, message.captured_at_s, now.monotonic_s
+        ):
+            self._count("samples_refused")
             return False
         self._presence.note_report(device)
         captured_s = now.monotonic_s - age_s
         self._decisions.open(message.sample, message.captured_at_s, captured_s, now)
         return True
+
+    def _find_age_s(self, device: str, message: Scores | Features, now: Now) -> float:
+        """The time since the capture.
+
+        By the stamp where the device uses this node's time, and only then the pace takes note of
+        it; else by the least delay of late, which counts as none.
+        """
+        sample, captured_at_s = message.sample, message.captured_at_s
+        age_s = self._offsets[device].age_s(captured_at_s, now.monotonic_s)
+        server = self._time_server
+        if server is None or not server.is_used_by(device, find_epoch(sample)):
+            return age_s
+        age_s = max(0.0, now.wall_s - captured_at_s)
+        tick_hz = find_tick(sample) / max(captured_at_s, 1.0)
+        if tick_hz >= LEAST_TICK_HZ:
+            self._pace.note_report(device, sample, tick_hz, age_s, now.monotonic_s)
+        return age_s
 
     # ------------------------------------------------------------- upper tiers
 
@@ -182,7 +246,11 @@ class ExitNode:
     def _trust_if_in_time(self, node: str, sample: int, now: Now) -> None:
         """Note that an upper tier reported, if it did so before the answer was due."""
         opened_s = self._decisions.opened_s(sample)
-        if opened_s is not None and now.monotonic_s <= opened_s + self._timing.edge_s:
+        if opened_s is None:
+            return
+        if node in self._edges:
+            self._pace.note_delay(node, now.monotonic_s - opened_s, now.monotonic_s)
+        if now.monotonic_s <= opened_s + self._timing.edge_s:
             self._presence.note_report(node)
 
     # ---------------------------------------------------------------- messages
@@ -205,4 +273,4 @@ class ExitNode:
         return effects
 
     def _count(self, name: str) -> None:
-        self.counts[name] = self.counts.get(name, 0) + 1
+        self._own_counts[name] = self._own_counts.get(name, 0) + 1

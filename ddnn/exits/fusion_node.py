@@ -14,11 +14,11 @@ theirs, or the window is over. `tiers` holds the differences between edge and cl
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from ddnn.exits.manifest import Manifest
 from ddnn.exits.tiers import Tier
 from ddnn.exits.timing import Timing
+from ddnn.machines.admission import Admission
 from ddnn.machines.collect import Collector, Expired, Outcome, Receipt
 from ddnn.machines.jobs import Jobs
 from ddnn.machines.membership import Membership
@@ -53,6 +54,7 @@ from ddnn.protocol.messages import (
 )
 from ddnn.protocol.topics import Kind, Topic, topic_filter
 
+Made = TypeVar("Made")
 MAX_SITES = 4096  # whose presence is remembered; beyond it the oldest is forgotten
 
 
@@ -144,6 +146,7 @@ class FusionNode:
         self.manifest, self.timing, self.tier = manifest, timing, tier
         self.counts: dict[str, int] = {}
         self._membership: dict[str, Membership] = {}  # of the children, by site
+        self._admission: dict[str, Admission] = {}  # by site
         self._expected = {child: frozenset([child]) for child in tier.children}
         self._collector: Collector[Key, Part] = Collector()
         self._running: Jobs[Key, Fusion] = Jobs()
@@ -161,11 +164,7 @@ class FusionNode:
 
     def find_membership(self, site: str) -> Membership:
         """Find or make the membership of a site's children."""
-        if site not in self._membership:
-            if len(self._membership) >= MAX_SITES:
-                del self._membership[next(iter(self._membership))]
-            self._membership[site] = Membership(self.tier.children)
-        return self._membership[site]
+        return _find_or_make(self._membership, site, lambda: Membership(self.tier.children))
 
     def handle(self, event: Event, now: Now) -> list[Effect]:
         effects: list[Effect] = []
@@ -198,8 +197,14 @@ class FusionNode:
         opened_s = self._collector.opened_s(key)
         if opened_s is None or now.monotonic_s <= opened_s + self.timing.window_s:
             self.find_membership(key.site).note_report(child)
-        if opened_s is None:
+        admission = _find_or_make(self._admission, key.site, lambda: Admission(self.tier.children))
+        if opened_s is not None:
+            admission.note(child, message.sample, message.captured_at_s, now.monotonic_s)
+        elif admission.admit(child, message.sample, message.captured_at_s, now.monotonic_s):
             self._open(key, now)
+        else:
+            self._count("samples_refused")
+            return []
         part = Part(message, self.tier.measure_traffic(message, wire_bytes))
         receipt, outcomes = self._collector.receive(key, child, child, part, now.monotonic_s)
         if receipt is not Receipt.TAKEN:
@@ -317,3 +322,12 @@ class FusionNode:
 
     def _count(self, name: str) -> None:
         self.counts[name] = self.counts.get(name, 0) + 1
+
+
+def _find_or_make(by_site: dict[str, Made], site: str, make: Callable[[], Made]) -> Made:
+    """The entry of a site; a new one takes the place of the oldest where there are too many."""
+    if site not in by_site:
+        if len(by_site) >= MAX_SITES:
+            del by_site[next(iter(by_site))]
+        by_site[site] = make()
+    return by_site[site]

@@ -72,6 +72,38 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for tier in self.hierarchy.exits[:-1]:
             if not 0 <= self.thresholds.get(tier, -1.0) <= 1.000001:
                 raise ConfigError(f"bundle {self.name}: no threshold in [0, 1] for exit {tier}")
+        self._check_heads()
+
+    def _check_heads(self) -> None:
+        """Raise ConfigError unless CC has at each exit the map that it needs, and others none."""
+        hierarchy, classes = self.hierarchy, len(self.classes)
+        parts = {"local": len(hierarchy.devices), "edge": len(hierarchy.edges)}
+        needed = [
+            tier
+            for tier in hierarchy.exits
+            if hierarchy.exit_scheme == "CC" and tier in parts and parts[tier] > 1
+        ]
+        missing = [tier for tier in needed if tier not in self.heads]
+        if missing:
+            raise ConfigError(
+                f"bundle {self.name}: CC concatenates the scores at exit {missing[0]}, and the "
+                "bundle has no head that maps them to classes; export it again"
+            )
+        for tier, head in self.heads.items():
+            rows = parts.get(tier, 1) * classes if hierarchy.exit_scheme == "CC" else classes
+            values = [*head.bias, *(value for row in head.weights for value in row)]
+            fits = (
+                tier in hierarchy.exits
+                and len(head.weights) == rows
+                and all(len(row) == classes for row in head.weights)
+                and len(head.bias) == classes
+                and all(math.isfinite(value) for value in values)
+            )
+            if not fits:
+                raise ConfigError(
+                    f"bundle {self.name}: the head of exit {tier} must be {rows} x {classes} "
+                    f"finite weights and {classes} biases of one of its exits; export it again"
+                )
 
     @property
     def near_chance(self) -> bool:

@@ -20,16 +20,27 @@ from ddnn.exits.scores import SCORE_TYPES, ScoreFormat
 Scores = NDArray[np.float32]
 Labels = NDArray[np.int32]
 ALL_SUBSETS_UP_TO = 8  # devices; with more, only the subsets without one member are measured
-GRID = {"local": np.linspace(0, 1, 51), "edge": np.linspace(0, 1, 11)}
+SUBSET_SAMPLES = 400  # measured with members missing; of more samples every n-th is taken
+GRID = {"local": np.linspace(0, 1, 51), "edge": np.linspace(0, 1, 21)}
 
 
 class Measurement(msgspec.Struct, frozen=True):
     """Class scores of samples: per device [samples, devices, classes], per member mask and exit
-    [samples, classes]."""
+    [samples, classes].
+
+    subset: the samples measured with members missing, where these are not all
+    """
 
     labels: Labels
     devices: Scores
     exits: dict[int, dict[Exit, Scores]]
+    subset: NDArray[np.intp] | None = None
+
+    def list_rows(self, mask: int) -> NDArray[np.intp]:
+        """The samples that were measured with the members of a mask."""
+        if self.subset is None or mask == max(self.exits):
+            return np.arange(len(self.labels))
+        return self.subset
 
 
 def list_member_masks(devices: int) -> list[int]:
@@ -49,34 +60,51 @@ def measure_scores(
     labels: Labels,
     masks: Iterable[int],
     progress: Callable[[int, int], None] = lambda done, total: None,
+    subset_samples: int | None = None,
 ) -> Measurement:
     """Run every sample through every section, for every mask. images: uint8 [n, devices, h, w, 3].
 
     The device scores are those before encoding; exits use them as decoded.
+
+    subset_samples: how many samples are run with members missing; None: all
     """
     masks = list(masks)
+    count, everyone = len(labels), max(masks)
+    subset = np.arange(count)
+    if subset_samples is not None and subset_samples < count:
+        subset = np.linspace(0, count, subset_samples, endpoint=False).astype(np.intp)
+    place = {int(row): number for number, row in enumerate(subset)}
     classes = len(manifest.classes)
     hierarchy = manifest.hierarchy
     raw = msgspec.structs.replace(manifest, score_format=ScoreFormat())
     devices = np.zeros((len(labels), len(hierarchy.devices), classes), np.float32)
     exits: dict[int, dict[Exit, Scores]] = {
-        mask: {tier: np.zeros((len(labels), classes), np.float32) for tier in hierarchy.exits}
+        mask: {
+            tier: np.zeros((count if mask == everyone else len(subset), classes), np.float32)
+            for tier in hierarchy.exits
+        }
         for mask in masks
     }
-    for n in range(len(labels)):
+    for n in range(count):
         outputs = run_devices(raw, sections, images[n])
         if hierarchy.device_section:
             devices[n] = [output.scores for output in outputs]
         received = [decode_output(manifest.score_format, output) for output in outputs]
-        for mask in masks:
+        for mask in masks if n in place else [everyone]:
+            at = n if mask == everyone else place[n]
             for tier, scores in run_exits(manifest, sections, received, mask).items():
-                exits[mask][tier][n] = scores
-        progress(n + 1, len(labels))
-    return Measurement(labels, devices, exits)
+                exits[mask][tier][at] = scores
+        progress(n + 1, count)
+    return Measurement(labels, devices, exits, subset if len(subset) < count else None)
 
 
 def pool_measurements(parts: Sequence[Measurement]) -> Measurement:
-    """Combine the measurements of several folds, each on samples that its network has not seen."""
+    """Combine the measurements of several folds, each on samples that its network has not seen.
+
+    Of several, each must have run all its samples with members missing.
+    """
+    if len(parts) == 1:
+        return parts[0]
     masks = parts[0].exits.keys()
     tiers = next(iter(parts[0].exits.values())).keys()
     return Measurement(
@@ -112,11 +140,11 @@ def encode_with_format(
                 aggregate_scores(
                     manifest, "local", [v if mask >> i & 1 else None for i, v in enumerate(s)]
                 )
-                for s in received
+                for s in received[measured.list_rows(mask)]
             ]
         )
         exits[mask] = {**old, "local": local}
-    return Measurement(measured.labels, measured.devices, exits)
+    return msgspec.structs.replace(measured, exits=exits)
 
 
 def list_score_formats(devices: Scores) -> list[ScoreFormat]:
@@ -192,16 +220,43 @@ def compute_bytes_per_device(
     return scores + (1 - local_share) * features
 
 
-def choose_row(rows: Sequence[SweepRow], deepest_accuracy: float, margin: float) -> SweepRow:
-    """Choose the row with the fewest bytes whose accuracy is within `margin` of the deepest exit's.
+def compute_uplink_bytes(manifest: Manifest) -> float:
+    """Bytes that the edges' sections send to the cloud for a sample that goes there, per device."""
+    hierarchy = manifest.hierarchy
+    if not hierarchy.edge_section:
+        return 0.0
+    features = packed_bytes(int(np.prod(manifest.edge_features)))
+    return features * len(hierarchy.edges) / len(hierarchy.devices)
 
-    Of rows with equal bytes it is the most accurate one. Where no row is within the margin, it is
-    the most accurate row, and of equally accurate ones the cheapest.
+
+def compute_total_bytes(manifest: Manifest, row: SweepRow) -> float:
+    """Bytes per sample and device of all hops: those of the paper, and a device's part of what the
+    edges send to the cloud."""
+    uplink = compute_uplink_bytes(manifest) * row.exit_share.get("cloud", 0.0)
+    return row.bytes_per_sample_per_device + uplink
+
+
+Cost = Callable[[SweepRow], float]
+
+
+def choose_row(rows: Sequence[SweepRow], cost: Cost, margin: float) -> SweepRow:
+    """The row with the least cost whose accuracy is within `margin` of the most accurate row's.
+
+    Of rows with equal cost it is the most accurate one.
     """
-    within = [row for row in rows if row.accuracy >= deepest_accuracy - margin - 1e-9]
-    if not within:
-        return max(rows, key=lambda row: (row.accuracy, -row.bytes_per_sample_per_device))
-    return min(within, key=lambda row: (round(row.bytes_per_sample_per_device, 6), -row.accuracy))
+    best = max(row.accuracy for row in rows)
+    within = [row for row in rows if row.accuracy >= best - margin - 1e-9]
+    return min(within, key=lambda row: (round(cost(row), 6), -row.accuracy))
+
+
+def find_front(rows: Sequence[SweepRow], cost: Cost) -> list[SweepRow]:
+    """The rows that no other one surpasses in accuracy at the same or a lower cost, cheapest
+    first."""
+    front: list[SweepRow] = []
+    for row in sorted(rows, key=lambda row: (round(cost(row), 6), -row.accuracy)):
+        if not front or row.accuracy > front[-1].accuracy:
+            front.append(row)
+    return front
 
 
 def choose_format(
@@ -209,7 +264,10 @@ def choose_format(
 ) -> tuple[ScoreFormat, list[SweepRow], SweepRow]:
     """Choose the cheapest format within the margin; return it, its sweep and row (notes A9)."""
     everyone = manifest.hierarchy.everyone
-    deepest = compute_accuracy(measured.exits[everyone]["cloud"], measured.labels)
+
+    def cost(row: SweepRow) -> float:
+        return compute_total_bytes(manifest, row)
+
     options = []
     for score_format in list_score_formats(measured.devices):
         received = encode_with_format(
@@ -218,9 +276,10 @@ def choose_format(
             score_format,
         )
         rows = sweep_thresholds(manifest, received.exits[everyone], measured.labels, score_format)
-        options.append((score_format, rows, choose_row(rows, deepest, margin)))
-    within = [option for option in options if option[2].accuracy >= deepest - margin - 1e-9]
-    return min(within or options, key=lambda option: option[2].bytes_per_sample_per_device)
+        options.append((score_format, rows, choose_row(rows, cost, margin)))
+    best = max(row.accuracy for _, rows, _ in options for row in rows)
+    within = [option for option in options if option[2].accuracy >= best - margin - 1e-9]
+    return min(within or options, key=lambda option: cost(option[2]))
 
 
 def make_accuracy_table(
@@ -230,11 +289,23 @@ def make_accuracy_table(
     table: dict[str, dict[str, float]] = {}
     for mask, exits in measured.exits.items():
         _, answers = apply_exits(hierarchy, exits, thresholds)
-        row = {
-            str(tier): compute_accuracy(scores, measured.labels) for tier, scores in exits.items()
-        }
-        table[str(mask)] = {**row, "overall": float(np.mean(answers == measured.labels))}
+        labels = measured.labels[measured.list_rows(mask)]
+        row = {str(tier): compute_accuracy(scores, labels) for tier, scores in exits.items()}
+        table[str(mask)] = {**row, "overall": float(np.mean(answers == labels))}
     return table
+
+
+def list_inversions(
+    hierarchy: Hierarchy, exits: Mapping[Exit, Scores], labels: Labels
+) -> list[tuple[Exit, Exit, float]]:
+    """The pairs of neighbouring exits of which the deeper one is not more accurate: the shallow
+    one, the deep one, and by how much it is less accurate."""
+    accuracy = {tier: compute_accuracy(exits[tier], labels) for tier in hierarchy.exits}
+    return [
+        (shallow, deep, accuracy[shallow] - accuracy[deep])
+        for shallow, deep in zip(hierarchy.exits, hierarchy.exits[1:], strict=False)
+        if accuracy[deep] <= accuracy[shallow]
+    ]
 
 
 def compute_missing_accuracy(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+
+from ddnn.errors import ConfigError
 
 ScoreType = Literal["float32", "float16", "uint8"]
 SCORE_TYPES: tuple[ScoreType, ...] = ("float32", "float16", "uint8")
@@ -20,6 +23,14 @@ class ScoreFormat(msgspec.Struct, frozen=True):
     type: ScoreType = "float32"
     low: float = -1.0
     high: float = 1.0
+
+    def __post_init__(self) -> None:
+        width = self.high - self.low
+        if self.type == "uint8" and not (math.isfinite(width) and width > 0):
+            raise ConfigError(
+                f"scores as uint8 from {self.low:g} to {self.high:g}: expected a finite low below "
+                "high; export the bundle again"
+            )
 
     @property
     def bytes_per_score(self) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import cast
@@ -10,6 +9,7 @@ from typing import cast
 import numpy as np
 
 from ddnn.core.plan import PlanRequest
+from ddnn.data import RENDERED
 from ddnn.errors import ConfigError
 from ddnn.exits.hierarchy import Configuration
 from ddnn.local_site.planning import parse_workers, plan_bundle
@@ -17,19 +17,24 @@ from ddnn.local_site.progress import print_note
 from ddnn.local_site.samples import load_test_samples
 from ddnn.local_site.site import SiteConfig
 from ddnn.protocol.messages import ExitName, Thresholds
+from ddnn.rooms import needs_data
 from ddnn.runtime.bundle import read_manifest
+from ddnn.runtime.home import find_home
 from ddnn.runtime.plans import read_plan
 
 MANIFEST = "manifest.json"
+DEFAULT_DATA = "scenes5"
 
 
-def find_home() -> Path:
-    """Where bundles are kept: $DDNN_HOME, or the user's data directory."""
-    given = os.environ.get("DDNN_HOME")
-    if given:
-        return Path(given)
-    data = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
-    return Path(data) / "ddnn"
+def find_own_data(bundle: Path) -> str:
+    """The data set that a bundle was trained on; ConfigError where it is not rendered."""
+    manifest = read_manifest(bundle)[0]
+    if manifest.data not in RENDERED:
+        raise ConfigError(
+            f"bundle {manifest.name} was trained on {manifest.data}, which is not rendered; name "
+            f"its file, such as --data {manifest.data}:PATH"
+        )
+    return manifest.data
 
 
 def prepare_site(
@@ -43,8 +48,11 @@ def prepare_site(
 ) -> SiteConfig:
     """The bundle (trained where there is none yet) and the test frames for the cameras.
 
+    data: "" is the bundle's own data set where one is given and its data are rendered, else
+    DEFAULT_DATA
     cut: the edge's section is to be cut; a kept bundle that cannot be cut is trained again
     """
+    data = data or (DEFAULT_DATA if bundle is None else find_own_data(bundle))
     name = data.partition(":")[0]
     if bundle is None:
         members = 1 if configuration in "bd" else devices
@@ -81,8 +89,12 @@ def share_layer(
     workers: int = 6,
     tolerate: int | None = None,
     layer: str = "",
+    data: str = "",
 ) -> None:
-    """Let workers compute a layer of the edge; the plan is kept, because planning takes seconds."""
+    """Let workers compute a layer of the edge; the plan is kept, because planning takes seconds.
+
+    data: NAME[:PATH] of what the bundle was trained on, for a room that learns from it.
+    """
     bundle_id = read_manifest(config.bundle)[1]
     lost = "default" if tolerate is None else tolerate
     name = f"{bundle_id}-{redundancy}-{workers}-{lost}-{layer or 'heaviest'}"
@@ -92,7 +104,8 @@ def share_layer(
     except ConfigError:  # none yet, or one of another version
         print_note(f"planning {redundancy} redundancy on {workers} workers")
         devices = parse_workers(str(workers))
-        request = PlanRequest(redundancy, devices, tolerate, layer=layer)
+        learned = data if needs_data(redundancy) else ""
+        request = PlanRequest(redundancy, devices, tolerate, layer=layer, data=learned)
         plan = plan_bundle(config.bundle, config.plan, request)
     config.edge, config.workers = plan.group, list(plan.placement)
 

@@ -12,6 +12,7 @@ import msgspec
 from ddnn.core.device import DeviceProfile
 from ddnn.core.ids import require_id
 from ddnn.core.plan import Plan, PlanRequest
+from ddnn.core.text import decode_text
 from ddnn.errors import ConfigError
 from ddnn.exits.manifest import Manifest
 from ddnn.local_site.progress import show_progress
@@ -46,10 +47,10 @@ def plan_bundle(bundle: Path, out: Path | None, request: PlanRequest) -> Plan:
 def load_training_data(manifest: Manifest, data: str = "") -> Dataset:
     """The data set that a bundle was trained on, with the same splits. data: NAME[:PATH], by
     default the bundle's own where it is rendered. ConfigError where it does not fit the bundle."""
-    from ddnn.data import load
+    from ddnn.data import RENDERED, load
     from ddnn.local_site.samples import check_fit, make_folder_request
 
-    if not data and manifest.data != "scenes":
+    if not data and manifest.data not in RENDERED:
         raise ConfigError(
             f"bundle {manifest.name} was trained on {manifest.data}, which is not rendered; name "
             f"its file, such as --data {manifest.data}:PATH"
@@ -97,7 +98,7 @@ def read_profiles(path: Path) -> tuple[DeviceProfile, ...]:
     Raises ConfigError where the file cannot be read or a value is impossible.
     """
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(decode_text(path.read_bytes()))
         profiles = tuple(
             msgspec.convert({**table, "name": name}, DeviceProfile)
             for name, table in tables.items()

@@ -10,7 +10,8 @@ import numpy as np
 
 from ddnn.local_site.site import Site
 from ddnn.protocol.drops import drops
-from ddnn.protocol.messages import Answer, OffloadState
+from ddnn.protocol.messages import Answer
+from ddnn.protocol.offload_state import OffloadState
 
 TIERS = ("local", "edge", "cloud", "device")
 
@@ -35,9 +36,14 @@ def make_report(site: Site, samples: range, delivered: Collection[int]) -> dict[
     dropped: Counter[str] = Counter()
     for stats in watcher.stats.values():
         dropped.update(drops(stats.counts))
+    shed = sum(
+        sample not in watcher.answers and not watcher.pace.is_admitted(sample) for sample in samples
+    )
     report = {
         "samples": len(samples),
         "answered": len(answers),
+        "shed": shed,
+        "unanswered": len(samples) - len(answers) - shed,
         "answered_by_deadline": sum(
             watcher.first_s[a.sample] - a.captured_at_s <= site.deadline_s for a in answers
         ),

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ddnn.errors import ConfigError
+from ddnn.local_site.broker_process import BROKER
 from ddnn.local_site.progress import print_note
 from ddnn.local_site.report import make_report
-from ddnn.local_site.site import BROKER, Site
+from ddnn.local_site.site import Site
 
 GRACE_S = 6.0  # after the last deadline: late deliveries of nodes that were away
 POLL_S = 0.05

@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import cast
 
-from ddnn.data import FolderRequest, PairBy, Split, load, load_samples, relabel, scale_split
+import numpy as np
+
+from ddnn.data import (
+    RENDERED,
+    FolderRequest,
+    PairBy,
+    Split,
+    load,
+    load_samples,
+    relabel,
+    scale_split,
+)
 from ddnn.errors import ConfigError
 from ddnn.exits.manifest import Manifest
 
@@ -48,7 +60,7 @@ def load_test_samples(
         split = load_samples(data, objects, seed=seed, folders=folders)
     elif objects is not None:
         raise ConfigError(f"--objects goes with eth80, not with {name}")
-    elif name == "scenes":
+    elif name in RENDERED:
         split = load_samples(data, seed=seed, folders=folders)
     else:
         dataset = load(data, seed=seed, folders=folders)
@@ -71,3 +83,27 @@ def check_fit(manifest: Manifest, data: str, split: Split) -> None:
             f"{data}: labels up to {split.labels.max()}, but the bundle knows the classes "
             f"{', '.join(manifest.classes)}; use the data set that it was trained on"
         )
+
+
+def load_unlabelled(manifest: Manifest, data: str = "") -> Split:
+    """Samples whose labels nobody reads, so that folders may have any class names: the validation
+    split of rendered data, else all samples.
+
+    data: NAME[:PATH], by default the bundle's own where it is rendered. ConfigError where the
+    samples do not fit the bundle.
+    """
+    name = (data or manifest.data).partition(":")[0]
+    if not data and name not in RENDERED:
+        raise ConfigError(
+            f"bundle {manifest.name} was trained on {name}, which is not rendered; name its file, "
+            f"such as --data {name}:PATH"
+        )
+    seed = int(manifest.training.get("data_seed", 0))
+    if name in RENDERED:
+        split = load(data or name, seed=seed).validation
+    else:
+        folders = replace(make_folder_request(manifest), classes=None)
+        split = load_samples(data, seed=seed, folders=folders)
+    split = replace(split, labels=np.zeros_like(split.labels))
+    check_fit(manifest, data or name, split)
+    return split

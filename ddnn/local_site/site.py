@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from ddnn.adapters import broker as brokers
 from ddnn.core.ids import tick_of
-from ddnn.errors import LinkError
 from ddnn.exits.hierarchy import CLOUD
+from ddnn.local_site.broker_process import BROKER, start_broker
 from ddnn.local_site.control import Control
 from ddnn.local_site.watcher import SITE, Watcher
 from ddnn.protocol.messages import Answer, Thresholds
@@ -28,11 +28,11 @@ from ddnn.runtime.frame_order import FrameOrder, write_order
 if TYPE_CHECKING:
     from ddnn.exits.manifest import Manifest
 
-BROKER = "broker"
 DASHBOARD = "dashboard"  # a process of its own, so that the page lives on when the cloud is killed
 READY_S = 30.0
 LEAD_S = 0.5  # from the choice of the first sample to its capture
 STORED_TIMEOUT_S = 5.0
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # it is on this machine
 
 
@@ -44,6 +44,7 @@ class SiteConfig:
     labels:     int [samples], the true class of each frame
     plan:       directory of the plan by which workers compute a layer of `edge`
     thresholds: command that the lead edge receives, retained
+    audit_share: of the samples that the local exit is sure of and that go up all the same
     """
 
     manifest: Manifest
@@ -54,6 +55,7 @@ class SiteConfig:
     edge: str = ""
     workers: list[str] = field(default_factory=list)
     thresholds: Thresholds | None = None
+    audit_share: float = 0.0
 
     @property
     def nodes(self) -> list[str]:
@@ -95,6 +97,8 @@ class Site:
         self.rate_hz, self.deadline_s, self.window_s = rate_hz, deadline_s, window_s
         self.port = broker_port or brokers.free_port()
         self.http_port, self.seed = http_port, seed
+        self.ports: dict[str, int] = {}  # by node: another port by which it reaches the broker
+        self.variables: dict[str, dict[str, str]] = {}  # by node: more of its environment
         self.page = f"http://127.0.0.1:{http_port}/"
         self.fleet = Fleet(state / "logs")
         self.control = Control(self.fleet, frozenset({DASHBOARD}))
@@ -117,13 +121,7 @@ class Site:
             self.frames.mkdir(parents=True)
             for name in ("images.npy", "view_labels.npy"):
                 (self.frames / name).symlink_to((config.frames / name).resolve())
-        self.fleet.start(BROKER, brokers.command(self.kind, self.port, self.state))
-        try:
-            brokers.wait_until_listening(self.port)
-        except LinkError:
-            raise LinkError(
-                f"the broker did not start: {self.fleet.read_last_line(BROKER)}"
-            ) from None
+        start_broker(self.fleet, self.kind, self.port, self.state)
         self.watcher.start()
         database = ("--database", f"sqlite:///{self.state / 'site.db'}")
         page = ("--serve", "page", "--http-port", str(self.http_port), "--sign-in", "off")
@@ -134,7 +132,8 @@ class Site:
         plan = ("--plan", str(config.plan))
         for group in hierarchy.edges:
             offload = ("--redundancy", "on", *plan) if group.id == config.edge else ()
-            self.start_app(group.id, "edge_app", *offload)
+            audit = ("--audit-share", str(config.audit_share))
+            self.start_app(group.id, "edge_app", *audit, *offload)
         for worker in config.workers:
             self.start_app(worker, "device_app", "--lend", "on", *plan)
         if config.workers:  # before the first sample
@@ -154,7 +153,7 @@ class Site:
             "site": SITE,
             "bundle": self.config.bundle,
             "state": self.state,
-            "broker-port": self.port,
+            "broker-port": self.ports.get(node, self.port),
             "mqtt": self._mqtt_version,
             "deadline-s": self.deadline_s,
             "window-s": self.window_s,
@@ -162,7 +161,9 @@ class Site:
         }
         flags = [word for key, value in keys.items() for word in (f"--{key}", str(value))]
         command = [sys.executable, "-m", module, *flags, *more]
-        self.fleet.start(node, command, {"OMP_NUM_THREADS": "1", **(env or {})})
+        self.fleet.start(
+            node, command, {**ONE_THREAD, **self.variables.get(node, {}), **(env or {})}
+        )
 
     def tick(self, later_s: float = 0.0) -> int:
         """The sample that is being captured now, or `later_s` from now."""
@@ -203,6 +204,8 @@ class Site:
         return [a for file in self.state.glob("*.answers") for a in read_answers(file)]
 
     def close(self) -> None:
-        self.watcher.close()
-        self.control.close()
-        self.fleet.close()
+        try:
+            self.watcher.close()
+            self.control.close()
+        finally:  # an interrupt leaves no process running
+            self.fleet.close()

@@ -12,6 +12,7 @@ from ddnn.errors import ConfigError
 from ddnn.exits.aggregate import Scheme
 from ddnn.exits.hierarchy import Configuration
 from ddnn.exits.hierarchy import make_configuration as describe
+from ddnn.local_site.interrupts import open_interrupt
 from ddnn.local_site.progress import print_note, show_progress
 from ddnn.runtime.new_directory import write_directory
 
@@ -43,20 +44,33 @@ def train_bundle(
     objects_test: int | None = None,
     folds: int | None = None,
     steps: int | None = None,
+    distillation: Literal["off", "deepest", "teacher"] | None = None,
     seed: int = 0,
     cameras: tuple[str, ...] = (),
     pair_by: PairBy = "name",
     fit: Literal["crop", "stretch"] = "stretch",
     roi: tuple[str, ...] = (),
+    size: int | None = None,
+    resume: bool = False,
+    patience: int = 0,
+    keeps_interrupted: bool = False,
 ) -> Manifest:
     """Load the data, train with a progress bar, write the bundle.
 
     What was found in the data is printed on standard error.
+
+    size: sides of the sections' inputs, in pixels.
+    resume: go on from the checkpoints of a training that was killed.
+    patience: end when so many checks of the validation loss in succession were no better; 0: do all
+    steps.
+    keeps_interrupted: the first Ctrl-C ends the training, and the bundle is written.
     """
     hooks = dict(parse_section(text) for text in sections)
     name = data.partition(":")[0]
     if prune and sparsity is None:
         raise ConfigError(f"--prune {prune[0]} goes with --sparsity, such as --sparsity 0.98")
+    if patience and sparsity is not None:
+        raise ConfigError("--patience with --sparsity, which needs all steps; expected one of them")
     if (out / "manifest.json").exists():
         raise ConfigError(f"--out {out} holds a bundle already; remove it or choose another")
     from ddnn.data import FolderRequest, check_trainable, describe_dataset, load, measure_jpeg_bytes
@@ -66,9 +80,12 @@ def train_bundle(
     if name == "directory":
         nodes = describe(configuration, devices, edges=edges).devices
         preprocessing = Preprocessing(fit=fit, rois=parse_rois(roi, nodes))
-        folders = FolderRequest(nodes, given, None, preprocessing, pair_by)
-    elif given or roi or pair_by != "name":
-        raise ConfigError(f"--camera, --pair-by and --roi go with directory, not with {name}")
+        shape = (size, size, 3) if size else FolderRequest().shape
+        folders = FolderRequest(nodes, given, None, preprocessing, pair_by, shape)
+    elif given or roi or size or pair_by != "name":
+        raise ConfigError(
+            f"--camera, --pair-by, --roi and --size go with directory, not with {name}"
+        )
     with write_directory(out) as fresh, show_progress() as progress:
         progress("loading data", 0, 1)
         fine = name.startswith("eth80")  # photographs that augmentation scales down
@@ -80,6 +97,7 @@ def train_bundle(
         progress("loading data", 1, 1)
         progress("importing TensorFlow", 0, 1)
         from ddnn.adapters.litert import LiteRtSection
+        from ddnn.training.keeper import Keeping
         from ddnn.training.prune import Pruning
         from ddnn.training.recipes import choose_recipe
         from ddnn.training.train import train
@@ -95,6 +113,7 @@ def train_bundle(
             steps=steps,
             seed=seed,
             edge_dense=edge_dense,
+            distillation=distillation,
             pruning=None if sparsity is None else Pruning(sparsity=sparsity, layers=prune),
         )
         hierarchy = describe(
@@ -120,31 +139,59 @@ def train_bundle(
                 dataset = load(data, seed=seed, objects_test=test, train_all=True, fine=True)
         elif folds:
             raise ConfigError(f"--folds goes with eth80, not with {name}")
-        manifest = train(
-            dataset,
-            hierarchy,
-            fresh,
-            LiteRtSection,
-            name=out.name,
-            data=name,
-            folds=further,
-            preprocessing=folders.preprocessing if folders else None,
-            architecture=chosen.architecture,
-            settings=chosen.fit,
-            margin=margin,
-            score_type=scores,
-            jpeg_bytes=jpeg,
-            notes=notes,
-            progress=progress,
-        )
+        kept = out.absolute().with_name(f".{out.name}.checkpoints")
+        if resume and not kept.is_dir():
+            print_note(f"--resume: no checkpoints of {out}; the training begins anew")
+        with open_interrupt(keeps_interrupted) as interrupt:
+            keeping = Keeping(kept, resume, interrupt.read, patience)
+            manifest = train(
+                dataset,
+                hierarchy,
+                fresh,
+                LiteRtSection,
+                name=out.name,
+                data=name,
+                folds=further,
+                preprocessing=folders.preprocessing if folders else None,
+                architecture=chosen.architecture,
+                settings=chosen.fit,
+                margin=margin,
+                score_type=scores,
+                jpeg_bytes=jpeg,
+                notes=notes,
+                keeping=keeping,
+                progress=progress,
+            )
+    keeping.clear()
     if manifest.near_chance:
         print_note(
             f"warning: the validation accuracy, {manifest.accuracy[str(hierarchy.everyone)]}, is "
             f"not better than chance: naming always the most frequent class gives "
             f"{manifest.majority:.3f}; give more samples or --steps, or another --seed, and look "
-            "whether the section sees what tells the classes apart (--fit, --roi)"
+            "whether the section sees what distinguishes the classes (--fit, --roi)"
         )
+    for line in advise_on_exits(manifest):
+        print_note(line)
     return manifest
+
+
+def advise_on_exits(manifest: Manifest) -> list[str]:
+    """What to do where a deeper exit is not more accurate than a shallower one, as lines."""
+    hierarchy = manifest.hierarchy
+    row = manifest.accuracy.get(str(hierarchy.everyone), {})
+    lines = []
+    for shallow, deep in zip(hierarchy.exits, hierarchy.exits[1:], strict=False):
+        if row.get(deep, 1.0) > row.get(shallow, 0.0):
+            continue
+        features = "--bits (features of a device) and " if deep == "edge" else ""
+        lines.append(
+            f"warning: the {deep} exit ({row[deep]:.1%}) is not more accurate than the {shallow} "
+            f"exit ({row[shallow]:.1%}) on validation data, so samples gain nothing there; try "
+            f"more "
+            f"{features}--steps, --distillation teacher, a larger section for the {deep} "
+            f"(--section {deep}=MODULE:FUNCTION), or a configuration without it"
+        )
+    return lines
 
 
 def parse_cameras(texts: tuple[str, ...]) -> dict[str, str]:

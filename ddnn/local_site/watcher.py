@@ -5,17 +5,29 @@ from __future__ import annotations
 import threading
 import time
 
-from ddnn.adapters.mqtt import DrivenTransport, MqttTransport
+from ddnn.adapters.driven_transport import DrivenTransport
+from ddnn.adapters.mqtt import MqttTransport
+from ddnn.core.pace import Pace, PaceHistory
 from ddnn.errors import DdnnError, RemoteProtocolError
 from ddnn.exits.answers import choose_better
 from ddnn.protocol.codec import decode_arrived, encode
-from ddnn.protocol.messages import Answer, Backlog, OffloadState, Stats, Status, Thresholds
+from ddnn.protocol.messages import (
+    Answer,
+    Backlog,
+    PaceCommand,
+    Stats,
+    Status,
+    Thresholds,
+)
+from ddnn.protocol.offload_state import OffloadState
 from ddnn.protocol.topics import Kind, Topic, topic_filter
 from ddnn.runtime.fleet import Fleet
+from ddnn.runtime.site_identity import Broker
 from ddnn.runtime.transport import Arrived, LinkEvent, LinkUp
 
 SITE = "demo"
-HEARD = (Kind.ANSWER, Kind.BACKLOG, Kind.STATUS, Kind.STATS, Kind.OFFLOAD)
+HEARD = (Kind.ANSWER, Kind.BACKLOG, Kind.STATUS, Kind.STATS, Kind.OFFLOAD, Kind.PACE)
+MAX_PACES = 100_000  # that are remembered
 POLL_S = 0.02
 
 
@@ -33,7 +45,9 @@ class Watcher:
         self.online: set[str] = set()
         self.stats: dict[str, Stats] = {}
         self.offload: OffloadState | None = None
-        self._transport = DrivenTransport(MqttTransport("demo-watcher", port=port, version=version))
+        self.pace = PaceHistory()  # of the whole run
+        transport = MqttTransport("demo-watcher", [Broker("127.0.0.1", port)], version)
+        self._transport = DrivenTransport(transport)
 
     def start(self) -> None:
         self._transport.start(self._sink, lambda session: (f"ddnn/demo-watcher/{SITE}", b""))
@@ -63,6 +77,8 @@ class Watcher:
                 (self.online.add if state == "online" else self.online.discard)(node)
             case Stats():
                 self.stats[node] = message
+            case PaceCommand(share, since):
+                self.pace = self.pace.add(Pace(share, since), MAX_PACES)
             case OffloadState():
                 self.offload = message
 

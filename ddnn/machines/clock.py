@@ -8,10 +8,10 @@ estimate on its own monotonic clock, so that a step of its wall clock does not m
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import NamedTuple
 
 from ddnn.core.site_time import SET_BACK_S, SiteTime
+from ddnn.machines.composite import WrappedMachine
 from ddnn.protocol.machine import (
     Connected,
     Disconnected,
@@ -32,7 +32,8 @@ KEEP = 8  # exchanges; the one with the shortest round trip counts
 KEEP_S = 600.0  # the clocks may have drifted apart since an older exchange
 DRIFT = 2e-4  # at most, of one clock against the other; crystals have a tenth of it
 KEEP_EVERY_S = 10.0  # between two writes of the time
-MAX_ROUND_TRIP_S = 1.0  # a slower exchange is of no use
+MAX_ROUND_TRIP_S = 1.0  # a slower exchange does not set the time, but may confirm it
+MAX_SLOW_S = 10.0  # not even that, beyond
 
 
 class _Exchange(NamedTuple):
@@ -56,6 +57,8 @@ class SiteClock:
     """Cristian's algorithm with a minimum filter: of several exchanges the one with the shortest
     round trip, whose error is at most half of it. Sans-IO; see ddnn.protocol.machine.
 
+    A reply that contradicts those before, or begins an epoch, counts once the next one agrees.
+
     Without a fresh exchange site time is the own wall clock, and where that was set back, the time
     that has run on since. A lead whose time is behind that of its own earlier replies in the same
     epoch (its disk was replaced) is asked for a later epoch.
@@ -71,8 +74,11 @@ class SiteClock:
         # Own time, which runs on when the wall clock is set back: (site time, monotonic time).
         self._own = (kept.time_s + KEEP_EVERY_S, started_s) if kept else (-math.inf, started_s)
         self._is_behind = False
+        self._confirmed_s = -math.inf  # when a slow exchange agreed with the own time last
         self._wanted_epoch = 0
         self._asked_s: float | None = None  # of the request that is open
+        # The last reply, with its epoch, where it contradicts those before.
+        self._suspect: tuple[int, _Exchange] | None = None
         self._interval_s = REQUEST_EVERY_S[0]
         self._request_at_s = math.inf  # infinite without a broker
         self._keep_at_s = -math.inf
@@ -105,7 +111,11 @@ class SiteClock:
             self._interval_s = min(2 * self._interval_s, REQUEST_EVERY_S[1])
             # Monotonic, so that no step of the wall clock changes the round trip.
             self._asked_s = now.monotonic_s
-            request = TimeRequest(now.monotonic_s, max(self._wanted_epoch, self._estimate.epoch))
+            request = TimeRequest(
+                now.monotonic_s,
+                max(self._wanted_epoch, self._estimate.epoch),
+                self._is_known(now.monotonic_s),
+            )
             effects.append(Publish(Topic(self.site, Kind.TIME_REQUEST, self.node), request))
         return effects
 
@@ -124,6 +134,11 @@ class SiteClock:
     def gauges(self) -> dict[str, float]:
         """By how much the own wall clock was ahead of site time at the last exchange."""
         return {"clock_skew_s": self._skew_s} if self._estimate.exchanges else {}
+
+    def _is_known(self, monotonic_s: float) -> bool:
+        """Whether this time is the lead's, as far as that can be known."""
+        has_exchange = self._estimate.find_best(monotonic_s) is not None
+        return has_exchange or monotonic_s - self._confirmed_s <= KEEP_S
 
     def _request_often_from(self, time_s: float) -> None:
         self._request_at_s, self._interval_s = time_s, REQUEST_EVERY_S[0]
@@ -147,49 +162,44 @@ class SiteClock:
 
     def _take_reply(self, reply: TimeReply, now: Now) -> None:
         round_trip_s = now.monotonic_s - reply.echo_s
-        if reply.echo_s != self._asked_s or not 0 <= round_trip_s <= MAX_ROUND_TRIP_S:
+        if reply.echo_s != self._asked_s or not 0 <= round_trip_s <= MAX_SLOW_S:
             return  # late, or the reply to a request of another process, or forged
         self._asked_s = None
         epoch, exchanges = self._estimate
         offset_s = reply.replied_at_s + round_trip_s / 2 - now.monotonic_s
+        if round_trip_s > MAX_ROUND_TRIP_S:
+            error_s = abs(now.monotonic_s + offset_s - self.time_s(now))
+            agrees = reply.epoch == epoch and error_s <= round_trip_s / 2
+            self._confirmed_s = now.monotonic_s if agrees else -math.inf
+            return
         exchange = _Exchange(now.monotonic_s, round_trip_s, offset_s)
         best = self._estimate.find_best(now.monotonic_s)
-        if reply.epoch > epoch:
-            exchanges = ()
-        elif reply.epoch < epoch or any(_contradict(exchange, other) for other in exchanges):
+        before, self._suspect = self._suspect, None
+        if reply.epoch != epoch or any(_contradict(exchange, other) for other in exchanges):
             self._request_often_from(now.monotonic_s + REQUEST_EVERY_S[0])
             if reply.epoch < epoch:
                 return
-            if best is not None and offset_s < best.offset_s - SET_BACK_S:
+            if before is None or before[0] != reply.epoch or _contradict(exchange, before[1]):
+                self._suspect = reply.epoch, exchange  # a single reply may be forged: ask again
+                return
+            is_behind = best is not None and offset_s < best.offset_s - SET_BACK_S
+            if reply.epoch == epoch and is_behind:
                 self._wanted_epoch = epoch + 1
                 return
-            exchanges = ()  # the lead's clock was set: earlier replies are wrong now
+            exchanges = (before[1],)  # the lead's clock was set: earlier replies are wrong now
         self._estimate = _Estimate(reply.epoch, (*exchanges, exchange)[-KEEP:])
         self._skew_s = now.wall_s - self.time_s(now)
 
 
-class OnSiteTime:
+class OnSiteTime(WrappedMachine):
     """A machine whose wall clock is the site's, so that its time stamps fit those of others."""
 
     def __init__(self, machine: Machine, clock: SiteClock) -> None:
-        self._machine, self._clock = machine, clock
-
-    @property
-    def counts(self) -> Mapping[str, int]:
-        return self._machine.counts
-
-    @property
-    def gauges(self) -> Mapping[str, float]:
-        return self._machine.gauges
-
-    def subscriptions(self) -> list[str]:
-        return self._machine.subscriptions()
-
-    def deadline_s(self) -> float | None:
-        return self._machine.deadline_s()
+        super().__init__(machine)
+        self._clock = clock
 
     def handle(self, event: Event, now: Now) -> list[Effect]:
-        return self._machine.handle(event, Now(now.monotonic_s, self._clock.time_s(now)))
+        return super().handle(event, Now(now.monotonic_s, self._clock.time_s(now)))
 
 
 def _contradict(a: _Exchange, b: _Exchange) -> bool:

@@ -1,4 +1,4 @@
-"""Several machines in one process, as one machine."""
+"""Machines made of machines: several in one process, and one around another."""
 
 from __future__ import annotations
 
@@ -34,3 +34,27 @@ class CompositeMachine:
 
     def handle(self, event: Event, now: Now) -> list[Effect]:
         return [effect for part in self._parts for effect in part.handle(event, now)]
+
+
+class WrappedMachine:
+    """Does what the machine that it holds does; a subclass changes some of it."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        return self._machine.counts
+
+    @property
+    def gauges(self) -> Mapping[str, float]:
+        return self._machine.gauges
+
+    def subscriptions(self) -> list[str]:
+        return self._machine.subscriptions()
+
+    def deadline_s(self) -> float | None:
+        return self._machine.deadline_s()
+
+    def handle(self, event: Event, now: Now) -> list[Effect]:
+        return self._machine.handle(event, now)

@@ -8,15 +8,17 @@ The pool knows the workers, the placement their pieces, the collector the open t
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection
 
 from ddnn.core.plan import Plan, is_finite
 from ddnn.core.quorum import Quorum
 from ddnn.core.section import Arrays
-from ddnn.machines.collect import Collector, Expired, Outcome, Receipt
+from ddnn.machines.collect import Collector, Complete, Expired, Outcome, Receipt
 from ddnn.machines.live_quorum import LiveQuorum
 from ddnn.machines.placement import Placement
+from ddnn.machines.window import Window
 from ddnn.machines.workers import WorkerPool
 from ddnn.protocol.machine import Connected, Disconnected, Effect, Event, Now, Publish, Received
 from ddnn.protocol.messages import (
@@ -59,6 +61,8 @@ class Gather:
         self._placement = Placement(self.pool)
         self._collector: Collector[int, Arrays] = Collector(LIMIT)
         self._probes: set[int] = set()
+        # What completes late may have waited for workers that are given up by now.
+        self.window = Window(late=math.inf)
         self._number = 0
         self._live = self.pool.live  # when the open tasks were last compared with it
         self._counts: Counter[str] = Counter()
@@ -91,6 +95,13 @@ class Gather:
             self._placement.change(now.monotonic_s)
         self._collector.remove_parts(nodes)
 
+    def admit(self) -> bool:
+        """Whether the workers may get another task; False, which is counted, while as many wait as
+        they can complete in time."""
+        if self.window.is_full:
+            self._counts["tasks_shed"] += 1
+        return not self.window.is_full
+
     def scatter(
         self, inputs: Arrays, now: Now, *, probe: bool = False
     ) -> tuple[int, list[Effect], list[TaskOutcome]]:
@@ -104,6 +115,8 @@ class Gather:
         self._number = max(self._number + 1, int(now.wall_s * 1e3))
         if probe:
             self._probes.add(self._number)
+        else:
+            self.window.send(self._number, now_s, now_s + self._timeout_s)
         outcomes = self._collector.open(
             self._number,
             self.pool.live,
@@ -186,6 +199,7 @@ class Gather:
     def _report(self, outcomes: list[TaskOutcome], now: Now) -> list[TaskOutcome]:
         """Note the workers that missed a task; the outcomes of tasks that are not probes."""
         for outcome in outcomes:
+            self._note_reply(outcome, now)
             if isinstance(outcome, Expired) and self.is_over(outcome.key, now):
                 silent = [name for name in outcome.missing if name in self.pool.live]
                 if silent and self.pool.missed(silent, now.monotonic_s):
@@ -193,3 +207,13 @@ class Gather:
         reported = [outcome for outcome in outcomes if outcome.key not in self._probes]
         self._probes.difference_update(outcome.key for outcome in outcomes)  # they ended
         return reported
+
+    def _note_reply(self, outcome: TaskOutcome, now: Now) -> None:
+        """Note how the workers keep up. A few that are slow or silent are the business of the pool,
+        which soon does without them; where none replies in time, they get too many tasks."""
+        if isinstance(outcome, Complete):
+            self.window.receive(outcome.key, now.monotonic_s)
+        elif self.is_over(outcome.key, now) and not outcome.parts:
+            self.window.miss(outcome.key, now.monotonic_s)
+        else:
+            self.window.drop(outcome.key)

@@ -36,6 +36,11 @@ class Membership:
         """Members that are present, whether worth waiting for or not."""
         return frozenset(self._online)
 
+    @property
+    def known(self) -> frozenset[str]:
+        """Members whose presence was announced, whether they are present or not."""
+        return frozenset(self._session)
+
     def admit(self, node: str) -> None:
         """Add a member, where the members are not known beforehand."""
         self._members.add(node)

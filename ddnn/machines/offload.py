@@ -25,13 +25,8 @@ from ddnn.machines.collect import Complete, Expired
 from ddnn.machines.gather import Gather, TaskOutcome
 from ddnn.machines.workers import smooth
 from ddnn.protocol.machine import Compute, Computed, Effect, Event, Now
-from ddnn.protocol.messages import (
-    MAX_MISSING,
-    ExitName,
-    OffloadState,
-    PieceGroup,
-    Shortfall,
-)
+from ddnn.protocol.messages import MAX_MISSING, ExitName, Shortfall
+from ddnn.protocol.offload_state import Alternatives, OffloadState, PieceGroup
 
 LIMIT = 256  # samples at a time
 HEAD: Final = "head"
@@ -75,6 +70,11 @@ class Combiner(Protocol):
     @property
     def groups(self) -> Sequence[PieceGroup]:
         """The kinds of pieces."""
+        ...
+
+    @property
+    def alternatives(self) -> Alternatives | None:
+        """Other plans that could be in use, and their figures; None: none are known."""
         ...
 
     @property
@@ -196,6 +196,7 @@ class Offload:
             counts=dict(combiner.counts),
             sources=[self._senders.get(piece, "") for piece in range(len(self.plan.pieces))],
             accuracy=dict(self._accuracy),
+            alternatives=combiner.alternatives,
         )
 
     @property
@@ -204,6 +205,7 @@ class Offload:
             "live_pieces": float(len(self.gather.pool.live_pieces)),
             "enough_pieces": float(self.gather.quorum.is_possible()),
             "gather_ms": 1e3 * self._gather_s,
+            "task_window": round(self.gather.window.size, 1),
         }
 
     # ------------------------------------------------------------------ a sample
@@ -219,9 +221,9 @@ class Offload:
             return list(effects), self._compute_here(number)
         job.carried = {name: array for name, array in arrays.items() if name not in inputs}
         sent = {name: arrays[name] for name in inputs}
-        probe = (
-            not self.gather.quorum.is_useful()
-        )  # only to learn whether those who stalled are back
+        probe = not self.gather.quorum.is_useful()  # only to learn whether the stalled are back
+        if not probe and not self.gather.admit():
+            return list(effects), self._compute_here(number)
         task, scattered, outcomes = self.gather.scatter(sent, now, probe=probe)
         finished: list[Finished] = []
         if probe:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from ddnn.core.plan import PieceKey, Plan
+from ddnn.core.plan import PieceKey, Plan, find_base
 from ddnn.errors import ConfigError
 from ddnn.machines.gather import Gather
 from ddnn.machines.offload import Combiner, Finished, Offload, OffloadJob
+from ddnn.machines.replan import ReplanJob, Replanner
 from ddnn.machines.versions import Versions
 from ddnn.protocol.machine import (
     Compute,
@@ -29,9 +30,11 @@ from ddnn.protocol.machine import (
     PlanRead,
     Publish,
     Received,
+    Returned,
     Unload,
 )
-from ddnn.protocol.messages import Assignment, OffloadState, WorkerOffer, WorkerState
+from ddnn.protocol.messages import Assignment, WorkerOffer
+from ddnn.protocol.offload_state import OffloadState, WorkerState
 from ddnn.protocol.topics import Kind, Topic
 
 STATE_S = 1.0  # time between two messages of state
@@ -56,11 +59,12 @@ class OffloadNode:
         timeout_s: float = 0.12,
         compute_here: bool = True,
         stopwatch: Callable[[], float] = lambda: 0.0,
+        replanner: Replanner | None = None,
     ) -> None:
         """compute_here: whether this node can compute the whole section itself; if not, the inner
         machine learns that the section failed, unless fewer results are of use. See Gather for the
-        times. stopwatch: seconds, only
-        to report how long combining takes."""
+        times. stopwatch: seconds, only to report how long combining takes. replanner: None: workers
+        keep their pieces."""
         self.site, self.group = site, plan.group
         self._inner, self._make_combiner = inner, make_combiner
         self._threshold_s, self._timeout_s = threshold_s, timeout_s
@@ -75,7 +79,8 @@ class OffloadNode:
         self._state_due_s = 0.0
         self._connected = False
         self._changes = WorkerChanges()
-        self._astray: set[str] = set()  # workers of the current plan that follow another
+        self._strays = Strays()
+        self._replanner = replanner
 
     def _offload(self, plan: Plan) -> Offload:
         combiner = self._make_combiner(plan)
@@ -99,14 +104,9 @@ class OffloadNode:
     @property
     def counts(self) -> dict[str, int]:
         combined = self._combined_before + sum(o.combined for o in self._versions.live.values())
-        own = {**self._own, "combined": combined}
-        current = self.current
-        return {
-            **self._inner.counts,
-            **current.gather.counts,
-            **current.combiner.counts,
-            **own,
-        }
+        own, current = {**self._own, "combined": combined}, self.current
+        parts = (self._inner.counts, current.gather.counts, current.combiner.counts, own)
+        return {name: number for counts in parts for name, number in counts.items()}
 
     @property
     def gauges(self) -> dict[str, float]:
@@ -127,7 +127,10 @@ class OffloadNode:
             effects += [*self._merge_assignments(own), *self._finish(finished, now)]
         match event:
             case Received(Topic(_, Kind.OFFER, node), WorkerOffer() as offer):
-                effects += self._check_plan(node, offer)
+                effects += self._strays.check(self.current.plan, node, offer)
+            case Returned(ReplanJob()) if self._replanner is not None:
+                revised, logs = self._replanner.take(event, self.current.plan)
+                effects += [*logs, *([] if revised is None else self._prepare(revised, now))]
             case Computed(OffloadJob()) | Received(Topic(_, Kind.RESULT)):
                 pass  # there are many, and none is the inner machine's
             case Computed(job) if job in self._of_job:
@@ -141,9 +144,13 @@ class OffloadNode:
                 effects += self._ask(self._inner.handle(event, now), now)
         if isinstance(event, Connected | Disconnected):
             self._connected = isinstance(event, Connected)
+            if self._replanner is not None:
+                self._replanner.interrupt()
         effects += self._switch()
         if now.monotonic_s >= self._state_due_s:
             self._state_due_s = now.monotonic_s + STATE_S
+            if self._connected:
+                effects += self._observe(now)
             effects += self._report()
         return effects
 
@@ -187,7 +194,7 @@ class OffloadNode:
             return []
         try:
             offload = self._offload(plan)
-            offload.gather.pool.adopt_presence(self.current.gather.pool)
+            offload.gather.pool.adopt_presence(self.current.gather.pool, now.monotonic_s)
         except ConfigError as error:
             self._own["plans_refused"] += 1
             return [Log("error", "plan %s is not used: %s", (plan.id, error))]
@@ -257,20 +264,16 @@ class OffloadNode:
     def _assignment(self) -> Publish:
         return Publish(Topic(self.site, Kind.ASSIGN, self.group), Assignment(dict(self._assigned)))
 
-    def _check_plan(self, node: str, offer: WorkerOffer) -> list[Effect]:
-        """Log, once for each, the workers of the current plan that have others only."""
-        plan = self.current.plan
-        if plan.id in offer.holds or node not in plan.placement:
-            self._astray.discard(node)
-            return []
-        if node in self._astray:
-            return []
-        self._astray.add(node)
-        others = f"plan {', '.join(sorted(offer.holds))}" if offer.holds else "no plan"
-        text = "%s has %s, this node plan %s: copy the plan to it"
-        return [Log("warning", text, (node, others, plan.id))]
-
     # ------------------------------------------------------------------- state
+
+    def _observe(self, now: Now) -> list[Effect]:
+        """Note who is there, and plan anew where workers have joined or left for good."""
+        pool = self.current.gather.pool
+        pool.observe(now.monotonic_s)
+        plan, following = self.current.plan, self._versions.next or self._versions.current
+        if self._replanner is None or find_base(following) != find_base(plan.id):
+            return []
+        return self._replanner.update(plan, pool, now.monotonic_s)
 
     def _report(self) -> list[Effect]:
         """The state for all, and in the log which workers came and went."""
@@ -288,6 +291,26 @@ class OffloadNode:
     def states(self) -> dict[str, WorkerState]:
         """How each worker does."""
         return self.current.gather.pool.states()
+
+
+class Strays:
+    """Logs, once for each, the workers of a plan that have other plans only."""
+
+    def __init__(self) -> None:
+        self._known: set[str] = set()
+
+    def check(self, plan: Plan, node: str, offer: WorkerOffer) -> list[Effect]:
+        """Take a worker's offer."""
+        has_plan = find_base(plan.id) in map(find_base, offer.holds)
+        if has_plan or node not in plan.placement:
+            self._known.discard(node)
+            return []
+        if node in self._known:
+            return []
+        self._known.add(node)
+        others = f"plan {', '.join(sorted(offer.holds))}" if offer.holds else "no plan"
+        text = "%s has %s, this node plan %s: copy the plan to it"
+        return [Log("warning", text, (node, others, plan.id))]
 
 
 class WorkerChanges:

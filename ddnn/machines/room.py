@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ddnn.core.plan import Plan
 from ddnn.machines.offload import Combiner
+from ddnn.machines.replan import Replan
 
 Golden = Mapping[str, NDArray[np.generic]]
 
@@ -27,3 +28,5 @@ class Room:
     """What the plan costs and promises, for --json."""
     format_summary: Callable[[Mapping[str, Any]], Sequence[str]]
     """The lines of a summary, for people."""
+    replan: Replan | None = None
+    """Places the pieces anew when workers have joined or left for good; None: they stay."""

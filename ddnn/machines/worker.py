@@ -4,7 +4,8 @@ assigned -> load the pieces that are missing, drop those no longer assigned -> o
 task     -> compute each piece of its plan that is held, one after the other -> a result for each
 
 A plan that an assignment names and that is not known is read from disk; a plan that it does not
-name any more is retired, with its pieces.
+name any more is retired, with its pieces. A worker that started without a plan hears the
+assignments of all owners, and works for the first whose plan comes to its disk.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from ddnn.protocol.machine import (
     Publish,
     ReadPlan,
     Received,
+    Subscribe,
     Unload,
 )
 from ddnn.protocol.messages import (
@@ -46,6 +48,7 @@ from ddnn.protocol.messages import (
 from ddnn.protocol.topics import Kind, Topic, topic_filter
 
 LIMIT = 8  # tasks waiting; the oldest is dropped beyond it, for its gatherer has gone on
+MAX_OWNERS = 64  # whose assignments a worker without a plan remembers
 RETRY_S = 5.0  # a file that could not be loaded is tried again
 
 
@@ -70,14 +73,16 @@ class WorkerNode:
     """Computes pieces for the group of its plans. Sans-IO; see ddnn.protocol.machine."""
 
     def __init__(
-        self, site: str, node: str, group: str, plan: Plan | None, profile: DeviceProfile | None
+        self, site: str, node: str, plan: Plan | None, profile: DeviceProfile | None
     ) -> None:
-        """group: the owner of the plans. plan: the one on disk; None: it only offers itself."""
-        self.site, self.node, self.group = site, node, group
+        """plan: the one on disk; None: it offers itself, and waits for one."""
+        self.site, self.node = site, node
+        self.group = "" if plan is None else plan.group  # the owner of the plans
         self.counts: dict[str, int] = {}
         self._profile = profile
         self._holdings: dict[str, _Holding] = {} if plan is None else {plan.id: _Holding(plan)}
         self._assigned: Mapping[str, Mapping[str, list[int]]] = {}
+        self._heard: dict[str, Mapping[str, Mapping[str, list[int]]]] = {}  # by owner, until one is
         self._reading: set[str] = set()
         self._unknown: set[str] = set()  # assigned plans that could not be read
         self._retry_s: float | None = None
@@ -93,9 +98,10 @@ class WorkerNode:
         return {"pieces_held": float(held), "tasks_waiting": float(len(self._tasks))}
 
     def subscriptions(self) -> list[str]:
+        tasks = [topic_filter(Kind.TASK, self.site, self.group)] if self.group else []
         return [
-            topic_filter(Kind.ASSIGN, self.site, self.group),
-            topic_filter(Kind.TASK, self.site, self.group),
+            topic_filter(Kind.ASSIGN, self.site, self.group or "+"),
+            *tasks,
             topic_filter(Kind.STATUS, self.site, self.node),  # for Loop to correct a late Will
         ]
 
@@ -113,6 +119,8 @@ class WorkerNode:
                 self._assigned = plans
                 self._unknown &= plans.keys()
                 effects = self._follow_assignment()
+            case Received(Topic(_, Kind.ASSIGN, owner), Assignment(plans)) if not self.group:
+                effects = self._hear_assignment(owner, plans)
             case PlanRead(plan_id, plan):
                 effects = self._take_plan(plan_id, plan, now)
             case Loaded(PieceKey(plan_id, int() as piece), ok) if plan_id in self._holdings:
@@ -132,6 +140,27 @@ class WorkerNode:
         return effects
 
     # ------------------------------------------------------------------ pieces
+
+    def _hear_assignment(
+        self, owner: str, plans: Mapping[str, Mapping[str, list[int]]]
+    ) -> list[Effect]:
+        """Look for the plans of an owner, as long as this worker works for none."""
+        if owner in self._heard or len(self._heard) < MAX_OWNERS:
+            self._heard[owner] = plans
+        self._assigned = {
+            plan_id: pieces for of in self._heard.values() for plan_id, pieces in of.items()
+        }
+        self._unknown &= self._assigned.keys()
+        return self._load_missing()
+
+    def _join_group(self, group: str) -> list[Effect]:
+        """Work for the owner of a plan that came to this disk."""
+        self.group, self._assigned = group, self._heard[group]
+        self._heard.clear()
+        return [
+            Subscribe([topic_filter(Kind.TASK, self.site, group)]),
+            Log("info", "a plan of %s is on this node: it lends from now on", (group,)),
+        ]
 
     def _follow_assignment(self) -> list[Effect]:
         effects: list[Effect] = []
@@ -171,17 +200,24 @@ class WorkerNode:
         self._reading.discard(plan_id)
         if plan_id not in self._assigned or plan_id in self._holdings:
             return []
-        if plan is None or plan.group != self.group or len(self._holdings) >= MAX_PLANS:
+        known = plan is not None and plan.group in ({self.group} if self.group else self._heard)
+        if plan is None or not known or len(self._holdings) >= MAX_PLANS:
             self._count("wrong_plan")  # another plan than the one on this disk
             self._retry_s = now.monotonic_s + RETRY_S
             if plan_id in self._unknown:
                 return []
             self._unknown.add(plan_id)
             text = "%s has plan %s, which is not on this node: copy the plan's directory here"
-            return [Log("warning", text, (self.group, plan_id))]
+            return [Log("warning", text, (self._find_owner(plan_id), plan_id))]
         self._unknown.discard(plan_id)
+        effects = [] if self.group else self._join_group(plan.group)
         self._holdings[plan_id] = _Holding(plan)
-        return self._follow_assignment()
+        return [*effects, *self._follow_assignment()]
+
+    def _find_owner(self, plan_id: str) -> str:
+        """Who assigned the pieces of a plan."""
+        owners = [owner for owner, plans in self._heard.items() if plan_id in plans]
+        return self.group or ", ".join(owners)
 
     def _take_piece(self, holding: _Holding, piece: int, ok: bool, now: Now) -> list[Effect]:
         holding.loading.discard(piece)

@@ -18,9 +18,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from ddnn.core.device import DeviceProfile
 from ddnn.core.plan import MAX_PIECES
+from ddnn.machines.availability import Availability
 from ddnn.machines.membership import Membership
-from ddnn.protocol.messages import Status, WorkerOffer, WorkerState
+from ddnn.protocol.messages import Status, WorkerOffer
+from ddnn.protocol.offload_state import WorkerState
 
 MAX_WORKERS = 1024  # besides the planned ones
 MAX_NODES = 4 * MAX_WORKERS  # of the site, whose presence is remembered
@@ -43,6 +46,7 @@ class Worker:
     """One that offers to work for this plan."""
 
     holds: frozenset[int] = NO_PIECES
+    profile: DeviceProfile | None = None  # as it announced it
     faulty: bool = False
     answered: int = 0  # pieces in time
     used: int = 0  # of them, before there were enough
@@ -67,6 +71,7 @@ class WorkerPool:
         self.workers: dict[str, Worker] = {}
         self.assigned: dict[str, tuple[int, ...]] = dict(planned)
         self.on_new_session: Callable[[str, float], None] = lambda node, now_s: None
+        self.availability = Availability()
         self._membership = Membership()
         self._sessions: dict[str, int] = {}  # of all nodes of the site
         # What follows from the above, computed when it is asked for: see _refresh.
@@ -151,7 +156,7 @@ class WorkerPool:
         if worker is None:
             if len(self.workers) >= MAX_WORKERS and not self._make_room(node):
                 return False
-            self.workers[node] = Worker(holds)
+            self.workers[node] = Worker(holds, offer.profile)
         elif worker.holds == holds:
             return False
         else:
@@ -159,15 +164,30 @@ class WorkerPool:
         self._stale = True
         return True
 
-    def adopt_presence(self, other: WorkerPool) -> None:
-        """Take over which nodes are online; what they hold of this plan they offer themselves."""
-        for node in other._membership.online:
-            self.take_status(node, Status("worker", other._sessions.get(node, 0), "online"), 0.0)
+    def adopt_presence(self, other: WorkerPool, now_s: float) -> None:
+        """Take over who is online and how they have done; what they hold of this plan they offer
+        themselves."""
+        self.availability = other.availability
+        self._sessions = dict(other._sessions)
+        for node in other._membership.known:
+            session = other._sessions.get(node, 0)
+            online = node in other._membership.online
+            status = Status("worker", session, "online" if online else "lost")
+            self.take_status(node, status, now_s)
 
     def disconnect(self) -> None:
         """Nothing is known of anybody without the broker."""
         self._membership = Membership()
+        self.availability.pause()
         self._stale = True
+
+    def observe(self, now_s: float) -> None:
+        """Note which workers can be counted on now; to be called at regular times."""
+        known = self._membership.known
+        names = [name for name in {*self.planned, *self.workers} if name in known]
+        up = {name for name in names if self.responds(name)}
+        up -= {name for name, worker in self.workers.items() if worker.faulty}
+        self.availability.observe({name: name in up for name in names}, now_s)
 
     def reported(self, node: str) -> bool:
         """A worker reported in time; True where it is worth counting on again.
@@ -231,6 +251,7 @@ class WorkerPool:
 
     def _state(self, name: str) -> WorkerState:
         worker = self.workers.get(name, Worker())
+        observed = self.availability.read(name)
         return WorkerState(
             self.health(name).value,
             list(self.assigned.get(name, ())),
@@ -240,6 +261,8 @@ class WorkerPool:
             worker.late,
             worker.missed,
             1e3 * worker.latency_s,
+            observed.outage,
+            observed.seconds,
         )
 
     def _refresh(self) -> None:

@@ -14,7 +14,14 @@ from ddnn.machines.states import advance
 from ddnn.pipeline.collector import Collector
 from ddnn.pipeline.driver_states import TRANSITIONS, WORKING, Signal, State
 from ddnn.pipeline.member import Member
-from ddnn.pipeline.planner import Arrangement, arrange, make_assignment, read_copies
+from ddnn.pipeline.planner import (
+    Arrangement,
+    PlanLayout,
+    arrange,
+    make_assignment,
+    plan_layout,
+    read_copies,
+)
 from ddnn.pipeline.progress import Progress
 from ddnn.pipeline.question import Question
 from ddnn.pipeline.roster import Roster
@@ -54,6 +61,7 @@ class Arranger:
         self.progress = Progress(settings)
         self.arrangement: Arrangement | None = None
         self.error = ""  # why it has failed
+        self.plan_layout: PlanLayout = plan_layout  # another rule, to compare with
         self._profiles: list[LayerProfile] = []
         self._question: Question | None = None
         self._number = 0
@@ -165,6 +173,7 @@ class Arranger:
         match self.state:
             case State.HOLDING:
                 self.move(Signal.HELD)
+                self.progress.note(now.wall_s, "held", "all nodes have their layers")
                 self._ask_all("start", question.replies, now, self.settings.answer_s)
             case State.STARTING:
                 return self._run(now)
@@ -185,6 +194,7 @@ class Arranger:
                 inventories,
                 version,
                 self.progress.failure_rate(len(names), now.monotonic_s),
+                self.plan_layout,
             )
         except InfeasiblePlanError as error:
             self._due_s = now.monotonic_s + self.settings.answer_s
@@ -195,7 +205,10 @@ class Arranger:
         self.progress.note(now.wall_s, "layout", text)
         self._number += 1
         commands = {
-            name: self._command("hold", make_assignment(arrangement, name, self.settings))
+            name: self._command(
+                "hold",
+                make_assignment(arrangement, name, self.settings, self.roster.network),
+            )
             for name in arrangement.nodes
         }
         self._open(commands, now, self.settings.hold_s + SLOWER * arrangement.move_s)
@@ -214,6 +227,7 @@ class Arranger:
         if arrangement is None or runner is None:
             return []
         self.progress.begin(runner.backwards, now.monotonic_s)
+        self.progress.note(now.wall_s, "start", f"from batch {runner.backwards}")
         spare = [n for n in self.roster.list_usable() if n not in arrangement.nodes]
         return [self._publish(name, self._command("release")) for name in spare]
 

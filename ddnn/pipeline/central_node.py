@@ -18,10 +18,13 @@ from ddnn.pipeline.runner import Data
 from ddnn.pipeline.settings import Checkpoint, Settings
 from ddnn.pipeline.sources import Origin
 from ddnn.pipeline.stage import StageFactory
+from ddnn.pipeline.view import make_state
 from ddnn.pipeline.worker_node import INBOUND
 from ddnn.protocol.machine import Effect, Event, Now, Publish, Received
 from ddnn.protocol.topics import Kind, Topic, presence_filters, topic_filter
+from ddnn.protocol.train_messages import TrainState
 
+VIEW_S = 1.0  # between two states that are published
 OWN = (*INBOUND, Kind.TRAIN_REPLY, Kind.TRAIN_REPORT)
 
 
@@ -42,11 +45,12 @@ class TrainCentral:
         checkpoint: Checkpoint | None = None,
         profile: DeviceProfile | None = None,
     ) -> None:
-        """run: names this training; that of the checkpoint where it goes on. data: the batch of a
-        number, the same at every call. save: writes a checkpoint, in another thread.
+        """network: its description, by which workers build their layers. run: names this training;
+        that of the checkpoint where it goes on. data: the batch of a number, the same at every
+        call. save: writes a checkpoint, in another thread.
         """
         self.site, self.node = site, node
-        self.member = Member(site, node, factory, 0, data)
+        self.member = Member(site, node, lambda network: factory, 0, data)
         if checkpoint is not None:
             run = checkpoint.run
             for layer, blob in checkpoint.layers.items():
@@ -62,6 +66,8 @@ class TrainCentral:
             lambda: list(factory.profile(*data(0))),
             checkpoint.stamp.term if checkpoint is not None else 0,
         )
+        self.view: TrainState = make_state(self.driver)  # any thread may read it
+        self._view_due_s = 0.0
 
     @property
     def counts(self) -> dict[str, int]:
@@ -97,4 +103,13 @@ class TrainCentral:
                         events.append(Received(topic, message))
                     case _:
                         effects.append(effect)
-        return effects
+        return effects + self._show(now)
+
+    def _show(self, now: Now) -> list[Effect]:
+        """Publish the state where it has changed, or a while has passed."""
+        is_changed = self.view.state != self.driver.state.name
+        if now.monotonic_s < self._view_due_s and not is_changed:
+            return []
+        self._view_due_s = now.monotonic_s + VIEW_S
+        self.view = make_state(self.driver)
+        return [Publish(Topic(self.site, Kind.TRAIN_STATE, self.node), self.view)]

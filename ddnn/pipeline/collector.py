@@ -13,6 +13,7 @@ from ddnn.pipeline.sources import Origin, Stamp
 from ddnn.pipeline.transfers import Key
 from ddnn.protocol.machine import Call, Returned
 
+PURPOSE = "collection"  # for which copies are pinned
 STALE_PERIODS = 2  # a collection that takes longer begins again with newer copies
 
 
@@ -58,7 +59,7 @@ class Collector:
         if missing:
             return []
         self.complete, self._target = target, None
-        self.exchange.store.pin([target])
+        self.exchange.store.pin(PURPOSE, [target])
         ended = runner.backwards >= runner.place.assignment.batches and target == runner.stamp
         return self._make_save(arrangement, SaveJob(target, ended))
 
@@ -85,7 +86,7 @@ class Collector:
                 lambda key, origin: origin is Origin.GLOBAL and key.stamp == target
             )
         self._target = stamp
-        self.exchange.store.pin([stamp, *([self.complete] if self.complete else [])])
+        self.exchange.store.pin(PURPOSE, [stamp, *([self.complete] if self.complete else [])])
 
     def _make_save(self, arrangement: Arrangement, job: SaveJob) -> list[Call]:
         stop = arrangement.ranges[-1][1]

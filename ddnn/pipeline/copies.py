@@ -14,7 +14,7 @@ class CopyStore:
 
     def __init__(self) -> None:
         self._blobs: dict[int, dict[Stamp, tuple[Origin, bytes]]] = {}
-        self._pinned: frozenset[Stamp] = frozenset()
+        self._pinned: dict[str, frozenset[Stamp]] = {}  # by purpose
 
     def add(self, layer: int, stamp: Stamp, origin: Origin, blob: bytes) -> None:
         held = self._blobs.setdefault(layer, {})
@@ -25,9 +25,10 @@ class CopyStore:
         found = self._blobs.get(layer, {}).get(stamp)
         return None if found is None else found[1]
 
-    def pin(self, stamps: Iterable[Stamp]) -> None:
-        """Keep the copies of these stamps, and none of those that were pinned before."""
-        self._pinned = frozenset(stamps)
+    def pin(self, purpose: str, stamps: Iterable[Stamp]) -> None:
+        """Keep the copies of these stamps for a purpose, in the place of those that it kept before,
+        however many newer ones there are."""
+        self._pinned[purpose] = frozenset(stamps)
         for layer in self._blobs:
             self._prune(layer)
 
@@ -44,6 +45,7 @@ class CopyStore:
 
     def clear(self) -> None:
         self._blobs.clear()
+        self._pinned.clear()
 
     def list_copies(self) -> list[Copy]:
         return [
@@ -58,6 +60,7 @@ class CopyStore:
 
     def _prune(self, layer: int) -> None:
         held = self._blobs[layer]
+        pinned = frozenset().union(*self._pinned.values())
         for stamp in sorted(held)[:-KEPT]:
-            if stamp not in self._pinned:
+            if stamp not in pinned:
                 del held[stamp]

@@ -52,6 +52,7 @@ class Driver(Arranger):
         super().__init__(site, run, member, roster, collector, settings, term)
         self._profile = profile
         self._check_at: int | None = None  # batches at which the layout is compared with the best
+        self._changes = 0  # of the layout, because another one is better
         self._drain_to = 0
 
     def deadline_s(self) -> float | None:
@@ -160,7 +161,7 @@ class Driver(Arranger):
         runner, arrangement, now_s = self.runner, self.arrangement, now.monotonic_s
         if runner is None or arrangement is None:
             return []
-        if self.progress.update(runner, now_s):
+        if self.progress.update(runner, now_s, now.wall_s):
             self._failed.clear()
         effects: list[Effect] = list(self.collector.update(runner, arrangement))
         if self.state is State.DRAINING:
@@ -193,14 +194,17 @@ class Driver(Arranger):
         """Compare the layout with the best one, at times and when nodes come or leave."""
         first, every = self.settings.repartition_at
         if self._check_at is None:
-            self._check_at = runner.backwards + first
+            # Each time later: a machine that does other work makes equal devices look unequal.
+            self._check_at = runner.backwards + min(every, first * 2**self._changes)
         is_due = bool(every) and runner.backwards >= self._check_at
         if not is_due and not self._is_changed:
             return []
         if is_due:
             self._check_at = runner.backwards + every
         self._is_changed = False
-        reason = find_better(self.roster, arrangement, self._profiles, self.settings)
+        reason = find_better(
+            self.roster, arrangement, self._profiles, self.settings, self.plan_layout
+        )
         if reason is None:
             return []
         size = self.settings.round_batches
@@ -209,6 +213,7 @@ class Driver(Arranger):
             return []
         self.move(Signal.DRAIN)
         self._check_at = None
+        self._changes += 1
         self._due_s = now.monotonic_s
         self.progress.note(now.wall_s, "drain", reason)
         return self._drain(runner, now)

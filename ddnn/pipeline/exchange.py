@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from ddnn.errors import LocalProtocolError
 from ddnn.pipeline.blobs import pack_arrays
 from ddnn.pipeline.copies import CopyStore
 from ddnn.pipeline.runner import StageRunner
@@ -54,20 +55,39 @@ class Exchange:
             copies += [Copy(layer, stamp, Origin.LIVE) for layer in layers]
         return copies
 
-    def has(self, key: Key, runner: StageRunner | None) -> bool:
-        return self.store.get(*key) is not None or _is_live(key, runner)
+    def fetch_sources(self, assignment: TrainAssignment, runner: StageRunner | None) -> set[Key]:
+        """Begin to fetch the copies that a stage begins with and that are not here; which they are.
+
+        All are kept until the next stage: newer ones that are here would take their place.
+        """
+        self.store.pin("stage", {key.stamp for key, _ in list_sources(assignment)})
+        missing = {
+            key: holder
+            for key, holder in list_sources(assignment)
+            if self.store.get(*key) is None and not _is_live(key, runner)
+        }
+        for key, holder in missing.items():
+            self.fetcher.start(key, holder, Origin.CHAIN)
+        return set(missing)
 
     def find_states(
         self, assignment: TrainAssignment, runner: StageRunner | None
     ) -> tuple[dict[int, bytes], dict[int, Stage]]:
-        """By layer the copy that it begins with, or the stage of the term before that holds it."""
+        """By layer the copy that it begins with, or the stage of the term before that holds it.
+
+        Raises LocalProtocolError where this node has neither.
+        """
         blobs, live = {}, {}
-        for layer, _, term, version in assignment.sources:
-            blob = self.store.get(layer, Stamp(term, version))
+        for key, _ in list_sources(assignment):
+            blob = self.store.get(*key)
             if blob is not None:
-                blobs[layer] = blob
-            elif runner is not None:
-                live[layer] = runner.stage
+                blobs[key.layer] = blob
+            elif runner is not None and _is_live(key, runner):
+                live[key.layer] = runner.stage
+            else:
+                raise LocalProtocolError(
+                    f"{self.node} has no copy of layer {key.layer} of {tuple(key.stamp)}"
+                )
         return blobs, live
 
     def serve(self, fetch: TrainFetch, runner: StageRunner | None, running: bool) -> list[Sent]:
@@ -130,6 +150,11 @@ class Exchange:
             if not first and not keep_all:  # those of the term before are of no use any more
                 self.store.keep_layers({*blobs, *before})
         return sent
+
+
+def list_sources(assignment: TrainAssignment) -> list[tuple[Key, str]]:
+    """The copies that the receiver of an assignment begins with, and the node that holds each."""
+    return [(Key(layer, Stamp(*stamp)), holder) for layer, holder, *stamp in assignment.sources]
 
 
 def _is_live(key: Key, runner: StageRunner | None) -> bool:

@@ -27,12 +27,13 @@ from enum import Enum, auto
 from functools import partial
 from typing import NamedTuple
 
+from ddnn.errors import LocalProtocolError
 from ddnn.machines.states import advance
 from ddnn.pipeline.blobs import unpack_arrays
 from ddnn.pipeline.exchange import Exchange, ReadJob, Sent
 from ddnn.pipeline.runner import Data, Place, StageJob, StageRunner
-from ddnn.pipeline.sources import Copy, Origin, Stamp
-from ddnn.pipeline.stage import LayerState, Stage, StageFactory
+from ddnn.pipeline.sources import Copy
+from ddnn.pipeline.stage import FindFactory, LayerState, Stage
 from ddnn.pipeline.transfers import Key
 from ddnn.protocol.machine import Call, Effect, Log, Now, Publish, Received, Returned
 from ddnn.protocol.topics import Kind, Topic
@@ -110,7 +111,7 @@ class Member:
         self,
         site: str,
         node: str,
-        factory: StageFactory,
+        find_factory: FindFactory,
         incarnation: int,
         data: Data | None = None,
     ) -> None:
@@ -120,7 +121,7 @@ class Member:
         self.exchange = Exchange(node)
         self.runner: StageRunner | None = None  # of the term that runs or ran last
         self.counts: dict[str, int] = {}
-        self._factory, self._data = factory, data
+        self._find_factory, self._data = find_factory, data
         self._place: Place | None = None  # of the term that is being prepared
         self._next: StageRunner | None = None  # built, not started
         self._holding: TrainCommand | None = None
@@ -139,7 +140,7 @@ class Member:
             "train_first_layer": float(runner.stage.start),
             "train_end_layer": float(runner.stage.stop),
             "train_batches": float(runner.backwards),
-            "train_batch_ms": 1e3 * (runner.forward_s + runner.backward_s),
+            "train_batch_ms": 1e3 * (runner.forward_time.median_s + runner.backward_time.median_s),
         }
 
     def deadline_s(self) -> float | None:
@@ -166,11 +167,9 @@ class Member:
                 effects = self._take_built(job, event)
             case Returned(ReadJob() as job):
                 effects = self._send(self.exchange.take_read(job, event.value))
-        asked = self.exchange.fetcher.ask(now.monotonic_s)
-        effects += [self.post(to, message) for to, message in asked]
+        effects += [self.post(*asked) for asked in self.exchange.fetcher.ask(now.monotonic_s)]
         if self.state is State.RUNNING and self.runner is not None:
-            call = self.runner.next_call()
-            effects += [call] if call is not None else []
+            effects += filter(None, [self.runner.next_call()])
         return effects
 
     def post(self, to: str, message: TrainMessage) -> Publish:
@@ -267,29 +266,32 @@ class Member:
         index = assignment.nodes.index(self.node)
         self._place = Place(self.node, command.sender, self.term, index, assignment)
         self._holding = command
-        for layer, holder, term, version in assignment.sources:
-            key = Key(layer, Stamp(term, version))
-            if not self.exchange.has(key, self.runner):
-                self._missing.add(key)
-                self.exchange.fetcher.start(key, holder, Origin.CHAIN)
+        self._missing = self.exchange.fetch_sources(assignment, self.runner)
         return self._build()
 
     def _build(self) -> list[Effect]:
         place = self._place
         if place is None or self._missing or self.state is not State.HOLDING:
             return []
-        start, stop = place.assignment.ranges[place.index]
-        blobs, live = self.exchange.find_states(place.assignment, self.runner)
-        function = partial(build_stage, self._factory, place, blobs, live)
-        return [Call(BuildJob(self.term, start, stop), function)]
+        try:
+            blobs, live = self.exchange.find_states(place.assignment, self.runner)
+        except LocalProtocolError as error:
+            return self._refuse(str(error))
+        function = partial(build_stage, self._find_factory, place, blobs, live)
+        return [Call(BuildJob(self.term, *place.assignment.ranges[place.index]), function)]
+
+    def _refuse(self, error: str) -> list[Effect]:
+        """The layers of the next stage are not to be had."""
+        self.move(Signal.FAIL)
+        self._missing.clear()
+        return [self._reply(self._holding, error)] if self._holding is not None else []
 
     def _take_built(self, job: BuildJob, returned: Returned) -> list[Effect]:
         place, command = self._place, self._holding
         if job.term != self.term or self.state is not State.HOLDING or not (place and command):
             return []
         if returned.error:
-            self.move(Signal.FAIL)
-            return [self._reply(command, returned.error)]
+            return self._refuse(returned.error)
         self.move(Signal.BUILT)
         self._next = StageRunner(place, returned.value, self._data)
         return [self._reply(command)]
@@ -344,12 +346,9 @@ class Member:
         fetched = self.exchange.take_part(part, now.monotonic_s)
         if fetched is None or fetched.key not in self._missing:
             return []
-        if fetched.blob is None and self._holding is not None:
-            self.move(Signal.FAIL)
-            self._missing.clear()
+        if fetched.blob is None:
             layer, stamp = fetched.key
-            error = f"{fetched.holder} has no copy of layer {layer} of {tuple(stamp)} any more"
-            return [self._reply(self._holding, error)]
+            return self._refuse(f"{fetched.holder} has no copy of layer {layer} of {tuple(stamp)}")
         self._missing.discard(fetched.key)
         return self._build()
 
@@ -358,12 +357,13 @@ class Member:
 
 
 def build_stage(
-    factory: StageFactory, place: Place, blobs: Mapping[int, bytes], live: Mapping[int, Stage]
+    find_factory: FindFactory, place: Place, blobs: Mapping[int, bytes], live: Mapping[int, Stage]
 ) -> Stage:
     """The stage of a place, from copies and from the stage before. Runs in the slow thread."""
+    assignment = place.assignment
+    factory = find_factory(assignment.network)
     for stage in live.values():
         stage.discard()
-    assignment = place.assignment
     start, stop = assignment.ranges[place.index]
     states: dict[int, LayerState] = {n: unpack_arrays(blob) for n, blob in blobs.items()}
     states |= {layer: stage.read_layer(layer) for layer, stage in live.items()}

@@ -14,7 +14,7 @@ FIRST_S = 30.0  # before anything was measured
 SAMPLES = 64  # of the latest durations
 MAX_SHARE = 0.05  # of a link's bandwidth and of the time: what replication may take
 FAILURES_PER_S = 1 / 3600  # of each node, until failures were counted
-PERIOD_RANGE = (10, 1000)  # batches
+PERIOD_RANGE = (10, 50)  # batches; a copy that is older costs accuracy, too
 
 
 def choose_timeout_s(
@@ -48,7 +48,9 @@ def choose_period(
     A replication every k batches costs the link c = bytes / bandwidth seconds per k batches of
     t seconds; a failure, at a rate of f per second, loses k t / 2 seconds of training on average.
     The sum of both shares, c / (k t) + f k t / 2, is smallest at k t = sqrt(2 c / f) (Young 1974).
-    Replication takes at most MAX_SHARE of the link's time, whatever the failure rate.
+    That leaves out that updates of the lost layers are missing afterwards, beside layers that have
+    them: the period is at most `most`. Replication takes at most MAX_SHARE of the link's time,
+    whatever the failure rate and `most`.
     """
     if batch_s <= 0 or bandwidth_bytes_per_s <= 0 or state_bytes < 0 or failures_per_s < 0:
         raise ConfigError(
@@ -57,5 +59,5 @@ def choose_period(
         )
     copy_s = state_bytes / bandwidth_bytes_per_s
     best_s = math.sqrt(2 * copy_s / failures_per_s) if failures_per_s else math.inf
-    period_s = max(best_s, copy_s / MAX_SHARE)
-    return most if period_s >= most * batch_s else max(least, math.ceil(period_s / batch_s))
+    period_s = max(min(best_s, most * batch_s), copy_s / MAX_SHARE)
+    return max(least, math.ceil(period_s / batch_s))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ddnn.errors import InfeasiblePlanError
@@ -55,6 +55,11 @@ def plan_layout(
     return tuple(names[i] for i in layout.devices), layout
 
 
+PlanLayout = Callable[
+    [Roster, Sequence[str], Sequence[LayerProfile], Settings], tuple[tuple[str, ...], Layout]
+]
+
+
 def arrange(
     roster: Roster,
     names: Sequence[str],
@@ -63,9 +68,10 @@ def arrange(
     inventories: Mapping[str, Sequence[Copy]],
     version: int,
     failures_per_s: float = FAILURES_PER_S,
+    plan: PlanLayout = plan_layout,
 ) -> Arrangement:
     """Arrange these nodes. version: at which training goes on where restoring is `fresh`."""
-    nodes, layout = plan_layout(roster, names, profiles, settings)
+    nodes, layout = plan(roster, names, profiles, settings)
     ranges = dict(zip(nodes, layout.ranges, strict=True))
     if settings.restore == "consistent":
         restoration = restore_consistent(inventories, ranges, len(profiles))
@@ -97,8 +103,10 @@ def _count_fetched_bytes(restoration: Restoration, profiles: Sequence[LayerProfi
     )
 
 
-def make_assignment(arrangement: Arrangement, node: str, settings: Settings) -> TrainAssignment:
-    """The assignment of one node."""
+def make_assignment(
+    arrangement: Arrangement, node: str, settings: Settings, network: str
+) -> TrainAssignment:
+    """The assignment of one node. network: its description."""
     sources = arrangement.restoration.sources[node]
     return TrainAssignment(
         list(arrangement.nodes),
@@ -113,6 +121,8 @@ def make_assignment(arrangement: Arrangement, node: str, settings: Settings) -> 
         arrangement.chain_every,
         arrangement.global_every,
         settings.restore == "consistent",
+        network,
+        settings.deep,
     )
 
 
@@ -129,6 +139,7 @@ def find_better(
     arrangement: Arrangement,
     profiles: Sequence[LayerProfile],
     settings: Settings,
+    plan: PlanLayout = plan_layout,
 ) -> str | None:
     """Why the nodes should be arranged anew; None where they should not.
 
@@ -140,7 +151,7 @@ def find_better(
     if not leaving and (settings.equal_capacities or not settings.repartition_at[1]):
         return None
     try:
-        nodes, layout = plan_layout(roster, names, profiles, settings)
+        nodes, layout = plan(roster, names, profiles, settings)
     except InfeasiblePlanError:
         return None
     if leaving:

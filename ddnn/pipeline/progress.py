@@ -13,6 +13,7 @@ from ddnn.protocol.train_messages import TrainReport, TrainResult
 STRIKES = 5  # time-outs in a row, each twice as long, before the nodes are arranged anew
 EVENTS = 1000
 RESULTS = 100_000
+LATEST = 20  # batches of which the mean loss is shown
 
 
 class Happening(NamedTuple):
@@ -38,15 +39,22 @@ class Progress:
         self._durations_s: deque[float] = deque(maxlen=SAMPLES)
         self._since_s = 0.0
         self._first = True
+        self._furthest = 0  # batches done in any term
+        self._is_behind = False  # batches of the term before are computed again
 
     def begin(self, done: int, now_s: float) -> None:
         """A term begins."""
+        self._furthest = max(self._furthest, self.done)
+        self._is_behind = True
         self.done, self._since_s, self._first, self.strikes = done, now_s, True, 0
 
-    def update(self, runner: StageRunner, now_s: float) -> bool:
+    def update(self, runner: StageRunner, now_s: float, wall_s: float) -> bool:
         """Note what is done; True where that is more than before."""
         if runner.backwards == self.done:
             return False
+        if self._is_behind and runner.backwards > self._furthest:
+            self._is_behind = False
+            self.note(wall_s, "advance", "the first batch that is new in this term")
         if not self._first:
             self._durations_s.append((now_s - self._since_s) / (runner.backwards - self.done))
         self.done, self._since_s, self.strikes = runner.backwards, now_s, 0
@@ -64,9 +72,13 @@ class Progress:
         return self._since_s + timeout_s * factor * float(2**self.strikes)
 
     def strike(self, now_s: float) -> bool:
-        """The next batch is overdue; False where that has happened too often."""
+        """The next batch is overdue; False where that has happened too often.
+
+        For the first batch of a term nodes may have to compile, which takes as long as it takes.
+        """
         self.strikes += 1
-        return self.strikes <= STRIKES
+        is_compiling = self._first and now_s - self._since_s < self._settings.first_batch_s
+        return self.strikes <= STRIKES or is_compiling
 
     def failure_rate(self, nodes: int, now_s: float) -> float:
         """Failures of a node per second: those counted, and one that is assumed beforehand."""
@@ -78,6 +90,15 @@ class Progress:
         """The mean duration of the latest batches; 0 before any."""
         durations = self._durations_s
         return sum(durations) / len(durations) if durations else 0.0
+
+    def summarize(self) -> tuple[float, float] | None:
+        """The mean loss and the share of right answers of the latest batches."""
+        latest = [self.results[batch] for batch in sorted(self.results)[-LATEST:]]
+        samples = sum(result.samples for result in latest)
+        if not samples:
+            return None
+        loss = sum(result.loss for result in latest) / len(latest)
+        return loss, sum(result.correct for result in latest) / samples
 
     def take_results(self, report: TrainReport) -> None:
         for result in report.results:

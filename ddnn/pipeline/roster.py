@@ -28,6 +28,7 @@ class Node:
     refused: int | None = None  # the incarnation that failed at the work
     capacity: float | None = None
     rate_bytes_per_s: float | None = None
+    batch_s: float = 0.0  # of its layers in the latest report
 
     @property
     def is_usable(self) -> bool:
@@ -64,7 +65,7 @@ class Roster:
 
     def take_offer(self, name: str, offer: TrainOffer) -> bool:
         """Take an offer; True where the node has started anew and lost what it held."""
-        if name == self.own or offer.network != self.network:
+        if name == self.own or offer.network not in ("", self.network):
             return False
         node = self.get(name)
         restarted = node.offer is not None and node.offer.incarnation != offer.incarnation
@@ -106,7 +107,7 @@ class Roster:
     ) -> None:
         """Note how long a node takes for its layers, and the rate of its link."""
         node = self.get(report.sender)
-        seconds = report.forward_s + report.backward_s
+        node.batch_s = seconds = report.forward_s + report.backward_s
         if seconds > 0 and sum(layer_times_s[start:stop]) > 0:
             node.capacity = measure_capacity(seconds, layer_times_s, start, stop)
         if report.rate_bytes_per_s > 0:

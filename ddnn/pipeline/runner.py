@@ -7,9 +7,11 @@ any order and repeatedly without changing any weight.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import partial
+from statistics import median
 from typing import Literal, NamedTuple
 
 from ddnn.core.section import Array
@@ -23,7 +25,7 @@ from ddnn.protocol.train_messages import TrainAssignment, TrainFlow, TrainReport
 
 REPORT_EVERY = 5  # batches
 REPEATED = 8  # results in each report: a lost one is made good by the next
-SMOOTHING = 0.2
+MEASURED = 9  # operations of which the median time is reported
 
 Data = Callable[[int], tuple[Array, Array]]
 """The inputs and labels of a batch by its number; the same at every call."""
@@ -69,8 +71,15 @@ class Place:
 
     @property
     def depth(self) -> int:
-        """How many batches may be in flight here: N - i, less where the delay is shorter."""
+        """How many batches may be in flight here: N - i, less where the delay is shorter.
+
+        Two equally slow stages wait for each other in that schedule: what is sent between them
+        adds to the time per batch. With 2 (N - i) - 1 (deep) it is hidden, at the cost of memory
+        and of weights that are older.
+        """
         depth = self.count - self.index
+        if self.assignment.deep:
+            depth = 2 * depth - 1
         return min(depth, self.assignment.delay) if self.assignment.delay else depth
 
     @property
@@ -102,7 +111,7 @@ class StageRunner:
         self.version = assignment.version
         self.forwards = self.backwards = assignment.version * assignment.step_batches
         self.end = assignment.batches  # lower while the pipeline is drained
-        self.forward_s = self.backward_s = 0.0  # smoothed, per batch
+        self.forward_time, self.backward_time = StageTime(), StageTime()
         self.copy_due = self.version > 0  # the layers' new owners have no copy elsewhere yet
         self.busy: Hashable | None = None
         self.rate_bytes_per_s = 0.0  # for the reports
@@ -265,13 +274,13 @@ class StageRunner:
             self.forwards += 1
             self._inbox.forget(job.batch, "forward", "labels")
         if job.work == "forward":
-            self.forward_s = _smooth(self.forward_s, returned.took_s)
+            self.forward_time.take(returned.took_s)
             posts += self._send("forward", job.batch, self.place.following, passed.outputs)
             if passed.labels is not None:
                 last = self.place.assignment.nodes[-1]
                 posts += self._send("labels", job.batch, last, passed.labels)
             return posts
-        self.backward_s = _smooth(self.backward_s, returned.took_s)
+        self.backward_time.take(returned.took_s)
         self.backwards += 1
         self._inbox.forget(job.batch, "backward")
         self._forget_sent()
@@ -305,8 +314,8 @@ class StageRunner:
             self.place.node,
             self.place.term,
             self.backwards,
-            self.forward_s,
-            self.backward_s,
+            self.forward_time.median_s,
+            self.backward_time.median_s,
             self.rate_bytes_per_s,
             list(self._results),
         )
@@ -336,11 +345,28 @@ class StageRunner:
     def _forget_sent(self) -> None:
         """A gradient that came shows that the outputs arrived; the node before is at most its depth
         of batches behind, since else it would not have sent this batch's inputs."""
-        behind = self.backwards - (self.place.depth + 2)
+        behind = self.backwards - (self.place.depth + 3)
         for way, batch in list(self._sent):
             if batch < (behind if way == "backward" else self.backwards):
                 del self._sent[way, batch]
 
 
-def _smooth(before_s: float, seconds: float) -> float:
-    return seconds if before_s == 0.0 else (1 - SMOOTHING) * before_s + SMOOTHING * seconds
+class StageTime:
+    """The time of an operation, per batch; of the last stage's backward with the forward.
+
+    The first one, which may compile, counts until there are others.
+    """
+
+    def __init__(self) -> None:
+        self._latest_s: deque[float] = deque(maxlen=MEASURED)
+        self._first = True
+
+    def take(self, seconds: float) -> None:
+        if self._first and self._latest_s:
+            self._first = False
+            self._latest_s.clear()
+        self._latest_s.append(seconds)
+
+    @property
+    def median_s(self) -> float:
+        return median(self._latest_s) if self._latest_s else 0.0

@@ -11,13 +11,14 @@ from ddnn.pipeline.sources import Restore, Stamp
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the central node is told. Periods and intervals are in optimizer steps.
+    """Settings of the central node. Periods and intervals are in optimizer steps.
 
     batches: at which training ends; in the synchronous mode these are micro-batches of equal size.
     micro_batches: of an optimizer step; 1: asynchronous. aggregate_every: after so many steps the
     weights become the mean of the versions in flight; 0: never. delay: every layer computes a batch
     with the weights of so many steps before, which makes the result independent of the cut
-    (vertical sync with a fixed delay); 0: each stage uses its latest weights. chain_every,
+    (vertical sync with a fixed delay); 0: each stage uses its latest weights. deep: up to
+    2 (N - i) - 1 batches in flight at stage i instead of N - i, see Place.depth. chain_every,
     global_every: 0: chosen from the failure rate and the bandwidth. restore: see
     `ddnn.pipeline.sources`; consistent snapshots are those of global_every.
     """
@@ -29,6 +30,7 @@ class Settings:
     chain_every: int = 0
     global_every: int = 0
     restore: Restore = "fresh"
+    deep: bool = False
     least_workers: int = 0  # before training begins
     gather_s: float = 2.0  # after the last offer, before training begins
     repartition_at: tuple[int, int] = (10, 100)  # batches: at first, and then each time; 0: never

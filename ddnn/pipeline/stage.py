@@ -8,7 +8,7 @@ Arrays have a batch axis: `inputs` [samples, ...]. One object is used by one thr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -114,7 +114,10 @@ class Stage(Protocol):
 class StageFactory(Protocol):
     """Makes stages of one network."""
 
-    layers: int
+    @property
+    def layers(self) -> int:
+        """How many layers the network has."""
+        ...
 
     def build(
         self, start: int, stop: int, states: States, *, version: int = 0, keep: int = 1
@@ -131,3 +134,8 @@ class StageFactory(Protocol):
     def profile(self, inputs: Array, labels: Array) -> Sequence[LayerProfile]:
         """Measure every layer on this computer with one batch. No stage changes by it."""
         ...
+
+
+FindFactory = Callable[[str], StageFactory]
+"""Finds the factory of a network by its description, as an assignment names it. Called in the
+thread for slow work, before each stage that is built. Raises a DdnnError where there is none."""

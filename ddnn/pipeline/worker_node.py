@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from ddnn.core.device import DeviceProfile
 from ddnn.pipeline.member import Member, State
-from ddnn.pipeline.stage import StageFactory
-from ddnn.protocol.machine import Connected, Effect, Event, Log, Now, Publish, Received
+from ddnn.pipeline.stage import FindFactory
+from ddnn.protocol.machine import Call, Connected, Effect, Event, Log, Now, Publish, Received
 from ddnn.protocol.messages import Status
 from ddnn.protocol.topics import Kind, Topic, presence_filters, topic_filter
 from ddnn.protocol.train_messages import TrainOffer
@@ -27,13 +28,15 @@ class TrainWorker:
         site: str,
         node: str,
         network: str,
-        factory: StageFactory,
+        find_factory: FindFactory,
         incarnation: int,
         profile: DeviceProfile | None = None,
     ) -> None:
-        """network: what the factory builds. incarnation: another number after each start."""
+        """network: the only one that it trains; empty: whichever a central node describes.
+        incarnation: another number after each start.
+        """
         self.site, self.node = site, node
-        self.member = Member(site, node, factory, incarnation)
+        self.member = Member(site, node, find_factory, incarnation)
         self._offer = TrainOffer(network, incarnation, False, profile)
         self._central_lost = False
 
@@ -47,7 +50,17 @@ class TrainWorker:
 
     @property
     def is_released(self) -> bool:
-        return self._offer.leaving and self.member.state is State.IDLE
+        return self._offer.leaving and not self.is_at_work
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether this node has a part in a training."""
+        return self.member.state is not State.IDLE
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a central node that is there counts on this node's part."""
+        return self.is_at_work and not self._central_lost
 
     def subscriptions(self) -> list[str]:
         return [
@@ -69,7 +82,10 @@ class TrainWorker:
                     self._offer = offer
             case Received(Topic(_, Kind.STATUS, self.member.central), Status() as status):
                 effects = self._watch_central(status)
-        return effects + self.member.handle(event, now)
+        for effect in self.member.handle(event, now):
+            # This node trains for others: its own work comes first.
+            effects.append(replace(effect, lent=True) if isinstance(effect, Call) else effect)
+        return effects
 
     def _watch_central(self, status: Status) -> list[Effect]:
         lost = status.state != "online"

@@ -2,8 +2,8 @@
 
 One message per entity, `<prefix>/<component>/ddnn-<site>/<entity>/config`: every version of Home
 Assistant reads this form, as do other programs that read discovery messages; only newer versions
-read one message per device. Templates read the states from ddnn's own topics, so that no state is
-sent twice.
+read one message per device. The states of the latest answer have a topic of their own, on which
+they change at most once a second: Home Assistant records each change.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from ddnn.errors import ConfigError
-from ddnn.protocol.topics import Kind, Topic
+from ddnn.protocol.topics import Kind, Topic, topic_filter
 
 MAX_STATE_CHARS = 255  # Home Assistant refuses longer states
 MAX_PREFIX_CHARS = 100
-_CONFIDENCE_TEMPLATE = "{{ (value_json.probabilities | max | default(0) * 100) | round(1) }}"
-_CLOUD_TEMPLATE = "{{ 'online' if value_json.gauges.cloud_up | default(0) > 0 else 'offline' }}"
+_CONFIDENCE_TEMPLATE = "{{ value_json.confidence_percent }}"
+_CLOUD_TEMPLATE = "{{ 'online' if value_json.cloud else 'offline' }}"
 _PRESENCE_TEMPLATE = "{{ 'online' if value_json.state == 'online' else 'offline' }}"
 
 
@@ -35,6 +35,11 @@ def require_prefix(prefix: str) -> str:
     return prefix
 
 
+def find_entities(prefix: str, site: str, node: str) -> list[str]:
+    """The topics of the entities of one node."""
+    return [f"{prefix}/binary_sensor/ddnn-{site}/node-{node}/config"]
+
+
 def make_discovery(
     prefix: str,
     site: str,
@@ -44,11 +49,13 @@ def make_discovery(
     edges: Sequence[str],
     devices: Sequence[str],
     version: str,
+    expire_s: float = 60.0,
 ) -> list[tuple[str, dict[str, Any]]]:
     """(topic, payload) of each entity: the last label, exit and confidence, and each presence.
 
     `model`: the bundle's name. The first of `edges` is the lead edge: it answers (without it the
-    devices do), and its statistics report whether a cloud node is online, whatever its id is.
+    devices do), and reports whether a cloud node is online, whatever its id is. An answer is
+    unknown after `expire_s` without a newer one; 0: never.
     """
     lead = edges[0]
     device_id = f"ddnn-{site}"
@@ -64,10 +71,12 @@ def make_discovery(
     }
     answer: dict[str, Any] = {
         **common,
-        "state_topic": str(Topic(site, Kind.ANSWER)),
+        "state_topic": topic_filter(Kind.LATEST, site),  # of whichever node answers
         "availability": [_make_availability(site, node) for node in (lead, *devices)],
         "availability_mode": "any",
     }
+    if expire_s:
+        answer["expire_after"] = round(expire_s)
     entities: list[tuple[str, str, dict[str, Any]]] = [
         (
             "sensor",
@@ -94,7 +103,7 @@ def make_discovery(
             "binary_sensor",
             "cloud",
             {
-                **_make_presence(site, lead, Kind.STATS),
+                **_make_presence(site, lead, Kind.REACH),
                 **common,
                 "name": "cloud",
                 "value_template": _CLOUD_TEMPLATE,

@@ -40,13 +40,24 @@ class Received:
 
 
 @dataclass(frozen=True, slots=True)
+class Forgotten:
+    """A retained message was removed: what it said is not so any more, or of nobody."""
+
+    topic: Topic
+
+
+@dataclass(frozen=True, slots=True)
 class Captured:
-    """A frame of this node's camera: image uint8 [height, width, 3]."""
+    """A frame of this node's camera: image uint8 [height, width, 3].
+
+    picture: the camera's picture as JPEG, where a recording wants it
+    """
 
     sample: int
     captured_at_s: float
     image: Arrays
     label: int | None = None
+    picture: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +125,7 @@ class Tick:
 
 Event = (
     Received
+    | Forgotten
     | Captured
     | Computed
     | Returned
@@ -150,7 +162,7 @@ class Compute:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Call a function in the thread for slow work; a Returned event with the same job follows.
+    """Call a function in a thread for calls; a Returned event with the same job follows.
 
     Calls with the same `lent` run one after the other, in the order of the effects. job: as in
     Compute; the simulation knows the time of the work by it.
@@ -180,6 +192,13 @@ class ReadPlan:
     """Read the plan file again, and take it if it is the plan `id`; a PlanRead event follows."""
 
     id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """Subscribe to further topic filters at once; `subscriptions` names them from now on, too."""
+
+    filters: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +238,20 @@ class Log:
     arguments: Sequence[object] = ()
 
 
-Effect = Publish | Compute | Call | Load | Unload | ReadPlan | Keep | Forget | KeepTime | Save | Log
+Effect = (
+    Publish
+    | Compute
+    | Call
+    | Load
+    | Unload
+    | ReadPlan
+    | Subscribe
+    | Keep
+    | Forget
+    | KeepTime
+    | Save
+    | Log
+)
 
 
 class Machine(Protocol):

@@ -1,7 +1,7 @@
 """All messages between nodes.
 
-Data plane (Scores, Features, Escalate, Task, Result): MessagePack, array-like, the schema version
-first.
+Data plane (Scores, Features, Escalate, Answered, Task, Result): MessagePack, array-like, the schema
+version first.
 Control plane (everything else): JSON, readable with mosquitto_sub.
 The sender is not in a data message: the topic names it.
 """
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ddnn.core.bits import pack, packed_bytes, unpack
 from ddnn.core.device import DeviceProfile
+from ddnn.core.pace import ALL
 from ddnn.core.plan import (
     MAX_ARRAYS,
     MAX_ELEMENTS,
@@ -186,6 +187,13 @@ class Escalate(msgspec.Struct, frozen=True, array_like=True):
     tier: Literal["local", "edge"]
 
 
+class Answered(msgspec.Struct, frozen=True, array_like=True):
+    """These samples have an answer: their devices need not keep them."""
+
+    v: Literal[1]
+    samples: Annotated[list[Count], msgspec.Meta(min_length=1, max_length=MAX_BATCH)]
+
+
 class Task(msgspec.Struct, frozen=True, array_like=True):
     """The inputs of a plan's pieces, the same for every worker of the group."""
 
@@ -216,6 +224,7 @@ class Status(msgspec.Struct, frozen=True):
     state: Literal["online", "stopped", "lost"]
     bundle: BundleId = ""
     version: Text = ""
+    instance: Count = 0  # of the process, see NameClaim; 0: unknown
 
 
 class Stats(msgspec.Struct, frozen=True):
@@ -271,11 +280,19 @@ class Thresholds(msgspec.Struct, frozen=True):
     revision: Count  # grows with every change of the site's; an older one is passed over
 
 
+class PaceCommand(msgspec.Struct, frozen=True):
+    """The lead edge commands which ticks all cameras take: see ddnn.core.pace."""
+
+    share: Annotated[int, msgspec.Meta(ge=1, le=ALL)]
+    since: Count  # the sample from which it is in force, which may be past
+
+
 class TimeRequest(msgspec.Struct, frozen=True):
     """A device asks the lead edge what time it is there."""
 
     asked_at_s: Seconds  # by the clock of the device, which may be wrong
     epoch: Epoch = 0  # the least one in which the device can use the lead's time
+    known: bool = False  # whether the device's stamps are in the lead's time already
 
 
 class TimeReply(msgspec.Struct, frozen=True):
@@ -305,54 +322,6 @@ class Assignment(msgspec.Struct, frozen=True):
     ]
 
 
-class WorkerState(msgspec.Struct, frozen=True):
-    """How a worker does, as the node that shares its layer sees it."""
-
-    state: Literal["live", "loading", "stalled", "lost", "faulty"]
-    pieces: Pieces  # that it is assigned
-    planned: bool = True  # False: a spare that has joined
-    answered: Count = 0  # pieces in time
-    used: Count = 0  # of them, what was decoded from
-    late: Count = 0  # of them, after the others were enough
-    missed: Count = 0  # tasks that ended without it
-    latency_ms: float = 0.0  # task to answer, smoothed
-
-
-class PieceGroup(msgspec.Struct, frozen=True):
-    """Pieces of one kind, `first` up to but not including `end`, as the room names them."""
-
-    name: Name
-    first: Count
-    end: Count
-
-
-class OffloadState(msgspec.Struct, frozen=True):
-    """A section whose work goes to workers: the plan, who does what, and how it goes."""
-
-    plan: BundleId
-    room: Name
-    title: Text  # what is computed elsewhere, such as "layer edge_dense"
-    description: Text  # what the plan promises, in a sentence of the room's
-    pieces: Count  # of the plan
-    live_pieces: Count
-    enough: bool  # whether the live workers' pieces suffice
-    spare_workers: Count  # how many more live workers may vanish, in any combination
-    workers: Annotated[dict[Id, WorkerState], msgspec.Meta(max_length=MAX_PIECES)]
-    groups: Annotated[list[PieceGroup], msgspec.Meta(max_length=MAX_PIECES)] = []
-    combined: Count = 0  # samples whose results were combined
-    computed_here: Count = 0  # samples whose section the owner computed itself
-    given_up: Count = 0  # samples without the section: a shallower exit answered
-    missing: Annotated[list[Id], msgspec.Meta(max_length=MAX_PIECES)] = []  # in the last one
-    gather_ms: float = 0.0  # task to enough results, smoothed
-    combine_ms: float = 0.0  # smoothed
-    counts: Annotated[dict[Name, Count], msgspec.Meta(max_length=64)] = {}  # the room's own
-    combined_partly: Count = 0  # of `combined`: from fewer pieces than are enough
-    # Of the last combination: by piece whose result was used ("": nobody's), and the accuracy that
-    # was measured with these pieces, by exit.
-    sources: Annotated[list[Name], msgspec.Meta(max_length=MAX_PIECES)] = []
-    accuracy: Annotated[dict[ExitName, Share], msgspec.Meta(max_length=4)] = {}
-
-
 class AnswerAck(msgspec.Struct, frozen=True):
     """The store holds these samples' answers (or better ones): the node may forget its own."""
 
@@ -369,11 +338,12 @@ Message = (
     | Backlog
     | AnswerAck
     | Thresholds
+    | Answered
+    | PaceCommand
     | TimeRequest
     | TimeReply
     | Task
     | Result
     | WorkerOffer
     | Assignment
-    | OffloadState
 )

@@ -14,12 +14,13 @@ from ddnn.errors import RemoteProtocolError
 from ddnn.protocol.messages import (
     Answer,
     AnswerAck,
+    Answered,
     Assignment,
     Backlog,
     Escalate,
     Features,
     Message,
-    OffloadState,
+    PaceCommand,
     Result,
     Scores,
     Stats,
@@ -30,6 +31,15 @@ from ddnn.protocol.messages import (
     TimeRequest,
     WorkerOffer,
 )
+from ddnn.protocol.node_messages import CloudReach, Latest, NameClaim, NodeMessage
+from ddnn.protocol.offload_state import OffloadState
+from ddnn.protocol.record_messages import (
+    RecordAck,
+    RecordChunk,
+    RecordMessage,
+    RecordOrder,
+    RecordState,
+)
 from ddnn.protocol.train_messages import (
     TrainCommand,
     TrainFetch,
@@ -39,13 +49,15 @@ from ddnn.protocol.train_messages import (
     TrainPart,
     TrainReply,
     TrainReport,
+    TrainState,
 )
 
-AnyMessage = Message | TrainMessage
+AnyMessage = Message | NodeMessage | OffloadState | RecordMessage | TrainMessage
 
 ROOT = "ddnn/v1"
 EVERYWHERE = "all"  # the site at which a node that serves every site announces itself
 MAX_TOPIC_CHARS = 256
+PROBE = b"\0ddnn doctor"  # a payload that shows whether a topic can be used; nodes pass over it
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +77,20 @@ class Kind(Enum):
 
     STATUS = Rule("node", Status, qos=1, retain=True, leaf="status")
     STATS = Rule("node", Stats, leaf="stats")
+    CLAIM = Rule("node", NameClaim, qos=1, leaf="claim")  # of the processes of one name
     SCORES = Rule("scores", Scores)  # <device> or <edge>: exit scores
     FEATURES = Rule("features", Features)  # <device>: for its edge
     ESCALATE = Rule("escalate", Escalate, per_node=False)
     UPLINK = Rule("uplink", Features)  # <edge>: features for the cloud
     VERDICT = Rule("verdict", Scores)  # <edge>: the cloud's scores, for the edge that asked
-    ANSWER = Rule("answer", Answer, per_node=False)
+    ANSWERED = Rule("answered", Answered)  # <node>: who knows of the answers, for the devices
+    ANSWER = Rule("answer", Answer)  # <node>: who answered
+    LATEST = Rule("latest", Latest)  # <node>: the same once a second, for Home Assistant
+    REACH = Rule("node", CloudReach, qos=1, retain=True, leaf="cloud")
     BACKLOG = Rule("backlog", Backlog, qos=1)  # <node>: what was not confirmed
     ACK = Rule("ack", AnswerAck, qos=1)  # <node>: answers that the store holds
     THRESHOLDS = Rule("node", Thresholds, qos=1, retain=True, leaf="cmd/thresholds")
+    PACE = Rule("node", PaceCommand, qos=1, retain=True, leaf="pace")  # <edge>: which ticks to take
     TASK = Rule("task", Task)  # <group>: for all of its workers; the group is the sharing edge
     RESULT = Rule("result", Result)  # <worker>
     OFFER = Rule("node", WorkerOffer, qos=1, retain=True, leaf="offer")
@@ -89,6 +106,12 @@ class Kind(Enum):
     TRAIN_FLOW = Rule("train", TrainFlow, leaf="flow")
     TRAIN_FETCH = Rule("train", TrainFetch, leaf="fetch")
     TRAIN_PART = Rule("train", TrainPart, leaf="part")
+    TRAIN_STATE = Rule("train", TrainState, leaf="state")  # <central node>
+    # Recordings. The node is the device.
+    RECORD_ORDER = Rule("recording", RecordOrder, qos=1, per_node=False)
+    RECORD_STATE = Rule("record", RecordState, leaf="state")
+    RECORD_CHUNK = Rule("record", RecordChunk)
+    RECORD_ACK = Rule("record", RecordAck, leaf="ack")
 
 
 class Topic(NamedTuple):
@@ -116,6 +139,11 @@ def probe(site: str, node: str, name: str) -> str:
     """A topic below a node's own that carries no message of ours: `parse` refuses it, and no
     machine subscribes to it."""
     return f"{ROOT}/{site}/node/{node}/probe/{name}"
+
+
+def node_filter(site: str, node: str) -> str:
+    """Everything that a node says about itself, and the commands to it."""
+    return f"{ROOT}/{site}/node/{node}/#"
 
 
 def presence_filters(site: str) -> list[str]:

@@ -11,12 +11,13 @@ from typing import Annotated, Literal
 import msgspec
 
 from ddnn.core.device import DeviceProfile
-from ddnn.protocol.messages import MAX_MESSAGE_BYTES, Count, Id, Name, Text
+from ddnn.protocol.messages import MAX_MESSAGE_BYTES, Count, Id, Name, Seconds, Share, Text
 
 MAX_LAYERS = 4096
 MAX_NODES = 1024
 MAX_COPIES = 4 * MAX_LAYERS
 MAX_RESULTS = 64  # in one report
+MAX_ENTRIES = 100
 PART_BYTES = MAX_MESSAGE_BYTES - 1024  # of the data of one message, at most
 
 LayerNumber = Annotated[int, msgspec.Meta(ge=0, lt=MAX_LAYERS)]
@@ -75,7 +76,7 @@ class TrainPart(msgspec.Struct, frozen=True, array_like=True):
 class TrainOffer(msgspec.Struct, frozen=True):
     """A node offers to train a network; retained. leaving: it wants to leave in order."""
 
-    network: Text  # what it can build; only nodes of the same network train together
+    network: Text  # the only one that it trains; empty: whichever an assignment describes
     incarnation: Count  # another one after each start of the process
     leaving: bool = False
     profile: DeviceProfile | None = None
@@ -99,6 +100,8 @@ class TrainAssignment(msgspec.Struct, frozen=True):
     chain_every: Count = 0  # optimizer steps
     global_every: Count = 0
     consistent: bool = False
+    network: Annotated[str, msgspec.Meta(max_length=4000)] = ""  # its description
+    deep: bool = False  # more batches in flight, which hides the time of links
 
 
 class TrainCommand(msgspec.Struct, frozen=True):
@@ -152,6 +155,57 @@ class TrainReport(msgspec.Struct, frozen=True):
     results: Annotated[list[TrainResult], msgspec.Meta(max_length=MAX_RESULTS)] = []
 
 
+class TrainPlace(msgspec.Struct, frozen=True):
+    """A node's part in a training.
+
+    batch_s: what its layers take per batch; idle_share: of the time per batch in which it computes
+    nothing. 0 and 1 before they are measured.
+    """
+
+    node: Id
+    start: LayerBound
+    stop: LayerBound
+    batch_s: Duration = 0.0
+    idle_share: Share = 1.0
+
+
+class TrainEntry(msgspec.Struct, frozen=True):
+    """What happened, after how many batches."""
+
+    at_s: Seconds  # wall time
+    batch: Count
+    kind: Name
+    text: Text
+
+
+class TrainState(msgspec.Struct, frozen=True):
+    """How a training goes, published by its central node every second."""
+
+    run: Name
+    state: Name
+    term: Count
+    batches: Count  # done
+    end: Count  # at which training ends
+    version: Count = 0  # optimizer steps done
+    copied: Count = 0  # those of the central node's latest copy of all layers
+    chain_every: Count = 0  # optimizer steps between copies to the next node
+    global_every: Count = 0  # and to the central node
+    loss: float | None = None  # mean of the latest batches
+    accuracy: Share | None = None  # of the same batches
+    batch_s: Duration = 0.0
+    failures: Count = 0
+    workers: Count = 0  # that can be used
+    places: Annotated[list[TrainPlace], msgspec.Meta(max_length=MAX_NODES)] = []
+    timeline: Annotated[list[TrainEntry], msgspec.Meta(max_length=MAX_ENTRIES)] = []  # the latest
+
+
 TrainMessage = (
-    TrainFlow | TrainFetch | TrainPart | TrainOffer | TrainCommand | TrainReply | TrainReport
+    TrainFlow
+    | TrainFetch
+    | TrainPart
+    | TrainOffer
+    | TrainCommand
+    | TrainReply
+    | TrainReport
+    | TrainState
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import stat
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from ddnn.core.files import BundleFile
 from ddnn.core.section import Section, is_close
 from ddnn.errors import ConfigError, SectionError
 from ddnn.exits.manifest import Manifest
+from ddnn.runtime.whole_file import write_whole
 
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
@@ -49,6 +51,7 @@ def read_document(
 ) -> tuple[Document, str]:
     """Read and check a JSON document at the root of a directory; return it and its id."""
     try:
+        require_regular(file)
         if file.stat().st_size > MAX_MANIFEST_BYTES:
             raise ConfigError(f"{file}: larger than {MAX_MANIFEST_BYTES} bytes, not {what}'s")
         data = file.read_bytes()
@@ -61,7 +64,16 @@ def read_document(
         document = msgspec.json.decode(data, type=kind)
     except msgspec.MsgspecError as error:
         raise ConfigError(f"{file}: {error}; make or copy it again") from None
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from None
     return document, compute_document_id(data)
+
+
+def require_regular(file: Path) -> None:
+    """Raise ConfigError for a device, a FIFO or a socket: reading it may never end."""
+    mode = file.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise ConfigError(f"{file} is no regular file; copy the bundle again")
 
 
 def compute_document_id(data: bytes) -> str:
@@ -111,6 +123,7 @@ def check_file(path: Path, entry: BundleFile) -> Path:
         raise ConfigError(f"bundle {path}: {entry.file!r} is not a plain file name")
     file = path / entry.file
     try:
+        require_regular(file)
         if file.stat().st_size > MAX_FILE_BYTES:
             raise ConfigError(f"{file}: larger than {MAX_FILE_BYTES} bytes")
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -180,7 +193,5 @@ def write_manifest(path: Path, manifest: Manifest) -> str:
 def write_document(file: Path, document: msgspec.Struct) -> str:
     """Write a JSON document atomically, and return its id."""
     data = msgspec.json.format(msgspec.json.encode(document), indent=1)
-    fresh = file.with_name(file.name + ".new")
-    fresh.write_bytes(data)
-    fresh.replace(file)
+    write_whole(file, data, durable=False)
     return compute_document_id(data)

@@ -21,6 +21,7 @@ from ddnn.protocol.machine import (
     Publish,
     ReadPlan,
     Save,
+    Subscribe,
     Unload,
 )
 
@@ -34,6 +35,7 @@ class Host(Protocol):
     def load(self, effect: Load) -> None: ...
     def unload(self, effect: Unload) -> None: ...
     def read_plan(self, effect: ReadPlan) -> None: ...
+    def subscribe(self, effect: Subscribe) -> None: ...
     def keep(self, effect: Keep) -> None: ...
     def forget(self, effect: Forget) -> None: ...
     def keep_time(self, effect: KeepTime) -> None: ...
@@ -56,6 +58,8 @@ def perform(effect: Effect, host: Host) -> None:
             host.unload(effect)
         case ReadPlan():
             host.read_plan(effect)
+        case Subscribe():
+            host.subscribe(effect)
         case Keep():
             host.keep(effect)
         case Forget():

@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 
 from ddnn.errors import ConfigError
+from ddnn.runtime.whole_file import write_whole
 
 FILE = "order.json"
 
@@ -52,6 +53,4 @@ class FrameOrder:
 
 def write_order(directory: Path, first: int, seed: int) -> None:
     """Give the frames of a directory an order; see FrameOrder."""
-    new = directory / f"{FILE}.new"
-    new.write_bytes(msgspec.json.encode(_Order(first, seed)))
-    new.replace(directory / FILE)  # atomic: no camera reads an incomplete file
+    write_whole(directory / FILE, msgspec.json.encode(_Order(first, seed)), durable=False)

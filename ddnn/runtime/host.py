@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,15 +30,19 @@ from ddnn.protocol.machine import (
     Save,
     Saved,
     SectionName,
+    Subscribe,
     Unload,
 )
 from ddnn.protocol.messages import Answer
-from ddnn.runtime.packets import pack
+from ddnn.runtime.guard import Guard
+from ddnn.runtime.packets import divide, pack
 from ddnn.runtime.sections import Ready, SectionRunner
 from ddnn.runtime.time_file import TimeFile
 from ddnn.runtime.transport import Transport
 
 log = logging.getLogger(__name__)
+
+REPORT_EVERY_S = 60.0  # an error of the disk that lasts is logged once in this time
 
 
 class AnswerLog(Protocol):
@@ -74,17 +80,26 @@ class NodeHost:
         transport: Transport,
         resources: Resources,
         deliver: Callable[[Computed | Returned | Ready | PlanRead | Saved], None],
+        guard: Guard | None = None,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.results: list[Event] = []
         self.sections = SectionRunner(resources.sections, resources.load, deliver)
-        self._transport, self._deliver = transport, deliver
+        self._transport, self._deliver, self._guard = transport, deliver, guard
         self._answer_log, self._save = resources.answer_log, resources.save
         self._time_file = resources.time_file
         self._find_plan = resources.find_plan
+        self._report_disk_at_s = -math.inf
 
     def publish(self, effect: Publish) -> None:
-        packet = pack(effect.topic, effect.message)
+        packet = pack(effect.topic, effect.message, self._guard)
+        limit = self._transport.max_packet_bytes
+        if limit is not None and packet.wire_bytes >= limit:
+            parts = divide(effect.message)
+            for part in parts or ():
+                self.publish(Publish(effect.topic, part))
+            if parts:
+                return
         self.counts["messages_sent"] += 1
         self.counts["bytes_sent"] += packet.wire_bytes
         self._transport.publish(*packet)
@@ -105,6 +120,9 @@ class NodeHost:
 
     def read_plan(self, effect: ReadPlan) -> None:
         self.sections.read_plan(effect.id, self._find_plan)
+
+    def subscribe(self, effect: Subscribe) -> None:
+        self._transport.subscribe(effect.filters)
 
     def keep(self, effect: Keep) -> None:
         if self._answer_log is not None:
@@ -138,4 +156,7 @@ class NodeHost:
             yield
         except OSError as error:
             self.counts["answer_log_failed"] += 1
-            log.error("answers are not on disk: %s", error)
+            now_s = time.monotonic()
+            if now_s >= self._report_disk_at_s:  # a full disk fails at every answer
+                self._report_disk_at_s = now_s + REPORT_EVERY_S
+                log.error("answers are not on disk: %s", error)

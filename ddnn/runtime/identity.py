@@ -19,8 +19,9 @@ class Identity:
     role: RoleName
     bundle: str
     version: str
+    instance: int = 0  # of the process; 0: it does not defend its name
 
     def make_status(self, state: Literal["online", "stopped", "lost"], session: int) -> Packet:
         """Make the retained status of this node in one session."""
-        status = Status(self.role, session, state, self.bundle, self.version)
+        status = Status(self.role, session, state, self.bundle, self.version, self.instance)
         return pack(Topic(self.site, Kind.STATUS, self.node), status)

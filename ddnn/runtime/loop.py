@@ -15,31 +15,37 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from ddnn.errors import LinkError, LocalProtocolError, RemoteProtocolError
+from ddnn.errors import DdnnError, LinkError, LocalProtocolError, RemoteProtocolError
+from ddnn.protocol.commands import CommandRefusedError
 from ddnn.protocol.machine import (
     Captured,
     Computed,
     Connected,
     Disconnected,
     Event,
+    Forgotten,
     Machine,
     Now,
     PlanRead,
     Publish,
-    Received,
     Returned,
     Saved,
     Tick,
 )
 from ddnn.protocol.messages import Stats, Status
-from ddnn.protocol.topics import Kind, Topic
+from ddnn.protocol.node_messages import NameClaim
+from ddnn.protocol.topics import PROBE, Kind, Topic
+from ddnn.runtime.budget import SenderBudget
 from ddnn.runtime.effects import perform
+from ddnn.runtime.guard import Guard
 from ddnn.runtime.host import NodeHost, Resources
 from ddnn.runtime.identity import Identity
 from ddnn.runtime.packets import pack, unpack
 from ddnn.runtime.process import measure_resident_bytes
+from ddnn.runtime.refusals import RefusalLog
+from ddnn.runtime.registration import Registration
 from ddnn.runtime.sections import Ready
-from ddnn.runtime.transport import Arrived, LinkDown, LinkEvent, LinkUp, Transport
+from ddnn.runtime.transport import Arrived, LinkDown, LinkEvent, LinkUp, Refused, Transport
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +108,7 @@ class Loop:
 
     Only the owner thread uses the machine and the transport; other threads put their events
     (frames, results of slow sections, confirmations of the store) into its inbox.
+    `guard` signs and verifies commands; None: they are obeyed without a signature.
     `announcements` are retained messages (topic, payload) that are published at every connect.
     """
 
@@ -112,18 +119,24 @@ class Loop:
         transport: Transport,
         resources: Resources | None = None,
         *,
+        guard: Guard | None = None,
         announcements: Sequence[tuple[str, bytes]] = (),
         stats_every_s: float = 5.0,
     ) -> None:
         self.identity, self.machine, self.transport = identity, machine, transport
         self.failed: BaseException | None = None
-        self._host = NodeHost(transport, resources or Resources(), self._put)
-        self._announcements, self._stats_every_s = announcements, stats_every_s
+        self._host = NodeHost(transport, resources or Resources(), self._put, guard)
+        self._guard = guard
+        self._stats_every_s = stats_every_s
         self._inbox: deque[Inbox] = deque()
+        self._budget = SenderBudget()
         self._thread = threading.Thread(target=self._run, name="machine", daemon=True)
         self._started_s = time.monotonic()
         self.link = LoopState(State.NEW, self._started_s, "not connected yet")
-        self._session = 0
+        self._registration = Registration(
+            identity, transport, announcements, self.counts, self._started_s
+        )
+        self._refusals = RefusalLog(self.counts)
         self._frames: Frames | None = None
 
     # ------------------------------------------------------------- any thread
@@ -164,8 +177,7 @@ class Loop:
         """Stop the machine, publish the status `stopped`, disconnect."""
         self._put(_Stop())
         self._thread.join(timeout_s)
-        topic, payload, *_ = self.identity.make_status("stopped", self._session)
-        self.transport.close((topic, payload))
+        self.transport.close(self._registration.make_last_words())
         self._host.sections.close()
 
     def join(self, timeout_s: float) -> bool:
@@ -182,14 +194,17 @@ class Loop:
     def _run(self) -> None:
         self._enter(State.DISCONNECTED, self.link.reason)
         try:
-            self.transport.start(self._take, self._make_will)
+            self.transport.start(self._take, self._registration.make_will)
             self._host.sections.find_slow_sections()
             self._serve()
             self._enter(State.STOPPED, "stopped")
         except BaseException as error:  # reported by the app, which ends the process
             self.failed = error
             self._enter(State.FAILED, str(error))
-            log.exception("the machine failed")
+            if isinstance(error, DdnnError):  # which says what happened and what to do
+                log.error("%s", error)
+            else:
+                log.exception("the machine failed")
 
     def _enter(self, state: State, reason: str = "") -> None:
         before = self.link
@@ -200,20 +215,22 @@ class Loop:
 
     def _take(self, event: LinkEvent) -> None:
         """The transport's sink."""
-        if isinstance(event, Arrived) and len(self._inbox) > QUEUE_LIMIT:
-            self.counts["queue_full"] += 1
-        else:
-            self._inbox.append(event)
-
-    def _make_will(self, session: int) -> tuple[str, bytes]:
-        topic, payload, *_ = self.identity.make_status("lost", session)
-        return topic, payload
+        if isinstance(event, Arrived):
+            if not self._budget.admit(event.topic, time.monotonic()):
+                self.counts["over_budget"] += 1
+                return
+            if len(self._inbox) > QUEUE_LIMIT:
+                self.counts["queue_full"] += 1
+                return
+        self._inbox.append(event)
 
     def _serve(self) -> None:
         stats_due_s = time.monotonic() + self._stats_every_s
         while True:
             deadline_s = self.machine.deadline_s()
             until_s = stats_due_s if deadline_s is None else min(deadline_s, stats_due_s)
+            if self._registration.deadline_s is not None:
+                until_s = min(until_s, self._registration.deadline_s)
             if self._frames is not None:
                 until_s = min(until_s, self._frames.due_s())
             idle_s = 0.0 if self._inbox else min(max(until_s - time.monotonic(), 0.0), IDLE_S)
@@ -228,6 +245,8 @@ class Loop:
                 if event is not None:
                     self._handle(event)
             now_s = time.monotonic()
+            if self._registration.tick(now_s):
+                self._handle(self._announce())
             deadline_s = self.machine.deadline_s()
             if deadline_s is not None and deadline_s <= now_s:
                 self._handle(Tick())
@@ -242,13 +261,18 @@ class Loop:
             case Arrived(topic, payload):
                 return self._read(topic, payload)
             case LinkUp(session):
-                self._announce(session)
-                return Connected()
+                if self._registration.connect(session):
+                    return self._announce()
+                reason = "another process may have this node's name"
+                self._enter(State.DISCONNECTED, reason)
             case LinkDown(reason):
+                self._registration.disconnect()
                 if self.link.connected:
                     log.warning("disconnected: %s", reason)
                 self._enter(State.DISCONNECTED, reason)
                 return Disconnected()
+            case Refused():
+                self._refusals.note(item)
             case Publish():
                 self._host.publish(item)
             case Ready():
@@ -257,32 +281,35 @@ class Loop:
                 return item
         return None
 
-    def _announce(self, session: int) -> None:
-        """Subscribe and publish this node's status after a connect."""
-        self._session = session
+    def _announce(self) -> Connected:
+        """Subscribe and publish this node's status: it has the name."""
         self._enter(State.CONNECTED)
         self.transport.subscribe(self.machine.subscriptions())
-        self.transport.publish(*self.identity.make_status("online", session))
-        for topic, payload in self._announcements:
-            self.transport.publish(topic, payload, 1, True)
+        self._registration.announce()
+        return Connected()
 
-    def _read(self, topic: str, payload: bytes) -> Received | None:
+    def _read(self, topic: str, payload: bytes) -> Event | None:
+        if payload == PROBE:
+            return None
         try:
-            received = unpack(topic, payload)
+            received = unpack(topic, payload, self._guard)
+        except CommandRefusedError as error:
+            self.counts[error.count] += 1
+            log.warning("refused: %s", error)
+            return None
         except RemoteProtocolError as error:
             self.counts["malformed"] += 1
             log.debug("dropped: %s", error)
             return None
-        status = received.message
-        if (
-            isinstance(status, Status)
-            and received.topic.node == self.identity.node
-            and self.link.connected
-            and status.state != "online"
-            and status.session != self._session
-        ):  # the Will of an old connection came after this birth: correct the retained status
-            self.transport.publish(*self.identity.make_status("online", self._session))
-        return received
+        if isinstance(received, Forgotten):
+            self._registration.take_forgotten(received)
+            return received
+        message = received.message
+        if received.topic.node == self.identity.node and isinstance(message, NameClaim):
+            return self._announce() if self._registration.take_claim(message) else None
+        if received.topic.node == self.identity.node and isinstance(message, Status):
+            self._registration.take_status(message)
+        return received if self._registration.has_name else None
 
     def _handle(self, event: Event) -> None:
         """Handle an event, and then at once the results of fast sections that follow from it."""
@@ -296,6 +323,8 @@ class Loop:
 
     def _publish_stats(self) -> None:
         gauges = {**self.machine.gauges, "queue": float(len(self._inbox))}
+        if self._guard is not None:
+            gauges |= self._guard.gauges
         if self.inferred_s is not None:
             gauges["inference_age_s"] = time.monotonic() - self.inferred_s
         stats = Stats(

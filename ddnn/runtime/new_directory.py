@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from pathlib import Path
 from ddnn.errors import ConfigError
 
 CHUNK_BYTES = 1 << 20
-FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # EFBIG: the limit of a file's size
 
 
 @contextmanager
@@ -35,11 +36,17 @@ def write_directory(out: Path) -> Iterator[Path]:
         with convert_write_errors(out):
             fresh.replace(out)
     except OSError as error:
-        if error.errno not in FULL:
+        if not is_full(error):
             raise
-        raise ConfigError(f"{error.filename or out}: {error.strerror}; make room") from None
+        reason = error.strerror or error
+        raise ConfigError(f"{error.filename or out}: {reason}; make room there") from None
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def is_full(error: OSError) -> bool:
+    """Whether the disk is full; libraries that write files in C name the reason in text only."""
+    return error.errno in FULL or any(os.strerror(number) in str(error) for number in FULL)
 
 
 @contextmanager

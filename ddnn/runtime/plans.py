@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ddnn.core.plan import ArraySpec, PieceKey, Plan, make_zeros
+from ddnn.core.plan import ArraySpec, PieceKey, Plan, find_base, make_zeros
 from ddnn.core.section import Array, Arrays, Section
 from ddnn.errors import ConfigError
 from ddnn.machines.room import Room
@@ -106,19 +106,20 @@ class PlanDirectory:
         return plan
 
     def find(self, plan_id: str) -> Plan | None:
-        """Read the directory's plan; None where there is none, or one with another id."""
+        """Read the directory's plan, also as a revision of it; None where there is none, or one
+        with another id."""
         try:
             plan = self.read()
         except ConfigError:
             return None
-        return plan if plan.id == plan_id else None
+        return plan.rename(plan_id)
 
     def load(self, key: SectionName) -> Section:
         """Load a section of a plan that was read, and check its golden outputs. ConfigError."""
         if not isinstance(key, PieceKey):
             raise ConfigError(f"section {key} is no piece of a plan")
         with self._lock:
-            plan = self._plans.get(key.plan)
+            plan = self._plans.get(find_base(key.plan))
         if plan is None:
             raise ConfigError(f"there is no plan {key.plan} in {self.path}")
         piece, name = plan.section(key.piece), str(key.piece)

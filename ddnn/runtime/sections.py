@@ -58,8 +58,9 @@ class SectionRunner:
         self._slow: set[SectionName] = set()
         self._lent: set[SectionName] = set()  # those loaded for others
         self._load, self._deliver = load, deliver
-        # One thread for this node's own slow sections, one for what it computes for others.
-        self._pools: dict[bool, ThreadPoolExecutor] = {}
+        # One thread for this node's own slow sections, one for what it computes for others, and
+        # one each for its own and others' calls, which may take so long that no section waits.
+        self._pools: dict[tuple[str, bool], ThreadPoolExecutor] = {}
 
     def find_slow_sections(self) -> None:
         """Measure which sections are slow."""
@@ -73,8 +74,8 @@ class SectionRunner:
         return None
 
     def call(self, effect: Call) -> None:
-        """Call a function in the thread of slow sections, which delivers what it returns."""
-        self._open_pool(effect.lent).submit(lambda: self._deliver(_call(effect)))
+        """Call a function in the thread of calls, which delivers what it returns."""
+        self._open_pool(effect.lent, "call").submit(lambda: self._deliver(_call(effect)))
 
     def load(self, name: SectionName) -> None:
         """Load a section in another thread, which delivers the result."""
@@ -144,11 +145,12 @@ class SectionRunner:
             took_s = time.perf_counter() - started_s
         return took_s > INLINE_S
 
-    def _open_pool(self, lent: bool) -> ThreadPoolExecutor:
-        if lent not in self._pools:
-            name = "lent" if lent else "section"
-            self._pools[lent] = ThreadPoolExecutor(1, name, lower_priority if lent else None)
-        return self._pools[lent]
+    def _open_pool(self, lent: bool, work: str = "section") -> ThreadPoolExecutor:
+        key = (work, lent)
+        if key not in self._pools:
+            name = f"lent {work}" if lent else work
+            self._pools[key] = ThreadPoolExecutor(1, name, lower_priority if lent else None)
+        return self._pools[key]
 
 
 def _call(effect: Call) -> Returned:

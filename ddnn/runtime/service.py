@@ -6,6 +6,7 @@ import logging
 import signal
 import threading
 import time
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Protocol
 
@@ -44,8 +45,21 @@ def has_inferred_lately(loop: Loop) -> bool:
     return last_s is not None and time.monotonic() - last_s < INFERRED_WITHIN_S
 
 
-def run_until_signal(loop: Loop, notifier: Notifier | None = None) -> None:
-    """Run the loop until SIGINT or SIGTERM, which stop it cleanly; DdnnError where it fails."""
+def is_working(loop: Loop) -> bool:
+    """Whether the machine's thread works: for a node that has no section to run."""
+    return loop.failed is None
+
+
+def run_until_signal(
+    loop: Loop,
+    notifier: Notifier | None = None,
+    is_well: Callable[[Loop], bool] = has_inferred_lately,
+    prepare_stop: Callable[[], None] | None = None,
+) -> None:
+    """Run the loop until SIGINT or SIGTERM, which stop it cleanly; DdnnError where it fails.
+
+    is_well: what the notifier reports. prepare_stop: called before the loop is closed by a signal.
+    """
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -54,14 +68,18 @@ def run_until_signal(loop: Loop, notifier: Notifier | None = None) -> None:
     ready = False
     try:
         while not stop.wait(CHECK_S):
+            if isinstance(loop.failed, DdnnError):
+                raise loop.failed
             if loop.failed is not None:
                 raise DdnnError(f"{loop.identity.node}: the machine failed: {loop.failed}")
-            if notifier is None or not has_inferred_lately(loop):
+            if notifier is None or not is_well(loop):
                 continue
             if not ready and loop.link.connected:
                 ready = True
                 notifier.ready()
             notifier.watchdog()  # also without a broker: a restart would not bring it back
+        if prepare_stop is not None:
+            prepare_stop()
     finally:
         if notifier is not None:
             notifier.stopping()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
 from ddnn.core.device import DeviceProfile
-from ddnn.core.plan import Plan
+from ddnn.core.plan import Plan, find_base
 from ddnn.core.section import Arrays, Section
 from ddnn.core.site_time import SiteTime
 from ddnn.exits.answers import choose_better
@@ -34,6 +34,7 @@ from ddnn.protocol.machine import (
     Save,
     Saved,
     SectionName,
+    Subscribe,
     Tick,
     Unload,
 )
@@ -42,6 +43,7 @@ from ddnn.runtime.effects import perform
 from ddnn.runtime.identity import Identity
 from ddnn.runtime.lanes import Cores, Costs, Lane, Link, Urgency, VirtualTime
 from ddnn.runtime.packets import Packet, pack
+from ddnn.runtime.simulated_network import Hops
 
 WALL_S = 1_700_000_000.0  # wall time at virtual time 0
 
@@ -65,13 +67,14 @@ class Surroundings(Protocol):
 
     time: VirtualTime
     journal: Journal
+    hops: Hops
 
     def send(self, node: SimulatedNode, packet: Packet) -> None:
         """Send a message to the broker."""
         ...
 
-    def hop(self, action: Callable[[], None]) -> object:
-        """Call `action` after the time of one hop."""
+    def subscribe(self, node: SimulatedNode, filters: Sequence[str]) -> None:
+        """Add topic filters to those of a connected node."""
         ...
 
     def crash(self, name: str) -> None: ...
@@ -189,7 +192,10 @@ class SimulatedNode:
 
     def publish(self, effect: Publish) -> None:
         packet = pack(effect.topic, effect.message)
-        self._work(self.costs.send_s, lambda: self._around.send(self, packet))
+        if self.costs.send_s:
+            self._work(self.costs.send_s, lambda: self._around.send(self, packet))
+        else:  # as in the loop, at once: not behind the messages that wait to be handled
+            self._around.send(self, packet)
 
     def compute(self, effect: Compute) -> None:
         seconds = self.costs.find_section_s(effect.section, self.device)
@@ -225,8 +231,12 @@ class SimulatedNode:
         self.take(Loaded(section, section in self.sections))
 
     def read_plan(self, effect: ReadPlan) -> None:
-        plan = PlanRead(effect.id, self.plans.get(effect.id))
-        self._work(self.costs.any_section_s, lambda: self.take(plan), Urgency.LENT)
+        found = self.plans.get(find_base(effect.id))
+        read = PlanRead(effect.id, None if found is None else found.rename(effect.id))
+        self._work(self.costs.any_section_s, lambda: self.take(read), Urgency.LENT)
+
+    def subscribe(self, effect: Subscribe) -> None:
+        self._around.subscribe(self, effect.filters)
 
     def unload(self, effect: Unload) -> None:
         """Do nothing: the simulation does not limit memory."""
@@ -248,7 +258,7 @@ class SimulatedNode:
         for site, answer in effect.answers:
             old = store.get((site, answer.sample))
             store[site, answer.sample] = choose_better(old, answer) if old else answer
-        self._around.hop(lambda: self.take(Saved(effect.answers)))
+        self._around.hops.hop(lambda: self.take(Saved(effect.answers)))
 
     def log(self, effect: Log) -> None:
         self._around.journal.logs.append((self._around.time.now_s, self.name, effect))

@@ -11,10 +11,9 @@ Both queue, so that the effect of load on latency can be measured.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-import msgspec
 import numpy as np
 
 from ddnn.core.device import DeviceProfile
@@ -34,22 +33,8 @@ from ddnn.runtime.identity import Identity
 from ddnn.runtime.lanes import Cores, Costs, VirtualTime
 from ddnn.runtime.packets import Packet, pack, unpack
 from ddnn.runtime.simulated_broker import SimulatedBroker
+from ddnn.runtime.simulated_network import Hops, Network
 from ddnn.runtime.simulated_node import WALL_S, Build, Journal, SimulatedNode
-
-
-class Network(msgspec.Struct, frozen=True, kw_only=True):
-    """Delays and faults of a hop (node to broker, broker to node), and delays of Last Wills."""
-
-    latency_s: float = 0.001
-    jitter_s: float = 0.0005  # mean of an exponential on top
-    loss: float = 0.0
-    duplication: float = 0.0
-    reordering: float = 0.0  # share of messages that fall behind by up to `reorder_s`
-    reorder_s: float = 0.05
-    reliable: bool = True  # messages of QoS 1 arrive once and in order, despite the faults above
-    will_after_s: float = 0.05  # after a crash, which closes the sockets of the process
-    will_spread_s: float = 0.0  # and a random time up to this more
-    stall_will_after_s: float = 7.5  # after a stop of the process: 1.5 keep-alives
 
 
 class Simulation:
@@ -64,6 +49,7 @@ class Simulation:
         self._generator = generator
         self._nodes: dict[str, SimulatedNode] = {}
         self._broker = SimulatedBroker()
+        self.hops = Hops(self.network, self.time, generator)
 
     # ------------------------------------------------------------- what happened
 
@@ -171,7 +157,7 @@ class Simulation:
         """Kill a node (SIGKILL): everything but its disk is lost; its Last Will follows."""
         if self._nodes[name].machine is not None:
             self._nodes[name].stop()
-            self._drop_link(name, self._draw_will_delay_s())
+            self._drop_link(name, self.hops.draw_will_delay_s())
 
     def crash_after(self, name: str, events: int) -> None:
         """Let a node handle `events` more events, and crash at the next one."""
@@ -198,7 +184,7 @@ class Simulation:
     def disconnect(self, name: str) -> None:
         """Break a node's link; its Last Will follows."""
         if self._nodes[name].connected:
-            self._drop_link(name, self._draw_will_delay_s())
+            self._drop_link(name, self.hops.draw_will_delay_s())
             self._nodes[name].take(Disconnected())
 
     def connect(self, name: str) -> None:
@@ -210,7 +196,7 @@ class Simulation:
         node.connected = True
         retained = self._broker.subscribe(name, node.machine.subscriptions())
         self._distribute(node.identity.make_status("online", session))
-        self.hop(partial(self._deliver_event, node, session, Connected()))
+        self.hops.hop(partial(self._deliver_event, node, session, Connected()))
         for packet in retained:
             self._deliver(node, packet)
 
@@ -238,14 +224,15 @@ class Simulation:
         def leave() -> None:
             if node.connected and node.session == session:
                 arrive = partial(self._distribute, packet)
-                node.sent_s = self._travel(packet, arrive, node.sent_s)
+                node.sent_s = self.hops.travel(packet, arrive, node.sent_s)
 
-        self._call_at(leaves_s, leave)
+        self.hops.call_at(leaves_s, leave)
 
-    def _draw_will_delay_s(self) -> float:
-        spread_s = self.network.will_spread_s
-        late_s = spread_s * self._generator.random() if spread_s else 0.0
-        return self.network.will_after_s + late_s
+    def subscribe(self, node: SimulatedNode, filters: Sequence[str]) -> None:
+        """Add topic filters to those of a connected node."""
+        if node.connected:
+            for packet in self._broker.subscribe(node.name, filters, more=True):
+                self._deliver(node, packet)
 
     def _drop_link(self, name: str, after_s: float) -> None:
         node = self._nodes[name]
@@ -266,45 +253,11 @@ class Simulation:
 
         def arrive() -> None:
             passed_s = node.downlink.take(self.now_s, packet.wire_bytes)
-            self._call_at(passed_s, partial(self._deliver_event, node, session, received))
+            self.hops.call_at(passed_s, partial(self._deliver_event, node, session, received))
 
-        node.received_s = self._travel(packet, arrive, node.received_s)
+        node.received_s = self.hops.travel(packet, arrive, node.received_s)
 
     def _deliver_event(self, node: SimulatedNode, session: int, event: Event) -> None:
         """Give a node an event, unless the connection that it belongs to has ended."""
         if node.connected and node.session == session:
             node.take(event)
-
-    def _travel(self, packet: Packet, action: Callable[[], None], last_s: float) -> float:
-        """Send a packet over one hop; return when the last packet of QoS 1 arrives.
-
-        Packets of QoS 1 all arrive, in the order of sending. Others may be lost or reordered.
-        """
-        if packet.qos == 0 or not self.network.reliable:
-            self.hop(action, lossy=True)
-            return last_s
-        return self.hop(action, not_before_s=last_s)
-
-    def hop(
-        self, action: Callable[[], None], *, lossy: bool = False, not_before_s: float = 0.0
-    ) -> float:
-        """Call `action` after one hop; return the time of arrival."""
-        network, generator = self.network, self._generator
-        delay_s = network.latency_s + generator.exponential(network.jitter_s)
-        if lossy:
-            if network.loss and generator.random() < network.loss:
-                return self.now_s
-            if network.reordering and generator.random() < network.reordering:
-                delay_s += network.reorder_s * generator.random()
-            if network.duplication and generator.random() < network.duplication:
-                self.at(self.now_s + delay_s + network.reorder_s * generator.random(), action)
-        arrival_s = max(self.now_s + delay_s, not_before_s)
-        self.at(arrival_s, action)
-        return arrival_s
-
-    def _call_at(self, time_s: float, action: Callable[[], None]) -> None:
-        """Call `action` at a time, or at once where that is now."""
-        if time_s > self.now_s:
-            self.at(time_s, action)
-        else:
-            action()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
 import msgspec
 
 from ddnn.core.site_time import MAX_EPOCH, MAX_TIME_S, SiteTime
+from ddnn.runtime.whole_file import write_whole
 
 log = logging.getLogger(__name__)
 MAX_BYTES = 4096
@@ -41,6 +41,4 @@ class TimeFile:
         It is not flushed to the disk: that may take longer than a machine's thread can wait, and a
         power failure loses the last few seconds only.
         """
-        new = self._path.with_name(self._path.name + ".new")
-        new.write_bytes(msgspec.json.encode(time))
-        os.replace(new, self._path)
+        write_whole(self._path, msgspec.json.encode(time), durable=False)

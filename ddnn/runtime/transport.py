@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,20 @@ class Arrived:
     payload: bytes
 
 
-LinkEvent = LinkUp | LinkDown | Arrived
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The broker does not let this client publish on a topic, or subscribe to a filter.
+
+    too_large: it would take a smaller packet.
+    """
+
+    action: Literal["publish", "subscribe"]
+    topic: str
+    reason: str
+    too_large: bool = False
+
+
+LinkEvent = LinkUp | LinkDown | Arrived | Refused
 
 
 class Transport(Protocol):
@@ -36,6 +49,11 @@ class Transport(Protocol):
     That thread alone calls `subscribe` and `publish`, and the sink runs in it, so that a message
     is read, handled and answered without changing threads.
     """
+
+    @property
+    def max_packet_bytes(self) -> int | None:
+        """The largest packet that the broker is known to take; None: nothing is known."""
+        ...
 
     def start(
         self,
@@ -57,7 +75,10 @@ class Transport(Protocol):
     def subscribe(self, filters: Sequence[str]) -> None: ...
 
     def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> None:
-        """Hand over for sending; never blocks. Without a connection the message is dropped."""
+        """Hand over for sending; never blocks. Without a connection the message is dropped.
+
+        What the broker refuses is reported as a `Refused`, at QoS 0 its size alone.
+        """
         ...
 
     def close(self, last_words: tuple[str, bytes] | None = None) -> None:

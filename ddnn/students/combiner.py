@@ -14,7 +14,12 @@ from ddnn.core.section import Arrays
 from ddnn.machines.offload import Combined
 from ddnn.students.detail import FEATURES, PORTION, read_detail
 from ddnn.students.portions import find_minority, join_portions
-from ddnn.students.state import count_spare_workers, describe_plan, list_groups
+from ddnn.students.state import (
+    count_spare_workers,
+    describe_plan,
+    list_alternatives,
+    list_groups,
+)
 
 
 class StudentCombiner:
@@ -33,6 +38,7 @@ class StudentCombiner:
         self.title = f"section {plan.group}"
         self.description = describe_plan(self.detail, len(plan.placement))
         self.groups = list_groups(self.detail)
+        self.alternatives = list_alternatives(plan, self.detail)
         self._portions = frozenset(range(len(plan.pieces)))
         self._filters = [np.asarray(filters, np.intp) for filters in self.detail.filters]
         self._fill = np.asarray(self.detail.fill_values, np.float32)

@@ -14,7 +14,7 @@ import numpy as np
 
 from ddnn.core.device import DeviceProfile
 from ddnn.students.latency import filter_latency_s, fits, fixed_latency_s, group_latency_s
-from ddnn.students.outage import group_outage, meets_bound, p_all
+from ddnn.students.outage import group_outage, meets_bound, p_all, read_outage
 from ddnn.students.types import FloatArray, IntArray, Objective, StudentType
 
 CACHED_VALUES = 1 << 23  # of latencies of groups: 64 MiB
@@ -63,7 +63,7 @@ class Costs:
         """The probability that all its members fail."""
         if group not in self._outages:
             self._outages[group] = group_outage(
-                self.devices[i].outage_probability for i in list_members(group)
+                read_outage(self.devices[i]) for i in list_members(group)
             )
         return self._outages[group]
 
@@ -77,7 +77,7 @@ class Costs:
         members = np.array(list_members(group))
         counts = np.arange(1, self.filters + 1)
         times = self._fixed_s[members][:, :, None] + self._filter_s[members][:, None, None] * counts
-        outages = [self.devices[i].outage_probability for i in members]
+        outages = [read_outage(self.devices[i]) for i in members]
         latencies = group_latency_s(times, outages, self.objective)
         capacities = np.array([student.capacity for student in self.students])
         impossible = ~self._fits[members].all(axis=0)[:, None] | (counts > capacities[:, None])

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import msgspec
 import numpy as np
 
+from ddnn.core.device import ASSUMED_OUTAGE, DeviceProfile
 from ddnn.core.plan import MAX_ELEMENTS, MAX_PIECES, Plan
 from ddnn.errors import ConfigError
 from ddnn.protocol.messages import ExitName
@@ -57,6 +58,11 @@ class StudentDetail(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     # Measured on validation images: by the bit mask of lost portions ("0": none), by exit.
     accuracy: dict[Mask, dict[Exit, Probability]]
     tradeoffs: list[Tradeoff] = []  # other groupings; see ddnn.students.tradeoff
+    # What the plan was made for, and of which devices no outage probability was known: these have
+    # the assumed one.
+    devices: Annotated[list[DeviceProfile], msgspec.Meta(max_length=MAX_PIECES)] = []
+    assumed: Annotated[list[Name], msgspec.Meta(max_length=MAX_PIECES)] = []
+    assumed_outage: Annotated[float, msgspec.Meta(ge=0, lt=1)] = ASSUMED_OUTAGE
 
     def accuracy_without(self, lost: Collection[int]) -> dict[ExitName, float]:
         """The measured accuracy by exit without these portions; empty where it was not measured."""

@@ -10,7 +10,7 @@ from itertools import combinations
 import numpy as np
 
 from ddnn.students.costs import Costs, join_members, list_members
-from ddnn.students.outage import meets_bound
+from ddnn.students.outage import meets_bound, read_outage
 from ddnn.students.types import FloatArray, IntArray
 
 Groups = tuple[int, ...]  # disjoint bit masks that cover all devices
@@ -194,7 +194,7 @@ def list_starts(costs: Costs, seed: int = 0, shuffles: int = SHUFFLES) -> list[G
 
     Bounds stricter than p_th make fewer, larger groups. None is repeated.
     """
-    outages = [device.outage_probability for device in costs.devices]
+    outages = [read_outage(device) for device in costs.devices]
     capabilities = scale_capabilities(costs)
     memories = np.array([device.memory_bytes or np.inf for device in costs.devices])
     ranks = np.argsort(np.argsort(memories, kind="stable")).astype(np.float64)[:, None]

@@ -10,9 +10,38 @@ from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from math import comb, prod
 
+import msgspec
+
+from ddnn.core.device import ASSUMED_OUTAGE, DeviceProfile
 from ddnn.errors import ConfigError
 
 ROUNDING = 1e-12  # relative: 0.1 * 0.1 is to meet a bound of 0.01
+
+
+def assume_outages(
+    devices: Iterable[DeviceProfile], assumed: float = ASSUMED_OUTAGE
+) -> tuple[DeviceProfile, ...]:
+    """The devices, with the assumed outage probability where none is known.
+
+    Raises ConfigError where the assumed one is no probability below 1.
+    """
+    if not 0 <= assumed < 1:
+        raise ConfigError(f"outage is {assumed}: expected a probability from 0 to below 1")
+    return tuple(
+        device
+        if device.outage_probability is not None
+        else msgspec.structs.replace(device, outage_probability=assumed)
+        for device in devices
+    )
+
+
+def read_outage(device: DeviceProfile) -> float:
+    """The device's outage probability. ConfigError where it is not known: see `assume_outages`."""
+    if device.outage_probability is None:
+        raise ConfigError(
+            f"device {device.name}: its outage probability is not known; declare one, or assume one"
+        )
+    return device.outage_probability
 
 
 def group_outage(outages: Iterable[float]) -> float:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ddnn.core.device import DeviceProfile
+from ddnn.core.device import ASSUMED_OUTAGE, DeviceProfile
 from ddnn.students.costs import Costs, list_members, share_filters
 from ddnn.students.grouping import Groups
+from ddnn.students.outage import assume_outages
 from ddnn.students.planning import find_groupings, make_costs
 from ddnn.students.tradeoff import Tradeoff
 from ddnn.students.types import Objective, StudentType
@@ -22,12 +23,14 @@ def list_tradeoffs(
     bits_per_filter: float = 32,
     input_bits: float = 0,
     group: str = "auto",
+    assumed_outage: float = ASSUMED_OUTAGE,
     seed: int = 0,
 ) -> list[Tradeoff]:
     """The groupings that no other beats in latency, p_full and student_bytes, the fastest first.
 
     Of all groupings where the search is exact, else of those that it found. Raises as `plan`.
     """
+    devices = assume_outages(devices, assumed_outage)
     costs, _ = make_costs(devices, filters, students, p_th, objective, bits_per_filter, input_bits)
     found = [_weigh(costs, *one) for one in find_groupings(costs, group, seed)]
     found.sort(key=lambda one: (one.latency_s, -one.p_full, one.student_bytes))

@@ -12,12 +12,13 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from ddnn.core.device import DeviceProfile
+from ddnn.core.device import ASSUMED_OUTAGE, DeviceProfile
 from ddnn.errors import ConfigError, InfeasiblePlanError
 from ddnn.students.assignment import assign_by_bottleneck, assign_by_sum
 from ddnn.students.costs import Costs, join_members, list_members, share_filters
 from ddnn.students.feasibility import explain_capacity, explain_outage, split_by_memory
 from ddnn.students.grouping import MAX_EXACT, Groups, search_all, search_some
+from ddnn.students.outage import assume_outages
 from ddnn.students.partition import cut_filters, find_communities
 from ddnn.students.student_plan import Group, StudentPlan
 from ddnn.students.types import (
@@ -49,6 +50,7 @@ def plan(
     group: Grouping = "auto",
     assign: Assignment = "bottleneck",
     partition: Partition = "ncut",
+    assumed_outage: float = ASSUMED_OUTAGE,
     seed: int = 0,
 ) -> StudentPlan:
     """The plan with the least latency whose groups each fail with probability `p_th` at most.
@@ -60,12 +62,15 @@ def plan(
     downlink; an unknown link takes no time, an unknown memory has no limit. Every device with the
     memory for a student is in a group.
 
+    assumed_outage: of devices whose outage probability is not known.
     group: how devices are grouped, also in how many groups; assign: parts to groups by the least
     maximum latency, or the least sum (Kuhn-Munkres); partition: how filters are grouped.
 
     Raises ConfigError for impossible input, InfeasiblePlanError where a bound cannot be met.
     """
     graph = check_filter_graph(filter_graph)
+    assumed = tuple(device.name for device in devices if device.outage_probability is None)
+    devices = assume_outages(devices, assumed_outage)
     costs, unused = make_costs(
         devices, len(graph), students, p_th, objective, bits_per_filter, input_bits
     )
@@ -97,12 +102,14 @@ def plan(
             )
             for members, part in zip(groups, choose(of_parts), strict=True)
         ),
-        devices=tuple(devices),
+        devices=devices,
         unused=unused,
         objective=objective,
         p_th=p_th,
         bits_per_filter=bits_per_filter,
         input_bits=input_bits,
+        assumed=assumed,
+        assumed_outage=assumed_outage,
     )
 
 
@@ -115,7 +122,10 @@ def make_costs(
     bits_per_filter: float,
     input_bits: float,
 ) -> tuple[Costs, tuple[str, ...]]:
-    """The costs of all groups of usable devices, and the names of the others. Raises as `plan`."""
+    """The costs of all groups of usable devices, and the names of the others. Raises as `plan`.
+
+    The outage probability of every device must be known.
+    """
     checked, types = check_devices(devices), check_students(students)
     check_bound(p_th)
     check_objective(objective)

@@ -11,6 +11,7 @@ from ddnn.machines.room import Golden, Room
 from ddnn.students.combiner import StudentCombiner
 from ddnn.students.detail import FEATURES, PORTION, read_detail
 from ddnn.students.portions import join_portions
+from ddnn.students.replacement import replan
 from ddnn.students.state import format_summary, summarize
 
 
@@ -37,4 +38,4 @@ def check_golden(plan: Plan, golden: Golden) -> None:
         )
 
 
-ROOM = Room(StudentCombiner, check_golden, summarize, format_summary)
+ROOM = Room(StudentCombiner, check_golden, summarize, format_summary, replan)

@@ -9,12 +9,20 @@ from typing import Any
 import msgspec
 
 from ddnn.core.plan import Plan
-from ddnn.protocol.messages import PieceGroup
+from ddnn.protocol.offload_state import (
+    MAX_ALTERNATIVES,
+    Alternative,
+    Alternatives,
+    Axis,
+    PieceGroup,
+)
 from ddnn.students.detail import StudentDetail, read_detail
 from ddnn.students.outage import mean_lost_after, p_all_after
-from ddnn.students.tradeoff import Tradeoff, format_tradeoffs
+from ddnn.students.tradeoff import Tradeoff, format_latency, format_tradeoffs
 
 MAX_NAME = 64  # characters of a PieceGroup's name
+MAX_LABEL = 500  # of an Alternative's label
+AXES = (Axis("latency", "s"), Axis("P(full)", "share"), Axis("memory of students", "bytes"))
 
 
 def describe_plan(detail: StudentDetail, workers: int) -> str:
@@ -32,6 +40,42 @@ def list_groups(detail: StudentDetail) -> list[PieceGroup]:
         PieceGroup(f"group {k}: {len(filters)} filters, {student.name}"[:MAX_NAME], k, k + 1)
         for k, (filters, student) in enumerate(zip(detail.filters, detail.students, strict=True))
     ]
+
+
+def list_alternatives(plan: Plan, detail: StudentDetail) -> Alternatives | None:
+    """The plan and the groupings that none beats; None where it knows of no other."""
+    members = list_members(plan)
+    own = Alternative(
+        _describe_groups([len(names) for names in members], [one.name for one in detail.students]),
+        [
+            detail.guaranteed_latency_s,
+            detail.p_full,
+            float(sum(student.memory_bytes for student in detail.students)),
+        ],
+        current=True,
+    )
+    present = {frozenset(names) for names in members}
+    others = [
+        Alternative(
+            _describe_groups([len(names) for names in row.groups], row.students),
+            [row.latency_s, row.p_full, float(row.student_bytes)],
+        )
+        for row in detail.tradeoffs
+        if {frozenset(names) for names in row.groups} != present
+    ]
+    if not others:
+        return None
+    points = sorted([own, *others[: MAX_ALTERNATIVES - 1]], key=lambda one: one.values[0])
+    return Alternatives("Groupings that none beats", list(AXES), points)
+
+
+def _describe_groups(sizes: Iterable[int], students: Iterable[str]) -> str:
+    """Such as "2 groups of 3 (wrn-16-1), 1 group of 2 (wrn-10-1)"."""
+    alike = Counter(zip(sizes, students, strict=True))
+    return ", ".join(
+        f"{count} {'group' if count == 1 else 'groups'} of {size} ({student})"
+        for (size, student), count in alike.items()
+    )[:MAX_LABEL]
 
 
 def count_spare_workers(groups: int, holdings: Iterable[Collection[int]]) -> int:
@@ -77,6 +121,9 @@ def summarize(plan: Plan) -> dict[str, Any]:
         "workers": {name: list(held) for name, held in plan.placement.items()},
         "tolerate": min(sizes) - 1,
         "p_th": detail.p_th,
+        "outages": {device.name: device.outage_probability for device in detail.devices},
+        "assumed_outage": detail.assumed_outage if detail.assumed else None,
+        "assumed": list(detail.assumed),
         "p_full": detail.p_full,
         "after_failures": [
             {
@@ -118,8 +165,10 @@ def format_summary(report: Mapping[str, Any]) -> Sequence[str]:
         ),
         f"  every portion  arrives with probability {report['p_full']:.4f} (bound of a group's "
         f"outage {report['p_th']:g})",
-        f"  latency        {latency_s['guaranteed']:.3f} s guaranteed, {latency_s['expected']:.3f} "
-        f"s expected, {latency_s['best']:.3f} s at best",
+        *_format_assumption(report),
+        f"  latency        {format_latency(latency_s['guaranteed'])} guaranteed, "
+        f"{format_latency(latency_s['expected'])} expected, "
+        f"{format_latency(latency_s['best'])} at best",
         f"  parameters     {report['student_parameters']:,} of all students, "
         f"{report['teacher_parameters']:,} of the teacher",
         f"  accuracy       {_format_accuracy(accuracy['none_lost'])} with all portions",
@@ -138,6 +187,18 @@ def format_summary(report: Mapping[str, Any]) -> Sequence[str]:
         rows = msgspec.convert(report["tradeoffs"], list[Tradeoff])
         lines += [f"  {line}" for line in format_tradeoffs(rows)]
     return lines
+
+
+def _format_assumption(report: Mapping[str, Any]) -> Sequence[str]:
+    """Which outage probability was assumed, and of whom."""
+    if not report["assumed"]:
+        return []
+    who = report["assumed"]
+    of = "every worker" if len(who) == len(report["workers"]) else ", ".join(who)
+    return [
+        f"                 with an outage of {report['assumed_outage']:g} assumed of {of}: "
+        "none was declared or observed"
+    ]
 
 
 def _format_accuracy(by_exit: Mapping[str, float]) -> str:

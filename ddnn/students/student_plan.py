@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ddnn.core.device import DeviceProfile
+from ddnn.core.device import ASSUMED_OUTAGE, DeviceProfile
 from ddnn.errors import ConfigError
 from ddnn.students.latency import filter_latency_s, fixed_latency_s, group_latency_s
-from ddnn.students.outage import group_outage, p_all, p_all_after
+from ddnn.students.outage import group_outage, p_all, p_all_after, read_outage
 from ddnn.students.types import Objective, StudentType
 
 
@@ -29,7 +29,9 @@ class StudentPlan:
     """Groups that together hold every filter once.
 
     devices: those of the groups and the unused; unused: names of devices whose memory holds no
-    student. Seconds leave out the classifier, which the source runs.
+    student. assumed: names of devices of which no outage probability was known; in `devices` they
+    have the one that was assumed, `assumed_outage`. Seconds leave out the classifier, which the
+    source runs.
     """
 
     groups: tuple[Group, ...]
@@ -39,6 +41,8 @@ class StudentPlan:
     p_th: float
     bits_per_filter: float
     input_bits: float
+    assumed: tuple[str, ...] = ()
+    assumed_outage: float = ASSUMED_OUTAGE
 
     def latency_s(self, failed: Collection[str] = ()) -> float:
         """Seconds until the last portion is there, when these devices do not answer.
@@ -87,7 +91,7 @@ class StudentPlan:
 
     def outage(self, group: Group) -> float:
         """The probability that all members of a group fail, if they fail independently."""
-        return group_outage(device.outage_probability for device in self._list_devices(group))
+        return group_outage(read_outage(device) for device in self._list_devices(group))
 
     def _list_devices(self, group: Group) -> list[DeviceProfile]:
         return [device for device in self.devices if device.name in group.members]
@@ -105,5 +109,5 @@ class StudentPlan:
             + filter_latency_s(device, self.bits_per_filter) * len(group.filters)
             for device in devices
         ]
-        outages = [device.outage_probability for device in devices]
+        outages = [read_outage(device) for device in devices]
         return float(group_latency_s(np.array(times), outages, objective))

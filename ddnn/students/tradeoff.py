@@ -18,6 +18,11 @@ class Tradeoff:
     sizes: tuple[int, ...]  # filters of each group
 
 
+def format_latency(seconds: float) -> str:
+    """Such as "1.250 s" and "0.73 ms"."""
+    return f"{seconds:.3f} s" if seconds >= 0.1 else f"{1e3 * seconds:.3g} ms"
+
+
 def format_tradeoffs(rows: Sequence[Tradeoff]) -> list[str]:
     """The lines of a table of trade-offs, for people."""
     lines = [f"{'latency':>10} {'P(full)':>9} {'students':>12}  groups"]
@@ -27,5 +32,6 @@ def format_tradeoffs(rows: Sequence[Tradeoff]) -> list[str]:
             for members, student, size in zip(row.groups, row.students, row.sizes, strict=True)
         )
         size = f"{row.student_bytes / 1000:,.0f} kB"
-        lines.append(f"{row.latency_s:8.3f} s {row.p_full:9.4f} {size:>12}  {groups}")
+        latency = format_latency(row.latency_s)
+        lines.append(f"{latency:>10} {row.p_full:9.4f} {size:>12}  {groups}")
     return lines

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from ddnn.runtime.whole_file import open_whole
+
 log = logging.getLogger(__name__)
 SUFFIX = ".checkpoint.npz"
 
@@ -46,10 +48,8 @@ class Checkpoints:
         """Write the variables, whole or not at all."""
         self.directory.mkdir(parents=True, exist_ok=True)
         values = {str(number): np.asarray(variable) for number, variable in enumerate(variables)}
-        fresh = self.directory / f"{phase}.new"
-        with fresh.open("wb") as file:
+        with open_whole(self._find(phase), durable=False) as file:
             np.savez(file, job=np.array(self.job), step=np.array(step), **values)  # type: ignore[arg-type]
-        fresh.replace(self._find(phase))
 
     def _find(self, phase: str) -> Path:
         return self.directory / f"{phase}{SUFFIX}"

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import tempfile
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,9 +115,15 @@ def write_source(directory: Path, name: str, model: Any) -> Path | None:
 def load_source(file: Path) -> Any:
     """Read a Keras model that `write_source` wrote, without running code from the file.
 
-    Raises ConfigError where the file is damaged or has layers that are not registered
+    Only the format `.keras` is read: Keras's safe mode does not hold for HDF5. Raises ConfigError
+    where the file is of another format, is damaged, or has layers that are not registered
     (keras.saving).
     """
+    if file.suffix != SOURCE or not zipfile.is_zipfile(file):
+        raise ConfigError(
+            f"{file}: not of the format {SOURCE}, the only one that is read, because others can "
+            "run code; train the bundle again"
+        )
     try:
         return keras.models.load_model(file, compile=False, safe_mode=True)
     except Exception as error:  # zipfile, h5py and Keras raise more than a dozen kinds

@@ -1,10 +1,15 @@
-"""Joint training of all exits (DDNN III-C; notes A4), with devices dropped at random."""
+"""Joint training of all exits (DDNN III-C; notes A4), with devices dropped at random.
+
+Exits may learn from a network too (distillation): from the softened answers of the deepest exit,
+as they are at the same step, or from those of a teacher, an undistributed network of the same
+layers.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import keras
 import msgspec
@@ -15,9 +20,11 @@ from numpy.typing import NDArray
 from ddnn.errors import ConfigError
 from ddnn.training import augment
 from ddnn.training.augment import Augmentation
+from ddnn.training.keeper import Keeper
 from ddnn.training.models import Network
 from ddnn.training.prune import Pruner, Pruning
 
+Distillation = Literal["off", "deepest", "teacher"]
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int32]
 
@@ -58,11 +65,14 @@ class Fit(msgspec.Struct, frozen=True, kw_only=True):
     learning_rate: float = 3e-3
     warm_up_steps: int = 30
     weight_decay: float = 0.05
-    average: float = 0.98  # momentum of the averaged weights
+    average: float = 0.98  # momentum of the averaged weights; 0: the last ones
     label_smoothing: float = 0.1
     weights: dict[str, float] = msgspec.field(  # of the exits' losses
         default_factory=lambda: {"device": 0.5, "local": 1.0, "edge": 1.0, "cloud": 1.0}
     )
+    distillation: Distillation = "off"
+    distillation_weight: float = 1.0  # of the divergence from the softened answers, at each exit
+    temperature: float = 2.0  # by which scores are divided for it
     drop_share: float = 0.35  # of samples that lose members
     drop_most: float = 0.67  # of the members, at most
     augmentation: Augmentation = Augmentation()
@@ -92,8 +102,13 @@ def fit(
     batches: Batches,
     settings: Fit,
     progress: Callable[[int, int, float], None] = lambda step, steps, loss: None,
+    keeper: Keeper | None = None,
+    teacher: Network | None = None,
 ) -> float:
     """Train the network in place; returns the mean loss of the last tenth of the steps.
+
+    keeper: saves the state, and may end the training before its last step
+    teacher: a trained network, whose deepest exit the exits learn from where the settings say so
 
     Raises ConfigError at the first loss that is not finite.
 
@@ -112,8 +127,12 @@ def fit(
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     variables = network.trainable_variables
     optimizer.build(variables)
-    averages = _Averages(network, settings.average)
+    averages = _Averages(network, settings.average) if settings.average else None
     pruner = Pruner(network, settings.pruning, settings.steps) if settings.pruning else None
+    keeper = keeper or Keeper()
+    # `variables` has the seeds of dropout, which `weights` leaves out
+    state = [v for model in network.models for v in model.variables] + list(optimizer.variables)
+    losses = keeper.begin([*state, *(pruner.masks if pruner else [])], averages, settings.steps)
 
     @tf.function  # type: ignore[untyped-decorator]
     def step(
@@ -125,15 +144,19 @@ def fit(
         with tf.GradientTape() as tape:
             exits = network(x, mask, training=True)
             loss = compute_joint_loss(exits, labels, view_labels, network.classes, settings)
+            if settings.distillation != "off":
+                answers = teacher(x, tf.ones_like(mask), training=False) if teacher else exits
+                soft = tf.stop_gradient(answers["cloud"])
+                loss += compute_distillation_loss(exits, soft, settings, teacher is not None)
         gradients = tape.gradient(loss, variables)
         pairs = [(g, v) for g, v in zip(gradients, variables, strict=True) if g is not None]
         optimizer.apply_gradients(pairs)
         if pruner:
             pruner.apply()
-        averages.update(count)
+        if averages:
+            averages.update(count)
         return loss
 
-    losses: list[float] = []
     for number in range(settings.steps):
         warm = min(1.0, (number + 1) / settings.warm_up_steps)
         cosine = 0.5 * (1 + math.cos(math.pi * number / settings.steps))
@@ -143,6 +166,8 @@ def fit(
         numbers = augment.draw(
             generator, settings.augmentation, settings.batch, members, side, images.shape[2]
         )
+        if number < keeper.first:
+            continue  # a former process has done it; the random numbers go on from there
         loss = step(
             tf.constant(images),
             tf.constant(labels),
@@ -153,15 +178,20 @@ def fit(
         )
         if pruner:
             pruner.prune_after(number + 1)
-        losses.append(float(loss))
-        if not math.isfinite(losses[-1]):
+        value = float(loss)
+        losses.add(value)
+        if not math.isfinite(value):
             raise ConfigError(
-                f"the loss is {losses[-1]} at step {number + 1} of {settings.steps}; expected a "
+                f"the loss is {value} at step {number + 1} of {settings.steps}; expected a "
                 "finite number: look for logarithms, divisions and roots of 0 in your own sections "
                 "(--section)"
             )
-        progress(number + 1, settings.steps, losses[-1])
-    averages.apply()
+        progress(number + 1, settings.steps, value)
+        if keeper.is_over(number + 1, settings.steps, settings.warm_up_steps):
+            break
+    keeper.finish()
+    if averages:
+        averages.apply()
     if pruner:
         pruner.apply()  # the averages include values from before pruning
     for model in network.models:
@@ -170,7 +200,7 @@ def fit(
                 f"the weights of {model.name} are not finite after {settings.steps} steps; look "
                 "for gradients that overflow in your own sections (--section)"
             )
-    return float(np.mean(losses[-max(1, settings.steps // 10) :]))
+    return losses.compute_mean()
 
 
 def compute_joint_loss(
@@ -194,6 +224,21 @@ def compute_joint_loss(
     return total
 
 
+def compute_distillation_loss(
+    exits: dict[Any, Any], scores: Any, settings: Fit, deepest: bool
+) -> Any:
+    """Weighted cross entropy of the exits with softened scores, times the temperature squared, so
+    that gradients keep their size (Hinton et al. 2015). deepest: whether the deepest exit learns
+    too."""
+    heat = settings.temperature
+    target, total = tf.nn.softmax(scores / heat), 0.0
+    for tier in ("local", "edge", "cloud") if deepest else ("local", "edge"):
+        if tier in exits and settings.weights.get(tier):
+            cross = tf.nn.softmax_cross_entropy_with_logits(target, exits[tier] / heat)
+            total += settings.weights[tier] * tf.reduce_mean(cross)
+    return settings.distillation_weight * heat**2 * total
+
+
 class _Averages:
     """Exponential averages of weights and batch statistics."""
 
@@ -210,6 +255,17 @@ class _Averages:
         for average, variable in zip(self._averages, self._variables, strict=True):
             value = tf.convert_to_tensor(variable)
             average.assign(momentum * average + (1 - momentum) * value)
+
+    @property
+    def variables(self) -> list[Any]:
+        return self._averages
+
+    def swap(self) -> None:
+        """Exchange the variables with their averages."""
+        for average, variable in zip(self._averages, self._variables, strict=True):
+            value = tf.convert_to_tensor(variable) + 0  # a copy: assign changes the buffer
+            variable.assign(average)
+            average.assign(value)
 
     def apply(self) -> None:
         """Replace the variables by their averages."""

@@ -16,7 +16,6 @@ from ddnn.training.blocks import Sign, add_conv, add_conv_p, add_fc, make_batch_
 from ddnn.training.fusion import fuse
 from ddnn.training.hooks import load_function
 
-UPPER_MAP_SIDE = 4  # of edge and cloud; their convolutions pool down to it
 Place = Literal["device", "edge", "cloud"]
 
 
@@ -35,6 +34,9 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
     device_channels: tuple[int, ...] = (32, 48, 64, 96)
     device_map_side: int = 4  # features are maps of at most this side
     device_bits: int = 24  # binary maps (float style) or filters (binary style) of the last block
+    device_head_side: int = 0  # scores of a device: from maps averaged to this side; 0: as they are
+    edge_head_side: int = 0  # the same for an edge's scores
+    upper_map_sides: tuple[int, int] = (4, 4)  # to which convolutions of edge and cloud pool
     edge_channels: tuple[int, ...] = (64,)
     edge_bits: int = 16
     edge_dense: tuple[int, ...] = ()  # wide layers before the edge's scores, worth coding
@@ -62,7 +64,9 @@ def _build_device(architecture: Architecture, shape: tuple[int, ...], classes: i
             x = layers.MaxPooling2D(2)(x)
     while x.shape[1] > architecture.device_map_side:  # so that larger images do not send more bytes
         x = layers.MaxPooling2D(2)(x)
-    head = layers.Dropout(architecture.dropout)(layers.Flatten()(x))
+    side = architecture.device_head_side
+    dropout = 0.0 if side else architecture.dropout
+    head = layers.Dropout(dropout)(layers.Flatten()(_average_to(x, side)))
     bits = layers.Conv2D(architecture.device_bits, 1, use_bias=False)(x)
     return keras.Model(image, [layers.Dense(classes)(head), make_batch_norm()(bits)])
 
@@ -77,8 +81,9 @@ def _build_edge(architecture: Architecture, shape: tuple[int, ...], classes: int
         features = add_conv_p(fused, architecture.edge_bits, pool_stride=1)
         return keras.Model(fused, [add_fc(Sign()(features), classes), features])
     x = layers.Dropout(architecture.feature_dropout)(fused)
-    x = _add_convolutions(x, architecture.edge_channels)
-    head = _add_head(architecture, x, architecture.edge_dense)
+    x = _add_convolutions(x, architecture.edge_channels, architecture.upper_map_sides[0])
+    averaged = _average_to(x, architecture.edge_head_side)
+    head = _add_head(architecture, averaged, architecture.edge_dense)
     bits = layers.Conv2D(architecture.edge_bits, 1, use_bias=False, name="bits")(x)
     scores = layers.Dense(classes, name="scores")(head)
     return keras.Model(fused, [scores, make_batch_norm("bits_norm")(bits)])
@@ -92,17 +97,23 @@ def _build_cloud(architecture: Architecture, shape: tuple[int, ...], classes: in
         for filters in architecture.cloud_channels:
             x = Sign()(add_conv_p(x, filters, pool_stride=1))
         return keras.Model(fused, add_fc(x, classes))
-    head = _add_head(architecture, _add_convolutions(fused, architecture.cloud_channels))
+    x = _add_convolutions(fused, architecture.cloud_channels, architecture.upper_map_sides[1])
+    head = _add_head(architecture, x)
     return keras.Model(fused, layers.Dense(classes)(head))
 
 
-def _add_convolutions(x: Any, channels: tuple[int, ...]) -> Any:
-    """Add convolutions, each followed by pooling while the map is large."""
+def _add_convolutions(x: Any, channels: tuple[int, ...], side: int) -> Any:
+    """Add convolutions, each followed by pooling while the map is larger than `side`."""
     for number, count in enumerate(channels, 1):
         x = add_conv(x, count, name=f"conv{number}")
-        if x.shape[1] > UPPER_MAP_SIDE:
+        if x.shape[1] > side:
             x = layers.MaxPooling2D(2)(x)
     return x
+
+
+def _average_to(x: Any, side: int) -> Any:
+    """Average maps to `side`; 0: as they are."""
+    return layers.AveragePooling2D(max(1, x.shape[1] // side))(x) if side else x
 
 
 def _add_head(architecture: Architecture, x: Any, dense: tuple[int, ...] = ()) -> Any:

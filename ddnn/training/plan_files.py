@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import keras
+import numpy as np
 from numpy.typing import NDArray
 
 from ddnn.core.files import BundleFile
 from ddnn.core.plan import ArraySpec, Piece, PlanRequest
+from ddnn.core.section import is_close
 from ddnn.errors import ConfigError
 from ddnn.exits.hierarchy import CLOUD, Hierarchy
 from ddnn.exits.manifest import Manifest
-from ddnn.runtime.bundle import MANIFEST, check_file, make_file_entry, read_manifest, write_golden
+from ddnn.runtime.bundle import (
+    MANIFEST,
+    check_file,
+    make_file_entry,
+    read_golden,
+    read_manifest,
+    write_golden,
+)
 from ddnn.training.export import load_source
 
 NO_SECTION = "its edges have no section that could be shared; use configuration d, e or f"
@@ -35,8 +46,33 @@ class PlannedEdge(NamedTuple):
     edge: str
 
     def load_model(self) -> Any:
-        """The Keras source of the section. ConfigError where it cannot be loaded."""
-        return load_source(check_file(self.bundle, self.manifest.sources[self.edge]))
+        """The Keras source of the section.
+
+        ConfigError where it cannot be loaded, or computes something else than the section that is
+        deployed.
+        """
+        model = load_source(check_file(self.bundle, self.manifest.sources[self.edge]))
+        self._check_outputs(model)
+        return model
+
+    def _check_outputs(self, model: Any) -> None:
+        """Compare the model with the golden vectors of the deployed section."""
+        golden = read_golden(check_file(self.bundle, self.manifest.golden))
+        inputs = np.asarray(golden[f"{self.edge}/in/features"][:EXAMPLES], np.float32)
+        try:
+            outputs = [np.asarray(t) for t in keras.tree.flatten(model(inputs, training=False))]
+        except Exception as error:  # Keras raises many kinds where shapes do not fit
+            raise ConfigError(self._describe_other(str(error).partition("\n")[0])) from None
+        for name, output in zip_longest(OUTPUTS, outputs):
+            expected = golden.get(f"{self.edge}/out/{name}")
+            if expected is None or not is_close(output, expected[:EXAMPLES]):
+                raise ConfigError(self._describe_other(f"its {name} differ"))
+
+    def _describe_other(self, how: str) -> str:
+        return (
+            f"bundle {self.manifest.name}: the source of section {self.edge} is another network "
+            f"than the section ({how}); train the bundle again"
+        )
 
 
 def find_edge(bundle: Path, out: Path, request: PlanRequest) -> PlannedEdge:

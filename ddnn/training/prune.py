@@ -94,12 +94,12 @@ class Pruner:
 
     def __init__(self, network: Network, pruning: Pruning, steps: int) -> None:
         self._kernels = [layer.kernel for layer in select_layers(network, pruning).values()]
-        self._masks = [tf.Variable(tf.ones(kernel.shape)) for kernel in self._kernels]
+        self.masks = [tf.Variable(tf.ones(kernel.shape)) for kernel in self._kernels]
         self._schedule = make_schedule(pruning, steps)
 
     def apply(self) -> None:
         """Set the pruned weights to zero; the training step's graph includes it."""
-        for kernel, mask in zip(self._kernels, self._masks, strict=True):
+        for kernel, mask in zip(self._kernels, self.masks, strict=True):
             kernel.assign(tf.convert_to_tensor(kernel) * mask)
 
     def prune_after(self, step: int) -> None:
@@ -107,7 +107,7 @@ class Pruner:
         sparsity = self._schedule.get(step)
         if sparsity is None:
             return
-        for kernel, mask in zip(self._kernels, self._masks, strict=True):
+        for kernel, mask in zip(self._kernels, self.masks, strict=True):
             mask.assign(_make_mask(np.asarray(kernel), mask.numpy(), sparsity))
         self.apply()
 

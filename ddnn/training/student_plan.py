@@ -256,4 +256,7 @@ def make_detail(
         best_latency_s=plan.best_latency_s,
         accuracy={str(lost): cast(dict[Exit, float], by) for lost, by in accuracy.items()},
         tradeoffs=list(tradeoffs),
+        devices=list(plan.devices),
+        assumed=list(plan.assumed),
+        assumed_outage=plan.assumed_outage,
     )

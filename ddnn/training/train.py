@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import keras
 import msgspec
@@ -18,7 +18,7 @@ from ddnn.core.section import Section
 from ddnn.errors import ConfigError
 from ddnn.exits.hierarchy import Hierarchy
 from ddnn.exits.manifest import SPARSITY, Manifest
-from ddnn.exits.measure import pool_measurements
+from ddnn.exits.measure import SUBSET_SAMPLES, pool_measurements
 from ddnn.training.bundle import (
     GOLDEN_SAMPLES,
     MARGIN,
@@ -29,9 +29,19 @@ from ddnn.training.bundle import (
     finish_bundle,
     measure_network,
 )
-from ddnn.training.fit import Batches, Fit, Images, Labels, SplitLike, fit
+from ddnn.training.fit import (
+    Batches,
+    Fit,
+    Images,
+    Labels,
+    SplitLike,
+    compute_joint_loss,
+    fit,
+)
+from ddnn.training.keeper import Keeper, Keeping, digest_arrays, make_measure
 from ddnn.training.models import Architecture, Network
 from ddnn.training.prune import measure_sparsities
+from ddnn.training.statistics import estimate_statistics, improve_statistics
 
 
 class PoolLike(Protocol):
@@ -109,6 +119,7 @@ def train(
     jpeg_bytes: float | None = None,
     notes: dict[str, str | float | int] | None = None,
     preprocessing: Preprocessing | None = None,
+    keeping: Keeping | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> Manifest:
     """Train, export and measure a network, and write the bundle `out`; returns its manifest.
@@ -116,6 +127,7 @@ def train(
     folds: for small validation splits: thresholds and accuracies are measured on the pooled
     validation splits of these data sets, each with a network trained on its training split.
     preprocessing: how the data's pictures became images, as every source must do
+    keeping: checkpoints, early stopping, and the user's wish to end a training
     progress(what, done, total) is called after every step.
 
     Raises ConfigError where the data set has fewer views than the hierarchy has devices; before
@@ -131,30 +143,78 @@ def train(
     started_s = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
 
+    keepers: dict[str, Keeper] = {}
+
+    def make_keeper(network: Network, part: DatasetLike, what: str) -> Keeper:
+        chosen, split = settings or Fit(), part.validation
+
+        def compute_loss(images: Any, labels: Any, view_labels: Any) -> Any:
+            exits = network(images, tf.ones(tf.shape(view_labels)), training=False)
+            return compute_joint_loss(exits, labels, view_labels, network.classes, chosen)
+
+        images, views = split.images[:, :members], split.view_labels[:, :members]
+        measure = make_measure(compute_loss, images, split.labels, views)
+
+        def describe() -> str:
+            parts = [
+                msgspec.json.encode(part).decode() for part in (chosen, architecture, hierarchy)
+            ]
+            return f"{parts}{digest_arrays(part.train.images, part.train.labels)}"
+
+        keepers[what] = (keeping or Keeping()).make_keeper(what, describe, measure)
+        return keepers[what]
+
     def fit_network(part: DatasetLike, what: str) -> tuple[Network, float]:
-        # Bit for bit the same network from the same seed on the same machine and versions.
-        tf.config.experimental.enable_op_determinism()
+        # Bit for bit the same network from the same seed on the same machine and versions: the
+        # kernels for CPUs sum in an order that the number of threads fixes. TensorFlow's switch
+        # for determinism is not needed for it and turns oneDNN off, so that steps take longer.
         keras.utils.set_random_seed(settings.seed)
         network = Network(hierarchy, architecture, part.image_shape, len(part.classes))
         check_export(network, out, load_section)
+        batches = make_batches(part, members)
+        teacher = None
+        if settings.distillation == "teacher":
+            teacher = Network(
+                hierarchy, architecture, part.image_shape, len(part.classes), binary=False
+            )
+            of_teacher = msgspec.structs.replace(
+                settings, distillation="off", weights={"cloud": 1.0}, pruning=None
+            )
+            fit(
+                teacher,
+                batches,
+                of_teacher,
+                lambda step, steps, loss: progress(f"{what}: teacher, {loss:.2f}", step, steps),
+            )
         loss = fit(
             network,
-            make_batches(part, members),
+            batches,
             settings,
             lambda step, steps, loss: progress(f"{what}, loss {loss:.2f}", step, steps),
+            make_keeper(network, part, what),
+            teacher,
         )
         return network, loss
 
+    def improve(network: Network, part: DatasetLike) -> bool:
+        return improve_statistics(network, make_batches(part, members), part.validation, settings)
+
     measured = []
+    improved: list[bool] = []  # by new statistics of batch normalization
     for number, fold in enumerate(folds, 1):
         with tempfile.TemporaryDirectory() as directory:
             network, _ = fit_network(fold, f"training fold {number}")
+            improved.append(improve(network, fold))
             files = export_sections(network, Path(directory))
             manifest = draft_manifest(network, name, data, fold.classes, files)
             measured.append(
                 measure_network(manifest, Path(directory), load_section, fold.validation, progress)
             )
     network, loss = fit_network(dataset, "training")
+    if not folds:
+        improved.append(improve(network, dataset))
+    elif sum(improved) * 2 > len(improved):  # its own validation data were trained on
+        estimate_statistics(network, make_batches(dataset, members), settings)
     files, sources = export_sections(network, out), export_sources(network, out)
     manifest = msgspec.structs.replace(
         draft_manifest(network, name, data, dataset.classes, files, sources),
@@ -163,7 +223,11 @@ def train(
     )
     reached = measure_sparsities(network, settings.pruning) if settings.pruning else {}
     if not folds:
-        measured = [measure_network(manifest, out, load_section, dataset.validation, progress)]
+        measured = [
+            measure_network(
+                manifest, out, load_section, dataset.validation, progress, SUBSET_SAMPLES
+            )
+        ]
     return finish_bundle(
         manifest,
         out,
@@ -176,9 +240,12 @@ def train(
         training={
             **(notes or {}),
             "steps": settings.steps,
+            "steps_done": keepers["training"].done,
             "seed": settings.seed,
             "folds": len(folds),
             "loss": round(loss, 4),
+            "distillation": settings.distillation,
+            "statistics_estimated": int(sum(improved) * 2 > len(improved)),
             **{f"{SPARSITY}{layer}": round(value, 6) for layer, value in reached.items()},
             "style": architecture.style,
             "architecture": msgspec.json.encode(architecture).decode(),

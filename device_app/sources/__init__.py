@@ -44,6 +44,8 @@ class Frame(NamedTuple):
 
     image: Image  # uint8 [height, width, 3]
     label: int | None  # of the object, -1: not visible in this view, None: not known
+    picture: Image | None = None  # from which the image was made, where it is another one
+    bgr: bool = False  # the order of the picture's channels
 
 
 class UnreadableFrameError(DdnnError):
@@ -174,7 +176,7 @@ DEFAULT_FORMAT = InputFormat()
 
 
 def open_source(
-    uri: str, view: int, shape: tuple[int, int, int], wanted: InputFormat = DEFAULT_FORMAT
+    uri: str, view: int, shape: tuple[int, int, int], input_format: InputFormat = DEFAULT_FORMAT
 ) -> FrameSource:
     """Open stored frames for camera number `view`, as images of `shape`.
 
@@ -186,15 +188,15 @@ def open_source(
     require_libraries(kind)
     match kind:
         case "dataset":
-            return stored.DatasetSource(path, view, shape, wanted)
+            return stored.DatasetSource(path, view, shape, input_format)
         case "frames":
             return stored.FramesSource(Path(path), view, shape)
         case "directory":
-            return stored.DirectorySource(Path(path), shape, wanted)
+            return stored.DirectorySource(Path(path), shape, input_format)
         case "video":
             from device_app.sources.opencv import VideoSource
 
-            return VideoSource(Path(path), shape, wanted)
+            return VideoSource(Path(path), shape, input_format)
     raise ConfigError(f"source {kind} is live; expected a stored one")
 
 

@@ -122,10 +122,10 @@ class VideoSource:
 
     preloaded = False
 
-    def __init__(self, path: Path, shape: tuple[int, int, int], wanted: InputFormat) -> None:
+    def __init__(self, path: Path, shape: tuple[int, int, int], input_format: InputFormat) -> None:
         if not path.is_file():
             raise ConfigError(f"video:{path}: no such file")
-        self._path, self._shape, self._wanted = path, shape, wanted
+        self._path, self._shape, self._format = path, shape, input_format
         cv2 = _import_cv2()
         self._capture = cv2.VideoCapture(str(path))
         self._position = cv2.CAP_PROP_POS_FRAMES
@@ -164,7 +164,10 @@ class VideoSource:
                 raise ConfigError(f"video:{self._path}: no frame can be decoded from it")
             raise UnreadableFrameError(f"video:{self._path}: frame {number} cannot be decoded")
         self._failures = 0
-        wanted = self._wanted
+        input_format = self._format
         return Frame(
-            make_input(image, self._shape, wanted.preprocessing, wanted.roi, bgr=True), None
+            make_input(image, self._shape, input_format.preprocessing, input_format.roi, bgr=True),
+            None,
+            np.asarray(image, np.uint8),
+            bgr=True,
         )

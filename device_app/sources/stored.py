@@ -22,17 +22,17 @@ class DatasetSource:
     preloaded = True
 
     def __init__(
-        self, spec: str, view: int, shape: tuple[int, int, int], wanted: InputFormat
+        self, spec: str, view: int, shape: tuple[int, int, int], input_format: InputFormat
     ) -> None:
         from ddnn.data import FolderRequest, load_samples  # here because they take memory
 
         # All cameras are read, so that every device has the same samples in the same order.
         folders = FolderRequest(
-            tuple(wanted.cameras),
-            wanted.cameras,
-            wanted.classes,
-            wanted.preprocessing,
-            wanted.pair_by,
+            tuple(input_format.cameras),
+            input_format.cameras,
+            input_format.classes,
+            input_format.preprocessing,
+            input_format.pair_by,
             shape,
         )
         split = load_samples(spec, folders=folders)
@@ -84,7 +84,7 @@ class DirectorySource:
 
     preloaded = False
 
-    def __init__(self, path: Path, shape: tuple[int, int, int], wanted: InputFormat) -> None:
+    def __init__(self, path: Path, shape: tuple[int, int, int], input_format: InputFormat) -> None:
         if not path.is_dir():
             raise ConfigError(f"directory:{path}: no such directory")
         skipped = Counter[str]()
@@ -102,12 +102,12 @@ class DirectorySource:
             )
         if skipped:
             log.info("directory:%s: %d images; %s", path, len(self._files), reasons)
-        self._path, self._shape, self._wanted = path, shape, wanted
+        self._path, self._shape, self._format = path, shape, input_format
         self._unreadable: set[Path] = set()
 
     def read_frame(self, tick: int) -> Frame:
         file = self._files[tick % len(self._files)]
-        preprocessing = self._wanted.preprocessing
+        preprocessing = self._format.preprocessing
         try:
             picture = read_picture(file, preprocessing.background)
         except ConfigError as error:
@@ -116,7 +116,8 @@ class DirectorySource:
                 raise ConfigError(f"directory:{self._path}: no readable image: {error}") from None
             raise UnreadableFrameError(str(error)) from None
         self._unreadable.discard(file)
-        return Frame(make_input(picture, self._shape, preprocessing, self._wanted.roi), None)
+        image = make_input(picture, self._shape, preprocessing, self._format.roi)
+        return Frame(image, None, picture)
 
 
 def _check_view(

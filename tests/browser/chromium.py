@@ -25,7 +25,7 @@ ARGUMENTS = [
     "--disable-sync",
     "--disable-quic",
 ]
-WAIT_MS = 30_000
+WAIT_MS = 60_000
 
 Open = Callable[..., "Page"]
 
@@ -96,7 +96,7 @@ def open_page(browser: Browser, problems: Problems) -> Iterator[Open]:
         for page in context.pages:
             page.unroute_all(behavior="ignoreErrors")
         context.close()
-    assert problems == []
+    assert not problems, "; ".join(problems)
 
 
 def text(page: Page, selector: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ddnn.errors import LinkError
@@ -30,6 +32,14 @@ def tab_to(page: Page, selector: str) -> None:
     raise AssertionError(f"{selector} is not reached by Tab")
 
 
+@contextmanager
+def held_clock(page: Page) -> Iterator[None]:
+    """The page's timers stand still, so that a slow machine does not part two key presses."""
+    page.clock.pause_at(page.evaluate("Date.now() / 1000 + 30"))
+    yield
+    page.clock.resume()
+
+
 def test_the_first_stop_skips_to_the_numbers(home: Home, open_page: Open) -> None:
     page = open_page(home.url)
     page.keyboard.press("Tab")
@@ -53,9 +63,10 @@ def test_label_a_sample(home: Home, open_page: Open, monkeypatch: pytest.MonkeyP
     wait_for(page, "#headline", "no sample is labelled yet")
     tab_to(page, select)
     home.answer(range(4, 9), truth=None)  # newer ones do not take the sample away
-    page.keyboard.press("ArrowDown")
-    page.wait_for_timeout(150)  # as fingers do
-    page.keyboard.press("ArrowDown")
+    with held_clock(page):
+        page.keyboard.press("ArrowDown")
+        page.clock.run_for(150)  # as fingers do
+        page.keyboard.press("ArrowDown")
     wait_for(page, "#said", "Sample 2: bus, saved.")
     assert page.evaluate("document.activeElement.dataset.sample") == "2"
     [record] = home.store.list_answers("home", 2, 2, 1)
@@ -63,8 +74,9 @@ def test_label_a_sample(home: Home, open_page: Open, monkeypatch: pytest.MonkeyP
     row = "#sample-rows li[data-key='home/2']"
     assert "✓ right" in text(page, row)
     wait_for(page, "#headline", "of 1 known, 1 by hand")
-    page.keyboard.press("ArrowUp")
-    page.keyboard.press("ArrowUp")
+    with held_clock(page):
+        page.keyboard.press("ArrowUp")
+        page.keyboard.press("ArrowUp")
     wait_for(page, "#said", "Sample 2: not labelled, saved.")
     [record] = home.store.list_answers("home", 2, 2, 1)
     assert record.labelled is None

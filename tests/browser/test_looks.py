@@ -57,6 +57,14 @@ TOO_WIDE = """() => {
   });
 }"""
 
+
+def assert_readable(page: Page, width: int) -> None:
+    """No text is too faint, and nothing is wider than its place or the page."""
+    assert page.evaluate(FAINT_TEXT) == []
+    assert page.evaluate(TOO_WIDE) == []
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
 BACKGROUND = {"light": "rgb(243, 245, 248)", "dark": "rgb(15, 19, 24)"}
 
 
@@ -114,9 +122,7 @@ def test_all_can_be_read_and_nothing_sticks_out(
     page = open_page(home.url, width, scheme)
     open_all(page)
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == BACKGROUND[scheme]
-    assert page.evaluate(FAINT_TEXT) == []
-    assert page.evaluate(TOO_WIDE) == []
-    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert_readable(page, width)
 
 
 @pytest.mark.parametrize("width", [390, 1280])

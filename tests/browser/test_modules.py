@@ -100,11 +100,11 @@ def test_an_instant_has_its_date_unless_it_is_today(call_format: Callable[..., A
 
 
 def test_wilson_as_the_store_has_it(call_format: Callable[..., Any]) -> None:
-    from cloud_app.store.statistics import wilson_interval
+    from ddnn.exits.intervals import compute_wilson_interval
 
     for hits, known in ((0, 5), (3, 5), (5, 5), (931, 1000)):
         assert call_format("wilson", hits, known) == pytest.approx(
-            wilson_interval(hits, known), abs=1e-6
+            compute_wilson_interval(hits, known), abs=1e-6
         )
     assert call_format("wilson", 0, 0) is None
 
@@ -150,3 +150,35 @@ def test_what_is_placed_is_text(page: Page) -> None:
         }"""
     )
     assert markup == [0, True, True]
+
+
+def test_the_samples_shown_include_the_newest_of_each_exit(page: Page) -> None:
+    """They stay in their order, and are as many as before."""
+    script = """async (exits) => {
+        const { pickFew } = await import('/static/samples.js');
+        return pickFew(exits.map((exit, i) => ({ i, answer: { exit } })), 4).map(({ i }) => i);
+    }"""
+    near = ["local"] * 4
+    for exits, shown in (
+        ([*near, "edge", "local", "cloud", "edge"], [0, 1, 4, 6]),
+        (["cloud", *near, "edge"], [0, 1, 2, 5]),
+        (["edge", "cloud", *near], [0, 1, 2, 3]),
+        (near, [0, 1, 2, 3]),
+        (["local", "cloud"], [0, 1]),
+    ):
+        assert page.evaluate(script, exits) == shown
+
+
+def test_the_front_says_where_the_site_stands(page: Page) -> None:
+    script = """async ([name, values]) => (await import('/static/front.js'))[name](...values)"""
+    rows = [{"accuracy": a, "total_bytes": b} for a, b in ((0.8, 10), (0.9, 30), (0.95, 60))]
+    for here, words in (
+        ({"accuracy": 0.9, "total_bytes": 30}, "are on the front"),
+        ({"accuracy": 0.85, "total_bytes": 40}, f"5.0 points below the front at 40.0{NB}B"),
+    ):
+        assert words in page.evaluate(script, ["standingOf", [rows, here]])
+    assert page.evaluate(script, ["spread", [list(range(10)), 4]]) == [0, 3, 6, 9]
+    exits = {"local": {"latency_p50_s": 0.01}, "edge": {"latency_p50_s": 0.03}}
+    mean = page.evaluate(script, ["latencyOf", [{"local": 0.5, "edge": 0.5, "cloud": 0}, exits]])
+    assert mean == pytest.approx(0.02)
+    assert page.evaluate(script, ["latencyOf", [{"local": 0.5, "cloud": 0.5}, exits]]) is None

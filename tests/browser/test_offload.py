@@ -8,13 +8,21 @@ import msgspec
 import pytest
 
 from cloud_app.views import OffloadView
-from ddnn.protocol.messages import OffloadState, PieceGroup, WorkerState
+from ddnn.protocol.offload_state import (
+    Alternative,
+    Alternatives,
+    Axis,
+    OffloadState,
+    PieceGroup,
+    WorkerState,
+)
 from tests.browser.chromium import Open, Problems, text, wait_for
 from tests.browser.home import Home, node
-from tests.browser.test_looks import FAINT_TEXT, TOO_WIDE
+from tests.browser.test_looks import FAINT_TEXT, TOO_WIDE, assert_readable
 from tests.site_builder import make_offload
 
 OFFLOAD = "#offload"
+ALTERNATIVES = ".alternatives"
 ENOUGH = ".offload .enough"
 
 
@@ -265,6 +273,32 @@ def test_very_many_workers_are_a_few_lines_and_a_number(home: Home, open_page: O
     assert page.locator(".offload tbody tr").count() == 128
 
 
+def test_other_plans_are_marks_and_rows_of_a_table(home: Home, open_page: Open) -> None:
+    axes = [Axis("latency", "s"), Axis("P(full)", "share"), Axis("memory of students", "bytes")]
+    points = [
+        Alternative("8 × wrn-10-1", [0.125, 0.4305, 2_400_000.0]),
+        Alternative("3 × wrn-16-1, 5 × wrn-10-1", [0.25, 0.9, 1_400_000.0], current=True),
+        Alternative("8 × wrn-16-2", [0.75, 0.9999, 700_000.0]),
+    ]
+    state = make_offload(alternatives=Alternatives("Groupings that none beats", axes, points))
+    offload(home, state)
+    page = open_page(home.url)
+    page.locator(ALTERNATIVES).wait_for()
+    page.locator(f"{ALTERNATIVES} summary").click()
+    rows = [" ".join(row.split()) for row in page.locator(f"{ALTERNATIVES} tr").all_inner_texts()]
+    assert rows[0] == "No. latency P(full) memory of students Plan"
+    assert rows[2] == "2 250 ms 90.00 % 1.4 MB 3 × wrn-16-1, 5 × wrn-10-1 (in use)"
+    marks = [mark.bounding_box() for mark in page.locator(f"{ALTERNATIVES} rect").all()]
+    assert [mark["x"] for mark in marks] == sorted(mark["x"] for mark in marks), "faster: left"
+    assert [mark["y"] for mark in marks] == sorted((mark["y"] for mark in marks), reverse=True)
+    assert marks[0]["width"] > marks[1]["width"] > marks[2]["width"]
+    assert page.locator(f"{ALTERNATIVES} rect.current").count() == 1
+    assert page.evaluate(FAINT_TEXT) == []
+    assert page.evaluate(TOO_WIDE) == []
+    offload(home, make_offload(alternatives=Alternatives("", axes, points[:1])))
+    page.locator(ALTERNATIVES).wait_for(state="detached")
+
+
 @pytest.mark.parametrize(
     ("width", "scheme"), [(390, "light"), (390, "dark"), (768, "light"), (1280, "dark")]
 )
@@ -274,7 +308,9 @@ def test_all_can_be_read_and_nothing_sticks_out(
     name = "a-very-long-name-" * 3 + "worker-thirteen"
     hostile = "<img src=x onerror=document.title='owned'>" + "x" * 20
     state = make_offload("live", "lost", "stalled", "loading", "faulty", "live", title=hostile)
-    much = WorkerState("live", list(range(6)), False, 999_999, 999_999, 123_456_789, 999_999, 999.0)
+    much = WorkerState(
+        "live", list(range(6)), False, 999_999, 999_999, 123_456_789, 999_999, 999.0, 0.9712, 1e7
+    )
     home.live.shown += [node(f"worker{i + 1}", "worker") for i in range(6)]
     home.live.shown.append(node(name, "worker"))
     home.demo()
@@ -286,6 +322,11 @@ def test_all_can_be_read_and_nothing_sticks_out(
         room=hostile,
         groups=[PieceGroup(hostile, 0, 6)],
         counts={hostile: 1},
+        alternatives=Alternatives(
+            hostile[:64],
+            [Axis(hostile[:64], "s"), Axis(hostile[:64], "count"), Axis("memory", "bytes")],
+            [Alternative(hostile * 8, [1e3 * i, -1e15 * i, 1e12]) for i in range(24)],
+        ),
     )
     home.live.offloaded = [
         OffloadView("home", "edge", 0.2, state),
@@ -293,7 +334,6 @@ def test_all_can_be_read_and_nothing_sticks_out(
     ]
     page = open_page(home.url, width, scheme, reduced_motion="reduce")
     wait_for(page, OFFLOAD, hostile)
-    assert page.evaluate(FAINT_TEXT) == []
-    assert page.evaluate(TOO_WIDE) == []
-    assert page.evaluate("document.documentElement.scrollWidth") == width
+    page.locator(f"{ALTERNATIVES} summary").click()
+    assert_readable(page, width)
     assert page.title() == "ddnn"

@@ -151,3 +151,12 @@ def test_hostile_names_are_shown_and_do_nothing(home: Home, open_page: Open) -> 
     for section in ("#nodes", "#samples", "#events", "#bundle"):
         assert HOSTILE in text(page, section), section
     assert page.title() == "ddnn"
+
+
+def test_a_history_that_breaks_off_is_not_taken_for_none(home: Home, open_page: Open) -> None:
+    home.answer(range(3))
+    page = open_page(home.url)
+    wait_for(page, "#age.live")
+    page.route("**/api/v1/series*", lambda route: route.fulfill(body='{"buckets": [', status=200))
+    page.locator("input[name=range][value='60']").check(force=True)
+    wait_for(page, "#charts-note", "The history cannot be read: The server's answer broke off.")

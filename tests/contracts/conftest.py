@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cloud_app.store import Store
-from ddnn.adapters import mqtt
+from ddnn.adapters import mqtt_link
 from tests.contracts.transport_peers import NEVER_S
 from tests.postgres import Postgres
 
@@ -47,5 +47,5 @@ def reused_store(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Itera
 @pytest.fixture
 def endless_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits of the transport end by events only, except for those that a test bounds itself."""
-    monkeypatch.setattr(mqtt, "ANSWER_S", NEVER_S)
-    monkeypatch.setattr(mqtt, "FAREWELL_S", NEVER_S)
+    monkeypatch.setattr(mqtt_link, "ANSWER_S", NEVER_S)
+    monkeypatch.setattr(mqtt_link, "FAREWELL_S", NEVER_S)

@@ -11,8 +11,8 @@ import pytest
 
 from cloud_app.store import Bucket, Record, Store, Summary
 from cloud_app.store.schema import METADATA
-from cloud_app.store.statistics import wilson_interval
 from ddnn.exits.hierarchy import EXITS
+from ddnn.exits.intervals import compute_wilson_interval
 
 
 def clear(store: Store) -> None:
@@ -44,7 +44,7 @@ def recount(records: list[Record]) -> dict[str, Any]:
 
     def accuracy(right: list[bool]) -> dict[str, Any]:
         known = len(right)
-        interval = wilson_interval(sum(right), known) if right else None
+        interval = compute_wilson_interval(sum(right), known) if right else None
         return {"known": known, "accuracy": mean(right), "interval": interval}
 
     def recount_exit(name: str) -> dict[str, Any]:

@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import text
 
 from cloud_app.store import LATENCY_BOUNDS_S, Change, NodeEvent, NotFound, Record, Replay, Store
-from cloud_app.store.statistics import wilson_interval
 from ddnn.errors import LinkError
 from ddnn.exits.hierarchy import EXITS
+from ddnn.exits.intervals import compute_wilson_interval
 from tests.answer_builder import make_answer as make
 
 
@@ -198,7 +198,7 @@ def test_a_person_says_what_it_is(store: Store) -> None:
     assert (record.labelled, record.truth, record.answer.truth) == (1, 1, None)
     summary = store.summarize()
     assert (summary.accuracy, summary.known, summary.labelled) == (pytest.approx(2 / 3), 3, 1)
-    assert summary.accuracy_interval == wilson_interval(2, 3)
+    assert summary.accuracy_interval == compute_wilson_interval(2, 3)
     store.set_label("home", 2, 1, "ada", 20.0)  # a person's word counts before the source's
     assert (store.summarize().accuracy, store.summarize().labelled) == (1.0, 2)
     store.set_label("home", 2, None, "ada", 21.0)

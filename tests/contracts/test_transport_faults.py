@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 
-from ddnn.adapters import mqtt
+from ddnn.adapters import mqtt, mqtt_link
 from ddnn.adapters.broker import free_port
 from ddnn.adapters.mqtt import MqttTransport
 from ddnn.errors import ConfigError
+from ddnn.runtime.site_identity import Broker, parse_broker
 from ddnn.runtime.transport import LinkDown, LinkUp
-from tests.contracts.transport_peers import Peer
+from tests.contracts.transport_peers import Peer, RunningBroker
 
 pytestmark = pytest.mark.usefixtures("endless_waits")
 
@@ -23,6 +26,37 @@ def test_a_port_where_nothing_listens_is_tried_again() -> None:
     peer.pump(lambda: len(peer.list_events(LinkDown)) >= 3)
     peer.transport.close(("contract/x", b"never said"))  # at once: FAREWELL_S is long
     assert len(peer.list_events(LinkUp)) == 0
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_where_a_broker_is_gone_the_next_address_is_used(
+    how: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker that is frozen accepts connections, and then says nothing."""
+    monkeypatch.setattr(mqtt_link, "ANSWER_S", 0.3)
+    monkeypatch.setattr(mqtt, "KEEPALIVE_S", 1)
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    first, second = (RunningBroker("mosquitto", tmp_path / name) for name in ("first", "second"))
+    addresses = [f"127.0.0.1:{broker.port}" for broker in (first, second)]
+    try:
+        peer = Peer(first.port, "auto", others=[parse_broker(addresses[1])]).start()
+        peer.wait_up()
+        assert peer.transport.broker == addresses[0]
+        first.signal(how)
+        peer.wait_up(2)
+        assert peer.transport.broker == addresses[1]
+        second.signal(signal.SIGKILL)
+        if how == signal.SIGSTOP:
+            first.signal(signal.SIGCONT)
+        else:
+            first.start_again()
+        peer.wait_up(3)
+        assert peer.transport.broker == addresses[0]
+        peer.transport.close()
+    finally:
+        first.fleet.close()
+        second.fleet.close()
 
 
 @pytest.mark.parametrize("host", ["", "a" * 64, "no..host", "no-such-host.invalid"])
@@ -35,7 +69,7 @@ def test_a_host_that_cannot_exist_is_tried_again(host: str) -> None:
 @pytest.mark.parametrize("port", [0, -1, 65536])
 def test_a_port_out_of_range_is_refused(port: int) -> None:
     with pytest.raises(ConfigError, match="expected 1 to 65535"):
-        MqttTransport("x", port=port)
+        MqttTransport("x", [Broker("127.0.0.1", port)])
 
 
 CONNACK = {"auto": b"\x20\x03\x00\x00\x00", "3.1.1": b"\x20\x02\x00\x00"}  # auto tries 5 first
@@ -61,7 +95,7 @@ def test_a_broker_that_sends_nonsense_raises_nothing(
     """The link ends, or goes on without that message; nothing escapes into the node's thread."""
     connects = what.startswith(("a ", "QoS"))
     if not connects:
-        monkeypatch.setattr(mqtt, "ANSWER_S", 0.1)
+        monkeypatch.setattr(mqtt_link, "ANSWER_S", 0.1)
     data = NONSENSE[what].replace(b"%s", CONNACK[version])
     server = socket.create_server(("127.0.0.1", 0))
 

@@ -10,7 +10,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import paho.mqtt.client as paho
@@ -19,10 +19,12 @@ from paho.mqtt.enums import CallbackAPIVersion
 from ddnn.adapters.broker import command, free_port, wait_until_listening
 from ddnn.adapters.mqtt import MqttTransport
 from ddnn.runtime.fleet import Fleet
+from ddnn.runtime.site_identity import Broker
 from ddnn.runtime.transport import Arrived, LinkEvent, LinkUp
 from tests.parts import need_mosquitto
 
 UP_S = 60.0
+SILENT_S, ATTEMPTS = 15.0, 4  # a connection that gets no answer for so long is made anew
 SLACK_S = 4.0  # of a machine under load; less than CONNECT_S, for which nothing may block
 NEVER_S = 600  # longer than any test waits
 _numbers = itertools.count()
@@ -34,7 +36,7 @@ class RunningBroker:
     def __init__(self, kind: str, directory: Path) -> None:
         if kind == "mosquitto":
             need_mosquitto()
-        self.port = free_port()
+        self.kind, self.port = kind, free_port()
         self.fleet = Fleet(directory)
         self.fleet.start("broker", command(kind, self.port, directory))
         wait_until_listening(self.port)
@@ -50,10 +52,16 @@ class RunningBroker:
 class Peer:
     """A transport driven by the thread of the test, and the events that it reported."""
 
-    def __init__(self, port: int, version: str, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self,
+        port: int,
+        version: str,
+        host: str = "127.0.0.1",
+        others: Sequence[Broker] = (),
+    ) -> None:
         self.id = f"peer{next(_numbers)}"
         self.topic = f"contract/{self.id}"
-        self.transport = MqttTransport(self.id, host, port, version)
+        self.transport = MqttTransport(self.id, [Broker(host, port), *others], version)
         self.events: list[LinkEvent] = []
         self.sessions: list[int] = []
 
@@ -110,19 +118,22 @@ class Observer:
     def __init__(self, port: int, topic: str) -> None:
         self.topic = topic
         self.messages: queue.Queue[tuple[str, bytes, bool]] = queue.Queue()
-        ready = threading.Event()
-        self.client = paho.Client(CallbackAPIVersion.VERSION2, client_id=f"see{next(_numbers)}")
         self.connections = 0
-        self.client.on_connect = self._subscribe
+        while not self._connect(port):  # a node tries again, too
+            self.close()
+            assert self.connections < ATTEMPTS, f"no answer to {ATTEMPTS} connections"
+
+    def _connect(self, port: int) -> bool:
+        """Connect and subscribe; whether the broker answers."""
+        ready = threading.Event()
+        self.connections += 1
+        self.client = paho.Client(CallbackAPIVersion.VERSION2, client_id=f"see{next(_numbers)}")
+        self.client.on_connect = lambda client, *_: client.subscribe(self.topic, 1)
         self.client.on_subscribe = lambda *_: ready.set()
         self.client.on_message = self._take
         self.client.connect("127.0.0.1", port)
         self.client.loop_start()
-        assert ready.wait(UP_S)
-
-    def _subscribe(self, client: paho.Client, *_: object) -> None:
-        self.connections += 1
-        client.subscribe(self.topic, 1)
+        return ready.wait(SILENT_S)
 
     def _take(self, _client: object, _user: object, message: paho.MQTTMessage) -> None:
         # amqtt gives a new client all retained messages that anybody subscribed to

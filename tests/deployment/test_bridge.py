@@ -16,12 +16,25 @@ from tests.deployment.composed import ROOT as REPOSITORY
 
 SITE = "home"
 USERS = "/tmp/users"  # noqa: S108  of a container: memory of its own
-UP = {Kind.UPLINK, Kind.ANSWER, Kind.BACKLOG, Kind.STATUS, Kind.STATS, Kind.OFFLOAD}
+UP = {
+    Kind.UPLINK,
+    Kind.ANSWER,
+    Kind.BACKLOG,
+    Kind.STATUS,
+    Kind.STATS,
+    Kind.OFFLOAD,
+    Kind.TRAIN_STATE,
+}
 DOWN = {Kind.VERDICT, Kind.ACK, Kind.THRESHOLDS}
 LAN_ONLY = {
+    Kind.CLAIM,
+    Kind.LATEST,
+    Kind.REACH,
     Kind.SCORES,
     Kind.FEATURES,
     Kind.ESCALATE,
+    Kind.ANSWERED,
+    Kind.PACE,
     Kind.TIME_REQUEST,
     Kind.TIME_REPLY,
     Kind.TASK,
@@ -35,6 +48,10 @@ LAN_ONLY = {
     Kind.TRAIN_FLOW,
     Kind.TRAIN_FETCH,
     Kind.TRAIN_PART,
+    Kind.RECORD_ORDER,
+    Kind.RECORD_STATE,
+    Kind.RECORD_CHUNK,
+    Kind.RECORD_ACK,
 }
 CLOUDS = topic_filter(Kind.STATUS, EVERYWHERE)
 

@@ -15,7 +15,7 @@ import yaml
 from cloud_app.app import CloudSettings
 from ddnn.cli.health import HealthSettings
 from ddnn.cli.secrets import generate_secrets
-from device_app.app import DeviceSettings
+from device_app.settings import DeviceSettings
 from edge_app.app import EdgeSettings
 from tests.deployment.composed import APPS, COMPOSE_FILE, ROOT, compose
 from tests.parts import need

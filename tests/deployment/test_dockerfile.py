@@ -13,6 +13,7 @@ import zipfile
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import click
 import pytest
 
 from ddnn.cli import main
@@ -184,5 +185,7 @@ def test_train_makes_a_bundle_where_there_is_none_and_leaves_one_that_is_there(t
     assert subprocess.run(["/bin/sh", "-c", whole], timeout=5).returncode == 0
     module, subcommand, *flags = shlex.split(command)[2:]
     assert module == "ddnn.cli"
-    taken = main.commands[subcommand].make_context(subcommand, flags).params
+    train = main.get_command(click.Context(main), subcommand)
+    assert train is not None
+    taken = train.make_context(subcommand, flags).params
     assert (taken["data"], str(taken["out"])) == ("scenes", "/bundle")

@@ -39,7 +39,7 @@ from tests.e2e.conftest import export_frames
 from tests.parts import need, need_mosquitto
 from tests.postgres import running_postgres
 
-pytestmark = pytest.mark.priority
+pytestmark = pytest.mark.alone
 
 SITE = "home"
 CAMERAS = [f"cam{i}" for i in range(1, 7)]
@@ -66,8 +66,8 @@ class Listener:
 
     def _hear(self, _client: Any, _data: Any, message: paho.MQTTMessage) -> None:
         with self._lock:
-            told = (time.time(), message.topic, message.payload, message.retain)
-            self.heard.append(told)
+            heard = (time.time(), message.topic, message.payload, message.retain)
+            self.heard.append(heard)
 
     def all(self, since_s: float = 0.0) -> list[tuple[topics.Topic, bytes]]:
         """Messages of ours; each must be one of the table's kinds."""
@@ -84,7 +84,7 @@ class Listener:
 
     def read_retained(self, filter_: str) -> dict[str, bytes]:
         """The retained messages that a new client receives, until a second without one."""
-        told: dict[str, bytes] = {}
+        retained: dict[str, bytes] = {}
         client = paho.Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
         client.username, client.password = self.client.username, self.client.password
         client.on_connect = lambda c, *_: c.subscribe(filter_)
@@ -96,7 +96,7 @@ class Listener:
 
         def message(_c: object, _u: object, m: paho.MQTTMessage) -> None:
             if m.retain:
-                told[m.topic] = m.payload
+                retained[m.topic] = m.payload
                 restart_quiet_time()
 
         client.on_subscribe, client.on_message = restart_quiet_time, message
@@ -105,7 +105,7 @@ class Listener:
             assert now_s < until_s, "not subscribed, or never quiet"
             client.loop(0.05)
         client.disconnect()
-        return told
+        return retained
 
     def close(self) -> None:
         self.client.disconnect()
@@ -227,12 +227,12 @@ def test_both_clouds_work(site):
     assert len(clouds) == 2
 
     def is_count_reached() -> bool:
-        told = [
+        counted = [
             (t.node, decode(t.kind, p).counts)
             for t, p in site.cloud.all(since_s)
             if t.kind is Kind.STATS and t.node in clouds
         ]
-        return {node for node, counts in told if counts.get("answers", 0) > 0} == clouds
+        return {node for node, counts in counted if counts.get("answers", 0) > 0} == clouds
 
     site.native.wait(is_count_reached, 15, "answers stored by both clouds")
 
@@ -249,12 +249,12 @@ def test_what_stays_on_the_lan_never_reaches_the_cloud(site):
     assert not {t.kind for t, _ in site.cloud.all()} & LAN_ONLY
 
 
-def test_presence_is_told_across_the_bridge_and_not_echoed(site):
+def test_presence_crosses_the_bridge_and_is_not_echoed(site):
     status = topic_filter(Kind.STATUS)
-    told = {topics.parse(t)[::2] for t in site.cloud.read_retained(status)}
+    crossed = {topics.parse(t)[::2] for t in site.cloud.read_retained(status)}
     here = {topics.parse(t)[::2] for t in site.lan.read_retained(status)}
     nodes = {(SITE, name) for name in ("edge", *CAMERAS)}
-    assert nodes <= told
+    assert nodes <= crossed
     assert nodes <= here
     assert {s for s, _ in here} == {SITE, EVERYWHERE}
     assert sum(s == EVERYWHERE for s, _ in here) == 3  # two clouds and the dashboard

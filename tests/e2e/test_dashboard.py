@@ -9,7 +9,7 @@ import pytest
 
 from tests.browser.chromium import text, tile, wait_for
 
-pytestmark = pytest.mark.priority
+pytestmark = pytest.mark.alone
 
 BROKER_SAID_S = 5.0
 RATE_HZ = 10.0

@@ -1,4 +1,4 @@
-"""Distributed = undistributed, on every test sample, over a real broker."""
+"""Distributed = undistributed, on hundreds of test samples, over a real broker."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ from tests.conftest import balance
 from tests.e2e.conftest import export_frames
 from tests.parts import need_data
 
-pytestmark = pytest.mark.priority
+pytestmark = pytest.mark.alone
+
+SAMPLES = 360  # of each data set
 
 
 def answers_to(site, samples: int):
@@ -56,7 +58,7 @@ def wait_until_full(site) -> None:
 def assert_equal(site, bundle: Path, images: np.ndarray, labels: np.ndarray) -> None:
     loaded = load_bundle(bundle, LiteRtSection)
     manifest = loaded.manifest
-    stored = answers_to(site, len(images))
+    stored = answers_to(site, min(SAMPLES, len(images)))
     exits = set()
     for sample, answer in stored.items():
         expected = infer(manifest, loaded.sections, images[sample % len(images)])
@@ -81,7 +83,7 @@ def test_scenes(open_site, scenes_bundle, scenes_frames, scenes_split):
         scenes_bundle,
         scenes_frames,
         scenes_split.labels,
-        rate_hz=60.0,
+        rate_hz=25.0,  # which a slow machine can do, so that no tick is shed
         deadline_s=4.0,
         window_s=1.0,
     )
@@ -108,5 +110,5 @@ def test_eth80(open_site, tmp_path):
     balance(bundle, dataset.validation.images)
     test = dataset.test
     frames = export_frames(test, tmp_path / "frames")
-    site = open_site(bundle, frames, test.labels, rate_hz=40.0, deadline_s=4.0, window_s=1.0)
+    site = open_site(bundle, frames, test.labels, rate_hz=15.0, deadline_s=4.0, window_s=1.0)
     assert_equal(site, bundle, test.images, test.labels)

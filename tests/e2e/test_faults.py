@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-pytestmark = pytest.mark.priority
+pytestmark = pytest.mark.alone
 
 DEADLINE_S = 1.5
 DOWN_S = 2.5
@@ -65,9 +65,13 @@ def live_through(site, fault: str) -> None:
     wanted = range(first, site.tick() - int(DEADLINE_S * site.rate_hz))
 
     def are_all_stored() -> bool:
-        return len(site.stored(wanted)) == len(wanted)
+        # After a stall the edge may take fewer ticks for a moment, and says which.
+        pace = site.watcher.pace
+        stored = {answer.answer.sample for answer in site.stored(wanted)}
+        return all(sample in stored or not pace.is_admitted(sample) for sample in wanted)
 
     wait_until(are_all_stored, RECOVER_S, f"{fault}: a stored answer to every sample")
+    assert len(site.stored(wanted)) > len(wanted) / 2, fault
     for stored in site.stored(wanted):
         took_s = stored.first_answered_at_s - stored.answer.captured_at_s
         assert took_s <= DEADLINE_S, (fault, stored)

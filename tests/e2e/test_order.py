@@ -10,29 +10,38 @@ from ddnn.adapters.litert import LiteRtSection
 from ddnn.exits.inference import infer
 from ddnn.runtime.bundle import load_bundle
 
-pytestmark = pytest.mark.priority
+pytestmark = pytest.mark.alone
 
 SAMPLES = 40
 RATE_HZ = 20.0
 RECOVER_S = 15.0
 
 
-def show(site) -> list[tuple[int, int, tuple[float, ...]]]:
-    """Frame, label and probabilities of each of the site's first samples."""
+def show(site) -> dict[int, tuple[int, int, tuple[float, ...]]]:
+    """Frame, label and probabilities of the site's first samples, by their place.
+
+    Samples that are shed, where the processes lack the processor, are not among them.
+    """
     first = site.choose_first_sample()
     wanted = range(first, first + SAMPLES)
     until_s = time.monotonic() + SAMPLES / RATE_HZ + RECOVER_S
-    while len(stored := site.stored(wanted)) < SAMPLES:
-        assert time.monotonic() < until_s, f"{SAMPLES - len(stored)} samples have no answer"
+    while True:
+        answers = {record.answer.sample: record.answer for record in site.stored(wanted)}
+        left = [n for n in wanted if n not in answers and site.watcher.pace.is_admitted(n)]
+        if not left and site.tick() > wanted.stop:
+            break
+        assert time.monotonic() < until_s, f"{len(left)} samples have no answer"
         time.sleep(0.2)
-    answers = [record.answer for record in stored]
-    return [(site.frame(a.sample), a.truth, tuple(a.probabilities)) for a in answers]
+    return {
+        sample - first: (site.frame(sample), answer.truth, tuple(answer.probabilities))
+        for sample, answer in answers.items()
+    }
 
 
 def test_a_seed_is_an_order(open_site, scenes_bundle, scenes_frames, scenes_split) -> None:
     loaded = load_bundle(scenes_bundle, LiteRtSection)
 
-    def run(seed: int) -> list[tuple[int, int]]:
+    def run(seed: int) -> dict[int, tuple[int, int]]:
         site = open_site(
             scenes_bundle,
             scenes_frames,
@@ -45,13 +54,16 @@ def test_a_seed_is_an_order(open_site, scenes_bundle, scenes_frames, scenes_spli
         shown = show(site)
         site.close()
         exact = 0
-        for frame, truth, probabilities in shown:
+        for frame, truth, probabilities in shown.values():
             assert truth == scenes_split.labels[frame]
             expected = infer(loaded.manifest, loaded.sections, scenes_split.images[frame])
             exact += probabilities == tuple(expected.probabilities)
-        assert exact > SAMPLES / 2  # the cameras show these very frames; the first may lack one
-        return [(frame, truth) for frame, truth, _ in shown]
+        assert exact > len(shown) / 2  # the cameras show these very frames; the first may lack one
+        return {place: (frame, truth) for place, (frame, truth, _) in shown.items()}
 
     first, again, other = run(1), run(1), run(2)
-    assert first == again
-    assert first != other
+    both = first.keys() & again.keys()
+    assert len(both) > SAMPLES / 2
+    assert [first[place] for place in both] == [again[place] for place in both]
+    both = first.keys() & other.keys()
+    assert [first[place] for place in both] != [other[place] for place in both]

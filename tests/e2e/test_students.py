@@ -33,7 +33,7 @@ from tests.e2e.watched_workers import (
 )
 from tests.sliced_students import ACCURACY, make_plan
 
-pytestmark = pytest.mark.priority
+pytestmark = pytest.mark.alone
 
 GROUPS = (("worker1", "worker2"), ("worker3", "worker4"), ("worker5", "worker6"))
 
@@ -92,9 +92,10 @@ def student_plan(scenes_bundle: Path, tmp_path_factory: pytest.TempPathFactory) 
 def students(
     open_site, scenes_bundle, scenes_frames, scenes_split, student_plan, monkeypatch, request
 ) -> Iterator[Students]:
-    """A site whose samples all go to the edge. Parameter: --layer-here."""
-    monkeypatch.setenv("DDNN_LAYER_TIMEOUT_S", str(LAYER_TIMEOUT_S))
-    monkeypatch.setenv("DDNN_LAYER_HERE", getattr(request, "param", "on"))
+    """A site whose samples all go to the edge. Parameter: further keys of the edge."""
+    keys = {"DDNN_LAYER_TIMEOUT_S": str(LAYER_TIMEOUT_S), **getattr(request, "param", {})}
+    for key, value in keys.items():
+        monkeypatch.setenv(key, value)
     site = open_site(
         scenes_bundle,
         scenes_frames,
@@ -173,7 +174,7 @@ def a_spare_joins_the_lost_group(students: Students) -> None:
     students.kill("spare")
 
 
-@pytest.mark.parametrize("students", ["off"], indirect=True)
+@pytest.mark.parametrize("students", [{"DDNN_LAYER_HERE": "off"}], indirect=True)
 def test_an_edge_too_small_for_the_section_answers_with_the_portions_that_come(
     students: Students,
 ) -> None:
@@ -192,3 +193,24 @@ def test_an_edge_too_small_for_the_section_answers_with_the_portions_that_come(
     students.wait_until(lambda: students.offload().enough, "enough")
     students.assert_equal(students.samples())
     assert students.offload().given_up == 0
+
+
+@pytest.mark.parametrize(
+    "students", [{"DDNN_LAYER_HERE": "off", "DDNN_REPLAN_AFTER_S": "2"}], indirect=True
+)
+def test_a_group_that_left_for_good_gets_members_of_the_others(students: Students) -> None:
+    """While everything runs: its two workers never come back, and no process is restarted."""
+    plan = students.plan.id
+    students.assert_equal(students.samples())
+    pids = {name: students.site.fleet.find_pid(name) for name in ("edge", "worker1", "worker3")}
+    students.kill("worker5", "worker6")
+    time.sleep(FLOW_S)
+    students.assert_lacking(students.samples(), {2})
+    students.wait_until(lambda: students.offload().plan == f"{plan}-1", "the revision is in use")
+    students.wait_until(lambda: students.offload().live_pieces == 3, "all students are held")
+    students.assert_equal(students.samples())
+    workers = students.offload().workers.values()
+    held = [worker.pieces[0] for worker in workers if worker.planned]
+    assert sorted(map(held.count, range(3))) == [1, 1, 2], "one worker has moved"
+    assert pids == {name: students.site.fleet.find_pid(name) for name in pids}
+    assert f"plan {plan}-1 is in use" in students.log("edge")

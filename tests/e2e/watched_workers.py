@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from ddnn.adapters.driven_transport import DrivenTransport
 from ddnn.adapters.litert import LiteRtSection
-from ddnn.adapters.mqtt import DrivenTransport, MqttTransport
+from ddnn.adapters.mqtt import MqttTransport
 from ddnn.core.section import Arrays, Section
 from ddnn.exits.hierarchy import Exit
 from ddnn.exits.inference import find_first_sure, run_devices, run_exits
@@ -22,10 +23,12 @@ from ddnn.exits.manifest import Judgement, Manifest, fuse_features, judge
 from ddnn.local_site.site import Site
 from ddnn.local_site.watcher import SITE
 from ddnn.protocol.codec import decode_arrived
-from ddnn.protocol.messages import Answer, OffloadState, Scores
+from ddnn.protocol.messages import Answer, Scores
+from ddnn.protocol.offload_state import OffloadState
 from ddnn.protocol.topics import Kind, topic_filter
 from ddnn.runtime.bundle import load_bundle
 from ddnn.runtime.plans import read_plan
+from ddnn.runtime.site_identity import Broker
 from ddnn.runtime.transport import Arrived, LinkEvent, LinkUp
 
 RATE_HZ = 20.0
@@ -46,7 +49,8 @@ class CaptureListener:
 
     def __init__(self, port: int) -> None:
         self.samples: set[int] = set()
-        self._transport = DrivenTransport(MqttTransport("capture-listener", port=port))
+        transport = MqttTransport("capture-listener", [Broker("127.0.0.1", port)])
+        self._transport = DrivenTransport(transport)
         self._transport.start(self._take, lambda session: ("ddnn/capture-listener", b""))
 
     def _take(self, event: LinkEvent) -> None:

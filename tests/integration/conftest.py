@@ -54,7 +54,7 @@ def doctor(ddnn: list[str], scenes_bundle: Path, picture: str, tmp_path: Path) -
         }
         if port is not None:
             usual["--broker-port"] = str(port)
-        if "edge" not in flags:
+        if not {"edge", "cloud"}.intersection(flags):
             usual["--source"] = picture
         given = [*flags, *(w for f, v in usual.items() if f not in flags for w in (f, v))]
         return Report(run([*ddnn, "doctor", *given, "--json"], **variables))

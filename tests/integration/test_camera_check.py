@@ -13,7 +13,7 @@ import pytest
 from tests.integration.test_device import write_pictures
 from tests.integration.video_file import need_opencv
 
-pytestmark = pytest.mark.priority
+pytestmark = pytest.mark.alone
 
 
 def check(*flags: str, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -17,16 +17,18 @@ import pytest
 from ddnn.errors import ConfigError, LinkError
 from ddnn.protocol.messages import Scores, Stats, Status
 from ddnn.runtime.bundle import load_bundle
-from device_app.app import DeviceSettings, open_capture
+from device_app.app import open_capture
 from device_app.capture import make_counts
+from device_app.settings import DeviceSettings
 from device_app.sources import open_camera
+from device_app.target import find_target
 from device_app.ticks import read_own_clock
 from tests.integration.rtsp_camera import LATE_S, PASSWORD, TURN_S, RtspCamera, StallingLink
 from tests.integration.sample_taker import IN_TIME_S, SampleTaker
 from tests.integration.test_device import Site, site  # noqa: F401  a fixture
 from tests.integration.video_file import need_opencv, write_video
 
-pytestmark = pytest.mark.priority
+pytestmark = pytest.mark.alone
 
 RATE_HZ = 10.0
 FLAGS = ("--camera-timeout-s", "2", "--stats-every-s", "0.2")
@@ -177,7 +179,8 @@ def test_two_devices_show_the_same_instant(
     bundle = load_bundle(scenes_bundle, lambda path: None, [])  # type: ignore[arg-type,return-value]
     for taker in takers:
         settings = DeviceSettings(node="cam1", bundle="x", source=rtsp.uri(), rate_hz=RATE_HZ)
-        captures.append(open_capture(settings, bundle, taker, read_own_clock, make_counts()))
+        target = find_target(settings, bundle.manifest)
+        captures.append(open_capture(settings, target, taker, read_own_clock, make_counts()))
         captures[-1].start()
         taker.wait_for(1)
     for taker in takers:

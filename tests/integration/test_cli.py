@@ -1,64 +1,16 @@
-"""The `ddnn` command as a user has it: real processes, standard output, exit codes."""
+"""`ddnn train`, `evaluate` and `calibrate` as a user has them: standard output, exit codes."""
 
 from __future__ import annotations
 
 import json
-import os
-import re
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 
-from ddnn.adapters.broker import free_port
-from tests.parts import need_mosquitto
-
-DEMO_S = 150  # the longest that anything here may take
-NODES = 9  # broker, cloud, edge, six devices
-# `ddnn` where TensorFlow cannot be imported: only training needs its seconds and megabytes
-WITHOUT_TENSORFLOW = """
-import sys
-sys.modules.update(tensorflow=None, keras=None)
-from ddnn.cli import main
-main()
-"""
-
-
-def run(command: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
-    environ = {**os.environ, **variables}
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=DEMO_S, env=environ, check=False
-    )
-
-
-def parse_one_object(text: str) -> dict[str, Any]:
-    """Standard output is one line with one JSON object and nothing else; NaN is no JSON."""
-    assert text.count("\n") == 1, text
-
-    def refuse(constant: str) -> None:
-        pytest.fail(f"{constant} in JSON")
-
-    value = json.loads(text, parse_constant=refuse)
-    assert isinstance(value, dict)
-    return value
-
-
-def assert_one_line_error(done: subprocess.CompletedProcess[str], *words: str) -> None:
-    assert done.returncode == 2, done
-    assert done.stdout == ""
-    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1, done.stderr
-    assert "Traceback" not in done.stderr
-    for word in words:
-        assert word in lines[0], lines
-
+from tests.integration.commands import assert_one_line_error, parse_one_object, run
 
 # ------------------------------------------------------------ train and evaluate
 
@@ -107,12 +59,20 @@ def trained_bundle(
 def test_train_then_evaluate(ddnn: list[str], photos: Path, trained_bundle: Any) -> None:
     bundle, summary = trained_bundle
     assert set(summary["validation_accuracy"]) == {"local", "edge", "cloud", "overall"}
-    done = run([*ddnn, "evaluate", str(bundle), "--data", f"npz:{photos}", "--json"])
+    page = bundle.parent / "report.html"
+    flags = ["--data", f"npz:{photos}", "--json", "--report", str(page)]
+    done = run([*ddnn, "evaluate", str(bundle), *flags])
     assert done.returncode == 0, done.stderr
     report = parse_one_object(done.stdout)
-    more = {"reduction_jpeg", "device_accuracy", "score_type", "bundle"}
+    assert "What is taken for what" in page.read_text()
+    assert np.sum(report["confusion"]) == report["samples"] == 14
+    assert len(report["subsets"]) == 7
+    more = {"reduction_jpeg", "device_accuracy", "score_type", "bundle", "front"}
+    more |= {"classes", "confusion", "subsets"}
     assert set(report) - more == {
         "accuracy",
+        "accuracy_interval",
+        "recall_interval",
         "majority",
         "recall",
         "exit_share",
@@ -143,6 +103,30 @@ def test_train_then_evaluate(ddnn: list[str], photos: Path, trained_bundle: Any)
     assert sent == pytest.approx(2 * per_score + escalated * feature_bytes)  # the paper's formula
     for value in [*report["accuracy"].values(), report["missing"]["1"], report["missing"]["2"]]:
         assert 0 <= value <= 1
+    front = [(r["total_bytes_per_sample_per_device"], r["accuracy"]) for r in report["front"]]
+    assert front == sorted(front)
+    assert len({accuracy for _, accuracy in front}) == len(front)
+    assert front[-1][1] >= report["accuracy"]["overall"]
+
+
+def test_thresholds_by_a_budget_are_written(
+    ddnn: list[str], photos: Path, trained_bundle: Any, tmp_path: Path
+) -> None:
+    """The bundle with new thresholds is a bundle: it evaluates, within the budget on these
+    samples."""
+    bundle = tmp_path / "bundle"
+    shutil.copytree(trained_bundle[0], bundle)
+    flags = f"--data npz:{photos} --budget cloud=0.2 --write --json".split()
+    done = run([*ddnn, "calibrate", str(bundle), *flags])
+    assert done.returncode == 0, done.stderr
+    report = parse_one_object(done.stdout)
+    assert report["cloud"] == report["exit_share"]["cloud"] <= 0.2
+    assert (report["samples"], report["written"]) == (90, True)
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    assert manifest["thresholds"] == report["thresholds"]
+    assert_one_line_error(
+        run([*ddnn, "calibrate", str(bundle), "--budget", "cloud=0.2"]), "not rendered"
+    )
 
 
 def test_what_cannot_be_evaluated_is_said_in_one_line(
@@ -196,178 +180,7 @@ def test_what_cannot_be_trained_is_said_in_one_line(
 
 def test_help_has_examples(ddnn: list[str]) -> None:
     assert "Exit codes: 0 done" in run([*ddnn, "--help"]).stdout
-    for command in ("train", "evaluate", "demo"):
+    for command in ("train", "evaluate", "calibrate", "demo"):
         done = run([*ddnn, command, "--help"])
         assert done.returncode == 0
         assert f"  ddnn {command} " in done.stdout.partition("Examples:")[2]
-
-
-# ------------------------------------------------------------------------- demo
-
-
-class Demo:
-    """`ddnn demo` as a process, with all the processes that it started."""
-
-    def __init__(self, command: list[str], home: Path, scratch: Path) -> None:
-        scratch.mkdir()
-        self.scratch = scratch
-        self.process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "DDNN_HOME": str(home), "TMPDIR": str(scratch)},
-        )
-        self.children: dict[int, psutil.Process] = {}
-
-    def watch(self) -> int:
-        """How many processes it has started so far."""
-        try:
-            for child in psutil.Process(self.process.pid).children(recursive=True):
-                self.children.setdefault(child.pid, child)
-        except psutil.NoSuchProcess:
-            pass
-        return len(self.children)
-
-    def wait_until(self, true: Callable[[], object]) -> None:
-        until_s = time.monotonic() + DEMO_S
-        while not true():
-            assert time.monotonic() < until_s, "not in time"
-            assert self.process.poll() is None, self.process.communicate()
-            time.sleep(0.05)
-
-    def assert_nothing_left(self) -> None:
-        _, alive = psutil.wait_procs(list(self.children.values()), timeout=1)
-        assert alive == []
-        assert list(self.scratch.iterdir()) == []
-
-    def end(self) -> None:
-        for process in self.children.values():
-            if process.is_running():
-                process.kill()
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait(10)
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("home")
-
-
-@pytest.fixture
-def demo(home: Path, tmp_path: Path, scenes_bundle: Path) -> Iterator[Callable[..., Demo]]:
-    """Starts a demo of a trained bundle, which never imports TensorFlow."""
-    started: list[Demo] = []
-
-    def start(*flags: str) -> Demo:
-        ddnn = [sys.executable, "-c", WITHOUT_TENSORFLOW]
-        command = [*ddnn, "demo", "--bundle", str(scenes_bundle), *flags]
-        command += ["--http-port", str(free_port())]  # other demos run at the same time
-        started.append(Demo(command, home, tmp_path / f"scratch{len(started)}"))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.end()
-
-
-@pytest.mark.priority
-@pytest.mark.parametrize("broker", ["mosquitto", "embedded"])
-def test_a_headless_demo_answers_every_sample(demo: Callable[..., Demo], broker: str) -> None:
-    if broker == "mosquitto":
-        need_mosquitto()
-    running = demo(
-        "--headless",
-        "--samples",
-        "30",
-        "--json",
-        "--broker",
-        broker,
-        "--kill",
-        "cam3@10",
-        "--rate",
-        "20",
-        "--deadline-s",
-        "1.5",
-        "--window-s",
-        "0.4",
-    )
-    running.wait_until(lambda: running.watch() >= NODES)
-    out, err = running.process.communicate(timeout=DEMO_S)
-    assert running.process.returncode == 0, err
-    report = parse_one_object(out)
-    assert {
-        "samples",
-        "answered",
-        "accuracy",
-        "exit_share",
-        "bytes_per_sample_per_device",
-        "reduction",
-        "latency_ms",
-        "quality",
-        "drops",
-    } <= set(report)
-    assert (report["samples"], report["answered"]) == (30, 30)
-    assert report["answered_by_deadline"] == 30
-    assert report["undelivered"] == 0
-    tiers = {"local", "edge", "cloud", "device"}
-    assert set(report["accuracy"]) == tiers | {"overall"}
-    assert set(report["exit_share"]) == tiers
-    assert sum(report["exit_share"].values()) == pytest.approx(1)
-    assert set(report["bytes_per_sample_per_device"]) == {"payload", "wire"}
-    spent = report["bytes_per_sample_per_device"]
-    assert 0 < spent["payload"] < spent["wire"] < 32 * 32 * 3
-    assert set(report["latency_ms"]) <= tiers
-    for figures in report["latency_ms"].values():
-        assert 0 < figures["p50"] <= figures["p99"] < 2000
-    assert set(report["quality"]) == {"full", "degraded", "late"}
-    assert report["quality"]["full"] + report["quality"]["degraded"] == 30
-    assert report["quality"]["degraded"] >= 10  # cam3 was killed after 10
-    assert "kill cam3 after 10 samples" in err
-    assert "Traceback" not in err
-    running.assert_nothing_left()
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("when", ["live", "starting"])
-def test_a_signal_ends_every_process(
-    demo: Callable[..., Demo], number: signal.Signals, when: str
-) -> None:
-    running = demo("--broker", "auto")
-    if when == "starting":
-        running.wait_until(lambda: running.watch() >= 3)
-    else:
-        assert running.process.stderr is not None
-        until_s = time.monotonic() + DEMO_S
-        while "all nodes are up" not in running.process.stderr.readline():
-            assert time.monotonic() < until_s
-            assert running.process.poll() is None
-        assert running.watch() >= NODES
-        time.sleep(1.5)  # a while of answers
-    running.process.send_signal(number)
-    _, err = running.process.communicate(timeout=DEMO_S)
-    assert running.process.returncode == (0 if when == "live" else 1), err
-    assert "Traceback" not in err
-    running.assert_nothing_left()
-
-
-def test_a_demo_that_cannot_be_is_said_in_one_line(
-    ddnn: list[str], scenes_bundle: Path, home: Path
-) -> None:
-    for flags, words in (
-        (["--kill", "cam9@3"], "no such node"),
-        (["--kill", "cam3"], "expected NODE@N"),
-        (["--samples", "0"], "--samples"),
-        (["--rate", "0"], "--rate"),
-        (["--deadline-s", "0.1"], "window"),
-        (["--bundle", "/nowhere"], "is not a bundle"),
-    ):
-        command = [*ddnn, "demo", "--headless", "--bundle", str(scenes_bundle), *flags]
-        done = run(command, DDNN_HOME=str(home))
-        assert done.returncode in (1, 2), done
-        assert done.stdout == ""
-        errors = re.findall(r"^error: .*$", done.stderr, re.MULTILINE)
-        assert len(errors) == 1, done.stderr
-        assert words in errors[0]
-        assert "Traceback" not in done.stderr

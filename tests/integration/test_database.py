@@ -163,7 +163,7 @@ def test_memory_is_bounded_while_the_database_is_away(server: Postgres, store: S
 
 
 def test_a_frozen_server_delays_nobody_for_long(server: Postgres, store: Store) -> None:
-    """Readers and a program that starts are told so in bounded time; afterwards all is well."""
+    """Readers and a program that starts get an error in bounded time; afterwards all is well."""
     store.list_newest(1)
     server.freeze()
     try:

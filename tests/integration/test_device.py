@@ -307,7 +307,7 @@ class Attacker:
                 yield bytes(changed)
 
     def attack(self, stop: threading.Event) -> None:
-        """Until told to stop, some hundred messages a second."""
+        """Until stopped, some hundred messages a second."""
         while not stop.is_set():
             for topic in self.topics:
                 genuine = list(self.overheard.get(topic, []))
@@ -329,7 +329,7 @@ class Attacker:
         self.client.loop_stop()
 
 
-@pytest.mark.priority
+@pytest.mark.alone
 @pytest.mark.timeout(120)
 def test_hostile_peers_change_nothing(
     open_site: Callable[..., Any],  # noqa: F811

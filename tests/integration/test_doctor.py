@@ -53,6 +53,7 @@ def test_a_site_without_faults(
     assert report.code == 0
     assert list(report.rows) == [
         "configuration",
+        "security",
         *NETWORK,
         "bundle",
         "disk",
@@ -72,8 +73,8 @@ def test_a_site_without_faults(
     report.assert_words("camera", "32x32")
     assert not (tmp_path / "state").exists()  # a check makes no directory
 
-    report = doctor("--node", "edge", port=port)  # the node that runs
-    assert report.code == 0, report.rows
+    report = doctor("--node", "edge", "--state", str(tmp_path / "edge"), port=port)  # it runs
+    assert report.code == 0, [row for row in report.rows.values() if row["exit_code"]]
     assert list(report.rows)[-2] == "program"
     report.assert_words("bundle", "(edge)")
     said = [decode(Kind.STATUS, payload) for payload in voice.list_payloads(status)]

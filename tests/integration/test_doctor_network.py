@@ -15,11 +15,13 @@ from ddnn.adapters.broker import free_port
 from tests.integration.doctor_report import NETWORK, Doctor
 from tests.integration.site import PASSWORD, USER, Voice, mosquitto, write_password
 
+DATABASE = "sqlite:///:memory:"
+
 # ----------------------------------------------------------------------- network
 
 
 def test_a_name_that_cannot_be_resolved(doctor: Doctor) -> None:
-    report = doctor("--broker-host", "broker.invalid")
+    report = doctor("--broker-host", "broker.invalid", "--insecure")
     report.fails("name", 8, "'broker.invalid' cannot be resolved", "--broker-host")
     assert {report.outcome(check) for check in NETWORK[1:]} == {"skipped"}
     assert report.outcome("camera") == "ok"  # checks that need no broker run
@@ -30,6 +32,26 @@ def test_a_port_where_nothing_listens(doctor: Doctor) -> None:
     assert report.outcome("name") == "ok"
     report.fails("tcp", 8, "connection refused", "start the broker")
     assert {report.outcome(check) for check in NETWORK[2:]} == {"skipped"}
+
+
+def test_one_address_of_two_is_enough(doctor: Doctor, tmp_path: Path) -> None:
+    with mosquitto(tmp_path, "allow_anonymous true") as port:
+        gone = f"127.0.0.1:{free_port()}"
+        report = doctor("--broker-host", f"{gone},127.0.0.1:{port}")
+    assert [report.outcome(check) for check in ("name", "tcp", "mqtt")] == ["ok", "warning", "ok"]
+    report.assert_words("tcp", f"nothing listens on {gone}", "another address works")
+    assert report.outcome("round trip") == "ok"
+
+
+def test_what_the_broker_can_do(doctor: Doctor, tmp_path: Path) -> None:
+    with mosquitto(tmp_path, "allow_anonymous true", "max_packet_size 70000") as port:
+        report = doctor(port=port)
+        shared = doctor("--node", "cloud", "--share", "clouds", "--database", DATABASE, port=port)
+    assert report.outcome("capabilities") == "ok"
+    words = ("retained messages through wildcards", "packets of at most 70000 bytes")
+    report.assert_words("capabilities", *words)
+    assert shared.outcome("capabilities") == "ok"
+    shared.assert_words("capabilities", *words, "shared subscriptions")
 
 
 @pytest.fixture
@@ -136,3 +158,30 @@ def test_without_an_edge_there_is_no_clock_to_compare_with(
     assert report.outcome("clock") == "skipped"
     report.assert_words("clock", "no edge is online")
     assert report.code == 0
+
+
+ACCESS = {
+    # access list: what the check must name, and what it must not
+    "topic readwrite ddnn/#": ("", ""),
+    "topic write ddnn/#\ntopic read ddnn/v1/home/node/#": (
+        "read ddnn/v1/home/answered/edge",
+        "publish ",
+    ),
+    "topic readwrite ddnn/#\ntopic deny ddnn/v1/home/scores/cam1": (
+        "publish ddnn/v1/home/scores/cam1",
+        "read ",
+    ),
+}
+
+
+@pytest.mark.parametrize("rights", ACCESS)
+def test_a_partial_access_list_is_named(rights: str, doctor: Doctor, tmp_path: Path) -> None:
+    (tmp_path / "acl").write_text(rights + "\n")
+    with mosquitto(tmp_path, "allow_anonymous true", f"acl_file {tmp_path / 'acl'}") as port:
+        report = doctor(port=port)
+    words, others = ACCESS[rights]
+    if not words:
+        assert report.outcome("access") == "ok"
+        return
+    report.fails("access", 8, words, "access list")
+    assert others not in report.rows["access"]["message"]

@@ -69,7 +69,7 @@ def assert_it_computes_the_section(bundle: Path, path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "expected"),
     [
         (["--redundancy", "none", "--workers", "3"], {"shards": 3, "enough": 3, "tolerate": 0}),
         (["--workers", "5"], {"code": "parity", "enough": 4, "tolerate": 1, "hardware": 1.25}),
@@ -105,12 +105,12 @@ def test_every_plan_computes_the_section(
     scenes_bundle: Path,
     tmp_path: Path,
     flags: list[str],
-    told: dict[str, Any],
+    expected: dict[str, Any],
 ) -> None:
     done = plan(*flags, "--json")
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout)
-    assert {key: report[key] for key in told} == told
+    assert {key: report[key] for key in expected} == expected
     assert report["exhaustive"]
     assert report["relative_error"] < TOLERANCE
     assert report["plan"] == read_plan(tmp_path / "plan", read_manifest(scenes_bundle)[1]).id

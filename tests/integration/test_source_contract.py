@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ddnn.data.scenes.things import CLASSES
+from ddnn.data.scenes import list_classes
 from ddnn.runtime.bundle import load_bundle
-from device_app.app import DeviceSettings, open_capture
+from device_app.app import open_capture
 from device_app.capture import make_counts
+from device_app.settings import DeviceSettings
+from device_app.target import find_target
 from device_app.ticks import read_own_clock
 from tests.integration.rtsp_camera import LATE_S, RtspCamera
 from tests.integration.sample_taker import BUSY_S, SampleTaker
@@ -20,7 +22,7 @@ from tests.integration.test_device import write_pictures
 from tests.integration.video_file import write_video
 from tests.unit.apps.picamera2_stand_in import install
 
-pytestmark = pytest.mark.priority
+pytestmark = pytest.mark.alone
 
 SHAPE = (32, 32, 3)
 
@@ -32,7 +34,12 @@ def prepare(kind: str, directory: Path, request: pytest.FixtureRequest) -> str:
     pictures = dice.integers(0, 256, (5, 48, 64, 3), np.uint8)
     match kind:
         case "dataset":
-            np.savez(directory / "own.npz", images=images, labels=np.arange(5) % 3, classes=CLASSES)
+            np.savez(
+                directory / "own.npz",
+                images=images,
+                labels=np.arange(5) % 3,
+                classes=list_classes("scenes"),
+            )
             return f"dataset:npz:{directory / 'own.npz'}"
         case "frames":
             np.save(directory / "images.npy", images)
@@ -68,7 +75,8 @@ def test_every_source_gives_samples_that_a_section_takes(
     bundle = load_bundle(scenes_bundle, lambda path: None, [])  # type: ignore[arg-type,return-value]
     assert bundle.manifest.image_shape == SHAPE
     taker = SampleTaker()
-    capture = open_capture(settings, bundle, taker, read_own_clock, make_counts())
+    target = find_target(settings, bundle.manifest)
+    capture = open_capture(settings, target, taker, read_own_clock, make_counts())
     try:
         capture.start()
         taker.wait_for(20)

@@ -72,7 +72,7 @@ def test_a_real_site(
         ):
             state = ("--state", str(tmp_path / node))
             start_node(fleet, app, node, port, scenes_bundle, *state, *flags)
-        result = str(Topic("home", Kind.ANSWER))
+        result = str(Topic("home", Kind.ANSWER, "edge"))
         voice.wait_until(lambda: len(voice.list_payloads(result)) > 5)
         found = report(ddnn, port, "--for-s", "50")
         bundle = read_manifest(scenes_bundle)[1]

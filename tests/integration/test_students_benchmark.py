@@ -165,7 +165,7 @@ def test_live_students_of_a_part_are_averaged(methods: dict[str, Method]) -> Non
 
 
 def test_failed_sets_decide_which_networks_answer(methods: dict[str, Method]) -> None:
-    """A classifier that tells how many filters are not 0 makes the accuracy a count of parts."""
+    """A classifier that counts the filters that are not 0 makes the accuracy a count of parts."""
 
     class Version:
         values = np.zeros(FILTERS, np.float32)

@@ -16,6 +16,7 @@ from ddnn.pipeline.settings import Checkpoint, Settings
 from ddnn.pipeline.worker_node import TrainWorker
 from ddnn.runtime.identity import Identity
 from ddnn.runtime.loop import Loop
+from ddnn.runtime.site_identity import Broker
 from tests.dense_stage import DenseFactory, make_data, train_serially
 from tests.integration.site import IN_TIME_S
 from tests.simulation.training_site import assert_equal_layers
@@ -43,7 +44,7 @@ class Site:
         self.workers = {
             name: self.start(
                 Identity("home", name, "worker", "", ""),
-                TrainWorker("home", name, "dense", FACTORY, number),
+                TrainWorker("home", name, "", lambda network: FACTORY, number),
             )
             for number, name in enumerate(("worker1", "worker2"), 1)
         }
@@ -58,7 +59,8 @@ class Site:
             self.ended.set()
 
     def start(self, identity: Identity, machine) -> Loop:
-        loop = Loop(identity, machine, MqttTransport(identity.node, port=self._port))
+        transport = MqttTransport(identity.node, [Broker("127.0.0.1", self._port)])
+        loop = Loop(identity, machine, transport)
         loop.start()
         self._stack.callback(loop.close)
         return loop

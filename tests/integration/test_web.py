@@ -199,8 +199,7 @@ def test_close_ends_streams_at_once_and_all_threads(
     assert time.monotonic() - started_s < server_module.CLOSE_S  # no request was given up
     assert all(listener.is_over() for listener in listeners)
     assert places(site) == MAX_STREAMS
-    names = [thread.name for thread in threading.enumerate()]
-    assert not [name for name in names if name == "web" or name.startswith("waitress")]
+    wait_until(lambda: not site.list_threads())
     site.server = serve(site.app, port=site.server.port)  # the same app again
     again = listen()
     again.head()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -24,7 +25,7 @@ from ddnn.protocol.topics import Kind, Topic, parse
 from ddnn.rooms import find_room
 from ddnn.runtime.bundle import load_bundle, make_file_entry, read_manifest, write_golden
 from ddnn.runtime.fleet import Fleet
-from ddnn.runtime.plans import PlanDirectory, read_plan, write_plan
+from ddnn.runtime.plans import DIRECTORY, PlanDirectory, read_plan, write_plan
 from tests.e2e.conftest import scenes_frames, scenes_split  # noqa: F401  fixtures
 from tests.integration.site import Voice, run, start_node
 from tests.integration.test_device import SITECUSTOMIZE
@@ -108,6 +109,28 @@ def test_a_worker_on_a_pi(
     assert list(edge.answers("worker1", edge.ask(x))) == [5]
     assert [edge.read_results("worker1", job) for job in refused] == [{}, {}]
     assert psutil.Process(fleet.find_pid("worker1")).memory_info().rss < RESIDENT_BYTES
+
+
+def test_a_worker_that_started_before_there_was_a_plan(
+    edge: Edge, port: int, fleet: Fleet, scenes_bundle: Path, scenes_plan: Path, tmp_path: Path
+) -> None:
+    """It serves once the plan is copied into its bundle, without a restart."""
+    bundle = tmp_path / "bundle"
+    shutil.copytree(scenes_bundle, bundle, ignore=shutil.ignore_patterns(DIRECTORY))
+    edge.assign(worker1=[2])
+    start_node(
+        fleet, "device", "worker1", port, bundle, "--lend", "on", "--state", str(tmp_path / "state")
+    )
+    edge.wait_until(lambda: edge.list_messages(Kind.OFFER, "worker1"))
+    pid = fleet.find_pid("worker1")
+    assert edge.holds("worker1") is None
+    shutil.copytree(scenes_plan, bundle / DIRECTORY)
+    edge.wait_until(lambda: edge.holds("worker1") == [2])
+    plan = read_plan(scenes_plan, read_manifest(scenes_bundle)[1])
+    x = np.zeros(plan.inputs["x"].shape, np.float32)
+    assert list(edge.answers("worker1", edge.ask(x))) == [2]
+    assert fleet.find_pid("worker1") == pid
+    assert fleet.is_alive("worker1")
 
 
 def test_without_scipy_a_camera_runs_and_lending_is_refused(
@@ -242,7 +265,7 @@ def slow_plan(out: Path, bundle: str, worker: str) -> np.ndarray:
     return kernel
 
 
-@pytest.mark.priority
+@pytest.mark.alone
 def test_a_camera_that_lends_keeps_its_own_time(
     port: int,
     fleet: Fleet,

@@ -6,6 +6,7 @@ import http.client
 import json
 import socket
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -27,7 +28,13 @@ class Site:
         self.store = Store(f"sqlite:///{folder}/cloud.db")
         self.live = FakeSite()
         self.app = create_app(self.store, self.live, sign_in=None)
+        self._before = set(threading.enumerate())
         self.server = serve(self.app, port=0)
+
+    def list_threads(self) -> list[threading.Thread]:
+        """The threads of this server; another test's may have left some."""
+        own = [thread for thread in threading.enumerate() if thread not in self._before]
+        return [thread for thread in own if thread.name.startswith(("web", "waitress"))]
 
     def close(self) -> None:
         self.server.close()

@@ -19,16 +19,18 @@ from ddnn.coding.section import MatrixSection
 from ddnn.core.plan import PieceKey, Plan
 from ddnn.core.section import Section
 from ddnn.exits.manifest import Manifest
+from ddnn.exits.timing import Timing
 from ddnn.machines.offload import Combiner
 from ddnn.machines.offload_node import OffloadNode
 from ddnn.machines.worker import WorkerNode
 from ddnn.protocol.machine import SectionName
-from ddnn.protocol.messages import OffloadState
+from ddnn.protocol.offload_state import OffloadState
 from ddnn.runtime.identity import Identity
 from ddnn.runtime.lanes import Costs
-from ddnn.runtime.simulation import Network, Simulation
+from ddnn.runtime.simulated_network import Network
+from ddnn.runtime.simulation import Simulation
 from tests.plan_builders import make_piece, make_plan
-from tests.simulation.scenario import Scenario, build_scenario
+from tests.simulation.scenario import TIMING, Scenario, build_scenario
 from tests.simulation.small_hierarchy import (
     BUNDLE,
     CLASSES,
@@ -71,10 +73,22 @@ class OffloadSite:
         return OffloadNode(inner, "home", self.plan, self.make_combiner, **options)
 
     def make_worker(self, name: str) -> WorkerNode:
-        return WorkerNode("home", name, EDGE, self.plan, None)
+        return WorkerNode("home", name, self.plan, None)
 
-    def make_run(self, *, samples: int = 30, network: Network = JITTER, seed: int = 3, **options):
-        """Make a run of the site with its workers; all nodes start at virtual time 0."""
+    def make_run(
+        self,
+        *,
+        samples: int = 30,
+        network: Network = JITTER,
+        seed: int = 3,
+        timing: Timing = TIMING,
+        compute_s: float = 0.002,
+        **options,
+    ):
+        """Make a run of the site with its workers; all nodes start at virtual time 0.
+
+        compute_s: what a piece takes at a worker.
+        """
         run = Run(
             self,
             build_scenario(
@@ -83,11 +97,12 @@ class OffloadSite:
                 samples=samples,
                 seed=seed,
                 network=network,
+                timing=timing,
                 wrap=lambda edge: self.wrap_edge(edge, **options),
             ),
         )
         for name in self.workers:
-            run.add_worker(name)
+            run.add_worker(name, compute_s=compute_s)
         return run
 
     def run_without_workers(self, samples: int = 30, seed: int = 3) -> Scenario:

@@ -17,7 +17,8 @@ from ddnn.protocol.machine import Captured, Machine
 from ddnn.protocol.topics import EVERYWHERE
 from ddnn.runtime.identity import Identity
 from ddnn.runtime.lanes import Costs
-from ddnn.runtime.simulation import Network, Simulation
+from ddnn.runtime.simulated_network import Network
+from ddnn.runtime.simulation import Simulation
 from tests.simulation.small_hierarchy import BUNDLE, CLASSES, IMAGE
 
 PERIOD_S = 0.1

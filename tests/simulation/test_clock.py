@@ -15,7 +15,8 @@ from ddnn.machines.composite import CompositeMachine
 from ddnn.protocol.machine import Captured, Now
 from ddnn.protocol.messages import Answer
 from ddnn.runtime.identity import Identity
-from ddnn.runtime.simulation import Network, Simulation
+from ddnn.runtime.simulated_network import Network
+from ddnn.runtime.simulation import Simulation
 from tests.simulation.scenario import PERIOD_S, TIMING
 from tests.simulation.small_hierarchy import BUNDLE, make_hierarchy, make_manifest, make_sections
 

@@ -10,7 +10,7 @@ import pytest
 from ddnn.exits.cost import compute_communication_bytes
 from ddnn.exits.hierarchy import CONFIGURATIONS
 from ddnn.exits.inference import count_payload_bytes
-from ddnn.runtime.simulation import Network
+from ddnn.runtime.simulated_network import Network
 from tests.simulation.scenario import PERIOD_S, TIMING, build_scenario
 from tests.simulation.small_hierarchy import (
     make_hierarchy,

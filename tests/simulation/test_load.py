@@ -25,7 +25,8 @@ from ddnn.protocol.messages import Scores, Tensor
 from ddnn.protocol.topics import Kind, Topic, topic_filter
 from ddnn.runtime.identity import Identity
 from ddnn.runtime.lanes import Cores, Costs
-from ddnn.runtime.simulation import Network, Simulation
+from ddnn.runtime.simulated_network import Network
+from ddnn.runtime.simulation import Simulation
 from tests.simulation.scenario import PERIOD_S, TIMING, build_scenario
 from tests.simulation.small_hierarchy import BUNDLE, make_hierarchy, make_manifest, make_sections
 

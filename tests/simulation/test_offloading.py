@@ -13,7 +13,7 @@ import pytest
 
 from ddnn.coding.constructions import make_mds
 from ddnn.runtime.lanes import Costs
-from ddnn.runtime.simulation import Network
+from ddnn.runtime.simulated_network import Network
 from tests.simulation.offload_checks import (
     CODES,
     END_S,

@@ -7,7 +7,7 @@ import pytest
 
 from ddnn.coding.constructions import make_low_weight, make_mds
 from ddnn.machines.placement import SETTLE_S
-from ddnn.runtime.simulation import Network
+from ddnn.runtime.simulated_network import Network
 from tests.simulation.offload_checks import (
     CODES,
     SAMPLES,

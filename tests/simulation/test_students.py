@@ -7,141 +7,27 @@ bit, whoever answered; otherwise they come in time and name the workers whose po
 from __future__ import annotations
 
 from collections.abc import Collection
-from functools import cache
 
 import numpy as np
 import pytest
 
-from ddnn.core.plan import PieceKey
-from ddnn.core.section import Arrays, Section
-from ddnn.machines.offload_node import OffloadNode
+from ddnn.exits.timing import Timing
+from ddnn.machines.worker import RETRY_S, WorkerNode
 from ddnn.protocol.codec import decode, encode
-from ddnn.protocol.machine import Captured, Compute, Computed, Effect, Event, Now
-from ddnn.protocol.messages import Answer, OffloadState
 from ddnn.protocol.topics import Kind
 from ddnn.runtime.identity import Identity
-from ddnn.runtime.lanes import Costs
-from ddnn.runtime.simulation import Simulation
 from tests.simulation.offload_checks import START_S, assert_in_time
-from tests.simulation.offload_site import EDGE, JITTER, TIMEOUT_S, Run
-from tests.simulation.scenario import PERIOD_S
+from tests.simulation.offload_site import EDGE, PLAN, TIMEOUT_S, Run
 from tests.simulation.small_hierarchy import BUNDLE, run_undistributed
-from tests.simulation.students import FUSED, StudentSite
-
-SAMPLES = 30
-END_S = START_S + SAMPLES * PERIOD_S
-SENT_S = 2.0  # the first sample of a small site
-
-
-@cache
-def site(*groups: int) -> StudentSite:
-    return StudentSite(groups)
-
-
-@cache
-def answer_undivided() -> dict[int, Answer]:
-    """What a site without workers answers."""
-    answers = site(3, 3, 2).run_without_workers(SAMPLES).simulation.store
-    assert {answer.exit for answer in answers.values()} == {"local", "edge", "cloud"}
-    return {sample: answer for (_, sample), answer in answers.items()}
-
-
-def make_inputs(sample: int) -> Arrays:
-    generator = np.random.default_rng(sample)
-    return {"features": generator.choice([-1.0, 1.0], FUSED).astype(np.float32)}
-
-
-class Asks:
-    """A machine that wants its section for every frame."""
-
-    def __init__(self) -> None:
-        self.counts: dict[str, int] = {}
-        self.gauges: dict[str, float] = {}
-        self.results: dict[int, tuple[Computed, float]] = {}
-
-    def subscriptions(self) -> list[str]:
-        return []
-
-    def deadline_s(self) -> float | None:
-        return None
-
-    def handle(self, event: Event, now: Now) -> list[Effect]:
-        match event:
-            case Captured():
-                return [Compute(event.sample, EDGE, event.image)]
-            case Computed(int() as sample):
-                self.results[sample] = event, now.monotonic_s
-        return []
-
-
-class Small:
-    """An edge and its workers, without cameras: quick enough for every set of live workers."""
-
-    def __init__(
-        self,
-        of: StudentSite,
-        seed: int = 0,
-        *,
-        compute_here: bool = False,
-        student_s: float = 0.002,
-        liars: Collection[str] = (),
-    ) -> None:
-        """liars: workers that compute the portions of another input."""
-        lies: dict[PieceKey, Section] = {
-            key: lambda arrays, shard=shard: shard({"features": -arrays["features"]})
-            for key, shard in of.shards.items()
-        }
-        self.site, self.inner = of, Asks()
-        self.simulation = Simulation(np.random.default_rng(seed), JITTER)
-        self.edge = self.simulation.add(
-            Identity("home", EDGE, "edge", BUNDLE, ""),
-            lambda kept: of.wrap_edge(self.inner, compute_here=compute_here),
-            of.sections,
-        )
-        for name in of.workers:
-            self.simulation.add(
-                Identity("home", name, "worker", BUNDLE, ""),
-                lambda kept, name=name: of.make_worker(name),
-                lies if name in liars else of.shards,
-                costs=Costs(any_section_s=student_s),
-            )
-
-    def schedule(self, time_s: float, what: str, workers: Collection[str]) -> None:
-        for name in workers:
-            self.simulation.at(
-                time_s, lambda name=name: getattr(self.simulation, what)(f"home/{name}")
-            )
-
-    def run(self, samples: int = 2, every_s: float = 0.1) -> None:
-        for sample in range(samples):
-            frame = Captured(sample, 0.0, make_inputs(sample))
-            self.simulation.at(
-                SENT_S + sample * every_s,
-                lambda frame=frame: self.simulation.capture(self.edge, frame),
-            )
-        self.simulation.run(SENT_S + samples * every_s + 1.2)
-        assert self.simulation.failures == []
-        assert self.inner.results.keys() == set(range(samples))
-
-    @property
-    def state(self) -> OffloadState:
-        node = self.simulation.machine(self.edge)
-        assert isinstance(node, OffloadNode)
-        return node.state()
-
-    def assert_result(self, sample: int, groups: Collection[int]) -> None:
-        """The result has the portions of these groups, bit for bit, and says what it lacks."""
-        computed, _ = self.inner.results[sample]
-        lost = set(range(len(self.site.members))).difference(groups)
-        expected = self.site.compute(make_inputs(sample), groups)
-        for name, array in expected.items():
-            assert np.array_equal(computed.outputs[name], array), name
-        if not lost:
-            assert computed.shortfall is None
-            return
-        assert computed.shortfall.missing == self.site.list_members(lost)
-        mask = sum(1 << group for group in lost)
-        assert computed.shortfall.accuracy == self.site.detail.accuracy[str(mask)]
+from tests.simulation.small_student_site import (
+    END_S,
+    SAMPLES,
+    SENT_S,
+    Small,
+    answer_undivided,
+    site,
+)
+from tests.simulation.students import StudentSite
 
 
 @pytest.mark.parametrize("groups", [(3, 3, 2), (1, 4, 3), (2, 2, 2, 2)], ids=str)
@@ -206,6 +92,23 @@ def test_a_group_that_stalls_is_filled_when_the_time_is_over(compute_here: bool)
     ]
     assert state.sources[0] == ""
     assert state.accuracy == small.site.detail.accuracy["1"]
+
+
+def test_a_group_that_stalls_is_no_overload() -> None:
+    """Several samples wait for it at a time; each gets the portions of the others, none is shed."""
+    run = site(3, 3, 2).make_run(
+        samples=60,
+        compute_here=False,
+        timeout_s=0.35,
+        timing=Timing(window_s=0.5, deadline_s=3.0),
+    )
+    for action, at_s in (("stall", 1.05), ("resume", 4.05)):
+        run.schedule(START_S + at_s, action, "worker7", "worker8")
+    run.scenario.run()
+    state = run.offload_state
+    assert (state.given_up, state.computed_here) == (0, 0)
+    assert 3 <= state.combined_partly < state.combined
+    assert run.machine(EDGE).counts.get("tasks_shed", 0) == 0
 
 
 def test_a_group_that_dies_is_filled_with_all_who_live_still_waited_for() -> None:
@@ -276,6 +179,26 @@ def test_a_spare_joins_the_group_that_has_lost_most() -> None:
     small.run(2)
     for sample in range(2):
         small.assert_result(sample, range(3))
+    assert small.state.workers["spare"].pieces == [2]
+
+
+def test_a_worker_that_started_without_a_plan_serves_once_there_is_one() -> None:
+    """Without a restart: the plan is copied to its disk while a group is lost."""
+    of = site(3, 3, 2)
+    small = Small(of)
+    name = small.simulation.add(
+        Identity("home", "spare", "worker", BUNDLE, ""),
+        lambda kept: WorkerNode("home", "spare", None, None),
+        of.shards,
+    )
+    small.schedule(1.0, "crash", ["worker7", "worker8"])
+    copied_s = SENT_S + 0.25
+    small.simulation.at(copied_s, lambda: small.simulation.node(name).plans.update({PLAN: of.plan}))
+    small.run(16, every_s=0.4)
+    for sample in range(16):
+        time_s = SENT_S + 0.4 * sample
+        if time_s < copied_s or time_s > copied_s + RETRY_S + 0.5:
+            small.assert_result(sample, (0, 1) if time_s < copied_s else range(3))
     assert small.state.workers["spare"].pieces == [2]
 
 

@@ -19,7 +19,7 @@ from ddnn.machines.offload_node import OffloadNode
 from ddnn.machines.worker import WorkerNode
 from ddnn.protocol.codec import decode, encode
 from ddnn.protocol.machine import Captured, Compute, Computed, Effect, Event, Now, Publish
-from ddnn.protocol.messages import OffloadState
+from ddnn.protocol.offload_state import OffloadState
 from ddnn.protocol.topics import Kind
 from ddnn.runtime.identity import Identity
 from ddnn.runtime.plans import PlanDirectory
@@ -85,7 +85,7 @@ def test_a_toy_room_runs_on_the_shared_machines(
     for number, name in enumerate(plan.placement):
         node = simulation.add(
             Identity("home", name, "worker", BUNDLE, ""),
-            lambda kept, name=name: WorkerNode("home", name, "edge", plan, None),
+            lambda kept, name=name: WorkerNode("home", name, plan, None),
             {plan.key(number): directory.load(plan.key(number))},
         )
         if number < gone:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from ddnn.core.device import DeviceProfile
+from ddnn.pipeline.runner import StageTime
 from ddnn.pipeline.settings import Settings
-from ddnn.runtime.simulation import Network
+from ddnn.runtime.simulated_network import Network
 from tests.dense_stage import DenseFactory, train_serially
 from tests.simulation.training_site import CENTRAL, TrainingSite, assert_equal_layers
 
 DROPOUT = DenseFactory([6, 8, 8, 8, 8, 4], rate=0.05, dropout=0.2)
 PERIODS = {"chain_every": 5, "global_every": 10}
+FREQUENT = {"chain_every": 2, "global_every": 4}
 SNAPSHOTS = Settings(80, restore="consistent", equal_capacities=True, **PERIODS)
 STEPS = Settings(80, micro_batches=4, restore="consistent", **PERIODS)
 FIXED_DELAY = Settings(80, delay=4, restore="consistent", **PERIODS)
@@ -42,6 +46,24 @@ def test_the_synchronous_mode_is_serial_training_bit_for_bit(workers: int) -> No
     layers, losses = train_serially(site.factory, site.data, 40, 4)
     assert_equal_layers(site.layers(), layers)
     assert site.losses == losses
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_more_batches_in_flight_change_the_order_and_nothing_else(lost: bool) -> None:
+    """Deep: five, three and one in flight. The synchronous mode gives the same bits."""
+    site = TrainingSite(2, replace(STEPS, deep=True), factory=DROPOUT)
+    site.run_until(30)
+    workers = [site.worker(name).member.runner.place for name in site.names]
+    assert sorted(place.depth for place in (*workers, site.central.member.runner.place)) == [
+        1,
+        3,
+        5,
+    ]
+    if lost:
+        site.simulation.crash(site.node("worker1"))
+    site.run()
+    layers, _ = train_serially(site.factory, site.data, STEPS.batches, STEPS.micro_batches)
+    assert_equal_layers(site.layers(), layers)
 
 
 def test_the_gradients_of_micro_batches_are_those_of_the_whole_batch() -> None:
@@ -101,6 +123,25 @@ def test_a_consistent_restore_equals_the_run_without_faults(settings, lost) -> N
     assert site.central.driver.term > 1
     assert_equal_layers(site.layers(), undisturbed.layers())
     assert site.losses == undisturbed.losses
+
+
+@pytest.mark.parametrize("lost", [["worker2"], ["worker1", "worker2"]], ids=len)
+@pytest.mark.parametrize("batch", range(26, 34))
+def test_a_consistent_restore_uses_one_snapshot_whenever_nodes_are_lost(
+    batch: int, lost: list[str]
+) -> None:
+    """Also where a node has newer copies of the layers that it fetches."""
+    settings = Settings(
+        48, micro_batches=4, restore="consistent", equal_capacities=True, **FREQUENT
+    )
+    site = TrainingSite(3, settings, factory=DROPOUT)
+    site.run_until(batch)
+    for name in lost:
+        site.simulation.crash(site.node(name))
+    site.run()
+    layers, losses = train_serially(site.factory, site.data, 48, 4)
+    assert_equal_layers(site.layers(), layers)
+    assert site.losses == losses
 
 
 def test_a_consistent_restore_of_the_asynchronous_mode_over_the_same_cut() -> None:
@@ -223,3 +264,35 @@ def layout(site: TrainingSite):
 
 def width(held: tuple[int, int]) -> int:
     return held[1] - held[0]
+
+
+def test_the_published_state_says_what_was_done_and_by_whom() -> None:
+    site = TrainingSite(2, Settings(60, **PERIODS), slow={"worker2": 3.0})
+    site.run_until(40)
+    site.simulation.crash(site.node("worker1"))
+    site.run()
+    view = site.central.view
+    assert (view.state, view.batches, view.end) == ("ENDED", 60, 60)
+    assert view.places[0].node == CENTRAL
+    assert [place.stop for place in view.places] == [
+        *(place.start for place in view.places[1:]),
+        site.factory.layers,
+    ]
+    assert all(0 <= place.idle_share < 1 and place.batch_s > 0 for place in view.places)
+    assert view.failures == 1
+    assert view.copied <= view.version == 60
+    assert view.loss == pytest.approx(np.mean(site.losses[-20:]))
+    kinds = [entry.kind for entry in view.timeline]
+    last = len(kinds) - kinds[::-1].index("layout") - 1
+    assert kinds[last:] == ["layout", "held", "start", "advance", "end"]
+    assert any(entry.text == "worker1 is lost" for entry in view.timeline)
+
+
+def test_the_first_operation_which_compiles_does_not_count() -> None:
+    time = StageTime()
+    assert time.median_s == 0.0
+    time.take(9.0)
+    assert time.median_s == 9.0
+    for seconds in (0.2, 0.1, 0.3):
+        time.take(seconds)
+    assert time.median_s == 0.2

@@ -6,7 +6,8 @@ not older than their periods allow.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache
 from itertools import product
 from typing import Any
 
@@ -21,9 +22,9 @@ from ddnn.pipeline.settings import Settings
 from ddnn.pipeline.sources import Stamp
 from ddnn.protocol.train_messages import TrainCommand, TrainFetch, TrainFlow, TrainPart, TrainReply
 from ddnn.runtime.packets import unpack
-from ddnn.runtime.simulation import Network
+from ddnn.runtime.simulated_network import Network
 from tests.dense_stage import DenseFactory
-from tests.simulation.training_site import CENTRAL, TrainingSite
+from tests.simulation.training_site import CENTRAL, TrainingSite, assert_equal_layers
 
 BATCHES, CHAIN, GLOBAL = 60, 5, 10
 PACE = {"answer_s": 0.5, "hold_s": 5.0, "retry_s": 0.1, "least_timeout_s": 0.2, "gather_s": 0.5}
@@ -173,6 +174,15 @@ def check_end(site: TrainingSite) -> None:
     complete = site.central.driver.collector.complete
     assert complete is not None
     assert complete.version == BATCHES  # the final weights are those of the last batch
+    if site.settings.restore == "consistent":
+        assert_equal_layers(site.layers(), train_undisturbed())
+
+
+@cache
+def train_undisturbed() -> Mapping[int, Any]:
+    site = TrainingSite(3, CONSISTENT, factory=FACTORY)
+    site.run()
+    return site.layers()
 
 
 def test_copies_are_never_older_than_their_periods_allow() -> None:
@@ -203,7 +213,7 @@ def test_a_failing_operation_is_reported_and_its_node_is_left_out() -> None:
     def fail(*arguments: object) -> None:
         raise MemoryError("no memory left")
 
-    member._factory = _Failing(FACTORY, fail)
+    member._find_factory = lambda network: _Failing(FACTORY, fail)
     member.runner.stage.backward = fail  # type: ignore[method-assign]
     member.runner.stage.train_last = fail  # type: ignore[method-assign]
     site.run(60.0)
@@ -214,8 +224,8 @@ def test_a_failing_operation_is_reported_and_its_node_is_left_out() -> None:
 class _Failing:
     """A factory whose stages cannot be built."""
 
-    def __init__(self, factory: DenseFactory, fail: Callable[..., None]) -> None:
-        self.layers, self.build = factory.layers, fail
+    def __init__(self, factory: DenseFactory, fail: Callable[..., Any]) -> None:
+        self.layers, self.build, self.profile = factory.layers, fail, factory.profile
 
 
 def test_a_central_node_without_workers_trains_alone_and_takes_them_when_they_come() -> None:

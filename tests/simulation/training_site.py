@@ -20,7 +20,8 @@ from ddnn.protocol.topics import Kind, Topic
 from ddnn.protocol.train_messages import TrainOffer
 from ddnn.runtime.identity import Identity
 from ddnn.runtime.lanes import Costs
-from ddnn.runtime.simulation import Network, Simulation
+from ddnn.runtime.simulated_network import Network
+from ddnn.runtime.simulation import Simulation
 from tests.dense_stage import DenseFactory, make_data
 
 SITE, CENTRAL = "home", "edge"
@@ -61,7 +62,12 @@ class TrainingSite:
         def make() -> TrainWorker:
             self._starts += 1
             return TrainWorker(
-                SITE, name, "mlp", self.factory, self._starts, self.profiles.get(name)
+                SITE,
+                name,
+                "mlp",
+                lambda network: self.factory,
+                self._starts,
+                self.profiles.get(name),
             )
 
         self.add(name, "worker", make)

@@ -15,7 +15,7 @@ import pytest
 from cloud_app.app import CloudSettings
 from ddnn.adapters.command import schema_options
 from ddnn.cli import main
-from device_app.app import DeviceSettings
+from device_app.settings import DeviceSettings
 from edge_app.app import EdgeSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -90,8 +90,24 @@ def app_flags(app: str) -> set[str]:
     return list_flags(schema_options(SETTINGS[app])) | {"--check", "--help"}
 
 
+def list_commands(group: click.Group, before: str = "") -> dict[str, click.Command]:
+    """Commands by their words, such as "pipeline train"."""
+    found: dict[str, click.Command] = {}
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        found[before + name] = command
+        if isinstance(command, click.Group):
+            found |= list_commands(command, f"{before}{name} ")
+    return found
+
+
+COMMANDS = list_commands(main)
+
+
 def command_flags(name: str) -> set[str]:
-    flags = list_flags(main.commands[name].params) | {"--help"}
+    flags = list_flags(COMMANDS[name].params) | {"--help"}
     if name == "doctor":  # it takes those of the node's app, too
         flags = flags.union(*map(app_flags, SETTINGS))
     return flags
@@ -109,7 +125,7 @@ def all_flags() -> set[str]:
     return FOREIGN.union(
         benchmark_flags(),
         *map(app_flags, SETTINGS),
-        *map(command_flags, main.commands),
+        *map(command_flags, COMMANDS),
         *(FLAG.findall(script) for script in scripts),
     )
 
@@ -125,7 +141,9 @@ def find_wrong_flags(line: str) -> list[str]:
         rest = line[match.end() : end]
         command, module = match["command"], match["module"] or ""
         if command is not None:
-            if command not in main.commands:
+            if isinstance(COMMANDS.get(command), click.Group) and (more := rest.split()):
+                command = f"{command} {more[0]}"
+            if command not in COMMANDS:
                 wrong.append(f"ddnn {command}")
                 continue
             known = command_flags(command)
@@ -182,6 +200,8 @@ def test_every_file_that_is_named_exists(document: str) -> None:
 def test_wrong_commands_are_found() -> None:
     assert find_wrong_flags("ddnn demo --headless --nonsense") == ["--nonsense"]
     assert find_wrong_flags("ddnn demonstrate") == ["ddnn demonstrate"]
+    assert find_wrong_flags("ddnn pipeline train --kill x") == ["--kill"]
+    assert find_wrong_flags("ddnn pipeline drain") == ["ddnn pipeline drain"]
     assert find_wrong_flags("python -m edge_app --source x && ddnn status --watch") == ["--source"]
     assert find_wrong_flags("python -m benchmarks.nothing --json") == ["benchmarks.nothing"]
     assert find_wrong_flags("--broker-hots") == ["--broker-hots"]

@@ -15,7 +15,7 @@ import pytest
 
 from ddnn.errors import LocalProtocolError
 from ddnn.exits import device_node, fusion_node, sample
-from ddnn.machines import collect, versions
+from ddnn.machines import attendance, collect, pace, picture_collector, recorder, versions
 from ddnn.machines.membership import MISSES_UNTIL_SUSPECT
 from ddnn.machines.workers import Health, WorkerPool
 from ddnn.pipeline import driver_states, member
@@ -40,7 +40,7 @@ def collect_job(phase: collect.Phase) -> Any:
 
 
 def member_in(state: member.State) -> Any:
-    one = member.Member("home", "worker1", DenseFactory([2, 2]), 1)
+    one = member.Member("home", "worker1", lambda network: DenseFactory([2, 2]), 1)
     one.state = state
     return one
 
@@ -51,12 +51,41 @@ def driver_in(state: driver_states.State) -> Any:
     return one
 
 
+def recorder_in(state: recorder.State) -> Any:
+    one = recorder.Recorder("home", "cam1", 0.1, recorder.Permission(True))
+    one.state = state
+    return one
+
+
+def picture_collector_in(state: picture_collector.State) -> Any:
+    one = picture_collector.PictureCollector("home", "s1", lambda picture: None)
+    one.state = state
+    return one
+
+
+def pace_in(state: pace.State) -> Any:
+    control = pace.PaceControl(0.7)
+    control.state = state
+    return control
+
+
 TABLES = {
+    "the pace of a site": Table(pace, pace.State, pace_in),
     "a member of a training": Table(member, member.State, member_in),
     "a training": Table(driver_states, driver_states.State, driver_in),
+    "a recording at its device": Table(recorder, recorder.State, recorder_in),
+    "a collector of pictures": Table(
+        picture_collector, picture_collector.State, picture_collector_in
+    ),
     "a job of a collector": Table(collect, collect.Phase, collect_job, "phase"),
     "a version": Table(
         versions, versions.Phase, lambda phase: versions._Version("v1", None, phase), "phase"
+    ),
+    "a worker's attendance": Table(
+        attendance,
+        attendance.Phase,
+        lambda phase: attendance._Worker(phase, 0.0),
+        "phase",
     ),
     "a sample at the lead edge": Table(
         sample, sample.State, lambda state: sample.Sample(5, 0.0, 0.0, 1.0, state)

@@ -9,15 +9,19 @@ import socket
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from ddnn.adapters.mqtt import MqttTransport
 from ddnn.cli.doctor.check import Finding
-from ddnn.cli.observer import ObserverSettings, start_observer
+from ddnn.cli.doctor.security import check_broker_certificate
+from ddnn.cli.observer import UNNAMED_NODE, ObserverSettings, start_observer
 from ddnn.errors import LinkError, RemoteProtocolError
 from ddnn.protocol import topics
 from ddnn.protocol.codec import decode_arrived
 from ddnn.protocol.messages import Status
+from ddnn.runtime.site_identity import Broker, parse_broker
+from ddnn.runtime.state_lock import read_instance
 from ddnn.runtime.transport import Arrived, LinkDown, LinkEvent, LinkUp
 
 TCP_S = 5.0
@@ -32,7 +36,9 @@ class BrokerConnection:
 
     def __init__(self) -> None:
         self.tcp_connect_s = 0.0
+        self.version = ""  # of MQTT
         self._statuses: dict[str, Status] = {}
+        self._payloads: dict[str, bytes] = {}  # of statuses, by topic
         self._events: deque[LinkEvent] = deque()
         self._transport: MqttTransport | None = None
 
@@ -52,16 +58,24 @@ class BrokerConnection:
             if status.state == "online"
         }
 
+    def find_status_payload(self, topic: str) -> bytes | None:
+        """What was announced on a topic of a status: it may be published again unchanged."""
+        return self._payloads.get(topic)
+
     def open(self, settings: ObserverSettings, version: str) -> str:
         """Connect with one version of MQTT; return why there is no connection, or an empty text."""
         self._events.clear()
         self._transport = start_observer(settings, self._events.append, version)
-        event = self.wait_for(lambda event: isinstance(event, LinkUp | LinkDown), MQTT_S)
-        if isinstance(event, LinkUp):
-            return ""
+        reason = "did not answer"
+        for broker in settings.brokers:  # each failure is followed by an attempt at the next one
+            event = self.wait_for(lambda event: isinstance(event, LinkUp | LinkDown), MQTT_S)
+            if isinstance(event, LinkUp):
+                self.version = version
+                return ""
+            if isinstance(event, LinkDown):
+                reason = event.reason.removeprefix(str(broker)).strip() or "closed the connection"
         self.close()
-        reason = event.reason if isinstance(event, LinkDown) else "did not answer"
-        return reason.removeprefix(settings.broker).strip() or "closed the connection"
+        return reason
 
     def wait_for(self, is_wanted: Callable[[LinkEvent], bool], within_s: float) -> LinkEvent | None:
         """The first wanted event, or None; the statuses that come before it are kept."""
@@ -91,14 +105,36 @@ class BrokerConnection:
             return
         if isinstance(message, Status):
             self._statuses[topic.node] = message
+            self._payloads[event.topic] = event.payload
 
 
 def check_name(settings: ObserverSettings) -> Finding:
-    """Check that the broker's host name can be resolved."""
-    host = settings.broker_host
+    """Check that the names of the broker's hosts can be resolved."""
+    return _combine([_check_name(broker) for broker in settings.brokers])
+
+
+def check_tcp(settings: ObserverSettings, connection: BrokerConnection) -> Finding:
+    """Check that the broker's addresses accept connections."""
+    return _combine([_check_tcp(broker, connection) for broker in settings.brokers])
+
+
+def _combine(findings: Sequence[Finding]) -> Finding:
+    """One finding of those of all addresses: no failure where one of them is good."""
+    wrong = [finding for finding in findings if finding.outcome != "ok"]
+    if not wrong:
+        return Finding.ok("; ".join(finding.message for finding in findings))
+    if len(wrong) == len(findings):
+        return wrong[0]
+    return Finding.warning(
+        "; ".join(finding.message for finding in wrong) + "; another address works", wrong[0].remedy
+    )
+
+
+def _check_name(broker: Broker) -> Finding:
+    host = broker.host
     started_s = time.monotonic()
     try:
-        found = socket.getaddrinfo(host, settings.broker_port, type=socket.SOCK_STREAM)
+        found = socket.getaddrinfo(host, broker.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         return Finding.failed(
@@ -112,13 +148,10 @@ def check_name(settings: ObserverSettings) -> Finding:
     return Finding.ok(f"{host} resolves to {', '.join(addresses)} ({1e3 * took_s:.1f} ms)")
 
 
-def check_tcp(settings: ObserverSettings, connection: BrokerConnection) -> Finding:
-    """Check that the broker's port accepts connections."""
-    broker = settings.broker
+def _check_tcp(broker: Broker, connection: BrokerConnection) -> Finding:
     started_s = time.monotonic()
     try:
-        address = (settings.broker_host, settings.broker_port)
-        socket.create_connection(address, TCP_S).close()
+        socket.create_connection((broker.host, broker.port), TCP_S).close()
     except ConnectionRefusedError:
         problem = f"nothing listens on {broker}: connection refused"
         remedy = (
@@ -144,11 +177,32 @@ def check_mqtt(settings: ObserverSettings, connection: BrokerConnection) -> Find
     for version in VERSIONS[settings.mqtt]:
         reason = connection.open(settings, version)
         if not reason:
+            if settings.site_file:
+                broker = parse_broker(connection.transport.broker)
+                return check_broker_certificate(settings, version, broker)
             user = f"user {settings.broker_user}" if settings.broker_user else "anonymous"
             return Finding.ok(f"MQTT {version} as {user}")
         if _is_unauthorized(reason):
             break  # the broker speaks this version, and refuses the user
     return Finding.failed(f"the broker {reason}", _find_mqtt_remedy(settings, reason), LinkError)
+
+
+def check_node_name(settings: ObserverSettings, connection: BrokerConnection) -> Finding:
+    """Check that no other process uses the node's name."""
+    node = settings.node
+    if node == UNNAMED_NODE:
+        return Finding.skipped("no node is named", "name it with --node")
+    status = connection.online.get(node)
+    if status is None:
+        return Finding.ok(f"no other process is online as {node}")
+    if status.instance in (0, read_instance(Path(settings.state), node)):
+        return Finding.ok(f"{node} is online, with this state directory")
+    return Finding.failed(
+        f"another process is online as {node} of site {settings.site}, not with the state "
+        f"directory {settings.state}: two nodes cannot have one name",
+        "give one of them another --node; if the node of this state directory is the one that "
+        "runs, name its directory by --state",
+    )
 
 
 def check_round_trip(settings: ObserverSettings, connection: BrokerConnection) -> Finding:
@@ -188,6 +242,12 @@ def check_round_trip(settings: ObserverSettings, connection: BrokerConnection) -
 
 
 def _find_mqtt_remedy(settings: ObserverSettings, reason: str) -> str:
+    if "certificate" in reason:
+        return (
+            "`ddnn site list` names the nodes and their certificates: add the node again if it was "
+            "revoked or has expired (--renew), or take the file of this broker's site; a broker "
+            "whose name is not accepted needs it in `ddnn site init --broker`"
+        )
     if _is_unauthorized(reason) and not settings.broker_user:
         return "the broker requires a user: set --broker-user and --broker-password-file"
     if _is_unauthorized(reason):

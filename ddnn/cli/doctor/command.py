@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from ddnn.adapters.command import exit_codes, schema_options
+from ddnn.cli.doctor.access import ECHO_S, TRAFFIC_S, check_access
 from ddnn.cli.doctor.app import APP_CHECK_S, AppChecks
 from ddnn.cli.doctor.broker import (
     MQTT_S,
@@ -18,14 +19,17 @@ from ddnn.cli.doctor.broker import (
     BrokerConnection,
     check_mqtt,
     check_name,
+    check_node_name,
     check_round_trip,
     check_tcp,
 )
 from ddnn.cli.doctor.bundle import check_bundle
+from ddnn.cli.doctor.capabilities import DELIVERY_S, check_capabilities
 from ddnn.cli.doctor.check import Check, Finding, run_checks
 from ddnn.cli.doctor.clock import check_clock
 from ddnn.cli.doctor.host import check_disk, check_versions
 from ddnn.cli.doctor.node import App, ExaminedNode
+from ddnn.cli.doctor.security import COMMANDS_S, check_commands, check_security
 from ddnn.cli.observer import ObserverSettings
 from ddnn.errors import LinkError
 
@@ -38,7 +42,8 @@ Examples:
 \b
 Further options are those of the app: `python -m device_app --help`, edge_app, cloud_app.
 Ends with 0 where no check failed, else with the exit code of the first one that failed:
-1 clock, 2 configuration, bundle, camera, disk, versions, 8 name, tcp, mqtt, round trip.
+1 clock, 2 configuration, security, node name, bundle, camera, disk, versions, 8 name, tcp, mqtt,
+round trip, access, capabilities.
 """
 
 
@@ -77,6 +82,7 @@ def list_checks(
     common, link = ("configuration",), LinkError.exit_code
     return [
         Check("configuration", app_checks.check_configuration, deadline_s=20.0),
+        Check("security", lambda: check_security(node.settings), common),
         Check("name", lambda: check_name(node.settings), common, 5.0, link),
         Check("tcp", lambda: check_tcp(node.settings, connection), ("name",), 2 * TCP_S, link),
         Check("mqtt", lambda: check_mqtt(node.settings, connection), ("tcp",), 3 * MQTT_S, link),
@@ -85,6 +91,27 @@ def list_checks(
             lambda: check_round_trip(node.settings, connection),
             ("mqtt",),
             exit_code=link,
+        ),
+        Check("node name", lambda: check_node_name(node.settings, connection), ("round trip",)),
+        Check(
+            "access",
+            lambda: check_access(node, connection),
+            ("round trip",),
+            2 * ECHO_S + TRAFFIC_S,
+            link,
+        ),
+        Check(
+            "commands",
+            lambda: check_commands(node.settings, connection),
+            ("round trip",),
+            COMMANDS_S + 1,
+        ),
+        Check(
+            "capabilities",
+            lambda: check_capabilities(node, connection),
+            ("round trip",),
+            3 * DELIVERY_S,
+            link,
         ),
         Check("clock", lambda: check_clock(node.settings, connection), ("round trip",)),
         Check("bundle", lambda: check_bundle(node, connection.online), common, 30.0),

@@ -32,9 +32,12 @@ class ExaminedNode:
         self._keys = {key: value for key, value in keys.items() if key != "config"}
         self.flags = list(flags)
         app_in_bundle = self._find_app_in_bundle()
+        own = self._read_own_settings()
         # A node that lends and has no place in the bundle is a worker, and needs none.
-        self.is_worker = app_in_bundle is None and app in (None, "device") and self._is_lending()
+        lends = own.lend == "on"
+        self.is_worker = app_in_bundle is None and app in (None, "device") and lends
         self.app = app or app_in_bundle or ("device" if self.is_worker else None)
+        self.share = own.share if self.app == CLOUD else ""
 
     @cached_property
     def settings(self) -> ObserverSettings:
@@ -52,7 +55,7 @@ class ExaminedNode:
         flags = [
             text
             for key, value in given.items()
-            for text in ("--" + key.replace("_", "-"), str(value))
+            for text in ("--" + key.replace("_", "-"), *(() if value is True else (str(value),)))
         ]
         return [sys.executable, "-m", f"{self.app}_app", *flags, *self.flags, "--check"]
 
@@ -69,16 +72,22 @@ class ExaminedNode:
             return "edge"
         return "cloud" if settings.node == CLOUD else None
 
-    def _is_lending(self) -> bool:
-        """Whether flags, environment or file say that the node lends its computing power."""
+    def _read_own_settings(self) -> _OwnSettings:
+        """What flags, environment or file say of the app's own keys."""
         words = [word for flag in self.flags for word in flag.split("=", 1)]
-        given = {"lend": words[words.index("--lend") + 1]} if "--lend" in words[:-1] else {}
+        given = {
+            key: words[words.index(f"--{key}") + 1]
+            for key in _OwnSettings.__struct_fields__
+            if f"--{key}" in words[:-1]
+        }
         try:
-            settings = read_config(_LendSettings, given, os.environ, self._file, others=True)
+            return read_config(_OwnSettings, given, os.environ, self._file, others=True)
         except ConfigError:  # the configuration check reports it
-            return False
-        return settings.lend == "on"
+            return _OwnSettings()
 
 
-class _LendSettings(msgspec.Struct):
+class _OwnSettings(msgspec.Struct):
+    """Keys of single apps that doctor reads."""
+
     lend: str = "off"
+    share: str = ""

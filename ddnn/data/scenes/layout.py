@@ -11,7 +11,7 @@ from ..dataset import Labels
 from . import solids, things
 from .solids import Floats, Mesh
 from .square import SQUARE_M, find_overlooking
-from .things import CLASSES
+from .things import Kinds
 
 OVERLOOKING = 3
 """Objects stand only where at least this many cameras overlook the ground."""
@@ -47,10 +47,11 @@ class Layout:
     ambient: Floats
 
 
-def draw_layout(generator: np.random.Generator, labels: Labels) -> Layout:
-    """Random subjects of the classes `labels`, other things near them, and a light."""
+def draw_layout(generator: np.random.Generator, kinds: Kinds, labels: Labels) -> Layout:
+    """Random subjects of the kinds with the numbers `labels`, other things near them, and a
+    light."""
     n = len(labels)
-    mesh, half = things.build_by_class(generator, labels)
+    mesh, half = things.build_by_class(generator, kinds, labels)
     place = _draw_places(generator, n)
     subject = Thing(mesh, place, _draw_directions(generator, n), np.ones(n, np.bool_))
 
@@ -71,7 +72,7 @@ def draw_layout(generator: np.random.Generator, labels: Labels) -> Layout:
         )
 
     other, other_half = things.build_by_class(
-        generator, generator.integers(0, len(CLASSES), n).astype(np.int32)
+        generator, kinds, generator.integers(0, len(kinds), n).astype(np.int32)
     )
     clear = other_half.max(axis=1)
     others = (

@@ -1,21 +1,19 @@
 """Drawing of flat faces into small pictures: pin-hole projection, painter's order, convex fill.
 
-All views of a batch are drawn together. A face is filled row by row between its left and right
-edge, which is less work than a test of every pixel against every edge.
+The faces of all views of a batch are one list, and so are the rows that each face covers: a face is
+filled row by row between its left and right edge, and of the faces that cover a pixel the one that
+is painted last is the greatest number.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .solids import CORNERS, Floats, Mesh
-
-T = TypeVar("T", bound=np.generic)
 
 NEAR_M = 0.4
 """Faces nearer to a camera than this are not drawn."""
@@ -54,31 +52,46 @@ class Camera:
         return np.stack([right, np.cross(ahead, right), ahead]).astype(np.float32)
 
 
-def transform_to_camera(vertices: Floats, cameras: tuple[Camera, ...]) -> Floats:
-    """World points [n, ..., 3] in the frame of each camera: [n, cameras, ..., 3], metres."""
-    frames = [(vertices - np.array(c.position, np.float32)) @ c.rotation.T for c in cameras]
-    return np.stack(frames, axis=1)
+@dataclass(frozen=True, slots=True)
+class Rig:
+    """Several cameras as arrays: position [cameras, 3], rotation [cameras, 3, 3], focal
+    [cameras]."""
+
+    position: Floats
+    rotation: Floats
+    focal_px: Floats
+
+    @classmethod
+    def of(cls, cameras: tuple[Camera, ...]) -> Rig:
+        return cls(
+            np.array([camera.position for camera in cameras], np.float32),
+            np.stack([camera.rotation for camera in cameras]),
+            np.array([camera.focal_px for camera in cameras], np.float32),
+        )
 
 
-def project(in_camera: Floats, cameras: tuple[Camera, ...]) -> Floats:
-    """Points [n, cameras, ..., 3] in the cameras' frames to pixels [n, cameras, ..., 2], right and
-    down from the principal point."""
-    focal = np.array([camera.focal_px for camera in cameras], np.float32).reshape(
-        1, -1, *(1,) * (in_camera.ndim - 3)
+def project(points: Floats, camera: NDArray[np.intp], rig: Rig) -> tuple[Floats, Floats]:
+    """Points [n, ..., 3] as the cameras with the numbers `camera` [n] see them.
+
+    Returns pixels [n, ..., 2], right and down from the principal point, and depths [n, ...],
+    metres.
+    """
+    wide = (len(camera), *(1,) * (points.ndim - 2))
+    x, y, z = (points[..., i] - rig.position[camera, i].reshape(wide) for i in range(3))
+    rotation = rig.rotation[camera]
+    right, down, depth = (
+        x * rotation[:, row, 0].reshape(wide)
+        + y * rotation[:, row, 1].reshape(wide)
+        + z * rotation[:, row, 2].reshape(wide)
+        for row in range(3)
     )
-    scale = focal / np.maximum(in_camera[..., 2], NEAR_M)
-    return np.asarray(in_camera[..., :2] * scale[..., None], np.float32)
+    scale = rig.focal_px[camera].reshape(wide) / np.maximum(depth, NEAR_M)
+    return np.stack([right * scale, down * scale], axis=-1), depth
 
 
-def find_front_faces(in_camera: Floats) -> NDArray[np.bool_]:
-    """Which faces [..., 6, 3] in a camera's frame have their outside towards it: bool [...]."""
-    return np.asarray((compute_normals(in_camera) * in_camera[..., 0, :]).sum(axis=-1) < 0)
-
-
-def shade(mesh: Mesh, towards_light: Floats, ambient: Floats) -> Floats:
+def shade(mesh: Mesh, normals: Floats, towards_light: Floats, ambient: Floats) -> Floats:
     """Colours [n, faces, 3] under a distant light from `towards_light` [n, 3]."""
-    normal = compute_normals(mesh.vertices)
-    facing = np.einsum("nfc,nc->nf", normal, towards_light)
+    facing = (normals @ towards_light[:, :, None])[..., 0]
     facing = np.where(mesh.two_sided, 0.35 + 0.5 * np.abs(facing), np.maximum(facing, 0.0))
     strength = ambient[:, None] + (1.0 - ambient[:, None]) * 1.25 * facing
     return np.asarray(mesh.colours * strength[..., None], np.float32)
@@ -86,85 +99,74 @@ def shade(mesh: Mesh, towards_light: Floats, ambient: Floats) -> Floats:
 
 def compute_normals(vertices: Floats) -> Floats:
     """Unit normals [..., 3] of faces [..., 6, 3]; zero for a face of no area."""
-    normal = np.cross(
-        vertices[..., 1, :] - vertices[..., 0, :], vertices[..., 2, :] - vertices[..., 1, :]
+    (ax, ay, az), (bx, by, bz) = (
+        np.moveaxis(vertices[..., end, :] - vertices[..., start, :], -1, 0)
+        for start, end in ((0, 1), (1, 2))
     )
-    length = np.linalg.norm(normal, axis=-1, keepdims=True)
+    normal = np.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], axis=-1)
+    length = np.sqrt((normal * normal).sum(axis=-1, keepdims=True))
     return np.asarray(normal / np.maximum(length, 1e-9), np.float32)
 
 
-def find_painting_order(
-    group: NDArray[np.integer],
-    distance: Floats,
-    layer: NDArray[np.integer],
-    depth: Floats,
-    drawn: NDArray[np.bool_],
-) -> NDArray[np.intp]:
-    """The order [views, most] in which to paint faces [views, faces].
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """The rows that faces cover: per span its face, row, first column and number of columns > 0."""
 
-    Faces are sorted by group, then far things before near ones, then by layer, then far faces
-    before near ones; faces that are not drawn come last, and `most` is the largest count of drawn
-    ones.
-    """
-    order = np.lexsort((-depth, layer, -distance, group, ~drawn), axis=-1)
-    most = max(1, int(drawn.sum(axis=1).max()))
-    return order[:, :most]
+    face: NDArray[np.intp]
+    row: NDArray[np.intp]
+    first: NDArray[np.int32]
+    count: NDArray[np.int32]
+
+    def take(self, kept: NDArray[np.bool_]) -> Spans:
+        return Spans(self.face[kept], self.row[kept], self.first[kept], self.count[kept])
 
 
-def sort_faces(values: NDArray[T], order: NDArray[np.intp]) -> NDArray[T]:
-    """Values [views, faces, ...] in the order [views, most]."""
-    return np.take_along_axis(values, order.reshape(*order.shape, *(1,) * (values.ndim - 2)), 1)
-
-
-def find_spans(corners: Floats, side: int) -> tuple[NDArray[np.unsignedinteger], ...]:
-    """The pixels of convex polygons [views, faces, 6, 2] (x, y in pixels) on a square grid.
-
-    Returns for every row the first column and the number of columns: [views, faces, side] each.
-    """
-    rows = np.arange(side, dtype=np.float32) + np.float32(0.5)
-    left = np.full((*corners.shape[:2], side), np.inf, np.float32)
-    right = np.full_like(left, -np.inf)
+def find_spans(corners: Floats, side: int) -> Spans:
+    """The pixels of convex polygons [faces, 6, 2] (x, y in pixels) on a square grid."""
+    x, y = (np.ascontiguousarray(corners[..., axis].T) for axis in (0, 1))  # [6, faces]
+    begin = np.ceil(np.clip(y.min(axis=0), 0, side) - 0.5).astype(np.intp)
+    end = np.ceil(np.clip(y.max(axis=0), 0, side) - 0.5).astype(np.intp)
+    rows = np.maximum(end - begin, 0)
+    face = np.repeat(np.arange(len(corners)), rows)
+    row = np.arange(len(face)) - np.repeat(np.cumsum(rows) - rows - begin, rows)
+    middle = row.astype(np.float32) + np.float32(0.5)
+    step = np.roll(y, -1, axis=0) - y
+    slope = (np.roll(x, -1, axis=0) - x) / np.where(step == 0, np.float32(1), step)
+    left = np.full(len(face), np.inf, np.float32)
+    right = np.full(len(face), -np.inf, np.float32)
+    above = [line <= middle for line in (edge[face] for edge in y)]
     for number in range(CORNERS):
-        x0, y0 = np.moveaxis(corners[:, :, number, :, None], 2, 0)
-        x1, y1 = np.moveaxis(corners[:, :, (number + 1) % CORNERS, :, None], 2, 0)
-        crossed = (y0 <= rows) != (y1 <= rows)
-        slope = (x1 - x0) / np.where(y1 == y0, 1.0, y1 - y0)
-        x = x0 + (rows - y0) * slope
-        np.minimum(left, x, out=left, where=crossed)
-        np.maximum(right, x, out=right, where=crossed)
-    counter = np.uint8 if side < 256 else np.uint16
-    first = np.ceil(np.clip(left, 0, side) - 0.5)
-    past = np.ceil(np.clip(right, 0, side) - 0.5)
-    return first.astype(counter), np.maximum(past - first, 0).astype(counter)
+        crossed = above[number] != above[(number + 1) % CORNERS]
+        at = x[number][face] + (middle - y[number][face]) * slope[number][face]
+        np.minimum(left, at, out=left, where=crossed)
+        np.maximum(right, at, out=right, where=crossed)
+    first = np.ceil(np.clip(left, 0, side) - 0.5).astype(np.int32)
+    count = np.ceil(np.clip(right, 0, side) - 0.5).astype(np.int32) - first
+    return Spans(face, row, first, count).take(count > 0)
 
 
 def paint(
-    corners: Floats, is_subject: NDArray[np.bool_], side: int
-) -> tuple[NDArray[np.unsignedinteger], NDArray[np.bool_]]:
-    """Paint faces [views, faces, 6, 2] one over the other.
+    view: NDArray[np.intp], rank: NDArray[np.intp], spans: Spans, views: int, side: int
+) -> NDArray[np.unsignedinteger]:
+    """The rank of the visible face at every pixel, [views, side, side], 0 where there is none.
 
-    Returns the number of the visible face at every pixel, [views, side, side], counted from 1, or
-    0 where there is none; and bool [views, side, side], the pixels that the subject covers,
-    hidden or not.
+    view, rank: of each face; of faces that cover a pixel the one with the greatest rank is visible
     """
-    first, count = find_spans(corners, side)
-    columns = np.arange(side, dtype=first.dtype)
-    seen = np.zeros((len(corners), side, side), np.min_scalar_type(corners.shape[1]))
-    subject = np.zeros(seen.shape, np.bool_)
-    offset = np.empty(seen.shape, first.dtype)
-    inside = np.empty(seen.shape, np.bool_)
-    for face in range(corners.shape[1]):
-        views = np.flatnonzero(count[:, face].any(axis=1))
-        if len(views) == 0:
-            continue
-        # Unsigned numbers wrap, so one comparison tests both ends of the row.
-        np.subtract(columns, first[:, face, :, None], out=offset)
-        np.less(offset, count[:, face, :, None], out=inside)
-        np.copyto(seen, face + 1, where=inside)
-        if is_subject[:, face].any():
-            inside &= is_subject[:, face, None, None]
-            subject |= inside
-    return seen, subject
+    seen = np.zeros((views * side, side), np.min_scalar_type(int(rank.max(initial=1))))
+    if not len(spans.face):
+        return seen.reshape(views, side, side)
+    key = (view[spans.face] * side + spans.row).astype(np.uint16 if views * side < 65536 else int)
+    order = np.argsort(key, kind="stable")  # a radix sort for 16 bits
+    key = key[order]
+    counter = np.uint8 if side < 256 else np.uint16
+    # Unsigned numbers wrap, so one comparison tests both ends of the span.
+    painted = np.arange(side, dtype=counter) - spans.first[order, None].astype(counter)
+    inside = painted < spans.count[order, None].astype(counter)
+    painted = painted if painted.dtype == seen.dtype else np.empty(inside.shape, seen.dtype)
+    np.multiply(inside, rank[spans.face[order], None].astype(seen.dtype), out=painted)
+    starts = np.flatnonzero(np.diff(key, prepend=-1))
+    seen[key[starts]] = np.maximum.reduceat(painted, starts, axis=0)
+    return seen.reshape(views, side, side)
 
 
 @cache
@@ -180,12 +182,13 @@ def _make_resampling(resolution: int, fine: int, size: int) -> Floats:
 
 
 def resolve(pictures: Floats, resolution: NDArray[np.integer], size: int) -> Floats:
-    """Pictures [views, fine, fine, 3] as a sensor resolves them, scaled to [views, size, size, 3].
+    """Pictures [views, 3, fine, fine] as a sensor resolves them, scaled to [views, size, size, 3].
 
     resolution: int [views], the width of each picture in sensor pixels
     """
-    views, fine = pictures.shape[:2]
+    fine = pictures.shape[-1]
     clipped = np.clip(resolution, LEAST_RESOLUTION, size)
-    matrices = np.stack([_make_resampling(int(r), fine, size) for r in clipped])
-    rows = (matrices @ pictures.reshape(views, fine, fine * 3)).reshape(views, size, fine, 3)
-    return np.asarray(matrices[:, None] @ rows, np.float32)
+    table = np.stack([_make_resampling(r, fine, size) for r in range(LEAST_RESOLUTION, size + 1)])
+    matrices = table[clipped - LEAST_RESOLUTION][:, None]
+    small = matrices @ pictures @ matrices.swapaxes(-1, -2)
+    return np.ascontiguousarray(np.moveaxis(small, 1, -1))

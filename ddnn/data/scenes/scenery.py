@@ -9,29 +9,35 @@ from numpy.typing import NDArray
 
 from . import solids
 from .layout import Layout, turn
-from .raster import shade
+from .raster import compute_normals, shade
 from .solids import Floats, Mesh
-from .square import CAMERAS, build_houses
+from .square import RIG, build_houses
 
 THING_SHADOW, THING_SUBJECT = 1, 2
 """Numbers of things."""
 
 # Groups of things, in the order of painting.
-_HOUSES, _SHADOW, _BEHIND, _SUBJECT, _BEFORE = range(5)
+HOUSES, _SHADOW, _BEHIND, _SUBJECT, _BEFORE = range(5)
 
 
 @dataclass(frozen=True, slots=True)
 class Scenery:
     """All faces of n samples, and the order of things in every view.
 
-    thing: int [faces], the number of its thing: 0 houses, 1 shadow, 2 subject, 3 and more: others
+    The houses, which stand in every sample, are the faces `houses` of `square.build_houses`; their
+    colours [n, faces, 3] are `house_colours`.
+
+    thing: int [faces], the number of its thing: 1 shadow, 2 subject, 3 and more: others
     present: bool [n, faces]
+    normals: [n, faces, 3]
     group, distance: [n, cameras, things], the painting order: by group, then from far to near
     """
 
     mesh: Mesh
+    house_colours: Floats
     thing: NDArray[np.intp]
     present: NDArray[np.bool_]
+    normals: Floats
     group: NDArray[np.intp]
     distance: Floats
 
@@ -41,21 +47,31 @@ def assemble(layout: Layout) -> Scenery:
     n = len(layout.labels)
     things = (layout.subject, *layout.others)
     placed = [solids.place(t.mesh, t.position, t.heading) for t in things]
-    meshes = [solids.repeat(build_houses(), n), _build_shadow(layout), *placed]
-    thing = np.repeat(np.arange(len(meshes)), [mesh.faces for mesh in meshes])
+    meshes = [_build_shadow(layout), *placed]
+    thing = np.repeat(np.arange(1, len(meshes) + 1), [mesh.faces for mesh in meshes])
     mesh = solids.join(*meshes)
     here = np.stack([t.present for t in things], axis=1)
     present = np.concatenate([np.ones((n, 2), np.bool_), here], axis=1)[:, thing]
 
-    cameras = np.array([camera.position[:2] for camera in CAMERAS], np.float32)
+    cameras = RIG.position[:, :2]
     at = np.stack([t.position for t in things], axis=1)
-    distance = np.zeros((n, len(CAMERAS), len(meshes)), np.float32)
+    distance = np.zeros((n, len(cameras), len(meshes) + 1), np.float32)
     distance[..., 2:] = np.linalg.norm(cameras[:, None] - at[:, None], axis=-1)
     group = np.empty(distance.shape, np.intp)
-    group[..., :3] = (_HOUSES, _SHADOW, _SUBJECT)
+    group[..., :3] = (HOUSES, _SHADOW, _SUBJECT)
     group[..., 3:] = np.where(_find_hiding(layout, cameras, at[:, 1:]), _BEFORE, _BEHIND)
-    lit = shade(mesh, layout.towards_light, layout.ambient)
-    return Scenery(replace(mesh, colours=lit), thing, present, group, distance)
+    normals = compute_normals(mesh.vertices)
+    lit = shade(mesh, normals, layout.towards_light, layout.ambient)
+    houses = build_houses()
+    house_colours = shade(
+        solids.repeat(houses, n),
+        np.repeat(compute_normals(houses.vertices), n, axis=0),
+        layout.towards_light,
+        layout.ambient,
+    )
+    return Scenery(
+        replace(mesh, colours=lit), house_colours, thing, present, normals, group, distance
+    )
 
 
 def _find_hiding(layout: Layout, cameras: Floats, others: Floats) -> NDArray[np.bool_]:

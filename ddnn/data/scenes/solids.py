@@ -53,7 +53,10 @@ class Mesh:
 
 def make_points(x: ArrayLike, y: ArrayLike, z: ArrayLike) -> Floats:
     """Points float32 [n, 3] from their coordinates, each a number or an array [n]."""
-    return np.stack(np.broadcast_arrays(*np.atleast_1d(x, y, z)), axis=-1).astype(np.float32)
+    counts = [len(value) for value in (x, y, z) if isinstance(value, np.ndarray) and value.ndim]
+    points = np.empty((max(counts, default=1), 3), np.float32)  # np.stack takes ten times as long
+    points[:, 0], points[:, 1], points[:, 2] = x, y, z
+    return points
 
 
 def _make_mesh(vertices: Floats, colour: ArrayLike, layer: int, two_sided: bool) -> Mesh:

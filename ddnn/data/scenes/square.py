@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import solids, things
-from .raster import Camera, project, transform_to_camera
+from .raster import NEAR_M, Camera, Rig, compute_normals, project
 from .solids import Floats, Mesh
 
 SQUARE_M = 14.0
@@ -23,6 +24,7 @@ CAMERAS = (
     Camera((-23.0, 10.0, 7.0), (-3.5, 1.5, 0.0), 18.3, 128, 96, noise=0.050, gain=1.00),
 )
 """Each camera overlooks another part of the square; the last one has fewer pixels."""
+RIG = Rig.of(CAMERAS)
 
 # x0, x1, y0, y1 and height in metres, colour.
 _HOUSES = (
@@ -45,14 +47,50 @@ def find_overlooking(place: Floats) -> NDArray[np.bool_]:
     """Which cameras overlook points [n, 2] (a metre above them): bool [n, cameras]."""
     sensor = np.array([(c.width_px, c.height_px) for c in CAMERAS], np.float32)
     waist = solids.make_points(place[:, 0], place[:, 1], 1.0)
-    pixels = project(transform_to_camera(waist[:, None], CAMERAS), CAMERAS)[:, :, 0]
-    return np.asarray((np.abs(pixels) < sensor / 2).all(axis=-1))
+    pixels, _ = project(np.tile(waist, (len(CAMERAS), 1, 1)), np.arange(len(CAMERAS)), RIG)
+    return np.asarray((np.abs(pixels.swapaxes(0, 1)) < sensor / 2).all(axis=-1))
 
 
 @cache
 def build_houses() -> Mesh:
     """All houses around the square, a mesh of one sample."""
     return solids.join(*(things.build_house(*row[:5], row[5]) for row in _HOUSES))
+
+
+@dataclass(frozen=True, slots=True)
+class Backdrop:
+    """The faces of houses that one camera sees.
+
+    face: int [faces], numbers in `build_houses`; pixels: [faces, 6, 2], between low and high
+    [faces, 2]; depth: [faces], metres; layers: as in Mesh
+    """
+
+    face: NDArray[np.intp]
+    pixels: Floats
+    low: Floats
+    high: Floats
+    depth: Floats
+    layers: NDArray[np.int16]
+
+
+@cache
+def project_houses(camera: int) -> Backdrop:
+    """The houses as a camera sees them, which is the same in every sample."""
+    houses = build_houses()
+    vertices = houses.vertices[0]
+    pixels, depth = project(vertices[None], np.array([camera]), RIG)
+    towards = vertices[:, 0] - RIG.position[camera]
+    front = (compute_normals(vertices) * towards).sum(axis=-1) < 0
+    face = np.flatnonzero((front | houses.two_sided[0]) & (depth[0] > NEAR_M).all(axis=-1))
+    seen = pixels[0, face]
+    return Backdrop(
+        face,
+        seen,
+        seen.min(axis=1),
+        seen.max(axis=1),
+        depth[0, face].mean(axis=-1),
+        houses.layers[0, face],
+    )
 
 
 @cache

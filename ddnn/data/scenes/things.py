@@ -1,4 +1,4 @@
-"""Things of the scenes, many samples at a time: cars, buses, people, clutter and houses."""
+"""Things of the scenes, many samples at a time: the kinds of each data set, clutter and houses."""
 
 from __future__ import annotations
 
@@ -7,141 +7,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from . import vehicles
 from .solids import CORNERS, Floats, Mesh, build_ball, build_block, build_disc, join, make_points
-
-CLASSES = ("car", "bus", "person")
-
-_GLASS = (0.10, 0.14, 0.19)
-_TYRE = (0.05, 0.05, 0.06)
-_HUB = (0.55, 0.55, 0.57)
-_HEADLIGHT = (1.0, 0.97, 0.80)
-_TAILLIGHT = (0.75, 0.05, 0.04)
-
-
-def _draw_paint(generator: np.random.Generator, n: int) -> Floats:
-    """Random colours [n, 3] of cars, buses and clothes."""
-    grey = generator.uniform(0.08, 0.90, (n, 1))
-    bright = generator.uniform(0.04, 0.95, (n, 3))
-    share = generator.uniform(0.0, 1.0, (n, 1)) ** 0.6
-    return np.asarray(grey + share * (bright - grey), np.float32)
-
-
-def _build_wheels(
-    length: Floats, width: Floats, radius: float, at: tuple[float, ...]
-) -> tuple[Mesh, ...]:
-    """Wheels on both sides; `at`: their places as shares of the half length."""
-    parts = []
-    for share in at:
-        for side, sign in (("Y", 1), ("y", -1)):
-            centre = make_points(share * length / 2, sign * (width / 2 + 0.02), radius)
-            parts.append(build_disc(centre, radius, side, _TYRE, layer=2))
-            parts.append(build_disc(centre, radius * 0.5, side, _HUB, layer=3))
-    return tuple(parts)
-
-
-def _build_lamps(length: Floats, width: Floats, z0: float, z1: float) -> tuple[Mesh, ...]:
-    """Head and tail lights at the four corners."""
-    parts = []
-    for side, sign, colour in (("X", 1, _HEADLIGHT), ("x", -1, _TAILLIGHT)):
-        end = sign * (length / 2 + 0.02)
-        for inner, outer in ((0.28, 0.46), (-0.46, -0.28)):
-            low, high = make_points(end, inner * width, z0), make_points(end, outer * width, z1)
-            parts.append(build_block(low, high, colour, sides=side, layer=2))
-    return tuple(parts)
-
-
-def build_car(generator: np.random.Generator, n: int) -> tuple[Mesh, Floats]:
-    """Cars, some of them vans, and their half length and half width [n, 2]."""
-    van = generator.random(n) < 0.12
-    length = generator.uniform(3.7, 4.8, n).astype(np.float32)
-    width = generator.uniform(1.65, 1.9, n).astype(np.float32)
-    waist = generator.uniform(0.80, 0.98, n).astype(np.float32)
-    height = np.where(van, generator.uniform(1.8, 2.1, n), generator.uniform(1.38, 1.55, n))
-    tail = np.where(van, -0.49, generator.uniform(-0.48, -0.36, n)) * length
-    nose = np.where(van, 0.36, generator.uniform(0.20, 0.30, n)) * length
-    taper = np.where(van, 0.15, generator.uniform(0.35, 0.55, n))
-    colour = _draw_paint(generator, n)
-    half = width / 2
-
-    def build_cabin(grow: float, share: float, colour: ArrayLike, sides: str, layer: int) -> Mesh:
-        top = waist + share * (height - waist)
-        low = make_points(tail - grow, -0.94 * half - grow, waist + 0.03 * (layer - 3))
-        high = make_points(nose + grow, 0.94 * half + grow, top)
-        return build_block(low, high, colour, taper=taper * share, sides=sides, layer=layer)
-
-    mesh = join(
-        build_block(
-            make_points(-length / 2, -half, 0.28),
-            make_points(length / 2, half, waist),
-            colour,
-            taper=0.06,
-        ),
-        build_cabin(0.0, 1.0, colour, "xXyYZ", 3),
-        build_cabin(0.02, 0.84, _GLASS, "xXyY", 4),
-        *_build_wheels(length, width, 0.34, (-0.62, 0.64)),
-        *_build_lamps(length, width, 0.55, 0.75),
-    )
-    return mesh, np.stack([length / 2, half], axis=1)
-
-
-def build_bus(generator: np.random.Generator, n: int) -> tuple[Mesh, Floats]:
-    """Buses, some of them short, and their half length and half width [n, 2]."""
-    short = generator.random(n) < 0.15
-    length = np.where(short, generator.uniform(5.8, 7.0, n), generator.uniform(8.5, 11.5, n))
-    length = length.astype(np.float32)
-    width = generator.uniform(2.2, 2.5, n).astype(np.float32)
-    height = np.where(short, generator.uniform(2.4, 2.7, n), generator.uniform(2.8, 3.2, n))
-    colour = _draw_paint(generator, n)
-    half = width / 2
-    sill, lintel = 0.45 * height, 0.80 * height
-    skirt = np.asarray(0.45 * colour, np.float32)
-    windows = [
-        build_block(
-            make_points((start - 0.075) * length, -half - 0.02, sill),
-            make_points((start + 0.075) * length, half + 0.02, lintel),
-            _GLASS,
-            sides="yY",
-            layer=3,
-        )
-        for start in (-0.39, -0.21, -0.03, 0.15, 0.36)
-    ]
-    roof = np.asarray(0.3 * colour + 0.65, np.float32)
-    mesh = join(
-        build_block(
-            make_points(-length / 2, -half, 0.35), make_points(length / 2, half, height), colour
-        ),
-        build_block(
-            make_points(-length / 2 - 0.01, -half - 0.01, 0.84 * height),
-            make_points(length / 2 + 0.01, half + 0.01, height + 0.01),
-            roof,
-            layer=2,
-        ),
-        build_block(
-            make_points(-length / 2 - 0.01, -half - 0.01, 0.35),
-            make_points(length / 2 + 0.01, half + 0.01, 0.65),
-            skirt,
-            sides="xXyY",
-            layer=2,
-        ),
-        build_block(
-            make_points(-length / 2, -0.43 * width, sill),
-            make_points(length / 2 + 0.02, 0.43 * width, 0.9 * height),
-            _GLASS,
-            sides="X",
-            layer=3,
-        ),
-        build_block(
-            make_points(-length / 2 - 0.02, -0.36 * width, 1.1 * sill),
-            make_points(length / 2, 0.36 * width, lintel),
-            _GLASS,
-            sides="x",
-            layer=3,
-        ),
-        *windows,
-        *_build_wheels(length, width, 0.48, (-0.55, 0.60)),
-        *_build_lamps(length, width, 0.7, 0.95),
-    )
-    return mesh, np.stack([length / 2, half], axis=1)
+from .vehicles import draw_paint
 
 
 def build_person(generator: np.random.Generator, n: int) -> tuple[Mesh, Floats]:
@@ -150,7 +18,7 @@ def build_person(generator: np.random.Generator, n: int) -> tuple[Mesh, Floats]:
     girth = size * generator.uniform(0.9, 1.25, n).astype(np.float32)
     step = generator.uniform(-0.30, 0.30, n).astype(np.float32) * size
     coat = generator.random(n) < 0.25
-    shirt, trousers = _draw_paint(generator, n), _draw_paint(generator, n)
+    shirt, trousers = draw_paint(generator, n), draw_paint(generator, n)
     skin = np.asarray(generator.uniform(0.3, 1.0, (n, 1)) * (0.92, 0.72, 0.58), np.float32)
     hem = np.where(coat, 0.50, 0.84) * size
     parts = []
@@ -183,31 +51,53 @@ def build_person(generator: np.random.Generator, n: int) -> tuple[Mesh, Floats]:
 
 
 Builder = Callable[[np.random.Generator, int], tuple[Mesh, Floats]]
-BUILDERS: tuple[Builder, ...] = (build_car, build_bus, build_person)
-"""In the order of CLASSES."""
+Kinds = dict[str, Builder]
+
+_FIVE: Kinds = {
+    "car": vehicles.build_private_car,
+    "taxi": vehicles.build_taxi,
+    "bus": vehicles.build_city_bus,
+    "lorry": vehicles.build_lorry,
+    "person": build_person,
+}
+KINDS: dict[str, Kinds] = {
+    "scenes": {"car": vehicles.build_car, "bus": vehicles.build_bus, "person": build_person},
+    "scenes5": _FIVE,
+    "scenes8": {
+        **_FIVE,
+        "van": vehicles.build_van,
+        "ambulance": vehicles.build_ambulance,
+        "pickup": vehicles.build_pickup,
+    },
+}
+"""The kinds of objects of each data set, by class in the order of labels."""
 
 
 def build_by_class(
-    generator: np.random.Generator, labels: NDArray[np.int32]
+    generator: np.random.Generator, kinds: Kinds, labels: NDArray[np.int32]
 ) -> tuple[Mesh, Floats]:
     """A thing of its class for every sample, and its half length and half width [n, 2].
 
     Things with fewer faces than the largest are filled with faces of no area.
     """
-    built = [build(generator, len(labels)) for build in BUILDERS]
-    faces, n = max(mesh.faces for mesh, _ in built), len(labels)
+    rows = [np.flatnonzero(labels == number) for number in range(len(kinds))]
+    built = [
+        (at, *build(generator, len(at)))
+        for at, build in zip(rows, kinds.values(), strict=True)
+        if len(at)
+    ]
+    faces, n = max(mesh.faces for _, mesh, _ in built), len(labels)
     vertices = np.zeros((n, faces, CORNERS, 3), np.float32)
     colours = np.zeros((n, faces, 3), np.float32)
     layers = np.zeros((n, faces), np.int16)
     two_sided = np.zeros((n, faces), np.bool_)
     halves = np.zeros((n, 2), np.float32)
-    for number, (mesh, half) in enumerate(built):
-        rows = labels == number
-        vertices[rows, : mesh.faces] = mesh.vertices[rows]
-        colours[rows, : mesh.faces] = mesh.colours[rows]
-        layers[rows, : mesh.faces] = mesh.layers[rows]
-        two_sided[rows, : mesh.faces] = mesh.two_sided[rows]
-        halves[rows] = half[rows]
+    for at, mesh, half in built:
+        vertices[at, : mesh.faces] = mesh.vertices
+        colours[at, : mesh.faces] = mesh.colours
+        layers[at, : mesh.faces] = mesh.layers
+        two_sided[at, : mesh.faces] = mesh.two_sided
+        halves[at] = half
     return Mesh(vertices, colours, layers, two_sided), halves
 
 
@@ -215,7 +105,7 @@ def build_crate(generator: np.random.Generator, n: int) -> Mesh:
     """Boxes from the size of a bin to that of a small car."""
     x, y = generator.uniform(0.25, 1.3, (2, n))
     z = generator.uniform(0.6, 2.2, n)
-    return build_block(make_points(-x, -y, 0.0), make_points(x, y, z), _draw_paint(generator, n))
+    return build_block(make_points(-x, -y, 0.0), make_points(x, y, z), draw_paint(generator, n))
 
 
 def build_pole(generator: np.random.Generator, n: int) -> Mesh:
@@ -227,7 +117,7 @@ def build_pole(generator: np.random.Generator, n: int) -> Mesh:
         build_block(
             make_points(-r, -r, 0.0), make_points(r, r, z), (0.35, 0.36, 0.38), sides="xXyY"
         ),
-        build_disc(make_points(0.0, 0.0, z), plate, "X", _draw_paint(generator, n), two_sided=True),
+        build_disc(make_points(0.0, 0.0, z), plate, "X", draw_paint(generator, n), two_sided=True),
     )
 
 

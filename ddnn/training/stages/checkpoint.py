@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from ddnn.core.section import Array
 from ddnn.errors import ConfigError
 from ddnn.pipeline.stage import States
 from ddnn.runtime.archive import read_all
+from ddnn.runtime.whole_file import open_whole
 
 MAX_BYTES = 4 << 30
 _NOTES = "notes"
@@ -36,17 +36,8 @@ def write_checkpoint(file: Path, states: States, notes: Mapping[str, Any]) -> No
     }
     text = np.frombuffer(msgspec.json.encode(notes), np.uint8)
     file.parent.mkdir(parents=True, exist_ok=True)
-    fresh = file.with_name(file.name + ".new")
-    with fresh.open("wb") as stream:
+    with open_whole(file) as stream:
         np.savez(stream, **{_NOTES: text}, **arrays)  # type: ignore[arg-type]
-        stream.flush()
-        os.fsync(stream.fileno())
-    fresh.replace(file)
-    directory = os.open(file.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)  # the new name
-    finally:
-        os.close(directory)
 
 
 def read_checkpoint(file: Path) -> Checkpoint | None:

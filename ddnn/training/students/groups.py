@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, cast
 
-import msgspec
 import numpy as np
 
-from ddnn.core.device import DeviceProfile
+from ddnn.core.device import ASSUMED_OUTAGE, DeviceProfile
 from ddnn.core.plan import PlanRequest
-from ddnn.errors import ConfigError
 from ddnn.students import StudentPlan, Tradeoff, build_filter_graph, list_tradeoffs, plan
 from ddnn.students.types import Objective, StudentType
 from ddnn.training.split import FeatureSplit
@@ -25,8 +23,7 @@ from ddnn.training.students.family import (
 )
 from ddnn.training.students.unified import UnifiedStudent
 
-OUTAGE = 0.1  # of devices that declare none
-P_TH = 0.02  # above OUTAGE squared: groups of two
+P_TH = 0.02  # above ASSUMED_OUTAGE squared: groups of two
 OBJECTIVE: Objective = "guaranteed"
 
 
@@ -38,6 +35,7 @@ class Grouping:
     """
 
     devices: tuple[DeviceProfile, ...]
+    assumed_outage: float  # of devices that declare none
     students: tuple[StudentType, ...]
     p_th: float
     objective: Objective
@@ -50,7 +48,8 @@ class Grouping:
         """Raises ConfigError where the request is impossible."""
         input_shape = cast(Shape, tuple(int(n) for n in teacher.features.inputs[0].shape[1:]))
         return cls(
-            declare_outages(request),
+            request.devices,
+            ASSUMED_OUTAGE if request.outage is None else request.outage,
             list_students(input_shape, teacher.shape, request.network),
             P_TH if request.p_th is None else request.p_th,
             cast(Objective, request.objective or OBJECTIVE),  # the planner checks it
@@ -65,6 +64,7 @@ class Grouping:
         return {
             "bits_per_filter": 8 * WORD_BYTES * height * width,
             "input_bits": 8 * WORD_BYTES * int(np.prod(self.input_shape)),
+            "assumed_outage": self.assumed_outage,
             "seed": self.seed,
         }
 
@@ -101,16 +101,3 @@ class Grouping:
         )
         filters = tuple(group.filters for group in made.groups)
         return UnifiedStudent(students, filters, copy_model(classifier))
-
-
-def declare_outages(request: PlanRequest) -> tuple[DeviceProfile, ...]:
-    """The devices, with the request's outage probability where they declare none."""
-    outage = OUTAGE if request.outage is None else request.outage
-    if not 0 <= outage < 1:
-        raise ConfigError(f"--outage {outage}: expected a probability from 0 to below 1")
-    return tuple(
-        device
-        if device.outage_probability
-        else msgspec.structs.replace(device, outage_probability=outage)
-        for device in request.devices
-    )

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,6 +34,8 @@ class FailingStore:
         self.events: list[str] = []
         self.fail_save: Callable[[list[int]], Exception | None] = lambda samples: None
         self.fail_event: Exception | None = None
+        self.bad_events: set[str] = set()
+        self.transactions = 0  # of events
         self.fail_read: Exception | None = None
         self.clock = time.time
         self.old = 0  # rows that are too old
@@ -54,10 +57,21 @@ class FailingStore:
             raise error
         self.saved.append(samples)
 
-    def add_event(self, at_s: float, site: str, node: str, what: str, key: str = "") -> None:
+    def add_event(self, *event: Any) -> None:
+        self.add_events([event])
+
+    def add_events(self, events: list[Any]) -> None:
+        self.transactions += 1
         if self.fail_event is not None:
             raise self.fail_event
-        self.events.append(f"{site} {node} {what} {key}".strip())
+        bad = [what for _, _, _, what, *_ in events if what in self.bad_events]
+        if bad:
+            raise OverflowError(bad[0])
+        self.events += [" ".join(map(str, event[1:])).strip() for event in events]
+
+    def write_setting(self, key: str, value: str) -> None:
+        if self.fail_event is not None:
+            raise self.fail_event
 
     def prune(self, now_s: float, keep_s: float, at_most: int) -> int:
         if self.fail_prune is not None:
@@ -100,6 +114,11 @@ def wait_until(true: Callable[[], object]) -> None:
         time.sleep(0.001)
 
 
+def count_answers(confirmed: list[Saved]) -> int:
+    """The number of confirmed answers; those of several jobs may be confirmed together."""
+    return sum(len(saved.answers) for saved in confirmed)
+
+
 def test_queued_answers_are_written_together(recorder: Recorder, store: FailingStore) -> None:
     confirmed: list[Saved] = []
     store.go_on.clear()
@@ -110,9 +129,9 @@ def test_queued_answers_are_written_together(recorder: Recorder, store: FailingS
     recorder.record_event(1.0, "home", "cam1", "joined")
     assert confirmed == []  # nothing is confirmed before it is stored
     store.go_on.set()
-    wait_until(lambda: len(confirmed) == 6)
+    wait_until(lambda: len(confirmed) == 2)
     assert store.saved == [[0], [1, 2, 3, 4, 5]]
-    assert confirmed == [Saved([make_pair(sample)]) for sample in range(6)]
+    assert confirmed == [Saved([make_pair(0)]), Saved([make_pair(n) for n in range(1, 6)])]
     assert store.events == ["home cam1 joined"]
     assert (recorder.given_up, recorder.refused, recorder.database_error) == (0, 0, "")
 
@@ -156,7 +175,7 @@ def test_only_the_answer_that_cannot_be_stored_is_given_up(
     confirmed: list[Saved] = []
     recorder.save(Save([make_pair(sample) for sample in range(60)]), confirmed.append)
     recorder.save(Save([make_pair(sample) for sample in range(60, 100)]), confirmed.append)
-    wait_until(lambda: len(confirmed) == 2)
+    wait_until(lambda: count_answers(confirmed) == 100)
     assert store.samples == [sample for sample in range(100) if sample not in poison]
     assert recorder.given_up == len(poison)
     assert recorder.database_error == ""
@@ -164,7 +183,7 @@ def test_only_the_answer_that_cannot_be_stored_is_given_up(
     for sample, event in zip(sorted(poison), store.events, strict=True):
         assert event.startswith(f"home edge answer to sample {sample} given up: ")
     recorder.save(Save([make_pair(200)]), confirmed.append)  # the recorder continues
-    wait_until(lambda: len(confirmed) == 3)
+    wait_until(lambda: count_answers(confirmed) == 101)
 
 
 def test_no_answer_is_given_up_while_the_store_cannot_be_read(
@@ -233,12 +252,12 @@ def test_the_bound_of_the_queue_counts_answers_not_messages(
     for first, last in ((1, 9), (9, 17), (17, 19), (19, 20)):
         recorder.save(Save([make_pair(i) for i in range(first, last)]), confirmed.append)
     recorder.record_event(1.0, "home", "cam1", "died")
-    assert recorder.refused == 3  # 8 wait, 8 more do not fit, 2 do, then it is full
+    assert recorder.refused == 2  # 8 wait, 8 more do not fit, 2 do, then it is full
     store.go_on.set()
-    wait_until(lambda: len(confirmed) == 2)
+    wait_until(lambda: count_answers(confirmed) == 10)
     assert store.samples == [0, *range(1, 9), 17, 18]
     recorder.record_event(1.0, "home", "cam1", "died", "7")  # there is room again
-    wait_until(lambda: store.events == ["home cam1 died 7"])
+    wait_until(lambda: store.events == ["home cam1 died", "home cam1 died 7"])
 
 
 def test_old_rows_are_deleted_between_the_batches(
@@ -258,7 +277,7 @@ def test_old_rows_are_deleted_between_the_batches(
     sample = 1
     while store.old:
         recorder.save(Save([make_pair(sample)]), confirmed.append)
-        wait_until(lambda: len(confirmed) > sample)  # noqa: B023 - called at once
+        wait_until(lambda: count_answers(confirmed) > sample)  # noqa: B023 - called at once
         sample += 1
     assert max(store.pruned) == module.PRUNE_AT_MOST
     pruned = len(store.pruned)
@@ -292,7 +311,7 @@ def test_without_a_retention_time_nothing_is_deleted(
     recorder.save(Save([make_pair(0)]), confirmed.append)
     wait_until(lambda: confirmed)
     recorder.save(Save([make_pair(1)]), confirmed.append)
-    wait_until(lambda: len(confirmed) == 2)
+    wait_until(lambda: count_answers(confirmed) == 2)
     assert store.pruned == []
 
 
@@ -310,3 +329,39 @@ def test_answers_and_events_reach_a_real_database(tmp_path: Path) -> None:
     assert whats[0] == "joined"
     assert whats[1].startswith(f"answer to sample {2**70} given up: ")
     store.close()
+
+
+def test_a_flood_of_events_takes_few_transactions_and_no_room_of_answers(
+    recorder: Recorder, store: FailingStore
+) -> None:
+    store.go_on.clear()
+    confirmed: list[Saved] = []
+    recorder.save(Save([make_pair(0)]), confirmed.append)
+    assert store.entered.wait(IN_TIME_S)
+    for n in range(12_000):
+        recorder.record_event(1.0, "home", f"made-up-{n}", "joined", "1-online")
+    for sample in range(1, 100):
+        recorder.save(Save([make_pair(sample)]), confirmed.append)
+    assert recorder.refused == 0
+    store.go_on.set()
+    wait_until(lambda: count_answers(confirmed) == 100)
+    wait_until(lambda: len(store.events) == module.EVENT_LIMIT)
+    assert store.transactions <= 3
+    assert recorder.read_counts()["events_refused"] == 12_000 - module.EVENT_LIMIT
+
+
+def test_an_event_that_cannot_be_stored_keeps_nothing_else(
+    recorder: Recorder, store: FailingStore
+) -> None:
+    store.bad_events = {"bad"}
+    store.go_on.clear()
+    confirmed: list[Saved] = []
+    recorder.save(Save([make_pair(0)]), confirmed.append)
+    assert store.entered.wait(IN_TIME_S)
+    for n in range(20):
+        recorder.record_event(1.0, "home", f"cam{n}", "bad" if n == 7 else "joined")
+    store.go_on.set()
+    wait_until(lambda: len(store.events) == 19)
+    recorder.save(Save([make_pair(1)]), confirmed.append)
+    wait_until(lambda: count_answers(confirmed) == 2)
+    assert recorder.read_counts()["events_refused"] == 1

@@ -2,55 +2,23 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import msgspec
 import pytest
 
-from cloud_app.registry import ANNOUNCED_WITHIN_S, MAX_HELD, MAX_OFFLOADS, OFFLOAD_S, Registry
-from ddnn.core.plan import MAX_PIECES
-from ddnn.protocol.machine import Connected, Disconnected, Received
-from ddnn.protocol.messages import (
-    Message,
-    PieceGroup,
-    Stats,
-    Status,
-    WorkerState,
+from cloud_app.registry import (
+    ANNOUNCED_WITHIN_S,
+    EVENT_PERIOD_S,
+    MAX_NODES,
+    MAX_STRANGERS,
+    NEW_PER_MINUTE,
 )
+from ddnn.protocol.commands import REFUSALS
+from ddnn.protocol.machine import Connected, Forgotten
+from ddnn.protocol.messages import Stats, Status
 from ddnn.protocol.topics import Kind, Topic
-from tests.answer_builder import make_answer
-from tests.site_builder import make_offload
-
-ANSWER = make_answer(
-    3, node="cam1", exit="device", members=["cam1"], quality="degraded", expected_accuracy=None
-)
-
-
-class World:
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.events: list[tuple[str, str]] = []
-        self.keys: list[str] = []
-        self.now_s = 1000.0
-        self.registry = Registry(self._record_event, lambda: 1e9 + self.now_s)
-        monkeypatch.setattr(time, "monotonic", lambda: self.now_s)
-        monkeypatch.setattr(time, "time", lambda: 1e9 + self.now_s)
-
-    def _record_event(self, at_s: float, site: str, node: str, what: str, key: str) -> None:
-        self.events.append((node, what))
-        self.keys.append(key)
-
-    def receive(self, node: str, message: Message, kind: Kind = Kind.STATUS) -> None:
-        self.registry.observe(Received(Topic("home", kind, node), message))
-
-    def receive_status(self, node: str, state: Any, session: int = 1) -> None:
-        self.receive(node, Status("device", session, state, "b1", "0.1"))
-
-    def receive_stats(self, node: str, uptime_s: float = 5.0, **counts: int) -> None:
-        self.receive(node, Stats("device", uptime_s, 1 << 20, counts, {"queue": 1.0}), Kind.STATS)
-
-    def list_states(self) -> dict[str, str]:
-        return {view.id: view.state for view in self.registry.list_nodes()}
+from tests.unit.apps.registry_world import ANSWER, World
 
 
 @pytest.fixture
@@ -95,18 +63,18 @@ def test_drops_are_reported_once_and_old_drops_are_not(world: World) -> None:
 
 
 def test_a_device_that_answers_alone_is_reported(world: World) -> None:
-    world.receive("", ANSWER, Kind.ANSWER)
+    world.receive("cam1", ANSWER, Kind.ANSWER)
     assert world.events == [("cam1", "fell back: it answers alone, from its own exit")]
     assert world.registry.inferred_s == world.now_s
     key = world.keys[0]
     world.now_s += 1
-    world.receive("", ANSWER, Kind.ANSWER)
+    world.receive("cam1", ANSWER, Kind.ANSWER)
     assert world.keys[1] == key  # the same minute: the store keeps one
     world.now_s += 60
-    world.receive("", ANSWER, Kind.ANSWER)
+    world.receive("cam1", ANSWER, Kind.ANSWER)
     assert world.keys[2] != key
-    world.receive("", msgspec.structs.replace(ANSWER, exit="local"), Kind.ANSWER)
-    world.receive("", msgspec.structs.replace(ANSWER, late=True), Kind.ANSWER)
+    world.receive("cam1", msgspec.structs.replace(ANSWER, exit="local"), Kind.ANSWER)
+    world.receive("cam1", msgspec.structs.replace(ANSWER, late=True), Kind.ANSWER)
     assert len(world.keys) == 3
 
 
@@ -161,6 +129,16 @@ def test_a_camera_that_goes_and_comes_back_is_reported(world: World) -> None:
     assert len(set(world.keys)) == 3
 
 
+def test_a_site_that_thins_its_ticks_is_reported_once_a_minute(world: World) -> None:
+    world.receive_status("edge", "online")
+    for uptime_s, share in enumerate((1.0, 0.125, 0.25, 1.0)):
+        stats = Stats("edge", uptime_s, 0, {"samples_shed": 70}, {"share_taken": share})
+        world.receive("edge", stats, Kind.STATS)
+    words = [what for _, what in world.events[1:]]
+    assert words[0] == "too much to do: cameras take 12 % of the ticks, 70 were shed"
+    assert len(set(world.keys[1:])) == 1
+
+
 def test_a_step_of_a_nodes_clock_is_reported(world: World) -> None:
     world.receive_status("edge", "online")
     for uptime_s, steps in enumerate((0, 1, 1, 2)):
@@ -187,128 +165,90 @@ def test_a_lost_cloud_is_listed_only_without_a_successor(world: World) -> None:
     assert world.list_states() == {"cloud-2": "online", "cam1": "lost"}
 
 
-# --------------------------------------------------------------- work for workers
+def test_a_node_that_is_forgotten_is_not_listed_until_it_comes_again(world: World) -> None:
+    world.receive_status("cam1", "online")
+    world.receive_status("cam6", "lost")
+    world.registry.observe(Forgotten(Topic("home", Kind.STATUS, "cam6")))
+    world.registry.observe(Forgotten(Topic("home", Kind.STATUS, "cam7")))  # never seen
+    world.registry.observe(Forgotten(Topic("home", Kind.OFFER, "cam1")))
+    assert world.list_states() == {"cam1": "online"}
+    assert [event for event in world.events if "forgotten" in event[1]] == [
+        ("cam6", "was forgotten")
+    ]
+    world.receive_status("cam6", "online", 9)
+    assert world.list_states()["cam6"] == "online"
 
 
-def report_offload(world: World, node: str = "edge", site: str = "home", **fields: Any) -> None:
-    message = make_offload(**fields)
-    world.registry.observe(Received(Topic(site, Kind.OFFLOAD, node), message))
+def test_a_recording_is_an_event_when_it_begins_and_when_it_ends(world: World) -> None:
+    world.receive_status("cam1", "online")
+    for uptime_s, recording in ((5.0, 0.0), (10.0, 1.0), (15.0, 1.0), (20.0, 0.0)):
+        gauges = {"recording": recording}
+        world.receive("cam1", Stats("device", uptime_s, 1 << 20, {}, gauges), Kind.STATS)
+    assert world.events[1:] == [
+        ("cam1", "RECORDS: its pictures go to a collector"),
+        ("cam1", "records no more"),
+    ]
 
 
-def list_offloads(world: World) -> list[tuple[str, str, int]]:
-    return [(of.site, of.node, of.state.combined) for of in world.registry.list_offloads()]
-
-
-@pytest.fixture
-def edges(world: World) -> World:
-    for site in ("home", "shop"):
-        for node in ("edge", "edge-2"):
-            status = Status("edge", 1, "online", "b1", "0.1")
-            world.registry.observe(Received(Topic(site, Kind.STATUS, node), status))
-    world.events.clear()
-    world.keys.clear()
-    return world
-
-
-def test_the_newest_plan_of_each_edge_is_kept_and_ages(edges: World) -> None:
-    report_offload(edges, combined=1)
-    report_offload(edges, "edge-2", combined=2)
-    report_offload(edges, site="shop", combined=3)
-    edges.now_s += 1.5
-    report_offload(edges, combined=4)
-    assert list_offloads(edges) == [("home", "edge", 4), ("home", "edge-2", 2), ("shop", "edge", 3)]
-    assert [of.age_s for of in edges.registry.list_offloads()] == [0.0, 1.5, 1.5]
-
-
-def test_a_plan_that_is_no_longer_published_is_forgotten(edges: World) -> None:
-    report_offload(edges)
-    edges.now_s += OFFLOAD_S
-    assert list_offloads(edges) == [("home", "edge", 1234)]
-    edges.now_s += 0.1
-    assert list_offloads(edges) == []
-
-
-@pytest.mark.parametrize("state", ["lost", "stopped"])
-def test_a_lost_edge_has_no_offload(edges: World, state: Any) -> None:
-    report_offload(edges)
-    report_offload(edges, "edge-2")
-    status = Status("edge", 1, state, "b1", "0.1")
-    edges.registry.observe(Received(Topic("home", Kind.STATUS, "edge"), status))
-    assert list_offloads(edges) == [("home", "edge-2", 1234)]
-
-
-def test_without_the_broker_no_offload_is_known(edges: World) -> None:
-    report_offload(edges)
-    edges.registry.observe(Disconnected())
-    edges.registry.observe(Connected())
-    assert list_offloads(edges) == []  # although its state is young enough
-    report_offload(edges)
-    assert list_offloads(edges) == [("home", "edge", 1234)]
-
-
-def test_an_unannounced_node_has_no_offload(world: World) -> None:
-    report_offload(world, "nobody")
-    assert list_offloads(world) == []
-
-
-def test_the_offloads_are_bounded_and_forgotten_ones_make_room(world: World) -> None:
-    for i in range(MAX_OFFLOADS + 5):
-        world.receive(f"edge-{i}", Status("edge", 1, "online"))
-        report_offload(world, f"edge-{i}")
-    assert len(list_offloads(world)) == MAX_OFFLOADS
-    report_offload(world, "edge-0", combined=7)  # a known one goes on
-    assert ("home", "edge-0", 7) in list_offloads(world)
-    world.now_s += OFFLOAD_S + 1
-    report_offload(world, f"edge-{MAX_OFFLOADS + 4}")
-    assert list_offloads(world) == [("home", f"edge-{MAX_OFFLOADS + 4}", 1234)]
-    assert len(world.registry._offloads) == 1
-
-
-GREEDY = {
-    f"w{i}": WorkerState("live", list(range(MAX_PIECES))) for i in range(MAX_HELD // MAX_PIECES + 1)
-}
+def test_refused_commands_are_events_each_once_a_minute(world: World) -> None:
+    world.receive_status("edge", "online")
+    for count in (1, 2):
+        world.receive_stats("edge", commands_forged=count, commands_replayed=1, malformed=0)
+    forged = ("edge", REFUSALS["commands_forged"])
+    assert world.events[1:] == [forged, ("edge", REFUSALS["commands_replayed"]), forged]
+    assert world.keys[1] == world.keys[3]  # the same minute: the store keeps one
 
 
 @pytest.mark.parametrize(
-    "nonsense",
+    ("days", "text"),
     [
-        {"pieces": 2**53},  # a page would draw so many
-        {"pieces": MAX_PIECES + 1},
-        {"pieces": 0},
-        {"spare_workers": 7},
-        {"groups": [PieceGroup("data", 0, 7)]},
-        {"groups": [PieceGroup("data", 3, 3)]},
-        {"live_pieces": 7},
-        {"workers": {"w": WorkerState("live", [6])}},
-        {"pieces": MAX_PIECES, "workers": GREEDY},
+        (12.4, "its certificate expires in 12 days: ddnn site add-node cam1 --renew"),
+        (-1.0, "its certificate has expired: ddnn site add-node cam1 --renew"),
+        (31.0, None),
+        (float("nan"), None),
     ],
 )
-def test_a_plan_that_contradicts_itself_is_not_kept_and_is_reported_once(
-    edges: World, nonsense: dict[str, Any]
+def test_a_certificate_that_expires_soon_is_an_event_each_day(
+    world: World, days: float, text: str | None
 ) -> None:
-    report_offload(edges, combined=1)
-    report_offload(edges, **nonsense)
-    report_offload(edges, **nonsense)
-    assert list_offloads(edges) == [("home", "edge", 1)]
-    assert {node for node, _ in edges.events} == {"edge"}
-    assert "contradicts itself" in edges.events[0][1]
-    assert len(set(edges.keys)) == 1  # the store keeps one a minute
+    world.receive_status("cam1", "online")
+    message = Stats("device", 5.0, 0, {}, {"certificate_days": days})
+    expected = [("cam1", text)] if text else []
+    for now_s, count in ((0, 1), (60, 1), (86_400, 2)):
+        world.now_s = 1000.0 + now_s
+        world.receive("cam1", message, Kind.STATS)
+        assert world.events[1:] == expected * count
+    assert len(set(world.keys)) == len(world.keys)
 
 
-def test_the_largest_possible_plan_is_kept(edges: World) -> None:
-    workers = {f"w{i}": WorkerState("live", [i]) for i in range(MAX_PIECES)}
-    report_offload(edges, pieces=MAX_PIECES, live_pieces=MAX_PIECES, workers=workers)
-    (view,) = edges.registry.list_offloads()
-    assert view.worker_states == {"live": MAX_PIECES}
+def test_made_up_ids_take_bounded_room_and_few_events(world: World) -> None:
+    for n in range(12_000):
+        world.receive_status(f"made-up-{n}", "online")
+    assert len(world.list_states()) == MAX_STRANGERS
+    assert f"made-up-{11_999}" in world.list_states()  # the newest
+    assert len(set(zip(world.events, world.keys, strict=True))) == NEW_PER_MINUTE + 1
+    assert "more than 60 unknown nodes" in world.events[-1][1]
+    world.now_s += EVENT_PERIOD_S
+    world.receive_status("made-up", "online")
+    assert world.events[-1] == ("made-up", "joined")
 
 
-def test_a_worker_dies_and_returns_like_any_node(world: World) -> None:
-    for session, state in ((1, "online"), (1, "lost"), (2, "online")):
-        world.receive("worker1", Status("worker", session, state, "b1", "0.1"))  # type: ignore[arg-type]
-    stats = Stats("worker", 5.0, 1 << 20, {"tasks_refused": 2, "shards_computed": 9})
-    world.receive("worker1", stats, Kind.STATS)
-    assert [what for _, what in world.events] == ["joined", "died", "joined"]
-    (view,) = world.registry.list_nodes()
-    assert (view.role, view.state, view.counts["shards_computed"]) == ("worker", "online", 9)
-    world.receive("worker1", Stats("worker", 10.0, 0, {"tasks_refused": 3}), Kind.STATS)
-    assert world.events[-1] == ("worker1", "dropped at least 1 tasks_refused")
+def test_a_flood_of_ids_displaces_no_node_that_works(world: World) -> None:
+    world.receive_status("cam1", "online")
+    world.receive_status("worker1", "online")
+    world.receive_stats("worker1")
+    for n in range(5_000):
+        world.receive_status(f"made-up-{n}", "online")
+    world.receive_status("cam2", "online")
+    assert {"cam1", "cam2", "worker1"} <= world.list_states().keys()
+    assert world.events[-1] == ("cam2", "joined")
+
+
+def test_nodes_are_bounded_even_if_all_report(world: World) -> None:
+    for n in range(MAX_NODES + 100):
+        world.receive_status(f"made-up-{n}", "online")
+        world.receive_stats(f"made-up-{n}")
+    world.receive_status("cam1", "online")
+    states = world.list_states()
+    assert len(states) == MAX_NODES
+    assert "cam1" in states

@@ -13,8 +13,9 @@ from ddnn.data import FolderRequest, load_samples
 from ddnn.errors import ConfigError
 from ddnn.exits.manifest import Manifest
 from ddnn.runtime.pictures import make_input, read_picture
-from device_app.app import DeviceSettings, make_input_format
+from device_app.settings import DeviceSettings
 from device_app.sources import open_source
+from device_app.target import make_input_format
 from tests.integration.video_file import need_opencv
 from tests.unit.exits.exit_builders import make_manifest
 
@@ -51,7 +52,7 @@ def test_every_path_gives_the_section_the_same_array(way: Preprocessing, tmp_pat
     video.release()
     manifest = describe_inputs(way)
     settings = DeviceSettings(node="cam2", bundle="b", source="video:x")
-    wanted = make_input_format(settings, manifest)._replace(classes=None)
+    input_format = make_input_format(settings, manifest)._replace(classes=None)
     folders = FolderRequest(("cam1", "cam2"), {}, None, way)
 
     expected = load_samples(f"directory:{path}", folders=folders).images[0, 1]
@@ -63,13 +64,14 @@ def test_every_path_gives_the_section_the_same_array(way: Preprocessing, tmp_pat
         f"dataset:directory:{path}",
         f"dataset:npz:{tmp_path / 'own.npz'}",
     ):
-        frame = open_source(uri, 1, SHAPE, wanted).read_frame(5)
+        frame = open_source(uri, 1, SHAPE, input_format).read_frame(5)
         np.testing.assert_array_equal(frame.image, expected, err_msg=uri)
     for bgr in (False, True):  # a camera delivers an array, in one of two orders of channels
         picture = np.ascontiguousarray(pixels[:, :, ::-1] if bgr else pixels)
-        frame = make_input(picture, SHAPE, wanted.preprocessing, wanted.roi, bgr=bgr)
+        frame = make_input(picture, SHAPE, input_format.preprocessing, input_format.roi, bgr=bgr)
         np.testing.assert_array_equal(frame, expected)
-    image = open_source(f"video:{tmp_path / 'lossless.avi'}", 1, SHAPE, wanted).read_frame(7).image
+    source = open_source(f"video:{tmp_path / 'lossless.avi'}", 1, SHAPE, input_format)
+    image = source.read_frame(7).image
     np.testing.assert_allclose(image.astype(int), expected, atol=2)  # YUV inside the video
 
 

@@ -12,7 +12,7 @@ import ddnn.data
 from ddnn.data import load_samples
 from ddnn.errors import ConfigError
 from ddnn.runtime.frame_order import FrameOrder, write_order
-from device_app.app import DeviceSettings
+from device_app.settings import DeviceSettings
 from device_app.sources import (
     UnreadableFrameError,
     mask_passwords,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ddnn.core.pace import Pace, PaceHistory
 from ddnn.core.site_time import SiteTime, find_epoch, find_tick
 from device_app.capture import make_counts
 from device_app.sources import Frame
@@ -256,3 +257,48 @@ def test_stale_frames_do_not_become_samples() -> None:
     assert min(fresh) >= start_s + 2.0 - LATENCY_S - SLACK_S
     assert camera.counts["frames_stale"] >= 44
     camera.check()
+
+
+# ---------------------------------------------------------------------- the pace
+
+
+@pytest.mark.parametrize("late_s", [0.0, 0.15, 0.35, 1.0])
+def test_a_late_camera_takes_only_ticks_that_the_others_take(late_s: float) -> None:
+    """With 50 ticks a second and every fourth one taken; the camera stalls each half second."""
+    history = PaceHistory((Pace(256, 0),))
+    world, counts = World(), make_counts()
+    frames = StoredFrames(
+        TickSource(), 0.02, world.clock, world.monotonic, pace=lambda: history, counts=counts
+    )
+    taken = []
+    for _ in range(10):
+        taken += world.ticks(frames, 0.5)
+        world.now_s += late_s
+    assert {tick % 4 for tick in taken} == {0}
+    assert taken == sorted(set(taken))
+    assert counts["frames_shed"] == pytest.approx(3 / 4 * (taken[-1] - taken[0]), abs=4)
+    skipped = (taken[-1] - taken[0]) // 4 + 1 - len(taken)
+    assert counts["frames_late"] == skipped
+    assert (skipped > 0) == (late_s > LATENCY_S)
+
+
+def test_a_new_pace_counts_from_its_sample_on() -> None:
+    world, history = World(), [PaceHistory()]
+    frames = StoredFrames(TickSource(), P, world.clock, world.monotonic, pace=lambda: history[0])
+    before = world.ticks(frames, 1.05)
+    history[0] = history[0].add(Pace(512, before[-1] + 5))
+    after = world.ticks(frames, 2.0)
+    expected = list(range(before[-1] + 1, before[-1] + 5))
+    expected += [t for t in range(before[-1] + 5, before[-1] + 21) if t % 2 == 0]
+    assert after == expected
+
+
+def test_live_frames_of_ticks_that_are_not_taken_are_not_decoded() -> None:
+    camera = Camera(1 / 30)
+    camera.nearest = NearestFrames[float](P, camera.counts, lambda: PaceHistory((Pace(256, 0),)))
+    camera.run(20.0)
+    camera.check()
+    assert {tick % 4 for tick, _ in camera.samples} == {0}
+    assert len(camera.samples) >= 49
+    assert len(camera.read) <= 2 * len(camera.samples) + 1
+    assert camera.counts["frames_shed"] >= 147

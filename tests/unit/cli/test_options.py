@@ -27,7 +27,8 @@ def write(path: Path, text: str) -> Path:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_key_of_the_schema_is_a_flag_with_a_help_text(name: str) -> None:
-    command = main.commands[name]
+    command = main.get_command(click.Context(main), name)
+    assert command is not None
     flags = {param.opts[0]: param for param in command.params if isinstance(param, click.Option)}
     keys = {field.encode_name for field in msgspec.structs.fields(COMMANDS[name])}
     assert {"--" + key.replace("_", "-") for key in keys} <= set(flags)
@@ -53,7 +54,7 @@ def test_the_environment_gives_several_values_and_bools() -> None:
     }
     options = read_config(TrainOptions, {"out": "x"}, environ, prefix="DDNN_TRAIN_")
     assert (options.edge_dense, options.own_weights) == ((64, 32), True)
-    assert (options.prune, options.data) == (("edge/a", "edge/b"), "scenes")
+    assert (options.prune, options.data) == (("edge/a", "edge/b"), "scenes5")
 
 
 @pytest.mark.parametrize("name", COMMANDS)

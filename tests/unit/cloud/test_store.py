@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from cloud_app.store import Store
-from cloud_app.store.statistics import quantile, wilson_interval
+from cloud_app.store.statistics import quantile
 from ddnn.errors import ConfigError, LinkError
+from ddnn.exits.intervals import compute_wilson_interval
 from ddnn.protocol.messages import Answer
 
 Make = Callable[..., Answer]
@@ -86,23 +87,25 @@ def test_the_interval_covers_the_true_share_with_its_confidence(share: float, kn
     """The coverage is near 95 %, also for 10 samples with 97 % correct, where the normal
     approximation covers the true share in a quarter of the cases."""
     correct = np.random.default_rng(1).binomial(known, share, 4000)
-    holds = [low <= share <= high for low, high in (wilson_interval(c, known) for c in correct)]
+    holds = [
+        low <= share <= high for low, high in (compute_wilson_interval(c, known) for c in correct)
+    ]
     assert 0.9 <= np.mean(holds) <= 1.0  # discrete counts let it swing around 0.95
 
 
 def test_the_interval_solves_its_defining_equation() -> None:
     """Its ends are the shares p with |observed - p| = z sqrt(p (1 - p) / n)."""
     for correct, known in ((1, 3), (17, 20), (480, 500)):
-        for end in wilson_interval(correct, known):
+        for end in compute_wilson_interval(correct, known):
             z = abs(correct / known - end) / np.sqrt(end * (1 - end) / known)
             assert z == pytest.approx(1.959963985)
 
 
 def test_the_interval_is_exact_at_0_and_1() -> None:
-    assert wilson_interval(0, 0) == (0.0, 1.0)
-    assert wilson_interval(0, 7)[0] == 0.0
-    assert 0.0 < wilson_interval(0, 7)[1] < 0.5
-    assert wilson_interval(7, 7)[1] == 1.0
+    assert compute_wilson_interval(0, 0) == (0.0, 1.0)
+    assert compute_wilson_interval(0, 7)[0] == 0.0
+    assert 0.0 < compute_wilson_interval(0, 7)[1] < 0.5
+    assert compute_wilson_interval(7, 7)[1] == 1.0
 
 
 def test_a_quantile_lies_in_its_bucket() -> None:

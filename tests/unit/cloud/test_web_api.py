@@ -12,10 +12,9 @@ import pytest
 from flask.testing import FlaskClient
 
 from cloud_app.store import Store
-from cloud_app.views import NodeView, OffloadView
+from cloud_app.views import NodeView
 from cloud_app.web import board, routes
-from ddnn.protocol.messages import WorkerState
-from tests.site_builder import FakeSite, make_offload
+from tests.site_builder import FakeSite
 from tests.unit.cloud.web_client import Away, Make, get
 
 
@@ -33,6 +32,8 @@ def test_the_state_contains_all_parts_of_the_page(
         "devices": ["cam1", "cam2", "cam3"],
         "raw_bytes": 3072,
         "jpeg_bytes": 960.0,
+        "recall": {},
+        "majority": None,
     }
     assert state["link"] == {
         "connected": True,
@@ -60,6 +61,7 @@ def test_the_state_contains_all_parts_of_the_page(
         "in_use": {"local": 0.3, "edge": 0.5},
         "own": {"local": 0.3, "edge": 0.5},
         "revision": 0,
+        "audit_share": None,
     }
     assert (state["demo"], state["sites"], state["signed_in"]) == (None, ["home"], False)
     assert state["csrf"]
@@ -258,54 +260,21 @@ def test_events_and_nodes_are_listed(store: Store, live: FakeSite, client: Flask
     assert len(get(client, "/api/v1/nodes")) == 5
 
 
-# ------------------------------------------------------------ work for workers
-
-
-def test_the_offloads_of_a_site_are_listed(live: FakeSite, client: FlaskClient) -> None:
-    assert get(client, "/api/v1/offload") == []
-    state = make_offload("live", "lost", "live", "live", "live", "live")
-    live.offloaded = [
-        OffloadView("home", "edge", 0.5, state),
-        OffloadView("shop", "edge", 2.0, state),
-    ]
-    (home,) = get(client, "/api/v1/offload?site=home")
-    assert (home["site"], home["node"], home["age_s"]) == ("home", "edge", 0.5)
-    assert home["worker_states"] == {"live": 5, "lost": 1}
-    assert (home["state"]["title"], home["state"]["enough"]) == ("layer edge_dense", True)
-    assert home["state"]["spare_workers"] == 1
-    assert home["state"]["workers"]["worker2"] == {
-        "state": "lost",
-        "pieces": [1],
-        "planned": True,
-        "answered": 100,
-        "used": 90,
-        "late": 10,
-        "missed": 1,
-        "latency_ms": 4.0,
-    }
-    assert [of["site"] for of in get(client, "/api/v1/offload")] == ["home", "shop"]
-    assert get(client, "/api/v1/state?site=home")["offloads"] == [home]
-    live.lose_broker()
-    assert get(client, "/api/v1/offload") == get(client, "/api/v1/state")["offloads"] == []
-
-
-def test_a_state_contains_a_bounded_number_of_workers_and_counts_all(
-    live: FakeSite, client: FlaskClient
+def test_recall_and_majority_stand_beside_the_accuracy(
+    store: Store, live: FakeSite, client: FlaskClient, make: Make
 ) -> None:
-    """The state that a page receives each second is bounded; /api/v1/offload lists all workers."""
-    workers = {f"worker{i:04}": WorkerState("live", [i]) for i in range(1024)}
-    workers["worker0900"] = WorkerState("stalled", [900])
-    state = make_offload(pieces=1024, workers=workers, live_pieces=1023, spare_workers=23)
-    live.offloaded = [OffloadView("home", f"edge{i:02}", 0.1, state) for i in range(60)]
-    offloads = get(client, "/api/v1/state")["offloads"]
-    assert len(offloads) == board.MAX_OFFLOADS
-    for of in offloads:
-        assert len(of["state"]["workers"]) == board.MAX_WORKERS
-        assert next(iter(of["state"]["workers"])) == "worker0900"  # trouble comes first
-        assert of["worker_states"] == {"live": 1023, "stalled": 1}
-        assert (of["state"]["pieces"], of["state"]["spare_workers"]) == (1024, 23)
-    assert len(client.get("/api/v1/state").data) < 600_000
-    assert len(get(client, "/api/v1/offload")[59]["state"]["workers"]) == 1024
+    truths = [0] * 8 + [1] * 2 + [-1]  # the last one shows nothing
+    store.save([("home", make(n, label=0, truth=truth)) for n, truth in enumerate(truths)])
+    summary = get(client, "/api/v1/summary")["summary"]
+    assert (summary["accuracy"], summary["majority"]) == (0.8, 0.8)  # it names one class always
+    assert summary["recall"] == {"0": 1.0, "1": 0.0}
+    store.set_label("home", 9, 0, "somebody", 1.0)  # a person says otherwise
+    assert get(client, "/api/v1/summary")["summary"]["recall"] == {"0": 1.0, "1": 0.0}
+    store.set_label("home", 8, 0, "somebody", 1.0)
+    assert get(client, "/api/v1/summary")["summary"]["recall"] == {"0": 1.0}
+    live.bundle = replace(live.bundle, recall={"car": 0.5, "bus": 1.0}, majority=0.4)
+    bundle = get(client, "/api/v1/state")["bundle"]
+    assert (bundle["recall"], bundle["majority"]) == ({"car": 0.5, "bus": 1.0}, 0.4)
 
 
 def test_readiness_requires_a_recent_inference(live: FakeSite, client: FlaskClient) -> None:
@@ -368,3 +337,24 @@ def test_a_defect_gives_a_500_without_details_and_a_log_entry(
     error = get(client, "/api/v1/thresholds", 500)
     assert error == {"error": "this program failed at this request; see its log"}
     assert "secret detail" in caplog.text
+
+
+def test_a_state_is_bounded_whatever_peers_publish(live: FakeSite, client: FlaskClient) -> None:
+    """Thousands of made-up ids with as many figures as a message may hold."""
+    figures = {f"{n:064d}": float(n) for n in range(256)}
+    flood = [
+        replace(node, id=f"made-up-{n}", role="worker", state="online", gauges=dict(figures))
+        for n, node in enumerate([live.shown[1]] * 10_000)
+    ]
+    own = [node.id for node in live.shown]
+    live.shown = [*flood, *live.shown]
+    reply = client.get("/api/v1/state")
+    state = reply.json
+    assert len(reply.data) < 3 << 20
+    assert state["nodes_hidden"] == 10_000 + len(own) - board.MAX_NODES
+    assert [node["id"] for node in state["nodes"][-len(own) :]] == own
+    live.shown = live.shown[-len(own) :]
+
+
+def test_a_state_holds_all_nodes_of_an_ordinary_site(client: FlaskClient) -> None:
+    assert get(client, "/api/v1/state")["nodes_hidden"] == 0

@@ -77,6 +77,8 @@ def test_nodes(live: FakeSite, client: FlaskClient) -> None:
     assert read_value(found, "ddnn_node_memory_bytes", **edge) == 96_000_000
     assert read_value(found, "ddnn_link_transmit_bytes_total", **edge) == 12_345
     assert read_value(found, "ddnn_node_dropped_total", **edge, reason="scores_late") == 2
+    assert read_value(found, "ddnn_node_wanted", **edge) == 1
+    assert read_value(found, "ddnn_node_wanted", **lost) == 1
     # A count of something else is no drop.
     assert {s.labels["reason"] for s in found["ddnn_node_dropped"].samples} <= DROPS
     live.lose_broker()
@@ -157,3 +159,13 @@ def test_nodes_with_one_name_at_two_sites_differ(live: FakeSite, client: FlaskCl
     found = scrape(client)
     assert read_value(found, "ddnn_node_up", site="shop", node="edge", role="edge") == 0
     assert read_value(found, "ddnn_node_up", site="home", node="edge", role="edge") == 1
+
+
+def test_what_a_site_does_without_is_not_wanted(live: FakeSite, client: FlaskClient) -> None:
+    live.shown.append(NodeView("home", "once-tried", "worker", "lost"))
+    live.shown.append(NodeView("home", "worker1", "worker", "lost", gauges={"camera_up": 0.0}))
+    live.offloaded = [OffloadView("home", "edge", 0.5, make_offload("lost"))]
+    found = scrape(client)
+    assert read_value(found, "ddnn_node_wanted", site="home", node="once-tried") == 0
+    assert read_value(found, "ddnn_node_wanted", site="home", node="worker1") == 1
+    assert read_value(found, "ddnn_camera_up", site="home", node="worker1") == 0

@@ -73,12 +73,12 @@ def test_the_document_and_the_app_have_the_same_routes(app: Flask) -> None:
         for method in (rule.methods or set()) - {"HEAD"}
         if not rule.rule.startswith("/static/")
     }
-    told = {
+    expected = {
         (path, method.upper())
         for path, operations in read_document(app)["paths"].items()
         for method in operations
     }
-    assert there == told
+    assert there == expected
     assert len(there) > 20
 
 

@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from flask.testing import FlaskClient
 
@@ -13,6 +14,7 @@ from cloud_app.store import Store
 from cloud_app.views import BundleView, NodeView
 from cloud_app.web import create_app, threshold_routes
 from ddnn.errors import LinkError
+from tests.answer_builder import make_answer
 from tests.site_builder import BUNDLE, FakeSite
 from tests.unit.cloud.web_client import Make, get, post
 
@@ -84,6 +86,18 @@ def test_a_revision_is_never_used_twice(store: Store, live: FakeSite, client: Fl
     )
     assert post(client, "/api/v1/thresholds", command).json["revision"] == 42
     assert [revision for _, _, revision in live.sent] == [1, 2, 42]
+
+
+@pytest.mark.parametrize("claimed", [2.0**40, 2.0**53 - 1, 1e300])
+def test_a_revision_that_the_edge_cannot_use_is_not_followed(
+    live: FakeSite, client: FlaskClient, claimed: float
+) -> None:
+    """Statistics are not signed: after such a revision the edge would take no command any more."""
+    command = {"site": "home", "thresholds": {"local": 0.1, "edge": 0.1}}
+    live.shown[0] = replace(
+        live.shown[0], gauges={**live.shown[0].gauges, "threshold_revision": claimed}
+    )
+    assert post(client, "/api/v1/thresholds", command).json["revision"] == 1
 
 
 @pytest.mark.parametrize(
@@ -165,3 +179,35 @@ def test_whatif_refuses_exits_that_the_bundle_lacks(live: FakeSite, client: Flas
     assert "bundle b1 has edge" in get(client, "/api/v1/whatif?local=0.5", 400)["error"]
     live.bundle = BundleView("", 0)
     assert get(client, "/api/v1/whatif")["sweep"] is None
+
+
+def test_the_front_and_the_place_of_the_site_on_it(live: FakeSite, client: FlaskClient) -> None:
+    live.bundle = replace(live.bundle, uplink_bytes=20.0)
+    front = get(client, "/api/v1/thresholds")["front"]
+    assert [(row["accuracy"], row["bytes"], row["total_bytes"]) for row in front] == [
+        (0.80, 12.0, 12.0),
+        (0.93, 62.0, 67.0),
+        (0.95, 112.0, 122.0),
+    ]
+    assert get(client, "/api/v1/whatif")["now_total_bytes"] == 67.0  # of the row nearest to 0.3
+
+
+def test_the_audit_counts_sure_samples_that_went_up(
+    store: Store, live: FakeSite, client: FlaskClient
+) -> None:
+    """Deeper exits agreed with two of three; unsure ones and those of no audit do not count."""
+    live.shown[0] = replace(live.shown[0], gauges={**live.shown[0].gauges, "audit_share": 1.0})
+    for sample, label, traced in (
+        (1, 2, [("local", 2, 0.1), ("edge", 2, 0.1)]),
+        (2, 2, [("local", 2, 0.1), ("edge", 2, 0.9), ("cloud", 2, 0.9)]),
+        (3, 1, [("local", 2, 0.1), ("edge", 1, 0.1)]),
+        (4, 1, [("local", 2, 0.9), ("edge", 1, 0.1)]),
+        (5, 2, [("local", 2, 0.1)]),
+    ):
+        answer = make_answer(sample=sample, label=label, exit=traced[-1][0], bundle="b1")
+        store.save([("home", msgspec.structs.replace(answer, exit_trace=traced))])
+    found = get(client, "/api/v1/whatif")["audit"]
+    assert (found["share"], found["audited"], found["agreed"]) == (1.0, 3, 2)
+    assert found["interval"][0] < 2 / 3 < found["interval"][1]
+    live.shown[0] = replace(live.shown[0], gauges={**live.shown[0].gauges, "audit_share": 0.0})
+    assert get(client, "/api/v1/whatif")["audit"]["audited"] == 0

@@ -22,7 +22,14 @@ from ddnn.protocol.machine import (
     Received,
     Tick,
 )
-from ddnn.protocol.messages import OffloadState, Result, Status, Task, Tensor, WorkerOffer
+from ddnn.protocol.messages import (
+    Result,
+    Status,
+    Task,
+    Tensor,
+    WorkerOffer,
+)
+from ddnn.protocol.offload_state import OffloadState
 from ddnn.protocol.topics import Kind, Topic, topic_filter
 from tests.simulation.offload_site import DEVICES, EDGE, PLAN, CodedSite, OffloadSite
 from tests.simulation.small_hierarchy import FEATURES

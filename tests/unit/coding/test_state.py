@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ddnn.coding import Code, make_low_weight, make_mds, make_parity, make_replication, make_uncoded
 from ddnn.coding.detail import CodingDetail
 from ddnn.coding.state import count_spare_workers, describe_plan, list_groups
-from ddnn.protocol.messages import PieceGroup
+from ddnn.protocol.offload_state import PieceGroup
 from tests.simulation.offload_site import CodedSite
 
 

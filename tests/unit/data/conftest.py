@@ -32,6 +32,7 @@ def make_spec(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
         "eth80-field": make_eth80,
         "mvmc": make_mvmc,
         "cifar10": make_cifar10,
+        "cifar10-tiles": make_cifar10,
         "npz": make_npz,
         "directory": make_directory,
     }
@@ -39,7 +40,11 @@ def make_spec(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
     def make(name: str) -> str:
         if name not in makers:
             return name
-        path = folder / name if name in ("directory", "cifar10") else folder / f"{name}.npz"
+        path = (
+            folder / name
+            if name in ("directory", "cifar10", "cifar10-tiles")
+            else folder / f"{name}.npz"
+        )
         return f"{name}:{path if path.exists() else makers[name](path)}"
 
     return make

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from ddnn.data import ABSENT, NAMES, Dataset, Split, load, load_samples
+from ddnn.data.registry import RENDERED
 from ddnn.errors import ConfigError
 
 MakeSpec = Callable[[str], str]
@@ -18,7 +19,7 @@ MakeSpec = Callable[[str], str]
 
 @cache
 def load_cached(spec: str, seed: int = 0) -> Dataset:
-    return load(spec, seed=seed, samples=(50, 20, 20) if spec == "scenes" else None)
+    return load(spec, seed=seed, samples=(50, 20, 20) if spec in RENDERED else None)
 
 
 @pytest.fixture(params=NAMES)
@@ -61,7 +62,7 @@ def test_shapes_and_blank_views(spec: str) -> None:
 
 
 def test_same_seed_same_bytes(spec: str) -> None:
-    again = load(spec, samples=(50, 20, 20) if spec == "scenes" else None)
+    again = load(spec, samples=(50, 20, 20) if spec in RENDERED else None)
     for one, other in zip(list_splits(load_cached(spec)), list_splits(again), strict=True):
         for field in ("images", "labels", "view_labels", "groups"):
             assert getattr(one, field).tobytes() == getattr(other, field).tobytes()
@@ -78,21 +79,21 @@ def test_splits_share_no_sample_and_no_group(spec: str) -> None:
 
 
 def test_fewer_views_are_those_of_the_first_cameras(spec: str) -> None:
-    small = (50, 20, 20) if spec == "scenes" else None
+    small = (50, 20, 20) if spec in RENDERED else None
     one = load(spec, views=1, samples=small)
     assert one.views == 1
     np.testing.assert_array_equal(one.test.images[:, 0], load_cached(spec).test.images[:, 0])
     with pytest.raises(ConfigError, match="cameras"):
         load(spec, views=7, samples=small)
-    if spec != "scenes":  # another rendering would cost time and test nothing new
+    if spec not in RENDERED:  # another rendering would cost time and test nothing new
         with pytest.raises(ConfigError, match="cameras"):
             load(spec, views=0)
 
 
 def test_samples_to_evaluate_are_all_samples_of_the_file(spec: str) -> None:
-    split = load_samples(spec, samples=20 if spec == "scenes" else None)
+    split = load_samples(spec, samples=20 if spec in RENDERED else None)
     check_split(split, len(load_cached(spec).classes))
-    if spec == "scenes":
+    if spec in RENDERED:
         np.testing.assert_array_equal(split.images, load_cached(spec).test.images)
     else:
         assert len(split) == sum(len(part) for part in list_splits(load_cached(spec)))
@@ -102,7 +103,7 @@ def test_options_of_other_data_sets_are_refused(spec: str) -> None:
     if not spec.startswith("eth80"):
         with pytest.raises(ConfigError, match="objects_test"):
             load(spec, objects_test=1)
-    if spec != "scenes":
+    if spec not in RENDERED:
         with pytest.raises(ConfigError, match="samples"):
             load(spec, samples=(1, 1, 1))
 

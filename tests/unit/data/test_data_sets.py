@@ -14,12 +14,16 @@ from ddnn.data.dataset import draw_presence
 from ddnn.data.eth80 import FIELD_PRESENCE
 from ddnn.data.scenes import raster, square
 from ddnn.errors import ConfigError
-from tests.unit.data.sample_files import make_directory, make_eth80, make_mvmc
+from tests.unit.data.sample_files import make_cifar10, make_directory, make_eth80, make_mvmc
 
-# Of the first samples of the test split of scenes, seed 0.
-LABELS = [0, 0, 2, 0, 0, 2, 0, 0]
-VISIBLE = ["..####", "##...#", "###...", "...###", "###..#", ".###.#", "#..##.", "#..##."]
-MEANS = [65.6, 44.1, 38.1, 56.6, 54.3, 65.8, 39.6, 41.8]
+# Of the first samples of the test split, seed 0; VISIBLE and MEANS of scenes.
+LABELS = {
+    "scenes": [0, 0, 2, 0, 0, 2, 0, 0],
+    "scenes5": [0, 1, 3, 0, 0, 4, 0, 0],
+    "scenes8": [0, 2, 5, 0, 1, 7, 1, 1],
+}
+VISIBLE = ["####.#", "...###", "#..###", "#..##.", ".###..", "##.###", "####.#", "###..#"]
+MEANS = [64.9, 53.5, 80.0, 50.0, 60.8, 71.5, 79.2, 57.6]
 
 
 class TestScenes:
@@ -44,32 +48,82 @@ class TestScenes:
     def test_a_nearer_face_hides_a_farther_one(self) -> None:
         """Of two overlapping squares the one painted last is visible."""
         square = np.array([(2, 2), (12, 2), (12, 12), (2, 12), (2, 12), (2, 12)], np.float32)
-        corners = np.stack([square, square + 4])[None]
-        seen, subject = raster.paint(corners, np.array([[True, False]]), 20)
-        assert seen[0, 5, 5] == 1
-        assert seen[0, 9, 9] == 2
-        assert seen[0, 19, 19] == 0
-        assert subject.sum() == 100
+        spans = raster.find_spans(np.stack([square, square + 4]), 20)
+        view, rank = np.array([0, 0]), np.array([1, 2])
+        (seen,) = raster.paint(view, rank, spans, 1, 20)
+        assert seen[5, 5] == 1
+        assert seen[9, 9] == 2
+        assert seen[19, 19] == 0
         assert (seen == 2).sum() == 100
+        (first,) = raster.paint(view, rank, spans.take(spans.face == 0), 1, 20)
+        assert (first > 0).sum() == 100
+        np.testing.assert_array_equal(first[seen != 2], seen[seen != 2])
 
     def test_the_target_of_a_camera_is_projected_to_the_middle(self) -> None:
-        camera = square.CAMERAS[0]
-        target = np.array(camera.target, np.float32).reshape(1, 1, 3)
-        in_camera = raster.transform_to_camera(target, (camera,))
-        assert in_camera[0, 0, 0, 2] > 10
-        np.testing.assert_allclose(raster.project(in_camera, (camera,)), 0, atol=1e-3)
+        targets = np.array([camera.target for camera in square.CAMERAS], np.float32)
+        pixels, depth = raster.project(targets[:, None], np.arange(6), square.RIG)
+        assert (depth > 10).all()
+        np.testing.assert_allclose(pixels, 0, atol=1e-3)
 
     def test_the_seed_determines_the_samples(self) -> None:
         """The images themselves only within rounding, which depends on the processor."""
+        for name, labels in LABELS.items():
+            assert scenes.draw_split("test", name, samples=8).labels.tolist() == labels
         split = scenes.draw_split("test", samples=8)
-        assert split.labels.tolist() == LABELS
         visible = np.where(split.view_labels != ABSENT, "#", ".")
         assert ["".join(row) for row in visible] == VISIBLE
         np.testing.assert_allclose(split.images.mean(axis=(1, 2, 3, 4)), MEANS, atol=0.5)
 
+    def test_every_kind_occurs_and_single_views_show_it(self) -> None:
+        split = scenes.draw_split("train", "scenes8", samples=200)
+        assert (np.bincount(split.labels, minlength=8) > 10).all()
+        assert len(split.labels) == 200
+        seen = split.view_labels != ABSENT
+        assert seen.sum(axis=1).min() >= scenes.MIN_VIEWS
+
+    def test_a_split_is_rendered_once(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("DDNN_HOME", str(tmp_path))
+        first = load_samples("scenes5", samples=12)
+        monkeypatch.setattr(scenes, "draw_split", None)  # would raise
+        again = load_samples("scenes5", samples=12)
+        np.testing.assert_array_equal(again.images, first.images)
+        np.testing.assert_array_equal(again.view_labels, first.view_labels)
+        again.images[0] = 0  # private
+        assert load_samples("scenes5", samples=12).images[0].any()
+
+    def test_without_a_home_it_is_rendered_each_time(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("DDNN_HOME", str(tmp_path / "file"))
+        split = load_samples("scenes5", samples=3)
+        np.testing.assert_array_equal(
+            split.images, scenes.draw_split("test", "scenes5", samples=3).images
+        )
+
     def test_bounds(self) -> None:
         with pytest.raises(ConfigError, match="samples"):
             load("scenes", samples=(0, 1, 1))
+
+
+class TestTiles:
+    def test_six_cameras_see_one_tile_each(self, tmp_path: Path) -> None:
+        """Every pixel of the image is in exactly one tile, where the tile of its place is."""
+        path = make_cifar10(tmp_path / "made")
+        whole, tiles = load(f"cifar10:{path}").test, load(f"cifar10-tiles:{path}").test
+        assert tiles.images.shape == (len(whole), 6, 32, 32, 3)
+        for view in range(6):
+            row, column = divmod(view, 3)
+            part = whole.images[:, 0, 16 * row : 16 * row + 16, (0, 10, 21)[column] :][
+                :, :, : (10, 11, 11)[column]
+            ]
+            np.testing.assert_array_equal(tiles.images[:, view, ::2, 0], part[:, :, 0])
+            np.testing.assert_array_equal(tiles.images[:, view, 31, 31], part[:, 15, -1])
+            assert {p.tobytes() for p in tiles.images[0, view].reshape(-1, 3)} == {
+                p.tobytes() for p in part[0].reshape(-1, 3)
+            }
 
 
 class TestEth80:

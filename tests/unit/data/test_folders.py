@@ -51,6 +51,8 @@ def test_what_was_found_is_reported(tmp_path: Path) -> None:
     assert "1 passed over (not in a folder <camera>/<class>), such as desktop.ini" in text
     assert "cameras: cam1 is cam1, cam2 is cam2" in text
     assert "no validation sample of rare" in text
+    assert "few training samples of down (6), rare (1), up (6)" in text
+    assert "down has 6.0 times as many training samples as rare" in text
 
 
 def test_every_format_of_pillow_is_read(tmp_path: Path) -> None:

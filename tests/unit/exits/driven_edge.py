@@ -39,9 +39,16 @@ ALL = 0b111
 class DrivenEdge:
     """An edge node whose devices, edges and cloud are online from 0 s on."""
 
-    def __init__(self, manifest: Manifest, node: str = "edge", *, cloud: bool = True) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        node: str = "edge",
+        *,
+        cloud: bool = True,
+        audit_share: float = 0.0,
+    ) -> None:
         self.manifest = manifest
-        self.machine = EdgeNode(SITE, node, BUNDLE, manifest, TIMING)
+        self.machine = EdgeNode(SITE, node, BUNDLE, manifest, TIMING, audit_share=audit_share)
         self.handle(0, Connected())
         hierarchy = manifest.hierarchy
         present = [*hierarchy.devices, *(group.id for group in hierarchy.edges)]

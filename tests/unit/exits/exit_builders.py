@@ -185,4 +185,4 @@ def list_answers(effects: list[Effect]) -> list[Answer]:
 
 
 def make_result(answer: Answer) -> Received:
-    return Received(Topic(SITE, Kind.ANSWER), answer)
+    return Received(Topic(SITE, Kind.ANSWER, answer.node), answer)

@@ -8,15 +8,29 @@ import numpy as np
 import pytest
 
 from ddnn.exits.device_node import LIMIT, DeviceNode, FrameJob, list_device_sections
-from ddnn.exits.manifest import Manifest, judge
+from ddnn.exits.manifest import judge
+from ddnn.exits.pace_follower import HOLD_S
 from ddnn.exits.scores import ScoreFormat
-from ddnn.protocol.machine import Compute, Computed, Connected, Disconnected, Effect, Keep, Tick
-from ddnn.protocol.messages import Answer, Tensor
+from ddnn.protocol.machine import (
+    Compute,
+    Computed,
+    Connected,
+    Disconnected,
+    Keep,
+    Tick,
+)
+from ddnn.protocol.messages import Tensor
 from ddnn.protocol.topics import Kind
+from tests.unit.exits.device_builder import (
+    list_kept,
+    make_answered,
+    make_computed,
+    make_device,
+    make_pace,
+)
 from tests.unit.exits.exit_builders import (
     BUNDLE,
     DEVICE_FEATURES,
-    SITE,
     SURE,
     TIMING,
     at,
@@ -26,28 +40,7 @@ from tests.unit.exits.exit_builders import (
     make_frame,
     make_manifest,
     make_presence,
-    make_result,
 )
-
-
-def outputs(scores: Any = SURE, value: float = 1.0) -> dict[str, np.ndarray]:
-    return {
-        "scores": np.array(scores, np.float32),
-        "features": np.full(DEVICE_FEATURES, value, np.float32),
-    }
-
-
-def make_computed(sample: int, scores: Any = SURE, node: str = "cam2") -> Computed:
-    return Computed(FrameJob(node, sample), outputs(scores))
-
-
-def list_kept(effects: list[Effect]) -> list[Answer]:
-    return [e.answer for e in effects if isinstance(e, Keep)]
-
-
-def make_device(manifest: Manifest | None = None, node: str = "cam2") -> DeviceNode:
-    manifest = manifest or make_manifest("c", 3, device_accuracy={"cam2": 0.7})
-    return DeviceNode(SITE, node, BUNDLE, manifest, TIMING)
 
 
 @pytest.fixture
@@ -57,10 +50,6 @@ def device() -> DeviceNode:
     node.handle(Connected(), at(0))
     node.handle(make_presence("edge"), at(0))
     return node
-
-
-def edge_answer(sample: int, tier: Any = "local", node: str = "edge") -> Answer:
-    return Answer(sample, node, tier, 0, [1.0], 0.0, [], [], "full", None, BUNDLE, 0.0, 0.0, 0.0)
 
 
 def test_a_frame_is_computed_and_its_scores_published(device: DeviceNode) -> None:
@@ -89,33 +78,26 @@ def test_an_escalation_before_the_section_has_ended_sends_nothing(device: Device
     assert device.handle(make_escalate(5), at(1.05)) == []
 
 
-@pytest.mark.parametrize("tier", ["local", "edge", "cloud"])
-def test_after_the_edges_answer_the_device_does_not_answer(device: DeviceNode, tier: str) -> None:
-    device.handle(make_frame(5, 1.0), at(1.0))
-    device.handle(make_computed(5), at(1.1))
-    assert device.handle(make_result(edge_answer(5, tier)), at(1.2)) == []
+def test_after_an_answer_the_device_does_not_answer(device: DeviceNode) -> None:
+    for sample in (5, 6):
+        device.handle(make_frame(sample, 1.0), at(1.0))
+        device.handle(make_computed(sample), at(1.1))
+    assert device.handle(make_answered(4, 5, 6), at(1.2)) == []
     assert device.handle(Tick(), at(9.0)) == []
     assert "answered_alone" not in device.counts
 
 
 def test_an_answer_of_the_edge_counts_while_the_section_runs(device: DeviceNode) -> None:
     device.handle(make_frame(5, 1.0), at(1.0))
-    device.handle(make_result(edge_answer(5)), at(1.05))
+    device.handle(make_answered(5), at(1.05))
     assert device.handle(make_computed(5), at(1.1)) == []
     assert device.handle(Tick(), at(9.0)) == []
-
-
-def test_an_answer_of_another_device_does_not_count(device: DeviceNode) -> None:
-    device.handle(make_frame(5, 1.0), at(1.0))
-    device.handle(make_computed(5), at(1.1))
-    device.handle(make_result(edge_answer(5, "device", "cam1")), at(1.2))
-    assert [a.sample for a in list_answers(device.handle(Tick(), at(2.0)))] == [5]
 
 
 def test_the_answer_to_another_sample_does_not_count(device: DeviceNode) -> None:
     device.handle(make_frame(5, 1.0), at(1.0))
     device.handle(make_computed(5), at(1.1))
-    device.handle(make_result(edge_answer(4)), at(1.2))
+    device.handle(make_answered(4), at(1.2))
     assert len(list_answers(device.handle(Tick(), at(2.0)))) == 1
 
 
@@ -133,7 +115,7 @@ def test_without_an_answer_the_device_answers_alone_in_time(device: DeviceNode) 
     assert (answer.expected_accuracy, answer.truth, answer.late) == (0.7, 2, False)
     assert answer.latency_s == pytest.approx(TIMING.device_s)
     assert answer.answered_at_s == at(due_s).wall_s
-    device.handle(make_result(edge_answer(5)), at(due_s + 0.1))
+    device.handle(make_answered(5), at(due_s + 0.1))
     assert list_answers(device.handle(Tick(), at(due_s + 0.2))) == []
 
 
@@ -252,7 +234,7 @@ def test_waiting_frames_are_answered_while_the_section_hangs(
 def test_a_waiting_frame_that_was_answered_is_not_computed(device: DeviceNode) -> None:
     device.handle(make_frame(1, 1.0), at(1.0))
     device.handle(make_frame(2, 1.1), at(1.1))
-    device.handle(make_result(edge_answer(2)), at(1.2))
+    device.handle(make_answered(2), at(1.2))
     assert [type(e).__name__ for e in device.handle(make_computed(1), at(1.3))] == ["Publish"]
     device.handle(make_frame(3, 1.4), at(1.4))
     assert "frames_skipped" not in device.counts
@@ -297,3 +279,46 @@ def test_configuration_a_without_a_broker() -> None:
     node = make_device(make_manifest("a", 3))
     effects = node.handle(make_frame(5, 1.0), at(1.0))
     assert [type(e) for e in effects] == [Keep]
+
+
+# -------------------------------------------------------------------------- pace
+
+
+def test_ticks_that_the_site_does_not_take_are_not_computed(device: DeviceNode) -> None:
+    device.handle(make_pace(512, 10), at(0.5))
+    computed = []
+    for sample in range(6, 16):
+        effects = device.handle(make_frame(sample, 1.0), at(1.0))
+        computed += [e.job for e in effects if isinstance(e, Compute)]
+        device.handle(make_computed(sample), at(1.0))
+    assert computed == [FrameJob("cam2", sample) for sample in (6, 7, 8, 9, 10, 12, 14)]
+    assert device.counts["frames_shed"] == 3
+
+
+def test_what_is_shed_after_its_capture_is_not_answered(device: DeviceNode) -> None:
+    for sample in range(6, 10):
+        device.handle(make_frame(sample, 1.0), at(1.0))
+        device.handle(make_computed(sample), at(1.0))
+    device.handle(make_pace(256, 7), at(1.1))  # every fourth tick: 8
+    answered = [a.sample for a in list_answers(device.handle(Tick(), at(2.0)))]
+    assert answered == [6, 8]
+    assert device.counts["frames_shed"] == 2
+
+
+@pytest.mark.parametrize("event", [Disconnected(), make_presence("edge", state="lost")])
+def test_without_a_lead_every_tick_is_taken_after_a_while(device: DeviceNode, event: Any) -> None:
+    device.handle(make_pace(512, 0), at(0.5))
+    device.handle(event, at(1.0))
+    device.handle(Tick(), at(1.0 + HOLD_S - 0.1))
+    assert not device.pace.is_admitted(7)
+    assert device.deadline_s() == 1.0 + HOLD_S
+    device.handle(Tick(), at(1.0 + HOLD_S))
+    assert device.pace.is_admitted(7)
+
+
+def test_the_pace_of_a_lead_that_returns_stays_in_force(device: DeviceNode) -> None:
+    device.handle(make_pace(512, 0), at(0.5))
+    device.handle(make_presence("edge", state="lost"), at(1.0))
+    device.handle(make_presence("edge"), at(2.0))
+    device.handle(Tick(), at(60.0))
+    assert not device.pace.is_admitted(7)

@@ -66,7 +66,8 @@ def test_an_unsure_sample_goes_to_the_cloud(edge: DrivenEdge) -> None:
     assert (answer.exit, answer.label, answer.quality) == ("cloud", 1, "full")
     assert answer.payload_bytes == 3 * compute_communication_bytes(3, 0.0, 3, 4) == 42
     assert answer.wire_bytes == 390
-    assert edge.handle_verdict(1.2, 5) == []
+    (answered,) = list_published(edge.handle_verdict(1.2, 5), Kind.ANSWERED)  # and no answer
+    assert answered.samples == [5]
     assert list_answers(edge.handle(9, Tick())) == []
 
 

@@ -22,18 +22,15 @@ from ddnn.exits.inference import (
     run_devices,
     run_exits,
 )
-from ddnn.exits.manifest import Manifest, SweepRow, aggregate_scores, judge
+from ddnn.exits.manifest import Manifest, judge
 from ddnn.exits.measure import (
     Measurement,
     apply_exits,
-    choose_format,
-    choose_row,
     compute_accuracy,
     compute_missing_accuracy,
     decode_output,
     encode_with_format,
     list_member_masks,
-    list_score_formats,
     make_accuracy_table,
     measure_scores,
     sweep_thresholds,
@@ -260,7 +257,7 @@ def test_apply_exits_equals_a_loop_over_samples(
                 break
 
 
-@pytest.mark.parametrize(("letter", "rows"), [("a", 1), ("c", 51), ("e", 51 * 11)])
+@pytest.mark.parametrize(("letter", "rows"), [("a", 1), ("c", 51), ("e", 51 * 21)])
 def test_a_sweep_equals_staged_inference_at_every_threshold(letter, rows: int) -> None:
     manifest = make_manifest(letter, 3)
     hierarchy, exits, labels = draw_exits(7, letter, samples=25)
@@ -280,41 +277,6 @@ def test_a_sweep_equals_staged_inference_at_every_threshold(letter, rows: int) -
             else compute_communication_bytes(3, row.exit_share["local"], 3, 4, bytes_per_score=2)
         )
         assert row.bytes_per_sample_per_device == expected
-
-
-def row(accuracy: float, cost: float) -> SweepRow:
-    return SweepRow({"local": 0.5}, accuracy, {}, cost)
-
-
-def test_the_row_with_the_fewest_bytes_within_the_margin_is_chosen() -> None:
-    rows = [row(0.95, 100), row(0.94, 50), row(0.93, 20), row(0.90, 10)]
-    for margin, expected in ((0.0, 0), (0.01, 1), (0.02, 2), (0.021, 2), (0.05, 3), (1, 3)):
-        assert choose_row(rows, 0.95, margin) is rows[expected]
-
-
-def test_of_equally_cheap_rows_the_most_accurate_is_chosen() -> None:
-    rows = [row(0.94, 50), row(0.96, 50 + 1e-9), row(0.95, 50)]
-    assert choose_row(rows, 0.95, 0.02) is rows[1]
-
-
-def test_where_no_row_is_within_the_margin_the_most_accurate_is_chosen() -> None:
-    rows = [row(0.5, 10), row(0.8, 90), row(0.8, 80), row(0.7, 20)]
-    assert choose_row(rows, 0.99, 0.01) is rows[2]
-
-
-@given(
-    st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), min_size=1, max_size=20),
-    st.integers(0, 20),
-    st.integers(0, 5),
-)
-def test_choose_row_equals_an_exhaustive_search(pairs, deepest: int, margin: int) -> None:
-    rows = [row(a / 20, float(c)) for a, c in pairs]
-    chosen = choose_row(rows, deepest / 20, margin / 20)
-    good = [(c, -a) for a, c in pairs if a >= deepest - margin]
-    best = min(good) if good else None
-    if best is None:
-        best = min((c, -a) for a, c in pairs if a == max(a for a, _ in pairs))
-    assert (chosen.bytes_per_sample_per_device, -chosen.accuracy * 20) == pytest.approx(best)
 
 
 def test_accuracy_is_the_share_of_correct_labels() -> None:
@@ -345,45 +307,22 @@ def test_the_table_of_accuracies_equals_a_direct_computation() -> None:
     assert compute_missing_accuracy(hierarchy, table, 3) is None
 
 
-def make_measurement(scores: np.ndarray, cloud: np.ndarray, labels: np.ndarray) -> Measurement:
-    """Make a measurement of three devices with the same scores, whose maximum is the same."""
-    devices = np.repeat(scores[:, None], 3, axis=1)
-    return Measurement(labels, devices, {7: {"local": scores, "cloud": cloud}})
-
-
-def test_the_cheapest_format_within_the_margin_is_chosen() -> None:
-    labels = np.arange(60, dtype=np.int32) % 3
-    sure = (np.eye(3, dtype=np.float32)[labels] * 9).astype(np.float32)
-    form, rows, chosen = choose_format(
-        make_manifest("c", 3), make_measurement(sure, sure, labels), 0.0
-    )
-    assert form.type == "uint8"
-    assert len(rows) == 51
-    assert (chosen.accuracy, chosen.bytes_per_sample_per_device) == (1.0, 3.0)
-
-
-def test_a_format_that_loses_too_much_accuracy_is_not_chosen() -> None:
-    """Differences under a step of the 8-bit grid and above one of float16."""
-    labels = np.arange(60, dtype=np.int32) % 3
-    fine = (np.eye(3, dtype=np.float32)[labels] * 0.02).astype(np.float32)
-    fine += np.linspace(-4, 4, 60, dtype=np.float32)[:, None]
-    wrong = np.roll(np.eye(3, dtype=np.float32)[labels], 1, axis=1)
-    cloud = wrong.copy()
-    cloud[:57] = np.eye(3, dtype=np.float32)[labels[:57]]  # 95 %
-    measured = make_measurement(fine, cloud, labels)
-    manifest = make_manifest("c", 3, device_features=(8, 8, 8))  # dear: 64 bytes
-    form, _, chosen = choose_format(manifest, measured, 0.0)
-    assert form.type == "float16"
-    heard = aggregate_scores(manifest, "local", [fine[0]] * 3)
-    assert heard.argmax() == labels[0]
-    assert chosen.accuracy >= 0.95
-
-
-def test_the_candidates_are_cheapest_first_and_span_the_scores() -> None:
-    devices = np.linspace(-5, 5, 3000, dtype=np.float32).reshape(100, 10, 3)
-    formats = list_score_formats(devices)
-    assert [form.type for form in formats] == ["uint8", "float16", "float32"]
-    assert formats[0].low == pytest.approx(-5, abs=0.02)
-    assert formats[0].high == pytest.approx(5, abs=0.02)
-    same = list_score_formats(np.zeros((4, 2, 3), np.float32))[0]
-    assert same.high > same.low  # a grid needs a width
+@pytest.mark.parametrize("letter", ["c", "e"])
+def test_fewer_samples_with_members_missing_are_every_nth(letter) -> None:
+    manifest = make_manifest(letter, 3, score_format=ScoreFormat("uint8", -2, 2))
+    sections, images = make_sections(manifest), make_images(manifest, 6)
+    labels = np.array([0, 1, 2, 0, 1, 2], np.int32)
+    masks = list_member_masks(3)
+    full = measure_scores(manifest, sections, images, labels, masks)
+    some = measure_scores(manifest, sections, images, labels, masks, subset_samples=3)
+    assert some.subset is not None
+    assert some.subset.tolist() == [0, 2, 4]
+    coarse = ScoreFormat("uint8", -1, 1)
+    for a, b in ((full, some), (encode_with_format(manifest, m, coarse) for m in (full, some))):
+        for mask in masks:
+            rows = slice(None) if mask == 7 else [0, 2, 4]
+            for tier, scores in b.exits[mask].items():
+                np.testing.assert_array_equal(scores, a.exits[mask][tier][rows])
+    limits = dict.fromkeys(manifest.thresholds, 0.5)
+    table = make_accuracy_table(manifest.hierarchy, some, limits)
+    assert table["7"] == make_accuracy_table(manifest.hierarchy, full, limits)["7"]

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ddnn.errors import ConfigError
+from ddnn.exits.audit import is_audited
 from ddnn.exits.entropy import softmax
 from ddnn.exits.manifest import Manifest, SweepRow
 from ddnn.protocol.machine import Received, Tick
 from ddnn.protocol.messages import Thresholds, TimeReply, TimeRequest
 from ddnn.protocol.topics import Kind, Topic
-from tests.unit.exits.driven_edge import ALL, DrivenEdge
+from tests.unit.exits.driven_edge import ALL, DrivenEdge, run_edge_section
 from tests.unit.exits.exit_builders import (
     BUNDLE,
     EPOCH_S,
@@ -84,6 +87,24 @@ def test_a_command_that_does_not_fit_changes_nothing(command: Received) -> None:
     assert edge.machine.counts["thresholds_refused"] == 1
 
 
+@pytest.mark.parametrize("revision", [2**40, 2**40 + 1, 2**53])
+def test_a_forged_revision_does_not_end_the_control(revision: int) -> None:
+    edge = DrivenEdge(manifest())
+    edge.handle(1.0, make_command(2, local=0.25))
+    edge.handle(1.1, make_command(revision, local=1.0))
+    edge.handle(1.2, make_command(3, local=0.75))
+    assert edge.machine.gauges["threshold_local"] == 0.75
+    assert edge.machine.counts["thresholds_refused"] == 1
+
+
+def test_an_edge_that_starts_takes_the_retained_command_of_its_site_only() -> None:
+    edge = DrivenEdge(manifest())
+    edge.handle(1.0, make_command(2**40, local=1.0))
+    assert edge.machine.gauges["threshold_local"] == 0.5
+    edge.handle(1.1, make_command(1234, local=0.25))
+    assert edge.machine.gauges["threshold_local"] == 0.25
+
+
 def test_a_repeated_command_is_accepted() -> None:
     edge = DrivenEdge(manifest())
     for time_s in (1.0, 2.0):
@@ -131,3 +152,31 @@ def test_the_lead_answers_time_requests() -> None:
     assert list_published(edge.handle(3.0, ask), Kind.TIME_REPLY) == [
         TimeReply(123.5, EPOCH_S + 3.0)
     ]
+
+
+def test_audited_samples_go_up_though_the_local_exit_is_sure() -> None:
+    edge = DrivenEdge(manifest(), audit_share=1.0)
+    effects = edge.handle_scores(1.0, 1, SURE, SURE, SURE)
+    assert list_answers(effects) == []
+    assert len(list_published(effects, Kind.ESCALATE)) == 1
+    assert edge.machine.gauges["audit_share"] == 1.0
+    effects = edge.handle_features(1.01, 1, 1, 2, 3)
+    (answer,) = list_answers(run_edge_section(edge, effects, 1.02, SURE))
+    assert (answer.exit, answer.quality) == ("edge", "full")
+    assert [tier for tier, *_ in answer.exit_trace] == ["local", "edge"]
+
+
+def test_an_audit_that_no_deeper_exit_hears_is_answered_in_full() -> None:
+    """The local exit was sure, so nothing is lost."""
+    letter_c = make_manifest("c", 3, accuracy=ACCURACY)
+    edge = DrivenEdge(letter_c, cloud=False, audit_share=1.0)
+    edge.handle_scores(0.9, 1, SURE, SURE, SURE)  # probes the cloud, which may be back
+    (answer,) = list_answers(edge.handle_scores(1.0, 2, SURE, SURE, SURE))
+    assert (answer.exit, answer.quality) == ("local", "full")
+
+
+@given(st.integers(0, 1 << 50), st.floats(0.02, 1))
+def test_an_audit_takes_its_share_of_consecutive_samples(first: int, share: float) -> None:
+    taken = sum(is_audited(sample, share) for sample in range(first, first + 2000))
+    assert taken / 2000 == pytest.approx(share, abs=0.06)
+    assert not is_audited(first, 0.0)

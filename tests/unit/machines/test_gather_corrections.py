@@ -64,8 +64,7 @@ class GroupWithWorkers:
     def __init__(self) -> None:
         self.group = Group(online=False)
         self.workers = {
-            name: WorkerNode("home", name, "edge", self.group.plan, None)
-            for name in self.group.planned
+            name: WorkerNode("home", name, self.group.plan, None) for name in self.group.planned
         }
         self.offers = self.heard = 0
         for name in self.workers:

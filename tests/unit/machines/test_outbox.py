@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddnn.machines import outbox as module
+from ddnn.machines import undelivered as module
+from ddnn.machines.flow import TIMEOUT_S
 from ddnn.machines.membership import AnyOf
-from ddnn.machines.outbox import CONFIRM_WITHIN_S, Outbox
+from ddnn.machines.outbox import Outbox
 from ddnn.protocol.codec import decode, encode
 from ddnn.protocol.machine import (
     Connected,
@@ -21,6 +22,7 @@ from ddnn.protocol.machine import (
     Event,
     Forget,
     Keep,
+    Log,
     Now,
     Publish,
     Received,
@@ -29,7 +31,7 @@ from ddnn.protocol.machine import (
 from ddnn.protocol.messages import MAX_BATCH, Answer, AnswerAck, Backlog, Status
 from ddnn.protocol.topics import Kind, Topic
 
-RESULT = Topic("home", Kind.ANSWER)
+RESULT = Topic("home", Kind.ANSWER, "cam1")
 BACKLOG = Topic("home", Kind.BACKLOG, "cam1")
 
 
@@ -119,18 +121,19 @@ def test_confirming_again_or_what_is_not_ours_does_nothing(outbox: Outbox) -> No
 
 def test_unconfirmed_answers_go_to_the_backlog_marked_late(outbox: Outbox) -> None:
     outbox.post(answer(7), at(0))
-    assert outbox.handle(Tick(), at(CONFIRM_WITHIN_S - 0.01)) == []
-    effects = outbox.handle(Tick(), at(CONFIRM_WITHIN_S))
+    assert outbox.handle(Tick(), at(TIMEOUT_S - 0.01)) == []
+    effects = outbox.handle(Tick(), at(TIMEOUT_S))
     assert effects == [Publish(BACKLOG, Backlog([answer(7, late=True)]))]
-    assert outbox.handle(Tick(), at(CONFIRM_WITHIN_S + 0.1)) == []  # it has just been sent
-    assert backlogs(outbox.handle(Tick(), at(2 * CONFIRM_WITHIN_S))) == [[7]]
+    assert outbox.handle(Tick(), at(TIMEOUT_S + 0.1)) == []  # it has just been sent
+    assert outbox.handle(Tick(), at(2 * TIMEOUT_S)) == []  # nothing is confirmed: later
+    assert backlogs(outbox.handle(Tick(), at(3 * TIMEOUT_S))) == [[7]]
 
 
 def test_its_own_answer_is_not_marked_late(outbox: Outbox) -> None:
     """The pending one stays as it was: only what is delivered again is late."""
     outbox.post(answer(7), at(0))
     outbox.handle(Tick(), at(2))
-    assert outbox._pending[7][0] == answer(7)
+    assert list(outbox._undelivered) == [answer(7)]
 
 
 def test_there_is_always_a_tick_to_come_while_something_is_pending(outbox: Outbox) -> None:
@@ -139,7 +142,7 @@ def test_there_is_always_a_tick_to_come_while_something_is_pending(outbox: Outbo
     for _ in range(20):
         due_s = outbox.deadline_s()
         assert due_s is not None
-        assert now_s < due_s <= now_s + CONFIRM_WITHIN_S
+        assert now_s < due_s <= now_s + TIMEOUT_S
         now_s = due_s
         outbox.handle(Tick(), at(now_s))
 
@@ -184,26 +187,55 @@ def test_answers_of_an_earlier_run_are_delivered(outbox: Outbox) -> None:
     assert backlogs(box.handle(presence(), at(0.1))) == [[0, 1, 2]]
 
 
-def test_a_long_backlog_goes_batch_by_batch_as_it_is_confirmed() -> None:
+def test_a_long_backlog_goes_in_order_as_it_is_confirmed() -> None:
     count = 2 * MAX_BATCH + 10
     box = Outbox("home", "cam1", [answer(n) for n in range(count)])
     box.handle(Connected(), at(0))
     sent = backlogs(box.handle(presence(), at(0.1)))
     batches = []
     while sent:
-        (batch,) = sent
-        batches.append(batch)
-        sent = backlogs(box.handle(make_confirmation(*batch), at(0.1)))
-    assert [len(batch) for batch in batches] == [MAX_BATCH, MAX_BATCH, 10]
+        batches += sent
+        sent = backlogs(box.handle(make_confirmation(*chain(*sent)), at(0.2)))
     assert list(chain(*batches)) == list(range(count))
+    assert max(map(len, batches)) <= MAX_BATCH
+    assert len(batches) < 30
     assert len(box) == 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"sample": -5}, {"eta": float("nan")}, {"captured_at_s": 1e300}, {"label": 70_000}],
+    ids=str,
+)
+def test_what_no_receiver_could_read_is_not_kept(outbox: Outbox, changes: dict[str, Any]) -> None:
+    effects = outbox.post(answer(7, **changes) if "sample" not in changes else answer(-5), at(0))
+    assert [type(e) for e in effects] == [Log]
+    assert len(outbox) == 0
+    assert outbox.counts == {"answers_invalid": 1}
+
+
+def test_answers_under_another_name_are_given_up() -> None:
+    """The state directory of another node: a store takes only the answers of the topic's node."""
+    box = Outbox("home", "cam2", [answer(1), answer(2, node="cam2")])
+    effects = box.handle(Connected(), at(0))
+    assert [e for e in effects if isinstance(e, Forget)] == [Forget([1])]
+    assert backlogs(box.handle(presence(), at(1))) == [[2]]
+    assert box.counts == {"answers_given_up": 1}
+
+
+def test_memory_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LIMIT_BYTES", 10 * len(encode(answer(10))))
+    box = Outbox("home", "cam1", [answer(n) for n in range(10, 18)])
+    for n in range(18, 40):
+        box.post(answer(n), at(0))
+    assert [a.sample for a in box._undelivered] == list(range(30, 40))
+    assert box.counts == {"answers_given_up": 20}
 
 
 def test_posting_the_same_sample_again_keeps_one(outbox: Outbox) -> None:
     outbox.post(answer(1), at(0))
     outbox.post(answer(1, label=1), at(0))
-    assert len(outbox) == 1
-    assert outbox._pending[1][0].label == 1
+    assert [a.label for a in outbox._undelivered] == [1]
 
 
 def test_beyond_the_limit_the_oldest_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +245,7 @@ def test_beyond_the_limit_the_oldest_is_given_up(monkeypatch: pytest.MonkeyPatch
         effects = box.post(answer(n), at(n))
         given_up = [e for e in effects if isinstance(e, Forget)]
         assert given_up == ([Forget([n - 3])] if n >= 3 else [])
-    assert list(box._pending) == [2, 3, 4]
+    assert [a.sample for a in box._undelivered] == [2, 3, 4]
     assert box.counts == {"answers_given_up": 2}
 
 
@@ -279,11 +311,18 @@ def test_nothing_is_lost_and_nothing_resurrected(events: list[tuple[str, int, fl
             pending.discard(number)
         elif what == "tick":
             handle(Tick())
-        assert set(box._pending) == pending
+        assert {a.sample for a in box._undelivered} == pending
     connected = store = True
     handle(Connected())
     sent = backlogs(handle(presence()))
-    for _ in range(3):
-        now_s += CONFIRM_WITHIN_S
+    for _ in range(30):
+        now_s += TIMEOUT_S
         sent += backlogs(handle(Tick()))
-    assert set(chain(*sent)) == pending
+        now_s += 0.1
+        ack = handle(make_confirmation(*chain(*sent)))
+        sent += backlogs(ack)
+        for effect in ack:
+            if isinstance(effect, Forget):
+                pending -= set(effect.samples)
+    assert not pending
+    assert len(box) == 0

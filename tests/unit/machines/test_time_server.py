@@ -34,7 +34,7 @@ class Lead:
         return effects
 
     def request(self, epoch: int = 0) -> SiteTime | None:
-        """What a device is told."""
+        """The time that a device gets."""
         topic = Topic("home", Kind.TIME_REQUEST, "cam1")
         for effect in self.handle(Received(topic, TimeRequest(5.0, epoch))):
             if isinstance(effect, Publish):
@@ -92,19 +92,19 @@ def test_small_steps_begin_no_epoch() -> None:
     assert lead.request() == SiteTime(0, pytest.approx(START_S + lead.now_s + lead.ahead_s))
 
 
-def test_a_quick_restart_tells_no_time_that_may_have_been_told() -> None:
+def test_a_quick_restart_sends_no_time_that_may_have_been_sent() -> None:
     lead = Lead()
     lead.request()
     lead.run(10.0)
-    told = lead.request()
-    assert told is not None
+    before = lead.request()
+    assert before is not None
     lead.restart()
     lead.ahead_s -= 0.5  # not to be seen: the time was last written up to two seconds ago
     while (again := lead.request()) is None:
         lead.run(0.1)
-    assert again > told
+    assert again > before
     assert again.epoch == 0
-    assert again.time_s - told.time_s < KEEP_EVERY_S + 0.2
+    assert again.time_s - before.time_s < KEEP_EVERY_S + 0.2
 
 
 def test_devices_that_know_a_later_epoch_are_followed_slowly() -> None:
@@ -112,9 +112,9 @@ def test_devices_that_know_a_later_epoch_are_followed_slowly() -> None:
     assert lead.request(3) == SiteTime(3, START_S + lead.now_s)
     assert lead.request(MAX_EPOCH) == SiteTime(3, START_S + lead.now_s)  # not so soon again
     lead.run(GROW_EVERY_S)
-    told = lead.request(MAX_EPOCH)
-    assert told is not None
-    assert told.epoch == 3 + GROWTH
+    before = lead.request(MAX_EPOCH)
+    assert before is not None
+    assert before.epoch == 3 + GROWTH
 
 
 def test_epochs_end_at_the_last() -> None:

@@ -22,11 +22,12 @@ from ddnn.protocol.machine import (
     Publish,
     ReadPlan,
     Received,
+    Subscribe,
     Tick,
     Unload,
 )
 from ddnn.protocol.messages import Assignment, Result, Status, Task, Tensor, WorkerOffer
-from ddnn.protocol.topics import Kind, Topic
+from ddnn.protocol.topics import Kind, Topic, topic_filter
 from tests.plan_builders import make_piece, make_plan
 
 PLAN, OTHER = "cd34ef56", "00000000"
@@ -43,7 +44,7 @@ class Worker:
     """A worker of six pieces with inputs [4], and its clock."""
 
     def __init__(self, *held: int) -> None:
-        self.machine = WorkerNode("home", "worker1", "edge", THIS, PROFILE)
+        self.machine = WorkerNode("home", "worker1", THIS, PROFILE)
         self.now_s = 0.0
         self.lends: list[list[int]] = []
         self.dones: list[tuple[int, int]] = []
@@ -115,13 +116,13 @@ def test_it_loads_what_it_is_given_and_says_so() -> None:
 def test_every_assignment_is_answered() -> None:
     """Who says it again may not have heard what is held."""
     worker = Worker(2)
-    told = len(worker.lends)
+    before = len(worker.lends)
     assert worker.assign(2) == []
-    assert worker.lends[told:] == [[2]]
+    assert worker.lends[before:] == [[2]]
     worker.assign(2, plan="00000000")
     worker.event(Disconnected())
     worker.assign(2)
-    assert worker.lends[told:] == [[2]]
+    assert worker.lends[before:] == [[2]]
 
 
 def test_it_hears_what_is_said_of_itself() -> None:
@@ -310,3 +311,52 @@ def test_results_of_other_machines_of_the_process_are_not_taken() -> None:
     for name in ("piece", "worker1", "cam1"):
         assert worker.event(Computed((name, 1), {"scores": X})) == []
     assert worker.dones == []
+
+
+# --------------------------------------------------------- started without a plan
+
+
+class Newcomer(Worker):
+    """A worker that has no plan yet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.machine = WorkerNode("home", "worker1", None, PROFILE)
+        self.event(Connected())
+
+
+def test_without_a_plan_it_hears_every_assignment_and_no_task() -> None:
+    filters = Newcomer().machine.subscriptions()
+    assert topic_filter(Kind.ASSIGN, "home") in filters
+    assert not [text for text in filters if "/task/" in text]
+
+
+def test_it_serves_the_first_owner_whose_plan_comes_to_its_disk() -> None:
+    worker = Newcomer()
+    assert worker.assign(0, plan=OTHER, group="edge-b") == [ReadPlan(OTHER)]
+    (log,) = worker.event(PlanRead(OTHER, None))
+    assert isinstance(log, Log)
+    assert log.arguments == ("edge-b", OTHER)
+    assert ReadPlan(PLAN) in worker.assign(2)
+    assert isinstance(worker.event(PlanRead(PLAN, None))[0], Log)
+    assert worker.event(PlanRead(OTHER, None)) == []
+    worker.now_s += RETRY_S
+    assert sorted(effect.id for effect in worker.event(Tick())) == [OTHER, PLAN]
+    effects = worker.event(PlanRead(PLAN, THIS))
+    assert effects[0] == Subscribe([topic_filter(Kind.TASK, "home", "edge")])
+    assert effects[-1] == Load(make_key(2))
+    worker.finish_loading(2)
+    assert worker.offers[-1] == {PLAN: [2]}
+    assert sections(worker.task(5)) == [(5, make_key(2))]
+    assert topic_filter(Kind.TASK, "home", "edge") in worker.machine.subscriptions()
+    assert worker.assign(0, plan=OTHER, group="edge-b") == [], "it works for one owner"
+    assert worker.event(PlanRead(OTHER, None)) == []
+
+
+def test_a_plan_of_an_owner_that_assigned_nothing_is_not_followed() -> None:
+    worker = Newcomer()
+    worker.assign(2)
+    stranger = make_plan({"worker9": tuple(range(6))}, plan_id=PLAN, group="edge-z")
+    effects = worker.event(PlanRead(PLAN, stranger))
+    assert [type(effect) for effect in effects] == [Log]
+    assert worker.machine.group == ""

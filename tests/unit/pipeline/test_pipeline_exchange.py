@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from ddnn.errors import LocalProtocolError, RemoteProtocolError
 from ddnn.pipeline.blobs import TYPES, pack_array, pack_arrays, unpack_array, unpack_arrays
 from ddnn.pipeline.copies import KEPT, CopyStore
+from ddnn.pipeline.exchange import Exchange
 from ddnn.pipeline.flows import Inbox, split_flow
 from ddnn.pipeline.sources import Copy, Origin, Stamp
 from ddnn.pipeline.transfers import LENGTH_BYTES, RETRY_S, Fetcher, Key, make_part
 from ddnn.protocol.codec import encode
 from ddnn.protocol.messages import MAX_MESSAGE_BYTES
-from ddnn.protocol.train_messages import PART_BYTES
+from ddnn.protocol.train_messages import PART_BYTES, TrainAssignment
 
 KEY = Key(3, Stamp(2, 40))
 
@@ -54,13 +55,28 @@ def test_any_bytes_are_refused_or_arrays(data: bytes) -> None:
 
 def test_the_newest_copies_of_each_layer_are_kept_and_those_pinned() -> None:
     store = CopyStore()
-    store.pin([Stamp(1, 10)])
+    store.pin("one", [Stamp(1, 10)])
+    store.pin("another", [Stamp(1, 20)])
     for version in range(0, 60, 10):
         store.add(4, Stamp(1, version), Origin.LIVE, b"")
     versions = [copy.stamp.version for copy in store.list_copies()]
-    assert versions == [10, *range(60 - 10 * KEPT, 60, 10)]
-    store.pin([])
+    assert versions == [10, 20, *range(60 - 10 * KEPT, 60, 10)]
+    store.pin("one", [])
+    store.pin("another", [])
     assert len(store.list_copies()) == KEPT
+
+
+def test_a_stage_begins_with_the_copies_that_it_was_told_to_fetch_or_not_at_all() -> None:
+    """Also where the node holds newer copies of the same layer, which are not to be used."""
+    assignment = TrainAssignment(["a"], [(0, 5)], 4, 9, 0, 1, sources=[(4, "b", 1, 4)])
+    exchange = Exchange("a")
+    for version in (6, 8):
+        exchange.store.add(4, Stamp(1, version), Origin.LIVE, b"new")
+    with pytest.raises(LocalProtocolError, match="a has no copy of layer 4 of"):
+        exchange.find_states(assignment, None)
+    assert exchange.fetch_sources(assignment, None) == {Key(4, Stamp(1, 4))}
+    exchange.store.add(4, Stamp(1, 4), Origin.CHAIN, b"old")
+    assert exchange.find_states(assignment, None) == ({4: b"old"}, {})
 
 
 def test_a_future_that_is_over_is_dropped() -> None:

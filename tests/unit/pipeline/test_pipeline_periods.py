@@ -38,10 +38,11 @@ def test_replication_leaves_the_link_to_the_batches() -> None:
 
 
 def test_the_period_has_bounds_and_grows_with_reliability() -> None:
-    assert choose_period(1, 1e9, 1.0, 0.0) == 1000
+    assert choose_period(1, 1e9, 1.0, 0.0) == 50
     assert choose_period(1, 1e9, 1.0, 1.0) == 10
-    periods = [choose_period(1e7, 1e7, 0.1, rate) for rate in (1e-2, 1e-3, 1e-4)]
+    periods = [choose_period(1e7, 1e7, 0.1, rate, most=10_000) for rate in (1e-2, 1e-3, 1e-4)]
     assert periods == sorted(periods)
+    assert periods[0] < periods[-1]
 
 
 def test_impossible_measurements_are_refused() -> None:

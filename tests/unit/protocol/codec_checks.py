@@ -17,6 +17,7 @@ MSGPACK = (
     Kind.SCORES,
     Kind.FEATURES,
     Kind.ESCALATE,
+    Kind.ANSWERED,
     Kind.UPLINK,
     Kind.VERDICT,
     Kind.TASK,
@@ -24,6 +25,8 @@ MSGPACK = (
     Kind.TRAIN_FLOW,
     Kind.TRAIN_FETCH,
     Kind.TRAIN_PART,
+    Kind.RECORD_CHUNK,
+    Kind.RECORD_ACK,
 )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from ddnn.core.device import DeviceProfile
+from ddnn.core.pace import ALL
 from ddnn.core.plan import MAX_PIECES
 from ddnn.core.site_time import MAX_EPOCH, MAX_TIME_S
 from ddnn.protocol.messages import (
@@ -15,12 +16,12 @@ from ddnn.protocol.messages import (
     MAX_PLANS,
     Answer,
     AnswerAck,
+    Answered,
     Assignment,
     Backlog,
     Escalate,
     Features,
-    OffloadState,
-    PieceGroup,
+    PaceCommand,
     Result,
     Scores,
     Shortfall,
@@ -32,9 +33,18 @@ from ddnn.protocol.messages import (
     TimeReply,
     TimeRequest,
     WorkerOffer,
+)
+from ddnn.protocol.node_messages import CloudReach, Latest, NameClaim
+from ddnn.protocol.offload_state import (
+    Alternative,
+    Alternatives,
+    Axis,
+    OffloadState,
+    PieceGroup,
     WorkerState,
 )
 from ddnn.protocol.topics import AnyMessage, Kind
+from tests.unit.protocol import record_messages_made as record
 from tests.unit.protocol import train_messages_made as train
 
 COUNTS = st.integers(0, MAX_COUNT)
@@ -77,7 +87,7 @@ PROFILES = st.builds(
     memory_bytes=st.none() | st.integers(1, MAX_COUNT),
     uplink_bits_per_s=st.none() | RATES,
     downlink_bits_per_s=st.none() | RATES,
-    outage_probability=st.floats(0, 1, exclude_max=True),
+    outage_probability=st.none() | st.floats(0, 1, exclude_max=True),
 )
 ANSWERS = st.builds(
     Answer,
@@ -133,6 +143,7 @@ _SCORES = st.builds(
 )
 STRATEGIES: dict[Kind, st.SearchStrategy[Any]] = {
     **train.make_strategies(COUNTS, IDS, TEXTS, PROFILES),
+    **record.make_strategies(COUNTS, IDS, TEXTS),
     Kind.STATUS: st.builds(
         Status,
         role=ROLES,
@@ -140,7 +151,13 @@ STRATEGIES: dict[Kind, st.SearchStrategy[Any]] = {
         state=st.sampled_from(["online", "stopped", "lost"]),
         bundle=BUNDLES,
         version=TEXTS,
+        instance=COUNTS,
     ),
+    Kind.LATEST: st.builds(
+        Latest, label=LABELS, exit=EXITS, confidence_percent=st.integers(0, 100)
+    ),
+    Kind.REACH: st.builds(CloudReach, cloud=st.booleans()),
+    Kind.CLAIM: st.builds(NameClaim, instance=COUNTS, age_s=SECONDS),
     Kind.STATS: st.builds(
         Stats,
         role=ROLES,
@@ -169,7 +186,13 @@ STRATEGIES: dict[Kind, st.SearchStrategy[Any]] = {
         thresholds=st.dictionaries(EXITS, SHARES, max_size=4),
         revision=COUNTS,
     ),
-    Kind.TIME_REQUEST: st.builds(TimeRequest, asked_at_s=SECONDS, epoch=EPOCHS),
+    Kind.ANSWERED: st.builds(
+        Answered, v=st.just(1), samples=st.lists(COUNTS, min_size=1, max_size=5)
+    ),
+    Kind.PACE: st.builds(PaceCommand, share=st.integers(1, ALL), since=COUNTS),
+    Kind.TIME_REQUEST: st.builds(
+        TimeRequest, asked_at_s=SECONDS, epoch=EPOCHS, known=st.booleans()
+    ),
     Kind.TIME_REPLY: st.builds(
         TimeReply, echo_s=SECONDS, replied_at_s=st.floats(0, MAX_TIME_S), epoch=EPOCHS
     ),
@@ -212,6 +235,8 @@ STRATEGIES: dict[Kind, st.SearchStrategy[Any]] = {
                 late=COUNTS,
                 missed=COUNTS,
                 latency_ms=st.floats(0, 1e9),
+                outage=SHARES,
+                observed_s=SECONDS,
             ),
             max_size=3,
         ),
@@ -226,6 +251,23 @@ STRATEGIES: dict[Kind, st.SearchStrategy[Any]] = {
         combined_partly=COUNTS,
         sources=st.lists(BUNDLES, max_size=3),
         accuracy=st.dictionaries(EXITS, SHARES, max_size=4),
+        alternatives=st.none()
+        | st.builds(
+            Alternatives,
+            title=BUNDLES,
+            axes=st.lists(
+                st.builds(Axis, name=BUNDLES, unit=st.sampled_from(["s", "share"])), max_size=2
+            ),
+            points=st.lists(
+                st.builds(
+                    Alternative,
+                    label=TEXTS,
+                    values=st.lists(REALS, max_size=2),
+                    current=st.booleans(),
+                ),
+                max_size=2,
+            ),
+        ),
     ),
 }
 
@@ -257,7 +299,11 @@ _BITS = Tensor.of(np.linspace(-1, 1, 20, dtype=np.float32).reshape(2, 2, 5), bit
 _SHORTFALL = Shortfall(["worker3", "worker4"], {"edge": 0.5})
 SAMPLES: dict[Kind, AnyMessage] = {
     **train.SAMPLES,
-    Kind.STATUS: Status("edge", 7, "online", "b1", "0.1.0"),
+    **record.SAMPLES,
+    Kind.STATUS: Status("edge", 7, "online", "b1", "0.1.0", 2**53),
+    Kind.CLAIM: NameClaim(2**53, 12.5),
+    Kind.LATEST: Latest(2, "edge", 75),
+    Kind.REACH: CloudReach(True),
     Kind.STATS: Stats("cloud", 12.5, 1 << 20, {"answers": 3}, {"queue": 0.5}),
     Kind.SCORES: Scores(1, 300, "b1", 3, 1.75e9, _THREE, 2, (12, 80), _SHORTFALL),
     Kind.FEATURES: Features(1, 300, "b1", 3, 1.75e9, (_BITS, _BITS), None, (12, 80)),
@@ -268,7 +314,9 @@ SAMPLES: dict[Kind, AnyMessage] = {
     Kind.BACKLOG: Backlog([answer(1, late=True), answer(2, expected_accuracy=None)]),
     Kind.ACK: AnswerAck([1, 2, 1 << 50]),
     Kind.THRESHOLDS: Thresholds("b1", {"local": 0.25, "edge": 1.0}, 7),
-    Kind.TIME_REQUEST: TimeRequest(1.75e9, 3),
+    Kind.ANSWERED: Answered(1, [3, 70000, 1 << 50]),
+    Kind.PACE: PaceCommand(512, 1 << 42),
+    Kind.TIME_REQUEST: TimeRequest(1.75e9, 3, True),
     Kind.TIME_REPLY: TimeReply(1.75e9, 1.75e9 + 0.5, 3),
     Kind.TASK: Task(1, "p1", 1 << 42, {"x": _THREE, "mask": _BITS}),
     Kind.RESULT: Result(1, "p1", 1 << 42, 5, {"z": _THREE}),
@@ -297,5 +345,10 @@ SAMPLES: dict[Kind, AnyMessage] = {
         1,
         ["worker1", ""],
         {"edge": 0.75},
+        Alternatives(
+            "other plans",
+            [Axis("latency", "s"), Axis("P(full)", "share")],
+            [Alternative("2 x a", [0.5, 0.99], current=True), Alternative("1 x b", [0.25, 0.9])],
+        ),
     ),
 }

@@ -15,9 +15,9 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from ddnn.errors import ConfigError
 from ddnn.protocol.codec import encode
 from ddnn.protocol.home_assistant import MAX_STATE_CHARS, make_discovery, require_prefix
-from ddnn.protocol.messages import Stats, Status
+from ddnn.protocol.messages import Status
+from ddnn.protocol.node_messages import CloudReach, Latest
 from ddnn.protocol.topics import Kind, Topic
-from tests.unit.protocol.messages_made import answer
 
 HOSTILE = [
     "car",
@@ -54,6 +54,10 @@ def render(template: str, payload: bytes) -> str:
     """As Home Assistant does: `value_json` is the message, and the result is stripped."""
     environment = ImmutableSandboxedEnvironment()
     return environment.from_string(template).render(value_json=json.loads(payload)).strip()
+
+
+def latest(label: int) -> Latest:
+    return Latest(label, "edge", 75)
 
 
 def template(payloads: dict[str, dict[str, Any]], entity: str) -> str:
@@ -98,7 +102,7 @@ def test_every_entity_is_of_one_device_and_unique() -> None:
 
 @pytest.mark.parametrize("label", range(len(HOSTILE)))
 def test_a_class_is_shown_by_its_name_whatever_it_is(label: int) -> None:
-    shown = render(template(make_payloads(classes=HOSTILE), "label"), encode(answer(label=label)))
+    shown = render(template(make_payloads(classes=HOSTILE), "label"), encode(latest(label)))
     assert shown == HOSTILE[label].strip()
 
 
@@ -106,22 +110,23 @@ def test_a_class_is_shown_by_its_name_whatever_it_is(label: int) -> None:
 def test_any_name_stays_a_name(classes: list[str]) -> None:
     shown = template(make_payloads(classes=classes), "label")
     for label, name in enumerate(classes):
-        assert render(shown, encode(answer(label=label))) == name[:MAX_STATE_CHARS].strip()
+        assert render(shown, encode(latest(label))) == name[:MAX_STATE_CHARS].strip()
 
 
 @pytest.mark.parametrize("label", [-1, 2, 65535])
 def test_a_class_that_the_bundle_does_not_know_is_a_number(label: int) -> None:
-    assert render(template(make_payloads(), "label"), encode(answer(label=label))) == str(label)
+    assert render(template(make_payloads(), "label"), encode(latest(label))) == str(label)
 
 
-@pytest.mark.parametrize(
-    ("probabilities", "expected"), [([0.25, 0.7512], "75.1"), ([1.0], "100.0"), ([], "0")]
-)
-def test_the_confidence_is_the_greatest_probability(
-    probabilities: list[float], expected: str
-) -> None:
-    payload = encode(answer(probabilities=probabilities))
-    assert render(template(make_payloads(), "confidence"), payload) == expected
+def test_answers_have_a_topic_of_their_own_and_expire() -> None:
+    payloads = make_payloads()
+    for entity, shown in (("label", "bus"), ("exit", "edge"), ("confidence", "75")):
+        payload = payloads[f"homeassistant/sensor/ddnn-home/{entity}/config"]
+        assert payload["state_topic"] == "ddnn/v1/home/latest/+"
+        assert payload["expire_after"] == 60
+        assert render(payload["value_template"], encode(latest(1))) == shown
+    never = make_payloads(expire_s=0)
+    assert not any("expire_after" in payload for payload in never.values())
 
 
 @pytest.mark.parametrize(
@@ -147,15 +152,12 @@ def test_answers_are_available_while_anybody_answers() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("gauges", "shown"),
-    [({"cloud_up": 1.0}, "online"), ({"cloud_up": 0}, "offline"), ({}, "offline")],
-)
-def test_the_lead_edge_says_whether_a_cloud_is_there(gauges: Any, shown: str) -> None:
+@pytest.mark.parametrize(("cloud", "shown"), [(True, "online"), (False, "offline")])
+def test_the_lead_edge_says_whether_a_cloud_is_there(cloud: bool, shown: str) -> None:
     """Whatever clouds are called and however many there are; without the edge nobody knows."""
     entity = make_payloads()["homeassistant/binary_sensor/ddnn-home/cloud/config"]
-    assert entity["state_topic"] == str(Topic("home", Kind.STATS, "edge"))
-    assert render(entity["value_template"], encode(Stats("edge", 1.0, gauges=gauges))) == shown
+    assert entity["state_topic"] == str(Topic("home", Kind.REACH, "edge"))
+    assert render(entity["value_template"], encode(CloudReach(cloud))) == shown
     (available,) = entity["availability"]
     assert available["topic"] == str(Topic("home", Kind.STATUS, "edge"))
     assert render(available["value_template"], encode(Status("edge", 1, "lost"))) == "offline"

@@ -73,7 +73,7 @@ def test_presence_is_heard_of_the_site_and_of_those_that_serve_all() -> None:
 def test_the_topics_as_documented() -> None:
     assert str(Topic("home", Kind.STATUS, "cam1")) == "ddnn/v1/home/node/cam1/status"
     assert str(Topic("home", Kind.SCORES, "cam1")) == "ddnn/v1/home/scores/cam1"
-    assert str(Topic("home", Kind.ANSWER)) == "ddnn/v1/home/answer"
+    assert str(Topic("home", Kind.ANSWER, "edge")) == "ddnn/v1/home/answer/edge"
 
 
 def test_only_presence_and_settings_are_retained() -> None:
@@ -81,23 +81,27 @@ def test_only_presence_and_settings_are_retained() -> None:
     assert retained == {
         Kind.STATUS,
         Kind.THRESHOLDS,
+        Kind.REACH,
         Kind.OFFER,
         Kind.ASSIGN,
+        Kind.PACE,
         Kind.TRAIN_OFFER,
     }
     confirmed = {kind for kind in Kind if kind.value.qos}
     assert confirmed == {
         *retained,
+        Kind.CLAIM,
         Kind.BACKLOG,
         Kind.ACK,
         Kind.TRAIN_COMMAND,
         Kind.TRAIN_REPLY,
+        Kind.RECORD_ORDER,
     }
 
 
 def test_a_shared_subscription_names_its_group() -> None:
-    assert shared("ddnn/v1/+/answer", "clouds") == "$share/clouds/ddnn/v1/+/answer"
-    assert shared("ddnn/v1/+/answer", "") == "ddnn/v1/+/answer"
+    assert shared("ddnn/v1/+/answer/+", "clouds") == "$share/clouds/ddnn/v1/+/answer/+"
+    assert shared("ddnn/v1/+/answer/+", "") == "ddnn/v1/+/answer/+"
 
 
 @pytest.mark.parametrize(
@@ -106,11 +110,13 @@ def test_a_shared_subscription_names_its_group() -> None:
         "",
         "/",
         "ddnn/v1/home",
-        "ddnn/v2/home/answer",
+        "ddnn/v2/home/escalate",
+        "ddnn/v1/home/answer",
         "ddnn/v1/home/answer/",
-        "ddnn/v1/home/answer/cam1",
-        "ddnn/v1//answer",
-        "ddnn/v1/HOME/answer",
+        "ddnn/v1/home/escalate/",
+        "ddnn/v1/home/escalate/cam1",
+        "ddnn/v1//escalate",
+        "ddnn/v1/HOME/escalate",
         "ddnn/v1/home/scores",
         "ddnn/v1/home/scores/",
         "ddnn/v1/home/scores/+",
@@ -121,7 +127,7 @@ def test_a_shared_subscription_names_its_group() -> None:
         "ddnn/v1/home/node/cam1/",
         "ddnn/v1/home/node/cam1/status/x",
         "ddnn/v1/home/node/cam1/status\0",
-        "/ddnn/v1/home/answer",
+        "/ddnn/v1/home/escalate",
         "ddnn/v1/home/scores/" + "a" * 65,
         "ddnn/v1/home/scores/" + "a/" * 100_000,
         "ddnn/v1/home/scores/cäm",

@@ -12,13 +12,16 @@ from ddnn.protocol.train_messages import (
     MAX_LAYERS,
     TrainAssignment,
     TrainCommand,
+    TrainEntry,
     TrainFetch,
     TrainFlow,
     TrainOffer,
     TrainPart,
+    TrainPlace,
     TrainReply,
     TrainReport,
     TrainResult,
+    TrainState,
 )
 
 Strategy = st.SearchStrategy[Any]
@@ -44,6 +47,7 @@ def make_strategies(
         chain_every=counts,
         global_every=counts,
         consistent=st.booleans(),
+        network=texts,
     )
     copy = {"layer": layers, "term": counts, "version": counts, "offset": counts}
     return {
@@ -109,6 +113,21 @@ def make_strategies(
                 max_size=3,
             ),
         ),
+        Kind.TRAIN_STATE: st.builds(
+            TrainState,
+            run=texts,
+            state=texts,
+            term=counts,
+            batches=counts,
+            end=counts,
+            loss=st.none() | durations,
+            batch_s=durations,
+            places=st.lists(st.builds(TrainPlace, node=ids, start=layers, stop=layers), max_size=3),
+            timeline=st.lists(
+                st.builds(TrainEntry, at_s=durations, batch=counts, kind=texts, text=texts),
+                max_size=3,
+            ),
+        ),
     }
 
 
@@ -130,5 +149,23 @@ SAMPLES: dict[Kind, AnyMessage] = {
     ),
     Kind.TRAIN_REPORT: TrainReport(
         "worker1", 3, 41, 0.25, 0.5, 1e6, [TrainResult(40, 0.75, 9, 16)]
+    ),
+    Kind.TRAIN_STATE: TrainState(
+        "run1",
+        "RUNNING",
+        3,
+        41,
+        200,
+        41,
+        40,
+        10,
+        40,
+        0.75,
+        0.5,
+        0.25,
+        1,
+        2,
+        [TrainPlace("edge", 0, 3, 0.2, 0.2), TrainPlace("worker1", 3, 5, 0.25, 0.0)],
+        [TrainEntry(1.7e9, 12, "restart", "worker2 is lost")],
     ),
 }

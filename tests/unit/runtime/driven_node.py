@@ -24,7 +24,7 @@ from ddnn.runtime.identity import Identity
 from ddnn.runtime.loop import Loop
 from ddnn.runtime.transport import LinkEvent
 
-IN_TIME_S = 5.0
+IN_TIME_S = 20.0
 ME = Identity("home", "cam1", "device", "ab12cd34", "0")
 STATUS = str(Topic("home", Kind.STATUS, "cam1"))
 SCORES = Scores(1, 7, "ab12cd34", 1, 1.0, Tensor.of(np.zeros(3, np.float32)))
@@ -55,6 +55,7 @@ class DrivenTransport:
         self._woken = False
         self.published: list[tuple[str, bytes, int, bool]] = []
         self.filters: list[list[str]] = []
+        self.max_packet_bytes: int | None = None
         self.last_words: tuple[str, bytes] | None = None
         self.started = threading.Event()
 
@@ -62,6 +63,10 @@ class DrivenTransport:
         with self._condition:
             self._incoming += events
             self._condition.notify()
+
+    def count_waiting(self) -> int:
+        with self._condition:
+            return len(self._incoming)
 
     def start(
         self, sink: Callable[[LinkEvent], None], will: Callable[[int], tuple[str, bytes]]
@@ -158,7 +163,8 @@ class DrivenNode:
         options["sections"] = {name: add_example(each) for name, each in sections.items()}
         named = ("sections", "load", "answer_log", "save")
         resources = Resources(**{name: options.pop(name) for name in named if name in options})
-        self.loop = Loop(ME, machine, self.transport, resources, **options)
+        identity = options.pop("identity", ME)
+        self.loop = Loop(identity, machine, self.transport, resources, **options)
 
     def start(self) -> DrivenNode:
         self.loop.start()
@@ -167,9 +173,10 @@ class DrivenNode:
 
     def settle(self) -> None:
         """Wait until all events that were delivered before have been handled."""
-        before = len(self.machine.list_events(Saved))
-        self.loop._put(Saved([]))
-        wait_until(lambda: len(self.machine.list_events(Saved)) > before)
+        for _ in range(2):  # the first may overtake them on their way into the inbox
+            before = len(self.machine.list_events(Saved))
+            self.loop._put(Saved([]))
+            wait_until(lambda before=before: len(self.machine.list_events(Saved)) > before)
 
 
 class IdleSection:

@@ -21,6 +21,7 @@ from ddnn.protocol.machine import (
     Publish,
     ReadPlan,
     Save,
+    Subscribe,
     Unload,
 )
 from ddnn.protocol.messages import AnswerAck
@@ -37,6 +38,7 @@ EXAMPLES: list[Effect] = [
     Load("edge"),
     Unload("edge"),
     ReadPlan("cd34ef56"),
+    Subscribe(["ddnn/v1/home/task/edge"]),
     Keep(make_answer(1)),
     Forget([1]),
     KeepTime(SiteTime(0, 1.78e9)),

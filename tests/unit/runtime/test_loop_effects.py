@@ -48,7 +48,8 @@ def test_a_deadline_is_kept_under_a_flood_of_nonsense(make_node: Callable[..., D
     until_s = time.monotonic() + IN_TIME_S
     while not node.machine.list_events(Tick):
         assert time.monotonic() < until_s
-        node.transport.deliver(*[Arrived("x", b"")] * 100)
+        if node.transport.count_waiting() < 1000:  # it has no bound of its own, as a socket has
+            node.transport.deliver(*[Arrived("x", b"")] * 100)
     assert node.loop.counts["malformed"] > 0
 
 
@@ -86,7 +87,7 @@ def test_effects_are_carried_out_in_order(make_node: Callable[..., DrivenNode]) 
     def react(event: Event) -> list[Effect]:
         if isinstance(event, Captured):
             compute = Compute(("own", event.sample), "own", {"x": np.ones(2)})
-            return [Publish(Topic("home", Kind.ANSWER), ANSWER), Save(answers), compute]
+            return [Publish(Topic("home", Kind.ANSWER, "edge"), ANSWER), Save(answers), compute]
         return []
 
     node.machine.react = react
@@ -100,7 +101,7 @@ def test_effects_are_carried_out_in_order(make_node: Callable[..., DrivenNode]) 
     assert computed.outputs["scores"].tolist() == [2, 2]
     assert node.machine.list_events(Saved) == [Saved(answers)]
     (published,) = node.transport.published
-    assert published == ("ddnn/v1/home/answer", encode(ANSWER), 0, False)
+    assert published == ("ddnn/v1/home/answer/edge", encode(ANSWER), 0, False)
     assert node.loop.counts["messages_sent"] == 1
     assert node.loop.counts["bytes_sent"] > len(published[1])
 
@@ -114,8 +115,8 @@ def test_log_effects_are_logged(
     with caplog.at_level("INFO"):
         node.settle()  # its event has come, and the effects follow
         wait_until(lambda: len(caplog.records) > 0)
-    (record,) = caplog.records
-    assert (record.levelname, record.getMessage()) == ("WARNING", "cam2 came at 7")
+    logged = {(record.levelname, record.getMessage()) for record in caplog.records}
+    assert logged == {("WARNING", "cam2 came at 7")}
 
 
 def test_answers_are_stored_before_they_are_published(make_node: Callable[..., DrivenNode]) -> None:
@@ -132,7 +133,7 @@ def test_answers_are_stored_before_they_are_published(make_node: Callable[..., D
     publish = node.transport.publish
     node.transport.publish = lambda *what: (order.append("published"), publish(*what))[1]
     node.machine.react = lambda event: (
-        [Keep(ANSWER), Publish(Topic("home", Kind.ANSWER), ANSWER), Forget([3])]
+        [Keep(ANSWER), Publish(Topic("home", Kind.ANSWER, "edge"), ANSWER), Forget([3])]
         if isinstance(event, Captured)
         else []
     )
@@ -154,7 +155,7 @@ def test_a_full_disk_is_counted_and_the_answer_is_published(
 
     node = make_node(answer_log=Full())
     node.machine.react = lambda event: (
-        [Keep(ANSWER), Publish(Topic("home", Kind.ANSWER), ANSWER), Forget([3])]
+        [Keep(ANSWER), Publish(Topic("home", Kind.ANSWER, "edge"), ANSWER), Forget([3])]
         if isinstance(event, Captured)
         else []
     )

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
-from ddnn.errors import LinkError, LocalProtocolError
+from ddnn.errors import ConfigError, LinkError, LocalProtocolError
 from ddnn.protocol.codec import decode, encode
-from ddnn.protocol.machine import Connected, Disconnected, Publish, Received, Saved
+from ddnn.protocol.machine import Connected, Disconnected, Forgotten, Publish, Received, Saved
 from ddnn.protocol.messages import Escalate, Status, Thresholds
+from ddnn.protocol.node_messages import NameClaim
 from ddnn.protocol.topics import Kind, Topic
 from ddnn.runtime import loop as module
 from ddnn.runtime.loop import TRANSITIONS, LoopState, State
 from ddnn.runtime.transport import Arrived, LinkDown, LinkUp
-from tests.unit.runtime.driven_node import ANSWER, IN_TIME_S, SCORES, STATUS, DrivenNode
+from tests.unit.runtime.driven_node import ANSWER, IN_TIME_S, ME, SCORES, STATUS, DrivenNode
 
 # -------------------------------------------------------------------- the link
 
@@ -85,7 +87,7 @@ def test_the_states_of_a_loop(make_node: Callable[..., DrivenNode]) -> None:
     node.loop.close()
     assert node.loop.link.state is State.STOPPED
     with pytest.raises(LinkError, match="stopped"):
-        node.loop.publish(Publish(Topic("home", Kind.ANSWER), ANSWER))
+        node.loop.publish(Publish(Topic("home", Kind.ANSWER, "edge"), ANSWER))
 
 
 @pytest.mark.parametrize("before", State)
@@ -165,6 +167,23 @@ def test_the_queue_is_bounded_and_drops_are_counted(
     assert node.machine.list_events(Connected)
 
 
+def test_a_retained_message_that_was_removed_is_no_malformed_one(
+    make_node: Callable[..., DrivenNode],
+) -> None:
+    node = make_node().start()
+    node.transport.deliver(LinkUp(1))
+    other = Topic("home", Kind.STATUS, "cam6")
+    node.transport.deliver(Arrived(str(other), b""))
+    node.settle()
+    assert node.machine.list_events(Forgotten) == [Forgotten(other)]
+    assert node.loop.counts == {}
+    before = len(node.transport.list_statuses())
+    node.transport.deliver(Arrived(STATUS, b""))  # somebody forgot this node, which is online
+    node.settle()
+    assert len(node.transport.list_statuses()) == before + 1
+    assert node.transport.list_statuses()[-1].state == "online"
+
+
 # ------------------------------------------------------------ messages of other threads
 
 
@@ -200,3 +219,46 @@ def test_announcements_are_retained_and_published_at_every_connect(
         node.settle()
         assert node.transport.published[-1] == ("homeassistant/x/config", b"{}", 1, True)
     assert len([t for t, *_ in node.transport.published if t == "homeassistant/x/config"]) == 2
+
+
+# ----------------------------------------------------------- two processes of one name
+
+CLAIM = str(Topic("home", Kind.CLAIM, "cam1"))
+
+
+def claim(node: DrivenNode, instance: int, age_s: float) -> None:
+    node.transport.deliver(Arrived(CLAIM, encode(NameClaim(instance, age_s))))
+    node.settle()
+
+
+def test_a_node_announces_itself_once_its_claim_is_back(
+    make_node: Callable[..., DrivenNode],
+) -> None:
+    node = make_node(identity=replace(ME, instance=7)).start()
+    node.transport.deliver(LinkUp(1))
+    node.settle()
+    assert not node.loop.link.connected
+    assert node.machine.list_events(Connected) == []
+    assert [topic for topic, *_ in node.transport.published] == [CLAIM]
+    claim(node, 7, 0.0)
+    assert node.loop.link.connected
+    assert len(node.machine.list_events(Connected)) == 1
+    assert node.transport.filters == [[STATUS, CLAIM], ["a/#", "b/#"]]
+    assert node.transport.list_statuses()[-1].instance == 7
+
+
+def test_a_newer_process_is_answered_and_an_older_one_ends_this_one(
+    make_node: Callable[..., DrivenNode],
+) -> None:
+    node = make_node(identity=replace(ME, instance=7)).start()
+    node.transport.deliver(LinkUp(1))
+    claim(node, 7, 0.0)
+    node.transport.published.clear()
+    claim(node, 3, -1e6)
+    assert [topic for topic, *_ in node.transport.published] == [CLAIM]
+    assert node.loop.counts["name_conflicts"] == 1
+    node.transport.deliver(Arrived(CLAIM, encode(NameClaim(3, 1e6))))
+    assert node.loop.join(IN_TIME_S)
+    assert isinstance(node.loop.failed, ConfigError)
+    node.loop.close()
+    assert node.transport.last_words is None  # the other one is still online

@@ -72,6 +72,19 @@ def test_sections_of_the_previous_plan_are_loaded_after_a_new_one(tmp_path: Path
     assert directory.find(first.id) is None  # it is there no more
 
 
+def test_a_revision_of_a_plan_has_its_files(tmp_path: Path) -> None:
+    plan = write_adders(tmp_path, 2.0)
+    directory = open_directory(tmp_path)
+    revised = directory.find(f"{plan.id}-3")
+    assert revised is not None
+    assert (revised.id, revised.pieces) == (f"{plan.id}-3", plan.pieces)
+    sum_of = directory.load(revised.key(0))({"x": ROWS[0]})["y"]
+    np.testing.assert_array_equal(sum_of, ROWS[0] + np.float32(2.0))
+    assert directory.find("0000000000-3") is None
+    moved = revised.revise(4, {"elsewhere": tuple(range(len(plan.pieces)))}, {})
+    assert (moved.id, list(moved.placement)) == (f"{plan.id}-4", ["elsewhere"])
+
+
 @pytest.mark.parametrize("section", [1, -1, "tail", "0"])
 def test_a_section_that_the_plan_does_not_have_is_refused(
     tmp_path: Path, section: int | str

@@ -14,8 +14,8 @@ from click.testing import CliRunner, Result
 from cloud_app.app import CloudSettings
 from ddnn.adapters.command import app_command, read_config
 from ddnn.errors import ConfigError, DdnnError, LinkError
-from ddnn.runtime.settings import NodeSettings
-from device_app.app import DeviceSettings
+from ddnn.runtime.settings import NodeSettings, read_secret
+from device_app.settings import DeviceSettings
 from edge_app.app import EdgeSettings
 
 NEEDED = {"node": "cam1", "bundle": "b"}
@@ -23,11 +23,11 @@ NEEDED = {"node": "cam1", "bundle": "b"}
 
 def test_flag_over_environment_over_file_over_default(tmp_path: Path) -> None:
     file = tmp_path / "node.toml"
-    file.write_text('broker_host = "file"\nbroker_port = 1\nsite = "file"\ndeadline_s = 9\n')
+    file.write_text('broker_host = "::1"\nbroker_port = 1\nsite = "file"\ndeadline_s = 9\n')
     environ = {"DDNN_BROKER_PORT": "2", "DDNN_SITE": "environ", "DDNN_HOME": "/not/ours"}
     flags = {**NEEDED, "site": "flag"}
     config = read_config(NodeSettings, flags, environ, file)
-    assert (config.site, config.broker_port, config.broker_host) == ("flag", 2, "file")
+    assert (config.site, config.broker_port, config.broker_host) == ("flag", 2, "::1")
     assert (config.deadline_s, config.window_s) == (9.0, 0.12)
 
 
@@ -41,7 +41,7 @@ def test_flag_over_environment_over_file_over_default(tmp_path: Path) -> None:
         (b"broker_port = 70000", "broker_port"),
         (b'broker_port = "x"', "broker_port"),
         (b"deadline_s = nan", "deadline_s"),
-        (b"deadline_s = inf", "finite"),
+        (b"deadline_s = inf", "deadline_s"),
         (b"deadline_s = 0", "deadline_s"),
         (b"window_s = 2", "leaves no time for the cloud"),
         (b'mqtt = "4"', "mqtt"),
@@ -67,8 +67,8 @@ def test_a_file_that_there_is_not(tmp_path: Path) -> None:
 
 
 def test_a_missing_key_is_named() -> None:
-    with pytest.raises(ConfigError, match="bundle"):
-        read_config(NodeSettings, {"node": "cam1"}, {})
+    with pytest.raises(ConfigError, match="node"):
+        read_config(NodeSettings, {"bundle": "b"}, {})
 
 
 def test_only_the_cloud_serves_every_site() -> None:
@@ -121,7 +121,7 @@ def test_check_validates_and_runs_nothing() -> None:
     bad = invoke(fail_if_run, "--node", "Cam", "--bundle", "x", "--check")
     assert bad.exit_code == 2
     assert bad.stdout == ""
-    assert bad.stderr.startswith("error: node 'Cam' is not an id")
+    assert bad.stderr.startswith("error: --node 'Cam' is not an id")
     assert bad.stderr.count("\n") == 1
 
 
@@ -192,3 +192,102 @@ def test_a_device_that_the_bundle_does_not_know(scenes_bundle: Path, tmp_path: P
     result = CliRunner().invoke(command, [*flags, "--state", str(tmp_path)])
     assert result.exit_code == 2
     assert "'cam9' is no device of the bundle; it knows cam1" in result.stderr
+
+
+# -------------------------------------------------- where a wrong value comes from
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("broker_port", "abc", "expected `int`"),
+        ("broker_port", "70000", "(key broker_port)"),
+        ("deadline_s", "soon", "expected `float`"),
+        ("mqtt", "4", "invalid enum value"),
+        ("site", "all", "name this node's own site"),
+        ("site", "My Home", "is not an id"),
+        ("broker_password_file", "secret.txt", "needs --broker-user"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_source(
+    tmp_path: Path, key: str, value: str, reason: str
+) -> None:
+    flag, variable = "--" + key.replace("_", "-"), "DDNN_" + key.upper()
+    file = tmp_path / "node.toml"
+    file.write_text(f'{key} = "{value}"\n')
+    for named, flags, environ, path in (
+        (flag, {key: value}, {}, None),
+        (f"{variable} '{value}'", {}, {variable: value}, None),
+        (f"{key} in {file} '{value}'", {}, {}, file),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            read_config(NodeSettings, {**NEEDED, **flags}, environ, path)
+        assert named in str(caught.value)
+        assert reason in str(caught.value)
+        assert value in str(caught.value) or key == "broker_password_file"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("stats_every_s", "1e-9"), ("deadline_s", "1e-9"), ("window_s", "1e-12")]
+)
+def test_a_time_that_no_node_can_keep_is_refused(key: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{value}.*\(key {key}\)"):
+        read_config(NodeSettings, {**NEEDED, key: value}, {})
+
+
+def test_a_missing_key_is_named_with_the_ways_to_give_it() -> None:
+    with pytest.raises(ConfigError, match=r"no node; expected --node, DDNN_NODE or the key"):
+        read_config(NodeSettings, {"bundle": "b"}, {})
+
+
+def test_an_error_of_the_program_names_the_source_too() -> None:
+    def run(settings: NodeSettings) -> None:
+        raise ConfigError(f"--node {settings.node!r} is no device of the bundle; it knows cam1")
+
+    result = invoke(run, "--bundle", "b", DDNN_NODE="cam9")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: DDNN_NODE 'cam9': --node 'cam9' is no device")
+    result = invoke(run, "--bundle", "b", "--node", "cam9", DDNN_NODE="cam8")
+    assert result.stderr.startswith("error: --node 'cam9' is no device")
+
+
+def test_the_password_of_a_uri_is_not_shown() -> None:
+    uri = "cloud://me:hunter2@host/x"
+    with pytest.raises(ConfigError) as caught:
+        read_config(NodeSettings, NEEDED, {"DDNN_BROKER_PORT": uri})
+    assert "hunter2" not in str(caught.value)
+    assert "***@host" in str(caught.value)
+
+
+BOM = b"\xef\xbb\xbf"
+
+
+@pytest.mark.parametrize("ends", [b"\n", b"\r\n", b""])
+def test_files_of_windows_editors_are_read(tmp_path: Path, ends: bytes) -> None:
+    file = tmp_path / "node.toml"
+    file.write_bytes(BOM + b'site = "shop"' + ends + b"broker_port = 1" * bool(ends) + ends)
+    assert read_config(NodeSettings, NEEDED, {}, file).site == "shop"
+    secret = tmp_path / "password"
+    secret.write_bytes(BOM + "pässword".encode() + ends)
+    assert read_secret(str(secret)) == "pässword"
+    secret.write_bytes(BOM)
+    with pytest.raises(ConfigError, match="is empty"):
+        read_secret(str(secret))
+
+
+def test_the_broker_has_one_address_or_several() -> None:
+    def list_brokers(host: str) -> list[str]:
+        settings = NodeSettings(node="cam1", broker_host=host, broker_port=1884, insecure=True)
+        return list(map(str, settings.brokers))
+
+    assert list_brokers("gateway.lan") == ["gateway.lan:1884"]
+    assert list_brokers("::1") == ["[::1]:1884"]
+    assert list_brokers("a.lan, b.lan:1,[::1],[::1]:2") == [
+        "a.lan:1884",
+        "b.lan:1",
+        "[::1]:1884",
+        "[::1]:2",
+    ]
+    for wrong in ("", "a.lan,", "a.lan:0", "a.lan:x", "a b", ",".join(["a"] * 17)):
+        with pytest.raises(ConfigError, match="--broker-host"):
+            list_brokers(wrong)

@@ -9,6 +9,7 @@ import numpy as np
 
 from ddnn.core.device import DeviceProfile
 from ddnn.students import StudentType
+from ddnn.students.outage import read_outage
 
 
 def make_students(rng: np.random.Generator, filters: int) -> list[StudentType]:
@@ -83,7 +84,7 @@ def fastest_group_s(
             total = weight = 0.0
             for live in range(1, 1 << len(devices)):
                 p = prod(
-                    1 - d.outage_probability if live >> i & 1 else d.outage_probability
+                    1 - read_outage(d) if live >> i & 1 else read_outage(d)
                     for i, d in enumerate(devices)
                 )
                 weight += p
@@ -132,8 +133,7 @@ def least_latency_s(
     best = inf
     for groups in set_partitions(range(len(usable))):
         if len(groups) > filters or any(
-            prod(usable[i].outage_probability for i in group) > p_th * (1 + 1e-9)
-            for group in groups
+            prod(read_outage(usable[i]) for i in group) > p_th * (1 + 1e-9) for group in groups
         ):
             continue
         rows = [latencies(group) for group in groups]

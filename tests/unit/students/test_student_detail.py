@@ -16,6 +16,7 @@ from ddnn.core.plan import Plan
 from ddnn.errors import ConfigError
 from ddnn.students.detail import read_detail
 from ddnn.students.room import ROOM, check_golden
+from ddnn.students.state import list_alternatives
 from tests.plan_builders import make_piece
 from tests.simulation.students import FUSED, StudentSite
 
@@ -150,6 +151,44 @@ def test_the_summary_says_what_the_plan_promises() -> None:
         "wrn-0 x1, 4 filters | wrn-1 x1, 6 filters",
     ):
         assert words in text
+
+
+def test_the_summary_says_which_outage_was_assumed() -> None:
+    profiles = [
+        {"name": f"worker{number}", "flops_per_s": 1e9, "outage_probability": 0.2}
+        for number in range(1, 9)
+    ]
+    plan = change_detail(devices=profiles, assumed=["worker2", "worker3"], assumed_outage=0.2)
+    report = ROOM.summarize(plan)
+    assert (report["assumed"], report["assumed_outage"]) == (["worker2", "worker3"], 0.2)
+    text = "\n".join(ROOM.format_summary(report))
+    assert "an outage of 0.2 assumed of worker2, worker3" in text
+    known = ROOM.summarize(change_detail(devices=profiles))
+    assert known["assumed_outage"] is None
+    assert "assumed" not in "\n".join(ROOM.format_summary(known))
+
+
+def test_the_page_gets_the_plan_among_the_groupings_that_none_beats() -> None:
+    assert list_alternatives(site().plan, site().detail) is None
+    same = [names[::-1] for names in reversed(site().members)]
+    pairs = [["worker1", "worker2"], ["worker3", "worker4"]]
+    tradeoffs = [
+        make_tradeoff(latency_s=0.4, groups=same, students=["a", "b", "c"], sizes=[4, 3, 3]),
+        make_tradeoff(latency_s=0.9, groups=pairs, students=["a", "a"], sizes=[5, 5]),
+    ]
+    plan = change_detail(tradeoffs=tradeoffs)
+    found = list_alternatives(plan, read_detail(plan))
+    assert found is not None
+    assert [axis.unit for axis in found.axes] == ["s", "share", "bytes"]
+    assert [(point.current, point.label) for point in found.points] == [
+        (True, "1 group of 3 (wrn-0), 1 group of 3 (wrn-1), 1 group of 2 (wrn-2)"),
+        (False, "2 groups of 2 (a)"),
+    ]
+    assert found.points[0].values == [0.4, pytest.approx(0.999 * 0.999 * 0.99), 12_000.0]
+
+
+def make_tradeoff(**fields: Any) -> dict[str, Any]:
+    return {"p_full": 0.9, "student_bytes": 8000, **fields}
 
 
 def test_the_room_is_in_the_table() -> None:

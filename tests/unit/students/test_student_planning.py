@@ -313,3 +313,18 @@ def test_p_full_of_a_plan_is_what_enumeration_counts(k: int) -> None:
     sets = [made.latency_s(failed) for failed in combinations([d.name for d in made.devices], k)]
     assert not made.unused
     assert made.p_full(k=k) == pytest.approx(sum(np.isfinite(sets)) / len(sets))
+
+
+def test_an_unknown_outage_is_not_none() -> None:
+    """A device of which nothing is known is planned with, and reported with, what is assumed."""
+    known, unknown = device("known", outage_probability=0.0), device("new", outage_probability=None)
+    graph = np.ones((4, 4))
+    made = plan([known, unknown], graph, [SMALL], 0.2, group=[["known"], ["new"]])
+    assert made.p_full() == pytest.approx(0.9)
+    assert (made.assumed, made.assumed_outage) == (("new",), 0.1)
+    alone = plan([known], graph, [SMALL], 0.2)
+    assert alone.assumed == ()
+    with pytest.raises(InfeasiblePlanError, match=r"new fails as a whole with probability 0\.3"):
+        plan([unknown], graph, [SMALL], 0.2, assumed_outage=0.3)
+    with pytest.raises(ConfigError, match="outage is 1"):
+        plan([unknown], graph, [SMALL], 0.2, assumed_outage=1.0)

@@ -8,6 +8,7 @@ import pytest
 from ddnn.core.device import DeviceProfile
 from ddnn.errors import InfeasiblePlanError
 from ddnn.students import StudentType, format_tradeoffs, list_tradeoffs, plan
+from ddnn.students.tradeoff import format_latency
 from tests.unit.students.site_made import make_devices, make_students
 
 SMALL = StudentType("small", 1e6, 1000, 8)
@@ -46,6 +47,15 @@ def test_more_redundancy_costs_time() -> None:
     assert " ".join(lines[3].split()) == (
         "5.000 s 0.5625 2 kB small x2, 4 filters | small x2, 4 filters"
     )
+
+
+def test_short_latencies_are_shown_in_milliseconds() -> None:
+    assert [format_latency(value) for value in (9.0, 0.25, 0.0125, 3.1e-5)] == [
+        "9.000 s",
+        "0.250 s",
+        "12.5 ms",
+        "0.031 ms",
+    ]
 
 
 def test_no_plan_no_rows() -> None:

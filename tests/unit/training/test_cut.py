@@ -191,5 +191,5 @@ def test_a_section_that_cannot_be_kept_has_no_source(tmp_path: Path, caplog) -> 
     broken = tmp_path / "edge.keras"
     for content in (b"", b"PK no archive", b"x" * 1000):
         broken.write_bytes(content)
-        with pytest.raises(ConfigError, match="no Keras model that can be loaded"):
+        with pytest.raises(ConfigError, match="not of the format"):
             load_source(broken)

@@ -14,7 +14,6 @@ import pytest
 
 from ddnn.adapters.litert import LiteRtSection
 from ddnn.adapters.matrices import load_section
-from ddnn.core.device import DeviceProfile
 from ddnn.core.files import BundleFile
 from ddnn.core.plan import Plan, PlanRequest
 from ddnn.data import Dataset, ViewPool, load
@@ -34,7 +33,6 @@ from ddnn.training.students.edge_data import (
     draw_samples,
     make_validation,
 )
-from ddnn.training.students.groups import declare_outages
 from ddnn.training.students.unified import UnifiedStudent
 
 SETTINGS = Distillation(steps=8, failout_steps=2, batch=16, checkpoint_steps=1)
@@ -166,6 +164,9 @@ def test_the_detail_says_what_the_plan_costs(planned_students: tuple[Plan, Path]
     assert detail["best_latency_s"] <= detail["expected_latency_s"] * (1 + 1e-9)
     assert detail["expected_latency_s"] <= detail["guaranteed_latency_s"] * (1 + 1e-9)
     assert [len(row["groups"]) for row in detail["tradeoffs"]] == [2, 1]
+    assert detail["assumed"] == [device["name"] for device in detail["devices"]]
+    assert {device["outage_probability"] for device in detail["devices"]} == {0.1}
+    assert detail["assumed_outage"] == 0.1
 
 
 def test_files_that_are_not_the_trained_network_have_no_golden_vectors() -> None:
@@ -264,7 +265,7 @@ def test_random_rigs_are_drawn_where_there_is_a_pool() -> None:
         ({"tolerate": 2}, "--tolerate 2 does not go with --redundancy students, which has --p-th"),
         ({"layer": "conv1"}, "--layer conv1 does not go with"),
         ({"steps": 0}, "--steps 0"),
-        ({"outage": 1.0}, "--outage 1.0"),
+        ({"outage": 1.0}, "outage is 1.0"),
         ({"p_th": 0.0}, "p_th is 0.0"),
         ({"objective": "least"}, "objective 'least'"),
         ({"network": ("vgg-1-1",)}, "student 'vgg-1-1'"),
@@ -285,14 +286,6 @@ def test_refusals_come_before_training(
     assert words in str(raised.value)
     assert not [what for what, *_ in begun if what.startswith("distilling")]
     assert not (tmp_path / "out").exists()
-
-
-def test_devices_that_declare_no_outage_are_given_one() -> None:
-    devices = (DeviceProfile("a", 1.0), DeviceProfile("b", 1.0, outage_probability=0.3))
-    given = declare_outages(PlanRequest("students", devices))
-    assert [device.outage_probability for device in given] == [0.1, 0.3]
-    given = declare_outages(PlanRequest("students", devices, outage=0.0))
-    assert [device.outage_probability for device in given] == [0.0, 0.3]
 
 
 def test_the_data_are_those_of_the_bundle_or_named(scenes_bundle: Path, monkeypatch) -> None:

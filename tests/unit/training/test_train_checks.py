@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from PIL import Image
 
 from ddnn.adapters.litert import LiteRtSection
 from ddnn.data import Dataset
@@ -15,11 +16,13 @@ from ddnn.errors import ConfigError
 from ddnn.exits.hierarchy import make_configuration
 from ddnn.exits.manifest import is_near_chance
 from ddnn.exits.measure import compute_majority, compute_recalls
+from ddnn.local_site.samples import load_test_samples
 from ddnn.local_site.train import train_bundle
 from ddnn.runtime.bundle import GOLDEN, read_golden, read_manifest
 from ddnn.training.fit import Fit
 from ddnn.training.models import Architecture
 from ddnn.training.train import train
+from device_app.sources import open_source
 
 TINY = Architecture(device_channels=(4, 6), device_bits=3, edge_channels=(6,), cloud_channels=(6,))
 SECTIONS = """
@@ -134,3 +137,27 @@ def test_a_training_near_chance_is_noticed(
     accuracy: float, majority: float, samples: int, near: bool
 ) -> None:
     assert is_near_chance(accuracy, majority, samples) == near
+
+
+def test_inputs_may_be_larger_and_devices_send_no_more(tmp_path: Path) -> None:
+    """Training, evaluation and a device's source make inputs of the size that the bundle says."""
+    for camera in ("cam1", "cam2"):
+        for label, level in (("dark", 40), ("light", 200)):
+            folder = tmp_path / "photos" / camera / label
+            folder.mkdir(parents=True)
+            for number in range(6):
+                Image.new("RGB", (90, 60), (level + number,) * 3).save(folder / f"{number}.png")
+    data = f"directory:{tmp_path / 'photos'}"
+    features = []
+    for size in (None, 48):
+        out = tmp_path / f"bundle{size}"
+        options = {"configuration": "c", "devices": 2, "steps": 2, "bits": 4}
+        manifest = train_bundle(data=data, out=out, size=size, **options)
+        assert manifest.image_shape == (size or 32, size or 32, 3)
+        assert load_test_samples(manifest, data).images.shape[2:] == manifest.image_shape
+        features.append(np.prod(manifest.device_features))
+    assert features[1] <= features[0]
+    uri = f"directory:{tmp_path / 'photos' / 'cam1' / 'dark'}"
+    assert open_source(uri, 0, manifest.image_shape).read_frame(0).image.shape == (48, 48, 3)
+    with pytest.raises(ConfigError, match="--size go with directory"):
+        train_bundle(data="scenes", out=tmp_path / "x", configuration="c", devices=2, size=48)

@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.coding.latency_site import DEADLINE_S, EDGE, LAYER_TIMEOUT_S, RATE_HZ, Phase
 from benchmarks.harness.percentiles import compare_quantiles, summarize_ms
+from benchmarks.harness.worker_site import DEADLINE_S, EDGE, LAYER_TIMEOUT_S, Phase
 from ddnn.adapters.litert import LiteRtSection
+from ddnn.core.section import Section
 from ddnn.exits.inference import run_devices, run_exits
 from ddnn.exits.manifest import judge
 from ddnn.local_site.site import SiteConfig
 from ddnn.protocol.codec import decode
-from ddnn.protocol.messages import Answer, OffloadState
+from ddnn.protocol.messages import Answer
+from ddnn.protocol.offload_state import OffloadState
 from ddnn.protocol.topics import Kind
 from ddnn.runtime.bundle import load_bundle
 
@@ -35,19 +37,25 @@ class Verdict:
 
 
 def compare_answers(
-    config: SiteConfig, answers: Mapping[int, tuple[bytes, float]]
+    config: SiteConfig,
+    answers: Mapping[int, tuple[bytes, float]],
+    edge: Section | None = None,
 ) -> dict[int, Verdict]:
-    """Every answer against the undistributed network's on the same frames, up to the edge."""
+    """Every answer against the undistributed network's on the same frames, up to the edge.
+
+    edge: the section of the edge, by default the bundle's.
+    """
     loaded = load_bundle(config.bundle, LiteRtSection)
     manifest, everyone = loaded.manifest, loaded.manifest.hierarchy.everyone
+    sections = loaded.sections if edge is None else {**loaded.sections, EDGE: edge}
     images = np.load(config.frames / "images.npy", mmap_mode="r", allow_pickle=False)
     expected: dict[int, tuple[int, list[float]]] = {}
     verdicts = {}
     for sample, (payload, arrived_s) in answers.items():
         index = sample % len(images)
         if index not in expected:
-            outputs = run_devices(manifest, loaded.sections, images[index])
-            scores = run_exits(manifest, loaded.sections, outputs, everyone)["edge"]
+            outputs = run_devices(manifest, sections, images[index])
+            scores = run_exits(manifest, sections, outputs, everyone)["edge"]
             judged = judge(manifest, "edge", scores, everyone)
             expected[index] = (judged.label, judged.probabilities)
         answer = decode(Kind.ANSWER, payload)
@@ -88,7 +96,7 @@ class Samples:
         """Count the samples of a phase that were not answered before its signal."""
         span: list[tuple[float, float]] = []  # captured, took
         for sample in range(phase.first, phase.last):
-            captured_s, verdict = sample / RATE_HZ, verdicts.get(sample)
+            captured_s, verdict = sample / phase.rate_hz, verdicts.get(sample)
             if captured_s < phase.signalled_s:
                 if verdict is not None and verdict.arrived_s < phase.signalled_s:
                     continue
@@ -152,7 +160,7 @@ def summarize_system(
     during_free = [
         state
         for at_s, state in states
-        if any(phase.first / RATE_HZ < at_s < phase.last / RATE_HZ for phase in free_phases)
+        if any(p.first / p.rate_hz < at_s < p.last / p.rate_hz for p in free_phases)
     ]
     if during_free:
         report["gather_ms"] = round(float(np.median([s.gather_ms for s in during_free])), 3)

@@ -1,4 +1,4 @@
-"""A site whose edge shares a layer among workers, for one kind of redundancy after the other.
+"""A site whose edge shares its section among workers, for one kind of redundancy after the other.
 
 Broker and cameras stay; edge and workers are new processes for each system.
 """
@@ -16,14 +16,14 @@ import numpy as np
 
 from benchmarks.harness.listener import Listener
 from benchmarks.harness.processes import ONE_THREAD, app_command
-from ddnn.coding.detail import CodingDetail, read_detail
 from ddnn.core.ids import tick_of
 from ddnn.core.plan import Plan
 from ddnn.errors import DdnnError
 from ddnn.local_site.bundles import parse_thresholds
 from ddnn.local_site.site import SiteConfig
 from ddnn.protocol.codec import decode, encode
-from ddnn.protocol.messages import Answer, OffloadState
+from ddnn.protocol.messages import Answer
+from ddnn.protocol.offload_state import OffloadState
 from ddnn.protocol.topics import Kind, Topic, topic_filter
 from ddnn.runtime.fleet import Fleet
 
@@ -45,27 +45,19 @@ class Phase:
     first: int  # sample
     last: int
     signalled_s: float = 0.0
+    rate_hz: float = RATE_HZ
 
 
 @dataclass(frozen=True)
 class PlannedLayer:
-    """A plan by which workers compute a layer of the edge, and its directory."""
+    """A plan by which workers compute the edge's section, or a part of it, and its directory."""
 
     path: Path
     plan: Plan
 
     @property
-    def detail(self) -> CodingDetail:
-        return read_detail(self.plan)
-
-    @property
     def workers(self) -> list[str]:
         return list(self.plan.placement)
-
-    @property
-    def blocks(self) -> int:
-        """How many blocks the layer is cut into."""
-        return len(self.detail.generator[0])
 
 
 class EdgeListener:
@@ -84,7 +76,7 @@ class EdgeListener:
 
     def _on_message(self, topic: str, payload: bytes) -> None:
         now_s = time.time()
-        if topic.endswith("/answer"):
+        if "/answer/" in topic:
             answer = decode(Kind.ANSWER, payload)
             assert isinstance(answer, Answer)
             self.answers.setdefault(answer.sample, (payload, now_s))
@@ -95,10 +87,10 @@ class EdgeListener:
             assert isinstance(state, OffloadState)
             self.states.append((now_s, state))
 
-    def usual_latency_s(self) -> float:
+    def usual_latency_s(self, rate_hz: float) -> float:
         """The median of the newest answers."""
         newest = list(self.answers.items())[-50:]
-        return float(np.median([arrived_s - n / RATE_HZ for n, (_, arrived_s) in newest]))
+        return float(np.median([arrived_s - n / rate_hz for n, (_, arrived_s) in newest]))
 
     def close(self) -> None:
         self._listener.close()
@@ -113,10 +105,12 @@ class LatencySite:
         plans: Mapping[str, PlannedLayer],
         broker: tuple[Fleet, int, Path],
         settle_s: float,
+        rate_hz: float = RATE_HZ,
     ) -> None:
         """plans: by system; one without a plan has no workers. broker: see `running_broker`, which
         ends all processes. settle_s: after each start."""
         self._config, self._plans, self._settle_s = config, plans, settle_s
+        self._rate_hz = rate_hz
         self._system, self._starts = "", 0
         self.phases: list[Phase] = []
         self.losses: list[list[str]] = []
@@ -126,7 +120,7 @@ class LatencySite:
         topic = str(Topic(SITE, Kind.THRESHOLDS, EDGE))
         self.listener = EdgeListener(self.port, (topic, encode(command)))
         for camera in config.manifest.hierarchy.devices:
-            frames = ("--source", f"frames:{config.frames}", "--rate-hz", str(RATE_HZ))
+            frames = ("--source", f"frames:{config.frames}", "--rate-hz", str(rate_hz))
             self._start_app(camera, "device_app", *frames)
 
     def _start_app(self, node: str, module: str, *more: str) -> None:
@@ -187,7 +181,7 @@ class LatencySite:
 
     def _is_ready(self, since_s: float) -> bool:
         sample, arrived_s = self.listener.newest
-        if arrived_s < since_s or sample / RATE_HZ < since_s:
+        if arrived_s < since_s or sample / self._rate_hz < since_s:
             return False
         layer = self._plans.get(self._system)
         if layer is None:
@@ -199,9 +193,11 @@ class LatencySite:
 
     def run_free(self, seconds: float) -> None:
         """Let samples pass without a fault."""
-        first = tick_of(time.time(), 1 / RATE_HZ) + 1
+        first = tick_of(time.time(), 1 / self._rate_hz) + 1
         time.sleep(seconds)
-        self.phases.append(Phase(self._system, "free", first, self._newest_tick()))
+        self.phases.append(
+            Phase(self._system, "free", first, self._newest_tick(), rate_hz=self._rate_hz)
+        )
 
     def strike(
         self, kind: signal.Signals, workers: Sequence[str], share: float, seconds: float
@@ -211,8 +207,9 @@ class LatencySite:
         share: from 0 to 1, how far the sample has come, of 0.8 of the usual latency: later, most
         would have arrived.
         """
-        next_tick = tick_of(time.time(), 1 / RATE_HZ) + 2
-        strike_s = next_tick / RATE_HZ + 0.8 * share * self.listener.usual_latency_s()
+        rate_hz = self._rate_hz
+        next_tick = tick_of(time.time(), 1 / rate_hz) + 2
+        strike_s = next_tick / rate_hz + 0.8 * share * self.listener.usual_latency_s(rate_hz)
         processes = [self.fleet.find_pid(worker) for worker in workers]
         time.sleep(max(0.0, strike_s - time.time()))
         at_s = time.time()
@@ -221,8 +218,10 @@ class LatencySite:
         time.sleep(seconds)
         condition = "killed" if kind == signal.SIGKILL else "stopped"
         # Samples before `next_tick` that had not arrived were under way, too.
-        first = next_tick - int(DEADLINE_S * RATE_HZ)
-        self.phases.append(Phase(self._system, condition, first, self._newest_tick(), at_s))
+        first = next_tick - int(DEADLINE_S * rate_hz)
+        self.phases.append(
+            Phase(self._system, condition, first, self._newest_tick(), at_s, rate_hz)
+        )
         self.losses.append(list(workers))
         back_s = time.time()
         for worker in workers:
@@ -234,9 +233,8 @@ class LatencySite:
         self._wait_until_ready(back_s)
         time.sleep(self._settle_s / 3)
 
-    @staticmethod
-    def _newest_tick() -> int:
-        return tick_of(time.time() - 0.05, 1 / RATE_HZ)
+    def _newest_tick(self) -> int:
+        return tick_of(time.time() - 0.05, 1 / self._rate_hz)
 
     def close(self) -> None:
         self.listener.close()

@@ -1,0 +1,1 @@
+"""Pipeline training measured: see __main__.py."""

@@ -1,0 +1,20 @@
+"""The broker as a process of this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ddnn.adapters import broker as brokers
+from ddnn.errors import LinkError
+from ddnn.runtime.fleet import Fleet
+
+BROKER = "broker"
+
+
+def start_broker(fleet: Fleet, kind: brokers.Kind, port: int, state: Path) -> None:
+    """Start the broker; returns once it listens. Raises LinkError where it does not start."""
+    fleet.start(BROKER, brokers.command(kind, port, state))
+    try:
+        brokers.wait_until_listening(port)
+    except LinkError:
+        raise LinkError(f"the broker did not start: {fleet.read_last_line(BROKER)}") from None
