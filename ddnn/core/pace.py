@@ -71,6 +71,14 @@ class PaceHistory(NamedTuple):
     def is_admitted(self, sample: int) -> bool:
         return self.find_pace(sample).is_admitted(sample)
 
+    def is_expected(self, sample: int, delay: int) -> bool:
+        """Whether a camera that followed each command up to `delay` samples late took this sample.
+
+        It is so only if all paces admit it that were in force at it or up to `delay` before it.
+        """
+        paces = self._list_from(sample - delay)
+        return all(pace.is_admitted(sample) for pace in paces if pace.since <= sample)
+
     def find_next(self, sample: int) -> int:
         """The first admitted sample that is not before this one."""
         for pace in self._list_from(sample):

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddnn.core.clock_offset import ClockOffset
-from ddnn.core.pace import Pace
+from ddnn.core.pace import Pace, PaceHistory
 from ddnn.core.site_time import find_epoch, find_tick
 from ddnn.exits.decisions import Decisions, Report
 from ddnn.exits.hierarchy import CLOUD
@@ -139,8 +139,9 @@ class ExitNode:
             case Received(Topic(_, Kind.THRESHOLDS, self.node), Thresholds() as command):
                 if not self._thresholds.take(command):
                     self._count("thresholds_refused")
-            case Connected():  # a command of an earlier process may be retained
-                effects = [self._command(self._pace.history.newest)]
+            case Connected():
+                if self._pace.history != PaceHistory():
+                    effects = [self._command(self._pace.history.newest)]
             case Disconnected():
                 self._presence.disconnect()
         effects += self._decisions.end_due(now)

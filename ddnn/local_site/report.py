@@ -36,9 +36,7 @@ def make_report(site: Site, samples: range, delivered: Collection[int]) -> dict[
     dropped: Counter[str] = Counter()
     for stats in watcher.stats.values():
         dropped.update(drops(stats.counts))
-    shed = sum(
-        sample not in watcher.answers and not watcher.pace.is_admitted(sample) for sample in samples
-    )
+    shed = sum(sample not in watcher.answers and not site.is_expected(sample) for sample in samples)
     report = {
         "samples": len(samples),
         "answered": len(answers),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 import urllib.request
@@ -32,6 +33,7 @@ DASHBOARD = "dashboard"  # a process of its own, so that the page lives on when 
 READY_S = 30.0
 LEAD_S = 0.5  # from the choice of the first sample to its capture
 STORED_TIMEOUT_S = 5.0
+FOLLOW_S = 2.0  # the longest time that a camera takes to follow a command
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # it is on this machine
 
@@ -180,6 +182,10 @@ class Site:
     def frame(self, sample: int) -> int:
         """The frame that the cameras show at this sample."""
         return self._order.find_frame(sample)
+
+    def is_expected(self, sample: int) -> bool:
+        """Whether the cameras have taken this sample for certain: no pace sheds it."""
+        return self.watcher.pace.is_expected(sample, math.ceil(FOLLOW_S * self.rate_hz))
 
     def stored(self, samples: range) -> list[StoredAnswer]:
         """What the cloud's database holds of these samples; what came before the dashboard went

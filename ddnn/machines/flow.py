@@ -14,6 +14,7 @@ WINDOW_BYTES = (4096, 256 << 10)
 RATE_KEEP_S = 10.0  # the greatest rate of so long counts: one measurement may be far too low
 TIMEOUT_S = 2.0  # of a link whose latency is not known; a store that is there needs much less
 LATENCIES = 3.0  # and of one whose latency is known, so many times that
+TIMEOUT_AT_MOST_S = 30.0  # a latency may hold the time in which a link was away
 DOUBLINGS = 2  # of the timeout, while nothing at all is confirmed
 
 
@@ -56,7 +57,8 @@ class Flow:
     @property
     def timeout_s(self) -> float:
         """How long after the last confirmation what is on its way is taken to be lost."""
-        return max(TIMEOUT_S, LATENCIES * self._latency_s) * (1 << self._doublings)
+        timeout_s = max(TIMEOUT_S, LATENCIES * self._latency_s) * (1 << self._doublings)
+        return min(timeout_s, TIMEOUT_AT_MOST_S)
 
     @property
     def room_bytes(self) -> int:

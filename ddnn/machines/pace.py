@@ -17,6 +17,9 @@ the processor, and each skips other ticks.
 While a queue stands before the edge, the rate at which it handles reports is what it can do. The
 pace falls below that rate at once, from the first sample on that the edge has not seen. Then it
 rises, slowly at first and faster the longer no work waits, and settles where a short queue stands.
+
+The cameras may follow the commands of an earlier process of the edge. So the first command says
+from which sample on all ticks are taken; what was shed before it stays shed.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ TARGET = 1 / 3  # of the edge's deadline: how long work may wait
 INTERVAL_S = 0.1  # the least time over which it is judged
 SAMPLES = 5  # the least number of samples by which it is judged
 EFFECT_S = 0.2  # from a command until all cameras follow it, without a queue
+BEGIN_S = 1.0  # the same for the first command: nothing is known of queues yet
 EFFECT_AT_MOST_S = 10.0  # after this time without effect the next command may come
 BASE_S = 150.0  # the least delay is that of one to two times so long
 SHARE_OF_CAPACITY = 0.9  # to which the pace falls
@@ -51,9 +55,9 @@ LEAST_HZ = 1.0
 # Growth per second by the seconds since work last waited: slow at the limit of what the site can
 # do, and from an eighth to all ticks within ten seconds where the limit is gone.
 GROWTH = (0.05, 0.1, 0.2, 0.4, 0.8)
-AHEAD_S = 0.5  # the queue is extrapolated by so much
+AHEAD_S = 1.0  # the queue is extrapolated by so much
 NEAR = 0.5  # of the queue at which the pace settles: from here on work waits
-SETTLING = 0.2  # growth or decline per second, for a queue that is shorter or longer by 100 %
+SETTLING = 0.3  # growth or decline per second, for a queue that is shorter or longer by 100 %
 DECLINE = -0.5  # at most, per second
 CHANGE = 0.01  # a smaller change of the share is no command
 JUMP_S = 60.0  # samples further from the newest one are strange
@@ -169,6 +173,7 @@ class PaceControl:
         self._uneven = 0  # intervals in a row
         self._tick_hz: dict[str, float] = {}  # by device
         self._newest = -1  # the newest sample that was reported
+        self._begins = False  # whether `decide` returns the first command
         self._rate_hz = math.inf  # at which samples are taken; infinite: every tick
         self._goal_hz = math.inf  # the rate once the queue is gone
         self._effect = 0  # the first sample taken under the last command, and how long to wait
@@ -197,12 +202,12 @@ class PaceControl:
         tick_hz: the device's ticks per second.
         """
         if self._newest < 0:
-            self._newest = sample
+            self._begin(sample, tick_hz)
         if abs(sample - self._newest) > JUMP_S * tick_hz + 1:
             self._strange += 1
             if self._strange < STRANGE:
                 return
-            self._newest, self.history = sample, PaceHistory()
+            self._begin(sample, tick_hz)
         self._strange = 0
         self._tick_hz[device] = tick_hz
         if sample > self._newest:
@@ -230,6 +235,9 @@ class PaceControl:
 
     def decide(self, now_s: float) -> Pace | None:
         """The new pace where it changes."""
+        if self._begins:
+            self._begins = False
+            return self.history.newest
         interval = self._interval
         waits = self._newest < self._effect and now_s < self._effect_by_s
         if waits or interval.began_s == -math.inf:
@@ -264,6 +272,12 @@ class PaceControl:
         if interval.is_uneven(UNEVEN_THINNED):
             expected_s = max(expected_s, self._target_s)
         return self._settle(expected_s, now_s)
+
+    def _begin(self, sample: int, tick_hz: float) -> None:
+        """Begin with a sample, before which nothing is known of the devices."""
+        self._newest, self._begins = sample, True
+        since = sample + 1 + math.ceil(BEGIN_S * tick_hz)
+        self.history = PaceHistory().add(Pace(ALL, since))
 
     def _begin_interval(self, now_s: float) -> None:
         self._interval = _Interval(now_s)

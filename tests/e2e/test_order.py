@@ -27,7 +27,7 @@ def show(site) -> dict[int, tuple[int, int, tuple[float, ...]]]:
     until_s = time.monotonic() + SAMPLES / RATE_HZ + RECOVER_S
     while True:
         answers = {record.answer.sample: record.answer for record in site.stored(wanted)}
-        left = [n for n in wanted if n not in answers and site.watcher.pace.is_admitted(n)]
+        left = [n for n in wanted if n not in answers and site.is_expected(n)]
         if not left and site.tick() > wanted.stop:
             break
         assert time.monotonic() < until_s, f"{len(left)} samples have no answer"

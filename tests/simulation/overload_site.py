@@ -101,8 +101,7 @@ class OverloadSite:
             return self.simulation.add(identity, build, sections, costs=costs, cores=shared)
 
         add("watch", "store", lambda pending: self._listener, NO_TIME)
-        self._edge = EdgeNode("home", "edge", BUNDLE, manifest, TIMING)
-        add("edge", "edge", lambda pending: self._edge, self.edge)
+        add("edge", "edge", self._make_edge, self.edge)
         cloud = CloudNode("home", "cloud", BUNDLE, manifest, TIMING)
         add("cloud", "cloud", lambda pending: cloud, NO_TIME)
         for view, node in enumerate(manifest.hierarchy.devices):
@@ -112,6 +111,11 @@ class OverloadSite:
             name = add(node, "device", lambda pending, m=machine: m, self.cameras)
             camera = partial(self._make_camera, view, device, clock)
             self.simulation.at(START_S, partial(self._take, name, camera, camera(), self.rate_hz))
+
+    def _make_edge(self, pending: Any) -> EdgeNode:
+        kept = self.simulation.find_kept_time("home/edge")
+        self._edge = EdgeNode("home", "edge", BUNDLE, self.manifest, TIMING, pending, kept)
+        return self._edge
 
     # --------------------------------------------------------------------- the run
 
@@ -174,6 +178,16 @@ class OverloadSite:
         """Full answers per second."""
         answers = self.list_answers(from_s, to_s)
         return sum(a.quality == "full" for a in answers) / (to_s - from_s)
+
+    def list_missing(self, delay: int) -> list[int]:
+        """The ticks between the first and the last sample that are neither shed nor answered.
+
+        delay: in ticks, by which a camera may follow a command late
+        """
+        stored = {sample for _, sample in self.simulation.store}
+        pace = self._listener.pace
+        ticks = range(min(stored), max(stored))
+        return [tick for tick in ticks if tick not in stored and pace.is_expected(tick, delay)]
 
     def list_unanswered(self) -> list[int]:
         """The samples that a camera took, that were not shed, and that have no answer."""

@@ -48,6 +48,29 @@ def test_the_site_returns_to_all_ticks_within_ten_seconds() -> None:
     assert site.share == 1.0
 
 
+@pytest.mark.parametrize("down_s", [0.5, 2.5, 20.0])
+def test_an_edge_that_starts_anew_says_from_which_sample_on_all_ticks_are_taken(
+    down_s: float,
+) -> None:
+    """It does not know what the one before it commanded, nor which samples the cameras took."""
+    site = OverloadSite(2 * CAPACITY_HZ, EDGE)
+    site.run(SETTLED_S)
+    assert site.share < 1.0
+    site.simulation.crash("home/edge")
+    site.run(down_s)
+    site.simulation.node("home/edge").costs = Costs(any_section_s=0.0)
+    site.simulation.start("home/edge")
+    site.run(SETTLED_S)
+    assert site.share == 1.0
+    expected = 2 * CAPACITY_HZ * SETTLED_S / 2
+    began_s = SETTLED_S + down_s + SETTLED_S / 2
+    answers = site.list_answers(began_s, began_s + SETTLED_S / 2)
+    assert len(answers) == pytest.approx(expected, rel=0.2)
+    site.stop()
+    assert site.list_unanswered() == []
+    assert site.list_missing(delay=int(4 * CAPACITY_HZ)) == []
+
+
 def test_a_slow_section_of_the_edge_thins_the_ticks() -> None:
     costs = Costs(any_section_s=0.0, section_s={"edge": 0.025})
     site = OverloadSite(2 / 0.025, costs, letter="e", thresholds={"local": 0.0})

@@ -57,6 +57,15 @@ def test_next_last_and_shed_are_what_counting_gives(paces: list[Pace], sample: i
     assert history.count_shed(sample, end) == shed
 
 
+@given(HISTORIES, SAMPLES, st.integers(0, 50))
+def test_a_sample_is_expected_however_late_cameras_followed(
+    paces: list[Pace], sample: int, delay: int
+) -> None:
+    history = make_history(paces)
+    followed = {history.find_pace(at) for at in range(sample - delay, sample + 1)}
+    assert history.is_expected(sample, delay) == all(p.is_admitted(sample) for p in followed)
+
+
 @given(HISTORIES)
 def test_the_last_command_is_in_force_from_its_sample_on(paces: list[Pace]) -> None:
     """Whatever was commanded before, and for which samples."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ddnn.machines import undelivered as module
@@ -269,6 +269,7 @@ _EVENTS = st.lists(
 
 @settings(max_examples=80)
 @given(_EVENTS)
+@example([("post", 0, 0.0), ("up", 0, 0.0), ("store", 0, 0.0)] + 3 * [("post", 0, 6.0)])
 def test_nothing_is_lost_and_nothing_resurrected(events: list[tuple[str, int, float]]) -> None:
     """Whatever happens: pending = posted - confirmed; once the store stays, all of it comes."""
     box = Outbox("home", "cam1")
