@@ -20,7 +20,8 @@ from ddnn.adapters.mqtt import MqttTransport
 from ddnn.adapters.systemd import Notifier
 from ddnn.core.pace import PaceHistory
 from ddnn.errors import ConfigError
-from ddnn.exits.device_node import DeviceNode, list_device_sections
+from ddnn.exits.device_exit import list_device_sections
+from ddnn.exits.device_node import DeviceNode
 from ddnn.exits.hierarchy import CLOUD
 from ddnn.machines.clock import OnSiteTime, SiteClock
 from ddnn.machines.composite import CompositeMachine

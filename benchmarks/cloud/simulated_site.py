@@ -24,7 +24,8 @@ from benchmarks.harness.processes import read_options
 from ddnn.adapters.litert import LiteRtSection
 from ddnn.adapters.mqtt import MqttTransport
 from ddnn.core.ids import tick_of
-from ddnn.exits.device_node import DeviceNode, list_device_sections
+from ddnn.exits.device_exit import list_device_sections
+from ddnn.exits.device_node import DeviceNode
 from ddnn.exits.edge_node import EdgeNode
 from ddnn.exits.timing import Timing
 from ddnn.protocol.machine import Captured, Machine

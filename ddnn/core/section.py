@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,13 @@ GOLDEN_TOLERANCE = 2e-3
 
 Array = NDArray[Any]
 Arrays = Mapping[str, Array]
+
+
+class BundleKey(NamedTuple):
+    """Names a section of a bundle within a process that may run several bundles at a time."""
+
+    bundle: str
+    section: str
 
 
 class Section(Protocol):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from ddnn.exits.fusion_node import FusionNode
+from ddnn.exits.hierarchy import CLOUD
 from ddnn.exits.manifest import Manifest
 from ddnn.exits.tiers import CloudTier
 from ddnn.exits.timing import Timing
 from ddnn.machines.composite import CompositeMachine
+from ddnn.machines.versioned import Version, VersionedMachine
 from ddnn.protocol.machine import (
     Effect,
     Event,
@@ -79,7 +81,7 @@ class StoreNode:
 
 
 class CloudNode(CompositeMachine):
-    """Fusion and a recorder in one process."""
+    """Fusion, by one bundle or during a roll-out by two, and a recorder in one process."""
 
     def __init__(
         self,
@@ -90,5 +92,13 @@ class CloudNode(CompositeMachine):
         timing: Timing,
         share: str = "",
     ) -> None:
-        self.fusion = FusionNode(site, node, bundle, manifest, timing, CloudTier(manifest, share))
-        super().__init__(self.fusion, StoreNode(site, share))
+        self._site, self._node, self._timing, self._share = site, node, timing, share
+        first = self.make_version(bundle, manifest)
+        self.versions = VersionedMachine(first, hold_s=2 * timing.deadline_s)
+        super().__init__(self.versions, StoreNode(site, share))
+
+    def make_version(self, bundle: str, manifest: Manifest) -> Version[FusionNode]:
+        """What this cloud does by a bundle, and the sections that it runs for it."""
+        tier = CloudTier(manifest, self._share)
+        fusion = FusionNode(self._site, self._node, bundle, manifest, self._timing, tier)
+        return Version(bundle, fusion, (CLOUD,))

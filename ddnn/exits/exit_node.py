@@ -63,17 +63,18 @@ class ExitNode:
         manifest: Manifest,
         timing: Timing,
         outbox: Outbox,
+        pace: PaceControl,
         time_server: TimeServer | None = None,
         audit_share: float = 0.0,
     ) -> None:
-        """time_server: knows the devices whose stamps are in this node's time."""
+        """pace: the node's. time_server: knows the devices whose stamps are in its time."""
         hierarchy = manifest.hierarchy
         self.site, self.node, self.bundle = site, node, bundle
         self._manifest, self._hierarchy, self._timing = manifest, hierarchy, timing
         self._edges = tuple(group.id for group in hierarchy.edges)
         self._thresholds = ThresholdsInUse(bundle, manifest, audit_share)
         self._presence = HierarchyPresence(node, hierarchy)
-        self._pace = PaceControl(timing.edge_s)
+        self._pace = pace
         self._receipts = Receipts(site, node)
         self._decisions = Decisions(
             site,

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
 from ddnn.core.plan import PieceKey, Plan
-from ddnn.core.section import Arrays
+from ddnn.core.section import Arrays, BundleKey
 from ddnn.core.site_time import SiteTime
 from ddnn.protocol.messages import Answer, Shortfall
 from ddnn.protocol.topics import AnyMessage, Topic
 
-SectionName = str | PieceKey
-"""A section of the bundle by its name, or one of a plan."""
+SectionName = str | PieceKey | BundleKey
+"""A section of the bundle by its name, one of a plan, or one of a further bundle."""
 
 
 class Now(NamedTuple):

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from ddnn.errors import LocalProtocolError
-from ddnn.exits import device_node, fusion_node, sample
+from ddnn.exits import device_exit, fusion_node, sample
 from ddnn.machines import attendance, collect, pace, picture_collector, recorder, versions
 from ddnn.machines.membership import MISSES_UNTIL_SUSPECT
 from ddnn.machines.workers import Health, WorkerPool
@@ -94,7 +94,7 @@ TABLES = {
         fusion_node, fusion_node.State, lambda state: fusion_node.Fusion(state=state)
     ),
     "a sample at its device": Table(
-        device_node, device_node.State, lambda state: device_node._Sample(0.0, 0.0, None, state)
+        device_exit, device_exit.State, lambda state: device_exit._Sample(0.0, 0.0, None, state)
     ),
 }
 ROWS = [

@@ -9,7 +9,7 @@ from ddnn.cli.doctor.check import Finding
 from ddnn.cli.doctor.node import App, ExaminedNode
 from ddnn.cli.observer import make_printable
 from ddnn.errors import ConfigError
-from ddnn.exits.device_node import list_device_sections
+from ddnn.exits.device_exit import list_device_sections
 from ddnn.exits.hierarchy import CLOUD
 from ddnn.exits.manifest import Manifest
 from ddnn.protocol.messages import Status

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ddnn.exits.device_node import DeviceNode, FrameJob
+from ddnn.exits.device_exit import FrameJob
+from ddnn.exits.device_node import DeviceNode
 from ddnn.exits.manifest import Manifest
 from ddnn.protocol.machine import (
     Computed,

@@ -235,30 +235,30 @@ def test_a_flood_of_sites_takes_bounded_memory(monkeypatch: pytest.MonkeyPatch) 
         topic = Topic(f"site{n}", Kind.STATUS, "edge")
         node.handle(Received(topic, Status("edge", n, "online")), at(1))
         node.handle(uplink(n, site=f"other{n}"), at(1))
-    assert len(node.fusion._membership) == 20
+    assert len(node.versions.machine._membership) == 20
 
 
 def test_the_presence_of_unknown_nodes_takes_no_memory() -> None:
     node = make_cloud()
-    before = len(node.fusion._membership)
+    before = len(node.versions.machine._membership)
     for n in range(100):
         topic = Topic(f"site{n}", Kind.STATUS, f"cam{n}")
         node.handle(Received(topic, Status("edge", n, "online")), at(1))
-    assert len(node.fusion._membership) == before
+    assert len(node.versions.machine._membership) == before
 
 
 def test_a_flood_of_samples_takes_bounded_memory() -> None:
     node = make_cloud()
     for n in range(3000):
         node.handle(uplink(n), at(1))
-    assert len(node.fusion._collector) + len(node.fusion._running) <= 1024
+    assert len(node.versions.machine._collector) + len(node.versions.machine._running) <= 1024
     assert node.counts["samples_refused"] > 1000
 
 
 def test_a_disconnect_forgets_the_presence_of_all_nodes() -> None:
     node = make_cloud()
     node.handle(Disconnected(), at(1))
-    assert len(node.fusion._membership) == 0
+    assert len(node.versions.machine._membership) == 0
     node.handle(Connected(), at(2))
     assert len(node.handle(uplink(), at(3))) == 1
 

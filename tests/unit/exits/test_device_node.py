@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ddnn.exits.device_node import LIMIT, DeviceNode, FrameJob, list_device_sections
+from ddnn.exits.device_exit import LIMIT, FrameJob, list_device_sections
+from ddnn.exits.device_node import DeviceNode
 from ddnn.exits.manifest import judge
 from ddnn.exits.pace_follower import HOLD_S
 from ddnn.exits.scores import ScoreFormat
@@ -108,7 +109,7 @@ def test_without_an_answer_the_device_answers_alone_in_time(device: DeviceNode) 
     assert due_s == 1.0 + TIMING.device_s < 1.0 + TIMING.deadline_s
     assert device.handle(Tick(), at(due_s - 0.001)) == []
     (answer,) = list_answers(device.handle(Tick(), at(due_s)))
-    own = judge(device.manifest, "device", np.array(SURE, np.float32), 0b010)
+    own = judge(device.versions.machine.manifest, "device", np.array(SURE, np.float32), 0b010)
     assert (answer.label, answer.probabilities, answer.eta) == (0, own.probabilities, own.eta)
     assert (answer.node, answer.exit, answer.quality) == ("cam2", "device", "degraded")
     assert (answer.members, answer.missing) == (["cam2"], ["cam1", "cam3"])
@@ -260,12 +261,12 @@ def test_the_device_exit_uses_the_scores_as_they_are_decoded(name: Any) -> None:
     assert scores.scores == Tensor.of(form.encode(exact))
     (answer,) = list_answers(node.handle(Tick(), at(1.9)))
     wire = form.decode(form.encode(exact))
-    assert answer.eta == judge(node.manifest, "device", wire, 2).eta
+    assert answer.eta == judge(node.versions.machine.manifest, "device", wire, 2).eta
 
 
 def test_configuration_a_sends_the_raw_image_unasked() -> None:
     node = make_device(make_manifest("a", 3))
-    assert list_device_sections(node.manifest, "cam2") == ()
+    assert list_device_sections(node.versions.machine.manifest, "cam2") == ()
     node.handle(Connected(), at(0))
     node.handle(make_presence("edge"), at(0))
     shot = make_frame(5, 1.0, value=9)

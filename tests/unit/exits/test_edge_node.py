@@ -130,7 +130,7 @@ def test_with_several_edges_the_lead_waits_for_the_scores_of_all() -> None:
 def test_an_edge_that_does_not_lead_does_not_answer() -> None:
     second = DrivenEdge(make_manifest("f", 4), "edge2")
     assert second.handle_scores(1.0, 5, SURE, SURE, SURE, SURE) == []
-    assert second.machine.exits is None
+    assert second.machine.versions.machine.exits is None
 
 
 def test_configuration_a_answers_from_raw_images() -> None:

@@ -213,7 +213,8 @@ def test_a_flood_of_samples_takes_bounded_memory(edge: DrivenEdge) -> None:
         edge.handle(1.0, make_scores("cam1", 1000 + n, SURE, members=1, time_s=1.0))
         edge.handle(1.0, make_features("cam1", 1000 + n, members=1))
         edge.handle(1.0, make_escalate(1_000_000 + n))
-    exits, fusion = edge.machine.exits, edge.machine.fusion
+    edge_exit = edge.machine.versions.machine
+    exits, fusion = edge_exit.exits, edge_exit.fusion
     assert exits is not None
     assert len(exits._decisions) <= 1024
     assert len(fusion._collector) + len(fusion._running) <= 1024
@@ -228,4 +229,4 @@ def test_an_escalation_by_a_stranger_only_opens_a_collection_that_expires(edge: 
     )
     assert edge.handle(2.0, Tick()) == []
     assert edge.handle(2.0, make_escalate(5)) == []
-    assert len(edge.machine.fusion._collector) == 0
+    assert len(edge.machine.versions.machine.fusion._collector) == 0

@@ -1,0 +1,233 @@
+"""A machine for each bundle that a node runs: one or, while a site changes to the next one, two.
+
+A sample belongs to one bundle: all nodes change at the same sample, so that scores and features of
+two bundles never meet. What names a bundle goes to the machine of that bundle, a frame to that of
+its sample, everything else to all of them. The machines of a node share what outlives a bundle, as
+the outbox; that is not in them.
+
+The sections of the first bundle have their own names in effects, those of later ones `BundleKey`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Generic, NamedTuple, TypeVar
+
+from ddnn.core.section import BundleKey
+from ddnn.machines.versions import Versions
+from ddnn.protocol.machine import (
+    Captured,
+    Compute,
+    Computed,
+    Connected,
+    Disconnected,
+    Effect,
+    Event,
+    Machine,
+    Now,
+    Received,
+    Unload,
+)
+from ddnn.protocol.messages import Status
+from ddnn.protocol.topics import Topic
+
+MachineType = TypeVar("MachineType", bound=Machine)
+
+MAX_STATUSES = 1024  # of nodes, for the machine of the next bundle
+
+
+class Version(NamedTuple, Generic[MachineType]):
+    """A bundle's machine, and the sections that it runs."""
+
+    bundle: str
+    machine: MachineType
+    sections: Sequence[str]
+
+
+class VersionJob(NamedTuple):
+    """The token of a Compute effect of a later bundle: the bundle and the machine's own token."""
+
+    bundle: str
+    job: Hashable
+
+
+@dataclass(slots=True)
+class _Known:
+    """What a machine that is added later must know."""
+
+    is_connected: bool = False
+    statuses: dict[Topic, Received] = field(default_factory=dict)
+
+    def list_events(self) -> list[Event]:
+        return [*([Connected()] if self.is_connected else []), *self.statuses.values()]
+
+    def note(self, event: Event) -> None:
+        match event:
+            case Connected():
+                self.is_connected = True
+            case Disconnected():
+                self.is_connected = False
+                self.statuses.clear()
+            case Received(topic, Status()):
+                self.statuses.pop(topic, None)
+                self.statuses[topic] = event
+                if len(self.statuses) > MAX_STATUSES:
+                    del self.statuses[next(iter(self.statuses))]
+
+
+class VersionedMachine(Generic[MachineType]):
+    """The machines of the bundles that are in use."""
+
+    def __init__(self, first: Version[MachineType], hold_s: float) -> None:
+        """hold_s: how long after the change samples of the bundle before may be open."""
+        self._first, self._hold_s = first.bundle, hold_s
+        self._versions = Versions(first.bundle, first)
+        self._live: list[Version[MachineType]] = [first]
+        self._since: dict[str, int] = {}  # by bundle: its first sample, once a later one has begun
+        self._next_since: int | None = None  # of a bundle of which no sample has been seen yet
+        self._until_s: float | None = None  # when the bundle before is freed
+        self._known = _Known()
+        self._own_counts: dict[str, int] = {}
+
+    @property
+    def current(self) -> str:
+        """The bundle that was changed to last."""
+        return self._versions.current
+
+    @property
+    def machine(self) -> MachineType:
+        """The machine of the bundle that was changed to last."""
+        return self._versions.live[self.current].machine
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        if len(self._live) == 1 and not self._own_counts:
+            return self._live[0].machine.counts
+        merged = dict(self._own_counts)
+        for version in self._live:
+            for name, count in version.machine.counts.items():
+                merged[name] = merged.get(name, 0) + count
+        return merged
+
+    @property
+    def gauges(self) -> Mapping[str, float]:
+        """Those of the bundle that was changed to last."""
+        return self.machine.gauges
+
+    def subscriptions(self) -> list[str]:
+        return sorted({topic for v in self._live for topic in v.machine.subscriptions()})
+
+    def deadline_s(self) -> float | None:
+        times = [version.machine.deadline_s() for version in self._live]
+        return min((t for t in (*times, self._until_s) if t is not None), default=None)
+
+    # ------------------------------------------------------------------- versions
+
+    def add(self, version: Version[MachineType], now: Now) -> list[Effect]:
+        """Take a bundle whose sections are loaded; `switch` says from which sample on."""
+        displaced = self._versions.prepare(version.bundle, version)
+        effects = self._drop(displaced) if displaced else []
+        self._versions.loaded(version.bundle)
+        self._live.append(version)
+        for event in self._known.list_events():
+            effects += self._handle(version, event, now)
+        return effects
+
+    def discard(self, bundle: str) -> list[Effect]:
+        """Give up a bundle that was not changed to."""
+        return self._drop(self._versions.discard(bundle))
+
+    def switch(self, bundle: str, since: int) -> None:
+        """Samples from `since` on belong to this bundle."""
+        self._versions.switch(bundle, since)
+        self._since[bundle] = self._next_since = since
+        self._until_s = None
+
+    def list_live(self) -> list[str]:
+        """The bundles in use, the oldest first."""
+        return [version.bundle for version in self._live]
+
+    def _note_sample(self, event: Event, now: Now) -> None:
+        """Note when the first sample of the newest bundle is seen."""
+        if self._next_since is None:
+            return
+        source = event.message if isinstance(event, Received) else event
+        sample = getattr(source, "sample", None)
+        if sample is not None and sample >= self._next_since:
+            self._next_since, self._until_s = None, now.monotonic_s + self._hold_s
+
+    def _free(self, sample: int, now: Now) -> list[Effect]:
+        """Free the bundles before, once no sample of theirs is open."""
+        effects: list[Effect] = []
+        for _, version in self._versions.free(sample):
+            effects += self._drop(version)
+        self._until_s = None
+        return effects
+
+    def _drop(self, version: Version[MachineType]) -> list[Effect]:
+        self._live.remove(version)
+        self._since.pop(version.bundle, None)
+        for name, count in version.machine.counts.items():
+            self._own_counts[name] = self._own_counts.get(name, 0) + count
+        names = (self._name(version, section) for section in version.sections)
+        return [Unload(name) for name in names]
+
+    # --------------------------------------------------------------------- events
+
+    def handle(self, event: Event, now: Now) -> list[Effect]:
+        self._known.note(event)
+        self._note_sample(event, now)
+        effects: list[Effect] = []
+        if self._until_s is not None and now.monotonic_s >= self._until_s:
+            effects += self._free(self._since[self.current], now)
+        if len(self._live) == 1 and self._live[0].bundle == self._first:
+            return [*effects, *self._live[0].machine.handle(event, now)]
+        for version in self._find_receivers(event):
+            effects += self._handle(version, event, now)
+        return effects
+
+    def _find_receivers(self, event: Event) -> list[Version[MachineType]]:
+        match event:
+            case Captured(sample):
+                bundle, version = self._versions.begin(sample)
+                self._versions.end(bundle)
+                return [version]
+            case Computed(VersionJob(bundle)):
+                return [version for version in self._live if version.bundle == bundle]
+            case Computed():
+                return [version for version in self._live if version.bundle == self._first]
+            case Received(_, message) if (named := getattr(message, "bundle", None)) is not None:
+                return self._find_named(named, getattr(message, "sample", None))
+        return list(self._live)
+
+    def _find_named(self, bundle: str, sample: int | None) -> list[Version[MachineType]]:
+        """The version of this bundle, unless the sample belongs to a later one."""
+        if bundle not in self._versions.live:
+            return [self._versions.live[self.current]]  # which counts it as of a wrong bundle
+        later = [since for other, since in self._since.items() if other != bundle]
+        own = self._since.get(bundle, -1)
+        if sample is not None and any(own < since <= sample for since in later):
+            self._own_counts["wrong_bundle"] = self._own_counts.get("wrong_bundle", 0) + 1
+            return []
+        return [self._versions.live[bundle]]
+
+    def _handle(self, version: Version[MachineType], event: Event, now: Now) -> list[Effect]:
+        """Let a version handle an event, with its sections and jobs named for its bundle."""
+        if isinstance(event, Computed) and isinstance(event.job, VersionJob):
+            event = replace(event, job=event.job.job)
+        effects = version.machine.handle(event, now)
+        if version.bundle == self._first:
+            return effects
+        return [self._mark(version, effect) for effect in effects]
+
+    def _mark(self, version: Version[MachineType], effect: Effect) -> Effect:
+        if not isinstance(effect, Compute) or not isinstance(effect.section, str):
+            return effect
+        job = VersionJob(version.bundle, effect.job)
+        return replace(effect, job=job, section=self._name(version, effect.section))
+
+    def _name(self, version: Version[MachineType], section: str) -> str | BundleKey:
+        if version.bundle == self._first:
+            return section
+        return BundleKey(version.bundle, section)
