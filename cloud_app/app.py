@@ -30,6 +30,7 @@ from ddnn.exits.hierarchy import CLOUD
 from ddnn.exits.trial import try_sample
 from ddnn.machines.composite import CompositeMachine
 from ddnn.machines.observer import Observer
+from ddnn.machines.rollout import RolloutNode
 from ddnn.protocol.access import Role
 from ddnn.protocol.machine import Connected, Event, Machine
 from ddnn.protocol.messages import RoleName
@@ -38,6 +39,7 @@ from ddnn.runtime.bundle import Bundle, load_bundle
 from ddnn.runtime.disk import measure_free_space
 from ddnn.runtime.host import Resources
 from ddnn.runtime.identity import Identity
+from ddnn.runtime.library import BundleLibrary, find_bundle_path
 from ddnn.runtime.loop import Loop
 from ddnn.runtime.service import find_ddnn_version, run_until_signal
 from ddnn.runtime.settings import NodeSettings, read_secret
@@ -136,8 +138,13 @@ class CloudSettings(NodeSettings, frozen=True, kw_only=True):
 
 def load_cloud_bundle(settings: CloudSettings) -> Bundle:
     """Load the bundle, with the cloud's section where this process runs it."""
-    sections = [] if settings.serve == "page" else [CLOUD]
-    return load_bundle(Path(settings.bundle), LiteRtSection, sections)
+    path = find_bundle_path(Path(settings.state), settings.node, Path(settings.bundle))
+    return load_bundle(path, LiteRtSection, list_sections(settings))
+
+
+def list_sections(settings: CloudSettings) -> list[str]:
+    """The sections that this process runs."""
+    return [] if settings.serve == "page" else [CLOUD]
 
 
 def check(settings: CloudSettings) -> None:
@@ -202,6 +209,13 @@ def run(settings: CloudSettings) -> None:
             lock.instance,
         )
         transport = MqttTransport.of(settings, instance=lock.instance)
+        library = BundleLibrary(
+            Path(settings.state),
+            settings.node,
+            bundle,
+            LiteRtSection,
+            lambda manifest: list_sections(settings),
+        )
 
         def observe(event: Event) -> None:
             registry.observe(event)
@@ -211,10 +225,10 @@ def run(settings: CloudSettings) -> None:
         loop = Loop(
             identity,
             CompositeMachine(
-                Observer(observe, recorder.read_counts), _make_machine(settings, bundle)
+                Observer(observe, recorder.read_counts), _make_machine(settings, bundle, library)
             ),
             transport,
-            Resources(bundle.sections, save=recorder.save),
+            Resources(bundle.sections, library.load, save=recorder.save),
             guard=open_guard(settings),
             stats_every_s=settings.stats_every_s,
         )
@@ -242,13 +256,17 @@ def _choose_role(settings: CloudSettings) -> RoleName:
     return "store" if settings.serve == "page" else "cloud"
 
 
-def _make_machine(settings: CloudSettings, bundle: Bundle) -> Machine:
+def _make_machine(settings: CloudSettings, bundle: Bundle, library: BundleLibrary) -> Machine:
     served = "+" if settings.site == EVERYWHERE else settings.site
     if settings.serve == "page":
         return StoreNode(served, settings.share)
-    return CloudNode(
+    cloud = CloudNode(
         served, settings.node, bundle.id, bundle.manifest, settings.timing, settings.share
     )
+    if settings.site == EVERYWHERE:  # its sites change at different times
+        return cloud
+    rollout = RolloutNode(settings.site, settings.node, cloud.versions, cloud.make_version, library)
+    return CompositeMachine(cloud, rollout)
 
 
 def _open_demo(settings: CloudSettings) -> LocalDemoSite | None:

@@ -27,6 +27,7 @@ from ddnn.machines.clock import OnSiteTime, SiteClock
 from ddnn.machines.composite import CompositeMachine
 from ddnn.machines.latest import LatestAnswer
 from ddnn.machines.observer import Observer
+from ddnn.machines.rollout import RolloutNode
 from ddnn.pipeline.worker_node import TrainWorker
 from ddnn.protocol.codec import encode
 from ddnn.protocol.machine import Machine, Now
@@ -36,6 +37,7 @@ from ddnn.runtime.answer_log import FileAnswerLog
 from ddnn.runtime.bundle import Bundle, load_bundle, read_manifest
 from ddnn.runtime.host import Resources
 from ddnn.runtime.identity import Identity
+from ddnn.runtime.library import BundleLibrary, find_bundle_path
 from ddnn.runtime.loop import Loop
 from ddnn.runtime.new_directory import convert_write_errors
 from ddnn.runtime.pictures import Image, make_input
@@ -119,16 +121,29 @@ def run(settings: DeviceSettings) -> None:
     )
     trainer = open_trainer_node(settings) if settings.lend == "on" else None
     parts: list[Machine] = [worker.machine] if worker else []
-    resources = Resources(time_file=time_file)
+    resources = Resources(load=worker.load if worker else None, time_file=time_file)
     pace: PaceReader = PaceHistory
     if bundle is not None:
         answers = FileAnswerLog(state / f"{settings.node}.answers")
         device = make_device(settings, bundle, answers)
         parts.append(LatestAnswer(OnSiteTime(device, clock), settings.site, settings.node))
         pace = partial(getattr, device, "pace")  # it is replaced, never changed
-        resources = Resources(bundle.sections, answer_log=answers, time_file=time_file)
+        library = BundleLibrary(
+            state,
+            settings.node,
+            bundle,
+            LiteRtSection,
+            lambda manifest: list_device_sections(manifest, settings.node),
+            resources.load,
+        )
+        parts.append(
+            RolloutNode(settings.site, settings.node, device.versions, device.make_version, library)
+        )
+        resources = replace(
+            resources, sections=bundle.sections, answer_log=answers, load=library.load
+        )
     if worker is not None:
-        resources = replace(resources, load=worker.load, find_plan=worker.find_plan)
+        resources = replace(resources, find_plan=worker.find_plan)
     loop = Loop(
         identity,
         CompositeMachine(
@@ -268,7 +283,7 @@ def load_device_bundle(settings: DeviceSettings) -> Bundle:
 
     Raises ConfigError where the settings do not fit the bundle or a library is missing.
     """
-    path = Path(settings.bundle)
+    path = find_bundle_path(Path(settings.state), settings.node, Path(settings.bundle))
     manifest = read_manifest(path)[0]
     devices = manifest.hierarchy.devices
     if settings.node not in devices:

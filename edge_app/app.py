@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NoReturn
 
 import click
 import msgspec
@@ -27,6 +27,7 @@ from ddnn.machines.latest import REPEAT_S, LatestAnswer
 from ddnn.machines.offload_node import OffloadNode
 from ddnn.machines.recording_notice import RecordingNotice
 from ddnn.machines.replan import Replanner
+from ddnn.machines.rollout import RolloutNode
 from ddnn.protocol.access import Role
 from ddnn.protocol.home_assistant import make_discovery, require_prefix
 from ddnn.protocol.machine import Machine, SectionName
@@ -35,6 +36,7 @@ from ddnn.runtime.answer_log import FileAnswerLog
 from ddnn.runtime.bundle import Bundle, load_bundle, read_manifest
 from ddnn.runtime.host import AnswerLog, Resources
 from ddnn.runtime.identity import Identity
+from ddnn.runtime.library import BundleLibrary, find_bundle_path
 from ddnn.runtime.loop import Loop
 from ddnn.runtime.plans import DIRECTORY, PlanDirectory, PlanWatch
 from ddnn.runtime.service import find_ddnn_version, run_until_signal
@@ -141,6 +143,8 @@ class EdgeSettings(NodeSettings, frozen=True, kw_only=True):
 def load_edge_bundle(settings: EdgeSettings) -> Bundle:
     """Load the bundle with this edge's section; ConfigError where it has no such edge."""
     path = Path(settings.bundle)
+    if settings.redundancy == "off":
+        path = find_bundle_path(Path(settings.state), settings.node, path)
     hierarchy = read_manifest(path)[0].hierarchy
     hierarchy.find_group(settings.node)
     whole = hierarchy.edge_section and (settings.redundancy == "off" or settings.layer_here == "on")
@@ -228,10 +232,28 @@ def open_edge(settings: EdgeSettings, answers: FileAnswerLog | None = None) -> E
         time_file.read(),
         settings.audit_share,
     )
-    if settings.redundancy == "off":
-        resources = Resources(bundle.sections, answer_log=answers, time_file=time_file)
-        return Edge(bundle, edge, resources)
-    return open_offload(settings, bundle, edge, answers, time_file)
+    library = BundleLibrary(
+        Path(settings.state),
+        settings.node,
+        bundle,
+        LiteRtSection,
+        lambda manifest: [settings.node] if manifest.hierarchy.edge_section else [],
+    )
+    resources = Resources(bundle.sections, library.load, answer_log=answers, time_file=time_file)
+    if settings.redundancy == "on":
+        rollout = RolloutNode(settings.site, settings.node, edge.versions, refuse_version, library)
+        opened = open_offload(settings, bundle, edge, answers, time_file)
+        return replace(opened, machine=CompositeMachine(opened.machine, rollout))
+    rollout = RolloutNode(settings.site, settings.node, edge.versions, edge.make_version, library)
+    return Edge(bundle, CompositeMachine(edge, rollout), resources)
+
+
+def refuse_version(bundle: str, manifest: Manifest) -> NoReturn:
+    """Raise ConfigError: a plan is for one bundle."""
+    raise ConfigError(
+        "this edge shares a layer by a plan, which is for the bundle in use; plan for the new "
+        "bundle, and start the site's nodes with both"
+    )
 
 
 def make_announcements(settings: EdgeSettings, manifest: Manifest) -> list[tuple[str, bytes]]:

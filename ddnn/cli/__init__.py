@@ -13,6 +13,7 @@ COMMANDS = (
     "evaluate",
     "calibrate",
     "plan",
+    "rollout",
     "pipeline",
     "demo",
     "doctor",

@@ -81,7 +81,8 @@ class VersionedMachine(Generic[MachineType]):
 
     def __init__(self, first: Version[MachineType], hold_s: float) -> None:
         """hold_s: how long after the change samples of the bundle before may be open."""
-        self._first, self._hold_s = first.bundle, hold_s
+        self._first: Version[MachineType] | None = first
+        self._hold_s = hold_s
         self._versions = Versions(first.bundle, first)
         self._live: list[Version[MachineType]] = [first]
         self._since: dict[str, int] = {}  # by bundle: its first sample, once a later one has begun
@@ -126,8 +127,11 @@ class VersionedMachine(Generic[MachineType]):
 
     def add(self, version: Version[MachineType], now: Now) -> list[Effect]:
         """Take a bundle whose sections are loaded; `switch` says from which sample on."""
+        effects: list[Effect] = []
+        if version.bundle in self._versions.live:  # the one before, back at once
+            effects = self._free(self._since[self.current], now)
         displaced = self._versions.prepare(version.bundle, version)
-        effects = self._drop(displaced) if displaced else []
+        effects += self._drop(displaced) if displaced else []
         self._versions.loaded(version.bundle)
         self._live.append(version)
         for event in self._known.list_events():
@@ -170,7 +174,9 @@ class VersionedMachine(Generic[MachineType]):
         self._since.pop(version.bundle, None)
         for name, count in version.machine.counts.items():
             self._own_counts[name] = self._own_counts.get(name, 0) + count
-        names = (self._name(version, section) for section in version.sections)
+        names = [self._name(version, section) for section in version.sections]
+        if version is self._first:
+            self._first = None
         return [Unload(name) for name in names]
 
     # --------------------------------------------------------------------- events
@@ -181,7 +187,7 @@ class VersionedMachine(Generic[MachineType]):
         effects: list[Effect] = []
         if self._until_s is not None and now.monotonic_s >= self._until_s:
             effects += self._free(self._since[self.current], now)
-        if len(self._live) == 1 and self._live[0].bundle == self._first:
+        if len(self._live) == 1 and self._live[0] is self._first:
             return [*effects, *self._live[0].machine.handle(event, now)]
         for version in self._find_receivers(event):
             effects += self._handle(version, event, now)
@@ -196,7 +202,7 @@ class VersionedMachine(Generic[MachineType]):
             case Computed(VersionJob(bundle)):
                 return [version for version in self._live if version.bundle == bundle]
             case Computed():
-                return [version for version in self._live if version.bundle == self._first]
+                return [version for version in self._live if version is self._first]
             case Received(_, message) if (named := getattr(message, "bundle", None)) is not None:
                 return self._find_named(named, getattr(message, "sample", None))
         return list(self._live)
@@ -217,7 +223,7 @@ class VersionedMachine(Generic[MachineType]):
         if isinstance(event, Computed) and isinstance(event.job, VersionJob):
             event = replace(event, job=event.job.job)
         effects = version.machine.handle(event, now)
-        if version.bundle == self._first:
+        if version is self._first:
             return effects
         return [self._mark(version, effect) for effect in effects]
 
@@ -228,6 +234,6 @@ class VersionedMachine(Generic[MachineType]):
         return replace(effect, job=job, section=self._name(version, effect.section))
 
     def _name(self, version: Version[MachineType], section: str) -> str | BundleKey:
-        if version.bundle == self._first:
+        if version is self._first:
             return section
         return BundleKey(version.bundle, section)

@@ -21,6 +21,7 @@ Role = Literal[
     "trainer",
     "central",
     "collector",
+    "deployer",
     "observer",
     "bridge",
 ]
@@ -33,6 +34,7 @@ ROLES: dict[Role, str] = {
     "trainer": "a node that trains a part of a network",
     "central": "the node that drives a training",
     "collector": "records pictures of devices that allow it: ddnn collect",
+    "deployer": "changes the bundle of the site: ddnn rollout",
     "observer": "reads presence, statistics and answers: ddnn status, Home Assistant",
     "bridge": "the broker of a site, which connects to the cloud's broker; its id is the site's",
 }
@@ -85,6 +87,8 @@ _RECORDED = (
     Right(Kind.TRAIN_STATE, Of.EVERY),
     Right(Kind.STATUS, Of.EVERY),
 )
+# The parts of a bundle are for every node, and a node subscribes to one after the other.
+_ORDERED = (Right(Kind.BUNDLE_ORDER), Right(Kind.BUNDLE_PART, Of.EVERY))
 _PRESENT = Rights(  # of every role; devices use the lead edge's time, the others ask in `doctor`
     (Right(Kind.STATUS), Right(Kind.STATS), Right(Kind.CLAIM), Right(Kind.TIME_REQUEST)),
     (Right(Kind.STATUS), Right(Kind.STATS), Right(Kind.CLAIM), Right(Kind.TIME_REPLY)),
@@ -102,8 +106,10 @@ TABLE: Mapping[Role, Rights] = {
             Right(Kind.LATEST),
             Right(Kind.RECORD_STATE),
             Right(Kind.RECORD_CHUNK),
+            Right(Kind.BUNDLE_STATE),
         ),
         (
+            *_ORDERED,
             Right(Kind.ESCALATE),
             Right(Kind.ANSWERED, Of.ANSWERING),
             Right(Kind.PACE, Of.EDGES),
@@ -134,8 +140,10 @@ TABLE: Mapping[Role, Rights] = {
             Right(Kind.TIME_REPLY, Of.COLLECTORS),
             Right(Kind.LATEST),
             Right(Kind.REACH),
+            Right(Kind.BUNDLE_STATE),
         ),
         (
+            *_ORDERED,
             Right(Kind.SCORES, Of.ANSWERING),
             Right(Kind.FEATURES, Of.DEVICES),
             Right(Kind.ESCALATE),
@@ -152,8 +160,8 @@ TABLE: Mapping[Role, Rights] = {
         ),
     ),
     "cloud": Rights(
-        (Right(Kind.VERDICT, Of.EVERY), Right(Kind.ACK, Of.EVERY)),
-        (Right(Kind.UPLINK, Of.EVERY), *_RECORDED),
+        (Right(Kind.VERDICT, Of.EVERY), Right(Kind.ACK, Of.EVERY), Right(Kind.BUNDLE_STATE)),
+        (Right(Kind.UPLINK, Of.EVERY), *_ORDERED, *_RECORDED),
     ),
     "dashboard": Rights(
         (Right(Kind.THRESHOLDS, Of.EVERY), Right(Kind.ACK, Of.EVERY)),
@@ -198,6 +206,15 @@ TABLE: Mapping[Role, Rights] = {
             Right(Kind.RECORD_CHUNK, Of.DEVICES),
             Right(Kind.TIME_REQUEST, Of.DEVICES),
             Right(Kind.STATUS, Of.EVERY),
+        ),
+    ),
+    "deployer": Rights(
+        (Right(Kind.BUNDLE_ORDER), Right(Kind.BUNDLE_PART, Of.EVERY)),
+        (
+            Right(Kind.BUNDLE_ORDER),
+            Right(Kind.BUNDLE_STATE, Of.EVERY),
+            Right(Kind.STATUS, Of.EVERY),
+            Right(Kind.ANSWER, Of.EVERY),
         ),
     ),
     "observer": Rights(
@@ -271,7 +288,7 @@ def list_filters(
         own = probe(site, node, "+")
         write.add(own)
         read.add(own)
-    if not {*roles} <= {"bridge", "observer", "collector"}:
+    if not {*roles} <= {"bridge", "observer", "collector", "deployer"}:
         for right in _PRESENT.write:
             add(write, right, site)
         for right in _PRESENT.read:

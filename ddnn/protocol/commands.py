@@ -19,7 +19,14 @@ from ddnn.protocol.messages import MAX_COUNT, Id
 from ddnn.protocol.topics import Kind, Topic
 
 COMMANDS = frozenset(
-    {Kind.THRESHOLDS, Kind.PACE, Kind.ASSIGN, Kind.TRAIN_COMMAND, Kind.RECORD_ORDER}
+    {
+        Kind.THRESHOLDS,
+        Kind.PACE,
+        Kind.ASSIGN,
+        Kind.TRAIN_COMMAND,
+        Kind.RECORD_ORDER,
+        Kind.BUNDLE_ORDER,
+    }
 )
 """The kinds that change what a node does: a node that knows the site's key wants them signed."""
 KEY_BYTES, SIGNATURE_BYTES = 32, 64  # of Ed25519

@@ -40,6 +40,12 @@ from ddnn.protocol.record_messages import (
     RecordOrder,
     RecordState,
 )
+from ddnn.protocol.rollout_messages import (
+    BundleOrder,
+    BundlePart,
+    BundleState,
+    RolloutMessage,
+)
 from ddnn.protocol.train_messages import (
     TrainCommand,
     TrainFetch,
@@ -52,7 +58,7 @@ from ddnn.protocol.train_messages import (
     TrainState,
 )
 
-AnyMessage = Message | NodeMessage | OffloadState | RecordMessage | TrainMessage
+AnyMessage = Message | NodeMessage | OffloadState | RecordMessage | RolloutMessage | TrainMessage
 
 ROOT = "ddnn/v1"
 EVERYWHERE = "all"  # the site at which a node that serves every site announces itself
@@ -112,6 +118,10 @@ class Kind(Enum):
     RECORD_STATE = Rule("record", RecordState, leaf="state")
     RECORD_CHUNK = Rule("record", RecordChunk)
     RECORD_ACK = Rule("record", RecordAck, leaf="ack")
+    # Roll-outs. The node of a part is its number.
+    BUNDLE_ORDER = Rule("bundle", BundleOrder, qos=1, retain=True, per_node=False)
+    BUNDLE_PART = Rule("bundle", BundlePart, qos=1, retain=True, leaf="part")
+    BUNDLE_STATE = Rule("node", BundleState, qos=1, retain=True, leaf="bundle")  # <node>
 
 
 class Topic(NamedTuple):

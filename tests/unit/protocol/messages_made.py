@@ -45,6 +45,7 @@ from ddnn.protocol.offload_state import (
 )
 from ddnn.protocol.topics import AnyMessage, Kind
 from tests.unit.protocol import record_messages_made as record
+from tests.unit.protocol import rollout_messages_made as rollout
 from tests.unit.protocol import train_messages_made as train
 
 COUNTS = st.integers(0, MAX_COUNT)
@@ -144,6 +145,7 @@ _SCORES = st.builds(
 STRATEGIES: dict[Kind, st.SearchStrategy[Any]] = {
     **train.make_strategies(COUNTS, IDS, TEXTS, PROFILES),
     **record.make_strategies(COUNTS, IDS, TEXTS),
+    **rollout.make_strategies(COUNTS, TEXTS),
     Kind.STATUS: st.builds(
         Status,
         role=ROLES,
@@ -300,6 +302,7 @@ _SHORTFALL = Shortfall(["worker3", "worker4"], {"edge": 0.5})
 SAMPLES: dict[Kind, AnyMessage] = {
     **train.SAMPLES,
     **record.SAMPLES,
+    **rollout.SAMPLES,
     Kind.STATUS: Status("edge", 7, "online", "b1", "0.1.0", 2**53),
     Kind.CLAIM: NameClaim(2**53, 12.5),
     Kind.LATEST: Latest(2, "edge", 75),

@@ -86,6 +86,9 @@ def test_only_presence_and_settings_are_retained() -> None:
         Kind.ASSIGN,
         Kind.PACE,
         Kind.TRAIN_OFFER,
+        Kind.BUNDLE_ORDER,
+        Kind.BUNDLE_PART,
+        Kind.BUNDLE_STATE,
     }
     confirmed = {kind for kind in Kind if kind.value.qos}
     assert confirmed == {

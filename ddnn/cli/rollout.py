@@ -1,0 +1,166 @@
+"""`ddnn rollout`: changes the bundle of a site while it runs."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ddnn.adapters.command import exit_codes, schema_options
+from ddnn.adapters.litert import LiteRtSection
+from ddnn.cli.machine_driver import MachineDriver
+from ddnn.cli.observer import SITE_KEYS, ObserverSettings, read_observer_settings
+from ddnn.cli.output import print_report
+from ddnn.errors import ConfigError, LinkError
+from ddnn.exits.hierarchy import CLOUD
+from ddnn.exits.trial import try_sample
+from ddnn.machines.deployer import CONFIRM_S, LEAD_S, LISTEN_S, Deployer, State
+from ddnn.protocol.rollout_messages import PART_BYTES, BundleOrder
+from ddnn.protocol.topics import EVERYWHERE
+from ddnn.runtime.bundle import load_bundle
+from ddnn.runtime.library import pack_bundle
+from ddnn.runtime.settings import NodeSettings
+
+REDRAW_S = 0.25
+LINE_EVERY_S = 5.0
+
+EPILOG = """\b
+The bundle travels through the broker, which retains it. Each node checks it, computes its golden
+outputs and one sample, and keeps using the bundle before until all nodes change at one sample. If a
+node cannot use the bundle, nothing changes. A node that is away changes when it is back.
+
+\b
+Examples:
+  ddnn rollout bundles/new --site-file laptop.site
+  ddnn rollout bundles/new --broker-host edge.lan --json
+  ddnn rollout bundles/old --site-file laptop.site      back: nodes have it on their disks
+
+\b
+With site files it needs one of role deployer: `ddnn site add-node laptop --role deployer`.
+"""
+
+SITE_OPTIONS = [o for o in schema_options(ObserverSettings) if o.name in (*SITE_KEYS, "insecure")]
+
+
+@click.command(epilog=EPILOG, params=SITE_OPTIONS)
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option(
+    "--wait-s",
+    default=120.0,
+    show_default=True,
+    type=click.FloatRange(1.0, 86_400.0),
+    help="How long nodes that are online may take to be ready.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def rollout(bundle: Path, wait_s: float, as_json: bool, **keys: Any) -> None:
+    """Change a running site to another bundle."""
+    with exit_codes():
+        settings = read_observer_settings(keys, keys.pop("config"))
+        NodeSettings._check_security(settings)  # it commands
+        if settings.site == EVERYWHERE:
+            raise ConfigError(f"--site {EVERYWHERE}; name the site, one at a time")
+        deployer = make_deployer(bundle, settings.site, wait_s)
+        begun_s = time.monotonic()
+        run(deployer, settings, 2 * LISTEN_S + wait_s + LEAD_S + 2 * CONFIRM_S)
+        report = make_report(deployer, time.monotonic() - begun_s)
+        print_report(report, as_json)
+        if deployer.state is not State.DONE:
+            raise LinkError(
+                f"{deployer.reason or 'interrupted'}: "
+                + ("see `ddnn status`" if deployer.since is not None else "nothing has changed")
+            )
+
+
+def make_deployer(path: Path, site: str, wait_s: float) -> Deployer:
+    """Check the bundle whole and pack it. Raises ConfigError."""
+    bundle = load_bundle(path, LiteRtSection)
+    try_sample(bundle.manifest, bundle.sections)
+    archive = pack_bundle(path)
+    parts = [archive[i : i + PART_BYTES] for i in range(0, len(archive), PART_BYTES)]
+    order = BundleOrder(bundle.id, hashlib.sha256(archive).hexdigest(), len(archive))
+    hierarchy = bundle.manifest.hierarchy
+    nodes = [CLOUD, *(group.id for group in hierarchy.edges), *hierarchy.devices]
+    return Deployer(site, order, parts, nodes, hierarchy.lead, wait_s=wait_s)
+
+
+def run(deployer: Deployer, settings: ObserverSettings, limit_s: float) -> None:
+    """Run the roll-out to its end, and show how far it is."""
+    driver = MachineDriver(settings, deployer)
+    try:
+        driver.connect()
+        with open_view(deployer) as show:
+            driver.run(lambda: deployer.is_over, show, limit_s)
+        driver.run(lambda: False, lambda: None, 0.5)  # the last messages leave
+    finally:
+        driver.close()
+
+
+def make_report(deployer: Deployer, took_s: float) -> dict[str, Any]:
+    """The figures of the roll-out."""
+    return {
+        "state": deployer.state.name.lower(),
+        "bundle": deployer.order.bundle,
+        "before": deployer.before,
+        "first_sample": deployer.since,
+        "nodes": {node: deployer.describe(node) for node in deployer.nodes},
+        "away": deployer.away,
+        "archive_bytes": deployer.order.size_bytes,
+        "took_s": round(took_s, 1),
+        "reason": deployer.reason,
+    }
+
+
+@contextmanager
+def open_view(deployer: Deployer) -> Iterator[Callable[[], None]]:
+    """Yield a function that shows each node's state: a table, or a line now and then."""
+    drawn_s = -LINE_EVERY_S
+    if not sys.stderr.isatty():
+
+        def print_line() -> None:
+            nonlocal drawn_s
+            if time.monotonic() - drawn_s >= LINE_EVERY_S:
+                drawn_s = time.monotonic()
+                click.echo(f"ddnn: {summarize(deployer)}", err=True)
+
+        yield print_line
+        return
+    from rich.console import Console
+    from rich.live import Live
+    from rich.table import Table
+
+    def draw() -> Table:
+        table = Table(title=summarize(deployer))
+        table.add_column("node")
+        table.add_column("bundle in use")
+        table.add_column("state")
+        for node in deployer.nodes:
+            state = deployer.states.get(node)
+            table.add_row(node, state.in_use if state else "-", deployer.describe(node))
+        return table
+
+    with Live(draw(), console=Console(stderr=True), auto_refresh=False) as live:
+
+        def redraw() -> None:
+            nonlocal drawn_s
+            if time.monotonic() - drawn_s >= REDRAW_S:
+                drawn_s = time.monotonic()
+                live.update(draw(), refresh=True)
+
+        yield redraw
+        live.update(draw(), refresh=True)
+
+
+def summarize(deployer: Deployer) -> str:
+    """One line: what the roll-out does, and how many nodes are how far."""
+    counts: dict[str, int] = {}
+    for node in deployer.nodes:
+        state = deployer.describe(node)
+        counts[state] = counts.get(state, 0) + 1
+    listed = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+    return f"bundle {deployer.order.bundle}: {deployer.state.name.lower()} ({listed})"

@@ -1,0 +1,223 @@
+"""The bundles on a node's disk: the one that it was started with, and those that were rolled out.
+
+    STATE/NODE.bundles/<id>/     a bundle, whole: it is written beside and renamed
+    STATE/NODE.bundles/in-use    the id of the bundle that the node changed to last
+
+Disk use is bounded: only the bundle in use, the one before and the one being made ready are kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+import shutil
+import tarfile
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ddnn.core.section import BundleKey, Section
+from ddnn.errors import ConfigError, DdnnError
+from ddnn.exits.manifest import Manifest
+from ddnn.exits.trial import try_sample
+from ddnn.protocol.machine import SectionName
+from ddnn.protocol.rollout_messages import MAX_ARCHIVE_BYTES, BundleOrder
+from ddnn.runtime.bundle import (
+    GOLDEN,
+    MANIFEST,
+    Bundle,
+    load_bundle,
+    read_manifest,
+)
+from ddnn.runtime.new_directory import require_space
+from ddnn.runtime.whole_file import write_whole
+
+log = logging.getLogger(__name__)
+
+IN_USE = "in-use"
+KEEP = 3  # bundles: in use, before, being made ready
+MAX_FILES = 1000
+MAX_UNPACKED_BYTES = 4 * MAX_ARCHIVE_BYTES
+
+
+def pack_bundle(path: Path) -> bytes:
+    """The archive of a bundle: the files that its manifest names, always the same bytes.
+
+    Raises ConfigError where a file is missing or the archive is larger than what can be rolled out.
+    """
+    manifest, _ = read_manifest(path)
+    files = {MANIFEST, GOLDEN, manifest.golden.file}
+    files |= {entry.file for entry in manifest.sections.values()}
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:xz", preset=6) as archive:
+        for name in sorted(files):
+            if not (path / name).is_file():
+                raise ConfigError(f"bundle {path}: there is no {name}; make or copy it again")
+            data = (path / name).read_bytes()
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    if buffer.tell() > MAX_ARCHIVE_BYTES:
+        raise ConfigError(
+            f"bundle {path}: its archive has {buffer.tell()} bytes; at most {MAX_ARCHIVE_BYTES} "
+            "can be rolled out: copy it to the machines and restart the nodes"
+        )
+    return buffer.getvalue()
+
+
+def unpack_bundle(archive: bytes, path: Path) -> None:
+    """Write the files of an archive, which are plain files in one directory. Raises ConfigError."""
+    total = 0
+    try:
+        with tarfile.open(fileobj=io.BytesIO(archive), mode="r:xz") as members:
+            for number, member in enumerate(members):
+                total += member.size
+                name = Path(member.name).name
+                if number >= MAX_FILES or total > MAX_UNPACKED_BYTES:
+                    raise ConfigError("the archive is too large")
+                if not member.isreg() or name != member.name or name.startswith("."):
+                    raise ConfigError(f"the archive has {member.name[:80]!r}, no plain file")
+                file = members.extractfile(member)
+                with (path / name).open("xb") as out:
+                    shutil.copyfileobj(file, out)  # type: ignore[arg-type]
+                    out.flush()
+                    os.fsync(out.fileno())
+    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+        raise ConfigError(f"the archive cannot be unpacked: {error}") from None
+
+
+class BundleLibrary:
+    """Implements ddnn.machines.rollout.Library; methods are called in several threads."""
+
+    def __init__(
+        self,
+        state: Path,
+        node: str,
+        started: Bundle,
+        load_section: Callable[[Path], Section],
+        list_sections: Callable[[Manifest], Sequence[str]],
+        load_other: Callable[[SectionName], Section] | None = None,
+    ) -> None:
+        """started: the bundle that the node runs. list_sections: those of this node.
+
+        load_other: loads sections that are of no bundle
+        """
+        self._root = state / f"{node}.bundles"
+        self._started, self._load_section = started, load_section
+        self._list_sections, self._load_other = list_sections, load_other
+        self._ready: dict[BundleKey, Section] = {}
+        self._lock = threading.Lock()
+
+    def find(self, bundle: str) -> Manifest | None:
+        """The manifest of a bundle on this disk that can be used; None where there is none."""
+        for path in (self._root / bundle, self._started.path):
+            try:
+                if read_manifest(path)[1] == bundle:
+                    return self._open(path)
+            except DdnnError as error:
+                if path.exists():
+                    log.warning("bundle %s cannot be used: %s", path, error)
+        return None
+
+    def add(self, order: BundleOrder, archive: bytes) -> Manifest:
+        """Check an archive and keep its bundle. Raises ConfigError where it cannot be used."""
+        digest = hashlib.sha256(archive).hexdigest()
+        if digest != order.sha256 or len(archive) != order.size_bytes:
+            raise ConfigError(
+                f"the archive has sha256 {digest[:12]}…; the order names {order.sha256[:12]}…"
+            )
+        self._root.mkdir(parents=True, exist_ok=True)
+        self._prune(order.bundle)
+        fresh = self._root / f".{order.bundle}.partial"
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir()
+        try:
+            require_space(fresh, 2 * len(archive))
+            unpack_bundle(archive, fresh)
+            bundle_id = read_manifest(fresh)[1]
+            if bundle_id != order.bundle:
+                raise ConfigError(f"the archive holds bundle {bundle_id}, not {order.bundle}")
+            manifest = self._open(fresh)
+            target = self._root / order.bundle
+            shutil.rmtree(target, ignore_errors=True)  # one that could not be used
+            fresh.replace(target)
+            _flush(self._root)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+        return manifest
+
+    def load(self, key: SectionName) -> Section:
+        """The section of a bundle that `find` or `add` has opened. Raises ConfigError."""
+        with self._lock:
+            section = self._ready.pop(key, None) if isinstance(key, BundleKey) else None
+        if section is not None:
+            return section
+        if self._load_other is None or isinstance(key, BundleKey):
+            raise ConfigError(f"section {key} is of no bundle that was rolled out")
+        return self._load_other(key)
+
+    def adopt(self, bundle: str) -> None:
+        """Note that the node uses this bundle."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        write_whole(self._root / IN_USE, bundle.encode())
+
+    def _open(self, path: Path) -> Manifest:
+        """Load and check this node's sections, and run a sample through them."""
+        names = self._list_sections(read_manifest(path)[0])
+        bundle = load_bundle(path, self._load_section, names)
+        try_sample(bundle.manifest, bundle.sections)
+        check_change(self._started.manifest, bundle.manifest)
+        with self._lock:
+            self._ready |= {BundleKey(bundle.id, n): s for n, s in bundle.sections.items()}
+        return bundle.manifest
+
+    def _prune(self, coming: str) -> None:
+        """Remove bundles that are neither in use, nor the newest others."""
+        used = read_in_use(self._root)
+        others = [p for p in self._root.iterdir() if p.is_dir() and p.name not in (used, coming)]
+        others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+        for path in others[KEEP - 2 :]:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def check_change(before: Manifest, after: Manifest) -> None:
+    """Raise ConfigError where a running site cannot change from one bundle to another."""
+    remedy = "stop the site's nodes and start them with the new bundle"
+    if before.hierarchy.devices != after.hierarchy.devices:
+        raise ConfigError(f"it is for other cameras than the one in use; {remedy}")
+    if before.hierarchy.edges != after.hierarchy.edges:
+        raise ConfigError(f"it is for other edges than the one in use; {remedy}")
+    if (before.image_shape, before.preprocessing) != (after.image_shape, after.preprocessing):
+        raise ConfigError(f"it takes pictures of another size or kind; {remedy}")
+    if before.classes != after.classes:
+        raise ConfigError(f"it knows other classes than the one in use; {remedy}")
+
+
+def find_bundle_path(state: Path, node: str, given: Path) -> Path:
+    """The bundle that a node uses: the one that was rolled out to it last, else `given`."""
+    root = state / f"{node}.bundles"
+    used = read_in_use(root)
+    path = root / used
+    if not used or not (path / MANIFEST).is_file():
+        return given
+    log.warning("using bundle %s, which was rolled out to this node, not %s", used, given)
+    return path
+
+
+def read_in_use(root: Path) -> str:
+    """The id of the bundle that was changed to last; empty where there is none."""
+    try:
+        return (root / IN_USE).read_text().strip()[:16]
+    except OSError:
+        return ""
+
+
+def _flush(directory: Path) -> None:
+    """Make a rename in the directory last through a power failure."""
+    folder = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

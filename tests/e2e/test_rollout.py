@@ -1,0 +1,132 @@
+"""`ddnn rollout` while a site runs: nobody is restarted, no sample is lost or a mixture.
+
+Both bundles are real; in the second every sample of the local exit goes up. Nodes are killed while
+it is prepared and after it is in use.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from ddnn.adapters.litert import LiteRtSection
+from ddnn.exits.inference import infer
+from ddnn.runtime.bundle import load_bundle, read_manifest, write_manifest
+from ddnn.runtime.library import IN_USE
+from tests.e2e.test_faults import is_recovered, wait_until
+
+pytestmark = pytest.mark.alone
+
+RATE_HZ = 20.0
+DEADLINE_S = 1.5
+COMMAND_S = 60.0
+STORED_S = 20.0
+
+
+@pytest.fixture
+def next_bundle(scenes_bundle: Path, tmp_path: Path) -> Path:
+    """The same sections with other thresholds: another bundle."""
+    path = tmp_path / "next"
+    shutil.copytree(scenes_bundle, path)
+    manifest = read_manifest(path)[0]
+    thresholds = {**manifest.thresholds, "local": 0.0}
+    write_manifest(path, msgspec.structs.replace(manifest, thresholds=thresholds))
+    return path
+
+
+def roll_out(ddnn: list[str], site, bundle: Path) -> dict:
+    command = [*ddnn, "rollout", str(bundle), "--site", "demo", "--json"]
+    command += ["--broker-host", "127.0.0.1", "--broker-port", str(site.port)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_S, check=False)
+    assert done.stdout, done.stderr
+    return {**json.loads(done.stdout), "exit_code": done.returncode}
+
+
+@pytest.mark.parametrize("broker", ["mosquitto", "embedded"])
+def test_a_site_changes_its_bundle_while_samples_flow(
+    ddnn: list[str],
+    open_site,
+    scenes_bundle: Path,
+    scenes_frames: Path,
+    scenes_split,
+    next_bundle: Path,
+    broker: str,
+) -> None:
+    site = open_site(
+        scenes_bundle,
+        scenes_frames,
+        scenes_split.labels,
+        broker,
+        rate_hz=RATE_HZ,
+        deadline_s=DEADLINE_S,
+        window_s=0.3,
+    )
+    loaded = [load_bundle(path, LiteRtSection) for path in (scenes_bundle, next_bundle)]
+    by_id = {bundle.id: bundle for bundle in loaded}
+    old, new = by_id
+    wait_until(lambda: is_recovered(site), STORED_S, "start")
+    pids = {node: site.fleet.find_pid(node) for node in site.fleet.nodes}
+    first = site.tick()
+
+    report = roll_out(ddnn, site, next_bundle)
+    assert (report["state"], report["exit_code"], report["before"]) == ("done", 0, old), report
+    since = report["first_sample"]
+    wait_until(lambda: site.tick() > since + 3 * RATE_HZ, STORED_S, "the first sample")
+    assert {n: site.fleet.find_pid(n) for n in site.fleet.nodes} == pids
+
+    for node in ("cam2", "edge"):  # after a restart they use it at once
+        site.fleet.send_signal(node, signal.SIGKILL)
+        site.fleet.start(node)
+    wait_until(lambda: is_recovered(site), STORED_S, "recovery")
+    (noted,) = site.state.rglob(f"cam2.bundles/{IN_USE}")
+    assert noted.read_text() == new
+    wanted = range(first, site.tick() - int(DEADLINE_S * RATE_HZ))
+
+    def list_missing() -> list[int]:
+        stored = {record.answer.sample for record in site.stored(wanted)}
+        return [s for s in wanted if s not in stored and site.is_expected(s)]
+
+    wait_until(lambda: not list_missing(), STORED_S, "a stored answer to every sample")
+    seen = {old: 0, new: 0}
+    for record in site.stored(wanted):
+        answer = record.answer
+        if answer.quality != "full":
+            continue
+        assert answer.bundle == (old if answer.sample < since else new), answer
+        seen[answer.bundle] += 1
+        bundle = by_id[answer.bundle]
+        images = scenes_split.images[site.frame(answer.sample)]
+        expected = infer(bundle.manifest, bundle.sections, images)
+        assert answer.exit == expected.exit
+        np.testing.assert_allclose(answer.probabilities, expected.probabilities, atol=1e-6)
+    assert min(seen.values()) > RATE_HZ / 2, seen
+
+    back = roll_out(ddnn, site, scenes_bundle)
+    assert (back["state"], back["before"]) == ("done", new), back
+
+
+def test_a_bundle_that_a_node_cannot_use_changes_nothing(
+    ddnn: list[str], open_site, scenes_bundle, scenes_frames, scenes_split, next_bundle: Path
+) -> None:
+    site = open_site(
+        scenes_bundle, scenes_frames, scenes_split.labels, rate_hz=10.0, deadline_s=DEADLINE_S
+    )
+    wait_until(lambda: is_recovered(site), STORED_S, "start")
+    manifest = read_manifest(next_bundle)[0]
+    renamed = tuple(reversed(manifest.classes))
+    write_manifest(next_bundle, msgspec.structs.replace(manifest, classes=renamed))
+    report = roll_out(ddnn, site, next_bundle)
+    assert (report["state"], report["first_sample"], report["exit_code"]) == ("failed", None, 8)
+    assert "it knows other classes" in report["reason"]
+    time.sleep(1.0)
+    wait_until(lambda: is_recovered(site), STORED_S, "all stay")
+    newest = site.stored(range(site.tick() - 20, site.tick()))
+    assert {record.answer.bundle for record in newest} == {read_manifest(scenes_bundle)[1]}
