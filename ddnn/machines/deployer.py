@@ -176,7 +176,7 @@ class Deployer:
             )
         in_use = [self.states[node].in_use for node in self.online]
         self.before = max(set(in_use), key=in_use.count)
-        self._move(Signal.BEGIN)
+        self.move(Signal.BEGIN)
         self._until_s = now.monotonic_s + self._wait_s
         return [*self._publish_parts(now), self._publish_order(now)]
 
@@ -217,7 +217,7 @@ class Deployer:
         if self._newest is None and now.monotonic_s < (self._connected_s or 0.0) + 2 * LISTEN_S:
             return []  # an answer may come
         self.since = self._choose_sample(now)
-        self._move(Signal.READY)
+        self.move(Signal.READY)
         self._until_s = now.monotonic_s + LEAD_S + CONFIRM_S
         return [self._publish_order(now)]
 
@@ -225,7 +225,7 @@ class Deployer:
         bundle = self.order.bundle
         left = [n for n in self.online if n not in self.states or self.states[n].in_use != bundle]
         if not left:
-            self._move(Signal.READY)
+            self.move(Signal.READY)
         elif now.monotonic_s >= self._until_s:
             return self._fail(f"not reported to use it: {', '.join(left)}")
         return []
@@ -237,10 +237,10 @@ class Deployer:
 
     def _fail(self, reason: str) -> list[Effect]:
         self.reason = reason
-        self._move(Signal.FAIL)
+        self.move(Signal.FAIL)
         return []
 
-    def _move(self, signal: Signal) -> None:
+    def move(self, signal: Signal) -> None:
         self.state = advance(TRANSITIONS, self.state, signal, "the roll-out")
 
     # --------------------------------------------------------------------- samples

@@ -2,7 +2,7 @@
 
     phase       signal    next
     SETTLED     ORDER     FETCHING    another bundle than the one in use is ordered
-    SETTLED     FOUND     LOADING     ... which is on the node's disk already
+    FETCHING    FOUND     LOADING     it is on the node's disk already
     FETCHING    WHOLE     CHECKING    all parts have arrived
     CHECKING    FOUND     LOADING     archive, checksums and golden outputs are right
     LOADING     LOADED    STAGED      all sections of this node can be used
@@ -10,7 +10,11 @@
     FETCHING    FAIL      FAILED
     CHECKING    FAIL      FAILED
     LOADING     FAIL      FAILED
-    each        END       SETTLED     another bundle is ordered, or the one in use again
+    FETCHING    END       SETTLED     another bundle is ordered, or the one in use again
+    CHECKING    END       SETTLED
+    LOADING     END       SETTLED
+    STAGED      END       SETTLED
+    FAILED      END       SETTLED
 
 The order is signed and retained, the parts are retained: a node that was away finds both. Parts are
 fetched one after the other, so that they do not delay what is live on a thin link.
@@ -89,7 +93,11 @@ TRANSITIONS: Mapping[tuple[Phase, Signal], Phase] = {
     (Phase.FETCHING, Signal.FAIL): Phase.FAILED,
     (Phase.CHECKING, Signal.FAIL): Phase.FAILED,
     (Phase.LOADING, Signal.FAIL): Phase.FAILED,
-    **{(phase, Signal.END): Phase.SETTLED for phase in Phase},
+    (Phase.FETCHING, Signal.END): Phase.SETTLED,
+    (Phase.CHECKING, Signal.END): Phase.SETTLED,
+    (Phase.LOADING, Signal.END): Phase.SETTLED,
+    (Phase.STAGED, Signal.END): Phase.SETTLED,
+    (Phase.FAILED, Signal.END): Phase.SETTLED,
 }
 
 _SHOWN: Mapping[Phase, RolloutPhase] = {

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import lzma
 import os
 import shutil
 import tarfile
@@ -84,7 +85,7 @@ def unpack_bundle(archive: bytes, path: Path) -> None:
                     shutil.copyfileobj(file, out)  # type: ignore[arg-type]
                     out.flush()
                     os.fsync(out.fileno())
-    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+    except (tarfile.TarError, lzma.LZMAError, EOFError, OSError, ValueError) as error:
         raise ConfigError(f"the archive cannot be unpacked: {error}") from None
 
 

@@ -15,13 +15,25 @@ import pytest
 
 from ddnn.errors import LocalProtocolError
 from ddnn.exits import device_exit, fusion_node, sample
-from ddnn.machines import attendance, collect, pace, picture_collector, recorder, versions
+from ddnn.machines import (
+    attendance,
+    collect,
+    deployer,
+    pace,
+    picture_collector,
+    recorder,
+    rollout,
+    versions,
+)
 from ddnn.machines.membership import MISSES_UNTIL_SUSPECT
 from ddnn.machines.workers import Health, WorkerPool
 from ddnn.pipeline import driver_states, member
 from ddnn.pipeline.arranger import Arranger
 from ddnn.protocol.messages import Status, WorkerOffer
+from ddnn.protocol.rollout_messages import BundleOrder
 from tests.dense_stage import DenseFactory
+
+ORDER = BundleOrder("ab12cd34", "0" * 64, 0)
 
 
 class Table(NamedTuple):
@@ -69,7 +81,17 @@ def pace_in(state: pace.State) -> Any:
     return control
 
 
+def deployer_in(state: deployer.State) -> Any:
+    one = deployer.Deployer("home", ORDER, [], ["cam1", "edge"], "edge", wait_s=1.0)
+    one.state = state
+    return one
+
+
 TABLES = {
+    "a bundle that is made ready": Table(
+        rollout, rollout.Phase, lambda phase: rollout._Candidate(ORDER, phase), "phase"
+    ),
+    "a roll-out": Table(deployer, deployer.State, deployer_in),
     "the pace of a site": Table(pace, pace.State, pace_in),
     "a member of a training": Table(member, member.State, member_in),
     "a training": Table(driver_states, driver_states.State, driver_in),
