@@ -31,6 +31,7 @@ from ddnn.exits.trial import try_sample
 from ddnn.machines.composite import CompositeMachine
 from ddnn.machines.observer import Observer
 from ddnn.machines.rollout import RolloutNode
+from ddnn.machines.versioned import Version, VersionedMachine
 from ddnn.protocol.access import Role
 from ddnn.protocol.machine import Connected, Event, Machine
 from ddnn.protocol.messages import RoleName
@@ -215,6 +216,7 @@ def run(settings: CloudSettings) -> None:
             bundle,
             LiteRtSection,
             lambda manifest: list_sections(settings),
+            changed=lambda bundle, manifest: live.use_bundle(bundle, manifest),
         )
 
         def observe(event: Event) -> None:
@@ -259,7 +261,18 @@ def _choose_role(settings: CloudSettings) -> RoleName:
 def _make_machine(settings: CloudSettings, bundle: Bundle, library: BundleLibrary) -> Machine:
     served = "+" if settings.site == EVERYWHERE else settings.site
     if settings.serve == "page":
-        return StoreNode(served, settings.share)
+        store = StoreNode(served, settings.share)
+        if settings.site == EVERYWHERE:
+            return store
+        page = Version(bundle.id, CompositeMachine(), ())
+        rollout = RolloutNode(
+            settings.site,
+            settings.node,
+            VersionedMachine(page, hold_s=0.0),
+            lambda bundle, manifest: page._replace(bundle=bundle),
+            library,
+        )
+        return CompositeMachine(store, rollout)
     cloud = CloudNode(
         served, settings.node, bundle.id, bundle.manifest, settings.timing, settings.share
     )

@@ -13,6 +13,7 @@ from cloud_app.registry import Registry
 from cloud_app.store import Store
 from cloud_app.views import BundleView, LinkView, NodeView, OffloadView, TrainingView
 from ddnn.errors import LinkError
+from ddnn.exits.manifest import Manifest
 from ddnn.protocol.machine import Publish
 from ddnn.protocol.messages import ExitName, Thresholds
 from ddnn.protocol.topics import Kind, Topic
@@ -39,6 +40,10 @@ class MqttSite:
         self.bundle, self.demo = bundle, demo
         self._sending = threading.Lock()
         self._sent: dict[str, int] = {}  # by site: the newest revision that was sent
+
+    def use_bundle(self, bundle: str, manifest: Manifest) -> None:
+        """Show another bundle, to which the site has changed."""
+        self.bundle = BundleView.of(bundle, manifest)
 
     def list_nodes(self) -> list[NodeView]:
         return self._registry.list_nodes()

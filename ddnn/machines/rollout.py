@@ -45,6 +45,7 @@ from ddnn.protocol.machine import (
     Returned,
     Subscribe,
     Unload,
+    UseBundle,
 )
 from ddnn.protocol.rollout_messages import (
     PART_BYTES,
@@ -357,6 +358,7 @@ class RolloutNode:
         return [
             Log("info", text, (order.bundle, before, order.since)),
             Call(AdoptJob(order.bundle), lambda: adopt(order.bundle), lent=True),
+            UseBundle(order.bundle),
             self._report(),
         ]
 

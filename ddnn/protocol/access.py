@@ -164,8 +164,8 @@ TABLE: Mapping[Role, Rights] = {
         (Right(Kind.UPLINK, Of.EVERY), *_ORDERED, *_RECORDED),
     ),
     "dashboard": Rights(
-        (Right(Kind.THRESHOLDS, Of.EVERY), Right(Kind.ACK, Of.EVERY)),
-        _RECORDED,
+        (Right(Kind.THRESHOLDS, Of.EVERY), Right(Kind.ACK, Of.EVERY), Right(Kind.BUNDLE_STATE)),
+        (*_ORDERED, *_RECORDED),
     ),
     "trainer": Rights(
         (

@@ -230,6 +230,13 @@ class Save:
 
 
 @dataclass(frozen=True, slots=True)
+class UseBundle:
+    """From now on the node's status names this bundle."""
+
+    bundle: str
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """Write a line into the node's log: `message % arguments`, as in `logging`."""
 
@@ -250,6 +257,7 @@ Effect = (
     | Forget
     | KeepTime
     | Save
+    | UseBundle
     | Log
 )
 

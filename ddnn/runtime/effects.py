@@ -23,6 +23,7 @@ from ddnn.protocol.machine import (
     Save,
     Subscribe,
     Unload,
+    UseBundle,
 )
 
 
@@ -40,6 +41,7 @@ class Host(Protocol):
     def forget(self, effect: Forget) -> None: ...
     def keep_time(self, effect: KeepTime) -> None: ...
     def save(self, effect: Save) -> None: ...
+    def use_bundle(self, effect: UseBundle) -> None: ...
     def log(self, effect: Log) -> None: ...
 
 
@@ -68,6 +70,8 @@ def perform(effect: Effect, host: Host) -> None:
             host.keep_time(effect)
         case Save():
             host.save(effect)
+        case UseBundle():
+            host.use_bundle(effect)
         case Log():
             host.log(effect)
         case _:

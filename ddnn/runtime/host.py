@@ -32,6 +32,7 @@ from ddnn.protocol.machine import (
     SectionName,
     Subscribe,
     Unload,
+    UseBundle,
 )
 from ddnn.protocol.messages import Answer
 from ddnn.runtime.guard import Guard
@@ -73,6 +74,7 @@ class NodeHost:
     """Performs effects in the machine's thread; see ddnn.runtime.effects.Host.
 
     Events that follow at once are in `results`; `deliver` takes later ones, from any thread.
+    `use_bundle` announces the bundle of a UseBundle effect.
     """
 
     def __init__(
@@ -81,7 +83,9 @@ class NodeHost:
         resources: Resources,
         deliver: Callable[[Computed | Returned | Ready | PlanRead | Saved], None],
         guard: Guard | None = None,
+        use_bundle: Callable[[str], None] = lambda bundle: None,
     ) -> None:
+        self._use_bundle = use_bundle
         self.counts: Counter[str] = Counter()
         self.results: list[Event] = []
         self.sections = SectionRunner(resources.sections, resources.load, deliver)
@@ -145,6 +149,9 @@ class NodeHost:
     def save(self, effect: Save) -> None:
         if self._save is not None:
             self._save(effect, self._deliver)
+
+    def use_bundle(self, effect: UseBundle) -> None:
+        self._use_bundle(effect.bundle)
 
     def log(self, effect: Log) -> None:
         log.log(getattr(logging, effect.level.upper()), effect.message, *effect.arguments)

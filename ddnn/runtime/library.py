@@ -100,14 +100,17 @@ class BundleLibrary:
         load_section: Callable[[Path], Section],
         list_sections: Callable[[Manifest], Sequence[str]],
         load_other: Callable[[SectionName], Section] | None = None,
+        changed: Callable[[str, Manifest], None] = lambda bundle, manifest: None,
     ) -> None:
         """started: the bundle that the node runs. list_sections: those of this node.
 
-        load_other: loads sections that are of no bundle
+        load_other: loads sections that are of no bundle. changed: called with the bundle that the
+        node has changed to, and its manifest
         """
         self._root = state / f"{node}.bundles"
         self._started, self._load_section = started, load_section
         self._list_sections, self._load_other = list_sections, load_other
+        self._changed = changed
         self._ready: dict[BundleKey, Section] = {}
         self._lock = threading.Lock()
 
@@ -161,6 +164,10 @@ class BundleLibrary:
 
     def adopt(self, bundle: str) -> None:
         """Note that the node uses this bundle."""
+        for path in (self._root / bundle, self._started.path):
+            if (path / MANIFEST).is_file() and read_manifest(path)[1] == bundle:
+                self._changed(bundle, read_manifest(path)[0])
+                break
         self._root.mkdir(parents=True, exist_ok=True)
         write_whole(self._root / IN_USE, bundle.encode())
 

@@ -125,7 +125,13 @@ class Loop:
     ) -> None:
         self.identity, self.machine, self.transport = identity, machine, transport
         self.failed: BaseException | None = None
-        self._host = NodeHost(transport, resources or Resources(), self._put, guard)
+        self._host = NodeHost(
+            transport,
+            resources or Resources(),
+            self._put,
+            guard,
+            lambda bundle: self._registration.use_bundle(bundle),
+        )
         self._guard = guard
         self._stats_every_s = stats_every_s
         self._inbox: deque[Inbox] = deque()

@@ -6,6 +6,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ddnn.protocol.machine import Forgotten
 from ddnn.protocol.messages import Status
@@ -82,6 +83,12 @@ class Registration:
         self._publish_online()
         for topic, payload in self._announcements:
             self._transport.publish(topic, payload, 1, True)
+
+    def use_bundle(self, bundle: str) -> None:
+        """Name this bundle in the status from now on."""
+        self._identity = replace(self._identity, bundle=bundle)
+        if self._is_announced:
+            self._publish_online()
 
     def take_forgotten(self, forgotten: Forgotten) -> None:
         """A retained message was deleted at the broker: the own status is published again."""

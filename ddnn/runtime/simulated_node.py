@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
@@ -37,6 +37,7 @@ from ddnn.protocol.machine import (
     Subscribe,
     Tick,
     Unload,
+    UseBundle,
 )
 from ddnn.protocol.messages import Answer
 from ddnn.runtime.effects import perform
@@ -259,6 +260,11 @@ class SimulatedNode:
             old = store.get((site, answer.sample))
             store[site, answer.sample] = choose_better(old, answer) if old else answer
         self._around.hops.hop(lambda: self.take(Saved(effect.answers)))
+
+    def use_bundle(self, effect: UseBundle) -> None:
+        self.identity = replace(self.identity, bundle=effect.bundle)
+        if self.connected:
+            self._around.send(self, self.identity.make_status("online", self.session))
 
     def log(self, effect: Log) -> None:
         self._around.journal.logs.append((self._around.time.now_s, self.name, effect))

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import time
+import urllib.request
 from pathlib import Path
 
 import msgspec
@@ -50,6 +51,13 @@ def roll_out(ddnn: list[str], site, bundle: Path) -> dict:
     return {**json.loads(done.stdout), "exit_code": done.returncode}
 
 
+def read_bundles(site) -> dict[str, str]:
+    """The bundle of each node as the page shows it."""
+    with urllib.request.urlopen(site.page + "api/v1/state", timeout=5.0) as response:
+        state = json.load(response)
+    return {node["id"]: node["bundle"] for node in state["nodes"]}
+
+
 @pytest.mark.parametrize("broker", ["mosquitto", "embedded"])
 def test_a_site_changes_its_bundle_while_samples_flow(
     ddnn: list[str],
@@ -81,6 +89,9 @@ def test_a_site_changes_its_bundle_while_samples_flow(
     since = report["first_sample"]
     wait_until(lambda: site.tick() > since + 3 * RATE_HZ, STORED_S, "the first sample")
     assert {n: site.fleet.find_pid(n) for n in site.fleet.nodes} == pids
+    bundles = read_bundles(site)
+    assert bundles == dict.fromkeys(bundles, new)
+    assert {"edge", "cloud", "cam1", "cam6"} < set(bundles)
 
     for node in ("cam2", "edge"):  # after a restart they use it at once
         site.fleet.send_signal(node, signal.SIGKILL)

@@ -23,6 +23,7 @@ from ddnn.protocol.machine import (
     Save,
     Subscribe,
     Unload,
+    UseBundle,
 )
 from ddnn.protocol.messages import AnswerAck
 from ddnn.protocol.topics import Kind, Topic
@@ -43,6 +44,7 @@ EXAMPLES: list[Effect] = [
     Forget([1]),
     KeepTime(SiteTime(0, 1.78e9)),
     Save([]),
+    UseBundle("cd34ef56"),
     Log("info", "text"),
 ]
 METHODS = [name for name in vars(Host) if not name.startswith("_")]
