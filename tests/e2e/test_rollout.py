@@ -53,7 +53,8 @@ def roll_out(ddnn: list[str], site, bundle: Path) -> dict:
 
 def read_bundles(site) -> dict[str, str]:
     """The bundle of each node as the page shows it."""
-    with urllib.request.urlopen(site.page + "api/v1/state", timeout=5.0) as response:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with direct.open(site.page + "api/v1/state", timeout=5.0) as response:
         state = json.load(response)
     return {node["id"]: node["bundle"] for node in state["nodes"]}
 
