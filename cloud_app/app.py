@@ -216,6 +216,7 @@ def run(settings: CloudSettings) -> None:
             bundle,
             LiteRtSection,
             lambda manifest: list_sections(settings),
+            Path(settings.bundle),
             changed=lambda bundle, manifest: live.use_bundle(bundle, manifest),
         )
 

@@ -134,6 +134,7 @@ def run(settings: DeviceSettings) -> None:
             bundle,
             LiteRtSection,
             lambda manifest: list_device_sections(manifest, settings.node),
+            Path(settings.bundle),
             resources.load,
         )
         parts.append(

@@ -238,6 +238,7 @@ def open_edge(settings: EdgeSettings, answers: FileAnswerLog | None = None) -> E
         bundle,
         LiteRtSection,
         lambda manifest: [settings.node] if manifest.hierarchy.edge_section else [],
+        Path(settings.bundle),
     )
     resources = Resources(bundle.sections, library.load, answer_log=answers, time_file=time_file)
     if settings.redundancy == "on":

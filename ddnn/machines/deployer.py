@@ -139,6 +139,7 @@ class Deployer:
                     self._due_s = now.monotonic_s + LISTEN_S
                 elif not self.is_over and self.state is not State.LISTENING:
                     self._next_part = 0  # the broker may have lost what it had
+                    return [self._publish_order(now)]
             case Disconnected():
                 self._membership = Membership(self.nodes)
             case Received(Topic(self._site, Kind.STATUS, node), Status() as status):
@@ -178,7 +179,7 @@ class Deployer:
         self.before = max(set(in_use), key=in_use.count)
         self.move(Signal.BEGIN)
         self._until_s = now.monotonic_s + self._wait_s
-        return [*self._publish_parts(now), self._publish_order(now)]
+        return [self._publish_order(now), *self._publish_parts(now)]
 
     def _publish_parts(self, now: Now) -> list[Effect]:
         """Publish the next parts, a few at a time, so that live messages pass between them."""

@@ -112,7 +112,13 @@ _SHOWN: Mapping[Phase, RolloutPhase] = {
 
 
 class Library(Protocol):
-    """The bundles on this node's disk. Each method is called in another thread."""
+    """The bundles on this node's disk. Each method is called in another thread.
+
+    done_until_s: orders that were given until then are done: the node was started with another
+    bundle since.
+    """
+
+    done_until_s: float
 
     def find(self, bundle: str) -> Any:
         """The manifest of a bundle that is there and right; None where it is not."""
@@ -122,8 +128,8 @@ class Library(Protocol):
         """Check an archive and write it; returns the manifest. Raises where it cannot be used."""
         ...
 
-    def adopt(self, bundle: str) -> None:
-        """After a restart this node uses this bundle."""
+    def adopt(self, order: BundleOrder) -> None:
+        """After a restart this node uses the bundle of this order."""
         ...
 
 
@@ -154,7 +160,7 @@ class _Candidate:
 
     order: BundleOrder
     phase: Phase = Phase.SETTLED
-    parts: list[bytes] = field(default_factory=list)
+    parts: dict[int, bytes] = field(default_factory=dict)  # by number
     version: Version[Any] | None = None
     unloaded: set[str] = field(default_factory=set)  # its sections that are not loaded yet
     reason: str = ""
@@ -202,7 +208,7 @@ class RolloutNode:
 
     def handle(self, event: Event, now: Now) -> list[Effect]:
         effects = self._handle(event, now)
-        if self._candidate is None:
+        if self._candidate is None or self._candidate.phase is Phase.FAILED:
             self._repeat_s = None
         elif self._repeat_s is None or now.monotonic_s >= self._repeat_s:
             effects = effects if self._repeat_s is None else [*effects, self._report()]
@@ -231,6 +237,9 @@ class RolloutNode:
     # --------------------------------------------------------------------- orders
 
     def _take_order(self, order: BundleOrder) -> list[Effect]:
+        if order.given_at_s <= self._library.done_until_s:
+            text = "the order of bundle %s is older than the choice of this node's bundle"
+            return [Log("info", text, (order.bundle,)), self._report()]
         candidate = self._candidate
         is_same = candidate is not None and candidate.order.bundle == order.bundle
         self._order = order
@@ -283,21 +292,26 @@ class RolloutNode:
         return [Subscribe([self._make_filter()])]
 
     def _take_part(self, part: BundlePart) -> list[Effect]:
+        """Take a part. Others than the wanted one come, too, where an earlier order has subscribed
+        to them."""
         candidate = self._find_candidate(part.bundle, Phase.FETCHING)
-        if candidate is None or part.number != self._wanted:
+        if candidate is None or self._wanted < 0 or part.number >= candidate.count:
             return []
-        candidate.parts.append(part.data)
-        if len(candidate.parts) == candidate.count:
+        parts = candidate.parts
+        parts[part.number] = part.data
+        if len(parts) == candidate.count:
             self._wanted = -1
             candidate.move(Signal.WHOLE)
-            order, archive = candidate.order, b"".join(candidate.parts)
-            candidate.parts = []
+            order, archive = candidate.order, b"".join(parts[n] for n in sorted(parts))
+            candidate.parts = {}
             add = self._library.add
             call = Call(AddJob(order.bundle), lambda: add(order, archive), lent=True)
             return [call, self._report()]
-        self._wanted += 1
-        effects: list[Effect] = [Subscribe([self._make_filter()])]
-        if self._wanted % REPORT_PARTS == 0:
+        effects: list[Effect] = []
+        if self._wanted in parts:
+            self._wanted = next(n for n in range(candidate.count) if n not in parts)
+            effects = [Subscribe([self._make_filter()])]
+        if len(parts) % REPORT_PARTS == 0:
             effects.append(self._report())
         return effects
 
@@ -357,7 +371,7 @@ class RolloutNode:
         adopt = self._library.adopt
         return [
             Log("info", text, (order.bundle, before, order.since)),
-            Call(AdoptJob(order.bundle), lambda: adopt(order.bundle), lent=True),
+            Call(AdoptJob(order.bundle), lambda: adopt(order), lent=True),
             UseBundle(order.bundle),
             self._report(),
         ]
@@ -375,7 +389,7 @@ class RolloutNode:
         if candidate is None:
             return []
         candidate.move(Signal.FAIL)
-        candidate.parts, candidate.reason, self._wanted = [], reason[:REASON_CHARS], -1
+        candidate.parts, candidate.reason, self._wanted = {}, reason[:REASON_CHARS], -1
         self.counts["bundles_failed"] = self.counts.get("bundles_failed", 0) + 1
         text = "bundle %s is not used: %s"
         return [Log("error", text, (candidate.order.bundle, reason)), self._report()]

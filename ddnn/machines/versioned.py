@@ -203,6 +203,8 @@ class VersionedMachine(Generic[MachineType]):
                 return [version for version in self._live if version.bundle == bundle]
             case Computed():
                 return [version for version in self._live if version is self._first]
+            case Received(_, Status()):  # it names the bundle of another node
+                return list(self._live)
             case Received(_, message) if (named := getattr(message, "bundle", None)) is not None:
                 return self._find_named(named, getattr(message, "sample", None))
         return list(self._live)

@@ -1,7 +1,9 @@
 """The bundles on a node's disk: the one that it was started with, and those that were rolled out.
 
     STATE/NODE.bundles/<id>/     a bundle, whole: it is written beside and renamed
-    STATE/NODE.bundles/in-use    the id of the bundle that the node changed to last
+    STATE/NODE.bundles/in-use    which bundle the node changed to last, and in the place of which
+
+The bundle that was rolled out counts until the node is started with another one than before.
 
 Disk use is bounded: only the bundle in use, the one before and the one being made ready are kept.
 """
@@ -12,6 +14,7 @@ import hashlib
 import io
 import logging
 import lzma
+import math
 import os
 import shutil
 import tarfile
@@ -19,11 +22,14 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
+
 from ddnn.core.section import BundleKey, Section
 from ddnn.errors import ConfigError, DdnnError
 from ddnn.exits.manifest import Manifest
 from ddnn.exits.trial import try_sample
 from ddnn.protocol.machine import SectionName
+from ddnn.protocol.messages import BundleId, Seconds
 from ddnn.protocol.rollout_messages import MAX_ARCHIVE_BYTES, BundleOrder
 from ddnn.runtime.bundle import (
     GOLDEN,
@@ -40,7 +46,17 @@ log = logging.getLogger(__name__)
 IN_USE = "in-use"
 KEEP = 3  # bundles: in use, before, being made ready
 MAX_FILES = 1000
+MAX_IN_USE_BYTES = 4096
 MAX_UNPACKED_BYTES = 4 * MAX_ARCHIVE_BYTES
+
+
+class InUse(msgspec.Struct, frozen=True):
+    """The bundle that a node changed to, the one that it was started with, and when the order was
+    given (wall time)."""
+
+    bundle: BundleId
+    instead_of: BundleId
+    given_at_s: Seconds
 
 
 def pack_bundle(path: Path) -> bytes:
@@ -99,16 +115,23 @@ class BundleLibrary:
         started: Bundle,
         load_section: Callable[[Path], Section],
         list_sections: Callable[[Manifest], Sequence[str]],
+        given: Path | None = None,
         load_other: Callable[[SectionName], Section] | None = None,
         changed: Callable[[str, Manifest], None] = lambda bundle, manifest: None,
     ) -> None:
         """started: the bundle that the node runs. list_sections: those of this node.
 
+        given: the bundle that the node was told to use; by default the one that it runs.
         load_other: loads sections that are of no bundle. changed: called with the bundle that the
         node has changed to, and its manifest
         """
         self._root = state / f"{node}.bundles"
         self._started, self._load_section = started, load_section
+        self._given = read_manifest(given or started.path)[1]
+        used = read_in_use(self._root)
+        self.done_until_s = -math.inf
+        if used is not None and used.instead_of != self._given:
+            self.done_until_s = used.given_at_s
         self._list_sections, self._load_other = list_sections, load_other
         self._changed = changed
         self._ready: dict[BundleKey, Section] = {}
@@ -162,14 +185,16 @@ class BundleLibrary:
             raise ConfigError(f"section {key} is of no bundle that was rolled out")
         return self._load_other(key)
 
-    def adopt(self, bundle: str) -> None:
-        """Note that the node uses this bundle."""
+    def adopt(self, order: BundleOrder) -> None:
+        """Note that the node uses the bundle of this order."""
+        bundle = order.bundle
         for path in (self._root / bundle, self._started.path):
             if (path / MANIFEST).is_file() and read_manifest(path)[1] == bundle:
                 self._changed(bundle, read_manifest(path)[0])
                 break
         self._root.mkdir(parents=True, exist_ok=True)
-        write_whole(self._root / IN_USE, bundle.encode())
+        used = InUse(bundle, self._given, order.given_at_s)
+        write_whole(self._root / IN_USE, msgspec.json.encode(used))
 
     def _open(self, path: Path) -> Manifest:
         """Load and check this node's sections, and run a sample through them."""
@@ -184,7 +209,8 @@ class BundleLibrary:
     def _prune(self, coming: str) -> None:
         """Remove bundles that are neither in use, nor the newest others."""
         used = read_in_use(self._root)
-        others = [p for p in self._root.iterdir() if p.is_dir() and p.name not in (used, coming)]
+        kept = {coming, used.bundle if used else ""}
+        others = [path for path in self._root.iterdir() if path.is_dir() and path.name not in kept]
         others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
         for path in others[KEEP - 2 :]:
             shutil.rmtree(path, ignore_errors=True)
@@ -204,22 +230,29 @@ def check_change(before: Manifest, after: Manifest) -> None:
 
 
 def find_bundle_path(state: Path, node: str, given: Path) -> Path:
-    """The bundle that a node uses: the one that was rolled out to it last, else `given`."""
+    """The bundle that a node uses: the one that was rolled out to it in the place of `given`, else
+    `given`. ConfigError where that is no bundle."""
     root = state / f"{node}.bundles"
     used = read_in_use(root)
-    path = root / used
-    if not used or not (path / MANIFEST).is_file():
+    if used is None or used.instead_of != read_manifest(given)[1]:
         return given
-    log.warning("using bundle %s, which was rolled out to this node, not %s", used, given)
+    path = root / used.bundle
+    if used.bundle == used.instead_of or not (path / MANIFEST).is_file():
+        return given
+    log.warning("using bundle %s, which was rolled out to this node, not %s", used.bundle, given)
     return path
 
 
-def read_in_use(root: Path) -> str:
-    """The id of the bundle that was changed to last; empty where there is none."""
+def read_in_use(root: Path) -> InUse | None:
+    """What the node changed to last; None where it did not, or the file is damaged."""
     try:
-        return (root / IN_USE).read_text().strip()[:16]
-    except OSError:
-        return ""
+        with (root / IN_USE).open("rb") as file:
+            return msgspec.json.decode(file.read(MAX_IN_USE_BYTES), type=InUse)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.MsgspecError, RecursionError) as error:
+        log.warning("%s cannot be read: %s", root / IN_USE, error)
+        return None
 
 
 def _flush(directory: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -63,6 +64,7 @@ class Disk:
     bundles: set[str] = field(default_factory=lambda: {BUNDLE})
     in_use: str = BUNDLE
     broken: bool = False
+    done_until_s: float = -math.inf
 
     def find(self, bundle: str) -> Any:
         return self.manifest if bundle in self.bundles else None
@@ -74,8 +76,8 @@ class Disk:
         self.bundles.add(order.bundle)
         return self.manifest
 
-    def adopt(self, bundle: str) -> None:
-        self.in_use = bundle
+    def adopt(self, order: BundleOrder) -> None:
+        self.in_use = order.bundle
 
 
 class Sections(Mapping[Any, Any]):
@@ -241,6 +243,16 @@ def test_a_node_that_does_not_get_ready_in_time_is_named() -> None:
     assert site.deployer.state in (State.FAILED, State.DONE)
     if site.deployer.state is State.FAILED:
         assert "cam1" in site.deployer.reason
+    site.check_answers()
+
+
+def test_an_order_that_is_older_than_the_choice_of_a_bundle_is_done() -> None:
+    site = Site()
+    for disk in site.disks.values():
+        disk.done_until_s = Simulation.WALL_S + END_S
+    site.run()
+    assert site.deployer.state is State.FAILED
+    assert site.list_bundles() == {BUNDLE}
     site.check_answers()
 
 

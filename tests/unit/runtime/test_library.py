@@ -130,10 +130,34 @@ def test_after_a_restart_the_adopted_bundle_is_used(
     archive = pack_bundle(new.path)
     make_library().add(make_order(new.id, archive), archive)
     assert find_bundle_path(state, "cam2", started.path) == started.path
-    make_library().adopt(new.id)
+    make_library().adopt(make_order(new.id, archive))
     assert find_bundle_path(state, "cam2", started.path) == root / new.id
     shutil.rmtree(root / new.id)
     assert find_bundle_path(state, "cam2", started.path) == started.path
+
+
+def test_a_node_that_is_started_with_another_bundle_uses_that(
+    tmp_path: Path, started: Bundle, make_library: Callable[[], BundleLibrary]
+) -> None:
+    """The order that the broker still retains is done."""
+    new, chosen = make_bundle(tmp_path / "new", name="new"), make_bundle(tmp_path / "c", name="c")
+    archive = pack_bundle(new.path)
+    order = msgspec.structs.replace(make_order(new.id, archive), given_at_s=50.0)
+    make_library().add(order, archive)
+    make_library().adopt(order)
+    assert make_library().done_until_s < 0
+    state = tmp_path / "state"
+    assert find_bundle_path(state, "cam2", chosen.path) == chosen.path
+    library = BundleLibrary(state, "cam2", chosen, FileSection, lambda manifest: ["cam2"])
+    assert library.done_until_s == 50.0
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"ab12cd34", b"[" * 5000])
+def test_a_damaged_note_is_none(tmp_path: Path, started: Bundle, damage: bytes) -> None:
+    root = tmp_path / "state/cam2.bundles"
+    root.mkdir(parents=True)
+    (root / "in-use").write_bytes(damage)
+    assert find_bundle_path(tmp_path / "state", "cam2", started.path) == started.path
 
 
 @pytest.mark.parametrize("change", ["sha256", "size", "id"])
@@ -242,7 +266,7 @@ def test_disk_use_is_bounded(tmp_path: Path, make_library: Callable[[], BundleLi
         library.add(make_order(new.id, archive), archive)
         ids.append(new.id)
         if n == 1:
-            library.adopt(new.id)
+            library.adopt(make_order(new.id, archive))
     kept = {p.name for p in (tmp_path / "state/cam2.bundles").iterdir() if p.is_dir()}
     assert kept == {ids[1], ids[4], ids[5]}
 
@@ -262,7 +286,7 @@ def die_after(operations: int) -> Callable[[str, Any], None]:
 
 
 def test_a_process_that_is_killed_at_any_file_operation_leaves_a_whole_bundle_or_none(
-    tmp_path: Path, make_library: Callable[[], BundleLibrary]
+    tmp_path: Path, started: Bundle, make_library: Callable[[], BundleLibrary]
 ) -> None:
     new = make_bundle(tmp_path / "new", name="new")
     archive = pack_bundle(new.path)
@@ -276,14 +300,14 @@ def test_a_process_that_is_killed_at_any_file_operation_leaves_a_whole_bundle_or
             sys.addaudithook(die_after(operations))
             library = make_library()
             library.add(order, archive)
-            library.adopt(order.bundle)
+            library.adopt(order)
             os._exit(0)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         found = make_library().find(new.id)
         assert found in (None, new.manifest)
         whole += found is not None
-        used = find_bundle_path(tmp_path / "state", "cam2", Path("given"))
-        assert used == Path("given") or read_manifest(used)[1] == new.id
+        used = find_bundle_path(tmp_path / "state", "cam2", started.path)
+        assert used == started.path or read_manifest(used)[1] == new.id
         assert make_library().add(order, archive) == new.manifest
         if status == 0:
             break
