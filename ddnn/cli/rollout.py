@@ -71,10 +71,9 @@ def rollout(bundle: Path, wait_s: float, as_json: bool, **keys: Any) -> None:
         report = make_report(deployer, time.monotonic() - begun_s)
         print_report(report, as_json)
         if deployer.state is not State.DONE:
-            raise LinkError(
-                f"{deployer.reason or 'interrupted'}: "
-                + ("see `ddnn status`" if deployer.since is not None else "nothing has changed")
-            )
+            follows = "see `ddnn status`" if deployer.since is not None else "nothing has changed"
+            error = ConfigError if deployer.is_refused else LinkError
+            raise error(f"{deployer.reason or 'interrupted'}; {follows}")
 
 
 def make_deployer(path: Path, site: str, wait_s: float) -> Deployer:

@@ -83,6 +83,7 @@ class Deployer:
         self.nodes = tuple(nodes)
         self.state = State.LISTENING
         self.reason = ""  # why it failed
+        self.is_refused = False  # a node cannot use the bundle
         self.since: int | None = None
         self.states: dict[str, BundleState] = {}
         self.before = ""  # the bundle that was in use
@@ -206,6 +207,7 @@ class Deployer:
         own = {n: s for n, s in states.items() if s.ordered == bundle and n in self.online}
         failed = {node: s.reason for node, s in own.items() if s.phase == "failed"}
         if failed:
+            self.is_refused = True
             reasons = "; ".join(f"{node}: {reason}" for node, reason in failed.items())
             return self._give_up(reasons, now)
         ready = {n for n, s in own.items() if s.phase == "staged" or s.in_use == bundle}
