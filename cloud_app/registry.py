@@ -181,6 +181,9 @@ class Registry:
         now = (status.session, status.state)
         if seen is None or (seen.status.session, seen.status.state) != now:
             self._report_presence(key, status)
+        elif seen.status.bundle != status.bundle and key[1] in self._wanted:
+            text = f"uses bundle {status.bundle} in the place of {seen.status.bundle}"
+            self._report_once_per_minute(key, text, "bundle")
         if seen is None or seen.status.session != status.session:
             seen = _SeenNode(status, 0.0)
         self._nodes[key] = replace(seen, status=status, at_s=time.monotonic())

@@ -38,6 +38,18 @@ def test_a_node_joins_dies_and_returns(world: World) -> None:
     assert world.list_states() == {"cam1": "stopped"}
 
 
+def test_a_node_that_changes_its_bundle_is_reported(world: World) -> None:
+    world.receive_status("cam1", "online")
+    world.receive("cam1", Status("device", 1, "online", "b2", "0.1"))
+    assert world.events[1:] == [("cam1", "uses bundle b2 in the place of b1")]
+    assert [view.bundle for view in world.registry.list_nodes()] == ["b2"]
+    world.receive("cam1", Status("device", 1, "online", "b2", "0.1"))
+    world.receive_status("stranger", "online")
+    before = len(world.events)
+    world.receive("stranger", Status("device", 1, "online", "b3", "0.1"))
+    assert len(world.events) == before
+
+
 def test_statistics_belong_to_a_session_and_have_an_age(world: World) -> None:
     world.receive_stats("cam9")  # an unknown node
     world.receive_status("cam1", "online")
