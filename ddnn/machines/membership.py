@@ -54,6 +54,8 @@ class Membership:
         if node not in self._members:
             return False
         if status.state == "online":
+            if node in self._online and self._session.get(node) == status.session:
+                return False  # it is repeated with the statistics
             self._online.add(node)
             self._trust(node)
         elif self._session.get(node, status.session) != status.session:
@@ -108,8 +110,10 @@ class AnyOf:
         return bool(self._sessions)
 
     def take_status(self, node: str, status: Status) -> bool:
-        """Take a birth, a stop or a Last Will; True for a birth."""
+        """Take a birth, a stop or a Last Will; True for a birth that is not a repeated one."""
         if status.state == "online":
+            if self._sessions.get(node) == status.session:
+                return False
             if node in self._sessions or len(self._sessions) < self.LIMIT:
                 self._sessions[node] = status.session
             return True

@@ -82,6 +82,8 @@ class Roster:
         node, online = self.get(name), status.state == "online"
         if not online and node.online and node.session != status.session:
             return False
+        if online and node.online and node.session == status.session:
+            return False  # it is repeated with the statistics
         lost = node.online and not online
         node.online, node.session = online, status.session
         node.silent = node.silent and not online

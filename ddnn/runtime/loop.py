@@ -342,3 +342,4 @@ class Loop:
         )
         topic = Topic(self.identity.site, Kind.STATS, self.identity.node)
         self.transport.publish(*pack(topic, stats))
+        self._registration.repeat()

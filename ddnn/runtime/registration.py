@@ -84,11 +84,16 @@ class Registration:
         for topic, payload in self._announcements:
             self._transport.publish(topic, payload, 1, True)
 
+    def repeat(self) -> None:
+        """Publish the status again, for brokers that give nobody what they retain of filters with
+        wildcards: RabbitMQ."""
+        if self._is_announced:
+            self._publish_online()
+
     def use_bundle(self, bundle: str) -> None:
         """Name this bundle in the status from now on."""
         self._identity = replace(self._identity, bundle=bundle)
-        if self._is_announced:
-            self._publish_online()
+        self.repeat()
 
     def take_forgotten(self, forgotten: Forgotten) -> None:
         """A retained message was deleted at the broker: the own status is published again."""

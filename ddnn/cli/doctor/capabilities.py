@@ -17,7 +17,7 @@ DELIVERY_S = 2.0
 def check_capabilities(node: ExaminedNode, connection: BrokerConnection) -> Finding:
     """Check what only some brokers do, and what a node relies on.
 
-    Presence is retained, and read through wildcards. Clouds of one --share group divide the
+    Presence is retained, and read through wildcards; it is repeated with the statistics. Clouds of one --share group divide the
     messages by shared subscriptions; a broker may grant these and deliver nothing.
     """
     settings = node.settings
@@ -27,7 +27,7 @@ def check_capabilities(node: ExaminedNode, connection: BrokerConnection) -> Find
     if took_s is None:
         return Finding.warning(
             "the broker does not deliver retained messages to subscriptions with wildcards: a node "
-            "that connects learns of others only when they connect again",
+            "that connects learns of others with their next statistics, after --stats-every-s",
             "use a broker that does, such as Mosquitto, NATS or ejabberd",
         )
     words = [f"retained messages through wildcards after {1e3 * took_s:.1f} ms"]

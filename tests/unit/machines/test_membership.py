@@ -99,7 +99,9 @@ def test_who_reports_is_trusted_again(membership: Membership) -> None:
 def test_a_birth_clears_suspicion(membership: Membership) -> None:
     membership.note_misses(["cam1"], 1.0)
     membership.note_misses(["cam1"], 1.1)
-    assert membership.take_status("cam1", status("online", 1))
+    assert not membership.take_status("cam1", status("online", 1))  # it is repeated
+    assert membership.live == {"cam2"}
+    assert membership.take_status("cam1", status("online", 2))
     assert membership.live == {"cam1", "cam2"}
 
 
@@ -157,13 +159,21 @@ def test_as_by_hand(events: list[tuple[str, int]]) -> None:
                 membership.live != before
             )
             if what == "online":
-                session, online, misses = number, True, 0
+                if not online or session != number:
+                    misses = 0
+                session, online = number, True
             elif session in (None, number):
                 session, online = number, False
         assert membership.live == ({"cam1"} if online and misses < 2 else set())
 
 
 # ------------------------------------------------------------------ any of several
+
+
+def test_a_repeated_birth_of_a_standby_is_none() -> None:
+    clouds = AnyOf()
+    births = [clouds.take_status("cloud", status("online", session)) for session in (1, 1, 2, 2, 1)]
+    assert births == [True, False, True, False, True]
 
 
 def test_of_several_standbys_one_is_enough() -> None:

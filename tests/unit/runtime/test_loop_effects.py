@@ -185,6 +185,19 @@ def test_statistics_are_published(make_node: Callable[..., DrivenNode]) -> None:
     assert topics.parse(topic).kind is Kind.STATS
 
 
+def test_presence_is_repeated_with_the_statistics(make_node: Callable[..., DrivenNode]) -> None:
+    """A broker may give nobody what it retains of a filter with wildcards."""
+    node = make_node(stats_every_s=0.02).start()
+    node.transport.deliver(LinkUp(1))
+    topic = str(Topic("home", Kind.STATUS, "cam1"))
+
+    def list_statuses() -> list[tuple[bytes, int, bool]]:
+        return [(p, qos, retain) for t, p, qos, retain in node.transport.published if t == topic]
+
+    wait_until(lambda: len(list_statuses()) >= 4)
+    assert len(set(list_statuses())) == 1
+
+
 def test_observers_see_every_event_before_the_machine(make_node: Callable[..., DrivenNode]) -> None:
     seen: list[Event] = []
     node = make_node(observer=Observer(seen.append)).start()
