@@ -17,8 +17,9 @@ DELIVERY_S = 2.0
 def check_capabilities(node: ExaminedNode, connection: BrokerConnection) -> Finding:
     """Check what only some brokers do, and what a node relies on.
 
-    Presence is retained, and read through wildcards; it is repeated with the statistics. Clouds of one --share group divide the
-    messages by shared subscriptions; a broker may grant these and deliver nothing.
+    Presence is retained, and read through wildcards; it is repeated with the statistics. Clouds of
+    one --share group divide the messages by shared subscriptions; a broker may grant these and
+    deliver nothing.
     """
     settings = node.settings
     # First the share: the subscription with a wildcard gets its message, too.
