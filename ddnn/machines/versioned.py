@@ -143,7 +143,11 @@ class VersionedMachine(Generic[MachineType]):
         return self._drop(self._versions.discard(bundle))
 
     def switch(self, bundle: str, since: int) -> None:
-        """Samples from `since` on belong to this bundle."""
+        """Samples from `since` on belong to this bundle, at the earliest those of the present one.
+
+        Where no sample is captured, an order names the first one there is.
+        """
+        since = max(since, self._since.get(self.current, 0))
         self._versions.switch(bundle, since)
         self._since[bundle] = self._next_since = since
         self._until_s = None

@@ -117,6 +117,7 @@ class Site:
             role = "device" if node in hierarchy.devices else "edge" if node != "cloud" else node
             self._add(node, role)
         self.ticks: list[int] = []
+        self.back: Deployer
         for n in range(int(RATE_HZ * END_S)):
             self._capture_at(1.0 + n / RATE_HZ)
         self.simulation.at(BEGIN_S, self.begin)
@@ -152,6 +153,7 @@ class Site:
             self.simulation.at(time_s, capture)
 
     def begin(self) -> None:
+        """Begin the roll-out."""
         self.deployer = Deployer("home", ORDER, PARTS, self.nodes, "edge", wait_s=8.0)
         self.simulation.add(
             Identity("home", "laptop", "worker", "", ""), lambda pending: self.deployer
@@ -256,22 +258,36 @@ def test_an_order_that_is_older_than_the_choice_of_a_bundle_is_done() -> None:
     site.check_answers()
 
 
+def test_a_site_whose_cameras_stand_still_changes_at_once() -> None:
+    """Also where an earlier roll-out has named a sample."""
+    site = Site()
+
+    def go_back() -> None:
+        order = BundleOrder(BUNDLE, "0" * 64, 0)
+        site.back = Deployer("home", order, [], site.nodes, "edge", wait_s=8.0)
+        site.simulation.add(Identity("home", "phone", "worker", "", ""), lambda pending: site.back)
+
+    site.simulation.at(END_S + 8.0, go_back)
+    site.run()
+    site.simulation.run(END_S + 30.0)
+    assert site.simulation.failures == []
+    assert (site.back.state, site.back.since) == (State.DONE, 0)
+    assert site.list_bundles() == {BUNDLE}
+
+
 def test_going_back_needs_no_archive() -> None:
     site = Site()
 
     def go_back() -> None:
         order = BundleOrder(BUNDLE, "0" * 64, 0)
-        site.back = Deployer("home", order, [], site.nodes, "edge", wait_s=8.0)  # type: ignore[attr-defined]
-        site.simulation.add(
-            Identity("home", "phone", "worker", "", ""),
-            lambda pending: site.back,  # type: ignore[attr-defined]
-        )
+        site.back = Deployer("home", order, [], site.nodes, "edge", wait_s=8.0)
+        site.simulation.add(Identity("home", "phone", "worker", "", ""), lambda pending: site.back)
 
     site.simulation.at(12.0, go_back)
     site.run()
-    assert site.back.state is State.DONE  # type: ignore[attr-defined]
+    assert site.back.state is State.DONE
     assert site.list_bundles() == {BUNDLE}
-    since, back = site.deployer.since, site.back.since  # type: ignore[attr-defined]
+    since, back = site.deployer.since, site.back.since
     for (_, sample), answer in site.simulation.store.items():
         assert answer.quality == "full"
         assert answer.bundle == (NEXT if since <= sample < back else BUNDLE)
