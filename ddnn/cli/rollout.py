@@ -38,7 +38,7 @@ node cannot use the bundle, nothing changes. A node that is away changes when it
 \b
 Examples:
   ddnn rollout bundles/new --site-file laptop.site
-  ddnn rollout bundles/new --broker-host edge.lan --json
+  ddnn rollout bundles/new --broker-host edge.lan --insecure --json
   ddnn rollout bundles/old --site-file laptop.site      back: nodes have it on their disks
 
 \b
