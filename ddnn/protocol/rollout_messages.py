@@ -16,6 +16,8 @@ PART_BYTES = 48 << 10  # links and brokers take messages of at least 64 KiB
 MAX_PARTS = 1400
 MAX_ARCHIVE_BYTES = PART_BYTES * MAX_PARTS
 
+RolloutBundle = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{8}\Z")]
+"""The id of a bundle that may be rolled out, which is the name of a directory."""
 PartNumber = Annotated[int, msgspec.Meta(ge=0, lt=MAX_PARTS)]
 PartCount = Annotated[int, msgspec.Meta(ge=0, le=MAX_PARTS)]
 Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
@@ -38,7 +40,7 @@ class BundleOrder(msgspec.Struct, frozen=True):
     that was begun. given_at_s: wall time.
     """
 
-    bundle: BundleId
+    bundle: RolloutBundle
     sha256: Sha256  # of the archive
     size_bytes: Annotated[int, msgspec.Meta(ge=0, le=MAX_ARCHIVE_BYTES)]
     since: Count | None = None
@@ -51,7 +53,7 @@ class BundleState(msgspec.Struct, frozen=True):
     parts: so many of the archive have arrived. reason: why it failed.
     """
 
-    in_use: BundleId
+    in_use: RolloutBundle
     ordered: BundleId
     phase: RolloutPhase
     parts: PartCount = 0

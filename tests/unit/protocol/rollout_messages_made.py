@@ -20,7 +20,8 @@ DIGEST = "0123456789abcdef" * 4
 
 
 def make_strategies(counts: Strategy, texts: Strategy) -> dict[Kind, Strategy]:
-    bundles = st.text(max_size=16)
+    bundles, digits = st.text(max_size=16), "0123456789abcdef"
+    ids = st.text(digits, min_size=8, max_size=8)
     return {
         Kind.BUNDLE_PART: st.builds(
             BundlePart,
@@ -31,15 +32,15 @@ def make_strategies(counts: Strategy, texts: Strategy) -> dict[Kind, Strategy]:
         ),
         Kind.BUNDLE_ORDER: st.builds(
             BundleOrder,
-            bundle=bundles,
-            sha256=st.text("0123456789abcdef", min_size=64, max_size=64),
+            bundle=ids,
+            sha256=st.text(digits, min_size=64, max_size=64),
             size_bytes=st.integers(0, MAX_ARCHIVE_BYTES),
             since=st.none() | counts,
             given_at_s=st.floats(-1e12, 1e12),
         ),
         Kind.BUNDLE_STATE: st.builds(
             BundleState,
-            in_use=bundles,
+            in_use=ids,
             ordered=bundles,
             phase=st.sampled_from(["fetching", "checking", "staged", "in use", "failed"]),
             parts=st.integers(0, MAX_PARTS),

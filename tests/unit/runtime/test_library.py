@@ -18,9 +18,11 @@ import numpy as np
 import pytest
 
 from ddnn.core.section import BundleKey
-from ddnn.errors import ConfigError
+from ddnn.errors import ConfigError, RemoteProtocolError
 from ddnn.exits.manifest import Manifest
+from ddnn.protocol.codec import decode, encode
 from ddnn.protocol.rollout_messages import BundleOrder
+from ddnn.protocol.topics import Kind
 from ddnn.runtime.bundle import (
     Bundle,
     load_bundle,
@@ -158,6 +160,14 @@ def test_a_damaged_note_is_none(tmp_path: Path, started: Bundle, damage: bytes) 
     root.mkdir(parents=True)
     (root / "in-use").write_bytes(damage)
     assert find_bundle_path(tmp_path / "state", "cam2", started.path) == started.path
+
+
+@pytest.mark.parametrize("bundle", ["", "../../up", "/../../up", ".", "AB12CD34", "ab12cd34\n"])
+def test_an_order_names_no_other_directory(bundle: str) -> None:
+    order = BundleOrder("ab12cd34", "0" * 64, 100)
+    assert decode(Kind.BUNDLE_ORDER, encode(order)) == order
+    with pytest.raises(RemoteProtocolError):
+        decode(Kind.BUNDLE_ORDER, encode(msgspec.structs.replace(order, bundle=bundle)))
 
 
 @pytest.mark.parametrize("change", ["sha256", "size", "id"])
