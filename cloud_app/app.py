@@ -27,6 +27,7 @@ from ddnn.core.ids import is_id
 from ddnn.errors import ConfigError, LinkError
 from ddnn.exits.cloud_node import CloudNode, StoreNode
 from ddnn.exits.hierarchy import CLOUD
+from ddnn.exits.manifest import Manifest
 from ddnn.exits.trial import try_sample
 from ddnn.machines.composite import CompositeMachine
 from ddnn.machines.observer import Observer
@@ -210,14 +211,16 @@ def run(settings: CloudSettings) -> None:
             lock.instance,
         )
         transport = MqttTransport.of(settings, instance=lock.instance)
-        library = BundleLibrary(
-            Path(settings.state),
-            settings.node,
+
+        def show_bundle(bundle: str, manifest: Manifest) -> None:
+            live.use_bundle(bundle, manifest)
+
+        library = BundleLibrary.of(
+            settings,
             bundle,
             LiteRtSection,
             lambda manifest: list_sections(settings),
-            Path(settings.bundle),
-            changed=lambda bundle, manifest: live.use_bundle(bundle, manifest),
+            changed=show_bundle,
         )
 
         def observe(event: Event) -> None:

@@ -128,14 +128,12 @@ def run(settings: DeviceSettings) -> None:
         device = make_device(settings, bundle, answers)
         parts.append(LatestAnswer(OnSiteTime(device, clock), settings.site, settings.node))
         pace = partial(getattr, device, "pace")  # it is replaced, never changed
-        library = BundleLibrary(
-            state,
-            settings.node,
+        library = BundleLibrary.of(
+            settings,
             bundle,
             LiteRtSection,
             lambda manifest: list_device_sections(manifest, settings.node),
-            Path(settings.bundle),
-            resources.load,
+            load_other=resources.load,
         )
         parts.append(
             RolloutNode(settings.site, settings.node, device.versions, device.make_version, library)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from ddnn.adapters.mqtt import MqttTransport
 from ddnn.core.plan import Plan
 from ddnn.core.section import Section
 from ddnn.errors import ConfigError
-from ddnn.exits.edge_node import EdgeNode
+from ddnn.exits.edge_node import EdgeExit, EdgeNode, list_edge_sections
 from ddnn.exits.manifest import Manifest
 from ddnn.exits.trial import try_sample
 from ddnn.machines.composite import CompositeMachine
@@ -28,6 +29,7 @@ from ddnn.machines.offload_node import OffloadNode
 from ddnn.machines.recording_notice import RecordingNotice
 from ddnn.machines.replan import Replanner
 from ddnn.machines.rollout import RolloutNode
+from ddnn.machines.versioned import Version
 from ddnn.protocol.access import Role
 from ddnn.protocol.home_assistant import make_discovery, require_prefix
 from ddnn.protocol.machine import Machine, SectionName
@@ -232,21 +234,22 @@ def open_edge(settings: EdgeSettings, answers: FileAnswerLog | None = None) -> E
         time_file.read(),
         settings.audit_share,
     )
-    library = BundleLibrary(
-        Path(settings.state),
-        settings.node,
+    library = BundleLibrary.of(
+        settings,
         bundle,
         LiteRtSection,
-        lambda manifest: [settings.node] if manifest.hierarchy.edge_section else [],
-        Path(settings.bundle),
+        lambda manifest: list_edge_sections(manifest, settings.node),
     )
-    resources = Resources(bundle.sections, library.load, answer_log=answers, time_file=time_file)
+    make_version: Callable[[str, Manifest], Version[EdgeExit]]
     if settings.redundancy == "on":
-        rollout = RolloutNode(settings.site, settings.node, edge.versions, refuse_version, library)
         opened = open_offload(settings, bundle, edge, answers, time_file)
-        return replace(opened, machine=CompositeMachine(opened.machine, rollout))
-    rollout = RolloutNode(settings.site, settings.node, edge.versions, edge.make_version, library)
-    return Edge(bundle, CompositeMachine(edge, rollout), resources)
+        make_version = refuse_version
+    else:
+        load = library.load
+        resources = Resources(bundle.sections, load, answer_log=answers, time_file=time_file)
+        opened, make_version = Edge(bundle, edge, resources), edge.make_version
+    rollout = RolloutNode(settings.site, settings.node, edge.versions, make_version, library)
+    return replace(opened, machine=CompositeMachine(opened.machine, rollout))
 
 
 def refuse_version(bundle: str, manifest: Manifest) -> NoReturn:

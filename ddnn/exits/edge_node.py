@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ddnn.core.site_time import SiteTime
 from ddnn.exits.exit_node import ExitNode
@@ -96,5 +96,9 @@ class EdgeNode(CompositeMachine):
                 self._time_server,
                 self._audit_share,
             )
-        sections = (node,) if manifest.hierarchy.edge_section else ()
-        return Version(bundle, EdgeExit(exits, fusion), sections)
+        return Version(bundle, EdgeExit(exits, fusion), list_edge_sections(manifest, node))
+
+
+def list_edge_sections(manifest: Manifest, node: str) -> Sequence[str]:
+    """The sections that an edge runs."""
+    return (node,) if manifest.hierarchy.edge_section else ()

@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Any, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from ddnn.core.section import BundleKey
 from ddnn.errors import LocalProtocolError
@@ -133,24 +133,10 @@ class Library(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class FindJob:
-    """The token of a Call effect: the library looks for a bundle."""
+class LibraryJob(NamedTuple):
+    """The token of a Call effect: what the library does with a bundle."""
 
-    bundle: str
-
-
-@dataclass(frozen=True, slots=True)
-class AddJob:
-    """The token of a Call effect: the library checks and writes a bundle."""
-
-    bundle: str
-
-
-@dataclass(frozen=True, slots=True)
-class AdoptJob:
-    """The token of a Call effect: the library notes the bundle in use."""
-
+    work: Literal["find", "add", "adopt"]
     bundle: str
 
 
@@ -223,11 +209,11 @@ class RolloutNode:
                 return self._take_order(order)
             case Received(Topic(_, Kind.BUNDLE_PART), BundlePart() as part):
                 return self._take_part(part)
-            case Returned(FindJob(bundle), manifest):
+            case Returned(LibraryJob("find", bundle), manifest):
                 return self._take_found(bundle, manifest, now)
-            case Returned(AddJob(bundle), manifest, _, error):
+            case Returned(LibraryJob("add", bundle), manifest, _, error):
                 return self._take_added(bundle, manifest, error, now)
-            case Returned(AdoptJob(bundle), _, _, error) if error:
+            case Returned(LibraryJob("adopt", bundle), _, _, error) if error:
                 text = "after a restart this node does not use bundle %s at once: %s"
                 return [Log("error", text, (bundle, error))]
             case Loaded(BundleKey(bundle, section), ok):
@@ -256,7 +242,7 @@ class RolloutNode:
         return [
             *effects,
             Log("info", text, (order.bundle, self._versions.current)),
-            Call(FindJob(order.bundle), lambda: find(order.bundle), lent=True),
+            Call(LibraryJob("find", order.bundle), lambda: find(order.bundle), lent=True),
             self._report(),
         ]
 
@@ -305,7 +291,7 @@ class RolloutNode:
             order, archive = candidate.order, b"".join(parts[n] for n in sorted(parts))
             candidate.parts = {}
             add = self._library.add
-            call = Call(AddJob(order.bundle), lambda: add(order, archive), lent=True)
+            call = Call(LibraryJob("add", order.bundle), lambda: add(order, archive), lent=True)
             return [call, self._report()]
         effects: list[Effect] = []
         if self._wanted in parts:
@@ -371,7 +357,7 @@ class RolloutNode:
         adopt = self._library.adopt
         return [
             Log("info", text, (order.bundle, before, order.since)),
-            Call(AdoptJob(order.bundle), lambda: adopt(order), lent=True),
+            Call(LibraryJob("adopt", order.bundle), lambda: adopt(order), lent=True),
             UseBundle(order.bundle),
             self._report(),
         ]

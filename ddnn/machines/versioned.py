@@ -84,8 +84,6 @@ class VersionedMachine(Generic[MachineType]):
         self._first: Version[MachineType] | None = first
         self._hold_s = hold_s
         self._versions = Versions(first.bundle, first)
-        self._live: list[Version[MachineType]] = [first]
-        self._since: dict[str, int] = {}  # by bundle: its first sample, once a later one has begun
         self._next_since: int | None = None  # of a bundle of which no sample has been seen yet
         self._until_s: float | None = None  # when the bundle before is freed
         self._known = _Known()
@@ -103,10 +101,8 @@ class VersionedMachine(Generic[MachineType]):
 
     @property
     def counts(self) -> Mapping[str, int]:
-        if len(self._live) == 1 and not self._own_counts:
-            return self._live[0].machine.counts
         merged = dict(self._own_counts)
-        for version in self._live:
+        for version in self._list_versions():
             for name, count in version.machine.counts.items():
                 merged[name] = merged.get(name, 0) + count
         return merged
@@ -117,10 +113,10 @@ class VersionedMachine(Generic[MachineType]):
         return self.machine.gauges
 
     def subscriptions(self) -> list[str]:
-        return sorted({topic for v in self._live for topic in v.machine.subscriptions()})
+        return sorted({topic for v in self._list_versions() for topic in v.machine.subscriptions()})
 
     def deadline_s(self) -> float | None:
-        times = [version.machine.deadline_s() for version in self._live]
+        times = [version.machine.deadline_s() for version in self._list_versions()]
         return min((t for t in (*times, self._until_s) if t is not None), default=None)
 
     # ------------------------------------------------------------------- versions
@@ -129,11 +125,10 @@ class VersionedMachine(Generic[MachineType]):
         """Take a bundle whose sections are loaded; `switch` says from which sample on."""
         effects: list[Effect] = []
         if version.bundle in self._versions.live:  # the one before, back at once
-            effects = self._free(self._since[self.current], now)
+            effects = self._free()
         displaced = self._versions.prepare(version.bundle, version)
         effects += self._drop(displaced) if displaced else []
         self._versions.loaded(version.bundle)
-        self._live.append(version)
         for event in self._known.list_events():
             effects += self._handle(version, event, now)
         return effects
@@ -147,14 +142,16 @@ class VersionedMachine(Generic[MachineType]):
 
         Where no sample is captured, an order names the first one there is.
         """
-        since = max(since, self._since.get(self.current, 0))
-        self._versions.switch(bundle, since)
-        self._since[bundle] = self._next_since = since
+        self._next_since = max(since, self._versions.find_since(self.current))
+        self._versions.switch(bundle, self._next_since)
         self._until_s = None
 
     def list_live(self) -> list[str]:
         """The bundles in use, the oldest first."""
-        return [version.bundle for version in self._live]
+        return list(self._versions.live)
+
+    def _list_versions(self) -> list[Version[MachineType]]:
+        return list(self._versions.live.values())
 
     def _note_sample(self, event: Event, now: Now) -> None:
         """Note when the first sample of the newest bundle is seen."""
@@ -165,17 +162,13 @@ class VersionedMachine(Generic[MachineType]):
         if sample is not None and sample >= self._next_since:
             self._next_since, self._until_s = None, now.monotonic_s + self._hold_s
 
-    def _free(self, sample: int, now: Now) -> list[Effect]:
-        """Free the bundles before, once no sample of theirs is open."""
-        effects: list[Effect] = []
-        for _, version in self._versions.free(sample):
-            effects += self._drop(version)
+    def _free(self) -> list[Effect]:
+        """Free the bundles before: no sample of theirs is open any more."""
         self._until_s = None
-        return effects
+        freed = self._versions.free(self._versions.find_since(self.current))
+        return [effect for _, version in freed for effect in self._drop(version)]
 
     def _drop(self, version: Version[MachineType]) -> list[Effect]:
-        self._live.remove(version)
-        self._since.pop(version.bundle, None)
         for name, count in version.machine.counts.items():
             self._own_counts[name] = self._own_counts.get(name, 0) + count
         names = [self._name(version, section) for section in version.sections]
@@ -190,9 +183,9 @@ class VersionedMachine(Generic[MachineType]):
         self._note_sample(event, now)
         effects: list[Effect] = []
         if self._until_s is not None and now.monotonic_s >= self._until_s:
-            effects += self._free(self._since[self.current], now)
-        if len(self._live) == 1 and self._live[0] is self._first:
-            return [*effects, *self._live[0].machine.handle(event, now)]
+            effects += self._free()
+        if self._first is not None and len(self._versions) == 1:  # no roll-out: nothing to choose
+            return [*effects, *self._first.machine.handle(event, now)]
         for version in self._find_receivers(event):
             effects += self._handle(version, event, now)
         return effects
@@ -200,29 +193,27 @@ class VersionedMachine(Generic[MachineType]):
     def _find_receivers(self, event: Event) -> list[Version[MachineType]]:
         match event:
             case Captured(sample):
-                bundle, version = self._versions.begin(sample)
-                self._versions.end(bundle)
-                return [version]
+                return [self._versions.find(sample)[1]]
             case Computed(VersionJob(bundle)):
-                return [version for version in self._live if version.bundle == bundle]
+                return [v for v in self._list_versions() if v.bundle == bundle]
             case Computed():
-                return [version for version in self._live if version is self._first]
+                return [v for v in self._list_versions() if v is self._first]
             case Received(_, Status()):  # it names the bundle of another node
-                return list(self._live)
+                return self._list_versions()
             case Received(_, message) if (named := getattr(message, "bundle", None)) is not None:
                 return self._find_named(named, getattr(message, "sample", None))
-        return list(self._live)
+        return self._list_versions()
 
     def _find_named(self, bundle: str, sample: int | None) -> list[Version[MachineType]]:
         """The version of this bundle, unless the sample belongs to a later one."""
-        if bundle not in self._versions.live:
-            return [self._versions.live[self.current]]  # which counts it as of a wrong bundle
-        later = [since for other, since in self._since.items() if other != bundle]
-        own = self._since.get(bundle, -1)
-        if sample is not None and any(own < since <= sample for since in later):
+        live, versions = self._versions.live, self._versions
+        if bundle not in live:
+            return [live[self.current]]  # which counts it as of a wrong bundle
+        owner = bundle if sample is None else versions.find(sample)[0]
+        if versions.find_since(owner) > versions.find_since(bundle):
             self._own_counts["wrong_bundle"] = self._own_counts.get("wrong_bundle", 0) + 1
             return []
-        return [self._versions.live[bundle]]
+        return [live[bundle]]
 
     def _handle(self, version: Version[MachineType], event: Event, now: Now) -> list[Effect]:
         """Let a version handle an event, with its sections and jobs named for its bundle."""

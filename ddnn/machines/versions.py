@@ -74,6 +74,10 @@ class Versions(Generic[Value]):
     def __init__(self, version: str, value: Value) -> None:
         self._versions = {version: _Version(version, value, Phase.CURRENT)}
 
+    def __len__(self) -> int:
+        """The number of versions that are not freed."""
+        return len(self._versions)
+
     @property
     def live(self) -> dict[str, Value]:
         """All versions that are not freed, by id."""
@@ -130,6 +134,15 @@ class Versions(Generic[Value]):
         found = self._of(tick)
         found.open_jobs += 1
         return found.id, found.value
+
+    def find(self, tick: int) -> tuple[str, Value]:
+        """The version of a sample."""
+        found = self._of(tick)
+        return found.id, found.value
+
+    def find_since(self, version: str) -> int:
+        """The first tick of the samples that begin with a version."""
+        return self._versions[version].since[0]
 
     def end(self, version: str) -> None:
         """A job of this version has ended."""

@@ -19,8 +19,9 @@ import os
 import shutil
 import tarfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -31,15 +32,10 @@ from ddnn.exits.trial import try_sample
 from ddnn.protocol.machine import SectionName
 from ddnn.protocol.messages import BundleId, Seconds
 from ddnn.protocol.rollout_messages import MAX_ARCHIVE_BYTES, BundleOrder
-from ddnn.runtime.bundle import (
-    GOLDEN,
-    MANIFEST,
-    Bundle,
-    load_bundle,
-    read_manifest,
-)
-from ddnn.runtime.new_directory import require_space
-from ddnn.runtime.whole_file import write_whole
+from ddnn.runtime.bundle import MANIFEST, Bundle, load_bundle, read_manifest
+from ddnn.runtime.new_directory import require_space, write_directory
+from ddnn.runtime.settings import NodeSettings
+from ddnn.runtime.whole_file import flush_directory, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +61,8 @@ def pack_bundle(path: Path) -> bytes:
     Raises ConfigError where a file is missing or the archive is larger than what can be rolled out.
     """
     manifest, _ = read_manifest(path)
-    files = {MANIFEST, GOLDEN, manifest.golden.file}
-    files |= {entry.file for entry in manifest.sections.values()}
+    entries = (manifest.golden, *manifest.sections.values())
+    files = {MANIFEST, *(entry.file for entry in entries)}
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:xz", preset=6) as archive:
         for name in sorted(files):
@@ -116,6 +112,7 @@ class BundleLibrary:
         load_section: Callable[[Path], Section],
         list_sections: Callable[[Manifest], Sequence[str]],
         given: Path | None = None,
+        *,
         load_other: Callable[[SectionName], Section] | None = None,
         changed: Callable[[str, Manifest], None] = lambda bundle, manifest: None,
     ) -> None:
@@ -137,15 +134,26 @@ class BundleLibrary:
         self._ready: dict[BundleKey, Section] = {}
         self._lock = threading.Lock()
 
+    @classmethod
+    def of(
+        cls,
+        settings: NodeSettings,
+        started: Bundle,
+        load_section: Callable[[Path], Section],
+        list_sections: Callable[[Manifest], Sequence[str]],
+        **more: Any,
+    ) -> BundleLibrary:
+        """The library of a node with these settings."""
+        state, given = Path(settings.state), Path(settings.bundle)
+        return cls(state, settings.node, started, load_section, list_sections, given, **more)
+
     def find(self, bundle: str) -> Manifest | None:
         """The manifest of a bundle on this disk that can be used; None where there is none."""
-        for path in (self._root / bundle, self._started.path):
+        for path, _ in self._locate(bundle):
             try:
-                if read_manifest(path)[1] == bundle:
-                    return self._open(path)
+                return self._open(path)
             except DdnnError as error:
-                if path.exists():
-                    log.warning("bundle %s cannot be used: %s", path, error)
+                log.warning("bundle %s cannot be used: %s", path, error)
         return None
 
     def add(self, order: BundleOrder, archive: bytes) -> Manifest:
@@ -157,22 +165,16 @@ class BundleLibrary:
             )
         self._root.mkdir(parents=True, exist_ok=True)
         self._prune(order.bundle)
-        fresh = self._root / f".{order.bundle}.partial"
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir()
-        try:
+        target = self._root / order.bundle
+        shutil.rmtree(target, ignore_errors=True)  # one that could not be used
+        with write_directory(target) as fresh:
             require_space(fresh, 2 * len(archive))
             unpack_bundle(archive, fresh)
             bundle_id = read_manifest(fresh)[1]
             if bundle_id != order.bundle:
                 raise ConfigError(f"the archive holds bundle {bundle_id}, not {order.bundle}")
             manifest = self._open(fresh)
-            target = self._root / order.bundle
-            shutil.rmtree(target, ignore_errors=True)  # one that could not be used
-            fresh.replace(target)
-            _flush(self._root)
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
+        flush_directory(self._root)
         return manifest
 
     def load(self, key: SectionName) -> Section:
@@ -188,13 +190,24 @@ class BundleLibrary:
     def adopt(self, order: BundleOrder) -> None:
         """Note that the node uses the bundle of this order."""
         bundle = order.bundle
-        for path in (self._root / bundle, self._started.path):
-            if (path / MANIFEST).is_file() and read_manifest(path)[1] == bundle:
-                self._changed(bundle, read_manifest(path)[0])
-                break
+        for _, manifest in self._locate(bundle):
+            self._changed(bundle, manifest)
+            break
         self._root.mkdir(parents=True, exist_ok=True)
         used = InUse(bundle, self._given, order.given_at_s)
         write_whole(self._root / IN_USE, msgspec.json.encode(used))
+
+    def _locate(self, bundle: str) -> Iterator[tuple[Path, Manifest]]:
+        """The directories that hold a bundle on this disk, and its manifest."""
+        for path in (self._root / bundle, self._started.path):
+            try:
+                manifest, bundle_id = read_manifest(path)
+            except ConfigError as error:
+                if path.exists():
+                    log.warning("bundle %s cannot be used: %s", path, error)
+                continue
+            if bundle_id == bundle:
+                yield path, manifest
 
     def _open(self, path: Path) -> Manifest:
         """Load and check this node's sections, and run a sample through them."""
@@ -253,12 +266,3 @@ def read_in_use(root: Path) -> InUse | None:
     except (OSError, msgspec.MsgspecError, RecursionError) as error:
         log.warning("%s cannot be read: %s", root / IN_USE, error)
         return None
-
-
-def _flush(directory: Path) -> None:
-    """Make a rename in the directory last through a power failure."""
-    folder = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -36,11 +36,16 @@ def open_whole(path: Path, mode: int | None = None, *, durable: bool = True) -> 
         fresh.unlink(missing_ok=True)
         raise
     if durable:
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the name, too
-        finally:
-            os.close(folder)
+        flush_directory(path.parent)
+
+
+def flush_directory(directory: Path) -> None:
+    """Make the names in a directory last through a power failure. Raises OSError."""
+    folder = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def write_whole(path: Path, data: bytes, mode: int | None = None, *, durable: bool = True) -> None:

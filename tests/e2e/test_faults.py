@@ -11,6 +11,8 @@ import time
 
 import pytest
 
+from tests.e2e.site_checks import is_recovered, wait_for_answers, wait_until
+
 pytestmark = pytest.mark.alone
 
 DEADLINE_S = 1.5
@@ -34,22 +36,6 @@ FAULTS = {
 }
 
 
-def is_recovered(site) -> bool:
-    """Whether the last second's samples were answered in full by all members."""
-    now = site.tick()
-    newest = [s.answer for s in site.stored(range(now - int(2 * site.rate_hz), now - 8))]
-    last = newest[-5:]
-    return len(last) == 5 and all(a.quality == "full" and not a.late for a in last)
-
-
-def wait_until(true, timeout_s: float, what: str) -> None:
-    until_s = time.monotonic() + timeout_s
-    while not true():
-        if time.monotonic() > until_s:
-            pytest.fail(f"{what}: not within {timeout_s} s")
-        time.sleep(0.2)
-
-
 def live_through(site, fault: str) -> None:
     pids = {node: site.fleet.find_pid(node) for node in site.fleet.nodes}
     first = site.tick()
@@ -64,14 +50,8 @@ def live_through(site, fault: str) -> None:
     wait_until(lambda: is_recovered(site), RECOVER_S, f"{fault}: recovery")
     wanted = range(first, site.tick() - int(DEADLINE_S * site.rate_hz))
 
-    def list_missing() -> list[int]:
-        # After a stall the edge may take fewer ticks for a moment, and says which.
-        stored = {answer.answer.sample for answer in site.stored(wanted)}
-        return [s for s in wanted if s not in stored and site.is_expected(s)]
-
-    until_s = time.monotonic() + RECOVER_S
-    while (missing := list_missing()) and time.monotonic() < until_s:
-        time.sleep(0.2)
+    # After a stall the edge may take fewer ticks for a moment, and says which.
+    missing = wait_for_answers(site, wanted, RECOVER_S)
     assert not missing, (fault, missing, wanted, site.watcher.pace)
     assert len(site.stored(wanted)) > len(wanted) / 2, fault
     for stored in site.stored(wanted):

@@ -22,7 +22,7 @@ from ddnn.adapters.litert import LiteRtSection
 from ddnn.exits.inference import infer
 from ddnn.runtime.bundle import load_bundle, read_manifest, write_manifest
 from ddnn.runtime.library import IN_USE
-from tests.e2e.test_faults import is_recovered, wait_until
+from tests.e2e.site_checks import is_recovered, wait_for_answers, wait_until
 
 pytestmark = pytest.mark.alone
 
@@ -101,12 +101,7 @@ def test_a_site_changes_its_bundle_while_samples_flow(
     (noted,) = site.state.rglob(f"cam2.bundles/{IN_USE}")
     assert json.loads(noted.read_text())["bundle"] == new
     wanted = range(first, site.tick() - int(DEADLINE_S * RATE_HZ))
-
-    def list_missing() -> list[int]:
-        stored = {record.answer.sample for record in site.stored(wanted)}
-        return [s for s in wanted if s not in stored and site.is_expected(s)]
-
-    wait_until(lambda: not list_missing(), STORED_S, "a stored answer to every sample")
+    assert wait_for_answers(site, wanted, STORED_S) == []
     seen = {old: 0, new: 0}
     for record in site.stored(wanted):
         answer = record.answer
