@@ -38,7 +38,8 @@ def answers_to(site, samples: int):
         if len(stored) == samples:
             return stored
         time.sleep(0.2)
-    pytest.fail(f"{samples - len(stored)} of {samples} samples have no stored answer")
+    missing = [sample for sample in wanted if sample not in stored]
+    pytest.fail(f"no stored answer to {missing} of {wanted}; {site.watcher.pace}")
 
 
 def wait_until_full(site) -> None:
