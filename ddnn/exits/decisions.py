@@ -97,7 +97,11 @@ class Decisions:
 
     def opened_s(self, sample: int) -> float | None:
         """When the sample was opened, also where it is answered already; None: unknown."""
-        return self._collector.opened_s(Key(sample, self._first))
+        return self.asked_s(sample, self._first)
+
+    def asked_s(self, sample: int, state: State) -> float | None:
+        """When the sample began to wait for the scores of this state; None: unknown."""
+        return self._collector.opened_s(Key(sample, state))
 
     def open(self, number: int, captured_at_s: float, captured_s: float, now: Now) -> None:
         """Open a sample; captured_at_s is by its device's clock, captured_s by this node's."""

@@ -230,6 +230,7 @@ class ExitNode:
         self._trust_if_in_time(edge, message.sample, now)
         own = self._hierarchy.make_mask(self._hierarchy.find_group(edge).devices)
         mask = message.members & own
+        self._note_delay(edge, message.sample, mask, own, now)
         report = Report(scores, mask, message.label, message.traffic, message.shortfall)
         return self._take(State.EDGE, edge, message, report, "scores_late", now)
 
@@ -248,12 +249,16 @@ class ExitNode:
     def _trust_if_in_time(self, node: str, sample: int, now: Now) -> None:
         """Note that an upper tier reported, if it did so before the answer was due."""
         opened_s = self._decisions.opened_s(sample)
-        if opened_s is None:
-            return
-        if node in self._edges:
-            self._pace.note_delay(node, now.monotonic_s - opened_s, now.monotonic_s)
-        if now.monotonic_s <= opened_s + self._timing.edge_s:
+        if opened_s is not None and now.monotonic_s <= opened_s + self._timing.edge_s:
             self._presence.note_report(node)
+
+    def _note_delay(self, edge: str, sample: int, mask: int, own: int, now: Now) -> None:
+        """Note how long an edge's section took, unless the edge waited for a device in vain: that
+        is no queue."""
+        asked_s = self._decisions.asked_s(sample, State.EDGE)
+        live = self._hierarchy.make_mask(self._presence.live) & own
+        if asked_s is not None and live & ~mask == 0:
+            self._pace.note_delay(edge, now.monotonic_s - asked_s, now.monotonic_s)
 
     # ---------------------------------------------------------------- messages
 

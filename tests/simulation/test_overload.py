@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from ddnn.exits.timing import Timing
@@ -163,6 +165,23 @@ def test_a_node_that_stood_still_is_no_overload(
     simulation = site.simulation
     simulation.at(8.0 + phase_s, lambda: simulation.stall(f"home/{node}"))
     simulation.at(10.5 + phase_s, lambda: simulation.resume(f"home/{node}"))
+    site.run(12.0)
+    site.stop()
+    assert (site.share, site.counts["samples_shed"]) == (1.0, 0)
+    assert site.list_unanswered() == []
+
+
+@pytest.mark.parametrize("stall_s", [0.3, 5.0])
+@pytest.mark.parametrize("stalled", [["cam2"], ["cam1", "cam2", "cam3", "cam4"]])
+def test_waiting_for_cameras_that_stand_still_is_no_overload(
+    stalled: list[str], stall_s: float
+) -> None:
+    """The edge waits twice for a camera, for its scores and then for its features."""
+    site = OverloadSite(30.0, letter="e", devices=6, thresholds={"local": 0.0})
+    for device in stalled:
+        name = f"home/{device}"
+        site.simulation.at(8.0, partial(site.simulation.stall, name))
+        site.simulation.at(8.0 + stall_s, partial(site.simulation.resume, name))
     site.run(12.0)
     site.stop()
     assert (site.share, site.counts["samples_shed"]) == (1.0, 0)
