@@ -248,6 +248,8 @@ def run(settings: CloudSettings) -> None:
             _open_demo(settings),
         )
         if settings.serve != "node":
+            live.drift.start()
+            stack.callback(live.drift.close)
             sign_in = _open_sign_in(settings, store)
             app = create_app(store, live, sign_in=sign_in)
             server = serve(

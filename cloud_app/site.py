@@ -8,11 +8,13 @@ import time
 from collections.abc import Mapping
 
 from cloud_app.demo import LocalDemoSite
+from cloud_app.drift import DriftWatch
 from cloud_app.recorder import Recorder
 from cloud_app.registry import Registry
 from cloud_app.store import Store
 from cloud_app.views import BundleView, LinkView, NodeView, OffloadView, TrainingView
 from ddnn.errors import LinkError
+from ddnn.exits.drift import Deviation
 from ddnn.exits.manifest import Manifest
 from ddnn.protocol.machine import Publish
 from ddnn.protocol.messages import ExitName, Thresholds
@@ -35,6 +37,7 @@ class MqttSite:
         bundle: BundleView,
         demo: LocalDemoSite | None = None,
     ) -> None:
+        self.drift = DriftWatch(store, lambda: self.bundle, recorder.record_event, store.clock)
         self._loop, self._broker, self._registry = loop, broker, registry
         self._recorder, self._store = recorder, store
         self.bundle, self.demo = bundle, demo
@@ -58,6 +61,9 @@ class MqttSite:
 
     def list_trainings(self) -> list[TrainingView]:
         return self._registry.list_trainings()
+
+    def read_drift(self, site: str) -> list[Deviation]:
+        return self.drift.read(site)
 
     def find_database_error(self) -> str:
         return self._recorder.database_error

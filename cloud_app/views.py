@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ddnn.exits.drift import Deviation, Reference
 from ddnn.exits.manifest import Manifest, SweepRow, find_swept_accuracy
 from ddnn.exits.measure import compute_uplink_bytes, find_front
 from ddnn.protocol.offload_state import OffloadState
@@ -88,6 +89,7 @@ class BundleView:
     recall: Mapping[str, float] = field(default_factory=dict)  # by class name, of validation data
     majority: float | None = None
     uplink_bytes: float = 0.0  # per device, of a sample that goes to the cloud, from edges to it
+    behaviour: Reference | None = None  # on validation data
 
     @property
     def front(self) -> list[SweepRow]:
@@ -118,6 +120,7 @@ class BundleView:
             manifest.recall,
             manifest.majority,
             compute_uplink_bytes(manifest),
+            manifest.behaviour,
         )
 
     def find_accuracy(
@@ -185,6 +188,10 @@ class LiveSite(Protocol):
 
     def list_trainings(self) -> list[TrainingView]:
         """The trainings of the last hour, those that run among them."""
+        ...
+
+    def read_drift(self, site: str) -> list[Deviation]:
+        """How the newest samples of a site differ from validation data; none with too few."""
         ...
 
     def find_database_error(self) -> str:

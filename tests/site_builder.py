@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cloud_app.views import BundleView, DemoAction, LinkView, NodeView, OffloadView, TrainingView
 from ddnn.errors import DdnnError, LinkError
+from ddnn.exits.drift import Deviation
 from ddnn.exits.manifest import SweepRow
 from ddnn.protocol.offload_state import OffloadState, PieceGroup, WorkerState
 from ddnn.protocol.train_messages import TrainEntry, TrainPlace, TrainState
@@ -143,6 +144,7 @@ class FakeSite:
     shown: list[NodeView] = field(default_factory=lambda: list(NODES))
     offloaded: list[OffloadView] = field(default_factory=list)
     trainings: list[TrainingView] = field(default_factory=list)
+    drift: list[Deviation] = field(default_factory=list)
     broker: LinkView = field(default_factory=lambda: LinkView(True, "broker:1883", 60.0))
     away: str = ""
     inferred_s: float | None = 1.0
@@ -163,6 +165,9 @@ class FakeSite:
 
     def list_trainings(self) -> list[TrainingView]:
         return list(self.trainings)
+
+    def read_drift(self, site: str) -> list[Deviation]:
+        return list(self.drift)
 
     def find_database_error(self) -> str:
         return self.away

@@ -3,6 +3,7 @@
 import { send, url } from "./api.js";
 import { renderCharts, resetCharts, startCharts } from "./charts.js";
 import { h, morph } from "./dom.js";
+import { renderDrift } from "./drift.js";
 import { renderEvents } from "./events.js";
 import { Feed } from "./feed.js";
 import { clock } from "./format.js";
@@ -37,6 +38,7 @@ const page = {
     renderHeadline(state, nowS, history);
     renderExits(state);
     renderBytes(state, history);
+    renderDrift(state);
     renderNodes(state, elapsedS);
     renderOffloads(state, elapsedS);
     renderTrainings(state, elapsedS);

@@ -2,6 +2,7 @@
 
 import { url } from "./api.js";
 import { h, morph } from "./dom.js";
+import { describeAlarms } from "./drift.js";
 import { clock, list, many, percent, span } from "./format.js";
 
 const QUIET_S = 15; // without a sample; a gate that sees no motion takes none
@@ -97,6 +98,14 @@ export function standing(state, nowS) {
       tone: "warn",
       title: `Too few workers compute ${list(lacking)}; answers continue.`,
       text: `The edge computes it itself, or answers from the deepest exit it has.${worth}`,
+    };
+  }
+  const alarms = describeAlarms(state);
+  if (alarms) {
+    return {
+      tone: "warn",
+      title: `Otherwise than on validation data: ${alarms}.`,
+      text: "Was a camera moved, is it dirty, or in the dark?",
     };
   }
   const thinned = nodes.find((node) => node.state === "online" && node.gauges?.share_taken < 1);

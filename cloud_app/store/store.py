@@ -35,6 +35,7 @@ from cloud_app.store.schema import (
     SETTINGS,
     TOTALS,
 )
+from ddnn.exits.drift import Observation
 from ddnn.exits.hierarchy import EXITS
 from ddnn.exits.intervals import compute_wilson_interval
 from ddnn.protocol.messages import Answer
@@ -219,6 +220,14 @@ class Store:
         with self.database.read() as link:
             newest = link.execute(rows.select_newest(site, n, *rows.REPLAY_COLUMNS))
             return [rows.read_replay(row) for row in newest if row.bundle == bundle]
+
+    def list_observations(self, n: int, site: str, bundle: str) -> list[Observation]:
+        """What the first exit and the devices said to the samples that `bundle` answered, of the
+        site's n newest ones, the newest last."""
+        with self.database.read() as link:
+            newest = link.execute(rows.select_newest(site, n, *rows.OBSERVATION_COLUMNS))
+            found = [rows.read_observation(row) for row in newest if row.bundle == bundle]
+        return [one for one in reversed(found) if one is not None]
 
     def list_events(self, n: int) -> list[NodeEvent]:
         """The n newest events, newest first."""

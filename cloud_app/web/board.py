@@ -145,6 +145,7 @@ class Board:
             answers=stored.answers if stored else [],
             events=stored.events if stored else [],
             thresholds=find_thresholds_in_use(nodes, bundle, link, one),
+            drift=live.read_drift(one) if one else [],
             demo=_read_demo_state(live),
             sites=sites[:MAX_SITES],
         )

@@ -13,6 +13,7 @@ import msgspec
 from cloud_app.store import Bucket, Change, NodeEvent, Record, Summary
 from cloud_app.views import BundleView, LinkView, NodeView, OffloadView, TrainingView
 from cloud_app.whatif import Audit, WhatIf
+from ddnn.exits.drift import Deviation
 from ddnn.exits.manifest import SweepRow
 from ddnn.protocol.messages import Id, Share
 from ddnn.protocol.offload_state import OffloadState
@@ -251,6 +252,7 @@ class PageState(msgspec.Struct, frozen=True):
     answers: list[Record]
     events: list[NodeEvent]
     thresholds: ThresholdState
+    drift: list[Deviation]  # of one site, against validation data; empty with too few samples
     demo: DemoState | None
     sites: list[str]
     nodes_hidden: int  # so many more are known than `nodes` holds

@@ -59,8 +59,21 @@ class Metrics(Collector):
         yield from samples
         nodes, offloads = live.list_nodes(), live.list_offloads()
         wanted = find_wanted(nodes, offloads, live.bundle)
+        yield self._collect_drift()
         yield from _collect_nodes(nodes, live.read_link().connected, wanted)
         yield from _collect_offloads(offloads)
+
+    def _collect_drift(self) -> Metric:
+        drift = GaugeMetricFamily(
+            "ddnn_drift",
+            "Whether a camera or the first exit behaves otherwise than on validation data.",
+            labels=("site", "voter", "kind"),
+        )
+        for site in sorted({node.site for node in self._live.list_nodes()}):
+            for deviation in self._live.read_drift(site):
+                labels = (site, deviation.voter, deviation.kind)
+                drift.add_metric(labels, float(deviation.is_alarm))
+        return drift
 
 
 def _collect_samples(store: Store) -> Iterator[Metric]:

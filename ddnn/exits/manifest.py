@@ -14,6 +14,7 @@ from ddnn.core.files import BundleFile
 from ddnn.core.preprocessing import Preprocessing
 from ddnn.errors import ConfigError
 from ddnn.exits.aggregate import aggregate
+from ddnn.exits.drift import Reference
 from ddnn.exits.entropy import normalized_entropy, softmax
 from ddnn.exits.hierarchy import EXITS, Exit, Hierarchy
 from ddnn.exits.scores import ScoreFormat
@@ -61,6 +62,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sweep: tuple[SweepRow, ...] = ()
     recall: dict[str, float] = {}  # by class: the share of its validation samples that is found
     majority: float | None = None  # accuracy of naming always the most frequent validation class
+    behaviour: Reference | None = None  # on validation data, by which drift is found
     preprocessing: Preprocessing = Preprocessing()  # of pictures, by training and every source
     cameras: dict[str, str] = {}  # folder by device, where it was trained on folders of images
     jpeg_bytes: float | None = None  # one image at quality 90, mean of the validation data

@@ -16,6 +16,7 @@ from ddnn.core.files import BundleFile
 from ddnn.core.section import Section
 from ddnn.errors import ConfigError
 from ddnn.exits import measure as m
+from ddnn.exits.drift import measure_reference
 from ddnn.exits.inference import compute_signs, run_devices
 from ddnn.exits.manifest import Head, Manifest, fuse_features
 from ddnn.exits.scores import ScoreFormat
@@ -219,6 +220,11 @@ def finish_bundle(
         device_accuracy=devices,
         recall=m.compute_recalls(answers, labels, manifest.classes),
         majority=m.compute_majority(labels),
+        behaviour=measure_reference(
+            hierarchy,
+            score_format.decode(score_format.encode(measured.devices)),
+            measured.exits[everyone][hierarchy.exits[0]],
+        ),
         sweep=tuple(sweep),
         jpeg_bytes=jpeg_bytes,
         golden=write_golden(

@@ -1,0 +1,39 @@
+// How the cameras and the first exit behave, beside what they did on validation data.
+
+import { h, morph } from "./dom.js";
+import { count, list, percent } from "./format.js";
+
+const WORDS = { disagrees: "disagrees with the others", unsure: "is unsure" };
+
+/** What is otherwise than on validation data, as a phrase; empty where nothing is. */
+export function describeAlarms(state) {
+  return list(state.drift.filter((of) => of.is_alarm).map((of) => `${of.voter} ${WORDS[of.kind]}`));
+}
+
+export function renderDrift(state) {
+  const drift = state.drift ?? [];
+  document.getElementById("drift").hidden = drift.length === 0;
+  if (!drift.length) return;
+  const voters = [...new Set(drift.map((of) => of.voter))];
+  const alarms = describeAlarms(state);
+  document.getElementById("drift-note").textContent = alarms
+    ? `Otherwise than on validation data: ${alarms}. Was a camera moved, is it dirty, or in the dark?`
+    : `As on validation data, by the newest ${count(Math.max(...drift.map((of) => of.samples)))} samples with all cameras.`;
+  morph(
+    document.getElementById("drift-rows"),
+    voters.map((voter) =>
+      h(
+        "tr",
+        { "data-key": voter, class: drift.some((of) => of.voter === voter && of.is_alarm) ? "wrong" : "" },
+        h("th", { scope: "row" }, state.bundle.devices.includes(voter) ? voter : `${voter} exit`),
+        ["disagrees", "unsure"].map((kind) => cell(drift.find((of) => of.voter === voter && of.kind === kind))),
+      ),
+    ),
+  );
+}
+
+function cell(of) {
+  if (!of) return h("td", {}, "");
+  const now = of.is_alarm ? h("strong", {}, percent(of.share)) : percent(of.share);
+  return h("td", {}, now, h("small", {}, `validation ${percent(of.expected)}`));
+}
