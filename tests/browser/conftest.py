@@ -12,9 +12,11 @@ from tests.browser.home import Home
 
 
 @pytest.fixture(autouse=True)
-def frequent_updates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server sends updates more often than each second, so that tests wait less."""
+def frequent_and_patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server sends updates more often than each second, so that tests wait less, and waits
+    longer for the database, which is slow on a busy machine."""
     monkeypatch.setattr(board, "PERIOD_S", 0.4)
+    monkeypatch.setattr(board, "DATABASE_TIMEOUT_S", 20.0)
 
 
 @pytest.fixture
