@@ -88,5 +88,9 @@ def describe(deviation: Deviation, *, is_device: bool) -> str:
         "unsure": "is unsure" if is_device else f"is unsure at the {deviation.voter} exit",
     }[deviation.kind]
     shares = f"in {deviation.share:.0%} of {deviation.samples} samples, on validation data in "
-    remedy = ": was the camera moved, is it dirty, or in the dark?" if is_device else ""
-    return f"drift: {what} {shares}{deviation.expected:.0%}{remedy}"
+    remedy = (
+        "was the camera moved, is it dirty, or in the dark?"
+        if is_device
+        else "are there other things than on validation data? Record and label them"
+    )
+    return f"drift: {what} {shares}{deviation.expected:.0%}: {remedy}"

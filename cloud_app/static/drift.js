@@ -10,6 +10,14 @@ export function describeAlarms(state) {
   return list(state.drift.filter((of) => of.is_alarm).map((of) => `${of.voter} ${WORDS[of.kind]}`));
 }
 
+/** What a person can look at: a camera, or what stands before all of them. */
+export function askWhy(state) {
+  const camera = state.drift.some((of) => of.is_alarm && state.bundle.devices.includes(of.voter));
+  return camera
+    ? "Was a camera moved, is it dirty, or in the dark?"
+    : "Are there other things before the cameras? Record and label them.";
+}
+
 export function renderDrift(state) {
   const drift = state.drift ?? [];
   document.getElementById("drift").hidden = drift.length === 0;
@@ -17,7 +25,7 @@ export function renderDrift(state) {
   const voters = [...new Set(drift.map((of) => of.voter))];
   const alarms = describeAlarms(state);
   document.getElementById("drift-note").textContent = alarms
-    ? `Otherwise than on validation data: ${alarms}. Was a camera moved, is it dirty, or in the dark?`
+    ? `Otherwise than on validation data: ${alarms}. ${askWhy(state)}`
     : `As on validation data, by the newest ${count(Math.max(...drift.map((of) => of.samples)))} samples with all cameras.`;
   morph(
     document.getElementById("drift-rows"),

@@ -2,7 +2,7 @@
 
 import { url } from "./api.js";
 import { h, morph } from "./dom.js";
-import { describeAlarms } from "./drift.js";
+import { askWhy, describeAlarms } from "./drift.js";
 import { clock, list, many, percent, span } from "./format.js";
 
 const QUIET_S = 15; // without a sample; a gate that sees no motion takes none
@@ -105,7 +105,7 @@ export function standing(state, nowS) {
     return {
       tone: "warn",
       title: `Otherwise than on validation data: ${alarms}.`,
-      text: "Was a camera moved, is it dirty, or in the dark?",
+      text: askWhy(state),
     };
   }
   const thinned = nodes.find((node) => node.state === "online" && node.gauges?.share_taken < 1);

@@ -12,6 +12,9 @@ Anscombe, Biometrika 35, 1948, 246-254). Samples that follow each other often sh
 n is the number of independent ones, n (1 - r) / (1 + r) for the correlation r of neighbours (the
 variance of the mean of a first-order autoregressive process).
 
+Where most cameras are worse than on validation data, other things stand before all of them, which
+the first exit shows; of a camera counts what it is worse by than the median of all.
+
 An alarm is a difference that is not small (h of EFFECT or more) and that chance makes with a
 probability of FALSE_ALARMS over all comparisons of one check, if samples are drawn as the
 validation data were.
@@ -35,6 +38,7 @@ WINDOWS = (400, 2000)  # the newest samples that are compared: a fault of now, a
 LEAST_SAMPLES = 100
 LEAST_INDEPENDENT = 30  # among them, for an alarm
 FALSE_ALARMS = 0.001  # of all comparisons of one check
+LEAST_DEVICES = 3  # by which one of them is told from all
 EFFECT = 0.3  # between Cohen's small (0.2) and medium (0.5)
 UNSURE_QUANTILE = 0.25  # of the certainty on validation data, below which a voter is unsure
 
@@ -53,14 +57,17 @@ class ClassBehaviour(msgspec.Struct, frozen=True, array_like=True):
     unsure: int  # in which it was
 
 
+Behaviour = tuple[ClassBehaviour, ...]
+
+
 class Reference(msgspec.Struct, frozen=True):
     """The behaviour on validation data of the first exit and of each device, by class of the first
     exit's answer."""
 
     exit: Exit
     variance: float  # of the first exit's certainty
-    answers: tuple[ClassBehaviour, ...]
-    devices: dict[str, tuple[ClassBehaviour, ...]]  # empty without sections on devices
+    answers: Behaviour
+    devices: dict[str, Behaviour]  # empty without sections on devices
 
 
 class Observation(NamedTuple):
@@ -77,7 +84,8 @@ class Observation(NamedTuple):
 class Deviation(msgspec.Struct, frozen=True):
     """How often a voter disagrees with the first exit, or is unsure: now, and on validation data.
 
-    samples: those that were compared. effect: Cohen's h, positive where it is worse now
+    samples: those that were compared. effect: Cohen's h, positive where it is worse now, and of a
+    device beyond the median of all devices
     """
 
     voter: str  # a device, or the first exit
@@ -100,7 +108,7 @@ def measure_reference(
     answers, certainty = first.argmax(-1), 1 - normalized_entropy(softmax(first))
     by_class = [answers == label for label in range(first.shape[-1])]
 
-    def measure(labels: Labels, certainty: Certainty) -> tuple[ClassBehaviour, ...]:
+    def measure(labels: Labels, certainty: Certainty) -> Behaviour:
         return tuple(_measure_class(labels[of] != answers[of], certainty[of]) for of in by_class)
 
     votes = softmax(devices)
@@ -134,61 +142,86 @@ def find_deviations(reference: Reference, observations: Sequence[Observation]) -
     """
     comparisons = len(WINDOWS) * (1 + 2 * len(reference.devices))
     limit = NormalDist().inv_cdf(1 - FALSE_ALARMS / comparisons)
-    found: dict[tuple[str, Kind], _Scored] = {}
+    found: dict[tuple[str, Kind], tuple[float, Deviation]] = {}
     for size in WINDOWS:
-        window = observations[-size:]
-        if len(window) < LEAST_SAMPLES:
-            return []
-        for scored in _compare_window(reference, window, limit):
-            key = scored.deviation.voter, scored.deviation.kind
-            if key not in found or scored.score > found[key].score:
-                found[key] = scored
-    return [scored.deviation for scored in found.values()]
+        for score, deviation in _compare_window(reference, observations[-size:], limit):
+            key = deviation.voter, deviation.kind
+            if key not in found or score > found[key][0]:
+                found[key] = score, deviation
+    return [deviation for _, deviation in found.values()]
 
 
-class _Scored(NamedTuple):
-    score: float  # standard deviations
-    deviation: Deviation
+class _Share(NamedTuple):
+    voter: str
+    kind: Kind
+    share: float
+    expected: float
+    effect: float
 
 
 def _compare_window(
     reference: Reference, window: Sequence[Observation], limit: float
-) -> Iterator[_Scored]:
-    """limit: the standard deviations from which on a difference is an alarm."""
-    answers = np.array([one.label for one in window])
+) -> Iterator[tuple[float, Deviation]]:
+    """The deviations in one window, each with its score in standard deviations.
+
+    limit: the score from which on a difference is an alarm
+    """
     samples = np.array([behaviour.samples for behaviour in reference.answers])
-    known = samples[answers] > 0
-    if known.sum() < LEAST_SAMPLES:
-        return  # the first exit names classes that it never named on validation data
-    answers = answers[known]
-    certainty = np.array([one.certainty for one in window])[known]
+    window = [one for one in window if samples[one.label] > 0]
+    if len(window) < LEAST_SAMPLES:
+        return
+    answers = np.array([one.label for one in window])
     mix = np.bincount(answers, minlength=len(samples)) / len(answers)
     used = mix > 0
+    certainty = np.array([one.certainty for one in window])
     independent = _count_independent(certainty, reference.variance)
     variance = 1 / independent + float((mix[used] ** 2 / samples[used]).sum())
-
-    def compare(voter: str, kind: Kind, flags: Flags, counts: Sequence[int]) -> _Scored:
-        """Compare the samples where a flag is set with the counts by class on validation data."""
-        expected = float(mix[used] @ _estimate_share(np.array(counts), samples)[used])
-        share = float(_estimate_share(flags.sum(), flags.size))
-        effect = 2 * asin(sqrt(share)) - 2 * asin(sqrt(expected))
+    shares = list(_measure_shares(reference, window, answers, certainty, mix))
+    for one in shares:
+        effect = one.effect - _find_common_effect(reference, shares, one)
         score = effect / sqrt(variance)
         is_alarm = effect >= EFFECT and score >= limit and independent >= LEAST_INDEPENDENT
-        share = float(flags.mean())
-        return _Scored(score, Deviation(voter, kind, flags.size, share, expected, effect, is_alarm))
+        yield (
+            score,
+            Deviation(one.voter, one.kind, len(window), one.share, one.expected, effect, is_alarm),
+        )
 
-    def compare_certainty(
-        voter: str, certainty: Certainty, behaviour: Sequence[ClassBehaviour]
-    ) -> _Scored:
-        flags = certainty < np.array([of.bound for of in behaviour])[answers]
-        return compare(voter, "unsure", flags, [of.unsure for of in behaviour])
 
-    yield compare_certainty(reference.exit, certainty, reference.answers)
-    for device, behaviour in reference.devices.items():
-        votes = np.array([one.votes[device] for one in window])[known]
-        disagrees = votes[:, 0] != answers
-        yield compare(device, "disagrees", disagrees, [of.disagrees for of in behaviour])
-        yield compare_certainty(device, votes[:, 1], behaviour)
+def _measure_shares(
+    reference: Reference,
+    window: Sequence[Observation],
+    answers: Labels,
+    certainty: Certainty,
+    mix: NDArray[np.float64],
+) -> Iterator[_Share]:
+    """mix: the share of each class in the answers [samples] of the first exit."""
+
+    def measure(voter: str, kind: Kind, flags: Flags, by_class: Behaviour) -> _Share:
+        counts = np.array([getattr(of, kind) for of in by_class])
+        samples = np.array([of.samples for of in by_class])
+        expected = float(mix @ _estimate_share(counts, samples))
+        share = float(_estimate_share(flags.sum(), flags.size))
+        effect = 2 * asin(sqrt(share)) - 2 * asin(sqrt(expected))
+        return _Share(voter, kind, float(flags.mean()), expected, effect)
+
+    def measure_unsure(voter: str, certainty: Certainty, by_class: Behaviour) -> _Share:
+        bounds = np.array([of.bound for of in by_class])[answers]
+        return measure(voter, "unsure", certainty < bounds, by_class)
+
+    yield measure_unsure(reference.exit, certainty, reference.answers)
+    for device, by_class in reference.devices.items():
+        votes = np.array([one.votes[device] for one in window])
+        yield measure(device, "disagrees", votes[:, 0] != answers, by_class)
+        yield measure_unsure(device, votes[:, 1], by_class)
+
+
+def _find_common_effect(reference: Reference, shares: Sequence[_Share], one: _Share) -> float:
+    """By how much most devices are worse than on validation data, which is not for one of them to
+    answer: other things stand before all of them."""
+    effects = [of.effect for of in shares if of.kind == one.kind and of.voter in reference.devices]
+    if one.voter not in reference.devices or len(effects) < LEAST_DEVICES:
+        return 0.0
+    return max(0.0, float(np.median(effects)))
 
 
 def _estimate_share(count: Any, samples: Any) -> Any:
