@@ -58,9 +58,7 @@ class DriftWatch:
         found = {}
         for site in self._store.list_sites():
             seen = self._store.list_observations(max(WINDOWS), site, bundle.id)
-            everyone = set(bundle.behaviour.devices)
-            complete = [one for one in seen if everyone <= one.votes.keys()]
-            found[site] = find_deviations(bundle.behaviour, complete)
+            found[site] = find_deviations(bundle.behaviour, seen)
             for deviation in found[site]:
                 if deviation.is_alarm:
                     self._report_alarm(site, bundle, deviation)

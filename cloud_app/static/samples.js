@@ -1,6 +1,6 @@
 // The newest samples: what each camera said, where the sample was answered, and what it really was.
 
-import { send, url } from "./api.js";
+import { read, send, url } from "./api.js";
 import { bar, h, morph, spoken } from "./dom.js";
 import { ago, className, count, duration, list, many, percent } from "./format.js";
 import { EXITS, exitClass } from "./headline.js";
@@ -9,6 +9,7 @@ const FEW = 6;
 const NAMED = 4; // missing nodes; more are counted
 const PACE_S = 2.5; // faster than this nobody reads
 const SAID_MS = 10_000;
+const DOUBTFUL_MS = 5000; // between two questions for the samples that are worth a label
 const DEBOUNCE_MS = 500; // arrow keys pass over labels that are not meant
 const keyOf = ({ site, answer }) => `${site}/${answer.sample}`;
 
@@ -18,6 +19,8 @@ let held; // the answers that are shown while the list is paused
 let shown = { records: [], at_s: -Infinity, round: 0 };
 let pressed = false;
 let all = false;
+let doubtful = null; // the samples that are worth a label while these are shown, else null
+let asking; // the timer of the next question for them
 
 /** The list pauses while the pointer or the keyboard focus is in it. */
 function inUse() {
@@ -27,6 +30,7 @@ function inUse() {
 
 /** `round` differs where the answers are of another choice of sites. */
 export function renderSamples(state, nowS, round) {
+  if (doubtful) return showDoubtful(state, nowS);
   const fresh = new Map(state.answers.map((record) => [keyOf(record), record]));
   if (!inUse() || shown.round !== round) held = undefined;
   // A better answer or another's label is shown at once; only the order is paused.
@@ -47,6 +51,14 @@ export function renderSamples(state, nowS, round) {
   more.setAttribute("aria-expanded", String(all));
   const rows = (all ? records : pickFew(records, FEW)).map((record) => row(record, state, nowS));
   morph(document.getElementById("sample-rows"), rows);
+}
+
+/** The samples without a truth of which the network is least sure. */
+function showDoubtful(state, nowS) {
+  document.getElementById("samples").classList.toggle("empty", doubtful.length === 0);
+  document.getElementById("held").textContent = "Least sure, without a label.";
+  document.getElementById("more-samples").hidden = true;
+  morph(document.getElementById("sample-rows"), doubtful.map((record) => row(record, state, nowS)));
 }
 
 /** The newest `few`; exits that none of them shows are shown by their newest sample instead. */
@@ -196,6 +208,34 @@ export function listenToSamples(page) {
     page.render();
   });
 
+  const button = document.getElementById("doubtful");
+  button.addEventListener("click", async () => {
+    clearTimeout(asking);
+    doubtful = doubtful ? null : [];
+    const isOn = doubtful !== null;
+    button.setAttribute("aria-pressed", String(isOn));
+    document.getElementById("samples-title").textContent = isOn ? "Worth a label" : "Newest samples";
+    document.getElementById("no-samples").textContent = isOn
+      ? "Of every new sample the truth is known."
+      : "No sample has been answered yet.";
+    document.getElementById("hold").hidden = isOn;
+    if (isOn) await ask();
+    page.render();
+  });
+
+  /** Asks now and later again; a list that is in use, or of which a label is being saved, stays. */
+  async function ask() {
+    try {
+      const found = await read("/api/v1/doubtful", { site: page.site });
+      if (doubtful && !(doubtful.length && inUse()) && !saving.size) doubtful = found;
+    } catch (error) {
+      page.say(error.message, "bad");
+    }
+    if (!doubtful) return;
+    asking = setTimeout(ask, DOUBTFUL_MS);
+    page.render();
+  }
+
   async function save(key, { site, sample, label }) {
     const name = label === null ? "not labelled" : className(label, page.state.bundle.labels);
     try {
@@ -206,6 +246,7 @@ export function listenToSamples(page) {
       const relabel = (record) => (keyOf(record) === key ? { ...record, labelled: label } : record);
       shown.records = shown.records.map(relabel);
       held = held?.map(relabel);
+      doubtful = doubtful?.map(relabel) ?? null;
     } catch (error) {
       saving.set(key, { text: `not saved: ${error.message}`, tone: "wrong" });
       page.say(`Sample ${sample}: the label was not saved. ${error.message}`, "bad");

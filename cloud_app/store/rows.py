@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, Select, select
 from cloud_app.store.insert import insert_new
 from cloud_app.store.records import Record, Replay
 from cloud_app.store.schema import ANSWERS
-from ddnn.exits.drift import Observation
+from ddnn.exits.drift import Observation, make_observation
 from ddnn.protocol.messages import Answer
 
 Key = tuple[str, int]  # site, sample
@@ -108,10 +108,7 @@ OBSERVATION_COLUMNS = ("exit_trace", "votes", "bundle")
 def read_observation(row: Row[Any]) -> Observation | None:
     """None where no exit of the edge judged the sample."""
     trace = _JSON["exit_trace"].decode(row.exit_trace)
-    if not trace or trace[0][0] == "device":
-        return None
-    _, label, eta = trace[0]
-    return Observation(label, 1 - eta, _JSON["votes"].decode(row.votes))
+    return make_observation(trace, _JSON["votes"].decode(row.votes))
 
 
 def read_replay(row: Row[Any]) -> Replay:

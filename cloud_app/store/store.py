@@ -35,12 +35,14 @@ from cloud_app.store.schema import (
     SETTINGS,
     TOTALS,
 )
+from ddnn.exits.answers import measure_doubt
 from ddnn.exits.drift import Observation
 from ddnn.exits.hierarchy import EXITS
 from ddnn.exits.intervals import compute_wilson_interval
 from ddnn.protocol.messages import Answer
 
 _SUMMARIZED = ("exit", "latency_s", "label", "truth", "labelled")
+DOUBTFUL_AMONG = 1000
 LATENCY_WINDOW = 10_000  # percentiles are over so many of the newest answers
 
 
@@ -205,6 +207,13 @@ class Store:
         """The n samples that arrived last, newest first."""
         with self.database.read() as link:
             return [rows.read_record(row) for row in link.execute(rows.select_newest(site, n))]
+
+    def list_doubtful(self, n: int, site: str | None = None) -> list[Record]:
+        """Of the newest DOUBTFUL_AMONG samples those without a known truth whose answers are most
+        in doubt, the most doubtful one first."""
+        newest = self.list_newest(DOUBTFUL_AMONG, site)
+        unknown = [record for record in newest if record.correct is None]
+        return sorted(unknown, key=lambda record: -measure_doubt(record.answer))[:n]
 
     def list_answers(self, site: str, first: int, last: int, n: int) -> list[Record]:
         """At most n samples of a site with first <= sample <= last, in order of the sample."""

@@ -11,7 +11,7 @@ from werkzeug.exceptions import BadRequest, ServiceUnavailable
 
 from cloud_app.store import NodeEvent, Record, Store
 from cloud_app.views import LiveSite
-from cloud_app.web.board import Board, Streams
+from cloud_app.web.board import NEWEST, Board, Streams
 from cloud_app.web.demo_routes import DemoApi
 from cloud_app.web.messages import (
     MAX_ANSWERS,
@@ -70,6 +70,14 @@ class Api:
                 list[Record],
                 f"Stored answers by sample number, at most {MAX_ANSWERS}.",
                 AnswersQuery,
+            ),
+            Route(
+                "GET",
+                f"{v1}/doubtful",
+                self.list_doubtful,
+                list[Record],
+                f"The {NEWEST} newest samples that a label would teach most.",
+                site,
             ),
             Route(
                 "GET",
@@ -149,6 +157,9 @@ class Api:
 
     def list_answers(self, ask: AnswersQuery) -> list[Record]:
         return self._store.list_answers(ask.site, ask.first, ask.last, MAX_ANSWERS)
+
+    def list_doubtful(self, ask: SiteQuery) -> list[Record]:
+        return self._store.list_doubtful(NEWEST, ask.site)
 
     def get_series(self, ask: SeriesQuery) -> Series:
         at_s = time.time()

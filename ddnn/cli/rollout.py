@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 from ddnn.adapters.command import exit_codes, schema_options
 from ddnn.adapters.litert import LiteRtSection
@@ -19,11 +20,14 @@ from ddnn.cli.observer import SITE_KEYS, ObserverSettings, read_observer_setting
 from ddnn.cli.output import print_report
 from ddnn.errors import ConfigError, LinkError
 from ddnn.exits.hierarchy import CLOUD
+from ddnn.exits.probation import Probation
+from ddnn.exits.probation import State as Verdict
 from ddnn.exits.trial import try_sample
+from ddnn.local_site.progress import show_progress
 from ddnn.machines.deployer import CONFIRM_S, LEAD_S, LISTEN_S, Deployer, State
 from ddnn.protocol.rollout_messages import PART_BYTES, BundleOrder
 from ddnn.protocol.topics import EVERYWHERE
-from ddnn.runtime.bundle import load_bundle
+from ddnn.runtime.bundle import Bundle, load_bundle
 from ddnn.runtime.library import pack_bundle
 from ddnn.runtime.settings import NodeSettings
 
@@ -36,9 +40,15 @@ outputs and one sample, and keeps using the bundle before until all nodes change
 node cannot use the bundle, nothing changes. A node that is away changes when it is back.
 
 \b
+With --watch-minutes the site goes back to the bundle before where answers with known truth are
+right less often than the bundle measured, most answers are degraded, or cameras behave otherwise
+than on its validation data.
+
+\b
 Examples:
   ddnn rollout bundles/new --site-file laptop.site
   ddnn rollout bundles/new --broker-host edge.lan --insecure --json
+  ddnn rollout bundles/new --site-file laptop.site --watch-minutes 10
   ddnn rollout bundles/old --site-file laptop.site      back: nodes have it on their disks
 
 \b
@@ -57,28 +67,50 @@ SITE_OPTIONS = [o for o in schema_options(ObserverSettings) if o.name in (*SITE_
     type=click.FloatRange(1.0, 86_400.0),
     help="How long nodes that are online may take to be ready.",
 )
+@click.option(
+    "--watch-minutes",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(0.0, 1440.0),
+    help="Watch the answers for so long after the change, and go back where they are worse than "
+    "the bundle's figures promise.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def rollout(bundle: Path, wait_s: float, as_json: bool, **keys: Any) -> None:
+def rollout(bundle: Path, wait_s: float, watch_minutes: float, as_json: bool, **keys: Any) -> None:
     """Change a running site to another bundle."""
     with exit_codes():
         settings = read_observer_settings(keys, keys.pop("config"))
         NodeSettings._check_security(settings)  # it commands
         if settings.site == EVERYWHERE:
             raise ConfigError(f"--site {EVERYWHERE}; name the site, one at a time")
-        deployer = make_deployer(bundle, settings.site, wait_s)
+        loaded = load_bundle(bundle, LiteRtSection)
+        deployer = make_deployer(bundle, loaded, settings.site, wait_s)
         begun_s = time.monotonic()
-        run(deployer, settings, 2 * LISTEN_S + wait_s + LEAD_S + 2 * CONFIRM_S)
+        deploy(deployer, settings, wait_s)
         report = make_report(deployer, time.monotonic() - begun_s)
+        if deployer.state is State.DONE and watch_minutes:
+            probation = make_probation(loaded, settings.site, 60 * watch_minutes)
+            watch(probation, settings)
+            report["watched"] = make_watch_report(probation)
+            if probation.state is Verdict.FAILED and deployer.before != loaded.id:
+                back = deployer.make_return()
+                deploy(back, settings, wait_s)
+                report["returned"] = make_report(back, time.monotonic() - begun_s)
+                print_report(report, as_json)
+                done = f"went back to bundle {deployer.before}"
+                ended = done if back.state is State.DONE else f"could not go back: {back.reason}"
+                raise ConfigError(f"bundle {loaded.id}: {probation.reason}; {ended}")
         print_report(report, as_json)
         if deployer.state is not State.DONE:
             follows = "see `ddnn status`" if deployer.since is not None else "nothing has changed"
             error = ConfigError if deployer.is_refused else LinkError
             raise error(f"{deployer.reason or 'interrupted'}; {follows}")
+        if report.get("watched", {}).get("reason"):
+            raise ConfigError(report["watched"]["reason"])
 
 
-def make_deployer(path: Path, site: str, wait_s: float) -> Deployer:
-    """Check the bundle whole and pack it. Raises ConfigError."""
-    bundle = load_bundle(path, LiteRtSection)
+def make_deployer(path: Path, bundle: Bundle, site: str, wait_s: float) -> Deployer:
+    """Try a sample with the bundle at `path` and pack it. Raises ConfigError."""
     try_sample(bundle.manifest, bundle.sections)
     archive = pack_bundle(path)
     parts = [archive[i : i + PART_BYTES] for i in range(0, len(archive), PART_BYTES)]
@@ -88,16 +120,56 @@ def make_deployer(path: Path, site: str, wait_s: float) -> Deployer:
     return Deployer(site, order, parts, nodes, hierarchy.lead, wait_s=wait_s)
 
 
-def run(deployer: Deployer, settings: ObserverSettings, limit_s: float) -> None:
+def make_probation(bundle: Bundle, site: str, watch_s: float) -> Probation:
+    manifest = bundle.manifest
+    return Probation(site, bundle.id, manifest.hierarchy.lead, manifest.behaviour, watch_s)
+
+
+def deploy(deployer: Deployer, settings: ObserverSettings, wait_s: float) -> None:
     """Run the roll-out to its end, and show how far it is."""
-    driver = MachineDriver(settings, deployer)
+    with open_view(deployer) as show:
+        run(deployer, settings, show, 2 * LISTEN_S + wait_s + LEAD_S + 2 * CONFIRM_S)
+
+
+def watch(probation: Probation, settings: ObserverSettings) -> None:
+    """Watch the answers to the end of the probation, with a progress bar."""
+    begun_s = time.monotonic()
+    with show_progress() as progress:
+
+        def show() -> None:
+            done_s = min(time.monotonic() - begun_s, probation.watch_s)
+            figures = probation.figures
+            text = f"watching, {figures.answers} answers, {figures.degraded} degraded"
+            progress(text, round(done_s), round(probation.watch_s))
+
+        run(probation, settings, show, probation.watch_s + CONFIRM_S)
+
+
+def run(
+    machine: Deployer | Probation,
+    settings: ObserverSettings,
+    show: Callable[[], None],
+    limit_s: float,
+) -> None:
+    """Run a machine to its end."""
+    driver = MachineDriver(settings, machine)
     try:
         driver.connect()
-        with open_view(deployer) as show:
-            driver.run(lambda: deployer.is_over, show, limit_s)
+        driver.run(lambda: machine.is_over, show, limit_s)
         driver.run(lambda: False, lambda: None, 0.5)  # the last messages leave
     finally:
         driver.close()
+
+
+def make_watch_report(probation: Probation) -> dict[str, Any]:
+    """What the answers were like after the change."""
+    figures = probation.figures
+    return {
+        "state": probation.state.name.lower(),
+        **msgspec.structs.asdict(figures),
+        "expected": round(figures.expected / figures.known, 4) if figures.known else None,
+        "reason": probation.reason,
+    }
 
 
 def make_report(deployer: Deployer, took_s: float) -> dict[str, Any]:

@@ -11,10 +11,12 @@ from ddnn.adapters.command import app_command
 from ddnn.cli.evaluate import evaluate_bundle
 from ddnn.cli.output import print_report
 from ddnn.cli.report import write_report
+from ddnn.errors import ConfigError
 from ddnn.exits.aggregate import Scheme
 from ddnn.exits.hierarchy import Configuration
 from ddnn.exits.manifest import SPARSITY, Manifest
 from ddnn.local_site.train import train_bundle
+from ddnn.training.backbone import PUBLISHED, Backbone, BackboneName
 
 EPILOG = """\b
 The first Ctrl-C ends the training and writes the bundle with the weights so far.
@@ -27,6 +29,7 @@ Examples:
   ddnn train --data directory:./photos --devices 2 --camera cam1=front --pair-by time --out bundle
   ddnn train --data directory:./photos --devices 3 --out bundle --report report.html
   ddnn train --data cifar10:DIRECTORY --configuration d --distillation teacher --out bundle
+  ddnn train --data directory:./photos --size 64 --backbone mobilenetv3small --out bundle
   ddnn train --edge-dense 2048 --sparsity 0.98 --out bundle
 """
 
@@ -181,6 +184,26 @@ class TrainOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             le=25,
         ),
     ] = 0
+    backbone: Annotated[
+        BackboneName | None,
+        msgspec.Meta(
+            description="Make the sections of parts of this network of keras.applications, which "
+            "has learned from many other pictures. Goes with --size 64 or more, best with few "
+            "pictures of your own."
+        ),
+    ] = None
+    weights: Annotated[
+        str,
+        msgspec.Meta(
+            description="Of the backbone: imagenet, which its publisher offers for download, a "
+            "file of weights of the network without its top (.h5), or random.",
+            extra={"metavar": "imagenet|FILE|random"},
+        ),
+    ] = "imagenet"
+    fine_tune: Annotated[
+        Literal["on", "off"],
+        msgspec.Meta(description="Whether training changes the layers of the backbone, too."),
+    ] = "on"
     report: Annotated[
         str,
         msgspec.Meta(
@@ -195,6 +218,11 @@ def run(options: TrainOptions) -> None:
     keys = msgspec.structs.asdict(options)
     as_json, report, out = keys.pop("json"), keys.pop("report"), Path(options.out)
     keys.update(out=out, sections=keys.pop("section"), cameras=keys.pop("camera"))
+    weights, frozen = keys.pop("weights"), keys.pop("fine_tune") == "off"
+    if weights != PUBLISHED and not options.backbone:
+        raise ConfigError(f"--weights {weights} goes with --backbone, such as mobilenetv3small")
+    if options.backbone:
+        keys["backbone"] = Backbone(name=options.backbone, weights=weights, frozen=frozen)
     manifest = train_bundle(**keys, keeps_interrupted=True)
     if report:
         write_report(Path(report), out.name, evaluate_bundle(out, options.data))

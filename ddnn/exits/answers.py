@@ -73,3 +73,12 @@ def make_own_answer(
         votes={node: (label, max(probabilities))} if probabilities else {},
         exit_trace=[("device", label, eta)],
     )
+
+
+def measure_doubt(answer: Answer) -> float:
+    """How much an answer is in doubt, 0 to 2: its normalized entropy, and the share of devices that
+    name another class. A label of what is in doubt teaches a network most (B. Settles, Active
+    Learning Literature Survey, 2009, Sec. 3.1 and 3.2)."""
+    votes = [label for label, _ in answer.votes.values()]
+    differ = sum(label != answer.label for label in votes)
+    return answer.eta + (differ / len(votes) if votes else 0.0)

@@ -81,6 +81,16 @@ class Observation(NamedTuple):
     votes: Mapping[str, tuple[int, float]]
 
 
+def make_observation(
+    trace: Sequence[tuple[str, int, float]], votes: Mapping[str, tuple[int, float]]
+) -> Observation | None:
+    """The observation that an answer holds; None where no exit of the edge judged the sample."""
+    if not trace or trace[0][0] == "device":
+        return None
+    _, label, eta = trace[0]
+    return Observation(label, 1 - eta, votes)
+
+
 class Deviation(msgspec.Struct, frozen=True):
     """How often a voter disagrees with the first exit, or is unsure: now, and on validation data.
 
@@ -135,16 +145,17 @@ def _measure_class(disagrees: Flags, certainty: Certainty) -> ClassBehaviour:
 
 
 def find_deviations(reference: Reference, observations: Sequence[Observation]) -> list[Deviation]:
-    """Compare observations, the newest last, each with a vote of each device, with the reference.
+    """Compare observations, the newest last, with the reference; only those with all votes count.
 
     One deviation for each voter and kind: that of the window that differs most. Nothing where there
     are too few observations.
     """
     comparisons = len(WINDOWS) * (1 + 2 * len(reference.devices))
     limit = NormalDist().inv_cdf(1 - FALSE_ALARMS / comparisons)
+    whole = [one for one in observations if reference.devices.keys() <= one.votes.keys()]
     found: dict[tuple[str, Kind], tuple[float, Deviation]] = {}
     for size in WINDOWS:
-        for score, deviation in _compare_window(reference, observations[-size:], limit):
+        for score, deviation in _compare_window(reference, whole[-size:], limit):
             key = deviation.voter, deviation.kind
             if key not in found or score > found[key][0]:
                 found[key] = score, deviation

@@ -19,6 +19,7 @@ from ddnn.runtime.new_directory import write_directory
 if TYPE_CHECKING:
     from ddnn.data import Dataset, PairBy
     from ddnn.exits.manifest import Manifest
+    from ddnn.training.backbone import Backbone
 
 JPEG_SAMPLES = 100
 
@@ -54,6 +55,7 @@ def train_bundle(
     resume: bool = False,
     patience: int = 0,
     keeps_interrupted: bool = False,
+    backbone: Backbone | None = None,
 ) -> Manifest:
     """Load the data, train with a progress bar, write the bundle.
 
@@ -63,6 +65,7 @@ def train_bundle(
     resume: go on from the checkpoints of a training that was killed.
     patience: end when so many checks of the validation loss in succession were no better; 0: do all
     steps.
+    backbone: the pretrained network of whose parts the sections are made.
     keeps_interrupted: the first Ctrl-C ends the training, and the bundle is written.
     """
     hooks = dict(parse_section(text) for text in sections)
@@ -114,6 +117,7 @@ def train_bundle(
             seed=seed,
             edge_dense=edge_dense,
             distillation=distillation,
+            backbone=backbone,
             pruning=None if sparsity is None else Pruning(sparsity=sparsity, layers=prune),
         )
         hierarchy = describe(

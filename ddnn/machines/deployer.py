@@ -155,6 +155,11 @@ class Deployer:
             return []
         return self._advance(now)
 
+    def make_return(self) -> Deployer:
+        """A roll-out of the bundle before, which the nodes have on their disks."""
+        order = BundleOrder(self.before, "0" * 64, 0)
+        return Deployer(self._site, order, [], self.nodes, self._lead, wait_s=self._wait_s)
+
     # ---------------------------------------------------------------------- states
 
     def _advance(self, now: Now) -> list[Effect]:

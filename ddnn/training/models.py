@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 import keras
@@ -12,6 +13,8 @@ from keras import layers
 
 from ddnn.errors import ConfigError
 from ddnn.exits.hierarchy import Exit, Hierarchy
+from ddnn.training.backbone import Backbone
+from ddnn.training.backbone_sections import build_section
 from ddnn.training.blocks import Sign, add_conv, add_conv_p, add_fc, make_batch_norm, sign
 from ddnn.training.fusion import fuse
 from ddnn.training.hooks import load_function
@@ -47,6 +50,18 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
         False  # edge and cloud: global average, not all positions (edge_dense: all)
     )
     sections: dict[str, str] = {}
+    backbone: Backbone | None = None  # of which the sections are parts; else layers as above
+
+
+def describe_architecture(architecture: Architecture) -> str:
+    """The architecture as JSON for a bundle's manifest: a file of weights without its directory."""
+    backbone = architecture.backbone
+    if backbone is not None:
+        fields = {**msgspec.to_builtins(backbone), "weights": Path(backbone.weights).name}
+        return msgspec.json.encode(
+            {**msgspec.to_builtins(architecture), "backbone": fields}
+        ).decode()
+    return msgspec.json.encode(architecture).decode()
 
 
 def _build_device(architecture: Architecture, shape: tuple[int, ...], classes: int) -> Any:
@@ -150,13 +165,17 @@ _BUILDERS: dict[Place, Callable[[Architecture, tuple[int, ...], int], Any]] = {
 
 
 def _build_section(
-    architecture: Architecture, place: Place, shape: tuple[int, ...], classes: int
+    architecture: Architecture, place: Place, after: Place, shape: tuple[int, ...], classes: int
 ) -> Any:
     """The section for a place, the user's where the architecture names one.
+
+    after: whose features the section takes; a device's own place.
 
     Raises ConfigError where the user's function is missing or returns another kind of model.
     """
     hook = architecture.sections.get(place)
+    if hook is None and architecture.backbone is not None:
+        return build_section(architecture.backbone, architecture, place, after, shape, classes)
     if hook is None:
         return _BUILDERS[place](architecture, shape, classes)
     function = load_function(hook, f"--section {place}={hook}")
@@ -199,10 +218,18 @@ class Network:
             not hierarchy.edge_section
             or architecture.style == "binary"
             or "edge" in architecture.sections
+            or architecture.backbone is not None
         ):
             raise ConfigError(
                 f"--edge-dense {architecture.edge_dense}: expected a configuration with an edge "
-                "(d, e or f), --style float and no user section for the edge"
+                "(d, e or f), --style float, no --backbone and no user section for the edge"
+            )
+        if architecture.backbone is not None and (
+            not hierarchy.device_section or architecture.style == "binary"
+        ):
+            raise ConfigError(
+                f"--backbone {architecture.backbone.name}: expected a configuration with sections "
+                "on devices (b to f) and --style float"
             )
         members = len(hierarchy.devices)
         self.devices: dict[str, Any] = {}
@@ -210,7 +237,7 @@ class Network:
             shared: Any = None
             for device in hierarchy.devices:
                 if shared is None or not architecture.share_devices:
-                    shared = _build_section(architecture, "device", image_shape, classes)
+                    shared = _build_section(architecture, "device", "device", image_shape, classes)
                 self.devices[device] = shared
             shape = tuple(int(n) for n in shared.outputs[1].shape[1:])
         else:
@@ -220,15 +247,15 @@ class Network:
         self.edges: dict[str, Any] = {}
         for group in hierarchy.edges if hierarchy.edge_section else ():
             width = self._fuse_shape(shape, len(group.devices))
-            self.edges[group.id] = _build_section(architecture, "edge", width, classes)
+            self.edges[group.id] = _build_section(architecture, "edge", "device", width, classes)
             outputs = self.edges[group.id].outputs
             self.edge_features = tuple(int(n) for n in outputs[1].shape[1:])
         if hierarchy.edge_section:
             shape, members = self.edge_features, len(hierarchy.edges)
         if hierarchy.device_section:
-            self.cloud = _build_section(
-                architecture, "cloud", self._fuse_shape(shape, members), classes
-            )
+            after: Place = "edge" if hierarchy.edge_section else "device"
+            fused = self._fuse_shape(shape, members)
+            self.cloud = _build_section(architecture, "cloud", after, fused, classes)
         else:
             self.cloud = build_cloud_only(architecture, self._fuse_shape(shape, members), classes)
         self.heads: dict[str, Any] = {}

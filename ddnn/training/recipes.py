@@ -8,6 +8,7 @@ import msgspec
 
 from ddnn.exits.aggregate import Scheme
 from ddnn.training.augment import Augmentation
+from ddnn.training.backbone import Backbone
 from ddnn.training.fit import Distillation, Fit
 from ddnn.training.models import Architecture
 from ddnn.training.prune import Pruning
@@ -88,6 +89,10 @@ _ALIKE = Recipe(
 # Sizes of the paper's threshold table (notes A3, A9): 4 device filters, 16 in edge and cloud.
 _BINARY = Architecture(style="binary", device_bits=4, edge_bits=16, cloud_channels=(16, 16))
 
+# Features of a backbone, 8x8 of a device and 4x4 of the edge: 192 and 128 B.
+_BACKBONE = {"device_map_side": 8, "device_bits": 24, "edge_bits": 64}
+_BACKBONE_LEARNING_RATE = 1e-3  # pretrained weights are near their goal
+
 _RECIPES = {"scenes": _SCENES, "scenes5": _ALIKE, "scenes8": _ALIKE}
 _BINARY_STEPS = 2000  # binary weights change only when a shadow weight's sign does
 
@@ -105,6 +110,7 @@ def choose_recipe(
     edge_dense: tuple[int, ...] = (),
     pruning: Pruning | None = None,
     distillation: Distillation | None = None,
+    backbone: Backbone | None = None,
 ) -> Recipe:
     """The recipe for the data set with the name `data`; other arguments override its settings.
 
@@ -118,9 +124,13 @@ def choose_recipe(
         sections=sections or {},
         edge_dense=edge_dense,
     )
+    if backbone is not None:
+        architecture = msgspec.structs.replace(architecture, backbone=backbone, **_BACKBONE)
     if bits is not None:
         architecture = msgspec.structs.replace(architecture, device_bits=bits)
-    own = {"steps": _BINARY_STEPS, "average": 0.0} if style == "binary" else {}
+    own: dict[str, float] = {"steps": _BINARY_STEPS, "average": 0.0} if style == "binary" else {}
+    if backbone is not None:
+        own["learning_rate"] = _BACKBONE_LEARNING_RATE
     fit = msgspec.structs.replace(base.fit, seed=seed, pruning=pruning, **own)
     return Recipe(
         schemes=(schemes[0] or default[0], schemes[1] or default[1]),

@@ -39,7 +39,7 @@ from ddnn.training.fit import (
     fit,
 )
 from ddnn.training.keeper import Keeper, Keeping, digest_arrays, make_measure
-from ddnn.training.models import Architecture, Network
+from ddnn.training.models import Architecture, Network, describe_architecture
 from ddnn.training.prune import measure_sparsities
 from ddnn.training.statistics import estimate_statistics, improve_statistics
 
@@ -248,7 +248,7 @@ def train(
             "statistics_estimated": int(sum(improved) * 2 > len(improved)),
             **{f"{SPARSITY}{layer}": round(value, 6) for layer, value in reached.items()},
             "style": architecture.style,
-            "architecture": msgspec.json.encode(architecture).decode(),
+            "architecture": describe_architecture(architecture),
             "seconds": round(time.monotonic() - started_s, 1),
         },
     )

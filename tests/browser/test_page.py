@@ -204,6 +204,27 @@ def test_counts_of_a_node_are_shown_when_asked_for(home: Home, open_page: Open) 
     page.locator("#node-rows .counts").wait_for(state="detached")
 
 
+def test_samples_that_are_worth_a_label_come_first(home: Home, open_page: Open) -> None:
+    sure, unsure = {"eta": 0.1, "truth": None}, {"eta": 0.9, "truth": None}
+    home.answer(range(2), **sure)
+    home.answer(range(2, 4), **unsure)
+    home.answer(range(4, 30))  # of these the truth is known
+    page = open_page(home.url)
+    wait_for(page, "#age.live")
+    button = page.locator("#doubtful")
+    button.click()
+    wait_for(page, "#samples-title", "Worth a label")
+    wait_for(page, "#sample-rows", "#3")
+    rows = [text.split(",")[0] for text in page.locator("#sample-rows .what").all_inner_texts()]
+    assert [row.split("#")[1] for row in rows] == ["3", "2", "1", "0"]
+    page.locator("#sample-rows select").first.select_option("2")
+    wait_for(page, "#said", "saved")
+    assert home.store.list_answers("home", 3, 3, 1)[0].labelled == 2
+    button.click()
+    wait_for(page, "#samples-title", "Newest samples")
+    wait_for(page, "#sample-rows", "#29")
+
+
 def test_the_list_stands_still_under_the_pointer(home: Home, open_page: Open) -> None:
     for minute in range(5):
         home.answer(range(4 * minute, 4 * minute + 4), ago_s=(5 - minute) * 60.0)

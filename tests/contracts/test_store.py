@@ -9,6 +9,7 @@ from sqlalchemy import text
 
 from cloud_app.store import LATENCY_BOUNDS_S, Change, NodeEvent, NotFound, Record, Replay, Store
 from ddnn.errors import LinkError
+from ddnn.exits.drift import Observation
 from ddnn.exits.hierarchy import EXITS
 from ddnn.exits.intervals import compute_wilson_interval
 from tests.answer_builder import make_answer as make
@@ -44,6 +45,35 @@ def test_a_worse_answer_that_was_earlier_moves_the_first_time(store: Store) -> N
     assert store.list_newest(1) == [Record("home", make(exit="cloud", answered_at_s=500.0), 3.0)]
     series = store.read_series(0, 600, 60)
     assert [sum(bucket.exits.values()) for bucket in series] == [1, *[0] * 10]
+
+
+def test_of_the_unknown_samples_the_most_doubtful_come_first(store: Store) -> None:
+    agree, differ = {"cam1": (1, 0.9), "cam2": (1, 0.8)}, {"cam1": (1, 0.9), "cam2": (0, 0.8)}
+    answers = [
+        make(1, label=1, truth=None, eta=0.2, votes=agree),
+        make(2, label=1, truth=None, eta=0.2, votes=differ),
+        make(3, label=1, truth=None, eta=0.6, votes=agree),
+        make(4, label=1, truth=1, eta=0.9, votes=differ),
+        make(5, label=1, truth=None, eta=0.9, votes=differ),
+        make(6, label=1, truth=None, eta=0.1, votes={}),
+    ]
+    store.save([("home", answer) for answer in answers])
+    store.save([("other", make(7, label=1, truth=None, eta=1.0, votes=differ))])
+    store.set_label("home", 5, 0, "me", 1.0)
+    found = [record.answer.sample for record in store.list_doubtful(3, "home")]
+    assert found == [2, 3, 1]
+    assert store.list_doubtful(1)[0].answer.sample == 7
+
+
+def test_observations_are_what_the_first_exit_and_the_devices_said(store: Store) -> None:
+    votes = {"cam1": (1, 0.9)}
+    traced = [("local", 2, 0.25), ("edge", 1, 0.1)]
+    store.save([("home", make(1, bundle="b1", votes=votes, exit_trace=traced))])
+    store.save([("home", make(2, bundle="b2", votes=votes, exit_trace=traced))])
+    store.save([("home", make(3, bundle="b1", exit_trace=[("device", 0, 0.5)]))])
+    store.save([("home", make(4, bundle="b1", votes={}, exit_trace=[("edge", 0, 0.5)]))])
+    expected = [Observation(2, 0.75, votes), Observation(0, 0.5, {})]
+    assert store.list_observations(9, "home", "b1") == expected
 
 
 def test_sites_are_apart(store: Store) -> None:

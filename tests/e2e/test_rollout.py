@@ -1,4 +1,5 @@
-"""`ddnn rollout` while a site runs: nobody is restarted, no sample is lost or a mixture.
+"""`ddnn rollout` while a site runs: nobody is restarted, no sample is lost or a mixture; a bundle
+whose answers are worse than promised is taken back.
 
 Both bundles are real; in the second every sample of the local exit goes up. Nodes are killed while
 it is prepared and after it is in use.
@@ -43,8 +44,8 @@ def next_bundle(scenes_bundle: Path, tmp_path: Path) -> Path:
     return path
 
 
-def roll_out(ddnn: list[str], site, bundle: Path) -> dict:
-    command = [*ddnn, "rollout", str(bundle), "--site", "demo", "--json"]
+def roll_out(ddnn: list[str], site, bundle: Path, *flags: str) -> dict:
+    command = [*ddnn, "rollout", str(bundle), "--site", "demo", "--json", *flags]
     command += ["--broker-host", "127.0.0.1", "--broker-port", str(site.port)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_S, check=False)
     assert done.stdout, done.stderr
@@ -120,7 +121,7 @@ def test_a_site_changes_its_bundle_while_samples_flow(
     assert (back["state"], back["before"]) == ("done", new), back
 
 
-def test_a_bundle_that_a_node_cannot_use_changes_nothing(
+def test_a_site_stays_with_or_returns_to_the_bundle_before(
     ddnn: list[str], open_site, scenes_bundle, scenes_frames, scenes_split, next_bundle: Path
 ) -> None:
     site = open_site(
@@ -137,3 +138,17 @@ def test_a_bundle_that_a_node_cannot_use_changes_nothing(
     wait_until(lambda: is_recovered(site), STORED_S, "all stay")
     newest = site.stored(range(site.tick() - 20, site.tick()))
     assert {record.answer.bundle for record in newest} == {read_manifest(scenes_bundle)[1]}
+
+    manifest = read_manifest(scenes_bundle)[0]
+    promised = {mask: dict.fromkeys(row, 1.0) for mask, row in manifest.accuracy.items()}
+    write_manifest(next_bundle, msgspec.structs.replace(manifest, accuracy=promised))
+    report = roll_out(ddnn, site, next_bundle, "--watch-minutes", "1")
+    assert (report["state"], report["exit_code"]) == ("done", 2), report
+    watched, returned = report["watched"], report["returned"]
+    assert watched["state"] == "failed", report
+    assert f"{watched['correct']} of {watched['known']} answers" in watched["reason"]
+    assert (returned["state"], returned["bundle"]) == ("done", report["before"]), report
+    since = returned["first_sample"]
+    wait_until(lambda: site.tick() > since + 30, STORED_S, "the bundle before")
+    newest = site.stored(range(since, since + 20))
+    assert {record.answer.bundle for record in newest} == {report["before"]}

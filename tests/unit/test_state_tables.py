@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from ddnn.errors import LocalProtocolError
-from ddnn.exits import device_exit, fusion_node, sample
+from ddnn.exits import device_exit, fusion_node, probation, sample
 from ddnn.machines import (
     attendance,
     collect,
@@ -81,6 +81,12 @@ def pace_in(state: pace.State) -> Any:
     return control
 
 
+def probation_in(state: probation.State) -> Any:
+    one = probation.Probation("home", "b1", "edge", None, 60.0)
+    one.state = state
+    return one
+
+
 def deployer_in(state: deployer.State) -> Any:
     one = deployer.Deployer("home", ORDER, [], ["cam1", "edge"], "edge", wait_s=1.0)
     one.state = state
@@ -91,6 +97,7 @@ TABLES = {
     "a bundle that is made ready": Table(
         rollout, rollout.Phase, lambda phase: rollout._Candidate(ORDER, phase), "phase"
     ),
+    "the first minutes of a bundle": Table(probation, probation.State, probation_in),
     "a roll-out": Table(deployer, deployer.State, deployer_in),
     "the pace of a site": Table(pace, pace.State, pace_in),
     "a member of a training": Table(member, member.State, member_in),
