@@ -81,6 +81,9 @@ class PaceHistory(NamedTuple):
 
     def find_next(self, sample: int) -> int:
         """The first admitted sample that is not before this one."""
+        newest = self.paces[-1]
+        if sample >= newest.since:  # the usual case: every wait asks
+            return newest.find_next(sample)
         for pace in self._list_from(sample):
             sample = max(sample, pace.since)
             found = pace.find_next(sample)

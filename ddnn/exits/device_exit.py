@@ -45,6 +45,7 @@ from ddnn.protocol.machine import (
     Now,
     Publish,
     Received,
+    find_earliest,
 )
 from ddnn.protocol.messages import (
     MAX_COUNT,
@@ -176,7 +177,7 @@ class DeviceExit:
 
     def deadline_s(self) -> float | None:
         times = (self._samples.next_due_s(), self._pace.deadline_s())
-        return min((t for t in times if t is not None), default=None)
+        return find_earliest(times)
 
     def handle(self, event: Event, now: Now) -> list[Effect]:
         effects: list[Effect] = []

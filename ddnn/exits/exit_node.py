@@ -38,6 +38,7 @@ from ddnn.protocol.machine import (
     Now,
     Publish,
     Received,
+    find_earliest,
 )
 from ddnn.protocol.messages import (
     Features,
@@ -117,7 +118,7 @@ class ExitNode:
 
     def deadline_s(self) -> float | None:
         times = (self._decisions.deadline_s(), self._receipts.deadline_s())
-        return min((time_s for time_s in times if time_s is not None), default=None)
+        return find_earliest(times)
 
     def handle(self, event: Event, now: Now) -> list[Effect]:
         effects: list[Effect] = []

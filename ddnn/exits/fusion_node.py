@@ -40,6 +40,7 @@ from ddnn.protocol.machine import (
     Now,
     Publish,
     Received,
+    find_earliest,
 )
 from ddnn.protocol.messages import (
     Escalate,
@@ -160,7 +161,7 @@ class FusionNode:
 
     def deadline_s(self) -> float | None:
         times = (self._collector.next_due_s(), self._running.next_due_s())
-        return min((time_s for time_s in times if time_s is not None), default=None)
+        return find_earliest(times)
 
     def find_membership(self, site: str) -> Membership:
         """Find or make the membership of a site's children."""

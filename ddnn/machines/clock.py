@@ -8,6 +8,7 @@ estimate on its own monotonic clock, so that a step of its wall clock does not m
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from ddnn.core.site_time import SET_BACK_S, SiteTime
@@ -47,10 +48,22 @@ class _Estimate(NamedTuple):
 
     epoch: int
     exchanges: tuple[_Exchange, ...] = ()
+    best: _Exchange | None = None  # of these
+
+    @classmethod
+    def of(cls, epoch: int, exchanges: Sequence[_Exchange]) -> _Estimate:
+        return cls(epoch, tuple(exchanges), _find_shortest(exchanges))
 
     def find_best(self, monotonic_s: float) -> _Exchange | None:
-        fresh = [e for e in self.exchanges if monotonic_s - e.at_s <= KEEP_S]
-        return min(fresh, key=lambda exchange: exchange.round_trip_s, default=None)
+        """The best of those that are fresh."""
+        best = self.best
+        if best is None or monotonic_s - best.at_s <= KEEP_S:
+            return best  # the usual case: every event asks
+        return _find_shortest([e for e in self.exchanges if monotonic_s - e.at_s <= KEEP_S])
+
+
+def _find_shortest(exchanges: Sequence[_Exchange]) -> _Exchange | None:
+    return min(exchanges, key=lambda exchange: exchange.round_trip_s, default=None)
 
 
 class SiteClock:
@@ -165,7 +178,7 @@ class SiteClock:
         if reply.echo_s != self._asked_s or not 0 <= round_trip_s <= MAX_SLOW_S:
             return  # late, or the reply to a request of another process, or forged
         self._asked_s = None
-        epoch, exchanges = self._estimate
+        epoch, exchanges, _ = self._estimate
         offset_s = reply.replied_at_s + round_trip_s / 2 - now.monotonic_s
         if round_trip_s > MAX_ROUND_TRIP_S:
             error_s = abs(now.monotonic_s + offset_s - self.time_s(now))
@@ -187,7 +200,7 @@ class SiteClock:
                 self._wanted_epoch = epoch + 1
                 return
             exchanges = (before[1],)  # the lead's clock was set: earlier replies are wrong now
-        self._estimate = _Estimate(reply.epoch, (*exchanges, exchange)[-KEEP:])
+        self._estimate = _Estimate.of(reply.epoch, (*exchanges, exchange)[-KEEP:])
         self._skew_s = now.wall_s - self.time_s(now)
 
 

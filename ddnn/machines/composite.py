@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ddnn.protocol.machine import Effect, Event, Machine, Now
+from ddnn.protocol.machine import Effect, Event, Machine, Now, find_earliest
 
 
 class CompositeMachine:
@@ -29,11 +29,13 @@ class CompositeMachine:
         return sorted({topic for part in self._parts for topic in part.subscriptions()})
 
     def deadline_s(self) -> float | None:
-        times = (part.deadline_s() for part in self._parts)
-        return min((time_s for time_s in times if time_s is not None), default=None)
+        return find_earliest([part.deadline_s() for part in self._parts])
 
     def handle(self, event: Event, now: Now) -> list[Effect]:
-        return [effect for part in self._parts for effect in part.handle(event, now)]
+        effects: list[Effect] = []
+        for part in self._parts:
+            effects += part.handle(event, now)
+        return effects
 
 
 class WrappedMachine:

@@ -20,7 +20,16 @@ from ddnn.machines.live_quorum import LiveQuorum
 from ddnn.machines.placement import Placement
 from ddnn.machines.window import Window
 from ddnn.machines.workers import WorkerPool
-from ddnn.protocol.machine import Connected, Disconnected, Effect, Event, Now, Publish, Received
+from ddnn.protocol.machine import (
+    Connected,
+    Disconnected,
+    Effect,
+    Event,
+    Now,
+    Publish,
+    Received,
+    find_earliest,
+)
 from ddnn.protocol.messages import (
     Assignment,
     Result,
@@ -82,7 +91,7 @@ class Gather:
         if self._must_withdraw:
             return 0.0
         times = (self._collector.next_due_s(), self._placement.due_s)
-        return min((time_s for time_s in times if time_s is not None), default=None)
+        return find_earliest(times)
 
     def is_over(self, task: int, now: Now) -> bool:
         """Whether the time of a task is over."""

@@ -7,7 +7,16 @@ but nothing changes it is repeated, so that a reader can distinguish a state fro
 from __future__ import annotations
 
 from ddnn.machines.composite import WrappedMachine
-from ddnn.protocol.machine import Connected, Disconnected, Effect, Event, Machine, Now, Publish
+from ddnn.protocol.machine import (
+    Connected,
+    Disconnected,
+    Effect,
+    Event,
+    Machine,
+    Now,
+    Publish,
+    find_earliest,
+)
 from ddnn.protocol.messages import Answer
 from ddnn.protocol.node_messages import CloudReach, Latest
 from ddnn.protocol.topics import Kind, Topic
@@ -34,11 +43,7 @@ class LatestAnswer(WrappedMachine):
         self._look_s = 0.0  # when the gauge is read again
 
     def deadline_s(self) -> float | None:
-        due_s = super().deadline_s()
-        own_s = self._find_due_s()
-        if own_s is None or due_s is None:
-            return own_s if due_s is None else due_s
-        return min(due_s, own_s)
+        return find_earliest((super().deadline_s(), self._find_due_s()))
 
     def handle(self, event: Event, now: Now) -> list[Effect]:
         effects = super().handle(event, now)

@@ -28,6 +28,7 @@ from ddnn.protocol.machine import (
     Now,
     Received,
     Unload,
+    find_earliest,
 )
 from ddnn.protocol.messages import Status
 from ddnn.protocol.topics import Topic
@@ -116,8 +117,10 @@ class VersionedMachine(Generic[MachineType]):
         return sorted({topic for v in self._list_versions() for topic in v.machine.subscriptions()})
 
     def deadline_s(self) -> float | None:
+        if self._first is not None and len(self._versions) == 1:  # the usual case
+            return self._first.machine.deadline_s()
         times = [version.machine.deadline_s() for version in self._list_versions()]
-        return min((t for t in (*times, self._until_s) if t is not None), default=None)
+        return find_earliest([*times, self._until_s])
 
     # ------------------------------------------------------------------- versions
 

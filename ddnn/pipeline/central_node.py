@@ -20,7 +20,7 @@ from ddnn.pipeline.sources import Origin
 from ddnn.pipeline.stage import StageFactory
 from ddnn.pipeline.view import make_state
 from ddnn.pipeline.worker_node import INBOUND
-from ddnn.protocol.machine import Effect, Event, Now, Publish, Received
+from ddnn.protocol.machine import Effect, Event, Now, Publish, Received, find_earliest
 from ddnn.protocol.topics import Kind, Topic, presence_filters, topic_filter
 from ddnn.protocol.train_messages import TrainState
 
@@ -90,7 +90,7 @@ class TrainCentral:
 
     def deadline_s(self) -> float | None:
         times = (self.member.deadline_s(), self.driver.deadline_s())
-        return min((time_s for time_s in times if time_s is not None), default=None)
+        return find_earliest(times)
 
     def handle(self, event: Event, now: Now) -> list[Effect]:
         effects: list[Effect] = []

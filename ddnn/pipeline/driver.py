@@ -18,7 +18,7 @@ from ddnn.pipeline.roster import Roster
 from ddnn.pipeline.runner import StageRunner
 from ddnn.pipeline.settings import Settings
 from ddnn.pipeline.stage import LayerProfile
-from ddnn.protocol.machine import Call, Effect, Now, Received, Returned
+from ddnn.protocol.machine import Call, Effect, Now, Received, Returned, find_earliest
 from ddnn.protocol.messages import Status
 from ddnn.protocol.topics import Kind, Topic
 from ddnn.protocol.train_messages import (
@@ -61,7 +61,7 @@ class Driver(Arranger):
             times.append(self._question.next_s)
         if self.state in (State.RUNNING, State.DRAINING) and self.arrangement is not None:
             times.append(self.progress.due_s(len(self.arrangement.nodes)))
-        return min((time_s for time_s in times if time_s is not None), default=None)
+        return find_earliest(times)
 
     # -------------------------------------------------------------------- events
 

@@ -6,6 +6,7 @@ Array-like structs are of the data plane and travel as MessagePack; all others a
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 
@@ -22,6 +23,17 @@ _DECODERS: dict[type, msgspec.msgpack.Decoder[AnyMessage] | msgspec.json.Decoder
         else msgspec.json.Decoder(message)
     )
     for message in {kind.value.message for kind in Kind}
+}
+
+
+def _holds_tensors(annotation: Any) -> bool:
+    """Whether values of a type are tensors, or tuples or dictionaries of them."""
+    return annotation is Tensor or any(map(_holds_tensors, get_args(annotation)))
+
+
+_TENSOR_FIELDS = {
+    message: [name for name, of in get_type_hints(message).items() if _holds_tensors(of)]
+    for message in _DECODERS
 }
 
 
@@ -46,21 +58,19 @@ def decode(kind: Kind, data: bytes) -> AnyMessage:
         ConfigError,  # of a DeviceProfile that is impossible
     ) as error:
         raise RemoteProtocolError(f"{kind.name}: {error}") from None
-    if message.__struct_config__.array_like:
-        for tensor in _find_tensors(message):
-            tensor.check()
+    for tensor in _find_tensors(message):
+        tensor.check()
     return message
 
 
 def _find_tensors(message: AnyMessage) -> Iterator[Tensor]:
-    """The tensors of a data message: fields, or members of a tuple or a dictionary."""
-    for name in message.__struct_fields__:
+    """The tensors of a message: fields, or members of a tuple or a dictionary."""
+    for name in _TENSOR_FIELDS[type(message)]:
         value = getattr(message, name)
         if isinstance(value, Tensor):
             yield value
-        elif isinstance(value, tuple | dict):
-            members = value.values() if isinstance(value, dict) else value
-            yield from (member for member in members if isinstance(member, Tensor))
+        elif value is not None:
+            yield from value.values() if isinstance(value, dict) else value
 
 
 def decode_arrived(topic: str, payload: bytes) -> tuple[Topic, AnyMessage]:

@@ -6,7 +6,7 @@ in virtual time. What a machine decides is thereby the same in both.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -260,6 +260,15 @@ Effect = (
     | UseBundle
     | Log
 )
+
+
+def find_earliest(times: Iterable[float | None]) -> float | None:
+    """The earliest of some deadlines; None where there is none."""
+    earliest: float | None = None
+    for time_s in times:  # a loop: every event asks
+        if time_s is not None and (earliest is None or time_s < earliest):
+            earliest = time_s
+    return earliest
 
 
 class Machine(Protocol):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from typing import NamedTuple
 
 from ddnn.core.ids import is_id
@@ -161,6 +162,7 @@ def presence_filters(site: str) -> list[str]:
     return [topic_filter(Kind.STATUS, site), topic_filter(Kind.STATUS, EVERYWHERE)]
 
 
+@lru_cache(maxsize=4096)  # a site has few topics, and each message names one
 def parse(text: str) -> Topic:
     """Topic of a received message; RemoteProtocolError where it is none of ours."""
     parts = text.split("/") if len(text) <= MAX_TOPIC_CHARS else []

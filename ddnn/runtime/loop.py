@@ -7,6 +7,7 @@ NEW ──start──> DISCONNECTED <──link──> CONNECTED ──close─�
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import Counter, deque
@@ -232,16 +233,16 @@ class Loop:
 
     def _serve(self) -> None:
         stats_due_s = time.monotonic() + self._stats_every_s
+        deadline_s = self.machine.deadline_s()
         while True:
-            deadline_s = self.machine.deadline_s()
             until_s = stats_due_s if deadline_s is None else min(deadline_s, stats_due_s)
             if self._registration.deadline_s is not None:
                 until_s = min(until_s, self._registration.deadline_s)
-            if self._frames is not None:
-                until_s = min(until_s, self._frames.due_s())
+            frame_due_s = math.inf if self._frames is None else self._frames.due_s()
+            until_s = min(until_s, frame_due_s)
             idle_s = 0.0 if self._inbox else min(max(until_s - time.monotonic(), 0.0), IDLE_S)
             self.transport.wait(idle_s)
-            if self._frames is not None and self._frames.due_s() <= time.monotonic():
+            if self._frames is not None and frame_due_s <= time.monotonic():
                 self._handle(self._frames.take())
             for _ in range(min(len(self._inbox), AT_ONCE)):
                 item = self._inbox.popleft()
@@ -256,6 +257,7 @@ class Loop:
             deadline_s = self.machine.deadline_s()
             if deadline_s is not None and deadline_s <= now_s:
                 self._handle(Tick())
+                deadline_s = self.machine.deadline_s()
             if now_s >= stats_due_s:
                 stats_due_s = now_s + self._stats_every_s
                 self._host.sections.run_idle_sections(now_s)
@@ -342,4 +344,4 @@ class Loop:
         )
         topic = Topic(self.identity.site, Kind.STATS, self.identity.node)
         self.transport.publish(*pack(topic, stats))
-        self._registration.repeat()
+        self._registration.repeat(time.monotonic())

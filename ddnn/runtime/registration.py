@@ -18,6 +18,8 @@ from ddnn.runtime.transport import Transport
 
 log = logging.getLogger(__name__)
 
+REPEAT_S = 5.0  # at least, between two repetitions of the status, which every node takes
+
 
 class Registration:
     """Claims the node's name at every connect, and announces the node once it has the name."""
@@ -37,6 +39,7 @@ class Registration:
         self._name = NodeName(identity.site, identity.node, identity.instance, started_s)
         self._session = 0
         self._is_announced = False
+        self._repeat_s = 0.0  # when the status is published again, at the next statistics
 
     @property
     def has_name(self) -> bool:
@@ -84,16 +87,18 @@ class Registration:
         for topic, payload in self._announcements:
             self._transport.publish(topic, payload, 1, True)
 
-    def repeat(self) -> None:
-        """Publish the status again, for brokers that give nobody what they retain of filters with
-        wildcards: RabbitMQ."""
-        if self._is_announced:
+    def repeat(self, now_s: float) -> None:
+        """Publish the status again if that is due, for brokers that give nobody what they retain
+        of filters with wildcards: RabbitMQ."""
+        if self._is_announced and now_s >= self._repeat_s:
             self._publish_online()
+            self._repeat_s = now_s + REPEAT_S
 
     def use_bundle(self, bundle: str) -> None:
         """Name this bundle in the status from now on."""
         self._identity = replace(self._identity, bundle=bundle)
-        self.repeat()
+        if self._is_announced:
+            self._publish_online()
 
     def take_forgotten(self, forgotten: Forgotten) -> None:
         """A retained message was deleted at the broker: the own status is published again."""
