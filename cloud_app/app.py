@@ -101,6 +101,10 @@ class CloudSettings(NodeSettings, frozen=True, kw_only=True):
         str,
         msgspec.Meta(description="File with the token of machines that read /metrics and the API."),
     ] = ""
+    report: Annotated[
+        str,
+        msgspec.Meta(description="HTML file of `ddnn evaluate --report`, to which the page links."),
+    ] = ""
     demo_frames: Annotated[
         str, msgspec.Meta(description="Pictures of a demo's cameras, shown with the samples.")
     ] = ""
@@ -159,6 +163,8 @@ def check(settings: CloudSettings) -> None:
     for file in (settings.password_file, settings.api_token_file):
         if file:
             read_secret(file)
+    if settings.report and not Path(settings.report).is_file():
+        raise ConfigError(f"--report {settings.report}: no such file")
     if settings.database:
         Store(settings.database).close()
 
@@ -251,7 +257,8 @@ def run(settings: CloudSettings) -> None:
             live.drift.start()
             stack.callback(live.drift.close)
             sign_in = _open_sign_in(settings, store)
-            app = create_app(store, live, sign_in=sign_in)
+            report = Path(settings.report) if settings.report else None
+            app = create_app(store, live, sign_in=sign_in, report=report)
             server = serve(
                 app, settings.http_host, settings.http_port, trusted_proxy=settings.trusted_proxy
             )

@@ -17,6 +17,7 @@ from ddnn.protocol.drops import drops
 from ddnn.protocol.machine import Connected, Disconnected, Event, Forgotten, Received
 from ddnn.protocol.messages import Answer, Stats, Status
 from ddnn.protocol.offload_state import Alternatives, OffloadState
+from ddnn.protocol.rollout_messages import BundleState
 from ddnn.protocol.topics import Kind, Topic
 from ddnn.protocol.train_messages import TrainState
 from ddnn.runtime.guard import DAY_S, EXPIRES_SOON_DAYS
@@ -69,6 +70,7 @@ class _SeenNode:
     status: Status
     at_s: float
     stats: Stats | None = None
+    bundle_state: BundleState | None = None
     period_s: float = 0.0  # of its statistics
 
 
@@ -108,6 +110,8 @@ class Registry:
                 self._take_status((topic.site, topic.node), status)
             case Received(topic, Stats() as stats):
                 self._take_stats((topic.site, topic.node), stats)
+            case Received(topic, BundleState() as bundle_state):
+                self._take_bundle_state((topic.site, topic.node), bundle_state)
             case Received(topic, OffloadState() as state):
                 if self._is_credible(topic, "an offload", _is_consistent(state)):
                     self._offloads.add((topic.site, topic.node), state)
@@ -143,6 +147,7 @@ class Registry:
                 stats.memory_bytes,
                 dict(stats.counts),
                 dict(stats.gauges),
+                describe_rollout(seen.bundle_state),
             )
             views.append(view)
         # A cloud that is away is not missing while another one serves the same site.
@@ -260,6 +265,17 @@ class Registry:
             seen, at_s=time.monotonic(), stats=stats, period_s=max(seen.period_s, period_s)
         )
 
+    def _take_bundle_state(self, key: tuple[str, str], state: BundleState) -> None:
+        """Note how far a node is with a roll-out, and report its beginning and a refusal."""
+        seen = self._nodes.get(key)
+        if seen is None:
+            return
+        before = describe_rollout(seen.bundle_state)
+        self._nodes[key] = replace(seen, bundle_state=state)
+        text = describe_rollout(state)
+        if text and (not before or state.phase == "failed") and text != before:
+            self._report_once_per_minute(key, text, f"rollout-{state.phase}")
+
     def _report_switches(self, key: tuple[str, str], before: Stats | None, now: Stats) -> None:
         """Report gauges that went on or off."""
         for gauge, switch in SWITCHES.items():
@@ -300,6 +316,20 @@ class Registry:
         """Report with a key that stays the same for a minute, so that one event is recorded."""
         now_s = self._clock()
         self._report(now_s, *key, text, f"{kind}-{now_s // EVENT_PERIOD_S:.0f}")
+
+
+def describe_rollout(state: BundleState | None) -> str:
+    """What a node does about a bundle that is rolled out; empty where that is nothing."""
+    match state:
+        case None | BundleState(phase="in use"):
+            return ""
+        case BundleState(phase="fetching", parts=parts):
+            return f"fetches bundle {state.ordered}: {parts} parts so far"
+        case BundleState(phase="checking"):
+            return f"checks bundle {state.ordered}"
+        case BundleState(phase="staged"):
+            return f"has bundle {state.ordered} ready"
+    return f"cannot use bundle {state.ordered}: {state.reason}"
 
 
 def _is_consistent(state: OffloadState) -> bool:

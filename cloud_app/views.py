@@ -34,6 +34,7 @@ class NodeView:
     memory_bytes: int = 0
     counts: dict[str, int] = field(default_factory=dict)
     gauges: dict[str, float] = field(default_factory=dict)
+    rollout: str = ""  # what it does about a bundle that is rolled out; empty while that is nothing
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,7 @@ from device_app.sources import (
     parse_uri,
     require_libraries,
 )
+from device_app.speed import describe_speed
 from device_app.target import Target, find_target, take_first_frame
 from device_app.ticks import PaceReader, Tap
 from device_app.ticks import SiteClock as TickClock
@@ -85,6 +86,8 @@ def check(settings: DeviceSettings) -> None:
     require_libraries(parse_uri(settings.uri).kind, imported=True)
     target = find_target(settings, bundle.manifest if bundle else None)
     click.echo(take_first_frame(settings, target, bundle))
+    if bundle is not None and (section := bundle.sections.get(settings.node)) is not None:
+        click.echo(describe_speed(section, bundle.manifest.image_shape))
 
 
 def show_site_file(settings: DeviceSettings) -> None:
@@ -121,12 +124,13 @@ def run(settings: DeviceSettings) -> None:
     )
     trainer = open_trainer_node(settings) if settings.lend == "on" else None
     parts: list[Machine] = [worker.machine] if worker else []
+    timed: list[Machine] = [recorder]  # by the site's time
     resources = Resources(load=worker.load if worker else None, time_file=time_file)
     pace: PaceReader = PaceHistory
     if bundle is not None:
         answers = FileAnswerLog(state / f"{settings.node}.answers")
         device = make_device(settings, bundle, answers)
-        parts.append(LatestAnswer(OnSiteTime(device, clock), settings.site, settings.node))
+        timed.append(LatestAnswer(device, settings.site, settings.node))
         pace = partial(getattr, device, "pace")  # it is replaced, never changed
         library = BundleLibrary.of(
             settings,
@@ -148,7 +152,7 @@ def run(settings: DeviceSettings) -> None:
         CompositeMachine(
             Observer(None, lambda: counts, lambda: capture.read_gauges()),
             *parts,
-            OnSiteTime(recorder, clock),
+            OnSiteTime(CompositeMachine(*timed), clock),
             clock,
             *([trainer] if trainer else []),
         ),

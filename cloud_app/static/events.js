@@ -4,8 +4,8 @@ import { h, morph } from "./dom.js";
 import { ago, clock } from "./format.js";
 
 const TONES = [
-  [/died|lost|gone|failed|fell back/, "bad"],
-  [/dropped|stopped|late/, "warn"],
+  [/died|lost|gone|failed|fell back|cannot use/, "bad"],
+  [/dropped|stopped|late|drift/, "warn"],
   [/joined|back|started/, "good"],
 ];
 const toneOf = ({ what }) => TONES.find(([words]) => words.test(what))?.[1] ?? "wait";

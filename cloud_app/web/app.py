@@ -11,6 +11,7 @@ import secrets
 import time
 from collections.abc import Callable
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -21,6 +22,7 @@ from werkzeug.exceptions import (
     Forbidden,
     HTTPException,
     MethodNotAllowed,
+    ServiceUnavailable,
     TooManyRequests,
     Unauthorized,
     UnsupportedMediaType,
@@ -58,13 +60,17 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
+_REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 _ASSETS = frozenset({"static", "vendor.send_library_file"})
 
 
-def create_app(store: Store, live: LiveSite, *, sign_in: SignIn | None) -> Flask:
+def create_app(
+    store: Store, live: LiveSite, *, sign_in: SignIn | None, report: Path | None = None
+) -> Flask:
     """Make the page and its API. Without `sign_in` it answers only requests to a loopback name.
 
-    The server's threads use `store` and `live`.
+    report: the HTML file of `ddnn evaluate --report`, to which the page links. The server's threads
+    use `store` and `live`.
     """
     app = Flask("cloud_app")
     app.jinja_options = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True}
@@ -89,7 +95,7 @@ def create_app(store: Store, live: LiveSite, *, sign_in: SignIn | None) -> Flask
     streams = app.extensions["streams"] = Streams()
     api = Api(store, live, streams)
     limiter = Limiter(find_network, app=app, strategy="moving-window", storage_uri="memory://")
-    routes = [*Pages(api, sign_in).routes(), *api.routes()]
+    routes = [*Pages(api, sign_in, report).routes(), *api.routes()]
 
     def read_openapi_document(_ask: NoParameters) -> Response:
         return Response(described, mimetype=JSON)
@@ -150,8 +156,8 @@ def _make_view(route: Route) -> Callable[..., AnyResponse]:
 class Pages:
     """The routes that answer with HTML: the page, and the form to sign in."""
 
-    def __init__(self, api: Api, sign_in: SignIn | None) -> None:
-        self._api, self._sign_in = api, sign_in
+    def __init__(self, api: Api, sign_in: SignIn | None, report: Path | None) -> None:
+        self._api, self._sign_in, self._report = api, sign_in, report
 
     def routes(self) -> tuple[Route, ...]:
         return (
@@ -178,12 +184,23 @@ class Pages:
                 open=True,
             ),
             Route("POST", "/logout", self.sign_out, None, "Sign out.", code=204),
+            *(
+                [Route("GET", "/report", self.show_report, HTML, "The evaluation of the network.")]
+                if self._report
+                else []
+            ),
         )
 
     def show_page(self, _ask: NoParameters) -> Response:
         # The page carries the state of the API, so that its first paint shows the numbers.
         state = json.loads(self._api.make_state(SiteQuery()))
-        return Response(render_template("page.html", state=state))
+        return Response(render_template("page.html", state=state, report=bool(self._report)))
+
+    def show_report(self, _ask: NoParameters) -> Response:
+        try:
+            return Response((self._report or Path()).read_bytes(), mimetype=HTML)
+        except OSError as error:
+            raise ServiceUnavailable(f"the report cannot be read: {error.strerror}") from None
 
     def show_sign_in_form(self, _ask: NoParameters) -> AnyResponse:
         if self._sign_in is None or self._sign_in.find_session_end_s():
@@ -263,6 +280,8 @@ def _install_handlers(app: Flask, limiter: Limiter) -> None:
     @app.after_request
     def add_headers(response: Response) -> Response:
         response.headers.update(_HEADERS)
+        if request.endpoint == "show_report":  # styles stand in the file; nothing else may come
+            response.headers["Content-Security-Policy"] = _REPORT_POLICY
         if request.endpoint not in _ASSETS or response.status_code >= 400:
             # A cache must never deliver old numbers.
             response.headers["Cache-Control"] = "no-store"

@@ -166,6 +166,7 @@ class Node(msgspec.Struct, frozen=True):
     memory_bytes: int
     counts: dict[str, int]
     gauges: dict[str, float]
+    rollout: str  # what it does about a bundle that is rolled out
     wanted: bool
 
     @classmethod

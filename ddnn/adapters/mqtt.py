@@ -23,6 +23,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from ddnn.adapters.joined import make_tls
 from ddnn.adapters.mqtt_link import Link, has_decrypted
+from ddnn.adapters.mqtt_properties import share_tables
 from ddnn.adapters.retry import RetrySchedule
 from ddnn.errors import ConfigError
 from ddnn.protocol.codec import publish_bytes
@@ -31,6 +32,7 @@ from ddnn.runtime.site_identity import Broker
 from ddnn.runtime.transport import LinkDown, LinkEvent, Refused
 
 log = logging.getLogger(__name__)
+share_tables()
 
 KEEPALIVE_S = 5
 CONNECT_S = 5.0
@@ -130,18 +132,14 @@ class MqttTransport:
         link = self._link
         if link is None or not link.up:
             return
-        limit = link.max_packet_bytes
+        limit, size = link.max_packet_bytes, 0
         if limit is not None or qos:
             size = publish_bytes(topic, len(payload), qos) + V5_BYTES
             if limit is not None and size > limit:
                 text = f"{size} bytes, and the broker takes packets of at most {limit}"
                 self._sink(Refused("publish", topic, text, too_large=True))
                 return
-            sent = link.client.publish(topic, payload, qos, retain)
-            if qos:
-                link.sent[sent.mid] = topic, size
-        else:
-            link.client.publish(topic, payload, qos, retain)
+        link.publish(topic, payload, qos, retain, size)
 
     def wake(self) -> None:
         with contextlib.suppress(OSError):  # full: it is awake already; closed: nobody sleeps

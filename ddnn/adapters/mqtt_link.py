@@ -47,7 +47,6 @@ class Link:
         client.on_connect = self._take_connect
         client.on_disconnect = self._take_disconnect
         client.on_message = self._take_message
-        client.on_publish = self._take_publish
         client.on_subscribe = self._take_subscribe
         client.on_socket_open = _set_no_delay
 
@@ -92,12 +91,24 @@ class Link:
             if code != MQTTErrorCode.MQTT_ERR_SUCCESS or self.received == before:
                 break
 
+    def publish(self, topic: str, payload: bytes, qos: int, retain: bool, size: int) -> None:
+        """Publish; size: of the packet.
+
+        paho reports each packet that has left, which costs as much as to send it: only while a
+        confirmation is awaited it does.
+        """
+        if not qos:
+            self.client.publish(topic, payload, qos, retain)
+            return
+        self.client.on_publish = self._take_publish
+        self.sent[self.client.publish(topic, payload, qos, retain).mid] = topic, size
+
     def publish_confirmed(self, topic: str, payload: bytes) -> None:
         """Publish retained, QoS 1, and wait for the receipt, at most for `FAREWELL_S`."""
-        sent = self.client.publish(topic, payload, 1, True)
+        self.publish(topic, payload, 1, True, len(payload))
+        number = next(reversed(self.sent))
         until_s = time.monotonic() + FAREWELL_S
-        self.sent[sent.mid] = topic, len(payload)
-        while sent.mid in self.sent and time.monotonic() < until_s:
+        while number in self.sent and time.monotonic() < until_s:
             sock = self.client.socket()
             if sock is None:
                 return
@@ -151,6 +162,8 @@ class Link:
         self, _client: object, _data: object, number: int, code: Any, _given: object
     ) -> None:
         topic, size = self.sent.pop(number, ("", 0))
+        if not self.sent:
+            self.client.on_publish = None
         if topic and code.is_failure:
             too_large = code.value == TOO_LARGE
             if too_large:

@@ -43,6 +43,7 @@ class StoreNode:
             topic_filter(Kind.STATS, self.site),
             topic_filter(Kind.OFFLOAD, self.site),
             topic_filter(Kind.TRAIN_STATE, self.site),
+            topic_filter(Kind.BUNDLE_STATE, self.site),
             *presence_filters(self.site),
         ]
 

@@ -32,6 +32,8 @@ REQUEST_EVERY_S = (0.25, 20.0)  # the interval doubles from the first to the sec
 KEEP = 8  # exchanges; the one with the shortest round trip counts
 KEEP_S = 600.0  # the clocks may have drifted apart since an older exchange
 DRIFT = 2e-4  # at most, of one clock against the other; crystals have a tenth of it
+FOLLOW_EVERY_S = 0.2  # the own clock, unless it makes a step
+STEP_S = 0.05
 KEEP_EVERY_S = 10.0  # between two writes of the time
 MAX_ROUND_TRIP_S = 1.0  # a slower exchange does not set the time, but may confirm it
 MAX_SLOW_S = 10.0  # not even that, beyond
@@ -86,6 +88,7 @@ class SiteClock:
         self._estimate = _Estimate(kept.epoch if kept else 0)
         # Own time, which runs on when the wall clock is set back: (site time, monotonic time).
         self._own = (kept.time_s + KEEP_EVERY_S, started_s) if kept else (-math.inf, started_s)
+        self._ahead_s = -math.inf  # of the own clock, against monotonic time
         self._is_behind = False
         self._confirmed_s = -math.inf  # when a slow exchange agreed with the own time last
         self._wanted_epoch = 0
@@ -163,6 +166,11 @@ class SiteClock:
         return now.wall_s if now.wall_s >= passed_s - SET_BACK_S else passed_s
 
     def _follow_own_clock(self, now: Now) -> list[Effect]:
+        ahead_s = now.wall_s - now.monotonic_s
+        is_step = abs(ahead_s - self._ahead_s) > STEP_S
+        if not is_step and now.monotonic_s < self._own[1] + FOLLOW_EVERY_S:
+            return []
+        self._ahead_s = ahead_s
         own_s = self.time_s(now)
         was_behind, self._is_behind = self._is_behind, now.wall_s < own_s - SET_BACK_S
         has_exchange = self._estimate.find_best(now.monotonic_s) is not None

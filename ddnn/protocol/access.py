@@ -85,6 +85,7 @@ _RECORDED = (
     Right(Kind.STATS, Of.EVERY),
     Right(Kind.OFFLOAD, Of.EVERY),
     Right(Kind.TRAIN_STATE, Of.EVERY),
+    Right(Kind.BUNDLE_STATE, Of.EVERY),
     Right(Kind.STATUS, Of.EVERY),
 )
 # The parts of a bundle are for every node, and a node subscribes to one after the other.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,7 @@ def test_check_reports_what_is_wrong(scenes_bundle: Path, tmp_path: Path) -> Non
     assert good.returncode == 0, good.stderr
     assert "the configuration is valid" in good.stdout
     assert "a frame of 32x32 pixels" in good.stdout
+    assert re.search(r"section of 32x32 pixels: .* ms, so that at most \d+ samples/s", good.stdout)
     hush = "rtsp://me:hush@127.0.0.1:9/live"
     (tmp_path / "uri").write_text(hush)
     (tmp_path / "wrong").write_text("hush")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
@@ -112,3 +113,20 @@ def test_bodies_that_are_too_large_or_not_json_are_refused(client: FlaskClient) 
             headers={"X-CSRF-Token": token},
         )
         assert (response.status_code, list(response.json)) == (code, ["error"]), data[:20]
+
+
+def test_the_report_is_shown_and_nothing_in_it_runs(
+    store: Store, live: FakeSite, tmp_path: Path
+) -> None:
+    file = tmp_path / "report.html"
+    client = create_app(store, live, sign_in=None, report=file).test_client()
+    assert client.get("/report").status_code == 503
+    file.write_text("<p>recall</p><script>alert(1)</script>")
+    reply = client.get("/report")
+    assert (reply.status_code, reply.text) == (200, file.read_text())
+    assert reply.headers["Content-Security-Policy"].startswith("default-src 'none';")
+    assert "script-src" not in reply.headers["Content-Security-Policy"]
+    assert '<a href="/report">' in client.get("/").text
+    without = create_app(store, live, sign_in=None).test_client()
+    assert without.get("/report").status_code == 404
+    assert "/report" not in without.get("/").text
