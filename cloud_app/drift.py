@@ -77,6 +77,8 @@ class DriftWatch:
                 self.compare()
             except LinkError as error:
                 log.warning("drift is not compared: %s", error)
+            except Exception:  # of whatever was stored: this thread must not end
+                log.exception("drift is not compared")
 
 
 def describe(deviation: Deviation, *, is_device: bool) -> str:

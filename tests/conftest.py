@@ -137,6 +137,37 @@ def scenes_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def eth80_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Configuration (e) on photographs of six cameras, trained briefly."""
+    from tests.parts import need_data
+
+    data = f"eth80:{need_data('eth80.npz')}"
+
+    def make(out: Path) -> None:
+        from ddnn.adapters.litert import LiteRtSection
+        from ddnn.data import load
+        from ddnn.exits.hierarchy import make_configuration
+        from ddnn.training.recipes import choose_recipe
+        from ddnn.training.train import train
+
+        dataset, chosen = load(data), choose_recipe("eth80", steps=60)
+        train(
+            dataset,
+            make_configuration("e", 6, exit_scheme="AP", fusion_scheme="AP"),
+            out,
+            LiteRtSection,
+            name="eth80",
+            data="eth80",
+            architecture=chosen.architecture,
+            settings=chosen.fit,
+            score_type="float32",
+        )
+        balance(out, dataset.validation.images)
+
+    return make_once(tmp_path_factory, "eth80-e", make)
+
+
+@pytest.fixture(scope="session")
 def scenes_plan(scenes_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The heaviest layer of its edge on worker1 to worker6, any two of which may vanish."""
 

@@ -5,14 +5,18 @@ import { count, list, percent } from "./format.js";
 
 const WORDS = { disagrees: "disagrees with the others", unsure: "is unsure" };
 
+const isCamera = (voter, state) => state.bundle.devices.includes(voter);
+const nameOf = (voter, state) => (isCamera(voter, state) ? voter : `the ${voter} exit`);
+
 /** What is otherwise than on validation data, as a phrase; empty where nothing is. */
 export function describeAlarms(state) {
-  return list(state.drift.filter((of) => of.is_alarm).map((of) => `${of.voter} ${WORDS[of.kind]}`));
+  const alarms = state.drift.filter((of) => of.is_alarm);
+  return list(alarms.map((of) => `${nameOf(of.voter, state)} ${WORDS[of.kind]}`));
 }
 
 /** What a person can look at: a camera, or what stands before all of them. */
 export function askWhy(state) {
-  const camera = state.drift.some((of) => of.is_alarm && state.bundle.devices.includes(of.voter));
+  const camera = state.drift.some((of) => of.is_alarm && isCamera(of.voter, state));
   return camera
     ? "Was a camera moved, is it dirty, or in the dark?"
     : "Are there other things before the cameras? Record and label them.";
@@ -33,7 +37,7 @@ export function renderDrift(state) {
       h(
         "tr",
         { "data-key": voter, class: drift.some((of) => of.voter === voter && of.is_alarm) ? "wrong" : "" },
-        h("th", { scope: "row" }, state.bundle.devices.includes(voter) ? voter : `${voter} exit`),
+        h("th", { scope: "row" }, nameOf(voter, state)),
         ["disagrees", "unsure"].map((kind) => cell(drift.find((of) => of.voter === voter && of.kind === kind))),
       ),
     ),

@@ -178,7 +178,7 @@ def _compare_window(
     limit: the score from which on a difference is an alarm
     """
     samples = np.array([behaviour.samples for behaviour in reference.answers])
-    window = [one for one in window if samples[one.label] > 0]
+    window = [one for one in window if 0 <= one.label < len(samples) and samples[one.label] > 0]
     if len(window) < LEAST_SAMPLES:
         return
     answers = np.array([one.label for one in window])

@@ -75,6 +75,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             if not 0 <= self.thresholds.get(tier, -1.0) <= 1.000001:
                 raise ConfigError(f"bundle {self.name}: no threshold in [0, 1] for exit {tier}")
         self._check_heads()
+        self._check_behaviour()
 
     def _check_heads(self) -> None:
         """Raise ConfigError unless CC has at each exit the map that it needs, and others none."""
@@ -106,6 +107,20 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                     f"bundle {self.name}: the head of exit {tier} must be {rows} x {classes} "
                     f"finite weights and {classes} biases of one of its exits; export it again"
                 )
+
+    def _check_behaviour(self) -> None:
+        """Raise ConfigError unless the behaviour is of this hierarchy's devices and classes."""
+        behaviour = self.behaviour
+        if behaviour is None:
+            return
+        voters = (behaviour.answers, *behaviour.devices.values())
+        is_known = set(behaviour.devices) in (set(), set(self.hierarchy.devices))
+        if not is_known or any(len(by_class) != len(self.classes) for by_class in voters):
+            raise ConfigError(
+                f"bundle {self.name}: its behaviour on validation data is of other devices or "
+                f"classes than {', '.join(self.hierarchy.devices)} and {', '.join(self.classes)}; "
+                "export it again"
+            )
 
     @property
     def near_chance(self) -> bool:

@@ -10,6 +10,7 @@ import logging
 import math
 import threading
 import time
+import zlib
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -232,7 +233,9 @@ class Loop:
         self._inbox.append(event)
 
     def _serve(self) -> None:
-        stats_due_s = time.monotonic() + self._stats_every_s
+        stats_due_s = time.monotonic() + self._stats_every_s * spread(
+            f"{self.identity.site}/{self.identity.node}"
+        )
         deadline_s = self.machine.deadline_s()
         while True:
             until_s = stats_due_s if deadline_s is None else min(deadline_s, stats_due_s)
@@ -345,3 +348,9 @@ class Loop:
         topic = Topic(self.identity.site, Kind.STATS, self.identity.node)
         self.transport.publish(*pack(topic, stats))
         self._registration.repeat(time.monotonic())
+
+
+def spread(name: str) -> float:
+    """A number from 0 to 1 for a name: nodes that start together must not send their statistics at
+    the same moment, which would delay what is live."""
+    return zlib.crc32(name.encode()) / 2**32

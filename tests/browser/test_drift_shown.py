@@ -21,7 +21,7 @@ def test_who_deviates_and_by_how_much(home: Home, open_page: Open) -> None:
     ]
     wait_for(page, "#drift-note", "As on validation data, by the newest 400 samples")
     assert "cam1 12.0 % validation 10.0 % 25.0 % validation 25.0 %" in text(page, DRIFT)
-    assert "local exit 24.0 %" in text(page, DRIFT)
+    assert "the local exit 24.0 %" in text(page, DRIFT)
     home.live.drift[1] = Deviation("cam1", "disagrees", 400, 0.55, 0.1, 1.0, True)
     wait_for(page, "#drift-note", "Otherwise than on validation data: cam1 disagrees")
     assert page.locator("#drift tr.wrong").count() == 1

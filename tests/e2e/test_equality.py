@@ -11,12 +11,8 @@ import pytest
 from ddnn.adapters.litert import LiteRtSection
 from ddnn.data import load
 from ddnn.exits.cost import compute_communication_bytes
-from ddnn.exits.hierarchy import make_configuration
 from ddnn.exits.inference import infer
 from ddnn.runtime.bundle import load_bundle
-from ddnn.training.recipes import choose_recipe
-from ddnn.training.train import train
-from tests.conftest import balance
 from tests.e2e.conftest import export_frames
 from tests.parts import need_data
 
@@ -92,24 +88,8 @@ def test_scenes(open_site, scenes_bundle, scenes_frames, scenes_split):
 
 
 @pytest.mark.needs_data
-def test_eth80(open_site, tmp_path):
-    path = need_data("eth80.npz")
-    dataset = load(f"eth80:{path}")
-    bundle = tmp_path / "bundle"
-    chosen = choose_recipe("eth80", steps=60)
-    train(
-        dataset,
-        make_configuration("e", 6, exit_scheme="AP", fusion_scheme="AP"),
-        bundle,
-        LiteRtSection,
-        name="eth80",
-        data="eth80",
-        architecture=chosen.architecture,
-        settings=chosen.fit,
-        score_type="float32",
-    )
-    balance(bundle, dataset.validation.images)
-    test = dataset.test
+def test_eth80(open_site, eth80_bundle, tmp_path):
+    test = load(f"eth80:{need_data('eth80.npz')}").test
     frames = export_frames(test, tmp_path / "frames")
-    site = open_site(bundle, frames, test.labels, rate_hz=15.0, deadline_s=4.0, window_s=1.0)
-    assert_equal(site, bundle, test.images, test.labels)
+    site = open_site(eth80_bundle, frames, test.labels, rate_hz=15.0, deadline_s=4.0, window_s=1.0)
+    assert_equal(site, eth80_bundle, test.images, test.labels)

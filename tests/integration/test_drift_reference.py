@@ -5,19 +5,31 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from benchmarks.drift import DISTURBANCES, count_false_alarms, disturb, find_delay, observe
 from ddnn.adapters.litert import LiteRtSection
 from ddnn.data import load
 from ddnn.exits.drift import WINDOWS
 from ddnn.runtime.bundle import load_bundle
+from tests.parts import need_data
 
 
-def test_the_behaviour_of_a_bundle_equals_that_of_its_sections(scenes_bundle: Path) -> None:
-    bundle = load_bundle(scenes_bundle, LiteRtSection)
+def test_on_rendered_scenes(scenes_bundle: Path) -> None:
+    images = load("scenes", samples=(600, 200, 50)).validation.images
+    assert_behaviour_equals(scenes_bundle, images)
+
+
+@pytest.mark.needs_data
+def test_on_photographs(eth80_bundle: Path) -> None:
+    assert_behaviour_equals(eth80_bundle, load(f"eth80:{need_data('eth80.npz')}").validation.images)
+
+
+def assert_behaviour_equals(path: Path, images: np.ndarray) -> None:
+    bundle = load_bundle(path, LiteRtSection)
     behaviour = bundle.manifest.behaviour
     assert behaviour is not None
-    seen = observe(bundle, load("scenes", samples=(600, 200, 50)).validation.images)
+    seen = observe(bundle, images)
     answers = np.array([one.label for one in seen])
     certainty = np.array([one.certainty for one in seen])
     assert np.isclose(behaviour.variance, certainty.var(), rtol=1e-4)

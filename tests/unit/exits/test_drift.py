@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 
+from ddnn.errors import ConfigError
 from ddnn.exits.drift import (
     FALSE_ALARMS,
     LEAST_SAMPLES,
@@ -16,6 +18,7 @@ from ddnn.exits.drift import (
 from ddnn.exits.entropy import normalized_entropy, softmax
 from ddnn.exits.hierarchy import make_configuration
 from ddnn.exits.sample import make_votes
+from tests.simulation.small_hierarchy import make_manifest
 
 HIERARCHY = make_configuration("c", 6)
 CLASSES = 5
@@ -149,3 +152,27 @@ def test_without_sections_on_devices_the_first_exit_is_the_only_voter() -> None:
     assert (reference.exit, reference.devices) == (hierarchy.exits[0], {})
     found = find_deviations(reference, observe(scores))
     assert [(one.voter, one.kind) for one in found] == [(hierarchy.exits[0], "unsure")]
+
+
+def test_labels_that_cannot_be_are_passed_over() -> None:
+    """Whoever answers is another process."""
+    scores = draw(np.random.default_rng(17), VALIDATION)
+    strange = [one._replace(label=label) for one in observe(scores) for label in (-1, 5, 10**6)]
+    assert find_deviations(refer(scores), strange) == []
+
+
+@pytest.mark.parametrize("change", ["", "a class more", "another device"])
+def test_a_bundle_with_the_behaviour_of_another_is_refused(change: str) -> None:
+    reference = refer(draw(np.random.default_rng(19), VALIDATION))
+    manifest = make_manifest(HIERARCHY)
+    count = len(manifest.classes)
+    devices = {device: of[:count] for device, of in reference.devices.items()}
+    if change == "another device":
+        devices["cam7"] = devices.pop("cam6")
+    answers = reference.answers[: count + (change == "a class more")]
+    behaviour = msgspec.structs.replace(reference, answers=answers, devices=devices)
+    if not change:
+        assert msgspec.structs.replace(manifest, behaviour=behaviour).behaviour == behaviour
+        return
+    with pytest.raises(ConfigError, match="of other devices or classes"):
+        msgspec.structs.replace(manifest, behaviour=behaviour)
