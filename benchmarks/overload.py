@@ -10,7 +10,7 @@ goodput_hz   samples per second that were answered in full
 ratio        goodput over the greatest goodput of all runs, the capacity's too
 degraded     samples answered otherwise
 shed         samples that the site's pace left out
-unanswered   samples that have no answer and are not shed
+unanswered   samples that have no answer and that no pace of the last seconds sheds
 p99_ms       from the capture tick to the answer
 edge_mb      resident memory of the edge at the begin and the end of the span
 
@@ -69,7 +69,7 @@ def measure_load(
 def judge_samples(site: Site, samples: range, seconds: float) -> dict[str, Any]:
     """Goodput, what was shed, and latencies, by what a listener heard."""
     with site.watcher.lock:
-        answers, pace = dict(site.watcher.answers), site.watcher.pace
+        answers = dict(site.watcher.answers)
     found = [answers[sample] for sample in samples if sample in answers]
     missing = [sample for sample in samples if sample not in answers]
     full = sum(answer.quality == "full" for answer in found)
@@ -77,8 +77,8 @@ def judge_samples(site: Site, samples: range, seconds: float) -> dict[str, Any]:
         "samples": len(samples),
         "goodput_hz": round(full / seconds, 1),
         "degraded": len(found) - full,
-        "shed": sum(not pace.is_admitted(sample) for sample in missing),
-        "unanswered": sum(pace.is_admitted(sample) for sample in missing),
+        "shed": sum(not site.is_expected(sample) for sample in missing),
+        "unanswered": sum(site.is_expected(sample) for sample in missing),
         **quantiles_ms([a.answered_at_s - a.captured_at_s for a in found]),
     }
 
