@@ -76,7 +76,7 @@ class Api:
                 f"{v1}/doubtful",
                 self.list_doubtful,
                 list[Record],
-                f"The {NEWEST} newest samples that a label would teach most.",
+                f"New samples that a label would teach most, at most {NEWEST}.",
                 site,
             ),
             Route(
