@@ -60,7 +60,7 @@ def test_a_bundle_starts_with_the_weights_of_the_file_and_runs(
     dataset = load("scenes", samples=(60, 30, 20))
     manifest = train(
         dataset,
-        make_configuration("e", 2),
+        make_configuration("c", 2),
         tmp_path / "bundle",
         LiteRtSection,
         name="small",
