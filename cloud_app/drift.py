@@ -10,12 +10,14 @@ from cloud_app.registry import ReportEvent
 from cloud_app.store import Store
 from cloud_app.views import BundleView
 from ddnn.errors import LinkError
-from ddnn.exits.drift import WINDOWS, Deviation, find_deviations
+from ddnn.exits.drift import WINDOWS, Deviation, describe, find_deviations
 
 log = logging.getLogger(__name__)
 
 PERIOD_S = 30.0
 DAY_S = 86_400.0
+CAMERA_REMEDY = "was the camera moved, is it dirty, or in the dark?"
+THINGS_REMEDY = "are there other things than on validation data? Record and label them"
 
 
 class DriftWatch:
@@ -66,10 +68,13 @@ class DriftWatch:
 
     def _report_alarm(self, site: str, bundle: BundleView, deviation: Deviation) -> None:
         now_s = self._clock()
-        is_device = deviation.voter in bundle.devices
-        node = deviation.voter if is_device else bundle.lead
         key = f"drift-{deviation.voter}-{deviation.kind}-{now_s // DAY_S:.0f}"
-        self._report(now_s, site, node, describe(deviation, is_device=is_device), key)
+        if deviation.voter in bundle.devices:
+            text = f"drift: {describe(deviation)}: {CAMERA_REMEDY}"
+            self._report(now_s, site, deviation.voter, text, key)
+        else:
+            text = f"drift: the {deviation.voter} exit {describe(deviation)}: {THINGS_REMEDY}"
+            self._report(now_s, site, bundle.lead, text, key)
 
     def _run(self) -> None:
         while not self._closing.wait(PERIOD_S):
@@ -79,18 +84,3 @@ class DriftWatch:
                 log.warning("drift is not compared: %s", error)
             except Exception:  # of whatever was stored: this thread must not end
                 log.exception("drift is not compared")
-
-
-def describe(deviation: Deviation, *, is_device: bool) -> str:
-    """Describe an alarm in words."""
-    what = {
-        "disagrees": "names another class than all cameras together",
-        "unsure": "is unsure" if is_device else f"is unsure at the {deviation.voter} exit",
-    }[deviation.kind]
-    shares = f"in {deviation.share:.0%} of {deviation.samples} samples, on validation data in "
-    remedy = (
-        "was the camera moved, is it dirty, or in the dark?"
-        if is_device
-        else "are there other things than on validation data? Record and label them"
-    )
-    return f"drift: {what} {shares}{deviation.expected:.0%}: {remedy}"

@@ -108,29 +108,35 @@ def balance(bundle: Path, images) -> Path:
     return bundle
 
 
+def train_briefly(out: Path, dataset, data: str, fusion_scheme: str, steps: int) -> None:
+    """Configuration (e): enough for every exit to answer some samples of this data set."""
+    from ddnn.adapters.litert import LiteRtSection
+    from ddnn.exits.hierarchy import make_configuration
+    from ddnn.training.recipes import choose_recipe
+    from ddnn.training.train import train
+
+    chosen = choose_recipe(data, steps=steps)
+    train(
+        dataset,
+        make_configuration("e", 6, exit_scheme="AP", fusion_scheme=fusion_scheme),
+        out,
+        LiteRtSection,
+        name=f"{data}-e",
+        data=data,
+        architecture=chosen.architecture,
+        settings=chosen.fit,
+        score_type="float32",
+    )
+
+
 @pytest.fixture(scope="session")
 def scenes_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Configuration (e) on scenes, trained briefly: enough for every exit to answer some."""
+    """Rendered scenes."""
 
     def make(out: Path) -> None:
-        from ddnn.adapters.litert import LiteRtSection
         from ddnn.data import load
-        from ddnn.exits.hierarchy import make_configuration
-        from ddnn.training.recipes import choose_recipe
-        from ddnn.training.train import train
 
-        chosen = choose_recipe("scenes", steps=150)
-        train(
-            load("scenes", samples=(600, 200, 50)),
-            make_configuration("e", 6, exit_scheme="AP", fusion_scheme="CC"),
-            out,
-            LiteRtSection,
-            name="scenes-e",
-            data="scenes",
-            architecture=chosen.architecture,
-            settings=chosen.fit,
-            score_type="float32",
-        )
+        train_briefly(out, load("scenes", samples=(600, 200, 50)), "scenes", "CC", steps=150)
         balance(out, load("scenes", samples=(50, 50, 50)).validation.images)
 
     return make_once(tmp_path_factory, "scenes-e", make)
@@ -138,30 +144,16 @@ def scenes_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def eth80_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Configuration (e) on photographs of six cameras, trained briefly."""
+    """Photographs of six cameras."""
     from tests.parts import need_data
 
-    data = f"eth80:{need_data('eth80.npz')}"
+    path = need_data("eth80.npz")
 
     def make(out: Path) -> None:
-        from ddnn.adapters.litert import LiteRtSection
         from ddnn.data import load
-        from ddnn.exits.hierarchy import make_configuration
-        from ddnn.training.recipes import choose_recipe
-        from ddnn.training.train import train
 
-        dataset, chosen = load(data), choose_recipe("eth80", steps=60)
-        train(
-            dataset,
-            make_configuration("e", 6, exit_scheme="AP", fusion_scheme="AP"),
-            out,
-            LiteRtSection,
-            name="eth80",
-            data="eth80",
-            architecture=chosen.architecture,
-            settings=chosen.fit,
-            score_type="float32",
-        )
+        dataset = load(f"eth80:{path}")
+        train_briefly(out, dataset, "eth80", "AP", steps=60)
         balance(out, dataset.validation.images)
 
     return make_once(tmp_path_factory, "eth80-e", make)

@@ -21,7 +21,6 @@ from ddnn.cli.output import print_report
 from ddnn.errors import ConfigError, LinkError
 from ddnn.exits.hierarchy import CLOUD
 from ddnn.exits.probation import Probation
-from ddnn.exits.probation import State as Verdict
 from ddnn.exits.trial import try_sample
 from ddnn.local_site.progress import show_progress
 from ddnn.machines.deployer import CONFIRM_S, LEAD_S, LISTEN_S, Deployer, State
@@ -88,25 +87,27 @@ def rollout(bundle: Path, wait_s: float, watch_minutes: float, as_json: bool, **
         begun_s = time.monotonic()
         deploy(deployer, settings, wait_s)
         report = make_report(deployer, time.monotonic() - begun_s)
+        wrong = ""
         if deployer.state is State.DONE and watch_minutes:
             probation = make_probation(loaded, settings.site, 60 * watch_minutes)
             watch(probation, settings)
             report["watched"] = make_watch_report(probation)
-            if probation.state is Verdict.FAILED and deployer.before != loaded.id:
+            wrong = probation.reason
+            if wrong and deployer.before != loaded.id:
                 back = deployer.make_return()
                 deploy(back, settings, wait_s)
                 report["returned"] = make_report(back, time.monotonic() - begun_s)
-                print_report(report, as_json)
                 done = f"went back to bundle {deployer.before}"
-                ended = done if back.state is State.DONE else f"could not go back: {back.reason}"
-                raise ConfigError(f"bundle {loaded.id}: {probation.reason}; {ended}")
+                wrong += (
+                    f"; {done if back.state is State.DONE else f'could not go back: {back.reason}'}"
+                )
         print_report(report, as_json)
         if deployer.state is not State.DONE:
             follows = "see `ddnn status`" if deployer.since is not None else "nothing has changed"
             error = ConfigError if deployer.is_refused else LinkError
             raise error(f"{deployer.reason or 'interrupted'}; {follows}")
-        if report.get("watched", {}).get("reason"):
-            raise ConfigError(report["watched"]["reason"])
+        if wrong:
+            raise ConfigError(f"bundle {loaded.id}: {wrong}")
 
 
 def make_deployer(path: Path, bundle: Bundle, site: str, wait_s: float) -> Deployer:

@@ -107,6 +107,15 @@ class Deviation(msgspec.Struct, frozen=True):
     is_alarm: bool
 
 
+def describe(deviation: Deviation) -> str:
+    """What a voter does, and how often, as a phrase after its name."""
+    what = {"disagrees": "names another class than all cameras together", "unsure": "is unsure"}
+    return (
+        f"{what[deviation.kind]} in {deviation.share:.0%} of {deviation.samples} samples, "
+        f"on validation data in {deviation.expected:.0%}"
+    )
+
+
 def measure_reference(
     hierarchy: Hierarchy, devices: NDArray[np.float32], first: NDArray[np.float32]
 ) -> Reference:

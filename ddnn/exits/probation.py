@@ -17,7 +17,14 @@ from enum import Enum, auto
 
 import msgspec
 
-from ddnn.exits.drift import WINDOWS, Observation, Reference, find_deviations, make_observation
+from ddnn.exits.drift import (
+    WINDOWS,
+    Observation,
+    Reference,
+    describe,
+    find_deviations,
+    make_observation,
+)
 from ddnn.exits.intervals import compute_wilson_interval
 from ddnn.machines.states import advance
 from ddnn.protocol.machine import Connected, Effect, Event, Now, Received
@@ -145,12 +152,7 @@ class Probation:
             if low > MOST_DEGRADED:
                 return f"{figures.degraded} of {figures.answers} answers are degraded"
         if self._reference is not None:
-            found = find_deviations(self._reference, list(self._seen))
-            for one in found:
+            for one in find_deviations(self._reference, list(self._seen)):
                 if one.is_alarm:
-                    word = "disagrees with the others" if one.kind == "disagrees" else "is unsure"
-                    return (
-                        f"{one.voter} {word} in {one.share:.0%} of {one.samples} samples, on the "
-                        f"bundle's validation data in {one.expected:.0%}"
-                    )
+                    return f"{one.voter} {describe(one)}"
         return ""

@@ -157,7 +157,7 @@ class Deployer:
 
     def make_return(self) -> Deployer:
         """A roll-out of the bundle before, which the nodes have on their disks."""
-        order = BundleOrder(self.before, "0" * 64, 0)
+        order = self._order_before()
         return Deployer(self._site, order, [], self.nodes, self._lead, wait_s=self._wait_s)
 
     # ---------------------------------------------------------------------- states
@@ -240,8 +240,12 @@ class Deployer:
 
     def _give_up(self, reason: str, now: Now) -> list[Effect]:
         """All nodes stay with what they use."""
-        order = BundleOrder(self.before, "0" * 64, 0, None, now.wall_s)
+        order = self._order_before(now.wall_s)
         return [Publish(Topic(self._site, Kind.BUNDLE_ORDER), order), *self._fail(reason)]
+
+    def _order_before(self, given_at_s: float = 0.0) -> BundleOrder:
+        """An order without an archive: the nodes have the bundle before on their disks."""
+        return BundleOrder(self.before, "0" * 64, 0, None, given_at_s)
 
     def _fail(self, reason: str) -> list[Effect]:
         self.reason = reason

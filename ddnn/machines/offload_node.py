@@ -32,6 +32,7 @@ from ddnn.protocol.machine import (
     Received,
     Returned,
     Unload,
+    find_earliest,
 )
 from ddnn.protocol.messages import Assignment, WorkerOffer
 from ddnn.protocol.offload_state import OffloadState, WorkerState
@@ -118,7 +119,7 @@ class OffloadNode:
     def deadline_s(self) -> float | None:
         times = [self._inner.deadline_s(), self._state_due_s]
         times += [offload.deadline_s() for offload in self._versions.live.values()]
-        return min(time_s for time_s in times if time_s is not None)
+        return find_earliest(times)
 
     def handle(self, event: Event, now: Now) -> list[Effect]:
         effects: list[Effect] = []

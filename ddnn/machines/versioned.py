@@ -117,8 +117,8 @@ class VersionedMachine(Generic[MachineType]):
         return sorted({topic for v in self._list_versions() for topic in v.machine.subscriptions()})
 
     def deadline_s(self) -> float | None:
-        if self._first is not None and len(self._versions) == 1:  # the usual case
-            return self._first.machine.deadline_s()
+        if (only := self._find_only()) is not None:
+            return only.machine.deadline_s()
         times = [version.machine.deadline_s() for version in self._list_versions()]
         return find_earliest([*times, self._until_s])
 
@@ -152,6 +152,11 @@ class VersionedMachine(Generic[MachineType]):
     def list_live(self) -> list[str]:
         """The bundles in use, the oldest first."""
         return list(self._versions.live)
+
+    def _find_only(self) -> Version[MachineType] | None:
+        """The first version where there is no other: without a roll-out there is nothing to choose,
+        which every event asks."""
+        return self._first if len(self._versions) == 1 else None
 
     def _list_versions(self) -> list[Version[MachineType]]:
         return list(self._versions.live.values())
@@ -187,8 +192,8 @@ class VersionedMachine(Generic[MachineType]):
         effects: list[Effect] = []
         if self._until_s is not None and now.monotonic_s >= self._until_s:
             effects += self._free()
-        if self._first is not None and len(self._versions) == 1:  # no roll-out: nothing to choose
-            return [*effects, *self._first.machine.handle(event, now)]
+        if (only := self._find_only()) is not None:
+            return [*effects, *only.machine.handle(event, now)]
         for version in self._find_receivers(event):
             effects += self._handle(version, event, now)
         return effects
