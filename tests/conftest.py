@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import alone
 from tests.browser.chromium import browser, open_page, problems  # noqa: F401  fixtures
 from tests.postgres import Postgres, running_postgres
+from tests.timed import TimedTests
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -24,7 +24,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def pytest_configure(config: pytest.Config) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
-        config.pluginmanager.register(alone)
+        config.pluginmanager.register(TimedTests(config))
 
 
 def pytest_xdist_auto_num_workers() -> int:

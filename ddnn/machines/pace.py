@@ -14,9 +14,11 @@ that of the links. A queue that vanishes within the interval is none: a link or 
 still has gone on. It is also overload where most cameras miss samples that others have: they lack
 the processor, and each skips other ticks.
 
-While a queue stands before the edge, the rate at which it handles reports is what it can do. The
-pace falls below that rate at once, from the first sample on that the edge has not seen. Then it
-rises, slowly at first and faster the longer no work waits, and settles where a short queue stands.
+While a queue stands before the edge, the rate at which it handles reports is its capacity. The pace
+falls below it at once, from the first sample on that the edge has not seen. Then it follows the
+capacity, which is averaged, since each interval alone says little, and settles where a short queue
+stands. Where no work waits, the capacity is at least the present rate: the estimate grows, slowly
+at first and faster the longer no work waits.
 
 The cameras may follow the commands of an earlier process of the edge. So the first command says
 from which sample on all ticks are taken; what was shed before it stays shed.
@@ -44,6 +46,7 @@ WHILE_DRAINING = 0.6  # of that, until the queue is gone; less if the queue is l
 WHILE_DRAINING_LONG = 0.3
 AT_MOST_TO = 1 / 8  # one command does not thin further
 AGAIN = 0.7  # where what was thinned was not enough
+MEMORY_S = 10.0  # after the last wait: the estimate of the capacity still holds
 VAIN = 2  # commands in a row without effect: the delay is not of our making
 EQUAL = 0.1  # delays that differ by no more than this part are equal
 UNEVEN = 0.75  # a camera with a smaller share of the samples lacks the processor
@@ -55,10 +58,12 @@ LEAST_HZ = 1.0
 # Growth per second by the seconds since work last waited: slow at the limit of what the site can
 # do, and from an eighth to all ticks within ten seconds where the limit is gone.
 GROWTH = (0.05, 0.1, 0.2, 0.4, 0.8)
-AHEAD_S = 1.0  # the queue is extrapolated by so much
-NEAR = 0.5  # of the queue at which the pace settles: from here on work waits
+QUEUE = 0.5  # of the target: the queue at which the pace settles
+NEAR = 0.5  # of that queue: from here on work waits
+AVERAGE_S = 1.0  # time over which the capacity is averaged
+CORRECT_S = 1.0  # time within which the queue is brought to its length
+SLOWEST = 0.5  # of the capacity: no correction goes below
 SETTLING = 0.3  # growth or decline per second, for a queue that is shorter or longer by 100 %
-DECLINE = -0.5  # at most, per second
 CHANGE = 0.01  # a smaller change of the share is no command
 JUMP_S = 60.0  # samples further from the newest one are strange
 STRANGE = 16  # so many strange ones in a row, and the devices number samples anew
@@ -164,6 +169,7 @@ class PaceControl:
         """edge_s: the time from capture within which the edge answers."""
         self._target_s = TARGET * edge_s
         self._long_s = edge_s / 2
+        self._queue_s = QUEUE * self._target_s
         self.state = State.OPEN
         self.history = PaceHistory()
         self.counts = {"samples_shed": 0}
@@ -175,11 +181,11 @@ class PaceControl:
         self._newest = -1  # the newest sample that was reported
         self._begins = False  # whether `decide` returns the first command
         self._rate_hz = math.inf  # at which samples are taken; infinite: every tick
-        self._goal_hz = math.inf  # the rate once the queue is gone
+        self._capacity_hz = math.inf  # an estimate; unknown while infinite
         self._effect = 0  # the first sample taken under the last command, and how long to wait
         self._effect_by_s = -math.inf
         self._waited_s = -math.inf  # when work waited last
-        self._grown_s = -math.inf
+        self._settled_s = -math.inf  # when the estimate changed last
         self._before_s = math.inf  # the delay at the last command
         self._vain = self._strange = 0
 
@@ -252,26 +258,26 @@ class PaceControl:
         trend_s, self.delay_s = delay_s - self.delay_s, delay_s
         self._uneven = self._uneven + 1 if interval.is_uneven(UNEVEN) else 0
         interval_s = now_s - interval.began_s
-        capacity_hz = interval.find_rate_hz(now_s)
-        if queues_s.get("scores", 0.0) <= self._target_s / 4:
-            capacity_hz = AGAIN * min(self._rate_hz, self._find_tick_hz())  # others are the limit
+        stands = queues_s.get("scores", 0.0) > NEAR * self._queue_s
+        if stands:
+            measured_hz = interval.find_rate_hz(now_s)
+        else:
+            measured_hz = AGAIN * min(self._rate_hz, self._find_tick_hz())  # others are the limit
         self._begin_interval(now_s)
-        grows = delay_s > self._target_s / 3 and trend_s > STEEP * interval_s
-        if delay_s > self._target_s or grows or self._uneven >= UNEVEN_INTERVALS:
+        if self._is_overload(delay_s, trend_s / interval_s):
             if self.state is State.OPEN and interval.delays["scores"].is_catching_up():
                 return None
             self._uneven = 0
-            return self._thin(capacity_hz, now_s)
+            return self._thin(measured_hz, now_s)
         if self.state is State.DRAINING and delay_s < self._target_s / 2:
             self.move(Signal.DRAINED)
-            self._grown_s = now_s
-            return self._command(self._goal_hz, now_s, later=True)
+            self._settled_s = now_s
+            return self._command(self._capacity_hz, now_s, later=True)
         if self.state is not State.RISING:
             return None
-        expected_s = delay_s + trend_s * AHEAD_S / interval_s
         if interval.is_uneven(UNEVEN_THINNED):
-            expected_s = max(expected_s, self._target_s)
-        return self._settle(expected_s, now_s)
+            delay_s = max(delay_s, self._target_s)
+        return self._settle(delay_s, measured_hz if stands else None, now_s)
 
     def _begin(self, sample: int, tick_hz: float) -> None:
         """Begin with a sample, before which nothing is known of the devices."""
@@ -287,7 +293,15 @@ class PaceControl:
         rates = sorted(self._tick_hz.values())
         return rates[len(rates) // 2] if rates else 1.0
 
-    def _thin(self, capacity_hz: float, now_s: float) -> Pace | None:
+    def _is_overload(self, delay_s: float, trend: float) -> bool:
+        """Whether to thin at once. While the pace follows the capacity it corrects the queue
+        itself, unless that is long. trend: seconds by which the queue grows per second."""
+        if self.state is State.RISING:
+            return delay_s > self._long_s or self._uneven >= UNEVEN_INTERVALS
+        grows = delay_s > self._target_s / 3 and trend > STEEP
+        return delay_s > self._target_s or grows or self._uneven >= UNEVEN_INTERVALS
+
+    def _thin(self, measured_hz: float, now_s: float) -> Pace | None:
         again, delay_s = self.state is State.DRAINING, self.delay_s
         if again and delay_s < (1 - EQUAL) * self._before_s:
             self._before_s = delay_s
@@ -296,16 +310,19 @@ class PaceControl:
         self._vain = self._vain + 1 if is_vain else 0
         if self._vain >= VAIN:
             return self._accept(now_s)
-        self.move(Signal.OVERLOAD)
-        now_hz = min(self._rate_hz, self._find_tick_hz())
         if again:
-            self._goal_hz *= AGAIN
+            self._capacity_hz *= AGAIN
         else:
-            highest_hz = SHARE_OF_CAPACITY * min(capacity_hz, now_hz)
-            self._goal_hz = max(highest_hz, AT_MOST_TO * now_hz, LEAST_HZ)
+            tick_hz = self._find_tick_hz()
+            if self.state is State.OPEN and now_s > self._waited_s + MEMORY_S:
+                self._capacity_hz = measured_hz
+            highest_hz = SHARE_OF_CAPACITY * min(self._capacity_hz, tick_hz)
+            least_hz = max(AT_MOST_TO * min(self._rate_hz, tick_hz), LEAST_HZ)
+            self._capacity_hz = max(highest_hz, least_hz)
+        self.move(Signal.OVERLOAD)
         self._waited_s, self._before_s = now_s, delay_s
         part = WHILE_DRAINING if delay_s < self._long_s else WHILE_DRAINING_LONG
-        return self._command(part * self._goal_hz, now_s)
+        return self._command(part * self._capacity_hz, now_s)
 
     def _accept(self, now_s: float) -> Pace | None:
         """Take the present delay for that of the links: thinning does not change it."""
@@ -315,19 +332,25 @@ class PaceControl:
         self.move(Signal.ALL)
         return self._command(math.inf, now_s, later=True)
 
-    def _settle(self, expected_s: float, now_s: float) -> Pace | None:
-        """Approach the rate at which half of the target stands in the queue.
+    def _settle(self, delay_s: float, measured_hz: float | None, now_s: float) -> Pace | None:
+        """Follow the capacity, corrected so that the queue gets its length.
 
-        expected_s: the delay in a little while.
+        measured_hz: the capacity in the last interval, where the queue of reports shows it.
         """
-        length = expected_s / (self._target_s / 2)
-        if length > NEAR:
+        passed_s = min(1.0, now_s - self._settled_s)
+        self._settled_s = now_s
+        if delay_s > NEAR * self._queue_s:
             self._waited_s = now_s
-            growth = max(DECLINE, SETTLING * (1 - length))
+        if measured_hz is not None:
+            part = 1 - math.exp(-passed_s / AVERAGE_S)
+            self._capacity_hz += part * (measured_hz - self._capacity_hz)
+        elif self._waited_s == now_s:
+            self._capacity_hz *= (1 + SETTLING * (1 - delay_s / self._queue_s)) ** passed_s
         else:
             growth = GROWTH[min(int(now_s - self._waited_s), len(GROWTH) - 1)]
-        rate_hz = self._rate_hz * (1 + growth) ** min(1.0, now_s - self._grown_s)
-        self._grown_s = now_s
+            self._capacity_hz *= (1 + growth) ** passed_s
+        correction = (self._queue_s - delay_s) / CORRECT_S
+        rate_hz = self._capacity_hz * max(SLOWEST, 1 + correction)
         if rate_hz < self._find_tick_hz():
             return self._command(rate_hz, now_s, later=True)
         self.move(Signal.ALL)

@@ -32,7 +32,7 @@ def wait_until_live(page: Page) -> None:
     wait_for(page, "#age.live")
 
 
-@pytest.mark.alone
+@pytest.mark.timed
 def test_the_first_picture_has_the_numbers(home: Home, open_page: Open) -> None:
     """They come with the page, and are painted at once, best of three."""
     home.answer(range(3))

@@ -39,7 +39,7 @@ from tests.e2e.conftest import export_frames
 from tests.parts import need, need_mosquitto
 from tests.postgres import running_postgres
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 SITE = "home"
 CAMERAS = [f"cam{i}" for i in range(1, 7)]

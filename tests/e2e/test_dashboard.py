@@ -9,7 +9,7 @@ import pytest
 
 from tests.browser.chromium import text, tile, wait_for
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 BROKER_SAID_S = 5.0
 RATE_HZ = 10.0

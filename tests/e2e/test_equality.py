@@ -16,7 +16,7 @@ from ddnn.runtime.bundle import load_bundle
 from tests.e2e.conftest import export_frames
 from tests.parts import need_data
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 SAMPLES = 360  # of each data set
 

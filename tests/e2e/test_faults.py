@@ -13,7 +13,7 @@ import pytest
 
 from tests.e2e.site_checks import is_recovered, wait_for_answers, wait_until
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 DEADLINE_S = 1.5
 DOWN_S = 2.5

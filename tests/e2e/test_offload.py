@@ -26,7 +26,7 @@ from ddnn.runtime.plans import PLAN
 from tests.e2e.watched_workers import DEADLINE_S, EVERYONE, FLOW_S, LAYER_TIMEOUT_S, TIMES, Workers
 from tests.integration.site import Voice, run
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 WORKERS = [f"worker{i}" for i in range(1, 7)]

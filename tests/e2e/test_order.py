@@ -10,7 +10,7 @@ from ddnn.adapters.litert import LiteRtSection
 from ddnn.exits.inference import infer
 from ddnn.runtime.bundle import load_bundle
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 SAMPLES = 40
 RATE_HZ = 20.0

@@ -28,7 +28,7 @@ from tests.e2e.watched_workers import (
     list_judgements,
 )
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 PLAN_S = 120.0  # planning imports TensorFlow, on a machine that runs a site
 

@@ -25,7 +25,7 @@ from ddnn.runtime.bundle import load_bundle, read_manifest, write_manifest
 from ddnn.runtime.library import IN_USE
 from tests.e2e.site_checks import is_recovered, wait_for_answers, wait_until
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 RATE_HZ = 20.0
 DEADLINE_S = 1.5

@@ -33,7 +33,7 @@ from tests.e2e.watched_workers import (
 )
 from tests.sliced_students import ACCURACY, make_plan
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 GROUPS = (("worker1", "worker2"), ("worker3", "worker4"), ("worker5", "worker6"))
 

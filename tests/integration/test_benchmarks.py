@@ -201,7 +201,7 @@ def test_processes_of_a_site_have_roles():
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.alone
+@pytest.mark.timed
 def test_a_short_soak_kills_real_processes_and_every_sample_is_answered(config: SiteConfig):
     need_mosquitto()
     result = run_soak(config, 12.0, 1, gap_s=1.0)
@@ -273,7 +273,7 @@ def test_processor_time_is_measured_for_every_role(config: SiteConfig):
 
 @pytest.mark.timeout(240)
 @pytest.mark.usefixtures("own_home")
-@pytest.mark.alone
+@pytest.mark.timed
 def test_workers_are_killed_and_stopped_and_no_answer_changes(config: SiteConfig):
     need_mosquitto()
     found = measure_latency(0, lambda *_: None, quick=True, config=config)
@@ -295,7 +295,7 @@ def test_workers_are_killed_and_stopped_and_no_answer_changes(config: SiteConfig
 
 @pytest.mark.timeout(240)
 @pytest.mark.usefixtures("own_home")
-@pytest.mark.alone
+@pytest.mark.timed
 def test_the_first_k_of_n_answers_are_there_before_all_are(config: SiteConfig):
     need_mosquitto()
     found = stragglers.measure_stragglers(0, lambda *_: None, quick=True, config=config)
@@ -312,7 +312,7 @@ def test_the_first_k_of_n_answers_are_there_before_all_are(config: SiteConfig):
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.alone
+@pytest.mark.timed
 def test_edges_are_counted_against_one_cloud_and_a_bare_exchange(config: SiteConfig):
     need_mosquitto()
     found = measure_sites(config, 2, 6, 2.0, [2.0, 3.0], exits=["cloud"])["cloud"]

@@ -14,7 +14,7 @@ import pytest
 from tests.integration.test_device import write_pictures
 from tests.integration.video_file import need_opencv
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 
 def check(*flags: str, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -28,7 +28,7 @@ from tests.integration.sample_taker import IN_TIME_S, SampleTaker
 from tests.integration.test_device import Site, site  # noqa: F401  a fixture
 from tests.integration.video_file import need_opencv, write_video
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 RATE_HZ = 10.0
 FLAGS = ("--camera-timeout-s", "2", "--stats-every-s", "0.2")

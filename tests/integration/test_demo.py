@@ -95,7 +95,7 @@ def demo(home: Path, tmp_path: Path, scenes_bundle: Path) -> Iterator[Callable[.
         one.end()
 
 
-@pytest.mark.alone
+@pytest.mark.timed
 @pytest.mark.parametrize("broker", ["mosquitto", "embedded"])
 def test_a_headless_demo_answers_every_sample(demo: Callable[..., Demo], broker: str) -> None:
     if broker == "mosquitto":

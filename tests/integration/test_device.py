@@ -329,7 +329,7 @@ class Attacker:
         self.client.loop_stop()
 
 
-@pytest.mark.alone
+@pytest.mark.timed
 @pytest.mark.timeout(120)
 def test_hostile_peers_change_nothing(
     open_site: Callable[..., Any],  # noqa: F811

@@ -9,7 +9,7 @@ import pytest
 from ddnn.protocol.topics import Kind, Topic, node_filter
 from tests.integration.site import Voice, run
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 
 def list_retained(port: int) -> set[str]:

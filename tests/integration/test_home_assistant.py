@@ -17,7 +17,7 @@ from ddnn.runtime.bundle import read_manifest
 from ddnn.runtime.fleet import Fleet
 from tests.integration.site import Voice, mosquitto, start_node
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 PREFIX = "homeassistant"
 # The keys that Home Assistant knows of these components, as its documentation names them.

@@ -27,7 +27,7 @@ from ddnn.runtime.library import find_bundle_path
 from tests.integration.secure_site import Member, SecureSite
 from tests.integration.site import run
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 ORDER = Topic("home", Kind.BUNDLE_ORDER)
 NODES = ("edge", "cam1")

@@ -221,7 +221,7 @@ def test_two_brokers_are_joined_by_certificates(tmp_path: Path) -> None:
         cloud.close()
 
 
-@pytest.mark.alone
+@pytest.mark.timed
 def test_an_edge_obeys_signed_commands_only_and_tells_of_the_others(
     site: SecureSite, ddnn: list[str], scenes_bundle: Path, tmp_path: Path
 ) -> None:

@@ -22,7 +22,7 @@ from tests.integration.test_device import write_pictures
 from tests.integration.video_file import write_video
 from tests.unit.apps.picamera2_stand_in import install
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 SHAPE = (32, 32, 3)
 

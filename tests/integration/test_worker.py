@@ -265,7 +265,7 @@ def slow_plan(out: Path, bundle: str, worker: str) -> np.ndarray:
     return kernel
 
 
-@pytest.mark.alone
+@pytest.mark.timed
 def test_a_camera_that_lends_keeps_its_own_time(
     port: int,
     fleet: Fleet,

@@ -157,6 +157,21 @@ class OverloadSite:
         due_s = max(camera.due_s(), now_s + 1e-4)
         self.simulation.at(due_s, partial(self._take, name, make, camera, rate_hz))
 
+    def vary_edge(self, until_s: float, spread: float, stall: float = 1.0) -> float:
+        """Let the edge's time for a message vary every 0.05 s, as on a computer that does more.
+
+        The factors are log-normal with this standard deviation, and one in 20 is `stall` times
+        larger. Returns their mean."""
+        generator = np.random.default_rng(2)
+        edge = self.simulation.node("home/edge")
+        factors = []
+        for time_s in np.arange(START_S, START_S + until_s, 0.05):
+            factors.append(generator.lognormal(0.0, spread))
+            factors[-1] *= stall if generator.random() < 0.05 else 1.0
+            costs = msgspec.structs.replace(self.edge, receive_s=factors[-1] * self.edge.receive_s)
+            self.simulation.at(float(time_s), partial(setattr, edge, "costs", costs))
+        return float(np.mean(factors))
+
     # ---------------------------------------------------------------- what happened
 
     @property

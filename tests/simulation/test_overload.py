@@ -32,6 +32,22 @@ def test_goodput_stays_at_the_capacity_whatever_is_offered(factor: float) -> Non
     assert site.counts["samples_shed"] > 0.8 * (1 - 1 / factor) * factor * CAPACITY_HZ * END_S
 
 
+@pytest.mark.parametrize("spread, stall", [(0.5, 1.0), (0.3, 4.0)])
+@pytest.mark.parametrize("factor", [1.5, 2, 4, 8])
+def test_goodput_stays_at_the_capacity_of_an_edge_of_uneven_speed(
+    factor: float, spread: float, stall: float
+) -> None:
+    """An interval in which the edge is slow or fast says little about its capacity."""
+    site = OverloadSite(factor * CAPACITY_HZ, EDGE)
+    mean = site.vary_edge(2 * END_S, spread, stall)
+    site.run(2 * END_S)
+    site.stop()
+    assert site.find_goodput_hz(SETTLED_S, 2 * END_S) >= 0.8 * CAPACITY_HZ / mean
+    assert site.list_missing(delay=int(4 * factor * CAPACITY_HZ)) == []
+    answers = site.list_answers(SETTLED_S, 2 * END_S)
+    assert max(a.latency_s for a in answers) < TIMING.edge_s
+
+
 def test_below_the_capacity_every_tick_is_taken() -> None:
     site = OverloadSite(0.8 * CAPACITY_HZ, EDGE)
     site.run(END_S)

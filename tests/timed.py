@@ -1,0 +1,124 @@
+"""Tests that judge answers by their deadlines, among tests that run several at a time.
+
+A test marked `timed` judges answers of real processes by their deadlines, so it needs part of the
+machine for itself. Such tests come last: none begins before all other tests have ended, and as many
+run at a time as the machine has cores.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Generator, Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+MARK = "timed"
+WAIT_S = 0.05  # between two looks whether a core is free
+# Among the timed ones those that take longest come first, so that all end at about the same time.
+LONGEST = (
+    "tests/integration/test_benchmarks",
+    "tests/integration/test_cameras",
+    "tests/e2e/test_faults",
+    "tests/e2e/test_offload",
+)
+
+
+def is_timed(item: pytest.Item) -> bool:
+    return item.get_closest_marker(MARK) is not None
+
+
+def ends_turn(item: pytest.Item, following: pytest.Item | None) -> bool:
+    """Whether a worker's turn is over after this test: fixtures of a module run until its end."""
+    if following is None:
+        return True
+    if is_timed(item):
+        return item.location[0] != following.location[0]
+    return is_timed(following)
+
+
+def mix_files(files: Iterable[str]) -> list[str]:
+    """Files in the order in which they run: some of tests/unit and tests/simulation, which compute,
+    beside some of the others, which wait. tests/unit/training takes longest and comes first."""
+    kinds: tuple[list[str], list[str]] = ([], [])
+    for file in sorted(files, reverse=True):
+        computes = file.startswith(("tests/unit", "tests/simulation"))
+        kinds[0 if computes else 1].append(file)
+    ranks = {file: rank / len(kind) for kind in kinds for rank, file in enumerate(kind)}
+    return sorted(ranks, key=ranks.__getitem__)
+
+
+class Turns:
+    """Whose turn it is. Held by a worker for tests in a row, until `leave`.
+
+    Untimed tests of all workers run beside each other; timed ones wait for their end, and each
+    holds one of as many locks as there are cores.
+    """
+
+    def __init__(self, directory: Path, cores: int) -> None:
+        self._untimed = directory / "untimed"
+        self._cores = [directory / f"core-{core}" for core in range(cores)]
+        self._held = ExitStack()
+        self._is_held = False
+
+    def take(self, *, timed: bool) -> None:
+        if self._is_held:
+            return
+        if timed:
+            with self._untimed.open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            self._take_core()
+        else:
+            lock = self._held.enter_context(self._untimed.open("w"))
+            fcntl.flock(lock, fcntl.LOCK_SH)
+        self._is_held = True
+
+    def leave(self) -> None:
+        self._held.close()
+        self._is_held = False
+
+    def _take_core(self) -> None:
+        locks: list[IO[str]] = [self._held.enter_context(core.open("w")) for core in self._cores]
+        while True:
+            for lock in locks:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue
+                return
+            time.sleep(WAIT_S)
+
+
+class TimedTests:
+    """The plugin of each worker of pytest-xdist."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        shared = Path(config.getoption("basetemp")).parent  # the same for all workers of a run
+        self._turns = Turns(shared, len(os.sched_getaffinity(0)))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Make a group of the tests of each file, so that fixtures of modules are made once."""
+        order = {file: rank for rank, file in enumerate(mix_files({i.location[0] for i in items}))}
+        items.sort(key=lambda item: order[item.location[0]])
+        items.sort(key=lambda item: is_timed(item) and not item.location[0].startswith(LONGEST))
+        items.sort(key=is_timed)
+        for item in items:
+            group = f"{MARK}:{item.location[0]}" if is_timed(item) else item.location[0]
+            item.add_marker(pytest.mark.xdist_group(group))
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(
+        self, item: pytest.Item, nextitem: pytest.Item | None
+    ) -> Generator[None, object, object]:
+        """Waiting for a turn is not part of the test's time."""
+        self._turns.take(timed=is_timed(item))
+        try:
+            return (yield)
+        finally:
+            if ends_turn(item, nextitem):
+                self._turns.leave()
