@@ -166,7 +166,7 @@ def measure_rate(config: SiteConfig, rate_hz: float, seconds: float) -> dict[str
         time.sleep(seconds)
         samples = range(first, site.tick())
         time.sleep(site.deadline_s + 0.5)
-        answers = [stored.answer for stored in site.stored(samples)]
+        answers = [stored.answer for stored in site.list_stored(samples)]
     full = sum(answer.quality == "full" for answer in answers)
     return {
         "rate_hz": rate_hz,

@@ -188,7 +188,7 @@ class Soak:
     def read_stored(self, samples: range) -> list[StoredAnswer]:
         """The answers that the dashboard reports; none while it cannot be reached."""
         try:
-            return self.site.stored(samples)
+            return self.site.list_stored(samples)
         except (OSError, http.client.HTTPException):  # it died in the middle of its reply
             return []
 
@@ -236,7 +236,7 @@ class Soak:
     def count_undelivered(self) -> int:
         """How many answers older than a few seconds are still on the nodes' disks."""
         old_s = time.time() - 5.0
-        return sum(answer.answered_at_s < old_s for answer in self.site.spooled())
+        return sum(answer.answered_at_s < old_s for answer in self.site.list_spooled())
 
 
 def balance_thresholds(manifest: Manifest) -> dict[str, float]:

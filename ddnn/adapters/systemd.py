@@ -31,7 +31,7 @@ class Notifier:
         """How often to call `watchdog`: half of WatchdogSec. None: systemd does not watch us."""
         return None if self._timeout_s is None else self._timeout_s / 2
 
-    def ready(self) -> None:
+    def notify_ready(self) -> None:
         self._ready = True
         self._send("READY=1")
 
@@ -39,7 +39,7 @@ class Notifier:
         """This process works. Until it is ready, that is a reason to wait for it longer."""
         self._send("WATCHDOG=1" if self._ready else f"EXTEND_TIMEOUT_USEC={EXTEND_US}")
 
-    def stopping(self) -> None:
+    def notify_stopping(self) -> None:
         self._send("STOPPING=1")
 
     def status(self, text: str) -> None:

@@ -19,7 +19,7 @@ from ddnn.protocol.machine import (
     Saved,
 )
 from ddnn.protocol.messages import Answer, AnswerAck, Backlog
-from ddnn.protocol.topics import Kind, Topic, presence_filters, shared, topic_filter
+from ddnn.protocol.topics import Kind, Topic, presence_filters, share_filter, topic_filter
 
 CONFIRM_BATCH = 1024
 
@@ -38,8 +38,8 @@ class StoreNode:
 
     def subscriptions(self) -> list[str]:
         return [
-            shared(topic_filter(Kind.ANSWER, self.site), self._share),
-            shared(topic_filter(Kind.BACKLOG, self.site), self._share),
+            share_filter(topic_filter(Kind.ANSWER, self.site), self._share),
+            share_filter(topic_filter(Kind.BACKLOG, self.site), self._share),
             topic_filter(Kind.STATS, self.site),
             topic_filter(Kind.OFFLOAD, self.site),
             topic_filter(Kind.TRAIN_STATE, self.site),

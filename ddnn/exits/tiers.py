@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ddnn.core.section import Arrays
 from ddnn.exits.manifest import Manifest, fuse_features, list_cloud_parts
 from ddnn.protocol.messages import Features, TrafficBytes
-from ddnn.protocol.topics import Kind, Topic, shared, topic_filter
+from ddnn.protocol.topics import Kind, Topic, share_filter, topic_filter
 
 
 class Tier(Protocol):
@@ -97,7 +97,7 @@ class CloudTier:
         self.children = tuple(group.id for group in hierarchy.edges)
 
     def subscriptions(self, site: str) -> list[str]:
-        return [shared(topic_filter(self.input, site), self._share)]
+        return [share_filter(topic_filter(self.input, site), self._share)]
 
     def is_valid(self, child: str, message: Features) -> bool:
         allowed = self._hierarchy.make_mask(self._hierarchy.find_group(child).devices)

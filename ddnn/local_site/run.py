@@ -61,11 +61,11 @@ def run_samples(
         samples = count
     expected = range(first, first + (samples or 0))
     _wait_for_answers(site, expected)
-    stored = site.stored(expected)
+    stored = site.list_stored(expected)
     delivered = {record.answer.sample for record in stored} | set(site.watcher.answers)
     for record in stored:
         site.watcher.add(record.answer, record.first_answered_at_s)
-    for answer in site.spooled():
+    for answer in site.list_spooled():
         site.watcher.add(answer)
     return make_report(site, expected, delivered)
 

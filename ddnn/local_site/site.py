@@ -187,7 +187,7 @@ class Site:
         """Whether the cameras have taken this sample for certain: no pace sheds it."""
         return self.watcher.pace.is_expected(sample, math.ceil(FOLLOW_S * self.rate_hz))
 
-    def stored(self, samples: range) -> list[StoredAnswer]:
+    def list_stored(self, samples: range) -> list[StoredAnswer]:
         """What the cloud's database holds of these samples; what came before the dashboard went
         away where it does."""
         found: list[StoredAnswer] = []
@@ -205,7 +205,7 @@ class Site:
             first = page[-1].answer.sample + 1
         return found
 
-    def spooled(self) -> list[Answer]:
+    def list_spooled(self) -> list[Answer]:
         """The answers that nodes keep on their disks because they were not delivered."""
         return [a for file in self.state.glob("*.answers") for a in read_answers(file)]
 

@@ -257,7 +257,7 @@ class Collector(Generic[Key, Value]):
         job = self._jobs.get(key)
         return job is not None and job.phase is Phase.COMPLETE
 
-    def awaited(self) -> set[str]:
+    def list_awaited(self) -> set[str]:
         """All senders that some open job waits for."""
         return {sender for job in self._jobs.values() for sender in job.awaited}
 

@@ -166,7 +166,7 @@ class Gather:
         pieces = self._placement.update(now_s)
         if self._must_withdraw:
             self._live = self.pool.live
-            absent = self._collector.awaited() - self._live.keys()
+            absent = self._collector.list_awaited() - self._live.keys()
             outcomes += self._report(self._collector.withdraw(absent, now_s), now)
         if pieces is None:
             return [], outcomes
@@ -192,7 +192,7 @@ class Gather:
             self._counts["results_late"] += 1
         if opened_s is not None and (taken or now_s <= opened_s + self._timeout_s):
             worker.count_result(late=completed or not taken, after_s=now_s - opened_s)
-            if not self._collector.has_awaited(key, node) and self.pool.reported(node):
+            if not self._collector.has_awaited(key, node) and self.pool.note_report(node):
                 self._placement.change(now_s)
         return self._report(outcomes, now)
 
@@ -211,7 +211,7 @@ class Gather:
             self._note_reply(outcome, now)
             if isinstance(outcome, Expired) and self.is_over(outcome.key, now):
                 silent = [name for name in outcome.missing if name in self.pool.live]
-                if silent and self.pool.missed(silent, now.monotonic_s):
+                if silent and self.pool.note_misses(silent, now.monotonic_s):
                     self._placement.change(now.monotonic_s)
         reported = [outcome for outcome in outcomes if outcome.key not in self._probes]
         self._probes.difference_update(outcome.key for outcome in outcomes)  # they ended

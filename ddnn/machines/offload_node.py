@@ -210,7 +210,7 @@ class OffloadNode:
             effects += self._merge_assignments(own)
         self._loading = {plan.key(name) for name in plan.owned}
         if not self._loading:
-            self._versions.loaded(plan.id)
+            self._versions.note_loaded(plan.id)
         return [*effects, *(Load(key) for key in sorted(self._loading, key=str))]
 
     def _take_section(self, key: PieceKey, ok: bool) -> list[Effect]:
@@ -223,7 +223,7 @@ class OffloadNode:
             log = Log("error", "plan %s is not used: section %s", (key.plan, key.piece))
             return [log, *self._retire(self._versions.discard(key.plan))]
         if not self._loading:
-            self._versions.loaded(key.plan)
+            self._versions.note_loaded(key.plan)
         return []
 
     def _switch(self) -> list[Effect]:

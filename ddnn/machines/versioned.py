@@ -131,7 +131,7 @@ class VersionedMachine(Generic[MachineType]):
             effects = self._free()
         displaced = self._versions.prepare(version.bundle, version)
         effects += self._drop(displaced) if displaced else []
-        self._versions.loaded(version.bundle)
+        self._versions.note_loaded(version.bundle)
         for event in self._known.list_events():
             effects += self._handle(version, event, now)
         return effects

@@ -108,7 +108,7 @@ class Versions(Generic[Value]):
         self._versions[version] = _Version(version, value)
         return discarded
 
-    def loaded(self, version: str) -> None:
+    def note_loaded(self, version: str) -> None:
         """The version can be used from now on."""
         self._versions[version].move(Signal.LOADED)
 

@@ -189,7 +189,7 @@ class WorkerPool:
         up -= {name for name, worker in self.workers.items() if worker.faulty}
         self.availability.observe({name: name in up for name in names}, now_s)
 
-    def reported(self, node: str) -> bool:
+    def note_report(self, node: str) -> bool:
         """A worker reported in time; True where it is worth counting on again.
 
         Presence comes from Status alone: a result that was on its way when its worker died brings
@@ -204,7 +204,7 @@ class WorkerPool:
         self._stale = True
         return True
 
-    def missed(self, nodes: Iterable[str], now_s: float) -> bool:
+    def note_misses(self, nodes: Iterable[str], now_s: float) -> bool:
         """A task ended without these; True where somebody is no longer worth counting on."""
         nodes = list(nodes)
         for node in nodes:

@@ -141,7 +141,7 @@ def topic_filter(kind: Kind, site: str = "+", node: str = "+") -> str:
     return _join(site, kind.value, node)
 
 
-def shared(filter_: str, group: str) -> str:
+def share_filter(filter_: str, group: str) -> str:
     """The filter as a shared subscription: each message goes to one subscriber of the group."""
     return f"$share/{group}/{filter_}" if group else filter_
 

@@ -24,13 +24,13 @@ INFERRED_WITHIN_S = 3 * IDLE_RUN_S  # a process without an inference for longer 
 class Notifier(Protocol):
     """Reports to the supervisor of this process, such as systemd."""
 
-    def ready(self) -> None: ...
+    def notify_ready(self) -> None: ...
 
     def watchdog(self) -> None:
         """Report that the process works; sends it as often as the supervisor expects it."""
         ...
 
-    def stopping(self) -> None: ...
+    def notify_stopping(self) -> None: ...
 
 
 def find_ddnn_version() -> str:
@@ -81,11 +81,11 @@ def run_until_signal(
                 continue
             if not ready and loop.link.connected:
                 ready = True
-                notifier.ready()
+                notifier.notify_ready()
             notifier.watchdog()  # also without a broker: a restart would not bring it back
         if prepare_stop is not None:
             prepare_stop()
     finally:
         if notifier is not None:
-            notifier.stopping()
+            notifier.notify_stopping()
         loop.close()

@@ -10,7 +10,7 @@ import pytest
 def is_recovered(site) -> bool:
     """Whether the last second's samples were answered in full by all members."""
     now = site.tick()
-    newest = [s.answer for s in site.stored(range(now - int(2 * site.rate_hz), now - 8))]
+    newest = [s.answer for s in site.list_stored(range(now - int(2 * site.rate_hz), now - 8))]
     last = newest[-5:]
     return len(last) == 5 and all(a.quality == "full" and not a.late for a in last)
 
@@ -25,7 +25,7 @@ def wait_until(true, timeout_s: float, what: str) -> None:
 
 def list_missing(site, samples: range) -> list[int]:
     """The samples that the cameras have taken and that no stored answer is of."""
-    stored = {record.answer.sample for record in site.stored(samples)}
+    stored = {record.answer.sample for record in site.list_stored(samples)}
     return [sample for sample in samples if sample not in stored and site.is_expected(sample)]
 
 

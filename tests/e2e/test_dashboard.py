@@ -79,7 +79,7 @@ def test_a_threshold_that_is_applied_is_used_by_the_edge_even_after_a_restart(pa
 
     def exits(last: int) -> set[str]:
         now = page.site.tick()
-        stored = page.site.stored(range(now - last - 8, now - 8))
+        stored = page.site.list_stored(range(now - last - 8, now - 8))
         return {record.answer.exit for record in stored}
 
     def wait_until_escalated() -> None:

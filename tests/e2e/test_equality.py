@@ -30,7 +30,7 @@ def answers_to(site, samples: int):
         time.sleep(0.05)
     until_s = time.monotonic() + 10
     while time.monotonic() < until_s:
-        stored = {s.answer.sample: s.answer for s in site.stored(wanted)}
+        stored = {s.answer.sample: s.answer for s in site.list_stored(wanted)}
         if len(stored) == samples:
             return stored
         time.sleep(0.2)

@@ -53,8 +53,8 @@ def live_through(site, fault: str) -> None:
     # After a stall the edge may take fewer ticks for a moment, and says which.
     missing = wait_for_answers(site, wanted, RECOVER_S)
     assert not missing, (fault, missing, wanted, site.watcher.pace)
-    assert len(site.stored(wanted)) > len(wanted) / 2, fault
-    for stored in site.stored(wanted):
+    assert len(site.list_stored(wanted)) > len(wanted) / 2, fault
+    for stored in site.list_stored(wanted):
         took_s = stored.first_answered_at_s - stored.answer.captured_at_s
         assert took_s <= DEADLINE_S, (fault, stored)
         assert stored.answer.label >= 0, (fault, stored)

@@ -26,7 +26,7 @@ def show(site) -> dict[int, tuple[int, int, tuple[float, ...]]]:
     wanted = range(first, first + SAMPLES)
     until_s = time.monotonic() + SAMPLES / RATE_HZ + RECOVER_S
     while True:
-        answers = {record.answer.sample: record.answer for record in site.stored(wanted)}
+        answers = {record.answer.sample: record.answer for record in site.list_stored(wanted)}
         left = [n for n in wanted if n not in answers and site.is_expected(n)]
         if not left and site.tick() > wanted.stop:
             break

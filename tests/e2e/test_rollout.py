@@ -104,7 +104,7 @@ def test_a_site_changes_its_bundle_while_samples_flow(
     wanted = range(first, site.tick() - int(DEADLINE_S * RATE_HZ))
     assert wait_for_answers(site, wanted, STORED_S) == []
     seen = {old: 0, new: 0}
-    for record in site.stored(wanted):
+    for record in site.list_stored(wanted):
         answer = record.answer
         if answer.quality != "full":
             continue
@@ -136,7 +136,7 @@ def test_a_site_stays_with_or_returns_to_the_bundle_before(
     assert "it knows other classes" in report["reason"]
     time.sleep(1.0)
     wait_until(lambda: is_recovered(site), STORED_S, "all stay")
-    newest = site.stored(range(site.tick() - 20, site.tick()))
+    newest = site.list_stored(range(site.tick() - 20, site.tick()))
     assert {record.answer.bundle for record in newest} == {read_manifest(scenes_bundle)[1]}
 
     manifest = read_manifest(scenes_bundle)[0]
@@ -150,5 +150,5 @@ def test_a_site_stays_with_or_returns_to_the_bundle_before(
     assert (returned["state"], returned["bundle"]) == ("done", report["before"]), report
     since = returned["first_sample"]
     wait_until(lambda: site.tick() > since + 30, STORED_S, "the bundle before")
-    newest = site.stored(range(since, since + 20))
+    newest = site.list_stored(range(since, since + 20))
     assert {record.answer.bundle for record in newest} == {report["before"]}

@@ -145,14 +145,14 @@ class Workers:
         """
 
         def find_missing() -> set[int]:
-            return set(samples) - {one.answer.sample for one in self.site.stored(samples)}
+            return set(samples) - {one.answer.sample for one in self.site.list_stored(samples)}
 
         def are_captured_stored() -> bool:
             missing = find_missing()
             return len(missing) <= STALL_S * RATE_HZ and not missing & self._captures.samples
 
         self.wait_until(are_captured_stored, f"an answer to each of {samples}")
-        stored = self.site.stored(samples)
+        stored = self.site.list_stored(samples)
         for one in stored:
             assert one.first_answered_at_s - one.answer.captured_at_s <= DEADLINE_S, one
             assert not one.answer.late, one

@@ -366,11 +366,11 @@ def test_hostile_peers_change_nothing(
     stop.set()
     flood.join(5)
     until_s = time.monotonic() + IN_TIME_S
-    while len(site.stored(wanted)) < len(wanted) and time.monotonic() < until_s:
+    while len(site.list_stored(wanted)) < len(wanted) and time.monotonic() < until_s:
         time.sleep(0.2)
     assert attacker.sent > 500
     bundle = load_bundle(scenes_bundle, LiteRtSection)
-    stored = {record.answer.sample: record.answer for record in site.stored(wanted)}
+    stored = {record.answer.sample: record.answer for record in site.list_stored(wanted)}
     assert sorted(stored) == list(wanted)
     for sample, answer in stored.items():
         expected = infer(

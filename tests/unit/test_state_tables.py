@@ -207,9 +207,9 @@ def test_a_worker_is_stalled_until_it_reports_in_time() -> None:
     pool = make_pool(0)
     for n in range(MISSES_UNTIL_SUSPECT):
         assert pool.health("w1") is Health.LIVE
-        pool.missed(["w1"], float(n))
+        pool.note_misses(["w1"], float(n))
     assert pool.health("w1") is Health.STALLED
-    pool.reported("w1")
+    pool.note_report("w1")
     assert pool.health("w1") is Health.LIVE
 
 
@@ -217,7 +217,7 @@ def test_a_worker_is_faulty_until_its_next_session() -> None:
     pool = make_pool(0)
     pool.quarantine(["w1"])
     assert pool.health("w1") is Health.FAULTY
-    pool.reported("w1")
+    pool.note_report("w1")
     pool.take_status("w1", Status("worker", 1, "lost"), 1.0)
     assert pool.health("w1") is Health.FAULTY
     pool.take_status("w1", Status("worker", 2, "online"), 2.0)

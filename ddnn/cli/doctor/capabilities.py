@@ -65,7 +65,7 @@ def _is_share_served(site: str, node: str, connection: BrokerConnection) -> bool
     name = secrets.token_hex(8)
     topic = topics.probe(site, node, name)
     transport = connection.transport
-    transport.subscribe([topics.shared(topic, f"doctor-{name}")])
+    transport.subscribe([topics.share_filter(topic, f"doctor-{name}")])
     transport.publish(topic, topics.PROBE, 1, False)
     arrived = connection.wait_for(lambda event: event == Arrived(topic, topics.PROBE), DELIVERY_S)
     return arrived is not None

@@ -27,10 +27,10 @@ def listener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[s
 def test_each_word_is_one_datagram(listener: tuple[socket.socket, str]) -> None:
     receiver, name = listener
     notifier = Notifier({"NOTIFY_SOCKET": name})
-    notifier.ready()
+    notifier.notify_ready()
     notifier.watchdog()
     notifier.status("cam1:\n12 samples")  # a line break would start another assignment
-    notifier.stopping()
+    notifier.notify_stopping()
     heard = [receiver.recv(4096) for _ in range(4)]
     assert heard == [b"READY=1", b"WATCHDOG=1", b"STATUS=cam1: 12 samples", b"STOPPING=1"]
 
@@ -40,7 +40,7 @@ def test_a_start_that_works_is_given_more_time(listener: tuple[socket.socket, st
     receiver, name = listener
     notifier = Notifier({"NOTIFY_SOCKET": name})
     notifier.watchdog()
-    notifier.ready()
+    notifier.notify_ready()
     notifier.watchdog()
     heard = [receiver.recv(4096) for _ in range(3)]
     assert heard == [b"EXTEND_TIMEOUT_USEC=30000000", b"READY=1", b"WATCHDOG=1"]
@@ -48,14 +48,14 @@ def test_a_start_that_works_is_given_more_time(listener: tuple[socket.socket, st
 
 def test_without_systemd_nothing_happens() -> None:
     notifier = Notifier({"WATCHDOG_USEC": "1000000"})
-    notifier.ready()
-    notifier.stopping()
+    notifier.notify_ready()
+    notifier.notify_stopping()
     assert notifier.watchdog_every_s() is None
 
 
 @pytest.mark.parametrize("address", ["/nowhere/notify", "@ddnn-nobody-listens", "vsock:2:3", "x"])
 def test_a_manager_that_is_away_stops_nothing(address: str) -> None:
-    Notifier({"NOTIFY_SOCKET": address}).ready()
+    Notifier({"NOTIFY_SOCKET": address}).notify_ready()
 
 
 def test_a_manager_that_does_not_read_stops_nothing(listener: tuple[socket.socket, str]) -> None:
@@ -63,7 +63,7 @@ def test_a_manager_that_does_not_read_stops_nothing(listener: tuple[socket.socke
     receiver, name = listener
     notifier = Notifier({"NOTIFY_SOCKET": name})
     for _ in range(2000):
-        notifier.ready()
+        notifier.notify_ready()
     assert receiver.recv(4096) == b"READY=1"
 
 

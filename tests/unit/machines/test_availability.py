@@ -83,10 +83,10 @@ def test_a_pool_observes_who_is_away_stalled_or_faulty() -> None:
     assert states["a"].outage == pytest.approx(0.5, rel=1e-3)
     assert (states["b"].outage, states["c"].observed_s) == (0.0, 0.0), "c was never seen"
     for _ in range(2):
-        pool.missed(["b"], 20.0)  # stalled
+        pool.note_misses(["b"], 20.0)  # stalled
     watch(pool, 21, 40)
     assert pool.states()["b"].outage == pytest.approx(0.5, rel=1e-3)
-    pool.reported("b")
+    pool.note_report("b")
     pool.quarantine(["b"])
     watch(pool, 41, 80)
     assert pool.states()["b"].outage == pytest.approx(0.75, rel=1e-3)

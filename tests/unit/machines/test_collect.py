@@ -212,7 +212,7 @@ def test_a_threshold_beyond_the_time_is_the_time() -> None:
 def test_a_job_that_cannot_complete_any_more_ends_at_once() -> None:
     collector = open_job()
     receive(collector, 0.1, "a")
-    assert collector.awaited() == {"b", "c"}
+    assert collector.list_awaited() == {"b", "c"}
     assert collector.withdraw(["b"], 0.2) == []
     (ended,) = collector.withdraw(["c"], 0.3)
     assert ended == Expired(7, {"a": "A"}, {"a": "a"}, ("b", "c"), False)

@@ -14,7 +14,7 @@ def test_jobs_begin_with_the_version_of_their_tick_and_keep_it() -> None:
     versions = Versions("a", 1)
     assert versions.begin(5) == ("a", 1)
     assert versions.prepare("b", 2) is None
-    versions.loaded("b")
+    versions.note_loaded("b")
     versions.switch("b", 10)
     assert versions.begin(9) == ("a", 1)  # captured before the switch, asked for after it
     assert versions.begin(10) == ("b", 2)
@@ -31,7 +31,7 @@ def test_of_two_that_switch_at_one_tick_the_later_counts() -> None:
     versions = Versions("a", 1)
     for version, value in (("b", 2), ("c", 3)):
         versions.prepare(version, value)
-        versions.loaded(version)
+        versions.note_loaded(version)
         versions.switch(version, 7)
     assert versions.current == "c"
     assert versions.begin(7) == ("c", 3)
@@ -55,8 +55,8 @@ def test_only_the_newest_of_those_that_wait_is_loaded() -> None:
         lambda versions: versions.prepare("a", 1),
         lambda versions: versions.prepare("b", 1),
         lambda versions: versions.discard("a"),
-        lambda versions: versions.loaded("a"),
-        lambda versions: (versions.loaded("b"), versions.switch("b", -1)),
+        lambda versions: versions.note_loaded("a"),
+        lambda versions: (versions.note_loaded("b"), versions.switch("b", -1)),
     ],
 )
 def test_what_cannot_be_is_refused(step) -> None:
@@ -78,7 +78,7 @@ def test_a_version_is_freed_after_its_last_job_and_never_before(steps) -> None:
         elif what == "switch":
             made += 1
             versions.prepare(str(made), made)
-            versions.loaded(str(made))
+            versions.note_loaded(str(made))
             agreed = max(agreed, tick + number)
             versions.switch(str(made), agreed)
         elif what == "free":

@@ -16,7 +16,7 @@ from ddnn.protocol.topics import (
     Topic,
     parse,
     presence_filters,
-    shared,
+    share_filter,
     topic_filter,
 )
 from tests.unit.protocol.messages_made import IDS
@@ -103,8 +103,8 @@ def test_only_presence_and_settings_are_retained() -> None:
 
 
 def test_a_shared_subscription_names_its_group() -> None:
-    assert shared("ddnn/v1/+/answer/+", "clouds") == "$share/clouds/ddnn/v1/+/answer/+"
-    assert shared("ddnn/v1/+/answer/+", "") == "ddnn/v1/+/answer/+"
+    assert share_filter("ddnn/v1/+/answer/+", "clouds") == "$share/clouds/ddnn/v1/+/answer/+"
+    assert share_filter("ddnn/v1/+/answer/+", "") == "ddnn/v1/+/answer/+"
 
 
 @pytest.mark.parametrize(

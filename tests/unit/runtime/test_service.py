@@ -62,13 +62,13 @@ class Supervisor:
     def __init__(self) -> None:
         self.calls: list[str] = []
 
-    def ready(self) -> None:
+    def notify_ready(self) -> None:
         self.calls.append("ready")
 
     def watchdog(self) -> None:
         self.calls.append("alive")
 
-    def stopping(self) -> None:
+    def notify_stopping(self) -> None:
         self.calls.append("stopping")
 
 
