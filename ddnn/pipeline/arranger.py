@@ -134,8 +134,12 @@ class Arranger:
         if self.state is State.HALTING and self._question is not None:
             self._question.drop(lost)
         used = set(self.arrangement.nodes) if self.arrangement is not None else set()
-        if self.state not in WORKING or not lost & used:
+        if self.state not in WORKING:
             return []
+        if not lost & used:
+            text = f"{', '.join(sorted(lost))} {how}; it had no layers"
+            self.progress.note(now.wall_s, "loss", text)
+            return [Log("warning", "training: %s", (text,))]
         self.progress.failures += len(lost & used)
         return self._restart(f"{', '.join(sorted(lost & used))} {how}", now)
 

@@ -288,6 +288,18 @@ def test_the_published_state_says_what_was_done_and_by_whom() -> None:
     assert any(entry.text == "worker1 is lost" for entry in view.timeline)
 
 
+def test_the_loss_of_a_node_without_layers_is_noted_and_stops_nothing() -> None:
+    site = TrainingSite(2, Settings(60, repartition_at=(10, 10)), slow={"worker2": 1000.0})
+    site.run_until(40)
+    assert "worker2" not in layout(site)[0]
+    term = site.central.driver.term
+    site.simulation.crash(site.node("worker2"))
+    site.run()
+    assert (site.central.driver.term, site.central.driver.progress.failures) == (term, 0)
+    texts = [entry.text for entry in site.central.driver.progress.timeline]
+    assert "worker2 is lost; it had no layers" in texts
+
+
 def test_the_first_operation_which_compiles_does_not_count() -> None:
     time = StageTime()
     assert time.median_s == 0.0
