@@ -48,7 +48,7 @@ Then:
 DEMO_EPILOG = """\b
 Examples:
   ddnn pipeline demo
-  ddnn pipeline demo --devices 1,1,10 --kill worker2@50
+  ddnn pipeline demo --devices 1,1,10 --kill worker1@50
   ddnn pipeline demo --devices 1,2,2 --stop worker1@40 --restart worker1@80 --json
 """
 
