@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -35,6 +35,8 @@ from ddnn.runtime.packets import Packet, pack, unpack
 from ddnn.runtime.simulated_broker import SimulatedBroker
 from ddnn.runtime.simulated_network import Hops, Network
 from ddnn.runtime.simulated_node import WALL_S, Build, Journal, SimulatedNode
+
+_unpack = lru_cache(256)(unpack)  # machines change no message: all subscribers get the same one
 
 
 class Simulation:
@@ -249,7 +251,7 @@ class Simulation:
 
     def _deliver(self, node: SimulatedNode, packet: Packet) -> None:
         """Deliver a message over one hop to the node, then through its downlink."""
-        received, session = unpack(packet.topic, packet.payload), node.session
+        received, session = _unpack(packet.topic, packet.payload), node.session
 
         def arrive() -> None:
             passed_s = node.downlink.take(self.now_s, packet.wire_bytes)

@@ -33,7 +33,7 @@ def test_goodput_stays_at_the_capacity_whatever_is_offered(factor: float) -> Non
 
 
 @pytest.mark.parametrize(("spread", "stall"), [(0.5, 1.0), (0.3, 4.0)])
-@pytest.mark.parametrize("factor", [1.5, 2, 4, 8])
+@pytest.mark.parametrize("factor", [1.5, 8])
 def test_goodput_stays_at_the_capacity_of_an_edge_of_uneven_speed(
     factor: float, spread: float, stall: float
 ) -> None:
