@@ -14,7 +14,7 @@ unanswered   samples that have no answer and that no pace of the last seconds sh
 p99_ms       from the capture tick to the answer
 edge_mb      resident memory of the edge at the begin and the end of the span
 
-At last a site at half of the capacity meets other processes that take the processor, until it
+At last a site at 0.8 of the capacity meets other processes that take the processor, until it
 thins, and these end: return_s is how long it takes until all ticks are taken again.
 """
 
@@ -40,6 +40,7 @@ from ddnn.local_site.site import Site, SiteConfig
 
 FACTORS = (1.0, 1.5, 2.0, 4.0, 8.0)
 GOODPUT_WITHIN = 0.9  # of the greatest
+RETURN_AT = 0.8  # of the capacity
 RETURN_WITHIN_S = 10.0
 THIN_S = 20.0  # the longest to wait until a busy machine makes the site thin
 RETURN_S = 30.0  # the longest to wait for its return
@@ -164,7 +165,7 @@ def main() -> None:
             progress(done, f"{factor:g} times the capacity")
             loads[f"{factor:g}"] = measure_load(config, factor * capacity_hz, **span)
         progress(len(loads) + 1, "return")
-        returned = measure_return(config, capacity_hz / 2, arguments.settle_s)
+        returned = measure_return(config, RETURN_AT * capacity_hz, arguments.settle_s)
     greatest_hz = max(load["goodput_hz"] for load in (probe, *loads.values()))
     for load in (probe, *loads.values()):
         load["ratio"] = round(load["goodput_hz"] / max(greatest_hz, 1e-9), 3)

@@ -259,10 +259,7 @@ class PaceControl:
         self._uneven = self._uneven + 1 if interval.is_uneven(UNEVEN) else 0
         interval_s = now_s - interval.began_s
         stands = queues_s.get("scores", 0.0) > NEAR * self._queue_s
-        if stands:
-            measured_hz = interval.find_rate_hz(now_s)
-        else:
-            measured_hz = AGAIN * min(self._rate_hz, self._find_tick_hz())  # others are the limit
+        measured_hz = interval.find_rate_hz(now_s) if stands else None
         self._begin_interval(now_s)
         if self._is_overload(delay_s, trend_s / interval_s):
             if self.state is State.OPEN and interval.delays["scores"].is_catching_up():
@@ -277,7 +274,7 @@ class PaceControl:
             return None
         if interval.is_uneven(UNEVEN_THINNED):
             delay_s = max(delay_s, self._target_s)
-        return self._settle(delay_s, measured_hz if stands else None, now_s)
+        return self._settle(delay_s, measured_hz, now_s)
 
     def _begin(self, sample: int, tick_hz: float) -> None:
         """Begin with a sample, before which nothing is known of the devices."""
@@ -301,7 +298,7 @@ class PaceControl:
         grows = delay_s > self._target_s / 3 and trend > STEEP
         return delay_s > self._target_s or grows or self._uneven >= UNEVEN_INTERVALS
 
-    def _thin(self, measured_hz: float, now_s: float) -> Pace | None:
+    def _thin(self, measured_hz: float | None, now_s: float) -> Pace | None:
         again, delay_s = self.state is State.DRAINING, self.delay_s
         if again and delay_s < (1 - EQUAL) * self._before_s:
             self._before_s = delay_s
@@ -314,11 +311,12 @@ class PaceControl:
             self._capacity_hz *= AGAIN
         else:
             tick_hz = self._find_tick_hz()
+            now_hz = min(self._rate_hz, tick_hz)
             if self.state is State.OPEN and now_s > self._waited_s + MEMORY_S:
-                self._capacity_hz = measured_hz
+                # Where no queue of reports stands, other work is the limit.
+                self._capacity_hz = measured_hz or AGAIN * now_hz
             highest_hz = SHARE_OF_CAPACITY * min(self._capacity_hz, tick_hz)
-            least_hz = max(AT_MOST_TO * min(self._rate_hz, tick_hz), LEAST_HZ)
-            self._capacity_hz = max(highest_hz, least_hz)
+            self._capacity_hz = max(highest_hz, AT_MOST_TO * now_hz, LEAST_HZ)
         self.move(Signal.OVERLOAD)
         self._waited_s, self._before_s = now_s, delay_s
         part = WHILE_DRAINING if delay_s < self._long_s else WHILE_DRAINING_LONG
