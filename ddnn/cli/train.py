@@ -219,8 +219,9 @@ def run(options: TrainOptions) -> None:
     as_json, report, out = keys.pop("json"), keys.pop("report"), Path(options.out)
     keys.update(out=out, sections=keys.pop("section"), cameras=keys.pop("camera"))
     weights, frozen = keys.pop("weights"), keys.pop("fine_tune") == "off"
-    if weights != PUBLISHED and not options.backbone:
-        raise ConfigError(f"--weights {weights} goes with --backbone, such as mobilenetv3small")
+    if not options.backbone and (frozen or weights != PUBLISHED):
+        flag = "--fine-tune off" if frozen else f"--weights {weights}"
+        raise ConfigError(f"{flag} goes with --backbone, such as mobilenetv3small")
     if options.backbone:
         keys["backbone"] = Backbone(name=options.backbone, weights=weights, frozen=frozen)
     manifest = train_bundle(**keys, keeps_interrupted=True)

@@ -101,3 +101,10 @@ def test_impossible_options_are_refused(name: str, flags: list[str], words: str)
 def test_check_runs_nothing() -> None:
     result = CliRunner().invoke(main, ["demo", "--rate", "5", "--check"])
     assert (result.exit_code, result.stdout) == (0, "demo: the configuration is valid\n")
+
+
+@pytest.mark.parametrize("flags", [["--weights", "random"], ["--fine-tune", "off"]], ids=str)
+def test_what_concerns_a_backbone_is_refused_without_one(flags: list[str], tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["train", "--out", str(tmp_path / "new"), *flags])
+    assert done.exit_code == 2
+    assert f"{' '.join(flags)} goes with --backbone" in done.output
