@@ -8,7 +8,7 @@ DESCRIPTION = """Run a device: a camera and its section of the network.
 
 \b
 Examples:
-  python -m device_app --node cam1 --bundle ./bundle --source dataset:scenes
+  python -m device_app --node cam1 --bundle ./bundle --source dataset:scenes5
   python -m device_app --site-file cam2.site --source picamera://0
   python -m device_app --node cam3 --bundle ./bundle --source-file camera.uri \\
       --roi 0.25,0,0.5,1 --motion 0.02

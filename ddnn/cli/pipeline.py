@@ -43,7 +43,7 @@ On the other machines, where the extra train is installed:
   python -m device_app --lend on --site-file worker1.site
 \b
 Then:
-  ddnn demo --bundle bundle --configuration a
+  ddnn demo --bundle bundle --data cifar10        the data that it was trained on
 """
 DEMO_EPILOG = """\b
 Examples:

@@ -166,7 +166,7 @@ class TrainOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         Annotated[int, msgspec.Meta(ge=16, le=512)] | None,
         msgspec.Meta(
             description="directory: sides of the sections' inputs in pixels, such as 64 or 96 "
-            "[32]. Devices compute longer; they send no more bytes."
+            "[32]. Devices compute longer; they send no more bytes, except with --backbone."
         ),
     ] = None
     resume: Annotated[

@@ -87,7 +87,7 @@ def run_demo(
         )
         report = train_pipeline(request, site.make_settings("central"), site.follow(actions))
         if out:
-            print_note(f"see it answer: ddnn demo --bundle {out} --configuration a")
+            print_note(f"see it answer: ddnn demo --bundle {out}")
     return {"devices": list(devices), "emulated": "computing time stretched, one thread", **report}
 
 
