@@ -190,10 +190,18 @@ class Recorder:
             return False
         return True
 
+    def _save_again(self, answers: _Answers) -> bool:
+        try:
+            self._store.save(answers)
+        except Exception:  # whatever the driver raises
+            return False
+        return True
+
     def _separate(self, parts: list[_Answers], error: Exception) -> bool:
         """Halve the part that fails, or give up its only answer. False: the database itself fails.
 
-        An answer is given up only with a successful write: a full disk or a lock must not cost one.
+        An answer is given up only if it fails once more right after another write succeeded: a full
+        disk or a lock must not cost one.
         """
         first = parts[0]
         try:
@@ -201,6 +209,11 @@ class Recorder:
                 self._store.list_newest(1)
                 middle = len(first) // 2
                 parts[:1] = [first[:middle], first[middle:]]
+                return True
+            if not self._is_up():
+                return False
+            if self._save_again(first):
+                parts.pop(0)
                 return True
             site, answer = first[0]
             text = f"answer to sample {answer.sample} given up: {str(error)!r}"

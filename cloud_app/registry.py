@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from math import isfinite
+from statistics import median_low
 from typing import NamedTuple
 
 from cloud_app.latest import LatestReports
@@ -28,6 +29,7 @@ NEW_PER_MINUTE = 60  # strangers of a site whose coming and going is recorded on
 EVENT_PERIOD_S = 60.0  # a repeated event of a node is recorded once in this time
 SILENT_S = 30.0  # an online node that publishes nothing for longer is lost
 MAX_PERIOD_S = 3600.0
+GAPS = 5  # of which the middle one is the period: a gap may be an outage, or lost reports
 OFFLOAD_S = 10.0  # a state is published each second; an older one is forgotten
 MAX_OFFLOADS = 64
 TRAINING_S = 3600.0  # the last state of a training is of interest after its end, too
@@ -71,7 +73,12 @@ class _SeenNode:
     at_s: float
     stats: Stats | None = None
     bundle_state: BundleState | None = None
-    period_s: float = 0.0  # of its statistics
+    gaps_s: tuple[float, ...] = ()  # between its statistics, by its own time
+
+    @property
+    def period_s(self) -> float:
+        """The time between two statistics; 0 where it is not known."""
+        return median_low(self.gaps_s) if self.gaps_s else 0.0
 
 
 class Registry:
@@ -254,16 +261,15 @@ class Registry:
             counted = 0 if seen.stats is None else seen.stats.counts.get(name, 0)
             if stats.counts.get(name, 0) > counted:
                 self._report(self._clock(), *key, text, f"{name}-{stats.uptime_s:.3f}")
-        period_s = 0.0
-        if seen.stats is not None:
-            period_s = min(max(0.0, stats.uptime_s - seen.stats.uptime_s), MAX_PERIOD_S)
+        gaps_s = seen.gaps_s
+        if seen.stats is not None and stats.uptime_s > seen.stats.uptime_s:
+            gap_s = min(stats.uptime_s - seen.stats.uptime_s, MAX_PERIOD_S)
+            gaps_s = (*gaps_s, gap_s)[-GAPS:]
         inference_age_s = stats.gauges.get("inference_age_s")
         if inference_age_s is not None and inference_age_s >= 0:
             inferred_s = time.monotonic() - inference_age_s
             self.inferred_s = max(self.inferred_s or inferred_s, inferred_s)
-        self._nodes[key] = replace(
-            seen, at_s=time.monotonic(), stats=stats, period_s=max(seen.period_s, period_s)
-        )
+        self._nodes[key] = replace(seen, at_s=time.monotonic(), stats=stats, gaps_s=gaps_s)
 
     def _take_bundle_state(self, key: tuple[str, str], state: BundleState) -> None:
         """Note how far a node is with a roll-out, and report its beginning and a refusal."""

@@ -19,12 +19,17 @@ import pytest
 
 MARK = "timed"
 WAIT_S = 0.05  # between two looks whether a core is free
-# Among the timed ones those that take longest come first, so that all end at about the same time.
+# The timed ones that take longest come first, so that all cores end at about the same time.
 LONGEST = (
-    "tests/integration/test_benchmarks",
-    "tests/integration/test_cameras",
-    "tests/e2e/test_faults",
-    "tests/e2e/test_offload",
+    "tests/integration/test_benchmarks.py",
+    "tests/e2e/test_offload.py",
+    "tests/e2e/test_faults.py",
+    "tests/e2e/test_rollout.py",
+    "tests/integration/test_cameras.py",
+    "tests/e2e/test_students.py",
+    "tests/deployment/test_site.py",
+    "tests/e2e/test_dashboard.py",
+    "tests/e2e/test_equality.py",
 )
 
 
@@ -104,9 +109,13 @@ class TimedTests:
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Make a group of the tests of each file, so that fixtures of modules are made once."""
         order = {file: rank for rank, file in enumerate(mix_files({i.location[0] for i in items}))}
-        items.sort(key=lambda item: order[item.location[0]])
-        items.sort(key=lambda item: is_timed(item) and not item.location[0].startswith(LONGEST))
-        items.sort(key=is_timed)
+
+        def rank(item: pytest.Item) -> tuple[bool, int, int]:
+            file, timed = item.location[0], is_timed(item)
+            place = LONGEST.index(file) if timed and file in LONGEST else len(LONGEST)
+            return timed, place, order[file]
+
+        items.sort(key=rank)
         for item in items:
             group = f"{MARK}:{item.location[0]}" if is_timed(item) else item.location[0]
             item.add_marker(pytest.mark.xdist_group(group))

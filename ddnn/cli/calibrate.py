@@ -35,7 +35,9 @@ Examples:
     "that the cloud answers). Several must all be kept.",
 )
 @click.option(
-    "--data", default="", help="NAME[:PATH]; by default the bundle's own, if it is rendered. Labels are unused."
+    "--data",
+    default="",
+    help="NAME[:PATH]; by default the bundle's own, if it is rendered. Labels are unused.",
 )
 @click.option(
     "--latency",

@@ -49,7 +49,9 @@ TABLES = ("classes", "confusion", "subsets")
 
 @click.command(epilog=EPILOG)
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--data", default=None, help="NAME[:PATH]; by default the bundle's own, where it needs no path.")
+@click.option(
+    "--data", default=None, help="NAME[:PATH]; by default the bundle's own, where it needs no path."
+)
 @click.option("--objects", default=None, help="eth80: object numbers, such as 9 or 8,9.")
 @click.option(
     "--camera",

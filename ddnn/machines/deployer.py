@@ -135,14 +135,15 @@ class Deployer:
     def handle(self, event: Event, now: Now) -> list[Effect]:
         match event:
             case Connected():
-                if self._connected_s is None:
-                    self._connected_s = now.monotonic_s
+                self._connected_s = now.monotonic_s
+                if self.state is State.LISTENING:
                     self._due_s = now.monotonic_s + LISTEN_S
-                elif not self.is_over and self.state is not State.LISTENING:
+                elif not self.is_over:
                     self._next_part = 0  # the broker may have lost what it had
                     return [self._publish_order(now)]
             case Disconnected():
                 self._membership = Membership(self.nodes)
+                self._connected_s = None
             case Received(Topic(self._site, Kind.STATUS, node), Status() as status):
                 if node in self.nodes:
                     self._membership.take_status(node, status)
@@ -163,15 +164,16 @@ class Deployer:
     # ---------------------------------------------------------------------- states
 
     def _advance(self, now: Now) -> list[Effect]:
-        now_s = now.monotonic_s
         if self.state is State.LISTENING:
-            if self._connected_s is None or now_s < self._connected_s + LISTEN_S:
-                return []
-            return self._begin(now)
+            return self._begin(now) if self._has_heard_all(now) else []
         effects = self._publish_parts(now)
         if self.state is State.STAGING:
             return [*effects, *self._check_staged(now)]
         return [*effects, *self._check_changed(now)]
+
+    def _has_heard_all(self, now: Now) -> bool:
+        """Whether every node that is online has been heard of since the connection was made."""
+        return self._connected_s is not None and now.monotonic_s >= self._connected_s + LISTEN_S
 
     def _begin(self, now: Now) -> list[Effect]:
         if self._lead not in self._membership.live:
@@ -217,7 +219,7 @@ class Deployer:
             return self._give_up(reasons, now)
         ready = {n for n, s in own.items() if s.phase == "staged" or s.in_use == bundle}
         waiting = [node for node in self.online if node not in ready]
-        if self._lead not in self._membership.live or waiting:
+        if self._lead not in self._membership.live or waiting or not self._has_heard_all(now):
             if now.monotonic_s < self._until_s:
                 return []
             names = ", ".join(waiting) or self._lead
@@ -232,10 +234,11 @@ class Deployer:
     def _check_changed(self, now: Now) -> list[Effect]:
         bundle = self.order.bundle
         left = [n for n in self.online if n not in self.states or self.states[n].in_use != bundle]
-        if not left:
+        if not left and self._has_heard_all(now):
             self.move(Signal.READY)
         elif now.monotonic_s >= self._until_s:
-            return self._fail(f"not reported to use it: {', '.join(left)}")
+            names = ", ".join(left) or "no connection to the broker"
+            return self._fail(f"not reported to use it: {names}")
         return []
 
     def _give_up(self, reason: str, now: Now) -> list[Effect]:

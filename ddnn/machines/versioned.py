@@ -30,12 +30,14 @@ from ddnn.protocol.machine import (
     Unload,
     find_earliest,
 )
-from ddnn.protocol.messages import Status
+from ddnn.protocol.messages import Status, Thresholds
 from ddnn.protocol.topics import Topic
 
 MachineType = TypeVar("MachineType", bound=Machine)
+Key = TypeVar("Key", bound=Hashable)
 
 MAX_STATUSES = 1024  # of nodes, for the machine of the next bundle
+MAX_COMMANDS = 16  # of thresholds, for the machine of their bundle when it is in use again
 
 
 class Version(NamedTuple, Generic[MachineType]):
@@ -59,9 +61,11 @@ class _Known:
 
     is_connected: bool = False
     statuses: dict[Topic, Received] = field(default_factory=dict)
+    thresholds: dict[str, Received] = field(default_factory=dict)  # by bundle
 
-    def list_events(self) -> list[Event]:
-        return [*([Connected()] if self.is_connected else []), *self.statuses.values()]
+    def list_events(self, bundle: str) -> list[Event]:
+        commanded = [self.thresholds[bundle]] if bundle in self.thresholds else []
+        return [*([Connected()] if self.is_connected else []), *self.statuses.values(), *commanded]
 
     def note(self, event: Event) -> None:
         match event:
@@ -71,10 +75,17 @@ class _Known:
                 self.is_connected = False
                 self.statuses.clear()
             case Received(topic, Status()):
-                self.statuses.pop(topic, None)
-                self.statuses[topic] = event
-                if len(self.statuses) > MAX_STATUSES:
-                    del self.statuses[next(iter(self.statuses))]
+                _keep(self.statuses, topic, event, MAX_STATUSES)
+            case Received(_, Thresholds(bundle)):
+                _keep(self.thresholds, bundle, event, MAX_COMMANDS)
+
+
+def _keep(newest: dict[Key, Received], key: Key, event: Received, most: int) -> None:
+    """Keep the newest event of each key, and of the keys those that were heard of last."""
+    newest.pop(key, None)
+    newest[key] = event
+    if len(newest) > most:
+        del newest[next(iter(newest))]
 
 
 class VersionedMachine(Generic[MachineType]):
@@ -131,8 +142,10 @@ class VersionedMachine(Generic[MachineType]):
             effects = self._free()
         displaced = self._versions.prepare(version.bundle, version)
         effects += self._drop(displaced) if displaced else []
+        loaded = {self._name(version, section) for section in version.sections}
+        effects = [e for e in effects if not (isinstance(e, Unload) and e.section in loaded)]
         self._versions.note_loaded(version.bundle)
-        for event in self._known.list_events():
+        for event in self._known.list_events(version.bundle):
             effects += self._handle(version, event, now)
         return effects
 

@@ -124,7 +124,8 @@ class BundleLibrary:
         """
         self._root = state / f"{node}.bundles"
         self._started, self._load_section = started, load_section
-        self._given = read_manifest(given or started.path)[1]
+        self._given_path = given or started.path
+        self._given = read_manifest(self._given_path)[1]
         used = read_in_use(self._root)
         self.done_until_s = -math.inf
         if used is not None and used.instead_of != self._given:
@@ -199,7 +200,8 @@ class BundleLibrary:
 
     def _locate(self, bundle: str) -> Iterator[tuple[Path, Manifest]]:
         """The directories that hold a bundle on this disk, and its manifest."""
-        for path in (self._root / bundle, self._started.path):
+        paths = (self._root / bundle, self._started.path, self._given_path)
+        for path in dict.fromkeys(paths):
             try:
                 manifest, bundle_id = read_manifest(path)
             except ConfigError as error:
@@ -215,8 +217,8 @@ class BundleLibrary:
         bundle = load_bundle(path, self._load_section, names)
         try_sample(bundle.manifest, bundle.sections)
         check_change(self._started.manifest, bundle.manifest)
-        with self._lock:
-            self._ready |= {BundleKey(bundle.id, n): s for n, s in bundle.sections.items()}
+        with self._lock:  # of one bundle at a time: the one before was not taken
+            self._ready = {BundleKey(bundle.id, n): s for n, s in bundle.sections.items()}
         return bundle.manifest
 
     def _prune(self, coming: str) -> None:

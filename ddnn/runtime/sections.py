@@ -56,7 +56,10 @@ class SectionRunner:
         self.inferred_s: float | None = None  # monotonic time of the last inference that succeeded
         self._sections = dict(sections)
         self._slow: set[SectionName] = set()
-        self._lent: set[SectionName] = set()  # those loaded for others
+        self._lent: set[SectionName] = set()  # those that others had computed
+        # A section runs in one thread at a time, also where it is idle in one and used in another.
+        self._locks: dict[SectionName, threading.Lock] = {n: threading.Lock() for n in sections}
+        self._loading: set[SectionName] = set()
         self._load, self._deliver = load, deliver
         # One thread for this node's own slow sections, one for what it computes for others, and
         # one each for its own and others' calls, which may take so long that no section waits.
@@ -70,6 +73,7 @@ class SectionRunner:
         """Run a section; return its result, or None where a thread delivers it later."""
         if effect.section not in self._slow:
             return self._run(effect)
+        (self._lent.add if effect.lent else self._lent.discard)(effect.section)
         self._open_pool(effect.lent).submit(lambda: self._deliver(self._run(effect)))
         return None
 
@@ -79,6 +83,7 @@ class SectionRunner:
 
     def load(self, name: SectionName) -> None:
         """Load a section in another thread, which delivers the result."""
+        self._loading.add(name)
         self._open_pool(lent=True).submit(lambda: self._deliver(self._make_ready(name)))
 
     def read_plan(self, plan_id: str, find_plan: Callable[[str], Plan | None]) -> None:
@@ -88,15 +93,20 @@ class SectionRunner:
         )
 
     def add(self, ready: Ready) -> Loaded:
-        """Add a section that was loaded."""
+        """Add a section that was loaded, unless it was unloaded meanwhile."""
+        if ready.name not in self._loading:
+            return Loaded(ready.name, False)
+        self._loading.discard(ready.name)
         if ready.section is not None:
             self._sections[ready.name] = ready.section
-            self._lent.add(ready.name)
+            self._locks[ready.name] = threading.Lock()
             (self._slow.add if ready.slow else self._slow.discard)(ready.name)
         return Loaded(ready.name, ready.section is not None)
 
     def unload(self, name: SectionName) -> None:
-        self._sections.pop(name, None)
+        self._loading.discard(name)
+        for kept in (self._sections, self._locks):
+            kept.pop(name, None)
 
     def run_idle_sections(self, now_s: float) -> None:
         """Run sections that had no work for a while on their examples, to find failures."""
@@ -117,7 +127,8 @@ class SectionRunner:
 
     def _run(self, effect: Compute) -> Computed:
         try:
-            outputs = self._sections[effect.section](effect.inputs)
+            with self._locks[effect.section]:
+                outputs = self._sections[effect.section](effect.inputs)
             self.inferred_s = time.monotonic()
             return Computed(effect.job, outputs)
         except Exception as error:  # of any type: the machine must get a result

@@ -158,6 +158,24 @@ def test_a_write_is_retried_until_the_store_works(recorder: Recorder, store: Fai
     assert (recorder.database_error, recorder.given_up, store.events) == ("", 0, [])
 
 
+def test_an_answer_is_kept_when_a_lock_ends_between_two_writes(
+    recorder: Recorder, store: FailingStore
+) -> None:
+    """The first write that succeeds after the lock is not that of the answer."""
+    tried: list[int] = []
+    locked = LinkError("database is locked")
+
+    def fail(samples: list[int]) -> Exception | None:
+        tried.append(len(samples))
+        return locked if len(tried) <= module.ATTEMPTS else None
+
+    store.fail_save = fail
+    confirmed: list[Saved] = []
+    recorder.save(Save([make_pair(7)]), confirmed.append)
+    wait_until(lambda: confirmed)
+    assert (store.samples, recorder.given_up, store.events) == ([7], 0, [])
+
+
 @pytest.mark.parametrize(
     "error",
     [

@@ -131,6 +131,15 @@ def test_a_node_with_rare_statistics_is_not_lost_early(world: World) -> None:
     assert world.list_states() == {"cam1": "lost"}
 
 
+def test_statistics_that_were_lost_do_not_make_a_node_rare(world: World) -> None:
+    """After an hour without a link the node publishes as often as before."""
+    world.receive_status("cam1", "online")
+    for uptime_s in (5.0, 10.0, 3610.0, 3615.0):
+        world.receive_stats("cam1", uptime_s=uptime_s)
+    world.now_s += 60
+    assert world.list_states() == {"cam1": "lost"}
+
+
 def test_a_camera_that_goes_and_comes_back_is_reported(world: World) -> None:
     world.receive_status("cam1", "online")
     for uptime_s, up in enumerate((1.0, 1.0, 0.0, 0.0, 1.0)):

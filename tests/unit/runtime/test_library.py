@@ -138,6 +138,18 @@ def test_after_a_restart_the_adopted_bundle_is_used(
     assert find_bundle_path(state, "cam2", started.path) == started.path
 
 
+def test_a_node_that_runs_what_was_rolled_out_finds_the_bundle_that_it_was_given(
+    tmp_path: Path, started: Bundle, make_library: Callable[[], BundleLibrary]
+) -> None:
+    """A return to that bundle is ordered without an archive."""
+    new = make_bundle(tmp_path / "new", name="new")
+    library = BundleLibrary(
+        tmp_path / "state", "cam2", new, FileSection, lambda manifest: ["cam2"], started.path
+    )
+    assert library.find(started.id) == started.manifest
+    assert library.load(BundleKey(started.id, "cam2")) is not None
+
+
 def test_a_node_that_is_started_with_another_bundle_uses_that(
     tmp_path: Path, started: Bundle, make_library: Callable[[], BundleLibrary]
 ) -> None:

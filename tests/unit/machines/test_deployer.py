@@ -1,0 +1,92 @@
+"""The deployer of a roll-out whose connection breaks."""
+
+from __future__ import annotations
+
+import pytest
+
+from ddnn.machines.deployer import LISTEN_S, Deployer, State
+from ddnn.protocol.machine import Connected, Disconnected, Now, Received
+from ddnn.protocol.messages import Status
+from ddnn.protocol.rollout_messages import BundleOrder, BundleState, RolloutPhase
+from ddnn.protocol.topics import Kind, Topic
+
+OLD, NEW = "ab12cd34", "cd34ef56"
+NODES = ["cam1", "edge"]
+
+
+class Driven:
+    """A deployer whose nodes are online."""
+
+    def __init__(self) -> None:
+        order = BundleOrder(NEW, "0" * 64, 1)
+        self.deployer = Deployer("home", order, [b"x"], NODES, "edge", wait_s=30.0)
+        self.now_s = 100.0
+        self.give(Connected())
+        for node in NODES:
+            self.announce(node)
+            self.report(node, OLD, OLD, "staged")
+        self.wait(LISTEN_S)
+        assert self.deployer.state is State.STAGING
+
+    def give(self, event: object) -> None:
+        self.deployer.handle(event, Now(self.now_s, 1e9 + self.now_s))
+
+    def wait(self, seconds: float) -> None:
+        self.now_s += seconds
+        self.give(None)
+
+    def announce(self, node: str) -> None:
+        status = Status("edge" if node == "edge" else "device", 1, "online")
+        self.give(Received(Topic("home", Kind.STATUS, node), status))
+
+    def report(self, node: str, in_use: str, ordered: str, phase: RolloutPhase) -> None:
+        state = BundleState(in_use, ordered, phase)
+        self.give(Received(Topic("home", Kind.BUNDLE_STATE, node), state))
+
+    def stage(self) -> None:
+        for node in NODES:
+            self.report(node, OLD, NEW, "staged")
+        self.wait(2 * LISTEN_S)
+        assert self.deployer.state is State.CHANGING
+
+
+@pytest.fixture
+def driven() -> Driven:
+    return Driven()
+
+
+def test_a_connection_that_breaks_confirms_nothing(driven: Driven) -> None:
+    driven.stage()
+    driven.give(Disconnected())
+    driven.wait(1.0)
+    assert driven.deployer.state is State.CHANGING
+    driven.give(Connected())
+    for node in NODES:
+        driven.announce(node)
+        driven.report(node, NEW, NEW, "staged")
+    driven.wait(LISTEN_S)
+    assert driven.deployer.state is State.DONE
+
+
+def test_without_a_connection_the_change_fails_at_its_deadline(driven: Driven) -> None:
+    driven.stage()
+    driven.give(Disconnected())
+    driven.wait(60.0)
+    assert driven.deployer.state is State.FAILED
+    assert "no connection to the broker" in driven.deployer.reason
+
+
+def test_after_a_reconnect_the_nodes_that_are_not_ready_are_waited_for(driven: Driven) -> None:
+    """The lead edge is heard of first."""
+    driven.report("cam1", OLD, NEW, "fetching")
+    driven.report("edge", OLD, NEW, "staged")
+    driven.give(Disconnected())
+    driven.wait(5.0)
+    driven.give(Connected())
+    driven.announce("edge")
+    driven.wait(0.1)
+    driven.announce("cam1")
+    driven.wait(2 * LISTEN_S)
+    assert driven.deployer.state is State.STAGING
+    driven.report("cam1", OLD, NEW, "staged")
+    assert driven.deployer.state is State.CHANGING
