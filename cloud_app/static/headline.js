@@ -28,7 +28,7 @@ export function renderHeadline(state, nowS, history) {
   const { summary, bundle, nodes, expected_now: expected } = state;
   const newest = state.answers[0];
   const sent = summary?.payload_bytes;
-  const rate = history.rate();
+  const rate = history.rate(state.at_s);
   const answered = tile(
     "Samples answered",
     count(summary?.answered),
@@ -163,8 +163,8 @@ export function renderBytes(state, history) {
       ),
     ),
   );
-  const links = history.links();
-  const samples = history.rate();
+  const links = history.links(state.at_s);
+  const samples = history.rate(state.at_s);
   morph(
     document.getElementById("link-rows"),
     links.map(({ key, from, to, bytes_per_s: rate, cameras }) =>

@@ -19,8 +19,10 @@ export class History {
   push(state) {
     const { summary } = state;
     const last = this.ticks.at(-1);
-    if (last && (summary.answered < last.answered || state.at_s < last.at_s)) this.clear();
-    if (last && state.at_s - last.at_s < 0.5) return;
+    const gapS = last ? state.at_s - last.at_s : 0;
+    // A step of the server's clock, or a page that slept.
+    if (last && (summary.answered < last.answered || gapS < 0 || gapS > KEPT)) this.clear();
+    if (this.ticks.length && gapS < 0.5) return;
     this.ticks.push({
       at_s: state.at_s,
       answered: summary.answered,
@@ -35,22 +37,23 @@ export class History {
     if (this.ticks.length > KEPT) this.ticks.shift();
   }
 
-  /** Samples per second lately; null before two states. */
-  rate() {
-    const [first, last] = this.ends(RATE_S);
+  /** Samples per second before `nowS`; null without two states, or where the newest is old. */
+  rate(nowS) {
+    const [first, last] = this.ends(RATE_S, nowS);
     if (!first) return null;
     return (last.answered - first.answered) / (last.at_s - first.at_s);
   }
 
-  ends(seconds) {
+  ends(seconds, nowS) {
     const last = this.ticks.at(-1);
+    if (last && nowS - last.at_s > seconds) return [null, null];
     const first = last && this.ticks.find((tick) => last.at_s - tick.at_s <= seconds);
     return first && first !== last ? [first, last] : [null, null];
   }
 
   /** What nodes send upward: the cameras together, and each node above them but the last. */
-  links() {
-    const [first, last] = this.ends(LINK_S);
+  links(nowS) {
+    const [first, last] = this.ends(LINK_S, nowS);
     const nodes = this.ticks.at(-1)?.nodes ?? [];
     const above = nodes.some((node) => node.role === "edge") ? "edge" : "cloud";
     const cameras = nodes.filter((node) => node.role === "device");
@@ -81,8 +84,8 @@ export class History {
       const bucket = found.get(start) ?? empty(start);
       found.set(start, bucket);
       for (const [name, answered] of Object.entries(tick.exits)) {
-        const more = answered - (before.exits[name] ?? 0);
-        if (more > 0) bucket.exits[name] = (bucket.exits[name] ?? 0) + more;
+        // Negative where a better answer moved its sample to another exit.
+        bucket.exits[name] = (bucket.exits[name] ?? 0) + answered - (before.exits[name] ?? 0);
       }
       bucket.degraded += tick.degraded - before.degraded;
       bucket.known += tick.known - before.known;
@@ -94,6 +97,10 @@ export class History {
     }
     return [...found.values()].map((bucket) => ({
       ...bucket,
+      exits: Object.fromEntries(Object.entries(bucket.exits).filter(([, answered]) => answered > 0)),
+      // A label that was taken back may be one of an earlier bucket.
+      known: Math.max(0, bucket.known),
+      correct: Math.min(Math.max(0, bucket.correct), Math.max(0, bucket.known)),
       p50_s: Object.fromEntries(Object.entries(bucket.latencies).map(([exit, all]) => [exit, median(all)])),
       p99_s: {},
     }));

@@ -94,7 +94,8 @@ document.getElementById("sign-out").addEventListener("click", async () => {
 function keep(state, before) {
   if (state.summary || !before) return { ...state, stored_at_s: state.summary ? state.at_s : null };
   const { summary, answers, events, stored_at_s } = before;
-  return { ...state, summary, answers, events, stored_at_s };
+  const quiet_s = before.quiet_s === null ? null : before.quiet_s + (state.at_s - before.at_s);
+  return { ...state, summary, answers, events, stored_at_s, quiet_s };
 }
 
 page.feed = new Feed(JSON.parse(document.getElementById("state").textContent), keep, (state) => {

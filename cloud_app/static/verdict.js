@@ -108,6 +108,15 @@ export function standing(state, nowS) {
       text: askWhy(state),
     };
   }
+  const lost = nodes.filter((node) => node.wanted && node.state !== "online");
+  if (state.sites.length > 1 && lost.length) {  // of all sites together nothing else is expected
+    const names = lost.length > 4 ? `${lost.length} nodes` : list(lost.map((node) => `${node.site}/${node.id}`));
+    return {
+      tone: "warn",
+      title: `${names} ${lost.length === 1 ? "is" : "are"} absent.`,
+      text: "Choose a site above to see what it does without them.",
+    };
+  }
   const thinned = nodes.find((node) => node.state === "online" && node.gauges?.share_taken < 1);
   if (thinned) {
     return {

@@ -126,6 +126,8 @@ def find_network() -> str:
         address = ipaddress.ip_address(find_requester())
     except ValueError:
         return find_requester()
+    if isinstance(address, ipaddress.IPv6Address):
+        address = address.ipv4_mapped or address
     bits = address.max_prefixlen if address.version == 4 else IPV6_USER_BITS
     return str(ipaddress.ip_network((address, bits), strict=False))
 
@@ -219,9 +221,11 @@ class Pages:
         return redirect(url_for("show_page"), 303)
 
     def sign_out(self, _ask: NoParameters) -> Response:
-        if self._sign_in is not None:
-            self._sign_in.end_session()
-        session.clear()
+        try:
+            if self._sign_in is not None:
+                self._sign_in.end_session()
+        finally:  # also where the database is away: then this process alone knows that it is over
+            session.clear()
         return Response(status=204)
 
 

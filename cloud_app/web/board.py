@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +32,7 @@ from ddnn.protocol.topics import EVERYWHERE
 from ddnn.runtime.service import find_ddnn_version
 
 PERIOD_S = 1.0
+WATCHED_S = 10 * PERIOD_S  # looks that are no further apart show when answers came
 DATABASE_TIMEOUT_S = 1.5  # then the page is shown without the numbers of the database
 NEWEST = 20  # number of answers and of events on the page
 MAX_NODES = 500  # on the page
@@ -90,6 +92,15 @@ class StoreReader:
         )
 
 
+class _Growth(NamedTuple):
+    """The number of answers at the last look, and the (monotonic) times of its last growth and of
+    that look."""
+
+    answered: int
+    grew_s: float
+    looked_s: float
+
+
 class Board:
     """The newest state of each site that somebody views, as JSON; any thread may ask for it."""
 
@@ -97,8 +108,7 @@ class Board:
         self._reader, self._live = StoreReader(store), live
         self._lock = threading.Lock()
         self._made: dict[str | None, tuple[float, bytes]] = {}
-        # by site: the number of answers, and when (monotonic) it last grew
-        self._grew: dict[str | None, tuple[int, float]] = {}
+        self._growth: dict[str | None, _Growth] = {}  # by site
 
     def make_state(self, site: str | None, viewer: Viewer) -> bytes:
         """Make a State as JSON: the part for all viewers, at most 1 s old, and the viewer's own."""
@@ -153,18 +163,21 @@ class Board:
     def _measure_quiet_s(self, site: str | None, stored: StoredFigures) -> float | None:
         """Measure for how long no answer was added; None where there is none.
 
-        The clocks of the nodes may be wrong: the growth of the number of answers counts.
+        The clocks of the nodes may be wrong: the growth of the number of answers counts. Since the
+        last look, however, which is long ago where nobody viewed the page, the age of the newest
+        answer says more.
         """
         if not stored.answers:
             return None
         now_s, answered = time.monotonic(), stored.summary.answered
-        before = self._grew[site][0] if site in self._grew else -1
-        if before < 0:  # the first look at this site
+        before = self._growth.get(site, _Growth(-1, -math.inf, -math.inf))
+        grew_s = before.grew_s
+        if answered > before.answered:
             age_s = time.time() - stored.answers[0].answer.answered_at_s
-            self._grew[site] = answered, now_s - max(0.0, age_s)
-        elif answered > before:
-            self._grew[site] = answered, now_s
-        return now_s - self._grew[site][1]
+            was_watched = now_s - before.looked_s < WATCHED_S
+            grew_s = now_s if was_watched else max(before.looked_s, now_s - max(0.0, age_s))
+        self._growth[site] = _Growth(answered, grew_s, now_s)
+        return now_s - grew_s
 
 
 def choose_shown(nodes: Sequence[NodeView], bundle: BundleView) -> list[NodeView]:

@@ -43,7 +43,7 @@ class SignIn:
         """store: keeps which sessions were signed out."""
         self.key = key
         self._store = store
-        self._ended: dict[str, float] = _read_ended(store)
+        self._ended: dict[str, float] = _read_ended(store, self._ended_key)
         self._checks = 0
         self._hash, self._token = password_hash, token
         # Differs from password to password, and reveals nothing about it.
@@ -93,6 +93,11 @@ class SignIn:
             return False
         return hmac.compare_digest(given.token.encode(), self._token.encode())
 
+    @property
+    def _ended_key(self) -> str:
+        """Of this installation, whose key signs its sessions: others keep their own."""
+        return f"{ENDED_KEY}_{hashlib.sha256(self.key).hexdigest()[:16]}"
+
     def start_session(self) -> None:
         session.clear()
         session.permanent = True
@@ -115,7 +120,7 @@ class SignIn:
             ended = {each: end_s for each, end_s in self._ended.items() if end_s > now_s}
             self._ended = {**ended, number: until_s}
             if self._store is not None:
-                self._store.write_setting(ENDED_KEY, json.dumps(self._ended))
+                self._store.write_setting(self._ended_key, json.dumps(self._ended))
 
     def find_session_end_s(self) -> float | None:
         """When the request's session ends; None where it has none, or one of an old password."""
@@ -129,9 +134,9 @@ class SignIn:
         return until_s if valid else None
 
 
-def _read_ended(store: Store | None) -> dict[str, float]:
+def _read_ended(store: Store | None, key: str) -> dict[str, float]:
     """The sessions that were signed out, with the times at which they would have ended."""
-    text = (store.read_setting(ENDED_KEY) if store is not None else None) or "{}"
+    text = (store.read_setting(key) if store is not None else None) or "{}"
     try:
         return {str(number): float(end_s) for number, end_s in json.loads(text).items()}
     except (ValueError, TypeError, AttributeError):

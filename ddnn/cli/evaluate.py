@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from ddnn.exits.hierarchy import Hierarchy
 from ddnn.exits.intervals import compute_wilson_interval, count_confusions
 from ddnn.exits.measure import (
     SUBSET_SAMPLES,
+    Measurement,
     apply_exits,
     compute_bytes_per_device,
     compute_majority,
@@ -118,6 +120,21 @@ def evaluate_bundle(
         return make_report(bundle, split, progress)
 
 
+def rate_subsets(
+    manifest: Manifest, measured: Measurement, table: Mapping[str, Mapping[str, float]]
+) -> dict[str, float]:
+    """The accuracy of each subset of members, all of them on the same samples."""
+    hierarchy = manifest.hierarchy
+    rated = {name_members(hierarchy, int(mask)): row["overall"] for mask, row in table.items()}
+    if measured.subset is not None:
+        everyone = hierarchy.everyone
+        exits = {tier: scores[measured.subset] for tier, scores in measured.exits[everyone].items()}
+        _, answers = apply_exits(hierarchy, exits, manifest.thresholds)
+        right = answers == measured.labels[measured.subset]
+        rated[name_members(hierarchy, everyone)] = float(np.mean(right))
+    return rated
+
+
 def make_report(bundle: Bundle, split: Split, progress: Any) -> dict[str, Any]:
     """Measure the figures that `ddnn evaluate --json` prints."""
     from ddnn.data import measure_jpeg_bytes
@@ -175,9 +192,7 @@ def make_report(bundle: Bundle, split: Split, progress: Any) -> dict[str, Any]:
         "bundle": bundle.id,
         "classes": list(manifest.classes),
         "confusion": confusion.tolist(),
-        "subsets": {
-            name_members(hierarchy, int(mask)): row["overall"] for mask, row in table.items()
-        },
+        "subsets": rate_subsets(manifest, measured, table),
         "front": [
             make_front_row(manifest, row)
             for row in find_front(

@@ -36,6 +36,7 @@ LEAST_KNOWN = 30  # samples by which accuracy is judged
 LEAST_ANSWERS = 50  # by which quality is judged
 MOST_DEGRADED = 0.5
 LOOK_EVERY_S = 2.0
+REMEMBERED = 1024  # samples: several cameras may answer one
 
 
 class State(Enum):
@@ -82,6 +83,7 @@ class Probation:
         self._site, self._bundle, self._lead = site, bundle, lead
         self._reference, self.watch_s = reference, watch_s
         self._seen: deque[Observation] = deque(maxlen=max(WINDOWS))
+        self._fallbacks: dict[int, None] = {}  # the newest samples that cameras answered
         self._until_s: float | None = None
         self._look_s = 0.0
         self.state = State.WATCHING
@@ -110,6 +112,9 @@ class Probation:
             case Received(Topic(self._site, Kind.ANSWER, self._lead), Answer() as answer):
                 if answer.bundle == self._bundle and not self.is_over:
                     self._note(answer)
+            case Received(Topic(self._site, Kind.ANSWER), Answer(exit="device") as answer):
+                if answer.bundle == self._bundle and not self.is_over:
+                    self._note_fallback(answer.sample)
         if self._until_s is not None and not self.is_over and now.monotonic_s >= self._look_s:
             self._look_s = min(now.monotonic_s + LOOK_EVERY_S, self._until_s)
             self._look(now.monotonic_s >= self._until_s)
@@ -129,6 +134,16 @@ class Probation:
             figures.expected += expected
         if (one := make_observation(answer.exit_trace, answer.votes)) is not None:
             self._seen.append(one)
+
+    def _note_fallback(self, sample: int) -> None:
+        """A camera answered for itself, since it heard nothing from the lead edge in time."""
+        if sample in self._fallbacks:
+            return
+        self._fallbacks[sample] = None
+        if len(self._fallbacks) > REMEMBERED:
+            del self._fallbacks[next(iter(self._fallbacks))]
+        self.figures.answers += 1
+        self.figures.degraded += 1
 
     def _look(self, is_last: bool) -> None:
         self.reason = self._find_reason()

@@ -109,6 +109,52 @@ def test_wilson_as_the_store_has_it(call_format: Callable[..., Any]) -> None:
     assert call_format("wilson", 0, 0) is None
 
 
+def run_history(page: Page, states: list[dict[str, Any]], result: str) -> Any:
+    """The result of an expression about a History `history` that has seen these states."""
+    script = """async (states) => {
+        const { History } = await import('/static/history.js');
+        const { filled } = await import('/static/series.js');
+        const history = new History();
+        for (const state of states) history.push({ answers: [], nodes: [], ...state });
+        return RESULT;
+    }"""
+    return page.evaluate(script.replace("RESULT", result), states)
+
+
+def make_totals(at_s: float, exits: dict[str, int], known: int = 0) -> dict[str, Any]:
+    answered = {name: {"answered": count} for name, count in exits.items()}
+    summary = {
+        "answered": sum(exits.values()),
+        "quality": {"degraded": 0},
+        "known": known,
+        "accuracy": 1.0 if known else None,
+        "exits": answered,
+    }
+    return {"at_s": at_s, "summary": summary}
+
+
+def test_a_label_that_is_taken_back_and_a_better_answer_count_once(page: Page) -> None:
+    states = [
+        make_totals(100.0, {"local": 4}, known=2),
+        make_totals(101.0, {"local": 3, "cloud": 1}, known=1),  # a better answer; a label is gone
+        make_totals(102.0, {"local": 4, "cloud": 1}, known=1),
+    ]
+    (bucket,) = run_history(page, states, "history.buckets()")
+    assert (bucket["exits"], bucket["known"], bucket["correct"]) == ({"cloud": 1}, 0, 0)
+
+
+def test_a_step_of_the_servers_clock_begins_a_new_history(page: Page) -> None:
+    states = [make_totals(at_s, {"local": int(at_s) % 7}) for at_s in (70.0, 71.0, 4e7, 4e7 + 1)]
+    assert run_history(page, states, "history.ticks.length") == 2
+    assert run_history(page, states, "filled(history.buckets(), 5).length") == 1
+
+
+def test_there_is_no_rate_while_nothing_new_is_read(page: Page) -> None:
+    states = [make_totals(100.0 + second, {"local": 5 * second}) for second in range(5)]
+    assert run_history(page, states, "history.rate(104.5)") == 5
+    assert run_history(page, states, "history.rate(120)") is None
+
+
 def test_morph_keeps_elements_focus_and_choices(page: Page) -> None:
     kept = page.evaluate(
         """async () => {

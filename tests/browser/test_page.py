@@ -259,6 +259,9 @@ def test_several_sites_can_be_seen_one_by_one(home: Home, open_page: Open) -> No
     wait_for_answers(page, 5)
     page.get_by_label("Site").select_option("")
     wait_for_answers(page, 8)
+    assert "All is well." in text(page, "#standing")
+    home.live.change("cam2", state="lost")
+    page.locator("#standing", has_text="home/cam2 is absent.").wait_for()
 
 
 def test_the_views_are_shown_in_a_demo_only(home: Home, open_page: Open) -> None:

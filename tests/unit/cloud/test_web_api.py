@@ -12,10 +12,25 @@ import pytest
 from flask.testing import FlaskClient
 
 from cloud_app.store import Store
+from cloud_app.store import store as store_module
 from cloud_app.views import NodeView
 from cloud_app.web import board, routes
 from tests.site_builder import FakeSite
 from tests.unit.cloud.web_client import Away, Make, get
+
+
+def test_the_page_opens_where_no_new_answer_has_a_label(
+    store: Store, client: FlaskClient, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The totals know labels that the newest answers, of which the majority is, do not."""
+    monkeypatch.setattr(store_module, "LATENCY_WINDOW", 5)
+    store.save([("home", make(i, truth=0)) for i in range(3)])
+    store.save([("home", make(i, truth=None)) for i in range(3, 10)])
+    summary = get(client, "/api/v1/state")["summary"]
+    assert (summary["known"], summary["majority"]) == (3, None)
+    page = client.get("/")
+    assert page.status_code == 200
+    assert "10 samples are answered" in page.text
 
 
 def test_the_state_contains_all_parts_of_the_page(

@@ -15,7 +15,8 @@ from werkzeug.test import TestResponse
 
 from cloud_app.store import Store
 from cloud_app.web import SignIn, create_app, sign_in
-from ddnn.errors import ConfigError
+from cloud_app.web import app as web_app
+from ddnn.errors import ConfigError, LinkError
 from tests.site_builder import FakeSite
 
 PASSWORD = "correct horse"
@@ -320,6 +321,57 @@ def test_a_copied_cookie_is_over_after_signing_out(
     assert answer_copy(app) == 401
     assert make_signed_in_client(other)  # another session goes on
     assert answer_copy(make_app(store, tmp_path)) == 401  # also after a restart
+
+
+def test_signing_out_ends_the_session_also_while_the_database_is_away(
+    client: FlaskClient, app: Flask, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send_password(client)
+    token = client.get("/api/v1/state").json["csrf"]
+
+    def fail(key: str, value: str) -> None:
+        raise LinkError("away")
+
+    monkeypatch.setattr(store, "write_setting", fail)
+    assert client.post("/logout", headers={"X-CSRF-Token": token}).status_code == 503
+    assert client.get("/api/v1/state").status_code == 401
+
+
+def test_two_pages_on_one_database_keep_the_sessions_that_each_ended(
+    store: Store, tmp_path: Path
+) -> None:
+    """Each signs its cookies by a key of its own."""
+    directories = [tmp_path / "one", tmp_path / "two"]
+    for directory in directories:
+        directory.mkdir()
+    cookies = []
+    for directory in directories:
+        client = make_app(store, directory).test_client()
+        send_password(client)
+        name = client.application.config["SESSION_COOKIE_NAME"]
+        cookies.append((name, client.get_cookie(name).value))
+        token = client.get("/api/v1/state").json["csrf"]
+        assert client.post("/logout", headers={"X-CSRF-Token": token}).status_code == 204
+    for directory, (name, value) in zip(directories, cookies, strict=True):
+        thief = make_app(store, directory).test_client()
+        thief.set_cookie(name, value)
+        assert thief.get("/api/v1/state").status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("requester", "network"),
+    [
+        ("203.0.113.5", "203.0.113.5/32"),
+        ("::ffff:203.0.113.5", "203.0.113.5/32"),
+        ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
+        ("unknown", "unknown"),
+    ],
+)
+def test_attempts_count_by_network(
+    monkeypatch: pytest.MonkeyPatch, requester: str, network: str
+) -> None:
+    monkeypatch.setattr(web_app, "find_requester", lambda: requester)
+    assert web_app.find_network() == network
 
 
 def test_a_stranger_learns_no_address_and_no_path(app: Flask) -> None:

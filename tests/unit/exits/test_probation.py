@@ -87,11 +87,21 @@ def test_cameras_that_behave_otherwise_are_a_reason_without_labels(dark: int | N
         assert watched.probation.reason.startswith(("cam3 ", "local "))
 
 
+def test_cameras_that_answer_for_themselves_are_a_reason() -> None:
+    """The lead edge does not answer: it crashes or stands still with the new bundle."""
+    watched = Watched()
+    for sample in range(LEAST_ANSWERS):
+        for node in ("cam1", "cam2"):  # both have given up on the edge
+            watched.answer(sample, node=node, exit="device", quality="degraded")
+    watched.wait(5)
+    assert watched.probation.reason == f"{LEAST_ANSWERS} of {LEAST_ANSWERS} answers are degraded"
+
+
 def test_answers_of_others_do_not_count() -> None:
     watched = Watched()
     for sample in range(100):
         watched.answer(sample, label=0, bundle="old")
-        watched.answer(sample, label=0, node="cam1", exit="device")
+        watched.answer(sample, label=0, bundle="old", node="cam1", exit="device")
     watched.handle(Disconnected())
     watched.handle(Connected())  # the time goes on
     watched.wait(WATCH_S + 1)
