@@ -50,6 +50,11 @@ def describe_state(state: TrainState) -> str:
     return ", ".join(words)
 
 
+def round_loss(loss: float | None) -> float | None:
+    """For a report; None: there is none, or it is not finite."""
+    return None if loss is None else round(loss, 4)
+
+
 def make_report(central: TrainCentral | None, model: str, layers: int) -> dict[str, Any]:
     """The figures that --json prints. central None: the training had ended before this start."""
     report: dict[str, Any] = {"model": model, "layers": layers}
@@ -60,7 +65,7 @@ def make_report(central: TrainCentral | None, model: str, layers: int) -> dict[s
     return {
         **report,
         "batches": state.batches,
-        "loss": None if state.loss is None else round(state.loss, 4),
+        "loss": round_loss(state.loss),
         "batch_ms": round(1e3 * state.batch_s, 2),
         "stages": [
             {
@@ -86,7 +91,7 @@ def make_report(central: TrainCentral | None, model: str, layers: int) -> dict[s
         ],
         # By batch; null: done before this process started, or the report of it was lost.
         "losses": [
-            round(results[batch].loss, 4) if batch in results else None
+            round_loss(results[batch].loss) if batch in results else None
             for batch in range(max(results, default=-1) + 1)
         ],
     }

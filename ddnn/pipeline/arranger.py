@@ -39,6 +39,7 @@ from ddnn.protocol.train_messages import (
 )
 
 SLOWER = 4.0  # times what fetching the layers is expected to take
+LATE_AT_MOST = 2  # times that a node does not get ready in time
 ATTEMPTS = 3  # of a node that fails at its work, before the others do without it
 
 
@@ -68,6 +69,8 @@ class Arranger:
         self._due_s: float | None = None  # of the state, where no question is open
         self._is_changed = False  # a node has come or wants to leave
         self._failed: Counter[str] = Counter()  # failures of nodes at their work
+        self._late: Counter[str] = Counter()  # times that nodes did not get ready in time
+        self._is_saved = False  # the trained network is on disk
 
     def move(self, signal: Signal) -> None:
         self.state = advance(TRANSITIONS, self.state, signal, f"training {self.run}")
@@ -102,9 +105,10 @@ class Arranger:
         if reply.term > self.term:  # of a central node before this one
             self.term = reply.term
             return self._restart("a later term is known", now) if self.is_arranging else []
+        if self.roster.note_alive(reply.sender):  # it was slow, and can take layers again
+            self._is_changed = True
         if reply.term < self.term and reply.answers != "halt":
             return []
-        self.roster.note_alive(reply.sender)
         question = self._question
         if question is not None and question.take(reply):
             if not reply.ok and reply.answers in ("hold", "start"):
@@ -133,9 +137,11 @@ class Arranger:
         lost = set(names)
         if self.state is State.HALTING and self._question is not None:
             self._question.drop(lost)
-        used = set(self.arrangement.nodes) if self.arrangement is not None else set()
-        if self.state not in WORKING:
+        if self.state not in WORKING or self.arrangement is None:
             return []
+        used = set(self.arrangement.nodes)
+        if self.state is State.HOLDING:  # nodes that are not in the layout may hold its layers
+            used |= self.arrangement.restoration.list_holders()
         if not lost & used:
             text = f"{', '.join(sorted(lost))} {how}; it had no layers"
             self.progress.note(now.wall_s, "loss", text)
@@ -151,7 +157,7 @@ class Arranger:
     def _halt(self, now: Now) -> list[Effect]:
         """Begin a new term: everyone stops and reports what it holds."""
         self.term += 1
-        self._is_changed = False
+        self._is_changed = self._is_saved = False
         self.collector.stop()
         longest_s = max((p.forward_s + p.backward_s for p in self._profiles), default=0.0) * len(
             self._profiles
@@ -159,12 +165,15 @@ class Arranger:
         self._ask_all(
             "halt", self.roster.list_usable(), now, self.settings.answer_s + 2 * longest_s
         )
-        return []
+        # Those that did not answer are not waited for; they may be back.
+        silent = self.roster.list_silent()
+        return [self._publish(name, self._command("halt")) for name in silent]
 
     def _close(self, question: Question, now: Now) -> list[Effect]:
         """A question is answered, or its time is over."""
         silent = question.waiting
-        if self.member.node in silent:  # an operation of its own takes long: it does end
+        # An operation of its own takes long: it does end. A copy from another node may not come.
+        if self.member.node in silent and self.member.is_computing:
             question.due_s = now.monotonic_s + self.settings.answer_s
             return []
         self._question = None
@@ -173,6 +182,7 @@ class Arranger:
             return self._plan(question, now)
         if silent:
             self.progress.failures += len(silent)
+            self._note_late(silent)
             return self._restart(f"{', '.join(sorted(silent))} did not answer", now)
         match self.state:
             case State.HOLDING:
@@ -182,6 +192,14 @@ class Arranger:
             case State.STARTING:
                 return self._run(now)
         return []
+
+    def _note_late(self, names: Iterable[str]) -> None:
+        """Nodes did not get ready in time: a second time, and they are left out until they start
+        anew, since everybody waits for them each time."""
+        for name in names:
+            self._late[name] += 1
+            if self._late[name] >= LATE_AT_MOST and name != self.member.node:
+                self.roster.refuse(name)
 
     def _plan(self, question: Question, now: Now) -> list[Effect]:
         """Who holds what is known: choose the layout and where each layer comes from."""
@@ -238,8 +256,8 @@ class Arranger:
     def _fail(self, error: str) -> list[Effect]:
         self.move(Signal.FAIL)
         self.error, self._question, self._due_s = error, None, None
-        names = self.roster.list_usable()
-        return [
-            Log("error", "training failed: %s", (error,)),
-            *(self._publish(name, self._command("release")) for name in names),
-        ]
+        return [Log("error", "training failed: %s", (error,)), *self._release_all()]
+
+    def _release_all(self) -> list[Effect]:
+        names = [*self.roster.list_usable(), *self.roster.list_silent()]
+        return [self._publish(name, self._command("release")) for name in names]

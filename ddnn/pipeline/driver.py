@@ -14,7 +14,7 @@ from ddnn.pipeline.driver_states import Signal, State
 from ddnn.pipeline.member import Member
 from ddnn.pipeline.planner import Arrangement, find_better
 from ddnn.pipeline.question import Question
-from ddnn.pipeline.roster import Roster
+from ddnn.pipeline.roster import Roster, Usable
 from ddnn.pipeline.runner import StageRunner
 from ddnn.pipeline.settings import Settings
 from ddnn.pipeline.stage import LayerProfile
@@ -54,14 +54,25 @@ class Driver(Arranger):
         self._check_at: int | None = None  # batches at which the layout is compared with the best
         self._changes = 0  # of the layout, because another one is better
         self._drain_to = 0
+        self._parts, self._moved_s = 0, 0.0  # parts that were fetched, and when the last one came
 
     def deadline_s(self) -> float | None:
         times = [self._due_s]
         if self._question is not None:
             times.append(self._question.next_s)
         if self.state in (State.RUNNING, State.DRAINING) and self.arrangement is not None:
-            times.append(self.progress.due_s(len(self.arrangement.nodes)))
+            times.append(self._find_overdue_s(self.arrangement))
         return find_earliest(times)
+
+    def _find_overdue_s(self, arrangement: Arrangement) -> float:
+        """When the next batch is overdue, or after the last one the next part of a copy."""
+        if self._has_all_batches:
+            return self._moved_s + self.settings.hold_s
+        return self.progress.due_s(len(arrangement.nodes))
+
+    @property
+    def _has_all_batches(self) -> bool:
+        return self.runner is not None and self.runner.backwards >= self.settings.batches
 
     # -------------------------------------------------------------------- events
 
@@ -73,19 +84,19 @@ class Driver(Arranger):
                 if self.state in (State.ENDED, State.FAILED):
                     return [self._publish(name, self._command("release"))]  # it was not there then
             case Received(Topic(_, Kind.STATUS, name), Status() as status):
+                before = self.roster.describe_usable()
                 if self.roster.take_status(name, status):
                     effects = self._lose([name], "is lost", now)
-                self._note_change(now)
+                self._note_change(before, now)
             case Received(_, TrainReply() as reply) if reply.run == self.run:
                 effects = self._take_reply(reply, now)
             case Received(_, TrainReport() as report) if report.term == self.term:
-                self._take_report(report)
+                effects = self._take_report(report)
             case Returned(ProfileJob()):
                 effects = self._take_profile(event, now)
             case Returned(SaveJob() as job):
                 self.collector.take_saved(job, event)
-                if job.ended and self.state is State.RUNNING:
-                    effects = self._end(now)
+                self._is_saved = job.ended and not event.error
         return effects + self._go_on(now)
 
     def _go_on(self, now: Now) -> list[Effect]:
@@ -110,21 +121,32 @@ class Driver(Arranger):
     # ------------------------------------------------------------------- messages
 
     def _take_offer(self, name: str, offer: TrainOffer, now: Now) -> list[Effect]:
+        before = self.roster.describe_usable()
         restarted = self.roster.take_offer(name, offer)
-        self._note_change(now)
+        self._note_change(before, now)
         return self._lose([name], "has started anew", now) if restarted else []
 
-    def _note_change(self, now: Now) -> None:
+    def _note_change(self, before: Usable, now: Now) -> None:
+        """Note that nodes have come, gone or want to leave; statuses and offers are repeated."""
+        if self.roster.describe_usable() == before:
+            return
         self._is_changed = True
         if self.state is State.GATHERING:
             self._due_s = now.monotonic_s + self.settings.gather_s
 
-    def _take_report(self, report: TrainReport) -> None:
+    def _take_report(self, report: TrainReport) -> list[Effect]:
         self.progress.take_results(report)
+        diverged = next((result.batch for result in report.results if result.loss is None), None)
+        if diverged is not None and self.is_arranging:
+            return self._fail(
+                f"the loss of batch {diverged} is not finite; give a smaller --learning-rate, and "
+                "look for logarithms, divisions and roots of 0 in a network of your own"
+            )
         held = self.arrangement and self.arrangement.range_of(report.sender)
         if held:
             times_s = [profile.forward_s + profile.backward_s for profile in self._profiles]
             self.roster.take_report(report, *held, times_s)
+        return []
 
     # ------------------------------------------------------------------ beginning
 
@@ -155,22 +177,30 @@ class Driver(Arranger):
 
     def _run(self, now: Now) -> list[Effect]:
         self._check_at = None
+        self._moved_s = now.monotonic_s
         return super()._run(now)
 
     def _watch(self, now: Now) -> list[Effect]:
         runner, arrangement, now_s = self.runner, self.arrangement, now.monotonic_s
         if runner is None or arrangement is None:
             return []
+        if self._is_saved and self.state is State.RUNNING:
+            return self._end(now)
+        done = self.progress.done
         if self.progress.update(runner, now_s, now.wall_s):
             self._failed.clear()
+        parts = self.member.exchange.fetcher.parts
+        if parts != self._parts or self.progress.done != done:
+            self._parts, self._moved_s = parts, now_s
         effects: list[Effect] = list(self.collector.update(runner, arrangement))
         if self.state is State.DRAINING:
             return effects + self._drain(runner, now)
-        if now_s >= self.progress.due_s(len(arrangement.nodes)):
+        is_overdue = now_s >= self._find_overdue_s(arrangement)
+        if self._has_all_batches:
+            return self._restart("no copy of the last layers comes", now) if is_overdue else effects
+        if is_overdue:
             return effects + self._suspect(now)
-        if runner.backwards < self.settings.batches:
-            effects += self._compare(runner, arrangement, now)
-        return effects
+        return effects + self._compare(runner, arrangement, now)
 
     def _suspect(self, now: Now) -> list[Effect]:
         arrangement = self.arrangement
@@ -235,5 +265,4 @@ class Driver(Arranger):
         self.move(Signal.END)
         self._due_s = None
         self.progress.note(now.wall_s, "end", "training is complete")
-        names = self.roster.list_usable()
-        return [self._publish(name, self._command("release")) for name in names]
+        return self._release_all()

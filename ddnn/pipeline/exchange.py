@@ -24,6 +24,7 @@ class ReadJob(NamedTuple):
 
     layer: int
     stamp: Stamp
+    training: int  # the number of trainings before this one: stamps of each begin anew
 
 
 class Exchange:
@@ -32,12 +33,15 @@ class Exchange:
     def __init__(self, node: str) -> None:
         self.node = node
         self.store, self.fetcher = CopyStore(), Fetcher(node)
+        self._training = 0
         self._reading: set[ReadJob] = set()
         self._asking: dict[Key, dict[str, TrainFetch]] = {}  # for copies that are made later
 
     def clear(self) -> None:
         """Forget everything: another training begins."""
+        self._training += 1
         self.store.clear()
+        self._reading.clear()
         self.stop()
 
     def stop(self) -> None:
@@ -97,7 +101,7 @@ class Exchange:
         if blob is None and runner is not None:
             if not running and runner.busy is None and _is_live(key, runner):
                 self._asking.setdefault(key, {})[fetch.sender] = fetch
-                return self._read(ReadJob(*key), runner)
+                return self._read(ReadJob(*key, self._training), runner)
             if running and runner.will_copy(key.stamp):
                 self._asking.setdefault(key, {})[fetch.sender] = fetch
                 return []
@@ -112,10 +116,12 @@ class Exchange:
 
     def take_read(self, job: ReadJob, blob: bytes | None) -> list[Sent]:
         """A layer was read; None where that failed."""
+        if job.training != self._training:
+            return []
         self._reading.discard(job)
         if blob is not None:
             self.store.add(job.layer, job.stamp, Origin.LIVE, blob)
-        return self._answer(Key(*job), blob)
+        return self._answer(Key(job.layer, job.stamp), blob)
 
     def _answer(self, key: Key, blob: bytes | None) -> list[Sent]:
         waiting = self._asking.pop(key, {}).values()

@@ -99,6 +99,7 @@ KINDS = {
 class BuildJob(NamedTuple):
     """The token of the Call that builds a stage."""
 
+    run: str
     term: int
     start: int
     stop: int
@@ -142,6 +143,13 @@ class Member:
             "train_batches": float(runner.backwards),
             "train_batch_ms": 1e3 * (runner.forward_time.median_s + runner.backward_time.median_s),
         }
+
+    @property
+    def is_computing(self) -> bool:
+        """Whether an operation runs here, or a stage is built: it does end."""
+        runner = self.runner
+        builds = self.state is State.HOLDING and not self._missing
+        return builds or (runner is not None and runner.busy is not None)
 
     def deadline_s(self) -> float | None:
         return self.exchange.fetcher.due_s()
@@ -278,7 +286,10 @@ class Member:
         except LocalProtocolError as error:
             return self._refuse(str(error))
         function = partial(build_stage, self._find_factory, place, blobs, live)
-        return [Call(BuildJob(self.term, *place.assignment.ranges[place.index]), function)]
+        return [Call(self._make_build_job(place), function)]
+
+    def _make_build_job(self, place: Place) -> BuildJob:
+        return BuildJob(self.run, self.term, *place.assignment.ranges[place.index])
 
     def _refuse(self, error: str) -> list[Effect]:
         """The layers of the next stage are not to be had."""
@@ -288,7 +299,9 @@ class Member:
 
     def _take_built(self, job: BuildJob, returned: Returned) -> list[Effect]:
         place, command = self._place, self._holding
-        if job.term != self.term or self.state is not State.HOLDING or not (place and command):
+        if self.state is not State.HOLDING or not (place and command):
+            return []
+        if job != self._make_build_job(place):  # of an earlier term, or of another run
             return []
         if returned.error:
             return self._refuse(returned.error)

@@ -49,7 +49,7 @@ class Progress:
         self.done, self._since_s, self._first, self.strikes = done, now_s, True, 0
 
     def update(self, runner: StageRunner, now_s: float, wall_s: float) -> bool:
-        """Note what is done; True where that is more than before."""
+        """Note what is done; True where that is more than in any term before."""
         if runner.backwards == self.done:
             return False
         if self._is_behind and runner.backwards > self._furthest:
@@ -60,7 +60,7 @@ class Progress:
         self.done, self._since_s, self.strikes = runner.backwards, now_s, 0
         # The pipeline is filled again at the start of each round.
         self._first = runner.backwards == runner.round_start
-        return True
+        return self.done > self._furthest
 
     def due_s(self, stages: int) -> float:
         """When the next batch is overdue."""
@@ -95,9 +95,10 @@ class Progress:
         """The mean loss and the share of right answers of the latest batches."""
         latest = [self.results[batch] for batch in sorted(self.results)[-LATEST:]]
         samples = sum(result.samples for result in latest)
-        if not samples:
+        losses = [result.loss for result in latest if result.loss is not None]
+        if not samples or not losses:
             return None
-        loss = sum(result.loss for result in latest) / len(latest)
+        loss = sum(losses) / len(losses)
         return loss, sum(result.correct for result in latest) / samples
 
     def take_results(self, report: TrainReport) -> None:

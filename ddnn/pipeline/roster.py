@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ddnn.core.device import DeviceProfile
 from ddnn.pipeline.capacity import measure_capacity
@@ -41,6 +42,13 @@ class Node:
         )
 
 
+class Usable(NamedTuple):
+    """Nodes that can be used, and those of them that do not want to leave, by id."""
+
+    nodes: list[str]
+    staying: list[str]
+
+
 class Roster:
     """The central node and its workers. `own` is the central node's id."""
 
@@ -60,6 +68,18 @@ class Roster:
             for name, node in sorted(self.nodes.items())
             if node.is_usable and node.offer is not None and (leaving or not node.offer.leaving)
         ]
+
+    def list_silent(self) -> list[str]:
+        """The workers that are online and did not answer in time, by id."""
+        return [
+            name
+            for name, node in sorted(self.nodes.items())
+            if node.silent and node.online and node.offer is not None
+        ]
+
+    def describe_usable(self) -> Usable:
+        """The workers that can be used, and those of them that want to stay."""
+        return Usable(self.list_usable(), self.list_usable(leaving=False))
 
     # -------------------------------------------------------------------- presence
 
@@ -94,8 +114,11 @@ class Roster:
             if name != self.own:
                 self.get(name).silent = True
 
-    def note_alive(self, name: str) -> None:
-        self.get(name).silent = False
+    def note_alive(self, name: str) -> bool:
+        """A node has answered; True where it was taken for silent."""
+        node = self.get(name)
+        was_silent, node.silent = node.silent, False
+        return was_silent
 
     def refuse(self, name: str) -> None:
         """The node failed at its work: do without it until it starts anew."""

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import partial
+from math import isfinite
 from statistics import median
 from typing import Literal, NamedTuple
 
@@ -289,7 +290,12 @@ class StageRunner:
         if passed.result is not None:
             result = passed.result
             self._results.append(
-                TrainResult(job.batch, float(result.loss), int(result.correct), int(result.samples))
+                TrainResult(
+                    job.batch,
+                    float(result.loss) if isfinite(result.loss) else None,
+                    int(result.correct),
+                    int(result.samples),
+                )
             )
             del self._results[:-REPEATED]
         self._end_step()

@@ -63,6 +63,10 @@ class Restoration:
     version: int
     sources: Mapping[str, Mapping[int, Source]]
 
+    def list_holders(self) -> set[str]:
+        """The nodes that hold a copy with which a layer begins."""
+        return {s.node for by_layer in self.sources.values() for s in by_layer.values() if s.node}
+
     def age(self, layer_source: Source) -> int:
         """How many optimizer steps a source lacks."""
         return max(0, self.version - layer_source.stamp.version)

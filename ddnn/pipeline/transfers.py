@@ -14,8 +14,10 @@ from ddnn.pipeline.sources import Origin, Stamp
 from ddnn.protocol.train_messages import TrainFetch, TrainPart
 
 LENGTH_BYTES = 1 << 20  # of a part: small enough that batches pass between two of them
+FIRST_BYTES = 1 << 16  # of a part while the rate is not known
 ACTIVE = 2  # fetches at a time
-RETRY_S = 1.0  # at least, before a part is asked for again
+RETRY_S = 1.0  # at least, before a part is asked for again; then twice as long each time
+MAX_DOUBLINGS = 5
 SLOWER = 4.0  # times the duration that the measured rate suggests
 RATE_BYTES = 4096  # parts below this size say nothing about the rate
 SMOOTHING = 0.3
@@ -36,6 +38,7 @@ class _Fetch:
     data: bytearray = field(default_factory=bytearray)
     asked_s: float | None = None
     due_s: float = 0.0
+    tries: int = 0  # of the part that is awaited
 
 
 class Fetched(NamedTuple):
@@ -53,6 +56,7 @@ class Fetcher:
     def __init__(self, node: str) -> None:
         self.node = node
         self.rate_bytes_per_s = 0.0  # measured; 0: not yet
+        self.parts = 0  # that were taken
         self._fetches: dict[Key, _Fetch] = {}  # in the order of their start
 
     def __len__(self) -> int:
@@ -75,13 +79,15 @@ class Fetcher:
         asked = []
         for key, fetch in list(self._fetches.items())[:ACTIVE]:
             if fetch.asked_s is None or now_s >= fetch.due_s:
-                wait_s = RETRY_S
+                # Parts that are asked for again wait behind each other on a thin link.
+                wait_s = RETRY_S * 2.0 ** min(fetch.tries, MAX_DOUBLINGS)
+                fetch.tries += 1
+                length = FIRST_BYTES
                 if self.rate_bytes_per_s:
-                    wait_s = max(wait_s, SLOWER * LENGTH_BYTES / self.rate_bytes_per_s)
+                    length = LENGTH_BYTES
+                    wait_s = max(wait_s, SLOWER * length / self.rate_bytes_per_s)
                 fetch.asked_s, fetch.due_s = now_s, now_s + wait_s
-                message = TrainFetch(
-                    1, self.node, key.layer, *key.stamp, len(fetch.data), LENGTH_BYTES
-                )
+                message = TrainFetch(1, self.node, key.layer, *key.stamp, len(fetch.data), length)
                 asked.append((fetch.holder, message))
         return asked
 
@@ -103,7 +109,8 @@ class Fetcher:
             return None  # repeated, or late
         self._measure(len(part.data), now_s - (fetch.asked_s or now_s))
         fetch.data += part.data
-        fetch.asked_s = None
+        self.parts += 1
+        fetch.asked_s, fetch.tries = None, 0
         if len(fetch.data) < part.total:
             return None
         del self._fetches[key]

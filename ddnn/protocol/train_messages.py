@@ -135,10 +135,13 @@ class TrainReply(msgspec.Struct, frozen=True):
 
 
 class TrainResult(msgspec.Struct, frozen=True, array_like=True):
-    """What a batch gave at its last layer: the mean loss, and how many samples were right."""
+    """What a batch gave at its last layer: the mean loss, and how many samples were right.
+
+    loss: None where it is not finite, which JSON cannot say.
+    """
 
     batch: Count
-    loss: float
+    loss: float | None
     correct: Count
     samples: Count
 

@@ -13,7 +13,7 @@ from ddnn.pipeline.copies import KEPT, CopyStore
 from ddnn.pipeline.exchange import Exchange
 from ddnn.pipeline.flows import Inbox, split_flow
 from ddnn.pipeline.sources import Copy, Origin, Stamp
-from ddnn.pipeline.transfers import LENGTH_BYTES, RETRY_S, Fetcher, Key, make_part
+from ddnn.pipeline.transfers import FIRST_BYTES, LENGTH_BYTES, RETRY_S, Fetcher, Key, make_part
 from ddnn.protocol.codec import encode
 from ddnn.protocol.messages import MAX_MESSAGE_BYTES
 from ddnn.protocol.train_messages import PART_BYTES, TrainAssignment
@@ -140,7 +140,16 @@ def test_the_rate_of_the_link_is_measured() -> None:
     fetcher.start(KEY, "worker1", Origin.CHAIN)
     [(_, message)] = fetcher.ask(5.0)
     fetcher.take(make_part(message, "worker1", bytes(2 * LENGTH_BYTES)), 5.5)
-    assert fetcher.rate_bytes_per_s == pytest.approx(LENGTH_BYTES / 0.5)
+    assert fetcher.rate_bytes_per_s == pytest.approx(FIRST_BYTES / 0.5)
+
+
+def test_a_part_is_asked_for_less_and_less_often() -> None:
+    """Parts that are asked for again wait behind each other on a thin link."""
+    fetcher = Fetcher("worker2")
+    fetcher.start(KEY, "worker1", Origin.CHAIN)
+    asked = [s for s in range(200) if fetcher.ask(float(s))]
+    assert asked[:6] == [0, 1, 3, 7, 15, 31]
+    assert len(asked) < 12
 
 
 # ------------------------------------------------------------------------ flows
