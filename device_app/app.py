@@ -270,7 +270,8 @@ def open_worker_node(settings: DeviceSettings, bundle: str) -> Worker:
 
 def open_bundle(settings: DeviceSettings) -> Bundle | None:
     """Load the bundle, where this node has one, with its section; ConfigError as below."""
-    if settings.source and parse_uri(settings.source).secret and settings.source in sys.argv:
+    is_shown = any(settings.source in word for word in sys.argv)  # also in --source=URI
+    if settings.source and parse_uri(settings.source).secret and is_shown:
         raise ConfigError(
             "--source with a password: every user of this machine sees the command line; "
             "write the URI to a file that only this user can read, and give --source-file"

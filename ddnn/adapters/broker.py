@@ -63,14 +63,20 @@ def free_port() -> int:
     """A port of loopback that was free a moment ago, and that no outgoing connection is given."""
     for _ in range(1000):
         port = _PORTS.start + secrets.randbelow(len(_PORTS))  # no seed makes two choose alike
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
+        if is_free(port):
             return port
     raise LinkError(f"no free port from {_PORTS.start} to {_PORTS.stop - 1}")
+
+
+def is_free(port: int) -> bool:
+    """Whether nothing listens on this port of loopback."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def wait_until_listening(port: int, timeout_s: float = 15.0) -> None:

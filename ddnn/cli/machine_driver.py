@@ -8,7 +8,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ddnn.adapters.joined import open_guard
-from ddnn.cli.observer import ObserverSettings, start_observer
+from ddnn.cli.observer import (
+    CONNECT_S,
+    TRIES_OF_ADDRESS,
+    ObserverSettings,
+    start_observer,
+)
 from ddnn.errors import LinkError, RemoteProtocolError
 from ddnn.machines.composite import CompositeMachine
 from ddnn.protocol.machine import (
@@ -27,8 +32,6 @@ from ddnn.runtime.host import NodeHost, Resources
 from ddnn.runtime.packets import unpack
 from ddnn.runtime.transport import Arrived, LinkDown, LinkEvent, LinkUp
 
-CONNECT_S = 6.0
-MAX_TRIES = 2  # MQTT 5, then 3.1.1
 STEP_S = 0.2
 
 
@@ -48,9 +51,10 @@ class MachineDriver:
 
     def connect(self) -> None:
         """Wait for the connection; LinkError where the broker cannot be reached."""
-        deadline_s = time.monotonic() + CONNECT_S
+        tries = TRIES_OF_ADDRESS * len(self._settings.brokers)
+        deadline_s = time.monotonic() + CONNECT_S * len(self._settings.brokers)
         while not self._is_connected:
-            if self._tries >= MAX_TRIES or time.monotonic() > deadline_s:
+            if self._tries >= tries or time.monotonic() > deadline_s:
                 raise LinkError(
                     f"{self.reason or f'{self._settings.broker} does not answer'}; "
                     "`ddnn doctor` with the same options names the remedy"

@@ -30,7 +30,10 @@ SITE_KEYS = (
     "mqtt",
     "config",
 )
+CONNECT_S = 6.0  # for each address of the broker
+TRIES_OF_ADDRESS = 2  # MQTT 5, then 3.1.1
 MAX_PRINTED_CHARS = 24
+MAX_REASON_CHARS = 500
 
 
 class ObserverSettings(NodeSettings, frozen=True, kw_only=True):
@@ -75,6 +78,11 @@ def start_observer(
     return transport
 
 
-def make_printable(text: str) -> str:
-    """A peer's text for a terminal: shortened, and without control sequences."""
-    return "".join(c if c.isprintable() else "?" for c in text[:MAX_PRINTED_CHARS])
+def make_printable(text: str, most: int = MAX_PRINTED_CHARS) -> str:
+    """A peer's text for a terminal: of so many characters at most, without control sequences."""
+    return "".join(c if c.isprintable() else "?" for c in text[:most])
+
+
+def make_printable_reason(text: str) -> str:
+    """The same for a sentence, such as why a node refuses."""
+    return make_printable(text, MAX_REASON_CHARS)

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,12 @@ import msgspec
 from ddnn.adapters.command import exit_codes, schema_options
 from ddnn.adapters.litert import LiteRtSection
 from ddnn.cli.machine_driver import MachineDriver
-from ddnn.cli.observer import SITE_KEYS, ObserverSettings, read_observer_settings
+from ddnn.cli.observer import (
+    SITE_KEYS,
+    ObserverSettings,
+    make_printable_reason,
+    read_observer_settings,
+)
 from ddnn.cli.output import print_report
 from ddnn.errors import ConfigError, LinkError
 from ddnn.exits.hierarchy import CLOUD
@@ -98,14 +104,14 @@ def rollout(bundle: Path, wait_s: float, watch_minutes: float, as_json: bool, **
                 deploy(back, settings, wait_s)
                 report["returned"] = make_report(back, time.monotonic() - begun_s)
                 done = f"went back to bundle {deployer.before}"
-                wrong += (
-                    f"; {done if back.state is State.DONE else f'could not go back: {back.reason}'}"
-                )
+                if back.state is not State.DONE:
+                    done = f"could not go back: {make_printable_reason(back.reason)}"
+                wrong += f"; {done}"
         print_report(report, as_json)
         if deployer.state is not State.DONE:
             follows = "see `ddnn status`" if deployer.since is not None else "nothing has changed"
             error = ConfigError if deployer.is_refused else LinkError
-            raise error(f"{deployer.reason or 'interrupted'}; {follows}")
+            raise error(f"{make_printable_reason(deployer.reason) or 'interrupted'}; {follows}")
         if wrong:
             raise ConfigError(f"bundle {loaded.id}: {wrong}")
 
@@ -184,7 +190,7 @@ def make_report(deployer: Deployer, took_s: float) -> dict[str, Any]:
         "away": deployer.away,
         "archive_bytes": deployer.order.size_bytes,
         "took_s": round(took_s, 1),
-        "reason": deployer.reason,
+        "reason": make_printable_reason(deployer.reason),
     }
 
 
@@ -192,7 +198,7 @@ def make_report(deployer: Deployer, took_s: float) -> dict[str, Any]:
 def open_view(deployer: Deployer) -> Iterator[Callable[[], None]]:
     """Yield a function that shows each node's state: a table, or a line now and then."""
     drawn_s = -LINE_EVERY_S
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or find_spec("rich") is None:
 
         def print_line() -> None:
             nonlocal drawn_s

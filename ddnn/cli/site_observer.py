@@ -11,7 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from ddnn.cli.observer import ObserverSettings, start_observer
+from ddnn.cli.observer import (
+    CONNECT_S,
+    TRIES_OF_ADDRESS,
+    ObserverSettings,
+    start_observer,
+)
 from ddnn.errors import LinkError, RemoteProtocolError
 from ddnn.exits.hierarchy import EXITS
 from ddnn.machines.membership import Membership
@@ -34,8 +39,6 @@ from ddnn.protocol.topics import (
 )
 from ddnn.runtime.transport import Arrived, LinkDown, LinkEvent, LinkUp
 
-CONNECT_S = 6.0
-MAX_TRIES = 2  # MQTT 5, then 3.1.1
 MIN_LISTEN_S = 2.0  # answers are counted for at least so long
 SILENT_S = 20.0  # more than three statistics are missing
 MAX_ANSWERS = 1000
@@ -84,8 +87,9 @@ class SiteObserver:
 
     def connect(self) -> None:
         """Wait for the connection; LinkError where the broker cannot be reached."""
-        deadline_s = time.monotonic() + CONNECT_S
-        while not self.is_connected and self.tries < MAX_TRIES and time.monotonic() < deadline_s:
+        tries = TRIES_OF_ADDRESS * len(self.settings.brokers)
+        deadline_s = time.monotonic() + CONNECT_S * len(self.settings.brokers)
+        while not self.is_connected and self.tries < tries and time.monotonic() < deadline_s:
             self._transport.wait(0.2)
         if not self.is_connected:
             raise LinkError(

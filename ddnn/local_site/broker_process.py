@@ -5,14 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 from ddnn.adapters import broker as brokers
-from ddnn.errors import LinkError
+from ddnn.errors import ConfigError, LinkError
 from ddnn.runtime.fleet import Fleet
 
 BROKER = "broker"
 
 
 def start_broker(fleet: Fleet, kind: brokers.Kind, port: int, state: Path) -> None:
-    """Start the broker; returns once it listens. Raises LinkError where it does not start."""
+    """Start the broker; returns once it listens.
+
+    Raises ConfigError where another program listens on the port, LinkError where the broker does
+    not start.
+    """
+    if not brokers.is_free(port):
+        raise ConfigError(
+            f"port {port} is in use, perhaps by another broker; give another --broker-port"
+        )
     fleet.start(BROKER, brokers.command(kind, port, state))
     try:
         brokers.wait_until_listening(port)

@@ -185,6 +185,11 @@ class Deployer:
             )
         in_use = [self.states[node].in_use for node in self.online]
         self.before = max(set(in_use), key=in_use.count)
+        # What an earlier order of this bundle has failed for may be mended.
+        bundle = self.order.bundle
+        stale = [n for n, s in self.states.items() if s.phase == "failed" and s.ordered == bundle]
+        for node in stale:
+            del self.states[node]
         self.move(Signal.BEGIN)
         self._until_s = now.monotonic_s + self._wait_s
         return [self._publish_order(now), *self._publish_parts(now)]

@@ -120,7 +120,7 @@ class Recorder:
         self.counts = {"pictures_taken": 0, "pictures_sent": 0, "pictures_dropped": 0}
         self._bundle, self._preprocessing, self._roi = bundle, preprocessing, roi
         self._session = ""
-        self._burst = 0
+        self._burst = self._burst_before = 0
         self._taken = self._dropped = self._total_bytes = 0  # of the session
         self._queue = PictureQueue(permission.memory_bytes)
         self._end_at_s = self._state_at_s = self._notice_at_s = math.inf  # monotonic
@@ -191,7 +191,8 @@ class Recorder:
         if self.state is not State.RECORDING:
             self.move(Signal.START)
             self._notice_at_s = now.monotonic_s
-        self._burst = order.burst
+        if order.burst != self._burst:
+            self._burst_before, self._burst = self._burst, order.burst
         self._end_at_s = now.monotonic_s + left_s + GRACE_S
         self.window = Window(
             order.from_s,
@@ -231,11 +232,17 @@ class Recorder:
             return
         self._taken += 1
         self.counts["pictures_taken"] += 1
+        # A picture may have been on its way when the order of the next burst came.
+        early = self.window is not None and self._find_time_s(sample) < self.window.from_s
+        burst = self._burst_before if early else self._burst
         is_spent = self._total_bytes + len(picture) > self.permission.total_bytes
-        if is_spent or not self._queue.add(sample, self._burst, picture):
+        if is_spent or not self._queue.add(sample, burst, picture):
             self._count_dropped(1)
         else:
             self._total_bytes += len(picture)
+
+    def _find_time_s(self, sample: int) -> float:
+        return find_tick(sample) * self.period_s
 
     def _take_ack(self, ack: RecordAck, now: Now) -> None:
         if ack.session == self._session and self.state is not State.IDLE:

@@ -289,6 +289,9 @@ def list_filters(
         own = probe(site, node, "+")
         write.add(own)
         read.add(own)
+    if "collector" in roles:  # its orders are in the site's time
+        write.add(topic_filter(Kind.TIME_REQUEST, site, node))
+        read.add(topic_filter(Kind.TIME_REPLY, site, node))
     if not {*roles} <= {"bridge", "observer", "collector", "deployer"}:
         for right in _PRESENT.write:
             add(write, right, site)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,6 +25,7 @@ from ddnn.runtime.bundle import (
 )
 
 PLAN = "plan.json"
+VERSIONED = re.compile(r"-[0-9a-f]{8}\.(npz|tflite)\Z")  # names that `ddnn plan` gives
 DIRECTORY = "deployment"  # in the bundle, unless another is named
 WATCH_S = 1.0
 
@@ -43,7 +45,7 @@ def write_plan(path: Path, plan: Plan) -> Plan:
     """Write plan.json, and return the plan with its id. The files that it names must exist.
 
     Files of earlier plans are removed, except those of the previous plan: a site that runs by it
-    may still load them.
+    may still load them. Files of other names are not touched: the directory may be anybody's.
     """
     named = _list_files(plan)
     try:
@@ -53,7 +55,7 @@ def write_plan(path: Path, plan: Plan) -> Plan:
         kept = named
     plan_id = write_document(path / PLAN, msgspec.structs.replace(plan, id=""))
     for file in path.iterdir():
-        if file.suffix in (".npz", ".tflite") and file.name not in kept:
+        if VERSIONED.search(file.name) and file.name not in kept:
             file.unlink()
     return msgspec.structs.replace(plan, id=plan_id)
 
@@ -144,7 +146,8 @@ class PlanWatch:
         self._found, self._failed = found, failed
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="plan watch", daemon=True)
-        self._seen = self._read_stamp()
+        # None: one that was written since the present one was read is noticed, too.
+        self._seen: tuple[int, int, int] | None = None
 
     def start(self) -> None:
         self._thread.start()

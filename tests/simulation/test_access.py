@@ -14,7 +14,7 @@ from ddnn.exits.edge_node import EdgeNode
 from ddnn.machines.clock import SiteClock
 from ddnn.machines.composite import CompositeMachine
 from ddnn.pipeline.settings import Settings
-from ddnn.protocol.access import ROLES, TABLE, list_filters, matches
+from ddnn.protocol.access import ROLES, TABLE, Role, list_filters, matches
 from ddnn.protocol.messages import Thresholds
 from ddnn.protocol.topics import EVERYWHERE, Kind, Topic, parse
 from ddnn.runtime.identity import Identity
@@ -170,3 +170,17 @@ def test_each_kind_has_a_role_that_writes_it_and_one_that_reads_it(kind: Kind) -
     found = [list_filters([role], "home", "me") for role in TABLE if role != "bridge"]
     assert any(matches(text, topic) for filters in found for text in filters.write)
     assert any(matches(text, topic) for filters in found for text in filters.read)
+
+
+def test_a_collector_asks_its_edges_for_the_time() -> None:
+    """Its orders are in the site's time."""
+    nodes: dict[Role, list[str]] = {"collector": ["laptop"], "edge": ["edge"], "device": ["cam1"]}
+    own = list_filters(["collector"], "home", "laptop", nodes)
+    edge = list_filters(["edge"], "home", "edge", nodes)
+    request, reply = (
+        str(Topic("home", kind, "laptop")) for kind in (Kind.TIME_REQUEST, Kind.TIME_REPLY)
+    )
+    assert request in own.write
+    assert reply in own.read
+    assert request in edge.read
+    assert reply in edge.write

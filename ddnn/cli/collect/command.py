@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +19,12 @@ from ddnn.adapters.command import exit_codes, schema_options
 from ddnn.cli.collect.driver import CollectorDriver
 from ddnn.cli.collect.keys import ReadKey, open_keyboard
 from ddnn.cli.collect.view import make_balance, open_view
-from ddnn.cli.observer import SITE_KEYS, ObserverSettings, read_observer_settings
+from ddnn.cli.observer import (
+    SITE_KEYS,
+    ObserverSettings,
+    make_printable_reason,
+    read_observer_settings,
+)
 from ddnn.cli.output import print_report
 from ddnn.data.recordings import UNLABELLED, RecordingStore, require_label
 from ddnn.errors import ConfigError, LinkError
@@ -131,6 +137,11 @@ def collect(**keys: Any) -> None:
             options = msgspec.convert(given, CollectOptions, strict=False)
         except msgspec.ValidationError as error:
             raise ConfigError(f"{error}; see `ddnn collect --help`") from None
+        if len(options.label) > 1 and not sys.stdin.isatty():
+            raise ConfigError(
+                "several --label are chosen by keys, and standard input is no terminal; give one "
+                "--label with --seconds or --samples"
+            )
         file = keys.pop("config")
         settings = read_observer_settings(keys, file)
         NodeSettings._check_security(settings)  # it commands, and gets pictures
@@ -202,9 +213,14 @@ class Recording:
         devices = self.collector.devices
         states = {node: device.state for node, device in devices.items() if device.state}
         refused = {n: state.reason for n, state in states.items() if state.state == "refused"}
-        periods = {n: s.period_s for n, s in states.items() if s.state != "refused"}
+        refused |= {
+            node: "it reports no period of its ticks"
+            for node, state in states.items()
+            if state.state != "refused" and state.period_s <= 0
+        }
+        periods = {node: s.period_s for node, s in states.items() if node not in refused}
         for node, reason in refused.items():
-            click.echo(f"ddnn: {node} takes no part: {reason}", err=True)
+            click.echo(f"ddnn: {node} takes no part: {make_printable_reason(reason)}", err=True)
         if refused and not periods:
             raise ConfigError("no device allows recording: start them with --allow-recording on")
         if not periods:

@@ -35,16 +35,12 @@ def make_rows(collector: PictureCollector, store: RecordingStore) -> list[tuple[
                 str(state.dropped) if state else "-",
                 f"{quality.brightness:.0f}" if quality else "-",
                 f"{quality.sharpness:.0f}" if quality else "-",
-                ", ".join(quality.complaints) if quality else make_printable_reason(state),
+                ", ".join(quality.complaints)
+                if quality
+                else make_printable(state.reason if state else "", 90),
             )
         )
     return rows
-
-
-def make_printable_reason(state: Any) -> str:
-    """Why a device refuses, without control characters."""
-    reason = state.reason if state else ""
-    return "".join(c if c.isprintable() else "?" for c in reason[:90])
 
 
 def make_balance(store: RecordingStore, newest: bool = False) -> list[str]:

@@ -21,6 +21,7 @@ from ddnn.cli.collect import collect
         (["--out", "p", "--label", "a/b"], "label 'a/b'"),
         (["--out", "p", "--label", "a", "--label", "b", "--seconds", "5"], "chosen by keys"),
         (["--out", "p", *[f"--label={n}" for n in range(10)]], "10 classes"),
+        (["--out", "p", "--label", "a", "--label", "b", "--insecure"], "is no terminal"),
         (["--out", "p", "--every-s", "0"], "every_s"),
         (["--out", "p", "--site", "A B"], "site 'A B' is not an id"),
     ],

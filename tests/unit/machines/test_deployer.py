@@ -17,7 +17,8 @@ NODES = ["cam1", "edge"]
 class Driven:
     """A deployer whose nodes are online."""
 
-    def __init__(self) -> None:
+    def __init__(self, before: BundleState | None = None) -> None:
+        """before: the state of cam1 that the broker retains."""
         order = BundleOrder(NEW, "0" * 64, 1)
         self.deployer = Deployer("home", order, [b"x"], NODES, "edge", wait_s=30.0)
         self.now_s = 100.0
@@ -25,6 +26,8 @@ class Driven:
         for node in NODES:
             self.announce(node)
             self.report(node, OLD, OLD, "staged")
+        if before is not None:
+            self.give(Received(Topic("home", Kind.BUNDLE_STATE, "cam1"), before))
         self.wait(LISTEN_S)
         assert self.deployer.state is State.STAGING
 
@@ -53,6 +56,13 @@ class Driven:
 @pytest.fixture
 def driven() -> Driven:
     return Driven()
+
+
+def test_what_an_earlier_order_failed_for_does_not_count() -> None:
+    """The user has made room on the disk, and gives the same order again."""
+    driven = Driven(before=BundleState(OLD, NEW, "failed", reason="disk full"))
+    assert driven.deployer.state is State.STAGING
+    driven.stage()
 
 
 def test_a_connection_that_breaks_confirms_nothing(driven: Driven) -> None:

@@ -84,10 +84,10 @@ def make_plan(
     sections = {**{str(i): number for i, number in enumerate(numbers)}, "head": 1.0}
     pieces = {}
     for name, number in sections.items():
-        file = path / f"adds{number:g}.tflite"
+        file = path / f"adds-{number:08g}.tflite"
         file.write_text(str(number))
         pieces[name] = Piece(make_file_entry(file), {"x": FLOATS}, {"y": FLOATS})
-    key = "-".join(f"{number:g}" for number in numbers)
+    key = "-".join(f"{number:08g}" for number in numbers)
     golden = write_golden(path, f"golden-{key}.npz", vectors or make_vectors(sections))
     plan = {
         "format": 1,

@@ -43,6 +43,15 @@ def test_the_same_plan_written_again_is_not_new(tmp_path: Path) -> None:
     assert watcher.check() == (0, 0)
 
 
+def test_a_plan_that_was_written_since_the_present_one_was_read_is_found(tmp_path: Path) -> None:
+    """While the node loaded its sections."""
+    first = write_adders(tmp_path, 2.0)
+    second = write_adders(tmp_path, 3.0)
+    watcher = Watcher(tmp_path, first.id)
+    assert watcher.check() == (1, 0)
+    assert watcher.found[-1].plan == second
+
+
 def test_a_plan_that_returns_is_new(tmp_path: Path) -> None:
     first = write_adders(tmp_path, 2.0)
     watcher = Watcher(tmp_path, first.id)

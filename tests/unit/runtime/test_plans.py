@@ -37,24 +37,26 @@ def test_the_id_depends_on_the_contents_only(tmp_path: Path) -> None:
 
 
 def test_files_of_the_previous_plan_are_kept_and_older_ones_removed(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("of the user's")
+    own = {"notes.txt", "eth80.npz", "section.tflite"}
+    for name in own:
+        (tmp_path / name).write_text("of the user's")
     first = write_adders(tmp_path, 2.0)
     write_adders(tmp_path, 3.0)
-    before = {"adds2.tflite", "golden-2.npz"}
-    now = {"adds1.tflite", "adds3.tflite", "golden-3.npz", PLAN, "notes.txt"}
+    before = {"adds-00000002.tflite", "golden-00000002.npz"}
+    now = {"adds-00000001.tflite", "adds-00000003.tflite", "golden-00000003.npz", PLAN, *own}
     assert list_files(tmp_path) == before | now
     write_adders(tmp_path, 4.0)
-    assert list_files(tmp_path) == (now - {"golden-2.npz"}) | {"adds4.tflite", "golden-4.npz"}
+    assert list_files(tmp_path) == now | {"adds-00000004.tflite", "golden-00000004.npz"}
     write_adders(tmp_path, 2.0)
     assert read_plan(tmp_path, BUNDLE) == first
-    assert list_files(tmp_path) >= {"adds2.tflite", "adds4.tflite"}
+    assert list_files(tmp_path) >= {"adds-00000002.tflite", "adds-00000004.tflite"}
 
 
 def test_files_of_an_unreadable_previous_plan_are_removed(tmp_path: Path) -> None:
     write_adders(tmp_path, 2.0)
     (tmp_path / PLAN).write_text("{")
     write_adders(tmp_path, 3.0)
-    assert "adds2.tflite" not in list_files(tmp_path)
+    assert "adds-00000002.tflite" not in list_files(tmp_path)
     open_directory(tmp_path).read()
 
 
