@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from operator import index
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
@@ -184,7 +184,7 @@ class Code:
 
 def check_size(n: int, k: int, s: int) -> None:
     """Raise ConfigError where no code of n workers for k blocks can tolerate s losses."""
-    if not (1 <= k <= n <= MAX_WORKERS and 0 <= s <= n - k):
+    if not (1 <= k <= n <= MAX_WORKERS and isinstance(s, SupportsIndex) and 0 <= s <= n - k):
         raise ConfigError(
             f"{n} workers for {k} blocks with {s} losses: 1 <= blocks, 0 <= losses, "
             f"blocks + losses <= workers <= {MAX_WORKERS} is needed"
@@ -192,7 +192,13 @@ def check_size(n: int, k: int, s: int) -> None:
 
 
 def _copy_read_only(values: Any) -> NDArray[np.float64]:
-    array = np.array(values, np.float64)
+    try:
+        given = np.asarray(values)
+        if given.dtype.kind == "c":
+            raise TypeError
+        array = np.array(given, np.float64)
+    except (TypeError, ValueError):
+        raise ConfigError(f"{values!r}: expected a matrix of real numbers") from None
     array.flags.writeable = False
     return array
 

@@ -11,7 +11,7 @@ import msgspec
 
 from ddnn.core.device import DeviceProfile
 from ddnn.core.ids import require_id
-from ddnn.core.plan import Plan, PlanRequest
+from ddnn.core.plan import MAX_PIECES, Plan, PlanRequest
 from ddnn.core.text import decode_text
 from ddnn.errors import ConfigError
 from ddnn.exits.manifest import Manifest
@@ -73,6 +73,8 @@ def parse_workers(text: str) -> tuple[DeviceProfile, ...]:
     if text.endswith(".toml"):
         return read_profiles(Path(text))
     if text.isdecimal():
+        if len(text) > 9 or int(text) > MAX_PIECES:
+            raise ConfigError(f"--workers {text}: a plan has at most {MAX_PIECES} pieces")
         return tuple(make_worker(f"worker{i + 1}") for i in range(int(text)))
     if get_close_matches(text, ["announced"]):
         raise ConfigError(f"--workers {text!r}: did you mean announced?")

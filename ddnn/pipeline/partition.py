@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import index
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,6 +95,10 @@ def bottleneck_s(
     all layers, one range for each device.
     """
     problem = Problem.of(layer_times_s, output_bytes, capacities, bandwidths_bytes_per_s, memory)
+    try:
+        ranges = [(index(start), index(stop)) for start, stop in ranges]
+    except (TypeError, ValueError):
+        raise ConfigError(f"ranges {ranges!r}; give pairs of whole numbers (start, stop)") from None
     ends = [0, *(stop for _, stop in ranges)]
     whole = [start for start, _ in ranges] == ends[:-1] and ends[-1] == len(problem.times_s)
     if not whole or len(ranges) != len(problem.capacities) or any(a >= b for a, b in ranges):
@@ -129,9 +135,9 @@ class Problem:
         times_s = _check("layer_times_s", layer_times_s, least=0.0)
         sizes = _check("output_bytes", output_bytes, least=0.0)
         factors = _check("capacities", capacities, least=np.nextafter(0.0, 1.0))
-        if np.ndim(bandwidths_bytes_per_s) == 0:
-            bandwidths_bytes_per_s = np.full(len(factors) - 1, bandwidths_bytes_per_s).tolist()
-        links = np.asarray(bandwidths_bytes_per_s, dtype=np.float64)
+        links = read_array("bandwidths_bytes_per_s", bandwidths_bytes_per_s)
+        if links.ndim == 0:
+            links = np.full(max(len(factors) - 1, 0), links)
         layers, devices = len(times_s), len(factors)
         if not layers or len(sizes) not in (layers, layers - 1):
             raise ConfigError(
@@ -175,8 +181,16 @@ def _sum_ranges(values: FloatArray) -> FloatArray:
     return np.asarray(ends[None, :] - ends[:, None])
 
 
+def read_array(name: str, values: Any) -> FloatArray:
+    """Numbers as an array. Raises ConfigError where they are none, or lists of unequal lengths."""
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ConfigError(f"{name} is {values!r}; give numbers") from None
+
+
 def _check(name: str, values: Sequence[float] | Array, least: float) -> FloatArray:
-    array = np.asarray(values, dtype=np.float64)
+    array = read_array(name, values)
     if array.ndim != 1 or not np.isfinite(array).all() or not (array >= least).all():
         raise ConfigError(
             f"{name} is {values!r}; give a list of finite numbers, none below {least:.3g}"

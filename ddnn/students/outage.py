@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from math import comb, prod
+from typing import SupportsIndex
 
 import msgspec
 
@@ -88,5 +89,5 @@ def mean_lost_after(sizes: Sequence[int], k: int) -> Fraction:
 
 def check_failures(k: int, devices: int) -> None:
     """ConfigError where k of the devices cannot fail."""
-    if k != int(k) or not 0 <= k <= devices:
+    if not isinstance(k, SupportsIndex) or not 0 <= k <= devices:
         raise ConfigError(f"k is {k}: of {devices} devices 0 to {devices} can fail")

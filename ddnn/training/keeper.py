@@ -59,6 +59,19 @@ class Losses:
         return float(np.mean(self._values[self.count - max(1, self.count // 10) : self.count]))
 
 
+class Kept:
+    """An array that is saved like a variable."""
+
+    def __init__(self, values: Any) -> None:
+        self.values = np.array(values)
+
+    def assign(self, values: Any) -> None:
+        self.values[...] = values
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return self.values
+
+
 @dataclass
 class Keeper:
     """Keeps one training.
@@ -85,8 +98,8 @@ class Keeper:
     _averages: Averages | None = None
     _begun_s: float = 0.0
     _saved_s: float = 0.0
-    _best: tuple[float, list[NDArray[Any]]] | None = None
-    _worse: int = 0
+    _best: list[Kept] = field(default_factory=list)  # weights
+    _score: Kept = field(default_factory=lambda: Kept([np.inf, 0.0]))  # the best loss, checks since
 
     def begin(self, variables: Sequence[Any], averages: Averages | None, steps: int) -> Losses:
         """Take the state of a training, and set it to what was saved."""
@@ -94,6 +107,9 @@ class Keeper:
         self._averages = averages
         self._weights = list(averages.variables if averages else variables)
         self._variables = [*variables, *(averages.variables if averages else ()), losses]
+        if self.measure is not None:
+            self._best = [Kept(variable) for variable in self._weights]
+            self._variables += [*self._best, self._score]
         self._begun_s = self._saved_s = time.monotonic()
         if self.checkpoints is not None and self.resume:
             self.first = self.done = self.checkpoints.load(self.phase, self._variables)
@@ -110,10 +126,11 @@ class Keeper:
             if step < warm_up_steps:
                 raise KeyboardInterrupt
             return True
+        is_due = step % max(1, steps // CHECKS) == 0 and step >= warm_up_steps
+        if self.measure is not None and is_due and self._check(self.measure):
+            return True
         self._save(step, step == steps)
-        if self.measure is None or step % max(1, steps // CHECKS) or step < warm_up_steps:
-            return False
-        return self._check(self.measure)
+        return False
 
     def _save(self, step: int, is_last: bool) -> None:
         """Save the state now and then, and at the end of a long training."""
@@ -126,9 +143,9 @@ class Keeper:
 
     def finish(self) -> None:
         """Set the weights to the best that were measured."""
-        if self._best is not None:
-            for variable, value in zip(self._weights, self._best[1], strict=True):
-                variable.assign(value)
+        if np.isfinite(self._score.values[0]):
+            for variable, best in zip(self._weights, self._best, strict=True):
+                variable.assign(best.values)
 
     def _check(self, measure: Callable[[], float]) -> bool:
         averages = self._averages
@@ -137,12 +154,15 @@ class Keeper:
         loss = measure()
         if averages:
             averages.swap()
-        if self._best is None or loss < self._best[0]:
-            self._best = loss, [np.array(variable) for variable in self._weights]
-            self._worse = 0
+        best_loss, worse = self._score.values
+        if loss < best_loss:
+            for kept, variable in zip(self._best, self._weights, strict=True):
+                kept.assign(variable)
+            best_loss, worse = loss, 0
         else:
-            self._worse += 1
-        return self._worse >= self.patience
+            worse += 1
+        self._score.assign([best_loss, worse])
+        return bool(worse >= self.patience)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from flask import Flask, Response, jsonify, request, send_from_directory
 from ddnn.data.recordings import UNLABELLED
 from ddnn.data.recordings.labelling import LabelBoard, LabelledSample
 from ddnn.errors import ConfigError
+from ddnn.runtime.pictures import list_formats
 
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 HEADER = "X-DDNN"  # a form of another page cannot send it
@@ -129,7 +130,7 @@ def make_picture(file: Any, *, small: bool) -> bytes:
     if not small and file.suffix == ".jpg":
         return bytes(file.read_bytes())
     try:
-        with Image.open(file) as picture:
+        with Image.open(file, formats=list_formats()) as picture:
             picture.draft("RGB", (SMALL_PX, SMALL_PX))
             shown = picture.convert("RGB")
     except OSError as error:

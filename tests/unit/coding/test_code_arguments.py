@@ -130,3 +130,15 @@ def test_the_generator_is_read_only_and_depends_on_the_seed() -> None:
 def test_the_errors_of_decoding_are_exported() -> None:
     assert coding.NotDecodableError is NotDecodableError
     assert coding.InconsistentAnswersError is InconsistentAnswersError
+
+
+@pytest.mark.parametrize("generator", [[[1, 2], [1]], [["a"]], [[1j]], None, [[np.nan]], [1, 2]])
+def test_a_generator_that_is_no_real_matrix_is_refused(generator: Any) -> None:
+    with pytest.raises(ConfigError, match=r"matrix|real"):
+        Code(generator, 0)
+
+
+@pytest.mark.parametrize("s", [0.5, 1.0, "1", None, -1])
+def test_a_number_of_losses_that_is_no_whole_number_is_refused(s: Any) -> None:
+    with pytest.raises(ConfigError, match="losses"):
+        Code(np.ones((3, 1)), s)

@@ -93,6 +93,27 @@ def test_impossible_arguments_are_refused(arguments) -> None:
         partition(*arguments)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ([1, 2], [1, 1], [], 1.0),
+        ([1, [2, 3]], [1, 1], [1], 1.0),
+        (["fast", 2], [1, 1], [1, 1], 1.0),
+        ([1, 2], [1, 1], [1, 1], "thin"),
+        ([1, 2], [1, 1], [1, 1], None),
+    ],
+)
+def test_what_is_no_list_of_numbers_is_refused(arguments) -> None:
+    with pytest.raises(ConfigError, match="give"):
+        partition(*arguments)
+
+
+@pytest.mark.parametrize("ranges", [[(0, 1.5), (1.5, 2)], [(0, 1, 2)], [0, 1], "ab", [("a", "b")]])
+def test_ranges_that_are_no_pairs_of_whole_numbers_are_refused(ranges) -> None:
+    with pytest.raises(ConfigError, match="give pairs of whole numbers"):
+        bottleneck_s(ranges, [1, 2], [1, 1], [1, 1], 1.0)
+
+
 def test_ranges_that_leave_layers_out_are_refused() -> None:
     with pytest.raises(ConfigError, match="do not cut 3 layers"):
         bottleneck_s([(0, 1), (2, 3)], [1, 1, 1], [1, 1, 1], [1, 1], [1])

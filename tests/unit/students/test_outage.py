@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from itertools import combinations
 from math import comb, sqrt
@@ -48,6 +49,12 @@ def test_the_table_of_eight_devices(sizes: tuple[int, ...]) -> None:
     assert [round(float(mean_lost_after(sizes, k)), 3) for k in range(1, 6)] == lost
     assert made.p_full(k=0) == 1
     assert made.p_full(k=8) == 0
+
+
+@pytest.mark.parametrize("k", [-1, 9, 2.0, 1.5, math.nan, math.inf, "2"])
+def test_a_number_of_failures_that_cannot_be_is_refused(k) -> None:
+    with pytest.raises(ConfigError, match="devices 0 to 8 can fail"):
+        make_plan((4, 4)).p_full(k=k)
 
 
 @pytest.mark.parametrize("p", INDEPENDENT)

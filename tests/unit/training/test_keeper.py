@@ -161,3 +161,32 @@ def test_the_first_interrupt_asks_and_the_second_aborts() -> None:
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("killed_after", [5, 7, 9])
+def test_a_training_that_was_killed_remembers_its_best_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_after: int
+) -> None:
+    monkeypatch.setattr(keeper_module, "SAVE_EVERY_S", 0.0)
+    losses = {4: 3.0, 6: 2.0, 8: 2.5, 10: 2.5}  # by step
+
+    def run(last: int) -> tuple[int, float]:
+        averages = Stub()
+
+        def measure() -> float:
+            return losses[step]
+
+        checkpoints = Checkpoints(tmp_path, "job")
+        keeper = Keeper(checkpoints=checkpoints, resume=True, measure=measure, patience=2)
+        keeper.begin([], averages, 50)
+        step = keeper.first
+        while step < last:
+            step += 1
+            averages.variables[0].assign(float(step))
+            if keeper.is_over(step, 50, 3):
+                break
+        keeper.finish()
+        return keeper.done, float(averages.variables[0])
+
+    run(killed_after)
+    assert run(50) == (10, 6.0)
