@@ -261,10 +261,10 @@ class Registry:
             counted = 0 if seen.stats is None else seen.stats.counts.get(name, 0)
             if stats.counts.get(name, 0) > counted:
                 self._report(self._clock(), *key, text, f"{name}-{stats.uptime_s:.3f}")
-        gaps_s = seen.gaps_s
-        if seen.stats is not None and stats.uptime_s > seen.stats.uptime_s:
-            gap_s = min(stats.uptime_s - seen.stats.uptime_s, MAX_PERIOD_S)
-            gaps_s = (*gaps_s, gap_s)[-GAPS:]
+        gap_s = stats.uptime_s - seen.stats.uptime_s if seen.stats is not None else 0.0
+        gaps_s = seen.gaps_s if gap_s >= 0 else ()  # a node that has started again
+        if gap_s > 0:
+            gaps_s = (*gaps_s, min(gap_s, MAX_PERIOD_S))[-GAPS:]
         inference_age_s = stats.gauges.get("inference_age_s")
         if inference_age_s is not None and inference_age_s >= 0:
             inferred_s = time.monotonic() - inference_age_s

@@ -65,7 +65,7 @@ class Turns:
     """
 
     def __init__(self, directory: Path, cores: int) -> None:
-        self._untimed = directory / "untimed"
+        self._untimed, self._next = directory / "untimed", directory / "next"
         self._cores = [directory / f"core-{core}" for core in range(cores)]
         self._held = ExitStack()
         self._is_held = False
@@ -88,12 +88,15 @@ class Turns:
 
     def _take_core(self) -> None:
         locks: list[IO[str]] = [self._held.enter_context(core.open("w")) for core in self._cores]
+        turn = self._held.enter_context(self._next.open("w"))
+        fcntl.flock(turn, fcntl.LOCK_EX)  # one worker looks, the others wait behind it
         while True:
             for lock in locks:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     continue
+                fcntl.flock(turn, fcntl.LOCK_UN)
                 return
             time.sleep(WAIT_S)
 

@@ -2,6 +2,7 @@
 // store keeps. Differences between the totals of two states, so that nothing is counted twice.
 
 const KEPT = 180;
+const GAP_S = 180; // the charts have no gaps longer than this
 const STEP_S = 5;
 const RATE_S = 10;
 const LINK_S = 40; // nodes tell their counts every few seconds only
@@ -21,7 +22,7 @@ export class History {
     const last = this.ticks.at(-1);
     const gapS = last ? state.at_s - last.at_s : 0;
     // A step of the server's clock, or a page that slept.
-    if (last && (summary.answered < last.answered || gapS < 0 || gapS > KEPT)) this.clear();
+    if (last && (summary.answered < last.answered || gapS < 0 || gapS > GAP_S)) this.clear();
     if (this.ticks.length && gapS < 0.5) return;
     this.ticks.push({
       at_s: state.at_s,

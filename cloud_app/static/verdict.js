@@ -109,7 +109,8 @@ export function standing(state, nowS) {
     };
   }
   const lost = nodes.filter((node) => node.wanted && node.state !== "online");
-  if (state.sites.length > 1 && lost.length) {  // of all sites together nothing else is expected
+  const allSites = state.sites.length > 1 && !expected?.members?.length && !missing.length;
+  if (allSites && lost.length) {
     const names = lost.length > 4 ? `${lost.length} nodes` : list(lost.map((node) => `${node.site}/${node.id}`));
     return {
       tone: "warn",

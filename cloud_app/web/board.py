@@ -93,8 +93,8 @@ class StoreReader:
 
 
 class _Growth(NamedTuple):
-    """The number of answers at the last look, and the (monotonic) times of its last growth and of
-    that look."""
+    """The number of answers at the last look, when it grew last, and when that look was
+    (monotonic)."""
 
     answered: int
     grew_s: float
@@ -163,9 +163,9 @@ class Board:
     def _measure_quiet_s(self, site: str | None, stored: StoredFigures) -> float | None:
         """Measure for how long no answer was added; None where there is none.
 
-        The clocks of the nodes may be wrong: the growth of the number of answers counts. Since the
-        last look, however, which is long ago where nobody viewed the page, the age of the newest
-        answer says more.
+        The clocks of the nodes may be wrong, so the growth of the number of answers counts. If
+        nobody has looked for a while, the growth may be as old as the last look: then the age of
+        the newest answer is used, within these bounds.
         """
         if not stored.answers:
             return None

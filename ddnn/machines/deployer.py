@@ -29,6 +29,7 @@ from ddnn.protocol.rollout_messages import BundleOrder, BundlePart, BundleState
 from ddnn.protocol.topics import Kind, Topic, topic_filter
 
 LISTEN_S = 2.0  # in which what the broker retains arrives
+RETURN_S = 6.0  # in which nodes are back after the broker has started again
 PARTS_AT_ONCE = 8
 PART_EVERY_S = 0.05
 LEAD_S = 2.0  # from the order to the first sample of the bundle
@@ -90,6 +91,7 @@ class Deployer:
         self.counts: dict[str, int] = {}
         self._membership = Membership(nodes)
         self._connected_s: float | None = None
+        self._is_reconnected = False
         self._next_part = 0
         self._due_s: float | None = None
         self._until_s = math.inf
@@ -143,7 +145,7 @@ class Deployer:
                     return [self._publish_order(now)]
             case Disconnected():
                 self._membership = Membership(self.nodes)
-                self._connected_s = None
+                self._connected_s, self._is_reconnected = None, self.state is not State.LISTENING
             case Received(Topic(self._site, Kind.STATUS, node), Status() as status):
                 if node in self.nodes:
                     self._membership.take_status(node, status)
@@ -165,15 +167,23 @@ class Deployer:
 
     def _advance(self, now: Now) -> list[Effect]:
         if self.state is State.LISTENING:
-            return self._begin(now) if self._has_heard_all(now) else []
+            return self._begin(now) if self._has_listened(now) else []
         effects = self._publish_parts(now)
         if self.state is State.STAGING:
             return [*effects, *self._check_staged(now)]
         return [*effects, *self._check_changed(now)]
 
-    def _has_heard_all(self, now: Now) -> bool:
-        """Whether every node that is online has been heard of since the connection was made."""
-        return self._connected_s is not None and now.monotonic_s >= self._connected_s + LISTEN_S
+    def _has_listened(self, now: Now) -> bool:
+        """Whether the connection has lasted so long that what the broker retains has arrived, and,
+        after a broken one, that the nodes are back."""
+        if self._connected_s is None:
+            return False
+        listen_s = RETURN_S if self._is_reconnected else LISTEN_S
+        return now.monotonic_s >= self._connected_s + listen_s
+
+    def _name_unheard(self) -> str:
+        connected = self._connected_s is not None
+        return self._lead if connected else "there is no connection to the broker"
 
     def _begin(self, now: Now) -> list[Effect]:
         if self._lead not in self._membership.live:
@@ -224,10 +234,10 @@ class Deployer:
             return self._give_up(reasons, now)
         ready = {n for n, s in own.items() if s.phase == "staged" or s.in_use == bundle}
         waiting = [node for node in self.online if node not in ready]
-        if self._lead not in self._membership.live or waiting or not self._has_heard_all(now):
+        if self._lead not in self._membership.live or waiting or not self._has_listened(now):
             if now.monotonic_s < self._until_s:
                 return []
-            names = ", ".join(waiting) or self._lead
+            names = ", ".join(waiting) or self._name_unheard()
             return self._give_up(f"not ready in {self._wait_s:g} s: {names}", now)
         if self._newest is None and now.monotonic_s < (self._connected_s or 0.0) + 2 * LISTEN_S:
             return []  # an answer may come
@@ -239,10 +249,10 @@ class Deployer:
     def _check_changed(self, now: Now) -> list[Effect]:
         bundle = self.order.bundle
         left = [n for n in self.online if n not in self.states or self.states[n].in_use != bundle]
-        if not left and self._has_heard_all(now):
+        if not left and self._lead in self._membership.live and self._has_listened(now):
             self.move(Signal.READY)
         elif now.monotonic_s >= self._until_s:
-            names = ", ".join(left) or "no connection to the broker"
+            names = ", ".join(left) or self._name_unheard()
             return self._fail(f"not reported to use it: {names}")
         return []
 

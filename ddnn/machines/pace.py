@@ -46,7 +46,7 @@ WHILE_DRAINING = 0.6  # of that, until the queue is gone; less if the queue is l
 WHILE_DRAINING_LONG = 0.3
 AT_MOST_TO = 1 / 8  # one command does not thin further
 AGAIN = 0.7  # where what was thinned was not enough
-MEMORY_S = 10.0  # after the last wait: the estimate of the capacity still holds
+MEMORY_S = 10.0  # after work last waited: for so long the estimate of the capacity holds
 VAIN = 2  # commands in a row without effect: the delay is not of our making
 EQUAL = 0.1  # delays that differ by no more than this part are equal
 UNEVEN = 0.75  # a camera with a smaller share of the samples lacks the processor
@@ -325,6 +325,7 @@ class PaceControl:
     def _accept(self, now_s: float) -> Pace | None:
         """Take the present delay for that of the links: thinning does not change it."""
         self._vain = 0
+        self._waited_s = -math.inf  # the estimate of the capacity was none
         for base in self._base.values():
             base.forget()
         self.move(Signal.ALL)

@@ -184,6 +184,7 @@ class Recorder:
         if order.session != self._session:
             effects += self._abandon("another collector has taken over")
             self._session, self._taken, self._dropped, self._total_bytes = order.session, 0, 0, 0
+            self._burst = self._burst_before = 0
         self._heard_s, left_s = now.monotonic_s, order.until_s - now.wall_s
         if left_s <= 0:
             self._cut(order, now)
@@ -235,6 +236,8 @@ class Recorder:
         # A picture may have been on its way when the order of the next burst came.
         early = self.window is not None and self._find_time_s(sample) < self.window.from_s
         burst = self._burst_before if early else self._burst
+        if not burst:  # of no burst of this session
+            return
         is_spent = self._total_bytes + len(picture) > self.permission.total_bytes
         if is_spent or not self._queue.add(sample, burst, picture):
             self._count_dropped(1)

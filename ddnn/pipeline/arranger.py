@@ -70,7 +70,7 @@ class Arranger:
         self._is_changed = False  # a node has come or wants to leave
         self._failed: Counter[str] = Counter()  # failures of nodes at their work
         self._late: Counter[str] = Counter()  # times that nodes did not get ready in time
-        self._is_saved = False  # the trained network is on disk
+        self._is_handed_over = False  # all layers of the trained network are here
 
     def move(self, signal: Signal) -> None:
         self.state = advance(TRANSITIONS, self.state, signal, f"training {self.run}")
@@ -157,7 +157,7 @@ class Arranger:
     def _halt(self, now: Now) -> list[Effect]:
         """Begin a new term: everyone stops and reports what it holds."""
         self.term += 1
-        self._is_changed = self._is_saved = False
+        self._is_changed = self._is_handed_over = False
         self.collector.stop()
         longest_s = max((p.forward_s + p.backward_s for p in self._profiles), default=0.0) * len(
             self._profiles
@@ -182,7 +182,8 @@ class Arranger:
             return self._plan(question, now)
         if silent:
             self.progress.failures += len(silent)
-            self._note_late(silent)
+            if self.state is State.HOLDING:
+                self._note_late(silent)
             return self._restart(f"{', '.join(sorted(silent))} did not answer", now)
         match self.state:
             case State.HOLDING:
@@ -194,8 +195,8 @@ class Arranger:
         return []
 
     def _note_late(self, names: Iterable[str]) -> None:
-        """Nodes did not get ready in time: a second time, and they are left out until they start
-        anew, since everybody waits for them each time."""
+        """Nodes did not get ready in time. After the second time in a row they are left out until
+        they start anew, since all others wait for them each time."""
         for name in names:
             self._late[name] += 1
             if self._late[name] >= LATE_AT_MOST and name != self.member.node:
@@ -248,9 +249,11 @@ class Arranger:
         arrangement, runner = self.arrangement, self.runner
         if arrangement is None or runner is None:
             return []
+        for name in arrangement.nodes:
+            self._late.pop(name, None)
         self.progress.begin(runner.backwards, now.monotonic_s)
         self.progress.note(now.wall_s, "start", f"from batch {runner.backwards}")
-        spare = [n for n in self.roster.list_usable() if n not in arrangement.nodes]
+        spare = [n for n in self.roster.list_online() if n not in arrangement.nodes]
         return [self._publish(name, self._command("release")) for name in spare]
 
     def _fail(self, error: str) -> list[Effect]:
@@ -259,5 +262,5 @@ class Arranger:
         return [Log("error", "training failed: %s", (error,)), *self._release_all()]
 
     def _release_all(self) -> list[Effect]:
-        names = [*self.roster.list_usable(), *self.roster.list_silent()]
+        names = [self.member.node, *self.roster.list_online()]
         return [self._publish(name, self._command("release")) for name in names]

@@ -14,7 +14,7 @@ from ddnn.pipeline.driver_states import Signal, State
 from ddnn.pipeline.member import Member
 from ddnn.pipeline.planner import Arrangement, find_better
 from ddnn.pipeline.question import Question
-from ddnn.pipeline.roster import Roster, Usable
+from ddnn.pipeline.roster import Roster
 from ddnn.pipeline.runner import StageRunner
 from ddnn.pipeline.settings import Settings
 from ddnn.pipeline.stage import LayerProfile
@@ -54,6 +54,7 @@ class Driver(Arranger):
         self._check_at: int | None = None  # batches at which the layout is compared with the best
         self._changes = 0  # of the layout, because another one is better
         self._drain_to = 0
+        self._usable: tuple[list[str], list[str]] = ([], [])  # all nodes; those that want to stay
         self._parts, self._moved_s = 0, 0.0  # parts that were fetched, and when the last one came
 
     def deadline_s(self) -> float | None:
@@ -67,7 +68,7 @@ class Driver(Arranger):
     def _find_overdue_s(self, arrangement: Arrangement) -> float:
         """When the next batch is overdue, or after the last one the next part of a copy."""
         if self._has_all_batches:
-            return self._moved_s + self.settings.hold_s
+            return self._moved_s + self.settings.hold_s + self.member.exchange.fetcher.part_s
         return self.progress.due_s(len(arrangement.nodes))
 
     @property
@@ -84,10 +85,9 @@ class Driver(Arranger):
                 if self.state in (State.ENDED, State.FAILED):
                     return [self._publish(name, self._command("release"))]  # it was not there then
             case Received(Topic(_, Kind.STATUS, name), Status() as status):
-                before = self.roster.describe_usable()
                 if self.roster.take_status(name, status):
                     effects = self._lose([name], "is lost", now)
-                self._note_change(before, now)
+                self._note_change(now)
             case Received(_, TrainReply() as reply) if reply.run == self.run:
                 effects = self._take_reply(reply, now)
             case Received(_, TrainReport() as report) if report.term == self.term:
@@ -96,7 +96,7 @@ class Driver(Arranger):
                 effects = self._take_profile(event, now)
             case Returned(SaveJob() as job):
                 self.collector.take_saved(job, event)
-                self._is_saved = job.ended and not event.error
+                self._is_handed_over = job.ended  # also where the disk fails: see CheckpointFile
         return effects + self._go_on(now)
 
     def _go_on(self, now: Now) -> list[Effect]:
@@ -121,15 +121,18 @@ class Driver(Arranger):
     # ------------------------------------------------------------------- messages
 
     def _take_offer(self, name: str, offer: TrainOffer, now: Now) -> list[Effect]:
-        before = self.roster.describe_usable()
         restarted = self.roster.take_offer(name, offer)
-        self._note_change(before, now)
+        if restarted:
+            self._late.pop(name, None)
+        self._note_change(now)
         return self._lose([name], "has started anew", now) if restarted else []
 
-    def _note_change(self, before: Usable, now: Now) -> None:
+    def _note_change(self, now: Now) -> None:
         """Note that nodes have come, gone or want to leave; statuses and offers are repeated."""
-        if self.roster.describe_usable() == before:
+        usable = self.roster.list_usable(), self.roster.list_usable(leaving=False)
+        if usable == self._usable:
             return
+        self._usable = usable
         self._is_changed = True
         if self.state is State.GATHERING:
             self._due_s = now.monotonic_s + self.settings.gather_s
@@ -184,7 +187,7 @@ class Driver(Arranger):
         runner, arrangement, now_s = self.runner, self.arrangement, now.monotonic_s
         if runner is None or arrangement is None:
             return []
-        if self._is_saved and self.state is State.RUNNING:
+        if self._is_handed_over and self.state is State.RUNNING:
             return self._end(now)
         done = self.progress.done
         if self.progress.update(runner, now_s, now.wall_s):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from ddnn.core.device import DeviceProfile
 from ddnn.pipeline.capacity import measure_capacity
@@ -42,13 +41,6 @@ class Node:
         )
 
 
-class Usable(NamedTuple):
-    """Nodes that can be used, and those of them that do not want to leave, by id."""
-
-    nodes: list[str]
-    staying: list[str]
-
-
 class Roster:
     """The central node and its workers. `own` is the central node's id."""
 
@@ -74,12 +66,15 @@ class Roster:
         return [
             name
             for name, node in sorted(self.nodes.items())
-            if node.silent and node.online and node.offer is not None
+            if node.silent
+            and node.online
+            and node.offer is not None
+            and node.refused != node.offer.incarnation
         ]
 
-    def describe_usable(self) -> Usable:
-        """The workers that can be used, and those of them that want to stay."""
-        return Usable(self.list_usable(), self.list_usable(leaving=False))
+    def list_online(self) -> list[str]:
+        """The workers that are online, be they of use or not, by id."""
+        return [name for name, node in sorted(self.nodes.items()) if node.online and node.offer]
 
     # -------------------------------------------------------------------- presence
 

@@ -59,6 +59,12 @@ class Fetcher:
         self.parts = 0  # that were taken
         self._fetches: dict[Key, _Fetch] = {}  # in the order of their start
 
+    @property
+    def part_s(self) -> float:
+        """How long a part may take; 0 where the rate is not known."""
+        rate = self.rate_bytes_per_s
+        return SLOWER * ACTIVE * LENGTH_BYTES / rate if rate else 0.0
+
     def __len__(self) -> int:
         return len(self._fetches)
 
@@ -107,7 +113,8 @@ class Fetcher:
             return Fetched(key, fetch.holder, fetch.origin, None)
         if part.offset != len(fetch.data) or not part.data:
             return None  # repeated, or late
-        self._measure(len(part.data), now_s - (fetch.asked_s or now_s))
+        if fetch.tries == 1:  # else it may answer an earlier message
+            self._measure(len(part.data), now_s - (fetch.asked_s or now_s))
         fetch.data += part.data
         self.parts += 1
         fetch.asked_s, fetch.tries = None, 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import threading
 from collections.abc import Callable, Mapping
@@ -25,7 +26,7 @@ from ddnn.runtime.bundle import (
 )
 
 PLAN = "plan.json"
-VERSIONED = re.compile(r"-[0-9a-f]{8}\.(npz|tflite)\Z")  # names that `ddnn plan` gives
+VERSIONED = re.compile(r"-([0-9a-f]{8})\.(?:npz|tflite)\Z")  # names that `ddnn plan` gives
 DIRECTORY = "deployment"  # in the bundle, unless another is named
 WATCH_S = 1.0
 
@@ -55,9 +56,17 @@ def write_plan(path: Path, plan: Plan) -> Plan:
         kept = named
     plan_id = write_document(path / PLAN, msgspec.structs.replace(plan, id=""))
     for file in path.iterdir():
-        if VERSIONED.search(file.name) and file.name not in kept:
+        if file.name not in kept and _is_of_a_plan(file):
             file.unlink()
     return msgspec.structs.replace(plan, id=plan_id)
+
+
+def _is_of_a_plan(file: Path) -> bool:
+    """Whether `ddnn plan` has named the file: by the first digits of its sha256."""
+    found = VERSIONED.search(file.name)
+    if found is None:
+        return False
+    return hashlib.sha256(file.read_bytes()).hexdigest().startswith(found[1])
 
 
 def _list_files(plan: Plan) -> set[str]:

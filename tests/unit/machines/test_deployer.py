@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ddnn.machines.deployer import LISTEN_S, Deployer, State
+from ddnn.machines.deployer import LISTEN_S, RETURN_S, Deployer, State
 from ddnn.protocol.machine import Connected, Disconnected, Now, Received
 from ddnn.protocol.messages import Status
 from ddnn.protocol.rollout_messages import BundleOrder, BundleState, RolloutPhase
@@ -71,10 +71,12 @@ def test_a_connection_that_breaks_confirms_nothing(driven: Driven) -> None:
     driven.wait(1.0)
     assert driven.deployer.state is State.CHANGING
     driven.give(Connected())
+    driven.wait(LISTEN_S)  # the broker has started again: nodes come back one after the other
+    assert driven.deployer.state is State.CHANGING
     for node in NODES:
         driven.announce(node)
         driven.report(node, NEW, NEW, "staged")
-    driven.wait(LISTEN_S)
+    driven.wait(RETURN_S)
     assert driven.deployer.state is State.DONE
 
 
@@ -96,7 +98,18 @@ def test_after_a_reconnect_the_nodes_that_are_not_ready_are_waited_for(driven: D
     driven.announce("edge")
     driven.wait(0.1)
     driven.announce("cam1")
-    driven.wait(2 * LISTEN_S)
+    driven.wait(RETURN_S)
     assert driven.deployer.state is State.STAGING
     driven.report("cam1", OLD, NEW, "staged")
     assert driven.deployer.state is State.CHANGING
+
+
+def test_where_nobody_is_back_nothing_is_done(driven: Driven) -> None:
+    driven.stage()
+    driven.give(Disconnected())
+    driven.wait(1.0)
+    driven.give(Connected())
+    driven.wait(RETURN_S + 1.0)
+    assert driven.deployer.state is State.CHANGING
+    driven.wait(60.0)
+    assert "not reported to use it: edge" in driven.deployer.reason

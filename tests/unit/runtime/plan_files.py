@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Callable, Mapping
@@ -84,11 +85,14 @@ def make_plan(
     sections = {**{str(i): number for i, number in enumerate(numbers)}, "head": 1.0}
     pieces = {}
     for name, number in sections.items():
-        file = path / f"adds-{number:08g}.tflite"
+        digest = hashlib.sha256(str(number).encode()).hexdigest()[:8]
+        file = path / f"adds{number:g}-{digest}.tflite"
         file.write_text(str(number))
         pieces[name] = Piece(make_file_entry(file), {"x": FLOATS}, {"y": FLOATS})
-    key = "-".join(f"{number:08g}" for number in numbers)
-    golden = write_golden(path, f"golden-{key}.npz", vectors or make_vectors(sections))
+    golden = write_golden(path, "golden.npz", vectors or make_vectors(sections))
+    named = path / f"golden-{golden.sha256[:8]}.npz"
+    (path / "golden.npz").rename(named)
+    golden = make_file_entry(named)
     plan = {
         "format": 1,
         "room": "sums",

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ddnn.core.plan import Plan
 from ddnn.errors import ConfigError
 from ddnn.runtime.plans import PLAN, read_plan
 from tests.unit.runtime.plan_files import BUNDLE, ROWS, list_files, open_directory, write_adders
@@ -36,27 +37,31 @@ def test_the_id_depends_on_the_contents_only(tmp_path: Path) -> None:
     assert write_adders(tmp_path / "c", 3.0).id != ids[0]
 
 
+def list_named(plan: Plan) -> set[str]:
+    """The names of the files of a plan."""
+    pieces = [*plan.pieces, *plan.owned.values()]
+    return {plan.golden.file, *(piece.file.file for piece in pieces)}
+
+
 def test_files_of_the_previous_plan_are_kept_and_older_ones_removed(tmp_path: Path) -> None:
-    own = {"notes.txt", "eth80.npz", "section.tflite"}
+    own = {"notes.txt", "eth80.npz", "section.tflite", "eth80-20261129.npz"}
     for name in own:
         (tmp_path / name).write_text("of the user's")
-    first = write_adders(tmp_path, 2.0)
-    write_adders(tmp_path, 3.0)
-    before = {"adds-00000002.tflite", "golden-00000002.npz"}
-    now = {"adds-00000001.tflite", "adds-00000003.tflite", "golden-00000003.npz", PLAN, *own}
-    assert list_files(tmp_path) == before | now
-    write_adders(tmp_path, 4.0)
-    assert list_files(tmp_path) == now | {"adds-00000004.tflite", "golden-00000004.npz"}
+    first, second = write_adders(tmp_path, 2.0), write_adders(tmp_path, 3.0)
+    assert list_files(tmp_path) == list_named(first) | list_named(second) | {PLAN, *own}
+    third = write_adders(tmp_path, 4.0)
+    assert list_files(tmp_path) == list_named(second) | list_named(third) | {PLAN, *own}
     write_adders(tmp_path, 2.0)
     assert read_plan(tmp_path, BUNDLE) == first
-    assert list_files(tmp_path) >= {"adds-00000002.tflite", "adds-00000004.tflite"}
+    assert list_files(tmp_path) == list_named(first) | list_named(third) | {PLAN, *own}
 
 
 def test_files_of_an_unreadable_previous_plan_are_removed(tmp_path: Path) -> None:
-    write_adders(tmp_path, 2.0)
+    first = write_adders(tmp_path, 2.0)
     (tmp_path / PLAN).write_text("{")
-    write_adders(tmp_path, 3.0)
-    assert "adds-00000002.tflite" not in list_files(tmp_path)
+    second = write_adders(tmp_path, 3.0)
+    assert list_files(tmp_path) == list_named(second) | {PLAN}
+    assert not list_named(first) <= list_files(tmp_path)
     open_directory(tmp_path).read()
 
 

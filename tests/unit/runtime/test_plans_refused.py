@@ -118,10 +118,9 @@ def test_golden_arrays_that_are_not_declared_are_refused(tmp_path: Path) -> None
 
 
 def test_a_damaged_golden_file_is_refused(tmp_path: Path) -> None:
-    write_adders(tmp_path, 2.0)
-    file = tmp_path / "golden-00000002.npz"
+    file = tmp_path / write_adders(tmp_path, 2.0).golden.file
     file.write_bytes(file.read_bytes()[:-8] + bytes(8))
-    assert_refused(tmp_path, "golden-00000002.npz has sha256")
+    assert_refused(tmp_path, f"{file.name} has sha256")
     edit_document(tmp_path, lambda plan: plan["golden"].update(sha256=make_file_entry(file).sha256))
     assert_refused(tmp_path, "unreadable golden vectors")
 
@@ -134,7 +133,7 @@ def test_a_damaged_section_is_not_loaded(tmp_path: Path, content: str | None, wo
     plan = write_adders(tmp_path, 2.0)
     directory = open_directory(tmp_path)
     directory.read()
-    file = tmp_path / "adds-00000002.tflite"
+    file = tmp_path / plan.pieces[0].file.file
     file.unlink()
     if content is not None:
         file.write_text(content)
@@ -147,15 +146,14 @@ def test_a_damaged_section_is_not_loaded(tmp_path: Path, content: str | None, wo
     ("content", "words"),
     [
         ("3", "section 0 does not reproduce its golden output y"),
-        ("text", "section 0: adds-0"),
+        ("text", "section 0: adds2-"),
     ],
 )
 def test_a_section_that_computes_other_outputs_is_refused(
     tmp_path: Path, content: str, words: str
 ) -> None:
     """Its checksum is right, so the golden vectors must find it."""
-    write_adders(tmp_path, 2.0)
-    file = tmp_path / "adds-00000002.tflite"
+    file = tmp_path / write_adders(tmp_path, 2.0).pieces[0].file.file
     file.write_text(content)
     sha256 = make_file_entry(file).sha256
     edit_document(tmp_path, lambda plan: plan["pieces"][0]["file"].update(sha256=sha256))
