@@ -13,7 +13,7 @@ from ddnn.core.device import DeviceProfile
 from ddnn.core.ids import require_id
 from ddnn.core.plan import MAX_PIECES, Plan, PlanRequest
 from ddnn.core.text import decode_text
-from ddnn.errors import ConfigError
+from ddnn.errors import ConfigError, InfeasiblePlanError
 from ddnn.exits.manifest import Manifest
 from ddnn.local_site.progress import show_progress
 from ddnn.rooms import find_planner
@@ -69,12 +69,12 @@ def load_training_data(manifest: Manifest, data: str = "") -> Dataset:
 
 def parse_workers(text: str) -> tuple[DeviceProfile, ...]:
     """The workers of --workers: "6", names with powers, "pi3,pi4=2", or a file of profiles,
-    "devices.toml". Raises ConfigError."""
+    "devices.toml". Raises ConfigError, and InfeasiblePlanError where there are too many."""
     if text.endswith(".toml"):
         return read_profiles(Path(text))
     if text.isdecimal():
         if len(text) > 9 or int(text) > MAX_PIECES:
-            raise ConfigError(f"--workers {text}: a plan has at most {MAX_PIECES} pieces")
+            raise InfeasiblePlanError(f"--workers {text}: a plan has at most {MAX_PIECES} pieces")
         return tuple(make_worker(f"worker{i + 1}") for i in range(int(text)))
     if get_close_matches(text, ["announced"]):
         raise ConfigError(f"--workers {text!r}: did you mean announced?")
