@@ -74,7 +74,9 @@ def parse_workers(text: str) -> tuple[DeviceProfile, ...]:
         return read_profiles(Path(text))
     if text.isdecimal():
         if len(text) > 9 or int(text) > MAX_PIECES:
-            raise InfeasiblePlanError(f"--workers {text}: a plan has at most {MAX_PIECES} pieces")
+            raise InfeasiblePlanError(
+                f"--workers {text}: {int(text):,} shards or replicas; a plan has at most {MAX_PIECES}"
+            )
         return tuple(make_worker(f"worker{i + 1}") for i in range(int(text)))
     if get_close_matches(text, ["announced"]):
         raise ConfigError(f"--workers {text!r}: did you mean announced?")
