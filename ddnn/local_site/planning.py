@@ -73,11 +73,13 @@ def parse_workers(text: str) -> tuple[DeviceProfile, ...]:
     if text.endswith(".toml"):
         return read_profiles(Path(text))
     if text.isdecimal():
-        if len(text) > 9 or int(text) > MAX_PIECES:
+        count = int(text[:10])
+        if count > MAX_PIECES:
             raise InfeasiblePlanError(
-                f"--workers {text}: {int(text):,} shards or replicas; a plan has at most {MAX_PIECES}"
+                f"--workers {text[:20]}: {count:,} shards or replicas are too many; a plan has at "
+                f"most {MAX_PIECES}"
             )
-        return tuple(make_worker(f"worker{i + 1}") for i in range(int(text)))
+        return tuple(make_worker(f"worker{i + 1}") for i in range(count))
     if get_close_matches(text, ["announced"]):
         raise ConfigError(f"--workers {text!r}: did you mean announced?")
     workers: dict[str, DeviceProfile] = {}
