@@ -8,12 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ddnn.adapters.joined import open_guard
-from ddnn.cli.observer import (
-    CONNECT_S,
-    TRIES_OF_ADDRESS,
-    ObserverSettings,
-    start_observer,
-)
+from ddnn.cli.observer import ObserverSettings, limit_connecting, start_observer
 from ddnn.errors import LinkError, RemoteProtocolError
 from ddnn.machines.composite import CompositeMachine
 from ddnn.protocol.machine import (
@@ -51,8 +46,7 @@ class MachineDriver:
 
     def connect(self) -> None:
         """Wait for the connection; LinkError where the broker cannot be reached."""
-        tries = TRIES_OF_ADDRESS * len(self._settings.brokers)
-        deadline_s = time.monotonic() + CONNECT_S * len(self._settings.brokers)
+        tries, deadline_s = limit_connecting(self._settings)
         while not self._is_connected:
             if self._tries >= tries or time.monotonic() > deadline_s:
                 raise LinkError(

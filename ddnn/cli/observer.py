@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -76,6 +77,12 @@ def start_observer(
     transport = MqttTransport.of(settings, name, version or "")
     transport.start(sink, lambda session: (probe(settings.site, settings.node, name), b""))
     return transport
+
+
+def limit_connecting(settings: ObserverSettings) -> tuple[int, float]:
+    """How many tries, and until when (monotonic), a command has to reach any of the addresses."""
+    addresses = len(settings.brokers)
+    return TRIES_OF_ADDRESS * addresses, time.monotonic() + CONNECT_S * addresses
 
 
 def make_printable(text: str, most: int = MAX_PRINTED_CHARS) -> str:

@@ -11,12 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ddnn.cli.observer import (
-    CONNECT_S,
-    TRIES_OF_ADDRESS,
-    ObserverSettings,
-    start_observer,
-)
+from ddnn.cli.observer import ObserverSettings, limit_connecting, start_observer
 from ddnn.errors import LinkError, RemoteProtocolError
 from ddnn.exits.hierarchy import EXITS
 from ddnn.machines.membership import Membership
@@ -87,8 +82,7 @@ class SiteObserver:
 
     def connect(self) -> None:
         """Wait for the connection; LinkError where the broker cannot be reached."""
-        tries = TRIES_OF_ADDRESS * len(self.settings.brokers)
-        deadline_s = time.monotonic() + CONNECT_S * len(self.settings.brokers)
+        tries, deadline_s = limit_connecting(self.settings)
         while not self.is_connected and self.tries < tries and time.monotonic() < deadline_s:
             self._transport.wait(0.2)
         if not self.is_connected:

@@ -246,19 +246,7 @@ class Member:
     def _reply(
         self, command: TrainCommand, error: str = "", copies: Sequence[Copy] = ()
     ) -> Publish:
-        held = [(c.layer, c.stamp.term, c.stamp.version, int(c.origin)) for c in copies]
-        reply = TrainReply(
-            self.node,
-            self.run,
-            self.term,
-            command.action,
-            command.number,
-            self.incarnation,
-            not error,
-            error[:500],
-            held,
-        )
-        return self.post(command.sender, reply)
+        return self.post(command.sender, make_reply(self, command, error, copies))
 
     # --------------------------------------------------------------- the next stage
 
@@ -367,6 +355,24 @@ class Member:
 
     def _send(self, sent: Sequence[Sent]) -> list[Effect]:
         return [one if isinstance(one, Call) else self.post(*one) for one in sent]
+
+
+def make_reply(
+    member: Member, command: TrainCommand, error: str, copies: Sequence[Copy]
+) -> TrainReply:
+    """The reply of a member to a command. error: why it cannot be done; "": it is."""
+    held = [(c.layer, c.stamp.term, c.stamp.version, int(c.origin)) for c in copies]
+    return TrainReply(
+        member.node,
+        member.run,
+        member.term,
+        command.action,
+        command.number,
+        member.incarnation,
+        not error,
+        error[:500],
+        held,
+    )
 
 
 def build_stage(

@@ -289,14 +289,7 @@ class StageRunner:
             posts += self._send("backward", job.batch, self.place.before, passed.gradient)
         if passed.result is not None:
             result = passed.result
-            self._results.append(
-                TrainResult(
-                    job.batch,
-                    float(result.loss) if isfinite(result.loss) else None,
-                    int(result.correct),
-                    int(result.samples),
-                )
-            )
+            self._results.append(make_result(job.batch, result))
             del self._results[:-REPEATED]
         self._end_step()
         if self.place.is_last or self.backwards % REPORT_EVERY == 0:
@@ -355,6 +348,12 @@ class StageRunner:
         for way, batch in list(self._sent):
             if batch < (behind if way == "backward" else self.backwards):
                 del self._sent[way, batch]
+
+
+def make_result(batch: int, result: LastResult) -> TrainResult:
+    """What a batch gave at the last layer, for the report."""
+    loss = float(result.loss) if isfinite(result.loss) else None
+    return TrainResult(batch, loss, int(result.correct), int(result.samples))
 
 
 class StageTime:

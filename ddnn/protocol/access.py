@@ -200,11 +200,13 @@ TABLE: Mapping[Role, Rights] = {
         (
             Right(Kind.RECORD_ORDER),
             Right(Kind.RECORD_ACK, Of.DEVICES),
+            Right(Kind.TIME_REQUEST),  # its orders are in the site's time
             Right(Kind.TIME_REPLY, Of.DEVICES),  # where the site has no edge
         ),
         (
             Right(Kind.RECORD_STATE, Of.DEVICES),
             Right(Kind.RECORD_CHUNK, Of.DEVICES),
+            Right(Kind.TIME_REPLY),
             Right(Kind.TIME_REQUEST, Of.DEVICES),
             Right(Kind.STATUS, Of.EVERY),
         ),
@@ -289,9 +291,6 @@ def list_filters(
         own = probe(site, node, "+")
         write.add(own)
         read.add(own)
-    if "collector" in roles:  # its orders are in the site's time
-        write.add(topic_filter(Kind.TIME_REQUEST, site, node))
-        read.add(topic_filter(Kind.TIME_REPLY, site, node))
     if not {*roles} <= {"bridge", "observer", "collector", "deployer"}:
         for right in _PRESENT.write:
             add(write, right, site)

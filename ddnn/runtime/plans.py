@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import threading
 from collections.abc import Callable, Mapping
@@ -20,6 +19,7 @@ from ddnn.protocol.machine import PlanRead, SectionName
 from ddnn.runtime.bundle import (
     check_file,
     load_sections,
+    make_file_entry,
     read_document,
     read_golden,
     write_document,
@@ -66,7 +66,7 @@ def _is_of_a_plan(file: Path) -> bool:
     found = VERSIONED.search(file.name)
     if found is None:
         return False
-    return hashlib.sha256(file.read_bytes()).hexdigest().startswith(found[1])
+    return make_file_entry(file).sha256.startswith(found[1])
 
 
 def _list_files(plan: Plan) -> set[str]:

@@ -56,7 +56,7 @@ class SectionRunner:
         self.inferred_s: float | None = None  # monotonic time of the last inference that succeeded
         self._sections = dict(sections)
         self._slow: set[SectionName] = set()
-        self._lent: set[SectionName] = set()  # those that others had computed
+        self._lent: dict[SectionName, bool] = {}  # whether it was computed for others last
         # A section runs in one thread at a time, also where it is idle in one and used in another.
         self._locks: dict[SectionName, threading.Lock] = {n: threading.Lock() for n in sections}
         self._loading: set[SectionName] = set()
@@ -73,7 +73,7 @@ class SectionRunner:
         """Run a section; return its result, or None where a thread delivers it later."""
         if effect.section not in self._slow:
             return self._run(effect)
-        (self._lent.add if effect.lent else self._lent.discard)(effect.section)
+        self._lent[effect.section] = effect.lent
         self._open_pool(effect.lent).submit(lambda: self._deliver(self._run(effect)))
         return None
 
@@ -117,7 +117,7 @@ class SectionRunner:
             if inputs:
                 effect = Compute(("prove", 0), name, inputs)
                 if name in self._slow:
-                    self._open_pool(name in self._lent).submit(self._run, effect)
+                    self._open_pool(self._lent.get(name, False)).submit(self._run, effect)
                 else:
                     self._run(effect)
 

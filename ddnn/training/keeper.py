@@ -37,28 +37,6 @@ class Averages(Protocol):
         ...
 
 
-class Losses:
-    """The losses of all steps so far, saved like a variable."""
-
-    def __init__(self, steps: int) -> None:
-        self._values = np.full(steps, np.nan)
-        self.count = 0
-
-    def add(self, loss: float) -> None:
-        self._values[self.count] = loss
-        self.count += 1
-
-    def assign(self, values: NDArray[np.float64]) -> None:
-        self._values[:] = values
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[np.float64]:
-        return self._values
-
-    def compute_mean(self) -> float:
-        """The mean of the last tenth."""
-        return float(np.mean(self._values[self.count - max(1, self.count // 10) : self.count]))
-
-
 class Kept:
     """An array that is saved like a variable."""
 
@@ -70,6 +48,22 @@ class Kept:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return self.values
+
+
+class Losses(Kept):
+    """The losses of all steps so far."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__(np.full(steps, np.nan))
+        self.count = 0
+
+    def add(self, loss: float) -> None:
+        self.values[self.count] = loss
+        self.count += 1
+
+    def compute_mean(self) -> float:
+        """The mean of the last tenth."""
+        return float(np.mean(self.values[self.count - max(1, self.count // 10) : self.count]))
 
 
 @dataclass
