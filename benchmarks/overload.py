@@ -4,7 +4,7 @@
 
 All samples exit locally. First the capacity is measured: the full answers per second of a site that
 is offered far too many samples (--probe-hz). Then a site is run at 1, 1.5, 2, 4 and 8 times that
-rate, each anew. Of a steady span, after --settle-s:
+rate, each again. Of a steady span, after --settle-s:
 
 goodput_hz   samples per second that were answered in full
 ratio        goodput over the greatest goodput of all runs, the capacity's too

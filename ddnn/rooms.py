@@ -70,7 +70,7 @@ def find_room(name: str) -> Room:
 
 
 def replan(plan: Plan, candidates: Sequence[Candidate]) -> Plan | None:
-    """The plan's pieces placed anew by its room; None where they stay. See ddnn.machines.replan."""
+    """The plan's pieces placed again by its room; None: they stay. See ddnn.machines.replan."""
     place = find_room(plan.room).replan
     return None if place is None else place(plan, candidates)
 

@@ -115,7 +115,7 @@ class EdgeSettings(NodeSettings, frozen=True, kw_only=True):
         float,
         msgspec.Meta(
             description="A worker that was away, or there, for so long has left, or joined, for "
-            "good: pieces that may change their holders (students) are placed anew; 0: never.",
+            "good: pieces that may change their holders (students) are placed again; 0: never.",
             ge=0,
         ),
     ] = 60.0

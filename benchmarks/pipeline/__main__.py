@@ -28,7 +28,7 @@ stretching the time of their computing, with a common factor, so that the cores 
 suffice; a broker on this machine. Medians of the stages' reports of the same run.
 
 Faults (--only faults): a third of the fault matrix with real processes. Workers are killed, stopped
-for 3 s, started anew, or run at a sixth of their speed, or messages are lost, repeated or overtaken
+for 3 s, restarted, or run at a sixth of their speed, or messages are lost, repeated or overtaken
 by others, each at six moments of a training; one, two adjacent or all workers in turn. Every
 training must end, and equal plain training (restore `consistent`).
 """

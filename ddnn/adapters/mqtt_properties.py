@@ -1,6 +1,6 @@
 """Properties of MQTT 5 packets at less cost.
 
-paho makes the tables of all properties anew for every packet that arrives, and searches the new
+paho makes the tables of all properties again for every packet that arrives, and searches the new
 object for properties to clear: a sixth of an edge's processor time. Here all packets share the
 tables, and one without properties, as nearly all are, is not searched.
 """

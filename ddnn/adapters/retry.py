@@ -14,7 +14,7 @@ STEADY_S = 3.0  # a connection that lasted so long was a good one
 class RetrySchedule:
     """When to connect again, at which address, and with which protocol version.
 
-    The interval doubles with each failure from `BACKOFF_S[0]` to `BACKOFF_S[1]`, and begins anew
+    The interval doubles with each failure from `BACKOFF_S[0]` to `BACKOFF_S[1]`, and begins again
     after a connection that lasted: one that is accepted and ends at once is no success. Jitter
     takes up to half of it, so that nodes do not return all at once. A broker that refused the
     connection or did not answer is tried with the next version; after any other failure, and once

@@ -22,11 +22,13 @@ class DemoOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             description="NAME[:PATH] of the data set [the bundle's own if rendered; scenes5]."
         ),
     ] = ""
-    devices: Annotated[int, msgspec.Meta(description="How many cameras.")] = 6
+    devices: Annotated[
+        int | None, msgspec.Meta(description="How many cameras [6, or those of --bundle].")
+    ] = None
     configuration: Annotated[
-        Configuration,
-        msgspec.Meta(description="The paper's Fig. 2, a to f."),
-    ] = "e"
+        Configuration | None,
+        msgspec.Meta(description="The paper's Fig. 2, a to f [e, or that of --bundle]."),
+    ] = None
     bundle: Annotated[
         str, msgspec.Meta(description="Bundle to run; by default one is trained once and kept.")
     ] = ""
@@ -123,7 +125,7 @@ class DemoOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
                 f"--redundancy {self.redundancy!r}: expected off or one of "
                 f"{', '.join(list_redundancies())}"
             )
-        if not self.bundle and self.configuration in "abc":
+        if not self.bundle and (self.configuration or "e") in "abc":
             raise ConfigError(
                 f"--configuration {self.configuration}: its edge has no section to share; "
                 "use d, e or f"

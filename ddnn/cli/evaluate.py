@@ -33,6 +33,7 @@ from ddnn.exits.measure import (
 from ddnn.local_site.progress import show_progress
 from ddnn.local_site.samples import load_test_samples
 from ddnn.local_site.train import parse_cameras
+from ddnn.runtime.new_directory import require_writable
 
 if TYPE_CHECKING:
     from ddnn.data import Split
@@ -79,6 +80,8 @@ def evaluate(
 ) -> None:
     """Measure accuracy, exits, bytes and the effect of missing members of BUNDLE on test data."""
     with exit_codes():
+        if report is not None:
+            require_writable(report)
         found = evaluate_bundle(bundle, data, objects, cameras)
         if report is not None:
             write_report(report, bundle.name, found)
@@ -111,13 +114,14 @@ def evaluate_bundle(
 
     with show_progress() as progress:
         bundle = load_bundle(path, LiteRtSection)
-        split = load_test_samples(
+        split, learned = load_test_samples(
             bundle.manifest,
             data or bundle.manifest.data,
+            path,
             _parse_objects(objects),
             parse_cameras(cameras),
         )
-        return make_report(bundle, split, progress)
+        return {**make_report(bundle, split, progress), "samples_learned_from": learned}
 
 
 def rate_subsets(

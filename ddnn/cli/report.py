@@ -68,12 +68,22 @@ def _summarize(figures: Mapping[str, Any]) -> list[str]:
     overall, majority = figures["accuracy"]["overall"], figures["majority"]
     low, high = figures["accuracy_interval"]
     now = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    learned = figures["samples_learned_from"]
+    if learned is None:
+        seen = "; whether training has seen some of them, the bundle does not say"
+    else:
+        seen = f", {learned} of which training has seen" if learned else " not seen in training"
     lines = [
-        f'<p class="faint">{figures["samples"]} samples that training has not seen; {now}. '
+        f'<p class="faint">{figures["samples"]} samples{seen}; {now}. '
         "Intervals are Wilson's, of 95 %.</p>",
         f"<p><b>{_percent(overall)} right</b> ({_percent(low)} to {_percent(high)}). "
         f"Naming always the most frequent class: {_percent(majority)}.</p>",
     ]
+    if learned:
+        lines.append(
+            '<p class="warning">The network has learned from some of these samples: the figures '
+            "are too good.</p>"
+        )
     if low <= majority:
         lines.append(
             '<p class="warning">This may be no better than naming always the most frequent class: '

@@ -16,7 +16,10 @@ from ddnn.exits.aggregate import Scheme
 from ddnn.exits.hierarchy import Configuration
 from ddnn.exits.manifest import SPARSITY, Manifest
 from ddnn.local_site.train import train_bundle
+from ddnn.runtime.new_directory import require_writable
 from ddnn.training.backbone import PUBLISHED, Backbone, BackboneName
+
+MAX_SEED = 2**32 - 2  # NumPy's is one more, and a training uses the next seed, too
 
 EPILOG = """\b
 The first Ctrl-C ends the training and writes the bundle with the weights so far.
@@ -63,9 +66,10 @@ class TrainOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     own_weights: Annotated[
         bool, msgspec.Meta(description="Each device gets its own weights instead of shared ones.")
     ] = False
-    bits: Annotated[int | None, msgspec.Meta(description="Binary maps (filters) of a device.")] = (
-        None
-    )
+    bits: Annotated[
+        Annotated[int, msgspec.Meta(ge=1, le=4096)] | None,
+        msgspec.Meta(description="Binary maps (filters) of a device."),
+    ] = None
     section: Annotated[
         tuple[str, ...],
         msgspec.Meta(
@@ -105,20 +109,24 @@ class TrainOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         float,
         msgspec.Meta(
             description="Loss of validation accuracy, against the best thresholds, that cheaper "
-            "ones may cause."
+            "ones may cause.",
+            ge=0,
+            le=1,
         ),
     ] = 0.005
     objects_test: Annotated[
         int | None, msgspec.Meta(description="eth80: the object to test on.")
     ] = None
     folds: Annotated[
-        int | None,
+        Annotated[int, msgspec.Meta(ge=0)] | None,
         msgspec.Meta(
             description="eth80: how many more networks are trained, so that thresholds are chosen "
             "on more than one object [3]."
         ),
     ] = None
-    steps: Annotated[int | None, msgspec.Meta(description="Training steps.")] = None
+    steps: Annotated[
+        Annotated[int, msgspec.Meta(ge=1)] | None, msgspec.Meta(description="Training steps.")
+    ] = None
     distillation: Annotated[
         Literal["off", "deepest", "teacher"] | None,
         msgspec.Meta(
@@ -130,7 +138,9 @@ class TrainOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         int,
         msgspec.Meta(
             description="Seed of everything random: the same network again, bit for bit, on the "
-            "same machine with the same versions of TensorFlow and NumPy."
+            "same machine with the same versions of TensorFlow and NumPy.",
+            ge=0,
+            le=MAX_SEED,
         ),
     ] = 0
     camera: Annotated[
@@ -224,10 +234,12 @@ def run(options: TrainOptions) -> None:
         raise ConfigError(f"{flag} goes with --backbone, such as mobilenetv3small")
     if options.backbone:
         keys["backbone"] = Backbone(name=options.backbone, weights=weights, frozen=frozen)
+    if report:
+        require_writable(Path(report))
     manifest = train_bundle(**keys, keeps_interrupted=True)
+    print_report(summarize(manifest), as_json)
     if report:
         write_report(Path(report), out.name, evaluate_bundle(out, options.data))
-    print_report(summarize(manifest), as_json)
 
 
 train = app_command(

@@ -9,7 +9,7 @@ from .dataset import ABSENT, Dataset, Split, ViewPool, label_views
 from .folders import FolderRequest
 from .jpeg import measure_jpeg_bytes
 from .pairing import PairBy
-from .registry import NAMES, RENDERED, load, load_samples, scale_split
+from .registry import NAMES, RENDERED, digest_files, load, load_samples, scale_split
 from .splits import check_trainable, describe_dataset, relabel
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "ViewPool",
     "check_trainable",
     "describe_dataset",
+    "digest_files",
     "label_views",
     "load",
     "load_samples",

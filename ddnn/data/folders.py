@@ -50,6 +50,8 @@ class FolderRequest:
     devices: names of the views, in order; empty: one for each camera, named like it
     cameras: folder by device; a device that is missing gets the folder of its own name or the next
     classes: the classes and their order; None: those of the folders
+    labelled: whether the labels are read; else one class is enough, and pictures that nobody has
+              labelled yet are samples, too
     """
 
     devices: tuple[str, ...] = ()
@@ -58,6 +60,7 @@ class FolderRequest:
     preprocessing: Preprocessing = STRETCH
     pair_by: PairBy = "name"
     shape: tuple[int, int, int] = (SIZE_PX, SIZE_PX, 3)
+    labelled: bool = True
 
 
 @dataclass(frozen=True)
@@ -78,11 +81,13 @@ class FolderSamples:
 class _Scan:
     """Images by camera and class, in natural order, and what was passed over.
 
-    recorded: whether `ddnn collect` wrote them
+    recorded: whether `ddnn collect` or `ddnn label` has described them; has_bursts: whether
+              `ddnn collect` took them, whose names say in which burst
     """
 
     path: Path
     recorded: bool = False
+    has_bursts: bool = False
     images: dict[str, dict[str, list[Path]]] = field(default_factory=dict)
     skipped: dict[str, list[Path]] = field(default_factory=dict)
 
@@ -123,10 +128,10 @@ def load_directory_samples(path: Path, request: FolderRequest) -> FolderSamples:
     cameras see.
     """
     with convert_read_errors(path):
-        scan = _scan(path)
+        scan = _scan(path, request.labelled)
     cameras = assign_cameras(path, request.devices, list(scan.images), request.cameras)
     images = {camera: scan.images[camera] for camera in cameras.values()}
-    classes = _check_classes(path, images, request.classes, scan)
+    classes = _check_classes(path, images, request, scan)
     samples: list[tuple[int, dict[str, Path]]] = []
     for number, label in enumerate(classes):
         of_class = {camera: found[label] for camera, found in images.items() if label in found}
@@ -139,7 +144,7 @@ def load_directory_samples(path: Path, request: FolderRequest) -> FolderSamples:
     if black:
         notes.append(f"{black} images are all black; they count as views that see their object")
     bursts: tuple[str, ...] = ()
-    if scan.recorded:
+    if scan.has_bursts:
         names = [next(iter(sample.values())).stem for _, sample in samples]
         bursts = tuple(find_burst(name) for name in names)
         split = replace(split, groups=np.unique(bursts, return_inverse=True)[1].astype(np.int32))
@@ -175,16 +180,18 @@ def assign_cameras(
     return {device: chosen[device] for device in devices}
 
 
-def _scan(path: Path) -> _Scan:
+def _scan(path: Path, labelled: bool) -> _Scan:
     if not path.is_dir():
         raise ConfigError(
             f"{path}: no such directory; expected <camera>/<class>/<sample>.png in it"
         )
-    scan, count = _Scan(path, recorded=read_description(path) is not None), 0
+    description = read_description(path)
+    scan, count = _Scan(path, description is not None), 0
+    scan.has_bursts = description is not None and bool(description.sessions)
     for camera in _list_directories(path, scan):
         found: dict[str, list[Path]] = {}
         for label in _list_directories(camera, scan):
-            if scan.recorded and label.name == UNLABELLED:
+            if labelled and scan.recorded and label.name == UNLABELLED:
                 for file in label.iterdir():
                     scan.skip("not labelled; `ddnn label` shows them", file)
                 continue
@@ -241,10 +248,11 @@ def fold_name(name: str) -> str:
 def _check_classes(
     path: Path,
     images: Mapping[str, Mapping[str, Sequence[Path]]],
-    wanted: tuple[str, ...] | None,
+    request: FolderRequest,
     scan: _Scan,
 ) -> tuple[str, ...]:
     """The classes of the folders, or those wanted; ConfigError for names that cannot be meant."""
+    wanted = request.classes
     counts = Counter[str]()
     for found in images.values():
         for label, files in found.items():
@@ -273,7 +281,7 @@ def _check_classes(
             )
         return wanted
     classes = tuple(sorted(counts))
-    if not 2 <= len(classes) <= MAX_CLASSES:
+    if not (2 if request.labelled else 1) <= len(classes) <= MAX_CLASSES:
         raise ConfigError(
             f"{path}: images of {len(classes)} classes {classes[:5]}; expected at least two, as "
             f"{path}/<camera>/<class>/<sample>.png"

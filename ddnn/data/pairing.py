@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +27,7 @@ LONE_GAP_S = 2.0
 _UNIX = re.compile(r"(?<!\d)(\d{10})(\d{3}|\d{6}|\d{9})?(?:\.(\d{1,9}))?(?!\d)")
 _DATE = re.compile(
     r"(?<!\d)(\d{4})[-_.]?(\d\d)[-_.]?(\d\d)[-_. T]?"
-    r"(\d\d)[-_.:h]?(\d\d)[-_.:m]?(\d\d)(?:[-_.,]?(\d{1,6}))?(?!\d)"
+    r"(\d\d)[-_.:h]?(\d\d)[-_.:m]?(\d\d)(?:[.,](\d{1,6})|[-_]?(\d{3}|\d{6}))?(?!\d)"
 )
 
 
@@ -71,11 +72,18 @@ def pair_by_order(pictures: Pictures) -> Samples:
 def pair_by_time(pictures: Pictures) -> Samples:
     """Pictures are one sample where the times in their names are close.
 
-    Close is half the median gap between the pictures of the camera that takes most.
+    Close is half the median gap between the pictures of the camera that takes most. Raises
+    ConfigError where two pictures of a camera have the same time.
     """
     taken = sorted(
         (parse_time(file), camera, file) for camera, files in pictures.items() for file in files
     )
+    for (time_s, camera, file), (other_s, other, more) in pairwise(taken):
+        if (time_s, camera) == (other_s, other):
+            raise ConfigError(
+                f"{file} and {more.name} have the same time in their names: use --pair-by name or "
+                "order"
+            )
     most = max(pictures, key=lambda camera: len(pictures[camera]))
     gaps = np.diff([time_s for time_s, camera, _ in taken if camera == most])
     close_s = float(np.median(gaps)) / 2 if gaps.size else LONE_GAP_S / 2
@@ -92,19 +100,20 @@ def pair_by_time(pictures: Pictures) -> Samples:
 def parse_time(file: Path) -> float:
     """The time in a file's name, in seconds: Unix time in s, ms, us or ns, or a date and time.
 
-    Raises ConfigError where there is none.
+    After the seconds of a date, three or six digits are a fraction; other numbers only after a dot
+    or a comma, for "_2" is a counter. Raises ConfigError where there is no time.
     """
     if found := _UNIX.search(file.stem):
         whole, more, fraction = found.groups()
         return float(f"{whole}.{more or fraction or 0}")
     if found := _DATE.search(file.stem):
-        *parts, fraction = found.groups()
+        *parts, fraction, more = found.groups()
         try:
             date = datetime(*map(int, parts), tzinfo=UTC)  # type: ignore[misc,arg-type]
         except ValueError:
             pass
         else:
-            return date.timestamp() + float(f"0.{fraction or 0}")
+            return date.timestamp() + float(f"0.{fraction or more or 0}")
     raise ConfigError(
         f"{file}: no time in its name; expected Unix time such as 1700000000, or a date such as "
         "2024-05-31_17-04-59: use --pair-by name or order"

@@ -18,7 +18,10 @@ npz             .npz                       user arrays
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
+import stat
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -142,8 +145,8 @@ def load_samples(
 
     objects: eth80: only the objects with these numbers
     samples: scenes, scenes5, scenes8, which have no file: the size of its test split, which is
-    what is returned folders: directory, npz: cameras, pairing and preprocessing, in place of
-    `size`; labels of every
+             what is returned
+    folders: directory, npz: cameras, pairing and preprocessing, in place of `size`; labels of every
              data set number its classes where it has some
 
     The other parameters and errors are those of `load`.
@@ -181,6 +184,24 @@ def load_samples(
         split = relabel(split, own, folders.classes, spec)
         split = scale_split(name, split, folders)
     return split if views is None else take_views(split, views)
+
+
+def digest_files(spec: str) -> str:
+    """A digest of the names, sizes and times of change of a data set's files; "" where it is
+    rendered. ConfigError for an unknown name."""
+    name, path = _parse(spec)
+    if name in RENDERED:
+        return ""
+    path = path.resolve()
+    digest = hashlib.sha256(str(path).encode(errors="surrogateescape"))
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    for file in files:
+        with contextlib.suppress(OSError):  # gone meanwhile
+            found = file.stat()
+            if stat.S_ISREG(found.st_mode):
+                entry = f"{file.relative_to(path)}\0{found.st_size}\0{found.st_mtime_ns}\0"
+                digest.update(entry.encode(errors="surrogateescape"))
+    return digest.hexdigest()[:12]
 
 
 def scale_split(name: str, split: Split, folders: FolderRequest) -> Split:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from functools import cache
@@ -36,7 +38,13 @@ def draw_split_once(part: str, name: str, *, seed: int, samples: int) -> Split:
         directory = find_home() / "rendered" / key
         directory.parent.mkdir(parents=True, exist_ok=True)
         with lock_file(directory.with_name(f"{key}.lock"), WAIT_S):
-            return _read(directory, part) if directory.exists() else _keep(directory, draw)
+            if directory.exists():
+                try:
+                    return _read(directory, part)
+                except (OSError, ValueError, EOFError) as error:
+                    log.warning("%s cannot be read and is rendered again: %s", directory, error)
+                    shutil.rmtree(directory)
+            return _keep(directory, draw)
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: the user has no home
         log.info("%s is rendered again at the next start: %s", key, error)
         return draw()
@@ -48,7 +56,10 @@ def _keep(directory: Path, draw: Callable[[], Split]) -> Split:
         whole = Path(scratch) / "whole"
         whole.mkdir()
         for field in FIELDS:
-            np.save(whole / f"{field}.npy", getattr(split, field))
+            with (whole / f"{field}.npy").open("wb") as file:
+                np.save(file, getattr(split, field))
+                file.flush()
+                os.fsync(file.fileno())  # a power cut leaves no names without their content
         whole.rename(directory)
     return split
 

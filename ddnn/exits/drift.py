@@ -253,7 +253,7 @@ def _count_independent(certainty: Certainty, variance: float) -> float:
     """The number of independent samples among these, at least 1.
 
     The correlation of neighbours follows from how much they differ, beside the variance of the
-    validation data (J. von Neumann, Ann. Math. Stat. 12, 1941, 367-395): thus it is known also
+    validation data (J. von Neumann, Ann. Math. Stat. 12, 1941, 367-395), and is known also
     where nothing moves.
     """
     if variance <= 0:

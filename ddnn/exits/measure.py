@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ddnn.core.bits import packed_bytes
 from ddnn.core.section import Section
+from ddnn.errors import ConfigError
 from ddnn.exits.entropy import normalized_entropy, softmax
 from ddnn.exits.hierarchy import Exit, Hierarchy
 from ddnn.exits.inference import DeviceOutput, run_devices, run_exits
@@ -242,8 +243,11 @@ Cost = Callable[[SweepRow], float]
 def choose_row(rows: Sequence[SweepRow], cost: Cost, margin: float) -> SweepRow:
     """The row with the least cost whose accuracy is within `margin` of the most accurate row's.
 
-    Of rows with equal cost it is the most accurate one.
+    Of rows with equal cost it is the most accurate one. Raises ConfigError for a margin that is
+    none.
     """
+    if not 0 <= margin <= 1:
+        raise ConfigError(f"margin {margin}: expected a loss of accuracy from 0 to 1")
     best = max(row.accuracy for row in rows)
     within = [row for row in rows if row.accuracy >= best - margin - 1e-9]
     return min(within, key=lambda row: (round(cost(row), 6), -row.accuracy))

@@ -9,9 +9,10 @@ from typing import cast
 import numpy as np
 
 from ddnn.core.plan import PlanRequest
-from ddnn.data import RENDERED
+from ddnn.data import RENDERED, digest_files
 from ddnn.errors import ConfigError
 from ddnn.exits.hierarchy import Configuration
+from ddnn.exits.manifest import Manifest
 from ddnn.local_site.planning import parse_workers, plan_bundle
 from ddnn.local_site.progress import print_note
 from ddnn.local_site.samples import load_test_samples
@@ -24,6 +25,7 @@ from ddnn.runtime.plans import read_plan
 
 MANIFEST = "manifest.json"
 DEFAULT_DATA = "scenes5"
+DEVICES = 6
 
 
 def find_own_data(bundle: Path) -> str:
@@ -39,8 +41,8 @@ def find_own_data(bundle: Path) -> str:
 
 def prepare_site(
     data: str,
-    devices: int = 6,
-    configuration: Configuration = "e",
+    devices: int | None = None,
+    configuration: Configuration | None = None,
     bundle: Path | None = None,
     seed: int = 0,
     *,
@@ -50,13 +52,22 @@ def prepare_site(
 
     data: "" is the bundle's own data set where one is given and its data are rendered, else
     DEFAULT_DATA
+    devices, configuration: of the bundle that is trained [6, e]; those of a given one are its own
     cut: the edge's section is to be cut; a kept bundle that cannot be cut is trained again
+
+    ConfigError for devices or a configuration that a given bundle does not have.
     """
     data = data or (DEFAULT_DATA if bundle is None else find_own_data(bundle))
     name = data.partition(":")[0]
-    if bundle is None:
+    # Bundles and frames of other files, or of files that have changed since, are others.
+    source = f"-{digest}" if (digest := digest_files(data)) else ""
+    if bundle is not None:
+        _check_wanted(read_manifest(bundle)[0], devices, configuration)
+    else:
+        devices, configuration = devices or DEVICES, configuration or "e"
         members = 1 if configuration in "bd" else devices
-        bundle = find_home() / "bundles" / f"{name}-{configuration}-{members}-seed{seed}"
+        key = f"{name}-{configuration}-{members}-seed{seed}{source}"
+        bundle = find_home() / "bundles" / key
         if cut and (bundle / MANIFEST).exists() and not read_manifest(bundle)[0].sources:
             print_note("the bundle is of an earlier version, which kept nothing to cut")
             shutil.rmtree(bundle)
@@ -69,11 +80,11 @@ def prepare_site(
                 data=data, out=bundle, configuration=configuration, devices=devices, seed=seed
             )
     manifest, bundle_id = read_manifest(bundle)
-    frames = find_home() / "frames" / f"{name}-{bundle_id}"
+    frames = find_home() / "frames" / f"{name}-{bundle_id}{source}"
     labels = frames / "labels.npy"
     if not labels.exists():
         print_note("preparing the cameras' frames")
-        split = load_test_samples(manifest, data)
+        split, _ = load_test_samples(manifest, data, bundle)
         frames.mkdir(parents=True, exist_ok=True)
         np.save(frames / "images.npy", split.images)
         np.save(frames / "view_labels.npy", split.view_labels)
@@ -81,6 +92,24 @@ def prepare_site(
         np.save(new, split.labels)
         new.replace(labels)  # last: it says that the others are complete
     return SiteConfig(manifest, bundle, frames, np.load(labels, allow_pickle=False))
+
+
+def _check_wanted(
+    manifest: Manifest, devices: int | None, configuration: Configuration | None
+) -> None:
+    """Raise ConfigError unless the bundle is of so many devices and of this configuration."""
+    own = len(manifest.hierarchy.devices)
+    if devices is not None and devices != own:
+        raise ConfigError(
+            f"--devices {devices}, but bundle {manifest.name} has {own} devices; leave --devices "
+            "out, or train another bundle"
+        )
+    made = manifest.training.get("configuration")
+    if configuration is not None and made not in (None, configuration):
+        raise ConfigError(
+            f"--configuration {configuration}, but bundle {manifest.name} has configuration "
+            f"{made}; leave --configuration out, or train another bundle"
+        )
 
 
 def share_layer(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ddnn.errors import DdnnError
@@ -25,34 +25,27 @@ def end_on_signals(text: str) -> Iterator[None]:
             raise DdnnError(text) from None
 
 
-class Interrupt:
-    """Whether the user has asked to end; the next Ctrl-C before `read` is a KeyboardInterrupt."""
-
-    def __init__(self) -> None:
-        self._asked = False
-
-    def read(self) -> bool:
-        """Whether the user has asked since the last call."""
-        asked, self._asked = self._asked, False
-        return asked
-
-    def ask(self, *_: object) -> None:
-        """Take a signal."""
-        if self._asked:
-            raise KeyboardInterrupt
-        self._asked = True
-        print_note("ending the training with the weights so far; Ctrl-C again aborts")
-
-
 @contextmanager
-def open_interrupt(active: bool) -> Iterator[Interrupt]:
-    """Take the first SIGINT while the block runs, where `active` and in the main thread."""
-    interrupt = Interrupt()
+def open_interrupt(active: bool = True) -> Iterator[Callable[[], bool]]:
+    """Take the first SIGINT while the block trains, where `active` and in the main thread.
+
+    Yields a function that returns whether the user has asked to end the training. The second SIGINT
+    is a KeyboardInterrupt.
+    """
+    asked = False
+
+    def ask(*_: object) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        print_note("ending this training with the weights so far; Ctrl-C again aborts")
+
     if not active or threading.current_thread() is not threading.main_thread():
-        yield interrupt
+        yield lambda: False
         return
-    before = signal.signal(signal.SIGINT, interrupt.ask)
+    before = signal.signal(signal.SIGINT, ask)
     try:
-        yield interrupt
+        yield lambda: asked
     finally:
         signal.signal(signal.SIGINT, before)

@@ -34,7 +34,7 @@ class CheckpointFile:
         if other:
             raise ConfigError(
                 f"checkpoint {self.path} is of another training: {', '.join(other)} differ; give "
-                "its options again, or another --checkpoint, or remove it to begin anew"
+                "its options again, or another --checkpoint, or remove it to begin again"
             )
         layers = {n: pack_arrays(found.states.get(n, {})) for n in range(int(notes["layers"]))}
         stamp = Stamp(int(notes["term"]), int(notes["version"]))

@@ -14,6 +14,7 @@ from ddnn.exits.hierarchy import Configuration
 from ddnn.exits.hierarchy import make_configuration as describe
 from ddnn.local_site.interrupts import open_interrupt
 from ddnn.local_site.progress import print_note, show_progress
+from ddnn.runtime.learned import write_learned
 from ddnn.runtime.new_directory import write_directory
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ def train_bundle(
         raise ConfigError(f"--prune {prune[0]} goes with --sparsity, such as --sparsity 0.98")
     if patience and sparsity is not None:
         raise ConfigError("--patience with --sparsity, which needs all steps; expected one of them")
+    if not 0 <= margin <= 1:
+        raise ConfigError(f"--margin {margin}: expected a loss of accuracy from 0 to 1")
     if (out / "manifest.json").exists():
         raise ConfigError(f"--out {out} holds a bundle already; remove it or choose another")
     from ddnn.data import FolderRequest, check_trainable, describe_dataset, load, measure_jpeg_bytes
@@ -145,27 +148,30 @@ def train_bundle(
             raise ConfigError(f"--folds goes with eth80, not with {name}")
         kept = out.absolute().with_name(f".{out.name}.checkpoints")
         if resume and not kept.is_dir():
-            print_note(f"--resume: no checkpoints of {out}; the training begins anew")
-        with open_interrupt(keeps_interrupted) as interrupt:
-            keeping = Keeping(kept, resume, interrupt.read, patience)
-            manifest = train(
-                dataset,
-                hierarchy,
-                fresh,
-                LiteRtSection,
-                name=out.name,
-                data=name,
-                folds=further,
-                preprocessing=folders.preprocessing if folders else None,
-                architecture=chosen.architecture,
-                settings=chosen.fit,
-                margin=margin,
-                score_type=scores,
-                jpeg_bytes=jpeg,
-                notes=notes,
-                keeping=keeping,
-                progress=progress,
-            )
+            print_note(f"--resume: no checkpoints of {out}; the training begins again")
+        keeping = Keeping(kept, resume, lambda: open_interrupt(keeps_interrupted), patience)
+        manifest = train(
+            dataset,
+            hierarchy,
+            fresh,
+            LiteRtSection,
+            name=out.name,
+            data=name,
+            folds=further,
+            preprocessing=folders.preprocessing if folders else None,
+            architecture=chosen.architecture,
+            settings=chosen.fit,
+            margin=margin,
+            score_type=scores,
+            jpeg_bytes=jpeg,
+            notes=notes,
+            keeping=keeping,
+            progress=progress,
+        )
+        if not name.startswith("eth80"):  # whose objects say what was learned from
+            members = len(hierarchy.devices)
+            splits = (dataset.train, dataset.validation)
+            write_learned(fresh, *(split.images[:, :members] for split in splits))
     keeping.clear()
     if manifest.near_chance:
         print_note(

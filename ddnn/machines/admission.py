@@ -120,7 +120,7 @@ class Admission:
         return middle if agreeing >= 2 and 2 * agreeing > len(places) else None
 
     def _have_most_moved(self, sample: int, spread: float, now_s: float) -> bool:
-        """Whether most senders number their samples anew, as after a change of their rate."""
+        """Whether most senders number their samples again, as after a change of their rate."""
         fresh_s = now_s - FRESH_S
         moved = {
             name

@@ -115,7 +115,7 @@ class Attendance:
             worker.follow(name in present, self._term_s, now_s)
 
     def interrupt(self) -> None:
-        """The broker is gone: a worker that was about to join or leave begins its term anew."""
+        """The broker is gone: a worker that was about to join or leave begins its term again."""
         for worker in self._workers.values():
             if worker.phase in PENDING:
                 worker.move(Signal.INTERRUPT)

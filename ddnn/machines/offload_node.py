@@ -268,7 +268,7 @@ class OffloadNode:
     # ------------------------------------------------------------------- state
 
     def _observe(self, now: Now) -> list[Effect]:
-        """Note who is there, and plan anew where workers have joined or left for good."""
+        """Note who is there, and plan again where workers have joined or left for good."""
         pool = self.current.gather.pool
         pool.observe(now.monotonic_s)
         plan, following = self.current.plan, self._versions.next or self._versions.current

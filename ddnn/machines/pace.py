@@ -66,7 +66,7 @@ SLOWEST = 0.5  # of the capacity: no correction goes below
 SETTLING = 0.3  # growth or decline per second, for a queue that is shorter or longer by 100 %
 CHANGE = 0.01  # a smaller change of the share is no command
 JUMP_S = 60.0  # samples further from the newest one are strange
-STRANGE = 16  # so many strange ones in a row, and the devices number samples anew
+STRANGE = 16  # so many strange ones in a row, and the devices number samples again
 
 
 class State(Enum):

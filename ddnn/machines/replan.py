@@ -1,4 +1,4 @@
-"""Plans the placement of a plan's pieces anew when workers have joined or left for good.
+"""Plans the placement of a plan's pieces again when workers have joined or left for good.
 
 The pieces stay what they are: the room says which worker is to hold which. The new placement is a
 revision of the plan, which the owner loads next to the present one and changes to (see Versions).
@@ -70,7 +70,7 @@ class Replanner:
         """The revision that a call gave, if it gave one for the plan in use."""
         asked, self._asked = self._asked, None
         if returned.error:
-            return None, [Log("error", "planning anew failed: %s", (returned.error,))]
+            return None, [Log("error", "planning again failed: %s", (returned.error,))]
         revised = returned.value
         if returned.job != asked or asked is None or asked.plan != plan.id or revised is None:
             return None, []

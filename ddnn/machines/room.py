@@ -29,4 +29,4 @@ class Room:
     format_summary: Callable[[Mapping[str, Any]], Sequence[str]]
     """The lines of a summary, for people."""
     replan: Replan | None = None
-    """Places the pieces anew when workers have joined or left for good; None: they stay."""
+    """Places the pieces again when workers have joined or left for good; None: they stay."""

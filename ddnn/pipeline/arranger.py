@@ -133,7 +133,7 @@ class Arranger:
     # ----------------------------------------------------------------- arrangement
 
     def _lose(self, names: Iterable[str], how: str, now: Now) -> list[Effect]:
-        """Nodes are gone: arrange the others anew if they were in use."""
+        """Nodes are gone: arrange the others again if they were in use."""
         lost = set(names)
         if self.state is State.HALTING and self._question is not None:
             self._question.drop(lost)
@@ -196,7 +196,7 @@ class Arranger:
 
     def _note_late(self, names: Iterable[str]) -> None:
         """Nodes did not get ready in time. After the second time in a row they are left out until
-        they start anew, since all others wait for them each time."""
+        they restart, since all others wait for them each time."""
         for name in names:
             self._late[name] += 1
             if self._late[name] >= LATE_AT_MOST and name != self.member.node:

@@ -1,4 +1,4 @@
-"""Drives a training: arranges the nodes in terms, watches them, and arranges them anew.
+"""Drives a training: arranges the nodes in terms, watches them, and arranges them again.
 
 The states and what moves a training between them are in `ddnn.pipeline.driver_states`.
 """
@@ -125,7 +125,7 @@ class Driver(Arranger):
         if restarted:
             self._late.pop(name, None)
         self._note_change(now)
-        return self._lose([name], "has started anew", now) if restarted else []
+        return self._lose([name], "has restarted", now) if restarted else []
 
     def _note_change(self, now: Now) -> None:
         """Note that nodes have come, gone or want to leave; statuses and offers are repeated."""
@@ -252,7 +252,7 @@ class Driver(Arranger):
         return self._drain(runner, now)
 
     def _drain(self, runner: StageRunner, now: Now) -> list[Effect]:
-        """Let no further batch in; arrange the nodes anew once none is in flight."""
+        """Let no further batch in; arrange the nodes again once none is in flight."""
         arrangement, now_s = self.arrangement, now.monotonic_s
         if arrangement is None or (runner.is_idle and runner.backwards >= self._drain_to):
             return self._restart("drained", now)

@@ -24,7 +24,7 @@ class ReadJob(NamedTuple):
 
     layer: int
     stamp: Stamp
-    training: int  # the number of trainings before this one: stamps of each begin anew
+    training: int  # the number of trainings before this one: stamps of each begin again
 
 
 class Exchange:

@@ -141,7 +141,7 @@ def find_better(
     settings: Settings,
     plan: PlanLayout = plan_layout,
 ) -> str | None:
-    """Why the nodes should be arranged anew; None where they should not.
+    """Why the nodes should be arranged again; None where they should not.
 
     A node that wants to leave is let go if the others can do without it. Else the gain must be
     worth the move.

@@ -10,7 +10,7 @@ from ddnn.pipeline.runner import StageRunner
 from ddnn.pipeline.settings import Settings
 from ddnn.protocol.train_messages import TrainReport, TrainResult
 
-STRIKES = 5  # time-outs in a row, each twice as long, before the nodes are arranged anew
+STRIKES = 5  # time-outs in a row, each twice as long, before the nodes are arranged again
 EVENTS = 1000
 RESULTS = 100_000
 LATEST = 20  # batches of which the mean loss is shown

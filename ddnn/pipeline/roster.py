@@ -79,7 +79,7 @@ class Roster:
     # -------------------------------------------------------------------- presence
 
     def take_offer(self, name: str, offer: TrainOffer) -> bool:
-        """Take an offer; True where the node has started anew and lost what it held."""
+        """Take an offer; True where the node has restarted and lost what it held."""
         if name == self.own or offer.network not in ("", self.network):
             return False
         node = self.get(name)
@@ -116,7 +116,7 @@ class Roster:
         return was_silent
 
     def refuse(self, name: str) -> None:
-        """The node failed at its work: do without it until it starts anew."""
+        """The node failed at its work: do without it until it restarts."""
         node = self.get(name)
         node.refused = node.offer.incarnation if node.offer is not None else None
 

@@ -1,4 +1,4 @@
-"""Where the state of each layer comes from when the pipeline is arranged anew (FTPipeHD, 2.7).
+"""Where the state of each layer comes from when the pipeline is arranged again (FTPipeHD, 2.7).
 
 Every node reports which copies it holds. A copy is known by its layer and its stamp; nodes are
 known by their ids, so that nothing depends on positions in an old or new list. The freshest copy of

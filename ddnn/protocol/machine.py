@@ -1,7 +1,7 @@
 """The Machine interface: an event and the time in, effects out. No I/O, no clock, no thread.
 
 The runtime turns the world into events and effects into the world; the simulation does the same
-in virtual time. What a machine decides is thereby the same in both.
+in virtual time. What a machine decides is the same in both.
 """
 
 from __future__ import annotations

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,12 +32,14 @@ def write_directory(out: Path) -> Iterator[Path]:
     with convert_write_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         if fresh.exists():  # of a run that was killed
-            shutil.rmtree(fresh)
+            with _hold(fresh, out):
+                shutil.rmtree(fresh)
         fresh.mkdir()
     try:
-        yield fresh
-        with convert_write_errors(out):
-            fresh.replace(out)
+        with _hold(fresh, out):
+            yield fresh
+            with convert_write_errors(out):
+                fresh.replace(out)
     except OSError as error:
         if not is_full(error):
             raise
@@ -42,6 +47,33 @@ def write_directory(out: Path) -> Iterator[Path]:
         raise ConfigError(f"{error.filename or out}: {reason}; make room there") from None
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+@contextmanager
+def _hold(directory: Path, out: Path) -> Iterator[None]:
+    """Lock a directory; ConfigError where another process writes it. Some file systems of networks
+    have no locks."""
+    lock = os.open(directory, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(
+                    f"another process is writing {out}; wait for it, or name another directory"
+                ) from None
+        yield
+    finally:
+        os.close(lock)
+
+
+def require_writable(file: Path) -> None:
+    """Raise ConfigError unless a file can be written there."""
+    with convert_write_errors(file):
+        if file.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a directory")
+        with tempfile.TemporaryFile(dir=file.absolute().parent):
+            pass
 
 
 def is_full(error: OSError) -> bool:

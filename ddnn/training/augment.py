@@ -57,15 +57,16 @@ def draw(
     augmentation: Augmentation,
     batch: int,
     views: int,
-    side: int,
-    source_side: int | None = None,
+    size: tuple[int, int],
+    source_size: tuple[int, int] | None = None,
 ) -> Draw:
     """Draw the random numbers for one batch.
 
-    side: of the resulting images, in pixels; source_side: of the original images, if larger.
-    Scaling down and warping in one step keeps them as sharp as the images of the test split.
+    size: height and width of the resulting images, in pixels; source_size: of the original images,
+    if larger. Scaling down and warping in one step keeps them as sharp as the images of the test
+    split.
     """
-    source = source_side or side
+    (height, width), (source_height, source_width) = size, source_size or size
     each, rig = (batch, views), (batch, 1)
 
     def uniform(shape: tuple[int, ...], bound: float) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -75,22 +76,23 @@ def draw(
     scale = np.exp(uniform(each, augmentation.log_scale))
     aspect = np.exp(uniform(rig, augmentation.log_aspect))
     flip = np.where((generator.random(each) < 0.5) & augmentation.flip, -1.0, 1.0)
-    finer = source / side
-    wide, high = finer * aspect / scale, finer / (aspect * scale)
+    wide = source_width / width * aspect / scale
+    high = source_height / height / (aspect * scale)
     a, b = np.cos(angle) * wide * flip, -np.sin(angle) * high
     c, d = np.sin(angle) * wide * flip, np.cos(angle) * high
-    middle, from_middle = (side - 1) / 2, (source - 1) / 2
-    right = uniform(each, augmentation.shift) * source
-    down = uniform(each, augmentation.shift) * source
+    x, y = (width - 1) / 2, (height - 1) / 2  # the middles
+    from_x, from_y = (source_width - 1) / 2, (source_height - 1) / 2
+    right = uniform(each, augmentation.shift) * source_width
+    down = uniform(each, augmentation.shift) * source_height
     zero = np.zeros(each)
     warp = np.stack(
         [
             a,
             b,
-            from_middle - (a + b) * middle + right,
+            from_x - (a * x + b * y) + right,
             c,
             d,
-            from_middle - (c + d) * middle + down,
+            from_y - (c * x + d * y) + down,
             zero,
             zero,
         ],
@@ -112,10 +114,11 @@ def draw(
         (batch, views, 1), augmentation.view_brightness / 2
     )
 
-    size = generator.integers(side // 10, side // 4, each)
-    size *= generator.random(each) < augmentation.cutout
-    x, y = generator.integers(0, side, each), generator.integers(0, side, each)
-    hole = np.stack([x - size, x + size, y - size, y + size], -1)
+    side = min(height, width)
+    reach = generator.integers(side // 10, side // 4, each)
+    reach *= generator.random(each) < augmentation.cutout
+    column, row = generator.integers(0, width, each), generator.integers(0, height, each)
+    hole = np.stack([column - reach, column + reach, row - reach, row + reach], -1)
     n = batch * views
     return Draw(
         tf.constant(warp.reshape(n, 8), tf.float32),

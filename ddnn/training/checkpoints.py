@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ddnn.runtime.whole_file import open_whole
+from ddnn.runtime.whole_file import PART, open_whole
 
 log = logging.getLogger(__name__)
 SUFFIX = ".checkpoint.npz"
@@ -38,7 +39,7 @@ class Checkpoints:
                 step = int(arrays["step"])
                 values = [arrays[str(number)] for number in range(len(variables))]
         except Exception as error:  # zipfile, zlib and numpy raise more than a dozen kinds
-            log.warning("%s cannot be read, training starts anew: %s", file, error)
+            log.warning("%s cannot be read, training restarts: %s", file, error)
             return 0
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
@@ -56,6 +57,9 @@ class Checkpoints:
 
 
 def remove_checkpoints(directory: Path) -> None:
-    """Delete the checkpoints of all jobs in a directory."""
-    for file in directory.glob(f"*{SUFFIX}"):
-        file.unlink()
+    """Delete the checkpoints of all jobs in a directory, and the directory if it is empty then."""
+    for pattern in (f"*{SUFFIX}", f".*{SUFFIX}{PART}"):
+        for file in directory.glob(pattern):
+            file.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # files of others
+        directory.rmdir()

@@ -79,6 +79,10 @@ class Fit(msgspec.Struct, frozen=True, kw_only=True):
     pruning: Pruning | None = None
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ConfigError(f"{self.steps} training steps: expected at least 1")
+
 
 def draw_member_mask(
     generator: np.random.Generator, batch: int, members: int, settings: Fit
@@ -117,7 +121,7 @@ def fit(
     keras.utils.set_random_seed(settings.seed + 1)
     generator = np.random.default_rng(settings.seed)
     members = len(network.hierarchy.devices)
-    side = network.image_shape[0]
+    size = network.image_shape[:2]
     binary = network.architecture.style == "binary"
     optimizer = keras.optimizers.AdamW(
         learning_rate=settings.learning_rate,
@@ -164,7 +168,7 @@ def fit(
         images, labels, view_labels = batches(generator, settings.batch)
         mask = draw_member_mask(generator, settings.batch, members, settings)
         numbers = augment.draw(
-            generator, settings.augmentation, settings.batch, members, side, images.shape[2]
+            generator, settings.augmentation, settings.batch, members, size, images.shape[2:4]
         )
         if number < keeper.first:
             continue  # a former process has done it; the random numbers go on from there

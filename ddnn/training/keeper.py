@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -113,12 +114,10 @@ class Keeper:
     def is_over(self, step: int, steps: int, warm_up_steps: int) -> bool:
         """Whether training ends after this step; also saves and measures.
 
-        Raises KeyboardInterrupt where the user ends it while the weights are of no use yet.
+        Where the user asks for the end, it comes once the weights are of use.
         """
         self.done = step
-        if self.stop():
-            if step < warm_up_steps:
-                raise KeyboardInterrupt
+        if self.stop() and step >= warm_up_steps:
             return True
         is_due = step % max(1, steps // CHECKS) == 0 and step >= warm_up_steps
         if self.measure is not None and is_due and self._check(self.measure):
@@ -159,20 +158,30 @@ class Keeper:
         return bool(worse >= self.patience)
 
 
+def _never() -> AbstractContextManager[Callable[[], bool]]:
+    return nullcontext(lambda: False)
+
+
 @dataclass(frozen=True)
 class Keeping:
     """How trainings of one command are kept.
 
     directory: of checkpoints; None: there are none. patience: see Keeper; 0: all steps are done.
+    open_interrupt: a context in which a training runs; it yields a function that returns whether
+    the user has asked to end it.
     """
 
     directory: Path | None = None
     resume: bool = False
-    stop: Callable[[], bool] = lambda: False
+    open_interrupt: Callable[[], AbstractContextManager[Callable[[], bool]]] = _never
     patience: int = 0
 
     def make_keeper(
-        self, phase: str, describe: Callable[[], str], measure: Callable[[], float]
+        self,
+        phase: str,
+        stop: Callable[[], bool],
+        describe: Callable[[], str],
+        measure: Callable[[], float],
     ) -> Keeper:
         """The keeper of one training; describe: returns all that makes it what it is."""
         checkpoints = None
@@ -183,7 +192,7 @@ class Keeping:
             phase.replace(" ", "-"),
             checkpoints,
             self.resume,
-            self.stop,
+            stop,
             measure if self.patience else None,
             self.patience,
         )
@@ -192,7 +201,6 @@ class Keeping:
         """Remove the checkpoints: the training has come to its end."""
         if self.directory is not None and self.directory.is_dir():
             remove_checkpoints(self.directory)
-            self.directory.rmdir()
 
 
 def digest_arrays(*arrays: NDArray[Any]) -> str:

@@ -123,7 +123,7 @@ def check_options(request: PlanRequest, *known: str) -> None:
 def version_file(file: Path) -> BundleFile:
     """Rename a file to carry the first digits of its sha256.
 
-    A plan that is in use thus keeps its files while another is written into the same directory.
+    A plan that is in use keeps its files while another is written into the same directory.
     """
     digest = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
     return make_file_entry(file.replace(file.with_name(f"{file.stem}-{digest}{file.suffix}")))

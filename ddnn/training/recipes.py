@@ -136,7 +136,9 @@ def choose_recipe(
         schemes=(schemes[0] or default[0], schemes[1] or default[1]),
         architecture=architecture,
         fit=msgspec.structs.replace(
-            fit, steps=steps or fit.steps, distillation=distillation or fit.distillation
+            fit,
+            steps=fit.steps if steps is None else steps,
+            distillation=distillation or fit.distillation,
         ),
         folds=base.folds if data.startswith("eth80") else 0,
     )

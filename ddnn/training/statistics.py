@@ -43,12 +43,12 @@ def improve_statistics(
 def estimate_statistics(network: Network, batches: Batches, settings: Fit) -> None:
     """Replace the running statistics by means over batches with all members and no augmentation."""
     generator = np.random.default_rng(settings.seed)
-    members, side = len(network.hierarchy.devices), network.image_shape[0]
+    members, size = len(network.hierarchy.devices), network.image_shape[:2]
     everyone = tf.ones((BATCH, members))
     with _without_dropout(network):
         for number in range(min(BATCHES, settings.steps)):
             images, _, _ = batches(generator, BATCH)
-            numbers = augment.draw(generator, augment.NONE, BATCH, members, side, images.shape[2])
+            numbers = augment.draw(generator, augment.NONE, BATCH, members, size, images.shape[2:4])
             x = augment.apply(tf.constant(images), numbers, 0.0, network.image_shape)
             for layer in list_layers(network, layers.BatchNormalization):
                 layer.momentum = number / (number + 1)  # so that all batches count alike

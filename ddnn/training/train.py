@@ -134,6 +134,7 @@ def train(
     training where `out` has no room or LiteRT cannot run a section; at a loss that is not finite.
     """
     architecture, settings = architecture or Architecture(), settings or Fit()
+    keeping = keeping or Keeping()
     members = len(hierarchy.devices)
     if members > dataset.views:
         raise ConfigError(
@@ -145,8 +146,10 @@ def train(
 
     keepers: dict[str, Keeper] = {}
 
-    def make_keeper(network: Network, part: DatasetLike, what: str) -> Keeper:
-        chosen, split = settings or Fit(), part.validation
+    def make_keeper(
+        network: Network, part: DatasetLike, what: str, chosen: Fit, stop: Callable[[], bool]
+    ) -> Keeper:
+        split = part.validation
 
         def compute_loss(images: Any, labels: Any, view_labels: Any) -> Any:
             exits = network(images, tf.ones(tf.shape(view_labels)), training=False)
@@ -161,8 +164,21 @@ def train(
             ]
             return f"{parts}{digest_arrays(part.train.images, part.train.labels)}"
 
-        keepers[what] = (keeping or Keeping()).make_keeper(what, describe, measure)
+        keepers[what] = keeping.make_keeper(what, stop, describe, measure)
         return keepers[what]
+
+    def fit_kept(
+        network: Network, part: DatasetLike, what: str, chosen: Fit, teacher: Network | None = None
+    ) -> float:
+        with keeping.open_interrupt() as stop:
+            return fit(
+                network,
+                make_batches(part, members),
+                chosen,
+                lambda step, steps, loss: progress(f"{what}, loss {loss:.2f}", step, steps),
+                make_keeper(network, part, what, chosen, stop),
+                teacher,
+            )
 
     def fit_network(part: DatasetLike, what: str) -> tuple[Network, float]:
         # Bit for bit the same network from the same seed on the same machine and versions: the
@@ -171,7 +187,6 @@ def train(
         keras.utils.set_random_seed(settings.seed)
         network = Network(hierarchy, architecture, part.image_shape, len(part.classes))
         check_export(network, out, load_section)
-        batches = make_batches(part, members)
         teacher = None
         if settings.distillation == "teacher":
             teacher = Network(
@@ -180,21 +195,8 @@ def train(
             of_teacher = msgspec.structs.replace(
                 settings, distillation="off", weights={"cloud": 1.0}, pruning=None
             )
-            fit(
-                teacher,
-                batches,
-                of_teacher,
-                lambda step, steps, loss: progress(f"{what}: teacher, {loss:.2f}", step, steps),
-            )
-        loss = fit(
-            network,
-            batches,
-            settings,
-            lambda step, steps, loss: progress(f"{what}, loss {loss:.2f}", step, steps),
-            make_keeper(network, part, what),
-            teacher,
-        )
-        return network, loss
+            fit_kept(teacher, part, f"{what} teacher", of_teacher)
+        return network, fit_kept(network, part, what, settings, teacher)
 
     def improve(network: Network, part: DatasetLike) -> bool:
         return improve_statistics(network, make_batches(part, members), part.validation, settings)

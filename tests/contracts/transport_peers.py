@@ -24,7 +24,7 @@ from ddnn.runtime.transport import Arrived, LinkEvent, LinkUp
 from tests.parts import need_mosquitto
 
 UP_S = 60.0
-SILENT_S, ATTEMPTS = 15.0, 4  # a connection that gets no answer for so long is made anew
+SILENT_S, ATTEMPTS = 15.0, 4  # a connection that gets no answer for so long is made again
 SLACK_S = 4.0  # of a machine under load; less than CONNECT_S, for which nothing may block
 NEVER_S = 600  # longer than any test waits
 _numbers = itertools.count()

@@ -176,16 +176,32 @@ def test_what_is_copied_builds_a_package_with_every_file_of_the_programs(tmp_pat
 
 
 def test_train_makes_a_bundle_where_there_is_none_and_leaves_one_that_is_there(tmp_path: Path):
-    (script,) = compose()["services"]["train"]["command"]
-    condition, _, command = script.partition(" || exec ")
-    here = condition.replace("/bundle", str(tmp_path))
-    assert subprocess.run(["/bin/sh", "-c", here], timeout=5).returncode != 0
-    (tmp_path / "manifest.json").write_text("{}")
-    whole = f"{here} || exec false"
-    assert subprocess.run(["/bin/sh", "-c", whole], timeout=5).returncode == 0
-    module, subcommand, *flags = shlex.split(command)[2:]
+    """The volume is a mount point of a read-only root: nothing is written beside it."""
+    service = compose()["services"]["train"]
+    (script,) = service["command"]
+    volume, scratch, tools = (tmp_path / name for name in ("volume", "scratch", "tools"))
+    for directory in (volume, scratch, tools):
+        directory.mkdir()
+    called = tools / "called"
+    stand_in = tools / "python"
+    stand_in.write_text(
+        f"#!/bin/sh\necho $* >> {called}\nmkdir {scratch}/new\n"
+        f"echo section > {scratch}/new/device.tflite\necho {{}} > {scratch}/new/manifest.json\n"
+    )
+    stand_in.chmod(0o755)
+    script = script.replace("/tmp", str(scratch))  # noqa: S108
+    script = script.replace("/bundle", str(volume))
+    command = [*service["entrypoint"], script]
+    for _ in range(2):
+        environment = {"PATH": f"{tools}:/usr/bin:/bin"}
+        assert subprocess.run(command, env=environment, timeout=5).returncode == 0
+    made = {file.name: file.read_text() for file in volume.iterdir()}
+    assert made == {"device.tflite": "section\n", "manifest.json": "{}\n"}
+
+    (line,) = called.read_text().splitlines()
+    _, module, subcommand, *flags = shlex.split(line)
     assert module == "ddnn.cli"
     train = main.get_command(click.Context(main), subcommand)
     assert train is not None
     taken = train.make_context(subcommand, flags).params
-    assert (taken["data"], str(taken["out"])) == ("scenes", "/bundle")
+    assert (taken["data"], Path(taken["out"])) == ("scenes", scratch / "new")

@@ -1,4 +1,4 @@
-"""Workers that join or leave for good: the students are placed anew, without a restart."""
+"""Workers that join or leave for good: the students are placed again, without a restart."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TERM_S = 6.0
 
 
 class Replanned(Small):
-    """An edge that places the students anew when workers have joined or left for good."""
+    """An edge that places the students again when workers have joined or left for good."""
 
     def __init__(self, of: StudentSite) -> None:
         super().__init__(of, replan_after_s=TERM_S)

@@ -113,7 +113,14 @@ class LabelBoard:
                 if camera.startswith(".") or find_skip_reason(file):
                     continue
                 sample = found.setdefault(file.stem, LabelledSample(file.stem, label))
-                (sample.aside if is_aside else sample.views)[camera] = file
+                views = sample.aside if is_aside else sample.views
+                if camera in views or (sample.views and not is_aside and sample.label != label):
+                    other = views.get(camera) or next(iter(sample.views.values()))
+                    raise ConfigError(
+                        f"{file} and {other} have one name, and it names a sample of one class: "
+                        "give each sample a name of its own"
+                    )
+                views[camera] = file
         return dict(sorted(found.items(), key=lambda item: split_numbers(item[0])))
 
     # ------------------------------------------------------------------- changing
@@ -175,6 +182,7 @@ class LabelBoard:
     def _move(self, moves: Moves) -> None:
         """Move files; what a crash interrupts is finished at the next start."""
         aside = self.path / ASIDE
+        _require_free(self.path, moves)
         with convert_write_errors(self.path):
             aside.mkdir(exist_ok=True)
             write_whole(aside / MOVES, msgspec.json.encode(moves))
@@ -193,6 +201,8 @@ class LabelBoard:
             raise ConfigError(f"{file}: {error}; remove it") from None
         if any(".." in Path(name).parts or name[:1] == "/" for pair in moves for name in pair):
             raise ConfigError(f"{file} names files outside of {self.path}; remove it")
+        moves = [(origin, to) for origin, to in moves if (self.path / origin).exists()]
+        _require_free(self.path, moves)
         with convert_write_errors(self.path):
             _perform(self.path, moves)
             file.unlink()
@@ -206,6 +216,15 @@ class LabelBoard:
             (sample.aside if was_aside else sample.views).pop(camera, None)
             (sample.aside if is_aside else sample.views)[camera] = self.path / to
             sample.label = label
+
+
+def _require_free(path: Path, moves: Sequence[tuple[str, str]]) -> None:
+    """Raise ConfigError where a picture stands where another one is to go."""
+    for origin, to in moves:
+        if (path / to).exists():
+            raise ConfigError(
+                f"{path / origin} is to become {to}, where another picture is: rename one of them"
+            )
 
 
 def _perform(path: Path, moves: Sequence[tuple[str, str]]) -> None:

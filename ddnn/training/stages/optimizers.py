@@ -39,7 +39,7 @@ def compute_learning_rate(settings: OptimizerSettings, step: int) -> float:
 def make_optimizer(settings: OptimizerSettings) -> Any:
     """A Keras optimizer. Each layer of a pipeline has its own.
 
-    A layer that moves to another machine thus takes its own number of steps along, on which Adam's
+    A layer that moves to another machine takes its own number of steps along, on which Adam's
     correction depends.
     """
     rate, decay = settings.learning_rate, settings.weight_decay or None

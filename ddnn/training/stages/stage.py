@@ -43,7 +43,7 @@ class _InFlight(NamedTuple):
 class KerasStage:
     """The layers [start, stop) of a network; see ddnn.pipeline.stage.Stage.
 
-    Batches have a fixed shape: each other shape is compiled anew.
+    Batches have a fixed shape: each other shape is compiled again.
 
     layers: consecutive, each with its state. version, keep: see StageFactory.build. recompute: see
     above.

@@ -17,6 +17,7 @@ from ddnn.exits.intervals import compute_wilson_interval, count_confusions
 FIGURES: dict[str, Any] = {
     "bundle": "b1",
     "samples": 40,
+    "samples_learned_from": 0,
     "accuracy": {"local": 0.8, "edge": 0.85, "cloud": 0.9, "overall": 0.875},
     "accuracy_interval": (0.739, 0.945),
     "majority": 0.75,
@@ -93,6 +94,16 @@ def test_the_page_is_whole_and_loads_nothing() -> None:
     ):
         assert shown in text, shown
     assert page.count("<rect") == 9
+
+
+@pytest.mark.parametrize(
+    ("learned", "text"),
+    [(0, "40 samples not seen in training;"), (None, "the bundle does not say"), (3, "too good")],
+)
+def test_the_page_says_whether_training_has_seen_the_samples(
+    learned: int | None, text: str
+) -> None:
+    assert text in make_page("yard", {**FIGURES, "samples_learned_from": learned})
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 from ddnn.data import ABSENT, label_views, load, load_samples, measure_jpeg_bytes, scenes
 from ddnn.data.dataset import draw_presence
 from ddnn.data.eth80 import FIELD_PRESENCE
+from ddnn.data.rendered import draw_split_once
 from ddnn.data.scenes import raster, square
 from ddnn.errors import ConfigError
 from tests.unit.data.sample_files import make_cifar10, make_directory, make_eth80, make_mvmc
@@ -271,3 +272,18 @@ def test_jpeg_bytes_equal_the_size_of_a_file() -> None:
         measure_jpeg_bytes(images.astype(np.float32))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="quality"):
         measure_jpeg_bytes(images, quality=0)
+
+
+@pytest.mark.parametrize("content", [b"", b"cut off"])
+def test_what_was_kept_and_cannot_be_read_is_rendered_again(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a power cut, files may be there without their content."""
+    monkeypatch.setenv("DDNN_HOME", str(tmp_path))
+    first = draw_split_once("test", "scenes", seed=1, samples=3)
+    (kept,) = (tmp_path / "rendered").glob("*/images.npy")
+    whole = kept.read_bytes()
+    kept.write_bytes(content)
+    again = draw_split_once("test", "scenes", seed=1, samples=3)
+    np.testing.assert_array_equal(again.images, first.images)
+    assert kept.read_bytes() == whole

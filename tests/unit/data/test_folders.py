@@ -158,10 +158,22 @@ def test_pictures_are_paired_by_time_or_order(pair_by: str, tmp_path: Path) -> N
         ("IMG_20231114_221320", 1700000000.0),
         ("2023-11-14T22-13-20.5", 1700000000.5),
         ("20231114221320", 1700000000.0),
+        ("IMG_20231114_221320_250", 1700000000.25),
+        ("20231114221320250", 1700000000.25),
+        ("IMG_20231114_221320_12", 1700000000.0),  # a counter
     ],
 )
 def test_times_in_names_are_read(name: str, time_s: float) -> None:
     assert parse_time(Path(f"{name}.png")) == pytest.approx(time_s)
+
+
+def test_two_pictures_of_a_camera_with_the_same_time_are_refused(tmp_path: Path) -> None:
+    for camera in ("cam1", "cam2"):
+        for label in ("down", "up"):
+            write(tmp_path, camera, label, [f"20231114_221320_{i}.png" for i in range(12)])
+    folders = FolderRequest(pair_by="time")
+    with pytest.raises(ConfigError, match=r"_0.png and \S+_1.png have the same time.*by name"):
+        load_samples(f"directory:{tmp_path}", folders=folders)
 
 
 @pytest.mark.parametrize("name", ["0001", "20239914_221320", "front"])
@@ -214,3 +226,12 @@ def test_devices_have_the_folders_that_are_given(tmp_path: Path) -> None:
             find(("cam1", "cam2"), cameras)
     with pytest.raises(ConfigError, match=r"--devices 3 or fewer"):
         find(("cam1", "cam2", "cam3", "cam4"), {})
+
+
+def test_samples_whose_labels_nobody_reads_need_no_classes(tmp_path: Path) -> None:
+    for camera in ("cam1", "cam2"):
+        write(tmp_path, camera, "unsorted", [f"{i}.png" for i in range(5)])
+    with pytest.raises(ConfigError, match="expected at least two"):
+        load_samples(f"directory:{tmp_path}")
+    found = load_samples(f"directory:{tmp_path}", folders=FolderRequest(labelled=False))
+    assert len(found) == 5

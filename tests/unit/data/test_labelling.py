@@ -13,7 +13,7 @@ from ddnn.data.recordings import ASIDE, UNLABELLED
 from ddnn.data.recordings import labelling as labelling_module
 from ddnn.data.recordings.labelling import MOVES, LabelBoard
 from ddnn.errors import ConfigError
-from tests.unit.data.test_recordings import SESSION, record
+from tests.unit.data.test_recordings import SESSION, make_jpeg, record
 
 NAMES = [f"{SESSION}-1-{1000 + number}" for number in range(4)]
 
@@ -125,3 +125,42 @@ def test_folders_of_the_user_are_labelled_too_and_an_empty_one_is_refused(tmp_pa
     assert board.classes == ["cat"]
     with pytest.raises(ConfigError, match="no sample"):
         board.drop(["0008"])
+
+
+def test_samples_of_two_classes_with_one_name_are_refused(tmp_path: Path) -> None:
+    for camera in ("front", "back"):
+        for label in ("cat", "dog"):
+            folder = tmp_path / camera / label
+            folder.mkdir(parents=True)
+            (folder / "0000.jpg").write_bytes(make_jpeg(1))
+    with pytest.raises(ConfigError, match=r"0000.jpg and \S+0000.jpg have one name"):
+        LabelBoard(tmp_path)
+
+
+def test_a_picture_that_stands_in_the_way_is_named_and_nothing_moves(board: LabelBoard) -> None:
+    """Also where the move was interrupted."""
+    name, sample = next(iter(board.samples.items()))
+    camera, file = next(iter(sample.views.items()))
+    before = {path: path.read_bytes() for path in board.path.rglob("*.jpg")}
+    in_the_way = board.path / camera / "other" / file.name
+    in_the_way.parent.mkdir(parents=True)
+    in_the_way.write_bytes(make_jpeg(99))
+    with pytest.raises(ConfigError, match="rename one of them"):
+        board.set_label([name], "other")
+    assert {path: path.read_bytes() for path in before} == before
+    in_the_way.unlink()
+    LabelBoard(board.path).set_label([name], "other")
+    assert in_the_way.exists()
+
+
+def test_folders_of_the_user_are_split_at_random_after_labelling_too(tmp_path: Path) -> None:
+    """Names such as IMG-0001 say nothing of bursts."""
+    for label in ("cat", "dog"):
+        folder = tmp_path / "front" / label
+        folder.mkdir(parents=True)
+        for number in range(8):
+            (folder / f"IMG-{label}{number}.jpg").write_bytes(make_jpeg(number))
+    before = load_directory_samples(tmp_path, FolderRequest())
+    LabelBoard(tmp_path)
+    after = load_directory_samples(tmp_path, FolderRequest())
+    assert before.bursts == after.bursts == ()

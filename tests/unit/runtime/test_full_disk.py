@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from ddnn.errors import ConfigError
+from ddnn.runtime.new_directory import require_writable, write_directory
+
 SIZE = 512 << 10
 
 WRITE = """
@@ -82,3 +85,20 @@ def test_a_full_disk_leaves_nothing_behind(way: str, tmp_path: Path) -> None:
         pytest.skip(f"a disk cannot be mounted here: {done.stderr.strip()}")
     check(done, tmp_path / "bundle")
     assert done.stdout.count("\n") == 1, done.stdout  # `ls` lists nothing
+
+
+def test_two_processes_do_not_write_one_directory(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with write_directory(out) as fresh:
+        (fresh / "a").write_text("first")
+        with pytest.raises(ConfigError, match="another process is writing"), write_directory(out):
+            pass
+    assert (out / "a").read_text() == "first"
+
+
+def test_a_report_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
+    require_writable(tmp_path / "report.html")
+    assert list(tmp_path.iterdir()) == []
+    for file in (tmp_path / "nowhere" / "report.html", tmp_path):
+        with pytest.raises(ConfigError, match="cannot be written"):
+            require_writable(file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -144,9 +145,25 @@ def test_the_joint_loss_sums_all_exits_and_ignores_absent_views(tiers, seen) -> 
 def test_no_augmentation_leaves_images_as_they_are() -> None:
     images = np.random.default_rng(4).integers(1, 255, (2, 3, 16, 16, 3), np.uint8)
     images[0, 1] = 0
-    numbers = draw(np.random.default_rng(5), NONE, 2, 3, 16)
+    numbers = draw(np.random.default_rng(5), NONE, 2, 3, (16, 16))
     unchanged = apply(tf.constant(images), numbers, 0.0, (16, 16, 3))
     np.testing.assert_allclose(unchanged, images, atol=0.05)
+
+
+@pytest.mark.parametrize("size", [(16, 40), (40, 16)])
+def test_an_image_that_is_not_square_is_mirrored_at_its_middle(size: tuple[int, int]) -> None:
+    images = np.random.default_rng(4).integers(1, 255, (8, 2, *size, 3), np.uint8)
+    flipping = msgspec.structs.replace(NONE, flip=True)
+    numbers = draw(np.random.default_rng(5), flipping, 8, 2, size)
+    found = apply(tf.constant(images), numbers, 0.0, (*size, 3)).numpy()
+    mirrored = images[..., ::-1, :]
+    each = range(8 * 2)
+    of = [a.reshape(16, *size, 3).astype(float) for a in (found, images, mirrored)]
+    kept = [bool(np.allclose(of[0][n], of[1][n], atol=0.05)) for n in each]
+    turned = [bool(np.allclose(of[0][n], of[2][n], atol=0.05)) for n in each]
+    assert any(kept)
+    assert any(turned)
+    assert all(a or b for a, b in zip(kept, turned, strict=True))
 
 
 def test_blank_views_stay_blank() -> None:
@@ -155,7 +172,7 @@ def test_blank_views_stay_blank() -> None:
     augmentation = Fit().augmentation
     changed = apply(
         tf.constant(images),
-        draw(np.random.default_rng(5), augmentation, 4, 3, 16),
+        draw(np.random.default_rng(5), augmentation, 4, 3, (16, 16)),
         0.02,
         (16, 16, 3),
     )
@@ -245,6 +262,6 @@ def test_larger_images_are_scaled_down_like_test_images():
     """Without any other change, the result is the means of 2x2 pixels."""
     generator = np.random.default_rng(8)
     fine = generator.integers(0, 256, (2, 3, 32, 32, 3), np.uint8)
-    numbers = draw(np.random.default_rng(5), NONE, 2, 3, 16, 32)
+    numbers = draw(np.random.default_rng(5), NONE, 2, 3, (16, 16), (32, 32))
     means = fine.reshape(2, 3, 16, 2, 16, 2, 3).mean(axis=(3, 5))
     np.testing.assert_allclose(apply(tf.constant(fine), numbers, 0.0, (16, 16, 3)), means, atol=0.1)

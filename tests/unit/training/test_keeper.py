@@ -12,15 +12,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from ddnn.adapters.litert import LiteRtSection
 from ddnn.data import Dataset
 from ddnn.exits.hierarchy import make_configuration
 from ddnn.local_site.interrupts import open_interrupt
+from ddnn.runtime.bundle import read_manifest
 from ddnn.training import keeper as keeper_module
 from ddnn.training.checkpoints import Checkpoints
 from ddnn.training.fit import Fit, fit
 from ddnn.training.keeper import Keeper, Keeping
 from ddnn.training.models import Network
 from ddnn.training.train import make_batches
+from ddnn.training.train import train as train_whole
 from tests.unit.training.test_train_checks import TINY
 
 STEPS = 8
@@ -98,8 +101,37 @@ def test_the_user_ends_it_and_the_weights_so_far_are_used(dataset: Dataset) -> N
     found = train(dataset, keeper, ask)
     assert keeper.done == 4
     assert all(np.isfinite(weight).all() for weight in found)
-    with pytest.raises(KeyboardInterrupt):  # in the first steps there is nothing of use
-        Keeper(stop=lambda: True).is_over(1, 8, 2)
+
+
+def test_a_training_that_has_hardly_begun_ends_once_its_weights_are_of_use() -> None:
+    keeper = Keeper(stop=lambda: True)
+    assert [keeper.is_over(step, 8, 3) for step in (1, 2, 3)] == [False, False, True]
+
+
+def test_the_user_ends_the_teacher_and_then_its_students(dataset: Dataset, tmp_path: Path) -> None:
+    """Each Ctrl-C ends one training; between trainings it is none of theirs."""
+    steps: list[str] = []
+
+    def interrupt(what: str, step: int, total: int) -> None:
+        if total == 40:  # the trainings
+            steps.append("teacher" if "teacher" in what else "student")
+            if step == 4:
+                signal.raise_signal(signal.SIGINT)
+
+    train_whole(
+        dataset,
+        make_configuration("c", 2),
+        tmp_path / "bundle",
+        LiteRtSection,
+        name="two",
+        data="npz",
+        architecture=TINY,
+        settings=Fit(steps=40, batch=6, warm_up_steps=2, distillation="teacher"),
+        keeping=Keeping(open_interrupt=open_interrupt),
+        progress=interrupt,
+    )
+    assert steps == ["teacher"] * 4 + ["student"] * 4
+    assert read_manifest(tmp_path / "bundle")[0].training["steps_done"] == 4
 
 
 class Stub:
@@ -140,24 +172,24 @@ def test_checkpoints_of_another_job_are_not_used(
     keeping = Keeping(tmp_path / "kept", resume=True)
 
     def begin(job: str) -> Keeper:
-        keeper = keeping.make_keeper("training fold 1", lambda: job, lambda: 0.0)
+        keeper = keeping.make_keeper("training fold 1", lambda: False, lambda: job, lambda: 0.0)
         keeper.begin([tf.Variable(1.0)], Stub(), 8)
         return keeper
 
     begin("a").is_over(3, 8, 2)
     assert (begin("b").first, begin("a").first) == (0, 3)
+    (tmp_path / "kept" / ".training.checkpoint.npz.part").touch()  # of a process that was killed
     keeping.clear()
     assert not (tmp_path / "kept").exists()
 
 
 def test_the_first_interrupt_asks_and_the_second_aborts() -> None:
     before = signal.getsignal(signal.SIGINT)
-    with open_interrupt(True) as interrupt:
-        assert not interrupt.read()
+    with open_interrupt(True) as is_asked:
+        assert not is_asked()
         signal.raise_signal(signal.SIGINT)
-        assert interrupt.read()
-        assert not interrupt.read()
-        signal.raise_signal(signal.SIGINT)
+        assert is_asked()
+        assert is_asked()
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -154,7 +155,22 @@ def test_inputs_may_be_larger_and_devices_send_no_more(tmp_path: Path) -> None:
         options = {"configuration": "c", "devices": 2, "steps": 2, "bits": 4}
         manifest = train_bundle(data=data, out=out, size=size, **options)
         assert manifest.image_shape == (size or 32, size or 32, 3)
-        assert load_test_samples(manifest, data).images.shape[2:] == manifest.image_shape
+        split, seen = load_test_samples(manifest, data, out)
+        assert split.images.shape[2:] == manifest.image_shape
+        assert (len(split), seen) == (2, 0)
+        grown = tmp_path / f"grown{size}"
+        shutil.copytree(tmp_path / "photos", grown)
+        for camera in ("cam1", "cam2"):
+            for label, level in (("dark", 70), ("light", 230)):
+                for number in range(6, 40):
+                    new = Image.new("RGB", (90, 60), (level, number, 0))
+                    new.save(grown / camera / label / f"{number}.png")
+        split, seen = load_test_samples(manifest, f"directory:{grown}", out)
+        trained, _ = load_test_samples(manifest, data, tmp_path)  # a bundle without a record
+        assert seen == 0
+        assert 4 <= len(split) <= 12
+        added = (split.images[..., 2] == 0).all(axis=(1, 2, 3))
+        assert (~added).sum() <= len(trained)
         features.append(np.prod(manifest.device_features))
     assert features[1] <= features[0]
     uri = f"directory:{tmp_path / 'photos' / 'cam1' / 'dark'}"
