@@ -48,6 +48,11 @@ def assign_virtual_workers(power: Mapping[str, float], n: int) -> dict[str, tupl
 
 
 def count_virtual_stragglers(assigned: Mapping[str, Sequence[int]], devices: int) -> int:
-    """The largest number of virtual workers on any `devices` devices: the least s to tolerate."""
+    """The largest number of virtual workers on any `devices` devices: the least s to tolerate.
+
+    Raises ConfigError for a negative number of devices.
+    """
+    if devices < 0:
+        raise ConfigError(f"devices: got {devices}, expected 0 or more")
     counts = sorted((len(workers) for workers in assigned.values()), reverse=True)
     return sum(counts[:devices])

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import index
-from typing import Literal, get_args
+from typing import Literal, SupportsIndex, get_args
 
 import msgspec
 from scipy import sparse
@@ -70,8 +70,8 @@ def compute_coverage(plan: Model, scheme: Scheme | str, extra: int) -> float:
     100 * (sum of N_g + 1 over g <= x, + 2 (x - G)) / (d + x). Extra devices that cannot cover
     anything more are not used. Raises ConfigError for an unknown scheme or model, or extra < 0.
     """
-    if extra < 0:
-        raise ConfigError(f"extra: got {extra} devices, expected 0 or more")
+    if not isinstance(extra, SupportsIndex) or extra < 0:
+        raise ConfigError(f"extra: got {extra} devices, expected a whole number from 0")
     plan = _read_model_plan(plan)
     layers = sorted(plan.coded_layers, reverse=True)
     match str(scheme).upper():

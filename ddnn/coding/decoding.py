@@ -83,7 +83,9 @@ def make_decoding_plan(rows: NDArray[np.float64]) -> DecodingPlan:
     missing = np.flatnonzero(sources < 0)
     others = np.setdiff1d(np.arange(answers), direct)
     system = rows[others][:, missing]
-    if len(others) > len(missing):  # take the pivot rows, which are the most independent
+    if not len(missing):
+        others, system = others[:0], system[:0]
+    elif len(others) > len(missing):  # take the pivot rows, which are the most independent
         order = linalg.qr(system.T, mode="r", pivoting=True)[1]
         pivots = np.sort(order[: len(missing)])
         others, system = others[pivots], system[pivots]

@@ -13,6 +13,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ddnn.errors import ConfigError
+
 Scheme = Literal["MP", "AP", "CC"]
 SCHEMES: tuple[Scheme, ...] = ("MP", "AP", "CC")
 
@@ -23,8 +25,11 @@ def aggregate(
     """Fuse one array per member; None = absent.
 
     values: n arrays float32 `shape`. Returns `shape` for MP and AP, and for CC `shape` with the
-    last axis n times as long, members in order. With no member present: zeros.
+    last axis n times as long, members in order. With no member present: zeros. Raises ConfigError
+    for another scheme.
     """
+    if scheme not in SCHEMES:
+        raise ConfigError(f"scheme {scheme!r}; expected one of {', '.join(SCHEMES)}")
     if scheme == "CC":
         *lead, last = shape
         side_by_side = np.zeros((*lead, last * len(values)), np.float32)

@@ -168,6 +168,8 @@ class Decisions:
             elif sample.state is State.CLOUD:
                 self._note_cloud(sample.number, outcome, now)
             if overdue or not outcome.parts:
+                if outcome.parts:  # too late to send it on, but not to use what there is
+                    sample.take(self._judge(sample.state, outcome.parts))
                 effects += self._answer(sample, now)
             else:
                 effects += self._decide(sample, outcome.parts, now)

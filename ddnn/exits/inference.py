@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ddnn.core.bits import packed_bytes
 from ddnn.core.section import Section
+from ddnn.errors import ConfigError
 from ddnn.exits.hierarchy import Exit
 from ddnn.exits.manifest import (
     Judgement,
@@ -116,8 +117,16 @@ def infer(
     images: NDArray[np.uint8],
     members: Iterable[str] | None = None,
 ) -> Judgement:
-    """Answer one sample in this process. images: uint8 [devices, height, width, 3]."""
+    """Answer one sample in this process. images: uint8 [devices, height, width, 3].
+
+    members: the devices that contribute; None: all. Raises ConfigError for a name that is none.
+    """
     hierarchy = manifest.hierarchy
-    mask = hierarchy.everyone if members is None else hierarchy.make_mask(members)
+    present = hierarchy.devices if members is None else tuple(members)
+    if unknown := set(present) - {*hierarchy.devices}:
+        raise ConfigError(
+            f"members {', '.join(sorted(unknown))}: expected some of {', '.join(hierarchy.devices)}"
+        )
+    mask = hierarchy.make_mask(present)
     outputs = run_devices(manifest, sections, images)
     return find_first_sure(manifest, run_exits(manifest, sections, outputs, mask), mask)

@@ -37,6 +37,7 @@ STEP_S = 0.05
 KEEP_EVERY_S = 10.0  # between two writes of the time
 MAX_ROUND_TRIP_S = 1.0  # a slower exchange does not set the time, but may confirm it
 MAX_SLOW_S = 10.0  # not even that, beyond
+MAX_EDGES = 100
 
 
 class _Exchange(NamedTuple):
@@ -87,9 +88,12 @@ class SiteClock:
         self.counts = {"clock_set_back": 0}
         self._estimate = _Estimate(kept.epoch if kept else 0)
         # Own time, which runs on when the wall clock is set back: (site time, monotonic time).
-        self._own = (kept.time_s + KEEP_EVERY_S, started_s) if kept else (-math.inf, started_s)
+        self._own = (kept.time_s if kept else -math.inf, started_s)
+        # So much later may the time have been when the process ended than when it was written.
+        self._unwritten_s = KEEP_EVERY_S if kept else 0.0
         self._ahead_s = -math.inf  # of the own clock, against monotonic time
         self._is_behind = False
+        self._edges: dict[str, int] = {}  # sessions of those that were online
         self._confirmed_s = -math.inf  # when a slow exchange agreed with the own time last
         self._wanted_epoch = 0
         self._asked_s: float | None = None  # of the request that is open
@@ -113,9 +117,8 @@ class SiteClock:
                 self._request_often_from(now.monotonic_s)
             case Disconnected():
                 self._request_at_s = math.inf
-            case Received(Topic(_, Kind.STATUS), Status(role="edge", state="online")):
-                if math.isfinite(self._request_at_s):  # the lead edge may be another process now
-                    self._request_often_from(now.monotonic_s)
+            case Received(Topic(_, Kind.STATUS, node), Status("edge", session, "online")):
+                self._take_edge(node, session, now)
             case Received(Topic(_, Kind.TIME_REPLY, self.node), TimeReply() as reply):
                 self._take_reply(reply, now)
         effects = self._follow_own_clock(now)
@@ -159,11 +162,22 @@ class SiteClock:
     def _request_often_from(self, time_s: float) -> None:
         self._request_at_s, self._interval_s = time_s, REQUEST_EVERY_S[0]
 
+    def _take_edge(self, node: str, session: int, now: Now) -> None:
+        """An edge is online; where it is a new process, it may be another lead. Nodes repeat their
+        status."""
+        if self._edges.get(node) == session:
+            return
+        if len(self._edges) >= MAX_EDGES:
+            self._edges.clear()
+        self._edges[node] = session
+        if math.isfinite(self._request_at_s):
+            self._request_often_from(now.monotonic_s)
+
     def _own_s(self, now: Now) -> float:
         """The wall clock, or where that was set back, what it would be."""
         time_s, at_s = self._own
         passed_s = time_s + now.monotonic_s - at_s
-        return now.wall_s if now.wall_s >= passed_s - SET_BACK_S else passed_s
+        return now.wall_s if now.wall_s >= passed_s - SET_BACK_S else passed_s + self._unwritten_s
 
     def _follow_own_clock(self, now: Now) -> list[Effect]:
         ahead_s = now.wall_s - now.monotonic_s
@@ -174,7 +188,7 @@ class SiteClock:
         own_s = self.time_s(now)
         was_behind, self._is_behind = self._is_behind, now.wall_s < own_s - SET_BACK_S
         has_exchange = self._estimate.find_best(now.monotonic_s) is not None
-        self._own = own_s, now.monotonic_s
+        self._own, self._unwritten_s = (own_s, now.monotonic_s), 0.0
         if not self._is_behind or was_behind or has_exchange:
             return []
         self.counts["clock_set_back"] += 1

@@ -181,7 +181,7 @@ class Gather:
     def _take_result(self, node: str, result: Result, now: Now) -> list[TaskOutcome]:
         now_s = now.monotonic_s
         worker, arrays = self.pool.workers.get(node), self._read_arrays(node, result)
-        if worker is None or worker.faulty or arrays is None:
+        if worker is None or self.pool.is_faulty(node) or arrays is None:
             self._counts["results_refused"] += 1
             return []
         key, opened_s = result.job, self._collector.opened_s(result.job)

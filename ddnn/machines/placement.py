@@ -75,11 +75,7 @@ class Placement:
         self._due_s = None
         pool = self._pool
         present = pool.present
-        planned = {
-            name: held
-            for name, held in pool.planned.items()
-            if name not in pool.workers or not pool.workers[name].faulty
-        }
+        planned = {name: held for name, held in pool.planned.items() if not pool.is_faulty(name)}
         vacant = [
             pieces
             for name, pieces in pool.planned.items()

@@ -49,7 +49,8 @@ class Replanner:
         self._attendance = Attendance(workers, term_s, now_s)
         self._asked: ReplanJob | None = None
         self._number = 0
-        self._judged: tuple[str, frozenset[str]] = "", frozenset(workers)
+        # The plan, and the workers of whom its room has said whether another placement is better.
+        self._judged: tuple[str, frozenset[str] | None] = "", frozenset(workers)
 
     def update(self, plan: Plan, pool: WorkerPool, now_s: float) -> list[Effect]:
         """Take who is there; to be called at regular times. plan, pool: those in use."""
@@ -72,7 +73,11 @@ class Replanner:
         if returned.error:
             return None, [Log("error", "planning again failed: %s", (returned.error,))]
         revised = returned.value
-        if returned.job != asked or asked is None or asked.plan != plan.id or revised is None:
+        if asked is None or returned.job != asked or asked.plan != plan.id:
+            if self._judged[0] == find_base(plan.id):
+                self._judged = self._judged[0], None  # it was of another placement: ask again
+            return None, []
+        if revised is None:
             return None, []
         return plan.revise(asked.number, revised.placement, revised.detail), []
 

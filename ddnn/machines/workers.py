@@ -47,7 +47,6 @@ class Worker:
 
     holds: frozenset[int] = NO_PIECES
     profile: DeviceProfile | None = None  # as it announced it
-    faulty: bool = False
     answered: int = 0  # pieces in time
     used: int = 0  # of them, before there were enough
     late: int = 0  # of them, after there were enough
@@ -74,6 +73,7 @@ class WorkerPool:
         self.availability = Availability()
         self._membership = Membership()
         self._sessions: dict[str, int] = {}  # of all nodes of the site
+        self._faulty: set[str] = set()  # in their present sessions
         # What follows from the above, computed when it is asked for: see _refresh.
         self._stale = False
         self._online: frozenset[str] = frozenset()
@@ -98,11 +98,7 @@ class WorkerPool:
     def present(self) -> frozenset[str]:
         """Workers that are online and not faulty, whether or not they hold a piece."""
         self._refresh()
-        return frozenset(
-            name
-            for name in self._online.intersection(self.workers)
-            if not self.workers[name].faulty
-        )
+        return self._online.intersection(self.workers) - self._faulty
 
     @property
     def changed(self) -> bool:
@@ -133,8 +129,8 @@ class WorkerPool:
         worker = self.workers.get(node)
         if status.state == "online" and self._sessions.get(node) != status.session:
             self._sessions[node] = status.session
+            self._faulty.discard(node)
             if worker is not None:
-                worker.faulty = False
                 self.on_new_session(node, now_s)
         self._membership.admit(node)
         self._membership.take_status(node, status)
@@ -165,8 +161,8 @@ class WorkerPool:
         return True
 
     def adopt_presence(self, other: WorkerPool, now_s: float) -> None:
-        """Take over who is online and how they have done; what they hold of this plan they offer
-        themselves."""
+        """Take over who is online, who is faulty and how all have done; what they hold of this plan
+        they offer themselves."""
         self.availability = other.availability
         self._sessions = dict(other._sessions)
         for node in other._membership.known:
@@ -174,6 +170,7 @@ class WorkerPool:
             online = node in other._membership.online
             status = Status("worker", session, "online" if online else "lost")
             self.take_status(node, status, now_s)
+        self._faulty |= other._faulty
 
     def disconnect(self) -> None:
         """Nothing is known of anybody without the broker."""
@@ -186,7 +183,7 @@ class WorkerPool:
         known = self._membership.known
         names = [name for name in {*self.planned, *self.workers} if name in known]
         up = {name for name in names if self.responds(name)}
-        up -= {name for name, worker in self.workers.items() if worker.faulty}
+        up -= self._faulty
         self.availability.observe({name: name in up for name in names}, now_s)
 
     def note_report(self, node: str) -> bool:
@@ -218,12 +215,16 @@ class WorkerPool:
 
     def quarantine(self, nodes: Collection[str]) -> bool:
         """Count on these no more in this session; True where one of them was counted on."""
-        found = [n for n in nodes if n in self.workers and not self.workers[n].faulty]
-        for node in found:
-            self.workers[node].faulty = True
+        found = {node for node in nodes if node in self.workers} - self._faulty
+        self._faulty |= found
+        for _ in found:
             self._count("workers_faulty")
             self._stale = True
         return bool(found)
+
+    def is_faulty(self, node: str) -> bool:
+        """Whether it gave a wrong result in its present session."""
+        return node in self._faulty
 
     def probe(self, now_s: float) -> bool:
         """Whether to ask those who stalled once more, while nothing else is asked."""
@@ -235,8 +236,7 @@ class WorkerPool:
 
     def health(self, name: str) -> Health:
         self._refresh()
-        worker = self.workers.get(name)
-        if worker is not None and worker.faulty:
+        if name in self._faulty:
             return Health.FAULTY
         if name not in self._online:
             return Health.LOST
@@ -272,7 +272,7 @@ class WorkerPool:
         self._online = self._membership.online
         responding, live = self._membership.live, {}
         for name, worker in self.workers.items():
-            if name in responding and not worker.faulty:
+            if name in responding and name not in self._faulty:
                 ready = worker.holds.intersection(self.assigned.get(name, ()))
                 if ready:
                     live[name] = ready

@@ -12,6 +12,7 @@ from ddnn.protocol.topics import ROOT
 
 PERIOD_S = 0.25
 FLOOR_PER_S = 200.0  # a sender of less is never limited
+MAX_STALL_S = 2.0  # so long a stall may be, and what came meanwhile is read in one period
 FURTHER = 4.0  # of what the middle one of its peers sends
 _PREFIX = ROOT + "/"
 # Data that comes too late after a drop anyway; state and confirmations are never dropped here.
@@ -23,6 +24,7 @@ class SenderBudget:
 
     def __init__(self) -> None:
         self._began_s = 0.0
+        self._floor = FLOOR_PER_S * PERIOD_S  # messages of a topic in this period
         self._counts: Counter[str] = Counter()  # by topic, in this period
         self._limits: dict[str, float] = {}  # by branch of a site: messages in a period
 
@@ -32,7 +34,7 @@ class SenderBudget:
             self._begin(now_s)
         count = self._counts[topic] + 1
         self._counts[topic] = count
-        if count <= FLOOR_PER_S * PERIOD_S:
+        if count <= self._floor:
             return True
         branch = _find_branch(topic)
         return branch is None or count <= self._limits.get(branch, float("inf"))
@@ -44,9 +46,9 @@ class SenderBudget:
             branch = _find_branch(topic)
             if branch is not None:
                 by_branch.setdefault(branch, []).append(count)
-        floor = FLOOR_PER_S * PERIOD_S
+        self._floor = FLOOR_PER_S * min(max(now_s - self._began_s, PERIOD_S), MAX_STALL_S)
         self._limits = {
-            branch: max(floor, FURTHER * sorted(counts)[(len(counts) - 1) // 2])
+            branch: max(self._floor, FURTHER * sorted(counts)[(len(counts) - 1) // 2])
             for branch, counts in by_branch.items()
             if len(counts) > 1  # a sender without peers has no limit
         }

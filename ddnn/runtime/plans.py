@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections.abc import Callable, Mapping
@@ -111,6 +112,8 @@ class PlanDirectory:
         with self._lock:
             if plan.id not in self._plans:
                 golden = read_golden(check_file(self.path, plan.golden))
+                for piece in plan.owned.values():  # all is there: a copy may still be under way
+                    check_file(self.path, piece.file)
                 self._find_room(plan.room).check(plan, golden)
                 _check_arrays(plan, golden)
                 self._plans[plan.id] = plan
@@ -156,7 +159,8 @@ class PlanWatch:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="plan watch", daemon=True)
         # None: one that was written since the present one was read is noticed, too.
-        self._seen: tuple[int, int, int] | None = None
+        self._seen: frozenset[tuple[str, int, int, int]] | None = None
+        self._reported = ""  # the error that was reported last
 
     def start(self) -> None:
         self._thread.start()
@@ -170,7 +174,8 @@ class PlanWatch:
             self.check_once()
 
     def check_once(self) -> None:
-        """Read the plan if its file has changed."""
+        """Read the plan if a file of its directory has changed: one that is copied there may come
+        before the others of its plan."""
         stamp = self._read_stamp()
         if stamp is None or stamp == self._seen:
             return
@@ -178,18 +183,25 @@ class PlanWatch:
         try:
             plan = self._directory.read()
         except ConfigError as error:
-            self._failed(error)
+            if str(error) != self._reported:
+                self._reported = str(error)
+                self._failed(error)
             return
+        self._reported = ""
         if plan.id != self._current:
             self._current = plan.id
             self._found(PlanRead(plan.id, plan))
 
-    def _read_stamp(self) -> tuple[int, int, int] | None:
+    def _read_stamp(self) -> frozenset[tuple[str, int, int, int]] | None:
+        """Of all files there; None without a plan."""
         try:
-            status = (self._directory.path / PLAN).stat()
-        except OSError:
+            with os.scandir(self._directory.path) as entries:
+                found = {entry.name: entry.stat() for entry in entries}
+        except OSError:  # one is gone meanwhile
             return None
-        return status.st_ino, status.st_mtime_ns, status.st_size
+        if PLAN not in found:
+            return None
+        return frozenset((name, s.st_ino, s.st_mtime_ns, s.st_size) for name, s in found.items())
 
 
 def _check_arrays(plan: Plan, golden: Mapping[str, NDArray[np.generic]]) -> None:

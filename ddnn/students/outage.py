@@ -80,8 +80,13 @@ def p_all_after(sizes: Sequence[int], k: int) -> Fraction:
 
 
 def mean_lost_after(sizes: Sequence[int], k: int) -> Fraction:
-    """The mean fraction of groups lost when k of all members failed, each set as likely. Exact."""
+    """The mean fraction of groups lost when k of all members failed, each set as likely. Exact.
+
+    Raises ConfigError without groups, and where k is not 0 to the number of members.
+    """
     devices = sum(sizes)
+    if not devices:
+        raise ConfigError("no groups: expected the sizes of one or more")
     check_failures(k, devices)
     lost = sum(comb(devices - size, k - size) for size in sizes if size <= k)
     return Fraction(lost, comb(devices, k) * len(sizes))

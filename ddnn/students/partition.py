@@ -38,8 +38,10 @@ def cut_filters(
 
     Filters are placed by the smallest eigenvectors of the normalized Laplacian, given to centres
     with the wanted sizes (k-means, the nearest pairs first), and then moved and exchanged
-    while that lowers the normalized cut. A part keeps 1 filter to its limit.
+    while that lowers the normalized cut. A part keeps 1 filter to its limit. Raises ConfigError for
+    sizes that are not those of all filters, or exceed the limits.
     """
+    check_sizes(graph, sizes, limits)
     parts = len(sizes)
     if parts == 1:
         return np.zeros(len(graph), dtype=np.int64)
@@ -50,6 +52,20 @@ def cut_filters(
         for _ in range(RESTARTS if len(graph) <= SMALL else 1)
     ]
     return min(found, key=lambda labels: normalized_cut(graph, labels))
+
+
+def check_sizes(graph: FloatArray, sizes: Sequence[int], limits: Sequence[int]) -> None:
+    """ConfigError unless parts of these sizes, within these limits, hold all filters."""
+    if min(sizes, default=0) < 1 or sum(sizes) != len(graph):
+        raise ConfigError(
+            f"sizes {list(sizes)} of parts of {len(graph)} filters; expected at least 1 of each, "
+            "and all filters in total"
+        )
+    if len(limits) != len(sizes) or any(s > most for s, most in zip(sizes, limits, strict=True)):
+        raise ConfigError(
+            f"limits {list(limits)} of parts of sizes {list(sizes)}; expected one for each part, "
+            "and at least its size"
+        )
 
 
 def _embed(graph: FloatArray, parts: int) -> FloatArray:
@@ -140,8 +156,9 @@ def find_communities(graph: FloatArray, sizes: Sequence[int], seed: int = 0) -> 
 
     A community goes whole into the fullest part that has room for it; where none has, it fills the
     emptiest parts. Unlike in NoNN no community is discarded and none merged for its size. Raises
-    ConfigError where networkx is not installed.
+    ConfigError where networkx is not installed, and for sizes that are not those of all filters.
     """
+    check_sizes(graph, sizes, sizes)
     try:
         import networkx
     except ImportError:

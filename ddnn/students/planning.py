@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from math import isfinite
-from typing import Any, Literal, get_args
+from typing import Any, Literal, SupportsIndex, get_args
 
 import numpy as np
 
@@ -129,6 +129,8 @@ def make_costs(
     checked, types = check_devices(devices), check_students(students)
     check_bound(p_th)
     check_objective(objective)
+    if not isinstance(filters, SupportsIndex) or filters < 1:
+        raise ConfigError(f"filters is {filters}; give a whole number from 1")
     for name, bits in (("bits_per_filter", bits_per_filter), ("input_bits", input_bits)):
         if not (isfinite(bits) and bits >= 0):
             raise ConfigError(f"{name} is {bits}; give a number from 0")
@@ -140,6 +142,8 @@ def make_costs(
 def find_groupings(costs: Costs, group: str, seed: int) -> list[tuple[Groups, float]]:
     """Feasible groupings and their least latencies. Raises as `plan`."""
     _check_choice("group", group, get_args(Grouping)[0])
+    if not isinstance(seed, SupportsIndex) or seed < 0:
+        raise ConfigError(f"seed is {seed}; give a whole number from 0")
     n = len(costs.devices)
     if group == "exact" and n > MAX_EXACT:
         raise ConfigError(

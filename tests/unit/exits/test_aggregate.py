@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ddnn.errors import ConfigError
 from ddnn.exits.aggregate import SCHEMES, aggregate
 from ddnn.exits.cost import compute_communication_bytes
 from ddnn.exits.entropy import normalized_entropy, softmax
@@ -210,3 +211,15 @@ def test_without_local_exit_the_raw_image_travels() -> None:
     manifest = make_manifest("a", 3)
     assert compute_bytes_per_device(manifest, ScoreFormat(), 0.0) == 48
     assert count_payload_bytes(manifest, "cloud", 0b011) == 96
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
+def test_what_is_no_share_of_the_samples_is_refused(share: float) -> None:
+    with pytest.raises(ConfigError, match="local_exit_share"):
+        compute_communication_bytes(3, share, 3, 4)
+
+
+@pytest.mark.parametrize("scheme", ["mp", "", "max"])
+def test_an_unknown_scheme_is_refused(scheme: str) -> None:
+    with pytest.raises(ConfigError, match="MP, AP, CC"):
+        aggregate([np.zeros(3, np.float32)], scheme, (3,))  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddnn.core.bits import pack, unpack
+from ddnn.errors import ConfigError
 from ddnn.exits.cost import compute_communication_bytes
 from ddnn.exits.entropy import normalized_entropy, softmax
 from ddnn.exits.hierarchy import CONFIGURATIONS, make_configuration
@@ -142,6 +143,9 @@ def test_infer_accepts_member_names() -> None:
     other[1] = 0  # the absent one's picture does not count
     assert judgement == infer(manifest, sections, other, ["cam1", "cam3"])
     assert judgement.mask == 0b101
+    for strangers in (["cam9"], "cam1"):  # the latter are its letters
+        with pytest.raises(ConfigError, match=r"expected some of cam1, cam2, cam3"):
+            infer(manifest, sections, images, strangers)
 
 
 def test_a_wrong_number_of_views_is_refused() -> None:

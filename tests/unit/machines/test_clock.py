@@ -16,7 +16,15 @@ from ddnn.machines.clock import (
     OnSiteTime,
     SiteClock,
 )
-from ddnn.protocol.machine import Connected, Disconnected, Now, Publish, Received, Tick
+from ddnn.protocol.machine import (
+    Connected,
+    Disconnected,
+    KeepTime,
+    Now,
+    Publish,
+    Received,
+    Tick,
+)
 from ddnn.protocol.messages import Status, TimeReply, TimeRequest
 from ddnn.protocol.topics import Kind, Topic
 
@@ -253,3 +261,28 @@ def test_a_forged_reply_changes_nothing(replied_at_s: float) -> None:
     for echo_s in (device.now_s, device.now_s - 0.01, 0.0):
         device.ask(Received(REPLY, TimeReply(echo_s, replied_at_s, 2000)))
     assert device.clock.read(device.now()) == before
+
+
+def test_restarts_in_a_row_do_not_carry_the_time_ahead() -> None:
+    """The wall clock is right, and the time is written every ten seconds only."""
+    true_s, kept = EPOCH_S, None
+    for _ in range(20):
+        true_s += 3.0
+        clock = SiteClock("home", "cam1", kept, started_s=0.0)
+        now = Now(0.0, true_s)
+        assert clock.read(now).time_s == pytest.approx(true_s)
+        written = [e.time for e in clock.handle(Tick(), now) if isinstance(e, KeepTime)]
+        assert clock.counts["clock_set_back"] == 0
+        kept = written[-1] if written else kept
+
+
+def test_an_edge_that_repeats_its_status_is_not_asked_more_often() -> None:
+    device = connect(0.0)
+    asked = 0
+    for second in range(300):
+        device.now_s = float(second)
+        if second % 5 == 0:
+            status = Status("edge", 7, "online")
+            asked += len(device.ask(Received(Topic("home", Kind.STATUS, "edge"), status)))
+        asked += len(device.ask(Tick()))
+    assert asked < 30

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from ddnn.machines.placement import SETTLE_S
+from ddnn.machines.workers import Health, WorkerPool
 from ddnn.protocol.machine import Received, Tick
-from ddnn.protocol.messages import Result, Tensor
+from ddnn.protocol.messages import Result, Status, Tensor, WorkerOffer
 from ddnn.protocol.topics import Kind, Topic
 from tests.unit.machines.gather_group import PLAN, Group, list_failed
 
@@ -68,7 +69,25 @@ def test_a_result_of_packed_bits_is_refused() -> None:
 # ------------------------------------------------------------------------ the faulty
 
 
-def test_a_faulty_worker_is_left_out_until_it_starts_anew() -> None:
+@pytest.mark.parametrize("way", ["another offer", "another plan"])
+def test_a_faulty_worker_stays_so_in_its_session(way: str) -> None:
+    """Whatever it offers, and also for a plan that takes the place of this one."""
+    group = Group()
+    group.machine.quarantine({"w1"}, group.now)
+    pool = group.machine.pool
+    if way == "another offer":
+        pool.take_offer("w1", WorkerOffer({}))
+    else:
+        pool = WorkerPool(PLAN, group.planned)
+        pool.adopt_presence(group.machine.pool, group.now_s)
+    pool.take_offer("w1", WorkerOffer({PLAN: [1]}))
+    assert pool.health("w1") is Health.FAULTY
+    assert "w1" not in pool.live
+    pool.take_status("w1", Status("worker", 2, "online"), group.now_s)
+    assert pool.health("w1") is Health.LIVE
+
+
+def test_a_faulty_worker_is_left_out_until_it_starts_again() -> None:
     group = Group()
     group.machine.quarantine({"w1"}, group.now)
     group.wait(SETTLE_S)

@@ -99,3 +99,13 @@ def test_a_failure_is_logged_and_asked_no_more() -> None:
     assert revised is None
     assert [type(log) for log in logs] == [Log]
     assert owner.watch(5 * TERM_S) == []
+
+
+def test_an_answer_for_a_placement_that_is_not_in_use_any_more_is_asked_for_again() -> None:
+    owner = Owner()
+    owner.announce("c", "lost")
+    (call,) = owner.watch(3 * TERM_S)
+    owner.plan = PLAN.revise(1, MOVED, {})
+    assert owner.replanner.take(run(call), owner.plan) == (None, [])
+    (again,) = owner.watch(5)
+    assert owner.replanner.take(run(again), owner.plan)[0] is not None

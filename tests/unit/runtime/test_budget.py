@@ -56,3 +56,16 @@ def test_state_and_confirmations_are_not_limited(kind: Kind) -> None:
 def test_topics_that_are_none_of_ours_are_not_limited_here() -> None:
     budget = SenderBudget()
     assert all(budget.admit("x/y", n * PERIOD_S / 1000) for n in range(5000))
+
+
+@pytest.mark.parametrize("rate", [100.0, 0.9 * FLOOR_PER_S])
+@pytest.mark.parametrize("stall_s", [0.4, 1.0, 1.9])
+def test_what_came_during_a_stall_is_read(rate: float, stall_s: float) -> None:
+    budget = SenderBudget()
+    for at_s in (0.0, 0.1, 0.2, 0.3):
+        budget.admit(str(Topic("home", Kind.SCORES, "cam1")), 100 + at_s)
+    resumed_s = 100.3 + stall_s
+    for n in range(int(rate * stall_s)):
+        for camera in range(1, 7):
+            topic = str(Topic("home", Kind.SCORES, f"cam{camera}"))
+            assert budget.admit(topic, resumed_s + 1e-5 * n), n

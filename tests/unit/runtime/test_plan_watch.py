@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from ddnn.errors import ConfigError
@@ -91,3 +92,21 @@ def test_a_watch_ends_when_it_is_closed(tmp_path: Path) -> None:
     watcher.watch.start()
     watcher.watch.close()
     assert not watcher.watch._thread.is_alive()
+
+
+def test_a_plan_is_used_once_all_of_its_files_are_there(tmp_path: Path) -> None:
+    """They are copied one after the other, plan.json first."""
+    new = tmp_path / "new"
+    here = tmp_path / "here"
+    for path in (new, here):
+        path.mkdir()
+    watcher = Watcher(here, write_adders(here, 2.0).id)
+    second = write_adders(new, 3.0)
+    files = sorted(new.iterdir(), key=lambda file: file.name != PLAN)
+    assert files[0].name == PLAN
+    for number, file in enumerate(files):
+        shutil.copy(file, here)
+        found, failed = watcher.check()
+        assert found == int(number == len(files) - 1 or found), file
+    assert [one.id for one in watcher.found] == [second.id]
+    assert failed >= 1

@@ -121,3 +121,8 @@ def test_simulated_failures_agree() -> None:
 def test_k_out_of_range(k: float) -> None:
     with pytest.raises(ConfigError, match="of 8 devices 0 to 8 can fail"):
         p_all_after([2, 2, 2, 2], k)
+
+
+def test_without_groups_nothing_can_be_lost() -> None:
+    with pytest.raises(ConfigError, match="no groups"):
+        mean_lost_after([], 0)

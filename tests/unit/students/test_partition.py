@@ -95,3 +95,18 @@ def test_without_networkx_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "networkx", None)
     with pytest.raises(ConfigError, match=r"ddnn\[students\]"):
         find_communities(np.ones((2, 2)), [1, 1])
+
+
+@pytest.mark.parametrize("sizes", [[], [2, 2], [0, 6], [3, 4], [1] * 7])
+def test_sizes_that_are_not_of_all_filters_are_refused(sizes: list[int]) -> None:
+    graph = np.ones((6, 6))
+    with pytest.raises(ConfigError, match="of parts of 6 filters"):
+        find_communities(graph, sizes)
+    with pytest.raises(ConfigError, match="of parts of 6 filters"):
+        cut_filters(graph, sizes, sizes)
+
+
+@pytest.mark.parametrize("limits", [[3], [3, 2], [3, 3, 3]])
+def test_limits_below_the_sizes_are_refused(limits: list[int]) -> None:
+    with pytest.raises(ConfigError, match="limits"):
+        cut_filters(np.ones((6, 6)), [3, 3], limits)
