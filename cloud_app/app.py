@@ -20,6 +20,7 @@ from cloud_app.steady_clock import SteadyClock
 from cloud_app.store import Store
 from cloud_app.views import BundleView
 from cloud_app.web import SignIn, create_app, serve
+from cloud_app.web.sign_in import check_secrets
 from ddnn.adapters.joined import check_site_file, open_guard
 from ddnn.adapters.litert import LiteRtSection
 from ddnn.adapters.mqtt import MqttTransport
@@ -160,9 +161,11 @@ def check(settings: CloudSettings) -> None:
     settings.check_files()
     if text := check_site_file(settings):
         click.echo(text)
-    for file in (settings.password_file, settings.api_token_file):
-        if file:
-            read_secret(file)
+    password, token = (
+        read_secret(file) if file else ""
+        for file in (settings.password_file, settings.api_token_file)
+    )
+    check_secrets(password, token)
     if settings.report and not Path(settings.report).is_file():
         raise ConfigError(f"--report {settings.report}: no such file")
     if settings.database:

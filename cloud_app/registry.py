@@ -256,11 +256,11 @@ class Registry:
             self._report_once_per_minute(key, f"dropped at least {lost}", "dropped")
         self._report_switches(key, seen.stats, stats)
         self._report_thinning(key, stats)
-        self._report_security(key, seen.stats, stats)
+        self._report_security(key, seen, stats)
         for name, text in COUNTED_EVENTS.items():
             counted = 0 if seen.stats is None else seen.stats.counts.get(name, 0)
             if stats.counts.get(name, 0) > counted:
-                self._report(self._clock(), *key, text, f"{name}-{stats.uptime_s:.3f}")
+                self._report(self._clock(), *key, text, _name_count(name, seen, stats))
         gap_s = stats.uptime_s - seen.stats.uptime_s if seen.stats is not None else 0.0
         gaps_s = seen.gaps_s if gap_s >= 0 else ()  # a node that has started again
         if gap_s > 0:
@@ -301,11 +301,15 @@ class Registry:
             )
             self._report_once_per_minute(key, text, "thinned")
 
-    def _report_security(self, key: tuple[str, str], before: Stats | None, now: Stats) -> None:
+    def _report_security(self, key: tuple[str, str], seen: _SeenNode, now: Stats) -> None:
         """Report commands that a node has refused, and a certificate that expires soon."""
         for name, text in REFUSALS.items():
-            counted = 0 if before is None else before.counts.get(name, 0)
-            if now.counts.get(name, 0) > counted:
+            count = now.counts.get(name, 0)
+            if count <= (0 if seen.stats is None else seen.stats.counts.get(name, 0)):
+                continue
+            if seen.stats is None and now.uptime_s > EVENT_PERIOD_S:  # perhaps reported long ago
+                self._report(self._clock(), *key, text, _name_count(name, seen, now))
+            else:
                 self._report_once_per_minute(key, text, name)
         days = now.gauges.get("certificate_days")
         today = int(self._clock() // DAY_S)
@@ -322,6 +326,11 @@ class Registry:
         """Report with a key that stays the same for a minute, so that one event is recorded."""
         now_s = self._clock()
         self._report(now_s, *key, text, f"{kind}-{now_s // EVENT_PERIOD_S:.0f}")
+
+
+def _name_count(name: str, seen: _SeenNode, stats: Stats) -> str:
+    """The key of an event that is counted: the same whichever process reports it, and when."""
+    return f"{name}-{seen.status.session}-{stats.counts[name]}"
 
 
 def describe_rollout(state: BundleState | None) -> str:

@@ -75,7 +75,11 @@ export function standing(state, nowS) {
         : "Every camera is there; perhaps nothing moves before them.",
     };
   }
-  if (gone("edge")) {
+  const lostEdges = nodes.filter(
+    (node) => node.role === "edge" && node.wanted && node.state !== "online",
+  );
+  const isOneSite = state.sites.length <= 1 || Boolean(expected?.members?.length || missing.length);
+  if (gone("edge") || (isOneSite && lostEdges.some((node) => node.id === bundle.lead))) {
     return {
       tone: "warn",
       title: "The edge is gone; answers continue.",
@@ -90,6 +94,13 @@ export function standing(state, nowS) {
       tone: "warn",
       title: `${list(missing)} ${missing.length === 1 ? "is" : "are"} absent; answers continue.`,
       text: `${cameras - missing.length} of ${many(cameras, "camera")} answer together.${worth}`,
+    };
+  }
+  if (isOneSite && lostEdges.length) {
+    return {
+      tone: "warn",
+      title: `${list(lostEdges.map((node) => node.id))} ${lostEdges.length === 1 ? "is" : "are"} absent; answers continue.`,
+      text: "What goes beyond the local exit is answered without its cameras.",
     };
   }
   const lacking = state.offloads.filter((of) => !of.state.enough).map((of) => of.state.title);
@@ -109,8 +120,7 @@ export function standing(state, nowS) {
     };
   }
   const lost = nodes.filter((node) => node.wanted && node.state !== "online");
-  const allSites = state.sites.length > 1 && !expected?.members?.length && !missing.length;
-  if (allSites && lost.length) {
+  if (!isOneSite && lost.length) {
     const names = lost.length > 4 ? `${lost.length} nodes` : list(lost.map((node) => `${node.site}/${node.id}`));
     return {
       tone: "warn",

@@ -34,6 +34,7 @@ STATEMENT_TIMEOUT_S = 4.0
 SILENCE_S = 5.0
 IDLE_TIMEOUT_S = 10.0  # a client that is idle within a transaction loses its locks
 MIGRATION_S = 600.0  # how long a process that starts waits for another one that migrates
+_EXPECTED = "expected for example sqlite:///cloud.db or postgresql://user@host/ddnn"
 _WAIT = "ddnn_wait_s"
 _WRITES = "ddnn_writes"
 _WRITER = 0x64646E6E  # the number of the writer's advisory lock
@@ -149,20 +150,19 @@ def _make_engine(url: str) -> tuple[Engine, str]:
         name = parsed.render_as_string(hide_password=True)
         engine = create_engine(parsed, pool_pre_ping=True, pool_timeout=BUSY_TIMEOUT_S)
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
+        raise ConfigError(f"the database URL cannot be used: {error}; {_EXPECTED}") from error
+    except (ValueError, TypeError):  # their text may have a piece of the password
         raise ConfigError(
-            f"the database URL cannot be used: {error}; expected for example "
-            "sqlite:///cloud.db or postgresql://user@host/ddnn"
-        ) from error
+            "the database URL cannot be used: its port or an option is wrong, or a character of "
+            f"the password is not written as %XX; {_EXPECTED}"
+        ) from None
     if backend == "sqlite":
         event.listen(engine, "connect", _open_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     elif engine.dialect.name == "postgresql":
         event.listen(engine, "do_connect", _connect_postgresql)
     else:
-        raise ConfigError(
-            f"the database URL names {backend}; expected for example "
-            "sqlite:///cloud.db or postgresql://user@host/ddnn"
-        )
+        raise ConfigError(f"the database URL names {backend}; {_EXPECTED}")
     return engine, name
 
 

@@ -69,6 +69,8 @@ class StoreReader:
         Only one thread at a time may call this.
         """
         late = self._pending.pop(site, None)
+        if late is not None and late.done():
+            late = None  # perhaps long ago: old figures are never shown as those of now
         self._pending = {of: f for of, f in self._pending.items() if not f.done()}
         future = late or self._pool.submit(self._read, site)
         try:

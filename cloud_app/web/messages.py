@@ -123,7 +123,7 @@ class GivePassword(msgspec.Struct, frozen=True):
 
 
 class Bundle(msgspec.Struct, frozen=True):
-    """The bundle in use; bytes are those of one image of one device.
+    """The bundle in use; bytes are those of one image of one device. lead: the edge that decides.
 
     On its validation data, `recall` is the share of each class's samples that are answered with it,
     and `majority` the accuracy of always naming the most frequent class.
@@ -133,6 +133,7 @@ class Bundle(msgspec.Struct, frozen=True):
     labels: tuple[str, ...]
     exits: tuple[str, ...]
     devices: tuple[str, ...]
+    lead: str
     raw_bytes: int
     jpeg_bytes: float | None
     recall: dict[str, float]
@@ -145,6 +146,7 @@ class Bundle(msgspec.Struct, frozen=True):
             view.labels,
             view.exits,
             view.devices,
+            view.lead,
             view.raw_bytes,
             view.jpeg_bytes,
             dict(view.recall),
@@ -171,7 +173,7 @@ class Node(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, view: NodeView, bundle: BundleView) -> Node:
-        wanted = view.id in (*bundle.devices, bundle.lead)
+        wanted = view.id in (*bundle.devices, *bundle.edges, bundle.lead)
         return cls(**dataclasses.asdict(view), wanted=wanted)
 
 

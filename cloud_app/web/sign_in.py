@@ -59,10 +59,7 @@ class SignIn:
         The second value is the new password, else empty. Only its hash is stored: print it.
         ConfigError where password or token are too short.
         """
-        if password and len(password) < MIN_PASSWORD_CHARS:
-            raise ConfigError(f"the page's password needs at least {MIN_PASSWORD_CHARS} characters")
-        if token and len(token) < MIN_TOKEN_CHARS:
-            raise ConfigError(f"the API's token needs at least {MIN_TOKEN_CHARS} characters")
+        check_secrets(password, token)
         known = store.read_setting(PASSWORD_KEY) or ""
         made = ""
         if not password and not known:
@@ -148,6 +145,14 @@ class Sessions(SecureCookieSessionInterface):
 
     def get_cookie_secure(self, app: Flask) -> bool:
         return request.is_secure
+
+
+def check_secrets(password: str, token: str) -> None:
+    """ConfigError where the password or the token is given and too short."""
+    if password and len(password) < MIN_PASSWORD_CHARS:
+        raise ConfigError(f"the page's password needs at least {MIN_PASSWORD_CHARS} characters")
+    if token and len(token) < MIN_TOKEN_CHARS:
+        raise ConfigError(f"the API's token needs at least {MIN_TOKEN_CHARS} characters")
 
 
 def open_session_key(file: Path) -> bytes:

@@ -7,8 +7,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from ddnn.core.text import mask_passwords
+
 MAX_SHOWN_CHARS = 80
-_CREDENTIALS = re.compile(r"//[^/@\s]*@")  # of a URI
 _PATH = re.compile(r" - at `\$\.(\w+)(\S*)`$")
 _MISSING = re.compile(r"missing required field `(\w+)`")
 
@@ -55,24 +56,34 @@ class Sources:
 
         keys: of the configuration
         """
+        begins = [key for key in keys if message.startswith(key.replace("_", " ") + " ")]
+        named = max(begins, key=len, default=None)  # site file rather than site
         about = [
             self.describe(key)
             for key in keys
-            if key in self._sources and not self._sources[key][2] and _is_about(message, key)
+            if key in self._sources
+            and not self._sources[key][2]
+            and (key == named or _names_flag(message, key))
         ]
         return f"{', '.join(about)}: {message}" if about else message
 
 
-def _is_about(message: str, key: str) -> bool:
-    flag = re.escape(_make_flag(key))
-    return bool(re.search(rf"{flag}(?![\w-])", message)) or message.startswith(f"{key} ")
+def _names_flag(message: str, key: str) -> bool:
+    return bool(re.search(rf"{re.escape(_make_flag(key))}(?![\w-])", message))
 
 
 def _make_flag(key: str) -> str:
     return "--" + key.replace("_", "-")
 
 
+def _mask(text: str) -> str:
+    """Without passwords, also where it is a URI that is written wrongly."""
+    if "@" in text and "//" not in text:
+        return "***" + text[text.rindex("@") :]
+    return mask_passwords(text)
+
+
 def _show(value: object) -> str:
     """The value, short and without the password of a URI."""
-    text = repr(_CREDENTIALS.sub("//***@", value) if isinstance(value, str) else value)
+    text = repr(_mask(value) if isinstance(value, str) else value)
     return text if len(text) <= MAX_SHOWN_CHARS else text[: MAX_SHOWN_CHARS - 1] + "…"

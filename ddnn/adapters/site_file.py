@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import secrets
 import ssl
 import tarfile
@@ -63,28 +64,38 @@ class SiteFile:
             self._load_certificate(context)
         except (ssl.SSLError, ValueError) as error:
             raise ConfigError(f"site file {self.path}: {error}; {REMEDY}") from None
+        except OSError as error:
+            raise ConfigError(
+                f"site file {self.path}: its key cannot be handed to OpenSSL: {error}; is the "
+                "directory for temporary files full?"
+            ) from None
         return context
 
     def _load_certificate(self, context: ssl.SSLContext) -> None:
-        """Give certificate and key to OpenSSL, which reads files only: the key is on the disk for
-        that moment, encrypted with a passphrase that is nowhere else."""
+        """Give certificate and key to OpenSSL, which reads files only: one in memory, else on the
+        disk for that moment, the key encrypted with a passphrase that is nowhere else."""
         passphrase = secrets.token_bytes(32).hex().encode()
         encrypted = self._load_key(self.key).private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
             serialization.BestAvailableEncryption(passphrase),
         )
+        pem = self.certificate + encrypted
+        if hasattr(os, "memfd_create"):  # Linux
+            with os.fdopen(os.memfd_create("node.pem"), "wb") as memory:
+                memory.write(pem)
+                memory.flush()
+                context.load_cert_chain(f"/proc/self/fd/{memory.fileno()}", password=passphrase)
+            return
         with tempfile.TemporaryDirectory(prefix="ddnn-") as directory:
             file = Path(directory) / "node.pem"
             file.touch(FILE_MODE)
-            file.write_bytes(self.certificate + encrypted)
+            file.write_bytes(pem)
             context.load_cert_chain(file, password=passphrase)
 
     def make_guard(self, numbers: Path | None) -> Guard:
         """The guard of the node. numbers: the file of the commands' numbers."""
-        trusted = [
-            TrustedKey(base64.b64decode(one.key), one.roles) for one in self.identity.trusted
-        ]
+        trusted = [TrustedKey(self._decode(one.key), one.roles) for one in self.identity.trusted]
         own = None
         if self.command_key is not None:
             key = self._load_key(self.command_key)
@@ -93,10 +104,18 @@ class SiteFile:
             own = make_command_key(
                 key,
                 self.identity.delegation.encode(),
-                base64.b64decode(self.identity.delegation_signature),
+                self._decode(self.identity.delegation_signature),
             )
         file = NumberFile(numbers)
         return Guard(trusted, verify, own, file, float(self.identity.expires_s))
+
+    def _decode(self, text: str) -> bytes:
+        try:
+            return base64.b64decode(text, validate=True)
+        except ValueError as error:
+            raise ConfigError(
+                f"site file {self.path}: a key or a signature is broken: {error}; {REMEDY}"
+            ) from None
 
     def _load_key(self, pem: bytes) -> EllipticCurvePrivateKey | Ed25519PrivateKey:
         try:

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 from ddnn.core.preprocessing import WHOLE, Preprocessing, Roi
+from ddnn.core.text import mask_passwords
 from ddnn.errors import ConfigError, DdnnError
 from ddnn.runtime.pictures import Image
 
@@ -32,11 +33,6 @@ LIBRARIES: dict[str, tuple[tuple[str, str], ...]] = {
 }
 LIVE = ("picamera", "v4l2", "rtsp", "rtsps")
 PREPARED = ("dataset", "frames")  # images of the section's own size
-
-# Cameras take credentials before the host, in the query or in the path.
-_USER = re.compile(r"(?<=://)([^:@]*)(:?)(.*)(?=@)")
-_QUERY = re.compile(r"(?<=\?).+")
-_NAMED_SECRET = re.compile(r"((?:pass(?:word|wd)?|pwd|token|key)=)[^&/?]+", re.IGNORECASE)
 
 
 class Frame(NamedTuple):
@@ -99,14 +95,6 @@ class Uri(NamedTuple):
         return self.kind in LIVE
 
 
-def mask_passwords(uri: str) -> str:
-    """`uri` without its passwords; ambiguous parts are hidden too."""
-    if not uri.lower().startswith(("rtsp:", "rtsps:")):
-        return uri
-    uri = _USER.sub(lambda found: f"{found[1]}:***" if found[2] else "***", uri)
-    return _NAMED_SECRET.sub(r"\1***", _QUERY.sub("***", uri))
-
-
 def parse_uri(uri: str) -> Uri:
     """Parse the URI of a source.
 
@@ -116,7 +104,7 @@ def parse_uri(uri: str) -> Uri:
     kind = kind.lower()
     if kind not in LIBRARIES or not rest:
         # The text may hold a password.
-        received = mask_passwords("rtsp:" + rest)[5:] if "@" in uri else repr(uri)
+        received = mask_passwords(rest) if "@" in uri else repr(uri)
         raise ConfigError(
             f"--source {received}: expected KIND:… with KIND one of {', '.join(LIBRARIES)}"
         )

@@ -126,29 +126,36 @@ class VideoSource:
         if not path.is_file():
             raise ConfigError(f"video:{path}: no such file")
         self._path, self._shape, self._format = path, shape, input_format
-        cv2 = _import_cv2()
-        self._capture = cv2.VideoCapture(str(path))
-        self._position = cv2.CAP_PROP_POS_FRAMES
-        self._count = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+        self._cv2 = _import_cv2()
         self._failures = 0  # in succession
-        self._next = 0  # number of the frame that is decoded next
+        self._open()
+        self._count = max(0, int(self._capture.get(self._cv2.CAP_PROP_FRAME_COUNT)))
+        self._has_index = self._count > 0
         self._count = self._count or self._count_frames()
         if not self._count:
             raise ConfigError(f"video:{path}: no frame can be decoded from it")
+
+    def _open(self) -> None:
+        """Begin at the first frame."""
+        self._capture = self._cv2.VideoCapture(str(self._path))
+        self._next = 0  # number of the frame that is decoded next
 
     def _count_frames(self) -> int:
         """Decode the whole file, whose header does not say how many frames it has."""
         count = 0
         while self._capture.grab():
             count += 1
-        self._seek(0)
+        self._open()
         return count
 
     def _seek(self, number: int) -> None:
-        """Go to a frame: forward by decoding, which is exact, over short distances."""
-        if not 0 <= number - self._next <= MAX_FORWARD:
-            self._capture.set(self._position, number)
+        """Go to a frame: forward by decoding, which is exact, over short distances. A stream
+        without an index, such as raw MJPEG or H.264, is decoded from its beginning."""
+        if self._has_index and not 0 <= number - self._next <= MAX_FORWARD:
+            self._capture.set(self._cv2.CAP_PROP_POS_FRAMES, number)
             self._next = number
+        elif number < self._next:
+            self._open()
         while self._next < number and self._capture.grab():
             self._next += 1
 

@@ -12,7 +12,7 @@ from cloud_app.views import NodeView
 from cloud_app.web.board import Streams
 from ddnn.errors import LinkError
 from tests.browser.chromium import Open, Problems, text, tile, wait_for, wait_for_answers
-from tests.browser.home import BROKER, Home, wait_for_states
+from tests.browser.home import BROKER, Home, node, wait_for_states
 
 HOSTILE = "<img src=x onerror=document.title='owned'>"
 REFUSED = (
@@ -163,3 +163,25 @@ def test_a_history_that_breaks_off_is_not_taken_for_none(home: Home, open_page: 
     page.route("**/api/v1/series*", lambda route: route.fulfill(body='{"buckets": [', status=200))
     page.locator("input[name=range][value='60']").check(force=True)
     wait_for(page, "#charts-note", "The history cannot be read: The server's answer broke off.")
+
+
+@pytest.mark.parametrize(
+    ("lost", "said"),
+    [
+        ("edge", "The edge is gone; answers continue."),
+        ("edge2", "edge2 is absent; answers continue."),
+    ],
+)
+def test_an_edge_of_two_that_is_lost_is_said(
+    home: Home, open_page: Open, lost: str, said: str
+) -> None:
+    """Configuration (f): each edge has cameras of its own, and the lead decides."""
+    home.live.bundle = replace(home.live.bundle, edges=("edge", "edge2"))
+    home.live.shown = [*home.live.shown, node("edge2", "edge")]
+    home.answer(range(3))
+    page = open_page(home.url)
+    wait_for(page, "#standing", "All is well.")
+    home.live.change(lost, state="lost")
+    wait_for(page, "#standing", said)
+    home.live.change(lost, state="online")
+    wait_for(page, "#standing", "All is well.")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import ssl
 import tarfile
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -266,3 +268,25 @@ def test_a_file_that_there_is_not_and_one_that_is_too_large(tmp_path: Path) -> N
         file.truncate(1 << 33)
     with pytest.raises(ConfigError, match="more than 262144 bytes"):
         read_site_file(large)
+
+
+@pytest.mark.parametrize("what", ["key", "delegation_signature"])
+@pytest.mark.parametrize("text", ["A" * 43, "ä" * 44])
+def test_a_broken_key_is_named(site: Path, what: str, text: str) -> None:
+    whole = read_site_file(site / "edge.site")
+    identity = whole.identity
+    if what == "key":
+        trusted = (msgspec.structs.replace(identity.trusted[0], key=text),)
+        identity = msgspec.structs.replace(identity, trusted=trusted)
+    else:
+        identity = msgspec.structs.replace(identity, delegation_signature=text)
+    with pytest.raises(ConfigError, match="a key or a signature is broken"):
+        replace(whole, identity=identity).make_guard(None)
+
+
+def test_no_file_is_written_to_connect(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is full keeps no node from its broker."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    read_site_file(site / "edge.site").make_context()

@@ -273,3 +273,18 @@ def test_nodes_are_bounded_even_if_all_report(world: World) -> None:
     states = world.list_states()
     assert len(states) == MAX_NODES
     assert "cam1" in states
+
+
+def test_a_page_that_starts_again_repeats_no_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store keeps one of each key."""
+    counts = {"clock_set_back": 1, "name_conflicts": 2, "commands_forged": 1}
+    keys = []
+    for now_s in (1000.0, 5000.0):
+        world = World(monkeypatch)
+        world.now_s = now_s
+        world.receive_status("edge", "online")
+        stats = Stats("edge", 30 * 86_400.0 + now_s, 0, counts, {})
+        world.receive("edge", stats, Kind.STATS)
+        keys.append(world.keys[1:])
+    assert len(keys[0]) == 3
+    assert keys[0] == keys[1]

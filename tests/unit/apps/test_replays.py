@@ -132,3 +132,17 @@ def test_a_file_that_cannot_be_read_is_passed_over_and_counted(
     assert counts["frames_unreadable"] >= 2
     assert counts["camera_failures"] == 0
     assert caplog.text.count("no view of this camera") == 1
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_stream_without_an_index_is_played_again_and_again(tmp_path: Path, count: int) -> None:
+    """Raw MJPEG says nowhere how many frames it has."""
+    cv2 = need_opencv()
+    levels = [40 * (number + 1) for number in range(count)]
+    frames = [np.full((48, 64, 3), level, np.uint8) for level in levels]
+    file = tmp_path / "raw.mjpeg"
+    file.write_bytes(b"".join(cv2.imencode(".jpg", frame)[1].tobytes() for frame in frames))
+    source = open_source(f"video:{file}", 0, (32, 32, 3))
+    for tick in (0, 1, 2, 5, 0, 4):
+        expected = levels[tick % count]
+        assert abs(float(source.read_frame(tick).image.mean()) - expected) < 3

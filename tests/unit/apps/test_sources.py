@@ -9,13 +9,13 @@ import pytest
 from PIL import Image
 
 import ddnn.data
+from ddnn.core.text import mask_passwords
 from ddnn.data import load_samples
 from ddnn.errors import ConfigError
 from ddnn.runtime.frame_order import FrameOrder, write_order
 from device_app.settings import DeviceSettings
 from device_app.sources import (
     UnreadableFrameError,
-    mask_passwords,
     open_source,
     parse_uri,
     read_first_frame,

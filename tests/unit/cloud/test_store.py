@@ -63,7 +63,15 @@ def test_a_wrong_url_is_a_config_error(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["nosuch://me:hunter2@host/db", "sqlite://me:hunter2@/:memory:", "me:hunter2@host"]
+    "url",
+    [
+        "nosuch://me:hunter2@host/db",
+        "sqlite://me:hunter2@/:memory:",
+        "me:hunter2@host",
+        "postgresql://me:hunter2@host:port/db",
+        "postgresql://me:pass:hunter2/db",
+        "sqlite:////tmp/hunter.db?timeout=hunter2",
+    ],
 )
 def test_a_password_is_not_shown(url: str) -> None:
     with pytest.raises(ConfigError) as caught:

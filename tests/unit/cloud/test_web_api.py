@@ -45,6 +45,7 @@ def test_the_state_contains_all_parts_of_the_page(
         "labels": ["car", "bus", "person"],
         "exits": ["local", "edge", "cloud"],
         "devices": ["cam1", "cam2", "cam3"],
+        "lead": "edge",
         "raw_bytes": 3072,
         "jpeg_bytes": 960.0,
         "recall": {},

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from cloud_app.app import CloudSettings
 from ddnn.adapters.command import app_command, read_config
+from ddnn.adapters.config_sources import Sources
 from ddnn.errors import ConfigError, DdnnError, LinkError
 from ddnn.runtime.settings import NodeSettings, read_secret
 from device_app.settings import DeviceSettings
@@ -257,6 +258,34 @@ def test_the_password_of_a_uri_is_not_shown() -> None:
         read_config(NodeSettings, NEEDED, {"DDNN_BROKER_PORT": uri})
     assert "hunter2" not in str(caught.value)
     assert "***@host" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "rtsp://admin:ge heim@10.0.0.5/x",
+        "rstp://admin:ge/heim@10.0.0.5/x",
+        "rtsp://admin:p@ge@heim@10.0.0.5/x",
+        "rtsp:admin:geheim@10.0.0.5",
+        "rtsp://10.0.0.5/live?user=admin&password=geheim",
+        "rtsp:10.0.0.5/live?pwd=geheim",
+    ],
+)
+def test_no_password_of_a_source_is_shown_however_it_is_written(uri: str) -> None:
+    sources = Sources()
+    sources.add_file("dev.toml", {"source": uri})
+    for message in ("--source '***': expected", "source rtsp: no module named 'cv2'"):
+        text = sources.explain(message, ["source"])
+        assert text.startswith("source in dev.toml ")
+        for part in ("ge heim", "ge/heim", "heim", "p@ge"):
+            assert part not in text
+
+
+def test_the_longest_key_is_what_a_message_is_about() -> None:
+    sources = Sources()
+    sources.add_file("dev.toml", {"site": "home", "site_file": "a.site"})
+    text = sources.explain("site file a.site: its certificate has expired", ["site", "site_file"])
+    assert text.startswith("site_file in dev.toml 'a.site': site file")
 
 
 BOM = b"\xef\xbb\xbf"
