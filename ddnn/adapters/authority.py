@@ -117,16 +117,18 @@ class Authority:
             int(until.timestamp()),
         )
 
-    def make_revocation_list(
-        self, serials: Iterable[int], number: int, now: datetime.datetime
-    ) -> bytes:
-        """The CRL, PEM. It is valid as long as the CA: a broker whose list has expired would
-        refuse everyone. OpenSSL prefers the list with the later time of issue."""
-        now = now.replace(microsecond=0)
+    def make_revocation_list(self, serials: Iterable[int], number: int) -> bytes:
+        """The CRL, PEM; number: how many there were before it, and it.
+
+        It is valid as long as the CA, from long ago on: a broker whose list has expired, or whose
+        clock is behind, would refuse everyone. OpenSSL prefers the list with the later time of
+        issue, which follows from the number, whatever the clock of this machine says.
+        """
+        issued = NOT_BEFORE + datetime.timedelta(seconds=number)
         builder = (
             x509.CertificateRevocationListBuilder()
             .issuer_name(self.certificate.subject)
-            .last_update(now)
+            .last_update(issued)
             .next_update(self.certificate.not_valid_after_utc)
             .add_extension(x509.CRLNumber(number), critical=False)
             .add_extension(
@@ -136,7 +138,10 @@ class Authority:
         )
         for serial in serials:
             builder = builder.add_revoked_certificate(
-                x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now).build()
+                x509.RevokedCertificateBuilder()
+                .serial_number(serial)
+                .revocation_date(issued)
+                .build()
             )
         return builder.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 

@@ -14,7 +14,7 @@ from ddnn.cli.site_observer import SiteObserver, observe_site
 from ddnn.core.ids import require_id
 from ddnn.errors import ConfigError, LinkError
 from ddnn.protocol.home_assistant import find_entities, require_prefix
-from ddnn.protocol.topics import EVERYWHERE, node_filter
+from ddnn.protocol.topics import EVERYWHERE, Kind, node_filter, topic_filter
 
 CONFIRM_S = 5.0
 EPILOG = """\b
@@ -52,6 +52,7 @@ def forget(nodes: tuple[str, ...], prefix: str, for_s: float, as_json: bool, **k
             topics = {
                 node: [
                     node_filter(settings.site, node),
+                    topic_filter(Kind.ASSIGN, settings.site, node),
                     *find_entities(prefix, settings.site, node),
                 ]
                 for node in nodes
@@ -73,7 +74,8 @@ def _forget(observer: SiteObserver, node: str, prefix: str) -> list[str]:
     if known is not None and observer.judge_presence(known) == "online":
         raise ConfigError(f"{node} of site {site} is online; stop it first")
     begins = (node_filter(site, node).removesuffix("#"), *find_entities(prefix, site, node))
-    topics = sorted(topic for topic in observer.retained if topic.startswith(begins))
+    assigned = topic_filter(Kind.ASSIGN, site, node)
+    topics = sorted(t for t in observer.retained if t.startswith(begins) or t == assigned)
     if not topics:
         names = ", ".join(sorted(n for of, n in observer.nodes if of == site)) or "no node"
         raise ConfigError(f"the broker retains nothing of {node} of site {site}; it knows {names}")

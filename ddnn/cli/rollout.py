@@ -96,17 +96,17 @@ def rollout(bundle: Path, wait_s: float, watch_minutes: float, as_json: bool, **
         wrong = ""
         if deployer.state is State.DONE and watch_minutes:
             probation = make_probation(loaded, settings.site, 60 * watch_minutes)
-            watch(probation, settings)
+            try:
+                watch(probation, settings)
+            except LinkError as away:
+                wrong = f"it is in use, and was not watched: {away}"
+            else:
+                wrong = probation.reason
             report["watched"] = make_watch_report(probation)
-            wrong = probation.reason
-            if wrong and deployer.before != loaded.id:
+            if probation.reason and deployer.before != loaded.id:
                 back = deployer.make_return()
-                deploy(back, settings, wait_s)
+                wrong += f"; {_go_back(back, settings, wait_s, deployer.before)}"
                 report["returned"] = make_report(back, time.monotonic() - begun_s)
-                done = f"went back to bundle {deployer.before}"
-                if back.state is not State.DONE:
-                    done = f"could not go back: {make_printable_reason(back.reason)}"
-                wrong += f"; {done}"
         print_report(report, as_json)
         if deployer.state is not State.DONE:
             follows = "see `ddnn status`" if deployer.since is not None else "nothing has changed"
@@ -114,6 +114,17 @@ def rollout(bundle: Path, wait_s: float, watch_minutes: float, as_json: bool, **
             raise error(f"{make_printable_reason(deployer.reason) or 'interrupted'}; {follows}")
         if wrong:
             raise ConfigError(f"bundle {loaded.id}: {wrong}")
+
+
+def _go_back(back: Deployer, settings: ObserverSettings, wait_s: float, before: str) -> str:
+    """Change to the bundle before; what became of that."""
+    try:
+        deploy(back, settings, wait_s)
+    except LinkError as error:
+        return f"could not go back to bundle {before}: {error}"
+    if back.state is State.DONE:
+        return f"went back to bundle {before}"
+    return f"could not go back: {make_printable_reason(back.reason)}"
 
 
 def make_deployer(path: Path, bundle: Bundle, site: str, wait_s: float) -> Deployer:

@@ -9,6 +9,14 @@ from ddnn.errors import ConfigError, LinkError
 from ddnn.runtime.fleet import Fleet
 
 BROKER = "broker"
+OWN_BROKER = {
+    "DDNN_BROKER_HOST": "127.0.0.1",
+    "DDNN_BROKER_USER": "",
+    "DDNN_BROKER_PASSWORD_FILE": "",
+    "DDNN_SITE_FILE": "",
+    "DDNN_SITE_PASSPHRASE_FILE": "",
+}
+"""Variables of the processes of a local site: those of the user name the broker of another one."""
 
 
 def start_broker(fleet: Fleet, kind: brokers.Kind, port: int, state: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from ddnn.adapters import broker as brokers
 from ddnn.errors import ConfigError
-from ddnn.local_site.broker_process import start_broker
+from ddnn.local_site.broker_process import OWN_BROKER, start_broker
 from ddnn.local_site.pipeline_training import TrainingRequest, check_request, train_pipeline
 from ddnn.local_site.progress import print_note
 from ddnn.protocol.train_messages import TrainState
@@ -121,7 +121,7 @@ class PipelineSite:
         }
         flags = [word for key, value in keys.items() for word in (f"--{key}", str(value))]
         command = [sys.executable, "-m", "device_app", *flags]
-        self.fleet.start(name, command, {"OMP_NUM_THREADS": "1"})
+        self.fleet.start(name, command, {"OMP_NUM_THREADS": "1", **OWN_BROKER})
 
     def make_settings(self, node: str) -> NodeSettings:
         """The settings of a node of this site that is no process of it."""
@@ -134,6 +134,9 @@ class PipelineSite:
         left = sorted(actions)
 
         def act(state: TrainState) -> None:
+            if state.state == "GATHERING" and not state.batches:
+                for node in self.fleet.nodes:  # one that ended offers itself never
+                    self.fleet.require_alive(node)
             while left and state.state == "RUNNING" and state.batches >= left[0].after:
                 self.act(left.pop(0))
 

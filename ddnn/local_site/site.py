@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ddnn.adapters import broker as brokers
 from ddnn.core.ids import tick_of
 from ddnn.exits.hierarchy import CLOUD
-from ddnn.local_site.broker_process import BROKER, start_broker
+from ddnn.local_site.broker_process import BROKER, OWN_BROKER, start_broker
 from ddnn.local_site.control import Control
 from ddnn.local_site.watcher import SITE, Watcher
 from ddnn.protocol.messages import Answer, Thresholds
@@ -164,7 +164,9 @@ class Site:
         flags = [word for key, value in keys.items() for word in (f"--{key}", str(value))]
         command = [sys.executable, "-m", module, *flags, *more]
         self.fleet.start(
-            node, command, {**ONE_THREAD, **self.variables.get(node, {}), **(env or {})}
+            node,
+            command,
+            {**ONE_THREAD, **OWN_BROKER, **self.variables.get(node, {}), **(env or {})},
         )
 
     def tick(self, later_s: float = 0.0) -> int:

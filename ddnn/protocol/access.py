@@ -282,6 +282,8 @@ def list_filters(
         served = node if role == "bridge" else "+" if site == EVERYWHERE else site
         for right in TABLE[role].write:
             add(write, right, served)
+            if right.of is Of.OWN and right.kind.value.retain and role != "bridge":
+                add(read, right, served)  # so that `ddnn forget` finds what the broker retains
         for right in TABLE[role].read:
             add(read, right, served)
         is_heard = Right(Kind.STATUS, Of.CLOUDS) in TABLE[role].read or role == "edge"

@@ -34,15 +34,16 @@ def test_a_node_that_is_gone_is_forgotten(ddnn: list[str], port: int, voice: Voi
     voice.announce("cam6", "device", "lost")
     entity = "homeassistant/binary_sensor/ddnn-home/node-cam6/config"
     offer = str(Topic("home", Kind.OFFER, "cam6"))
-    for topic in (entity, offer):
+    assigned = str(Topic("home", Kind.ASSIGN, "cam6"))
+    for topic in (entity, offer, assigned):
         voice.publish(topic, b"{}", retain=True)
     kept = {str(Topic("home", Kind.STATUS, node)) for node in ("cam1", "mark")}
-    assert list_retained(port) >= {entity, offer}
+    assert list_retained(port) >= {entity, offer, assigned}
 
     code, text = forget("cam6")
     assert code == 0, text
     assert json.loads(text) == {
-        "cam6": sorted([entity, offer, str(Topic("home", Kind.STATUS, "cam6"))])
+        "cam6": sorted([assigned, entity, offer, str(Topic("home", Kind.STATUS, "cam6"))])
     }
     assert list_retained(port) - kept == set()
     done = run([*ddnn, "status", "--broker-port", str(port), "--for-s", "0.5", "--json"])

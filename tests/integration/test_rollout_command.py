@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from ddnn.cli import main
+from ddnn.errors import LinkError
+from ddnn.exits.probation import Probation
+from ddnn.machines.deployer import Deployer, State
 from ddnn.runtime.bundle import read_manifest
 from tests.integration.commands import assert_one_line_error, run
 
@@ -46,3 +53,45 @@ def test_without_a_broker_the_remedy_is_named(ddnn: list[str], scenes_bundle: Pa
     assert done.returncode == 8
     assert "ddnn doctor" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+rollout_module = importlib.import_module("ddnn.cli.rollout")
+
+
+class Away:
+    """The broker that a roll-out loses after the change."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, bundle: str, *, worse: bool) -> None:
+        self.deployed: list[Deployer] = []
+        self.bundle, self.worse = bundle, worse
+        monkeypatch.setattr(rollout_module, "deploy", self.deploy)
+        monkeypatch.setattr(rollout_module, "watch", self.watch)
+
+    def deploy(self, deployer: Deployer, *_: object) -> None:
+        if self.deployed:
+            raise LinkError("the broker does not answer")
+        self.deployed.append(deployer)
+        deployer.state, deployer.before = State.DONE, "00000000"
+
+    def watch(self, probation: Probation, _: object) -> None:
+        if not self.worse:
+            raise LinkError("the broker does not answer")
+        probation.reason = "fewer are right"
+
+
+@pytest.mark.parametrize(
+    ("worse", "words"),
+    [
+        (True, "fewer are right; could not go back to bundle 00000000: the broker does not"),
+        (False, "it is in use, and was not watched: the broker does not answer"),
+    ],
+)
+def test_what_is_known_is_reported_where_the_broker_goes_away(
+    scenes_bundle: Path, monkeypatch: pytest.MonkeyPatch, worse: bool, words: str
+) -> None:
+    Away(monkeypatch, "", worse=worse)
+    flags = ["--broker-host", "127.0.0.1", "--watch-minutes", "1", "--json"]
+    done = CliRunner().invoke(main, ["rollout", str(scenes_bundle), *flags])
+    assert done.exit_code == 2
+    assert words in done.stderr
+    assert json.loads(done.stdout)["watched"]

@@ -260,7 +260,14 @@ class Recording:
         if self.options.samples is None:
             return self.options.seconds or MAX_RECORDING_S
         ticks = max(1, round(self.options.every_s / self.period_s))
-        return self.options.samples * ticks * self.period_s
+        for_s = self.options.samples * ticks * self.period_s
+        if for_s > MAX_RECORDING_S:
+            most = int(MAX_RECORDING_S / (ticks * self.period_s))
+            raise ConfigError(
+                f"--samples {self.options.samples} take {for_s:.0f} s, and a device records for at "
+                f"most {MAX_RECORDING_S:.0f} s; expected at most {most}, or a shorter --every-s"
+            )
+        return for_s
 
     def _record(self, driver: CollectorDriver, show: Callable[..., None]) -> None:
         by_keys = len(self.labels) > 1

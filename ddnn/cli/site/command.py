@@ -71,7 +71,8 @@ def _pid_option(command: Any) -> Any:
         "--reload",
         "pid_file",
         type=click.Path(path_type=Path),
-        help="Let the broker with this PID file, such as /run/mosquitto/mosquitto.pid, reload.",
+        help="Let the broker reload whose process id is in this file: pid_file of its "
+        "configuration. It must read the files where they are written.",
     )(command)
 
 

@@ -35,6 +35,7 @@ from ddnn.errors import ConfigError
 from ddnn.protocol.access import TABLE, Role
 from ddnn.protocol.commands import COMMANDS, Delegation
 from ddnn.runtime.file_lock import lock_file
+from ddnn.runtime.new_directory import require_writable
 from ddnn.runtime.site_identity import FORMAT, Broker, SiteIdentity
 from ddnn.runtime.whole_file import write_whole
 
@@ -85,6 +86,8 @@ class SiteDirectory:
             raise ConfigError(f"{node}: no role; expected --role {'|'.join(TABLE)}")
         if "bridge" in roles and len(set(roles)) > 1:
             raise ConfigError("--role bridge goes with no other role: its id is a site's")
+        self._require_broker_files()
+        require_writable(out)
         authority = self.load_authority()
         issued = authority.issue(self.record.site, node, until, passphrase=passphrase)
         serials = before.serials if before is not None and is_there else ()
@@ -95,9 +98,9 @@ class SiteDirectory:
             int(datetime.datetime.now(datetime.UTC).timestamp()),
             issued.expires_s,
         )
-        self._write_node(out, added, issued, authority, passphrase)
         self.record = self.record.with_node(added)
-        self.write()
+        self.write()  # first: a certificate that is in no record could not be revoked
+        self._write_node(out, added, issued, authority, passphrase)
         return added
 
     def revoke(self, node: str) -> NodeRecord:
@@ -105,6 +108,7 @@ class SiteDirectory:
         record = self.record.find(node)
         if record is None:
             raise ConfigError(f"{node} is no node of {self.record.site}; `ddnn site list`")
+        self._require_broker_files()
         revoked = msgspec.structs.replace(record, revoked=True)
         self.record = msgspec.structs.replace(
             self.record.with_node(revoked),
@@ -162,7 +166,6 @@ class SiteDirectory:
             pem = self.load_authority().make_revocation_list(
                 [int(serial, 16) for serial in record.revoked],
                 self.record.revocations,
-                datetime.datetime.now(datetime.UTC),
             )
             write_whole(self.broker / broker_files.REVOKED, pem, PUBLIC_MODE)
         configuration = broker_files.format_configuration(self.record)
@@ -174,6 +177,20 @@ class SiteDirectory:
         )
         text = msgspec.json.format(msgspec.json.encode(self.record), indent=2)
         write_whole(self.path / RECORD, text, PRIVATE_MODE)
+
+    def _require_broker_files(self) -> None:
+        """ConfigError where the broker's directory was taken away."""
+        needed = (
+            broker_files.CA,
+            broker_files.CERTIFICATE,
+            broker_files.KEY,
+            broker_files.REVOKED,
+        )
+        if missing := [name for name in needed if not (self.broker / name).is_file()]:
+            raise ConfigError(
+                f"{self.broker} has no {', '.join(missing)}: copy the directory to the broker, and "
+                "leave it here, where it is written again; restore it from the broker"
+            )
 
     def _write_node(
         self,
@@ -253,6 +270,10 @@ def create_site(
 @contextmanager
 def open_site(path: Path) -> Iterator[SiteDirectory]:
     """Open a site's directory, locked against other commands; ConfigError where there is none."""
+    if not (path / RECORD).is_file():
+        raise ConfigError(
+            f"{path} holds no site; name its directory by --dir, or make one: `ddnn site init`"
+        )
     try:
         with lock_file(path / PRIVATE / LOCK, WAIT_S):
             with (path / RECORD).open("rb") as file:
@@ -261,10 +282,6 @@ def open_site(path: Path) -> Iterator[SiteDirectory]:
     except TimeoutError:
         raise ConfigError(
             f"another command uses {path} for over {WAIT_S:g} s; try again once it has ended"
-        ) from None
-    except FileNotFoundError:
-        raise ConfigError(
-            f"{path} holds no site; name its directory by --dir, or make one: `ddnn site init`"
         ) from None
     except OSError as error:
         raise ConfigError(f"{error.filename or path}: {error.strerror}") from None

@@ -9,6 +9,8 @@ from click.testing import CliRunner
 
 from ddnn.cli import main
 from ddnn.cli.collect import collect
+from ddnn.cli.collect.command import CollectOptions, Recording
+from ddnn.errors import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -40,3 +42,11 @@ def test_the_help_has_examples_and_every_option_is_explained() -> None:
     text = CliRunner().invoke(main, ["collect", "--help"]).output
     assert "ddnn collect --out photos --label person --seconds 60" in text
     assert all(param.help for param in collect.params)  # type: ignore[attr-defined]
+
+
+def test_more_samples_than_a_device_records_are_refused() -> None:
+    options = CollectOptions(out="p", samples=10_000, every_s=1.0)
+    recording = Recording.__new__(Recording)
+    recording.options, recording.period_s = options, 0.1
+    with pytest.raises(ConfigError, match=r"--samples 10000 take 10000 s.* at most 3600"):
+        recording._find_duration_s()

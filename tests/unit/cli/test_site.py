@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -216,3 +217,36 @@ def test_without_cryptography_other_commands_work(tmp_path: Path) -> None:
     for words in (["site", "list"], ["site", "init", "x"], ["status", "--site-file", "x.site"]):
         done = run(*words)
         assert (done.returncode, "pip install 'ddnn[site]'" in done.stderr) == (2, True), done
+
+
+def test_the_revocation_list_is_valid_whatever_a_clock_says(here: Path) -> None:
+    """A gateway without a battery for its clock must not refuse everyone; and the newest list has
+    the latest time of issue, which OpenSSL goes by."""
+    issued = []
+    ddnn("add-node", "cam1", "--role", "device")
+    for command in ((), ("revoke", "cam1")):
+        if command:
+            ddnn(*command)
+        pem = (here / "site/broker/revoked.pem").read_bytes()
+        issued.append(x509.load_pem_x509_crl(pem).last_update_utc)
+    ca = x509.load_pem_x509_certificate((here / "site/ca.crt").read_bytes())
+    assert issued[0] < issued[1]
+    assert issued[1] - ca.not_valid_before_utc < timedelta(minutes=1)
+    assert issued[0] >= ca.not_valid_before_utc
+
+
+def test_a_broker_directory_that_was_moved_is_said_and_nothing_is_written(here: Path) -> None:
+    (here / "site/broker").rename(here / "elsewhere")
+    record = (here / "site/site.json").read_bytes()
+    text = refuse("add-node", "cam1", "--role", "device")
+    assert "site/broker has no ca.crt, broker.crt, broker.key, revoked.pem" in text
+    assert not (here / "cam1.site").exists()
+    assert (here / "site/site.json").read_bytes() == record
+    (here / "elsewhere").rename(here / "site/broker")
+    ddnn("add-node", "cam1", "--role", "device")
+
+
+def test_a_site_file_that_cannot_be_written_adds_nobody(here: Path) -> None:
+    out = here / "nowhere" / "cam1.site"
+    assert "cannot be written" in refuse("add-node", "cam1", "--role", "device", "--out", out)
+    assert "cam1" not in ddnn("list")

@@ -12,9 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from ddnn.adapters.command import read_config
 from ddnn.errors import ConfigError, DdnnError
+from ddnn.local_site.broker_process import OWN_BROKER
 from ddnn.runtime import fleet as module
 from ddnn.runtime.fleet import Fleet
+from ddnn.runtime.settings import NodeSettings
 
 SLEEP = [sys.executable, "-S", "-c", "import time; print('up', flush=True); time.sleep(60)"]
 STUBBORN = [
@@ -175,3 +178,18 @@ def test_variables_are_added_to_the_environment(fleet: Fleet) -> None:
     code = "import os; print(os.environ['DDNN_X'], 'PATH' in os.environ)"
     fleet.start("cam1", [sys.executable, "-S", "-c", code], {"DDNN_X": "7"})
     wait_until(lambda: fleet.read_last_line("cam1") == "7 True")
+
+
+def test_a_local_site_has_its_own_broker_whatever_the_users_variables_name() -> None:
+    """Its nodes are started with the user's environment."""
+    environ = {
+        "DDNN_BROKER_HOST": "gateway.lan",
+        "DDNN_SITE_FILE": "cam1.site",
+        "DDNN_SITE_PASSPHRASE_FILE": "passphrase",
+        "DDNN_BROKER_USER": "me",
+        "DDNN_BROKER_PASSWORD_FILE": "password",
+    }
+    flags = {"node": "cam1", "broker_port": 2222}
+    settings = read_config(NodeSettings, flags, {**environ, **OWN_BROKER})
+    assert [str(broker) for broker in settings.brokers] == ["127.0.0.1:2222"]
+    assert settings == read_config(NodeSettings, flags, {})
