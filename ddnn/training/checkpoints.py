@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -57,9 +56,7 @@ class Checkpoints:
 
 
 def remove_checkpoints(directory: Path) -> None:
-    """Delete the checkpoints of all jobs in a directory, and the directory if it is empty then."""
+    """Delete the checkpoints of all jobs in a directory."""
     for pattern in (f"*{SUFFIX}", f".*{SUFFIX}{PART}"):
         for file in directory.glob(pattern):
             file.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # files of others
-        directory.rmdir()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -201,6 +201,8 @@ class Keeping:
         """Remove the checkpoints: the training has come to its end."""
         if self.directory is not None and self.directory.is_dir():
             remove_checkpoints(self.directory)
+            with suppress(OSError):  # other files are in it
+                self.directory.rmdir()
 
 
 def digest_arrays(*arrays: NDArray[Any]) -> str:
