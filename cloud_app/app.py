@@ -168,8 +168,8 @@ def check(settings: CloudSettings) -> None:
     check_secrets(password, token)
     if settings.report and not Path(settings.report).is_file():
         raise ConfigError(f"--report {settings.report}: no such file")
-    if settings.database:
-        Store(settings.database).close()
+    if settings.database or (Path(settings.state) / f"{settings.node}.db").exists():
+        Store(settings.database_url).close()
 
 
 def open_store(settings: CloudSettings, sleep: Callable[[float], None] = time.sleep) -> Store:
@@ -199,9 +199,17 @@ def run(settings: CloudSettings) -> None:
     with ExitStack() as stack:
         store = open_store(settings)
         stack.callback(store.close)
+        keep_s = settings.keep_days * DAY_S
         clock = SteadyClock(store.find_newest_s(), report=lambda text: report_step(text))
+
+        def may_prune() -> bool:
+            if clock.is_trusted() and clock.behind_from_s is not None:
+                store.protect(clock.behind_from_s, clock.read() + keep_s)
+                clock.behind_from_s = None
+            return clock.is_trusted()
+
         store.clock = clock.read
-        recorder = Recorder(store, settings.keep_days * DAY_S, clock.is_trusted)
+        recorder = Recorder(store, keep_s, may_prune)
         stack.callback(recorder.close)
         hierarchy = bundle.manifest.hierarchy
         wanted = [*hierarchy.devices, *(group.id for group in hierarchy.edges), CLOUD]

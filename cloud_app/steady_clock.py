@@ -15,7 +15,8 @@ class SteadyClock:
     """The wall clock of a store's process. Any thread may read it.
 
     After a step of the wall clock the time runs on as before, and the wall clock is believed again
-    once it has run for a day without another step. Until then nothing may be deleted by its age. At
+    once it has run for a day without another step. Until then nothing may be deleted by its age,
+    and afterwards what was stored before is younger than it looks (`behind_from_s`). At
     the start it is believed if the newest row of the store is at most a day old, and not of the
     future. A machine that was off for longer waits for a day, too.
     """
@@ -37,6 +38,9 @@ class SteadyClock:
         self._unchanged_since_s = at_s
         # A clock that is behind the newest row runs on from there.
         self._offset_s = max(now_s, newest_s or now_s) - at_s if ahead_s < -STEP_S else self._seen_s
+        self._from_s = at_s + self._offset_s
+        # Rows that were stored from then on have a time that is behind; None: there are none.
+        self.behind_from_s: float | None = None
 
     def read(self) -> float:
         """Seconds since 1970."""
@@ -61,5 +65,7 @@ class SteadyClock:
         elif at_s - self._unchanged_since_s >= TRUST_AFTER_S:
             self._is_trusted = True
         if self._is_trusted:
-            self._offset_s = offset_s
+            ahead_s, self._offset_s = offset_s - self._offset_s, offset_s
+            if ahead_s > STEP_S:
+                self.behind_from_s = self._from_s
         return at_s

@@ -22,7 +22,7 @@ export function percent(share, digits = 1) {
   const step = 10 ** -digits;
   const value = share * 100;
   if (value > 0 && value < step / 2) return `<${grouped(step, digits)}${NBSP}%`;
-  if (value < 100 && value > 100 - step / 2) return `>${grouped(100 - step, digits)}${NBSP}%`;
+  if (value < 100 && value >= 100 - step / 2) return `>${grouped(100 - step, digits)}${NBSP}%`;
   return `${grouped(value, digits)}${NBSP}%`;
 }
 

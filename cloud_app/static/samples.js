@@ -216,7 +216,7 @@ export function listenToSamples(page) {
     button.setAttribute("aria-pressed", String(isOn));
     document.getElementById("samples-title").textContent = isOn ? "Worth a label" : "Newest samples";
     document.getElementById("no-samples").textContent = isOn
-      ? "Of every new sample the truth is known."
+      ? "The samples are being asked for."
       : "No sample has been answered yet.";
     document.getElementById("hold").hidden = isOn;
     if (isOn) await ask();
@@ -228,6 +228,10 @@ export function listenToSamples(page) {
     try {
       const found = await read("/api/v1/doubtful", { site: page.site });
       if (doubtful && !(doubtful.length && inUse()) && !saving.size) doubtful = found;
+      if (doubtful) {
+        document.getElementById("no-samples").textContent =
+          "There is no new sample whose truth is not known.";
+      }
     } catch (error) {
       page.say(error.message, "bad");
     }

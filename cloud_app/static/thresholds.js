@@ -167,7 +167,11 @@ function shares(share) {
 
 function renderChanges(state) {
   const changes = (history?.changes ?? []).slice(0, CHANGES);
-  document.getElementById("changes-note").hidden = changes.length > 0;
+  const note = document.getElementById("changes-note");
+  note.hidden = history === null || changes.length > 0;
+  note.textContent = same(state.thresholds?.own ?? {}, current())
+    ? "None yet: the bundle's own thresholds are in use."
+    : "None was made here.";
   morph(
     document.getElementById("changes"),
     changes.map((change) =>

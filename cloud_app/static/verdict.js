@@ -66,12 +66,15 @@ export function standing(state, nowS) {
     };
   }
   const quietS = (state.quiet_s ?? 0) + (nowS - state.at_s);
+  const lost = nodes.filter((node) => node.wanted && node.state !== "online");
   if (quietS > QUIET_S) {
+    const absent = missing.length ? missing : lost.map((node) => node.id);
+    const names = absent.length > 8 ? `${absent.length} nodes` : list(absent);
     return {
-      tone: missing.length ? "warn" : "wait",
+      tone: absent.length ? "warn" : "wait",
       title: `No sample since ${clock(nowS - quietS, nowS)}.`,
-      text: missing.length
-        ? `Absent: ${list(missing)}.`
+      text: absent.length
+        ? `Absent: ${names}.`
         : "Every camera is there; perhaps nothing moves before them.",
     };
   }
@@ -119,7 +122,6 @@ export function standing(state, nowS) {
       text: askWhy(state),
     };
   }
-  const lost = nodes.filter((node) => node.wanted && node.state !== "online");
   if (!isOneSite && lost.length) {
     const names = lost.length > 4 ? `${lost.length} nodes` : list(lost.map((node) => `${node.site}/${node.id}`));
     return {

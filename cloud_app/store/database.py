@@ -11,6 +11,7 @@ after every transaction.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sqlite3
@@ -40,6 +41,9 @@ _WRITES = "ddnn_writes"
 _WRITER = 0x64646E6E  # the number of the writer's advisory lock
 
 
+_Identity = tuple[int, int, int]  # device and inode of the file, inode of its write-ahead log
+
+
 class Database:
     """Transactions on a database; LinkError where it is locked, broken or away."""
 
@@ -48,7 +52,7 @@ class Database:
         self.engine, self.name = _make_engine(url)
         self._writer = self.engine.execution_options(**{_WRITES: True})
         self._file = self.engine.url.database if self.engine.dialect.name == "sqlite" else None
-        self._identity: tuple[int, int] | None = None  # of the file that is open
+        self._identity: _Identity | None = None  # of the file that is open
         self._reopening = threading.Lock()
         try:
             self.migrate()
@@ -81,27 +85,38 @@ class Database:
         with self._convert_errors(), self.engine.begin() as link:
             yield link
 
-    def _identify_file(self) -> tuple[int, int] | None:
-        """Device and inode of the file at the path; None where there is no file."""
+    def _identify_file(self) -> _Identity | None:
+        """Device and inode of the file at the path, and the inode of its write-ahead log; None
+        where there is no file."""
         if self._file is None:
             return None
         try:
             found = os.stat(self._file)
         except OSError:
             return None
-        return found.st_dev, found.st_ino
+        try:
+            log_inode = os.stat(f"{self._file}-wal").st_ino
+        except OSError:
+            log_inode = 0
+        return found.st_dev, found.st_ino, log_inode
 
-    def _require_file(self) -> tuple[int, int] | None:
+    def _require_file(self) -> _Identity | None:
         """Open the file at the path if it is another one than before, and raise LinkError once.
+
+        Where only its write-ahead log was taken away, what is in the log that is still open is
+        written into the file first.
 
         Returns which file is open; None: there is none, or the database is being opened.
         """
         if self._identity is None or self._identify_file() == self._identity:
             return self._identity
         with self._reopening:
-            if self._identify_file() == self._identity:
+            found = self._identify_file()
+            if self._identity is None or found == self._identity:
                 return self._identity
             before, self._identity = self._identity, None
+            if found is not None and found[:2] == before[:2]:
+                self._write_log_back()
             self.engine.dispose()
             try:
                 self.migrate()
@@ -111,6 +126,11 @@ class Database:
         text = f"database {self.name}: its file was deleted or replaced"
         log.error("%s: the one at its path is used now", text)
         raise LinkError(f"{text}; nothing was written, try again with the one at its path now")
+
+    def _write_log_back(self) -> None:
+        with contextlib.suppress(SQLAlchemyError), self.engine.connect() as link:
+            driver: Any = link.connection.driver_connection
+            driver.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def migrate(self, to: str = migrations.HEAD) -> None:
         """Migrate the tables to a revision, up or down, in one transaction of one process."""

@@ -43,6 +43,7 @@ from ddnn.protocol.messages import Answer
 
 _SUMMARIZED = ("exit", "latency_s", "label", "truth", "labelled")
 DOUBTFUL_AMONG = 1000
+PROTECTED = "stored behind"  # the setting of `protect`
 LATENCY_WINDOW = 10_000  # percentiles are over so many of the newest answers
 
 
@@ -145,6 +146,10 @@ class Store:
         with self.database.read() as link:
             return link.execute(newest).scalar()
 
+    def protect(self, from_s: float, until_s: float) -> None:
+        """Delete nothing stored from `from_s` on, before `until_s`: the clock was behind."""
+        self.write_setting(PROTECTED, f"{from_s} {until_s}")
+
     def prune(self, now_s: float, keep_s: float, at_most: int = 5000) -> int:
         """Delete answers and events stored more than `keep_s` ago; return how many.
 
@@ -153,6 +158,10 @@ class Store:
         that repeats it is not stored as a new event.
         """
         until_s = now_s - keep_s
+        protected = self.read_setting(PROTECTED)
+        if protected is not None:
+            from_s, protected_until_s = map(float, protected.split())
+            until_s = min(until_s, from_s) if now_s < protected_until_s else until_s
         with self.database.write() as link:
             oldest = (
                 select(ANSWERS.c.id, ANSWERS.c.stored_at_s)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 # Credentials stand before the host, in the query or in the path.
 _USER = re.compile(r"(?<=//)([^:@]*)(:?)(.*)(?=@)")
@@ -24,3 +25,10 @@ def mask_passwords(uri: str) -> str:
     if "//" in uri:
         uri = _QUERY.sub("***", uri)
     return _NAMED_SECRET.sub(r"\1***", uri)
+
+
+def fold_name(name: str) -> str:
+    """The name without what people do not see: case, spaces, Unicode normalization and characters
+    without width."""
+    seen = "".join(char for char in name if unicodedata.category(char) != "Cf")
+    return " ".join(unicodedata.normalize("NFKC", seen).casefold().split())

@@ -64,6 +64,11 @@ def load_npz_samples(path: Path) -> tuple[tuple[str, ...], Split]:
         images = _blank_unseen(images, labels, view_labels, path)
     else:
         view_labels = label_views(images, labels)
+    if images.shape[1] > 1 and ((view_labels != ABSENT).sum(axis=1) < 2).all():
+        raise ConfigError(
+            f"{path}: {images.shape[1]} views, but no sample is seen by two of them; put the views "
+            "of one moment into one sample"
+        )
     groups = np.full(len(labels), ABSENT, np.int32)
     seen = (view_labels != ABSENT).any(axis=1)
     return classes, Split("samples", images, labels, view_labels, groups).take(seen)

@@ -12,7 +12,6 @@ not see it. Images of any format that Pillow reads become inputs as `ddnn.runtim
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from ddnn.core.preprocessing import Preprocessing
+from ddnn.core.text import fold_name
 from ddnn.errors import ConfigError
 from ddnn.runtime.archive import MAX_ARRAY_BYTES, MAX_CLASSES, convert_read_errors
 from ddnn.runtime.pictures import find_skip_reason, make_input, read_picture, split_numbers
@@ -238,11 +238,6 @@ def _list_directories(path: Path, scan: _Scan) -> Iterator[Path]:
             yield child
         else:
             scan.skip("not in a folder <camera>/<class>", child)
-
-
-def fold_name(name: str) -> str:
-    """The name without what people do not see: case, spaces, Unicode normalization."""
-    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
 def _check_classes(

@@ -20,6 +20,8 @@ IMBALANCE = 4.0  # ratio of training samples above which classes are unbalanced
 MIN_UNITS = 3  # sessions or bursts of a class that give each split one
 MIN_GAP_ROWS = 8  # a class of fewer samples is cut without a gap
 
+Parts = tuple[list[int], list[int], list[int]]  # rows of training, validation and test
+
 
 def split_by_class(
     name: str, classes: tuple[str, ...], samples: Split, seed: int, path: Path
@@ -50,9 +52,10 @@ def split_by_burst(
 ) -> tuple[Dataset, tuple[str, ...]]:
     """Split recorded samples so that neighbouring pictures are never in two splits.
 
-    A split gets whole sessions of a class where there are three or more, else whole bursts; a class
-    with fewer is cut in time, with a gap. Sessions are taken in one order for all classes, from the
-    seed, so that a session tends to be in one split. bursts: of each sample, which are in order.
+    A split gets whole sessions where each class has three or more, else whole bursts, each with all
+    of its classes. The bursts of a class with fewer than three are cut in time, class by class,
+    with a gap. Units are taken in an order from the seed. bursts: of each sample, which are in
+    order.
 
     Returns the data set, and notes for the user on classes that were cut.
     """
@@ -62,53 +65,83 @@ def split_by_burst(
     for names in (sessions, bursts):
         shuffled = generator.permutation(sorted(set(names))).tolist()
         rank.update({unit: place for place, unit in enumerate(shuffled)})
-    parts: tuple[list[int], list[int], list[int]] = ([], [], [])
-    notes = []
-    for number, label in enumerate(classes):
-        rows: list[int] = np.flatnonzero(samples.labels == number).tolist()
-        by_unit: dict[str, list[int]] = {}
-        for names in (bursts, sessions):
-            units = {names[row] for row in rows}
-            if len(units) >= MIN_UNITS:
-                by_unit = {unit: [r for r in rows if names[r] == unit] for unit in units}
-        if by_unit:
-            found = _assign_units(by_unit, rank)
-        else:
-            found = _cut_in_time(rows)
-            notes.append(
-                f"class {label} has {len({bursts[row] for row in rows})} burst(s): its splits are "
-                "cut from them in time, and its figures are too good; record three or more, at "
-                "different times"
-            )
-        for part, more in zip(parts, found, strict=True):
-            part += more
+    labels = samples.labels.tolist()
+    few = [
+        number
+        for number in range(len(classes))
+        if len(_list_units(labels, bursts, number)) < MIN_UNITS
+    ]
+    cut = {unit for number in few for unit in _list_units(labels, bursts, number)}
+    units = bursts
+    if all(
+        len(_list_units(labels, sessions, number)) >= MIN_UNITS for number in range(len(classes))
+    ):
+        units, cut = sessions, set()
+    parts = _cut_classes([row for row, unit in enumerate(units) if unit in cut], labels)
+    counts: dict[str, Counter[int]] = {}
+    for unit, label in zip(units, labels, strict=True):
+        if unit not in cut:
+            counts.setdefault(unit, Counter())[label] += 1
+    split = _assign_units(counts, rank)
+    for row, unit in enumerate(units):
+        if unit in split:
+            parts[split[unit]].append(row)
+    notes = [
+        f"class {classes[number]} has {len(_list_units(labels, bursts, number))} burst(s): its "
+        "splits are cut from them in time, and its figures are too good; record three or more, at "
+        "different times"
+        for number in few
+    ]
     return _take_splits(name, classes, samples, parts, path), tuple(notes)
 
 
-def _assign_units(
-    by_unit: Mapping[str, list[int]], rank: Mapping[str, int]
-) -> tuple[list[int], list[int], list[int]]:
-    """Rows of training, validation and test: whole units, about 70/15/15."""
-    left = sorted(by_unit, key=lambda unit: rank[unit])
-    sizes = Counter({unit: len(rows) for unit, rows in by_unit.items()})
-    total = sizes.total()
-    held: list[list[int]] = []
-    for share in (TEST_SHARE, VALIDATION_SHARE):
-        taken: list[int] = []
-        for unit in list(left):
-            enough_left = len(left) > (2 if not held else 1)
-            if enough_left and len(taken) + sizes[unit] <= 1.4 * share * total:
-                taken += by_unit[unit]
+def _list_units(labels: Sequence[int], units: Sequence[str], number: int) -> set[str]:
+    """The sessions or bursts in which a class is."""
+    return {unit for label, unit in zip(labels, units, strict=True) if label == number}
+
+
+def _assign_units(counts: Mapping[str, Counter[int]], rank: Mapping[str, int]) -> dict[str, int]:
+    """The split of each unit (0 training, 1 validation, 2 test), about 70/15/15 of each class.
+
+    counts: samples of each class in each unit
+    """
+    left = sorted(counts, key=lambda unit: rank[unit])
+    totals = sum(counts.values(), Counter[int]())
+    units_left = Counter(label for unit in left for label in counts[unit])
+    split = dict.fromkeys(counts, 0)
+    for part, share, kept in ((2, TEST_SHARE, 2), (1, VALIDATION_SHARE, 1)):
+        taken: Counter[int] = Counter()
+
+        def take(unit: str, most: float, part: int = part, kept: int = kept) -> None:
+            """Take a unit whose classes have enough units left, and do not get more samples."""
+            count = counts[unit]
+            fits = all(taken[k] + count[k] <= most * totals[k] for k in count)  # noqa: B023
+            if fits and all(units_left[k] > kept for k in count):
+                taken.update(count)  # noqa: B023
+                units_left.subtract(dict.fromkeys(count, 1))
+                split[unit] = part
                 left.remove(unit)
-        if not taken:  # all are larger
-            smallest = min(left, key=lambda unit: sizes[unit])
-            taken += by_unit[smallest]
-            left.remove(smallest)
-        held.append(taken)
-    return [row for unit in left for row in by_unit[unit]], held[1], held[0]
+
+        for unit in [*left]:
+            take(unit, 1.4 * share)
+        for label in sorted(totals):  # where all units of a class are larger, the smallest
+            for unit in sorted(left, key=lambda unit: counts[unit].total()):
+                if not taken[label] and label in counts[unit]:
+                    take(unit, 1.0)
+    return split
 
 
-def _cut_in_time(rows: list[int]) -> tuple[list[int], list[int], list[int]]:
+def _cut_classes(rows: list[int], labels: Sequence[int]) -> Parts:
+    """Rows of training, validation and test: those of each class cut in time."""
+    parts: Parts = ([], [], [])
+    for label in sorted({labels[row] for row in rows}):
+        own = _cut_in_time([row for row in rows if labels[row] == label])
+        for part, more in zip(parts, own, strict=True):
+            part += more
+    return parts
+
+
+def _cut_in_time(rows: list[int]) -> Parts:
     """Rows of training, validation and test: one after the other, with gaps that are left out."""
     count = len(rows)
     test = max(round(TEST_SHARE * count), int(count >= MIN_UNITS))

@@ -24,6 +24,7 @@ from ddnn.pipeline.settings import Checkpoint, Settings
 from ddnn.pipeline.sources import Restore
 from ddnn.protocol.train_messages import TrainState
 from ddnn.runtime.identity import Identity
+from ddnn.runtime.learned import write_learned
 from ddnn.runtime.loop import Loop
 from ddnn.runtime.new_directory import write_directory
 from ddnn.runtime.profile import measure_profile
@@ -112,13 +113,19 @@ def train_pipeline(
     started_s = time.monotonic()
     with write_directory(request.out) as fresh, show_progress() as progress:
         progress("loading data", 0, 1)
-        from ddnn.data import check_trainable, load
+        from ddnn.data import check_trainable, describe_dataset, load
 
         dataset = load(request.data, seed=request.seed)
+        for line in describe_dataset(dataset):
+            print_note(line)
         check_trainable(dataset, request.data)
         progress("loading data", 1, 1)
         progress("importing TensorFlow", 0, 1)
         prepared = prepare(request, dataset)
+        if ":" in request.model:  # the user's; the product's own are known to convert
+            from ddnn.training.stages.result import check_export
+
+            check_export(prepared.stages, request.model)
         progress("importing TensorFlow", 1, 1)
         display = TrainingDisplay(progress)
         checkpoint = prepared.file.read()
@@ -273,7 +280,7 @@ def write_bundle(
 ) -> dict[str, Any]:
     """Write the trained network as a bundle; its accuracy."""
     from ddnn.adapters.litert import LiteRtSection
-    from ddnn.data import measure_jpeg_bytes
+    from ddnn.data import FolderRequest, measure_jpeg_bytes
     from ddnn.training.stages.batches import join_views
     from ddnn.training.stages.result import evaluate, export_bundle, join_layers
 
@@ -285,15 +292,22 @@ def write_bundle(
             f"the trained network's loss is {test.loss}; remove {request.checkpoint}, and train "
             "with a lower --learning-rate"
         )
+    name = request.data.partition(":")[0]
+    notes: dict[str, str | float | int] = {"model": request.model, "data_seed": request.seed}
+    if name.startswith("eth80"):
+        notes["objects_test"] = int(dataset.test.groups[0])
+    else:
+        write_learned(out, dataset.train.images, dataset.validation.images)
     manifest = export_bundle(
         model,
         dataset,
         out,
         LiteRtSection,
         name=request.out.name,
-        data=request.data.partition(":")[0],
+        data=name,
         jpeg_bytes=float(measure_jpeg_bytes(dataset.validation.images[:JPEG_SAMPLES]).mean()),
-        notes={"model": request.model, "data_seed": request.seed, **request.notes},
+        notes={**notes, **request.notes},
+        preprocessing=FolderRequest().preprocessing if name == "directory" else None,
         progress=progress,
     )
     everyone = manifest.accuracy[str(manifest.hierarchy.everyone)]

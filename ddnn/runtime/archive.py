@@ -19,6 +19,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from ddnn.core.text import fold_name
 from ddnn.errors import ConfigError
 
 MAX_ARRAY_BYTES = 2**31
@@ -139,6 +140,11 @@ def read_class_names(array: NDArray[Any], path: Path) -> tuple[str, ...]:
     if not 2 <= len(names) <= MAX_CLASSES or len(set(names)) != len(names) or not all(names):
         raise ConfigError(
             f"{path}: classes {names[:10]}; expected 2 to {MAX_CLASSES} different names"
+        )
+    if len({fold_name(name) for name in names}) != len(names):
+        raise ConfigError(
+            f"{path}: classes {', '.join(map(ascii, names[:10]))}: some differ only by case, space "
+            "or Unicode normalization; name one class alike"
         )
     return names
 

@@ -23,9 +23,12 @@ def interrupt_once(numbers: Sequence[signal.Signals] = ENDING) -> Iterator[None]
             is_ending = True
             raise KeyboardInterrupt
 
-    before = [signal.signal(number, interrupt) for number in numbers]
+    # Under nohup a lost terminal ends nothing. An ignored SIGINT is only that of a shell which
+    # starts programs in the background.
+    taken = [n for n in numbers if (n, signal.getsignal(n)) != (signal.SIGHUP, signal.SIG_IGN)]
+    before = [signal.signal(number, interrupt) for number in taken]
     try:
         yield
     finally:
-        for number, handler in zip(numbers, before, strict=True):
+        for number, handler in zip(taken, before, strict=True):
             signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -46,7 +46,7 @@ from ddnn.runtime.packets import pack, unpack
 from ddnn.runtime.process import measure_resident_bytes
 from ddnn.runtime.refusals import RefusalLog
 from ddnn.runtime.registration import Registration
-from ddnn.runtime.sections import Ready
+from ddnn.runtime.sections import IDLE_RUN_S, Ready
 from ddnn.runtime.transport import Arrived, LinkDown, LinkEvent, LinkUp, Refused, Transport
 
 log = logging.getLogger(__name__)
@@ -159,6 +159,12 @@ class Loop:
         """Monotonic time of the last inference that succeeded."""
         return self._host.sections.inferred_s
 
+    @property
+    def has_sections(self) -> bool:
+        """Whether the node holds a section that it runs where there is nothing else to do. Safe in
+        any thread."""
+        return self._host.sections.can_prove
+
     def start(self) -> None:
         self._thread.start()
 
@@ -236,9 +242,11 @@ class Loop:
         stats_due_s = time.monotonic() + self._stats_every_s * spread(
             f"{self.identity.site}/{self.identity.node}"
         )
+        idle_run_s = min(stats_due_s, time.monotonic() + IDLE_RUN_S)
         deadline_s = self.machine.deadline_s()
         while True:
-            until_s = stats_due_s if deadline_s is None else min(deadline_s, stats_due_s)
+            until_s = min(stats_due_s, idle_run_s)
+            until_s = until_s if deadline_s is None else min(deadline_s, until_s)
             if self._registration.deadline_s is not None:
                 until_s = min(until_s, self._registration.deadline_s)
             frame_due_s = math.inf if self._frames is None else self._frames.due_s()
@@ -261,9 +269,11 @@ class Loop:
             if deadline_s is not None and deadline_s <= now_s:
                 self._handle(Tick())
                 deadline_s = self.machine.deadline_s()
+            if now_s >= idle_run_s:
+                idle_run_s = now_s + min(self._stats_every_s, IDLE_RUN_S)
+                self._host.sections.run_idle_sections(now_s)
             if now_s >= stats_due_s:
                 stats_due_s = now_s + self._stats_every_s
-                self._host.sections.run_idle_sections(now_s)
                 self._publish_stats()
 
     def _make_event(self, item: Inbox) -> Event | None:

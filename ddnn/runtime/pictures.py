@@ -17,6 +17,7 @@ from ddnn.errors import ConfigError
 Image = NDArray[np.uint8]
 
 MAX_PIXELS = 64_000_000
+TIFF_BITS = 258  # the tag BitsPerSample
 DEFAULT = Preprocessing()
 # EPS starts another program; Pillow knows the others by name only.
 NOT_READ = ("EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG")
@@ -75,7 +76,8 @@ def read_picture(file: Path, background: tuple[int, int, int] = DEFAULT.backgrou
                     )
                 opened.load()
                 picture = ImageOps.exif_transpose(opened)
-                return _convert_to_rgb(file, picture, opened.format, background)
+                bits = _find_bits(opened)
+                return _convert_to_rgb(file, picture, opened.format, bits, background)
     except ConfigError:
         raise
     except Exception as error:  # Pillow raises some fifteen unrelated types for broken files
@@ -87,14 +89,15 @@ def read_picture(file: Path, background: tuple[int, int, int] = DEFAULT.backgrou
 
 
 def _convert_to_rgb(
-    file: Path, picture: Any, kind: str | None, background: tuple[int, int, int]
+    file: Path, picture: Any, kind: str | None, bits: int, background: tuple[int, int, int]
 ) -> Image:
     from PIL import Image as Pillow
 
     # PNG has at most 16 bits, which old versions of Pillow open as 32.
     if picture.mode.startswith("I;16") or (picture.mode == "I" and kind in ("PNG", "PPM")):
         levels = np.asarray(picture, np.int64)
-        grey = ((levels * 255 + 32767) // 65535).astype(np.uint8)
+        most = 2**bits - 1  # a camera of 12 bits writes them in 16
+        grey = np.minimum((levels * 255 + most // 2) // most, 255).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
     if picture.mode in ("F", "I"):
         raise ConfigError(
@@ -105,6 +108,14 @@ def _convert_to_rgb(
         below = Pillow.new("RGBA", picture.size, (*background, 255))
         picture = Pillow.alpha_composite(below, picture.convert("RGBA"))
     return np.asarray(picture.convert("RGB"), np.uint8)
+
+
+def _find_bits(picture: Any) -> int:
+    """The bits of a pixel of a picture with more than 8: as a TIFF says, else 16."""
+    tags = getattr(picture, "tag_v2", None) or {}
+    bits = tags.get(TIFF_BITS, (16,))
+    found = int(bits[0] if isinstance(bits, tuple) else bits)
+    return found if 8 < found <= 16 else 16
 
 
 def make_input(

@@ -56,6 +56,7 @@ class SectionRunner:
         self.inferred_s: float | None = None  # monotonic time of the last inference that succeeded
         self._sections = dict(sections)
         self._slow: set[SectionName] = set()
+        self._provable: set[SectionName] = set()  # those that have an example
         self._lent: dict[SectionName, bool] = {}  # whether it was computed for others last
         # A section runs in one thread at a time, also where it is idle in one and used in another.
         self._locks: dict[SectionName, threading.Lock] = {n: threading.Lock() for n in sections}
@@ -68,6 +69,7 @@ class SectionRunner:
     def find_slow_sections(self) -> None:
         """Measure which sections are slow."""
         self._slow = {name for name, section in self._sections.items() if self._is_slow(section)}
+        self._provable = {name for name, section in self._sections.items() if section.example()}
 
     def compute(self, effect: Compute) -> Computed | None:
         """Run a section; return its result, or None where a thread delivers it later."""
@@ -101,12 +103,20 @@ class SectionRunner:
             self._sections[ready.name] = ready.section
             self._locks[ready.name] = threading.Lock()
             (self._slow.add if ready.slow else self._slow.discard)(ready.name)
+            if ready.section.example():
+                self._provable.add(ready.name)
         return Loaded(ready.name, ready.section is not None)
 
     def unload(self, name: SectionName) -> None:
         self._loading.discard(name)
+        self._provable.discard(name)
         for kept in (self._sections, self._locks):
             kept.pop(name, None)
+
+    @property
+    def can_prove(self) -> bool:
+        """Whether a section runs on its example. Safe in any thread."""
+        return bool(self._provable)
 
     def run_idle_sections(self, now_s: float) -> None:
         """Run sections that had no work for a while on their examples, to find failures."""

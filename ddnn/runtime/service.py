@@ -41,7 +41,10 @@ def find_ddnn_version() -> str:
 
 
 def has_inferred_lately(loop: Loop) -> bool:
-    """Whether a section has run within INFERRED_WITHIN_S, on a frame or on its example."""
+    """Whether a section has run within INFERRED_WITHIN_S, on a frame or on its example; of a node
+    that holds none now, whether its machine works."""
+    if not loop.has_sections:
+        return is_working(loop)
     last_s = loop.inferred_s
     return last_s is not None and time.monotonic() - last_s < INFERRED_WITHIN_S
 

@@ -92,12 +92,12 @@ def check_export(network: Network, directory: Path, load_section: LoadSection) -
                 load_section(file)({INPUT.get(place, "features"): blank})
             except Exception as error:  # the converter and LiteRT raise many kinds
                 raise ConfigError(
-                    f"--section {place}={hook}: LiteRT cannot run it: {_find_reason(error)}; use "
+                    f"--section {place}={hook}: LiteRT cannot run it: {find_reason(error)}; use "
                     "operations that LiteRT has built in"
                 ) from None
 
 
-def _find_reason(error: Exception) -> str:
+def find_reason(error: Exception) -> str:
     """The operations that a converter's message of many lines names, else its beginning."""
     text = str(error)
     if names := sorted(set(_OPERATION.findall(text))):

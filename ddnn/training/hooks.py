@@ -23,6 +23,8 @@ def load_function(hook: str, option: str) -> Callable[..., Any]:
         function = getattr(importlib.import_module(module), name)
         if not callable(function):
             raise TypeError(f"{name} is not callable")
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise ConfigError(f"{option}: {error}; expected package.module:function") from None
+    except Exception as error:  # of any type: the module runs
+        raise ConfigError(
+            f"{option}: {type(error).__name__}: {error}; expected package.module:function"
+        ) from None
     return function  # type: ignore[no-any-return]

@@ -276,7 +276,7 @@ class Recording:
         with open_keyboard() as read_key:
             while by_keys or self.collector.state is State.RECORDING:
                 driver.step()
-                show(*self._describe(by_keys))
+                show(*self._describe(driver, by_keys))
                 if self.collector.failure or self.collector.counts["pictures_over_limit"]:
                     return
                 if by_keys and self._follow_key(driver, read_key):
@@ -291,12 +291,12 @@ class Recording:
             self._end(driver)
         return key in ("q", "\x1b")
 
-    def _describe(self, by_keys: bool) -> tuple[str, ...]:
+    def _describe(self, driver: CollectorDriver, by_keys: bool) -> tuple[str, ...]:
         """The title of the view, and its keys."""
         if self.collector.state is not State.RECORDING:
             title = "paused"
         else:
-            left_s = self.collector.bounds_s[1] - time.time()
+            left_s = self.collector.bounds_s[1] - driver.read_time().wall_s
             title = f"RECORDING {self.label}"
             if self.options.seconds or self.options.samples:
                 title += f", {max(0.0, left_s):.0f} s left"

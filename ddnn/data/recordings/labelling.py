@@ -166,7 +166,8 @@ class LabelBoard:
         """Take back the last change; False where there is none."""
         if not self._undo:
             return False
-        self._move([(to, origin) for origin, to in reversed(self._undo.pop())])
+        self._move([(to, origin) for origin, to in reversed(self._undo[-1])])
+        self._undo.pop()
         return True
 
     def _plan(self, file: Path, camera: str, label: str, *, aside: bool) -> tuple[str, str]:
@@ -180,13 +181,19 @@ class LabelBoard:
             self._undo.append(moves)
 
     def _move(self, moves: Moves) -> None:
-        """Move files; what a crash interrupts is finished at the next start."""
+        """Move all files or none; what a crash interrupts is finished at the next start."""
         aside = self.path / ASIDE
         _require_free(self.path, moves)
         with convert_write_errors(self.path):
             aside.mkdir(exist_ok=True)
             write_whole(aside / MOVES, msgspec.json.encode(moves))
-            _perform(self.path, moves)
+            try:
+                _perform(self.path, moves)
+            except OSError:
+                back = [(to, origin) for origin, to in reversed(moves)]
+                _perform(self.path, [pair for pair in back if not (self.path / pair[1]).exists()])
+                (aside / MOVES).unlink()
+                raise
             (aside / MOVES).unlink()
         self._take_over(moves)
 

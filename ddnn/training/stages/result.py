@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
+import msgspec
 import numpy as np
 
+from ddnn.core.preprocessing import Preprocessing
 from ddnn.core.section import Section
+from ddnn.errors import ConfigError
 from ddnn.exits.hierarchy import make_configuration
 from ddnn.exits.manifest import Manifest
 from ddnn.pipeline.stage import States
@@ -18,9 +21,11 @@ from ddnn.training.bundle import (
     Progress,
     draft_manifest,
     export_sections,
+    find_reason,
     finish_bundle,
     measure_network,
 )
+from ddnn.training.export import section_to_litert
 from ddnn.training.fit import Images, Labels
 from ddnn.training.models import Architecture, Network
 from ddnn.training.stages.factory import KerasStages
@@ -47,6 +52,17 @@ def join_layers(stages: KerasStages, states: States) -> Any:
     return keras.Model(inputs, x)
 
 
+def check_export(stages: KerasStages, model: str) -> None:
+    """Convert the untrained network: ConfigError where LiteRT could not run the trained one."""
+    try:
+        section_to_litert(join_layers(stages, {}), "cloud")
+    except Exception as error:  # the converter raises many kinds
+        raise ConfigError(
+            f"--model {model}: LiteRT cannot run it: {find_reason(error)}; use operations that "
+            "LiteRT has built in"
+        ) from None
+
+
 def evaluate(model: Any, images: Images, labels: Labels) -> Evaluation:
     """Measure a model as it is used: without dropout, with the statistics of the training.
 
@@ -67,6 +83,7 @@ def export_bundle(
     data: str,
     jpeg_bytes: float | None = None,
     notes: Mapping[str, str | float | int] | None = None,
+    preprocessing: Preprocessing | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> Manifest:
     """Write the trained network as a bundle of configuration (a), which `ddnn demo --bundle` runs.
@@ -75,12 +92,17 @@ def export_bundle(
     cloud's section: exactly what was trained. It is measured on the validation split.
 
     model: images of all views [height, width, 3 views] of 0..255 -> scores
+    preprocessing: how the data's pictures became images, as every source must do
     """
     members = dataset.views
     hierarchy = make_configuration("a", members, fusion_scheme="CC")
     network = Network(hierarchy, Architecture(), dataset.image_shape, len(dataset.classes))
     network.cloud = model
-    manifest = draft_manifest(network, name, data, dataset.classes, export_sections(network, out))
+    manifest = msgspec.structs.replace(
+        draft_manifest(network, name, data, dataset.classes, export_sections(network, out)),
+        preprocessing=preprocessing or Preprocessing(),
+        cameras=dict(zip(hierarchy.devices, dataset.cameras.values(), strict=False)),
+    )
     measured = measure_network(manifest, out, load_section, dataset.validation, progress)
     return finish_bundle(
         manifest,

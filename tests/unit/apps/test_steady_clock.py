@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from cloud_app.steady_clock import TRUST_AFTER_S, SteadyClock
@@ -87,4 +89,27 @@ def test_the_newest_row_of_a_store_is_found(tmp_path) -> None:
     assert store.find_newest_s() is None
     store.save([("home", make_answer(1))])
     assert store.find_newest_s() == START_S
+    store.close()
+
+
+def test_what_was_stored_before_the_clock_was_right_is_kept_as_long_as_all_else(
+    tmp_path: Path,
+) -> None:
+    """A machine starts with its clock 30 days behind; NTP comes after two minutes."""
+    keep_s = 30 * DAY_S
+    machine = Machine(ahead_s=-30 * DAY_S)
+    store = Store(f"sqlite:///{tmp_path}/cloud.db")
+    store.clock = machine.clock.read
+    for hour in range(26):
+        machine.now_s = 3600.0 * hour
+        store.save([("home", make_answer(hour))])
+        if hour == 0:
+            machine.now_s, machine.ahead_s = 120.0, 0.0
+            machine.clock.read()
+    assert machine.clock.is_trusted()
+    assert machine.clock.behind_from_s == pytest.approx(START_S - 30 * DAY_S)
+    store.protect(machine.clock.behind_from_s, machine.clock.read() + keep_s)
+    assert store.prune(machine.clock.read(), keep_s) == 0
+    assert len(store.list_newest(50)) == 26
+    assert store.prune(machine.clock.read() + keep_s + 1, keep_s) == 26
     store.close()

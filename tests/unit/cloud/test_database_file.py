@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -84,4 +85,27 @@ def test_a_folder_that_is_away_is_an_error_until_it_is_back(tmp_path: Path) -> N
             store.list_newest(1)
     (tmp_path / "elsewhere").rename(folder)
     assert [record.answer.sample for record in store.list_newest(9)] == [1]
+    store.close()
+
+
+def test_a_log_that_is_deleted_alone_loses_nothing(tmp_path: Path) -> None:
+    """SQLite goes on with the one that it has open, which nobody finds after the process."""
+    path = tmp_path / "cloud.db"
+    store = Store(f"sqlite:///{path}")
+    store.save([("home", make_answer(1))])
+    confirmed = [1]
+    for sample in (2, 3, 4):
+        if sample == 3:
+            Path(f"{path}-wal").unlink()
+        try:
+            store.save([("home", make_answer(sample))])
+            confirmed.append(sample)
+        except LinkError:
+            store.save([("home", make_answer(sample))])
+            confirmed.append(sample)
+    for copied in path.parent.glob("cloud.db*"):  # what is there where the process is killed now
+        shutil.copy(copied, tmp_path / copied.name.replace("cloud", "killed"))
+    again = Store(f"sqlite:///{tmp_path}/killed.db")
+    assert {record.answer.sample for record in again.list_newest(9)} == {*confirmed}
+    again.close()
     store.close()

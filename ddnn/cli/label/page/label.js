@@ -9,7 +9,9 @@ let shown = [];          // samples that the filter admits
 let first = 0;           // the first row of the page
 let row = 0;             // the cursor, in `shown`
 let column = 0;          // a camera
-let busy = false;
+let pending = 0;         // requests that are not answered yet
+let failed = false;      // one of them
+let last = Promise.resolve();
 const selected = new Set();
 
 function element(tag, attributes = {}, ...children) {
@@ -18,9 +20,15 @@ function element(tag, attributes = {}, ...children) {
   return node;
 }
 
-async function request(path, body) {
-  if (busy) return;
-  busy = true;
+// Requests are sent one after the other, and none is left out. What the page shows meanwhile is what
+// they will do; the last answer shows what they did.
+function request(path, body) {
+  if (pending === 0) $("message").textContent = "";
+  pending += 1;
+  last = last.then(() => send(path, body));
+}
+
+async function send(path, body) {
   try {
     const options = body === undefined ? {} : {
       method: "POST",
@@ -30,14 +38,25 @@ async function request(path, body) {
     const response = await fetch(path, options);
     const answer = await response.json();
     if (!response.ok) throw new Error(answer.error);
-    board = answer;
-    $("message").textContent = "";
+    if (pending === 1) board = answer;
   } catch (error) {
     $("message").textContent = `${error.message}`;
-  } finally {
-    busy = false;
+    failed = path !== "api/samples";
+  }
+  pending -= 1;
+  if (pending > 0) return;
+  if (failed) {
+    failed = false;
+    pending = 1;
+    last = last.then(() => send("api/samples"));
+    return;
   }
   draw();
+}
+
+function findSamples(names) {
+  const wanted = new Set(names);
+  return board.samples.filter((sample) => wanted.has(sample.name));
 }
 
 // ------------------------------------------------------------------------ filter
@@ -169,19 +188,28 @@ function findTargets() {
 function giveClass(name) {
   const alone = selected.size === 0;
   const stays = $("filter").value === "";
-  request("api/label", { samples: findTargets(), label: name });
+  const targets = findTargets();
+  request("api/label", { samples: targets, label: name });
+  for (const sample of findSamples(targets)) Object.assign(sample, { label: name, dropped: false });
   selected.clear();
   if (alone && stays) row += 1;
+  draw();
 }
 
 function drop() {
-  request("api/drop", { samples: findTargets() });
+  const targets = findTargets();
+  request("api/drop", { samples: targets });
+  for (const sample of findSamples(targets)) sample.dropped = true;
   selected.clear();
+  draw();
 }
 
 function blank() {
-  if (!shown.length) return;
-  request("api/view", { sample: shown[row].name, camera: board.cameras[column] });
+  const [sample, camera] = [shown[row], board.cameras[column]];
+  if (!sample) return;
+  request("api/view", { sample: sample.name, camera });
+  if (camera in sample.views) sample.views[camera] = !sample.views[camera];
+  draw();
 }
 
 function choose(index, extend) {
