@@ -125,7 +125,7 @@ class Exchange:
 
     def _answer(self, key: Key, blob: bytes | None) -> list[Sent]:
         waiting = self._asking.pop(key, {}).values()
-        return [(fetch.sender, make_part(fetch, self.node, blob)) for fetch in waiting]
+        return [(fetch.sender, make_part(fetch, self.node, blob, waited=True)) for fetch in waiting]
 
     def take_part(self, part: TrainPart, now_s: float) -> Fetched | None:
         """A part arrived; the copy where it is complete or not to be had."""

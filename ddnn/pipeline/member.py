@@ -118,6 +118,7 @@ class Member:
     ) -> None:
         self.site, self.node, self.incarnation = site, node, incarnation
         self.state = State.IDLE
+        self.is_central_lost = False
         self.run, self.term, self.central = "", 0, ""
         self.exchange = Exchange(node)
         self.runner: StageRunner | None = None  # of the term that runs or ran last
@@ -212,10 +213,15 @@ class Member:
         return []
 
     def _join(self, command: TrainCommand) -> None:
-        """Follow another run, unless one is at work whose central node is another."""
-        if self.state is State.RUNNING and command.sender != self.central:
+        """Follow another run, unless one is at work whose central node is another and is there."""
+        if (
+            self.state is State.RUNNING
+            and command.sender != self.central
+            and not self.is_central_lost
+        ):
             return
         self._release()
+        self.is_central_lost = False
         self.run, self.central, self.term = command.run, command.sender, 0
 
     def _release(self) -> None:

@@ -158,32 +158,48 @@ def _fill_orders(devices: Devices) -> list[list[int]]:
     """Orders that fill a given time per batch, for the least such time that covers all layers.
 
     At each cut the next device is the one that is filled best, or the one that takes most layers.
+    Orders in which the layers do not fit into the memory are left out.
     """
-    times_s = np.asarray(devices.layer_times_s, dtype=np.float64)
-    ends = np.concatenate([[0.0], np.cumsum(times_s)])
+    ends = _sum_up(devices.layer_times_s)
     orders = []
     for most_layers in (False, True):
-        low_s, high_s, order = 0.0, float(ends[-1] * devices.capacities[0]), [0]
-        for _ in range(HALVINGS):
+        low_s, high_s = 0.0, float(ends[-1] * max(devices.capacities))
+        order = _fill(devices, ends, high_s, most_layers)
+        for _ in range(HALVINGS if order else 0):
             middle_s = (low_s + high_s) / 2
-            filled = _fill(devices.capacities, ends, middle_s, most_layers)
+            filled = _fill(devices, ends, middle_s, most_layers)
             if filled is None:
                 low_s = middle_s
             else:
                 high_s, order = middle_s, filled
-        orders.append(order)
+        if order:
+            orders.append(order)
     return orders
 
 
+def _sum_up(values: Sequence[float]) -> FloatArray:
+    """The sums of the first 0, 1, … values."""
+    return np.concatenate([[0.0], np.cumsum(np.asarray(values, dtype=np.float64))])
+
+
 def _fill(
-    capacities: Sequence[float], ends: FloatArray, limit_s: float, most_layers: bool
+    devices: Devices, ends: FloatArray, limit_s: float, most_layers: bool
 ) -> list[int] | None:
-    """Devices in an order in which each takes at most `limit_s`; None where layers are left."""
-    factors, unused = np.asarray(capacities, dtype=np.float64), np.ones(len(capacities), bool)
+    """Devices in an order in which each takes at most `limit_s`, and what its memory holds; None
+    where layers are left."""
+    factors = np.asarray(devices.capacities, dtype=np.float64)
+    unused = np.ones(len(factors), bool)
+    memory = devices.memory
+    held = [] if memory is None else [_sum_up(values) for values in memory.layer_bytes]
     order: list[int] = []
     at = 0
     while at < len(ends) - 1:
         stops = np.searchsorted(ends, ends[at] + limit_s / factors, side="right") - 1
+        for device, sums in enumerate(held):
+            most_bytes = memory.limits_bytes[device] if memory is not None else None
+            if most_bytes is not None:
+                fits = np.searchsorted(sums, sums[at] + most_bytes, side="right") - 1
+                stops[device] = min(stops[device], fits)
         gains = stops - at if most_layers else factors * (ends[stops] - ends[at])
         gains = np.where(unused & (stops > at), gains, 0.0)
         device = int(gains.argmax()) if order else 0  # the central node is first

@@ -85,6 +85,8 @@ class Roster:
         node = self.get(name)
         restarted = node.offer is not None and node.offer.incarnation != offer.incarnation
         node.offer, node.silent = offer, False
+        if restarted:  # what was measured is of another time, and of a process that is gone
+            node.capacity = node.rate_bytes_per_s = None
         return restarted
 
     def take_status(self, name: str, status: Status) -> bool:

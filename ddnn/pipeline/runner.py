@@ -253,6 +253,11 @@ class StageRunner:
             (batch + 1) // assignment.step_batches,
             self.place.count - self.place.index,
         )
+        if assignment.consistent and assignment.round_batches:
+            # Versions before the snapshot are gone after a restore, so no mean has them.
+            size = assignment.round_batches
+            began = batch // size * size // assignment.step_batches
+            versions = min(versions, version - began + 1)
         every = assignment.aggregate_every
         if every and versions > 1 and version % every == 0:
             self.stage.aggregate(versions)

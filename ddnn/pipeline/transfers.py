@@ -6,6 +6,7 @@ repeated and reordered messages do no harm, and the sender keeps no state.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -20,6 +21,7 @@ RETRY_S = 1.0  # at least, before a part is asked for again; then twice as long 
 MAX_DOUBLINGS = 5
 SLOWER = 4.0  # times the duration that the measured rate suggests
 RATE_BYTES = 4096  # parts below this size say nothing about the rate
+LEAST_SHARE = 0.1  # of the time of a part that its bytes take, at least
 SMOOTHING = 0.3
 MAX_COPY_BYTES = 1 << 33
 
@@ -58,6 +60,7 @@ class Fetcher:
         self.rate_bytes_per_s = 0.0  # measured; 0: not yet
         self.parts = 0  # that were taken
         self._fetches: dict[Key, _Fetch] = {}  # in the order of their start
+        self._trip_s = math.inf  # of the fastest small part: how long a message and its answer take
 
     @property
     def part_s(self) -> float:
@@ -113,7 +116,7 @@ class Fetcher:
             return Fetched(key, fetch.holder, fetch.origin, None)
         if part.offset != len(fetch.data) or not part.data:
             return None  # repeated, or late
-        if fetch.tries == 1:  # else it may answer an earlier message
+        if fetch.tries == 1 and not part.waited:  # else it may answer an earlier message
             self._measure(len(part.data), now_s - (fetch.asked_s or now_s))
         fetch.data += part.data
         self.parts += 1
@@ -124,16 +127,23 @@ class Fetcher:
         return Fetched(key, fetch.holder, fetch.origin, bytes(fetch.data))
 
     def _measure(self, size: int, seconds: float) -> None:
-        if size >= RATE_BYTES and seconds > 0:
-            rate = size / seconds
+        if size < RATE_BYTES:
+            self._trip_s = min(self._trip_s, seconds)
+        elif seconds > 0:
+            trip_s = self._trip_s if self._trip_s < seconds else 0.0  # not measured: part of it
+            rate = size / max(seconds - trip_s, LEAST_SHARE * seconds)
             before = self.rate_bytes_per_s or rate
             self.rate_bytes_per_s = (1 - SMOOTHING) * before + SMOOTHING * rate
 
 
-def make_part(fetch: TrainFetch, node: str, blob: bytes | None) -> TrainPart:
-    """The answer to a fetch."""
+def make_part(
+    fetch: TrainFetch, node: str, blob: bytes | None, *, waited: bool = False
+) -> TrainPart:
+    """The answer to a fetch. waited: see TrainPart."""
     data = (
         b"" if blob is None else blob[fetch.offset : fetch.offset + min(fetch.length, LENGTH_BYTES)]
     )
     total = 0 if blob is None else len(blob)
-    return TrainPart(1, node, data, fetch.layer, fetch.term, fetch.version, fetch.offset, total)
+    return TrainPart(
+        1, node, data, fetch.layer, fetch.term, fetch.version, fetch.offset, total, waited
+    )

@@ -38,7 +38,6 @@ class TrainWorker:
         self.site, self.node = site, node
         self.member = Member(site, node, find_factory, incarnation)
         self._offer = TrainOffer(network, incarnation, False, profile)
-        self._central_lost = False
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -60,7 +59,7 @@ class TrainWorker:
     @property
     def is_awaited(self) -> bool:
         """Whether a central node that is there counts on this node's part."""
-        return self.is_at_work and not self._central_lost
+        return self.is_at_work and not self.member.is_central_lost
 
     def subscriptions(self) -> list[str]:
         return [
@@ -89,9 +88,9 @@ class TrainWorker:
 
     def _watch_central(self, status: Status) -> list[Effect]:
         lost = status.state != "online"
-        if lost == self._central_lost or self.member.state is State.IDLE:
+        if lost == self.member.is_central_lost or self.member.state is State.IDLE:
             return []
-        self._central_lost = lost
+        self.member.is_central_lost = lost
         central = self.member.central
         if not lost:
             return [Log("info", "%s is back: waiting for its commands", (central,))]

@@ -58,7 +58,11 @@ class TrainFetch(msgspec.Struct, frozen=True, array_like=True):
 
 
 class TrainPart(msgspec.Struct, frozen=True, array_like=True):
-    """A part of a copy of a layer's state. total 0: the sender has no such copy."""
+    """A part of a copy of a layer's state.
+
+    total: bytes of the copy, 0 where the sender has none. waited: it had none yet when it was
+    asked, so that the time of the answer says nothing of the link.
+    """
 
     v: Literal[1]
     sender: Id
@@ -68,6 +72,7 @@ class TrainPart(msgspec.Struct, frozen=True, array_like=True):
     version: Count
     offset: Count
     total: Count
+    waited: bool = False
 
 
 # ------------------------------------------------------------- control plane

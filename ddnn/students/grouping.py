@@ -81,6 +81,28 @@ def scale_capabilities(costs: Costs) -> FloatArray:
     return np.stack([speeds / speeds.max(), links], axis=1)
 
 
+def complete_leaders(outages: Sequence[float], p_th: float) -> Groups:
+    """As many groups as this finds: the most reliable device that is left leads, and the least
+    reliable one with which the group meets the bound completes it, else the next most reliable one
+    joins. Devices with which no group meets the bound join the last one."""
+    left = sorted(range(len(outages)), key=lambda i: (outages[i], i))
+    groups: list[int] = []
+    while left:
+        members = [left.pop(0)]
+        outage = outages[members[0]]
+        while left and not meets_bound(outage, p_th):
+            enough = [i for i in left if meets_bound(outage * outages[i], p_th)]
+            joins = enough[-1] if enough else left[0]
+            left.remove(joins)
+            members.append(joins)
+            outage *= outages[joins]
+        if meets_bound(outage, p_th) or not groups:
+            groups.append(join_members(members))
+        else:
+            groups[-1] |= join_members(members)
+    return tuple(groups)
+
+
 def follow_leaders(
     capabilities: FloatArray, outages: Sequence[float], p_th: float, reach: float
 ) -> Groups:
@@ -190,7 +212,7 @@ def _reach_latency(costs: Costs, start: Groups, goal_s: float, looks: int) -> tu
 
 
 def list_starts(costs: Costs, seed: int = 0, shuffles: int = SHUFFLES) -> list[Groups]:
-    """Groupings to improve: follow-the-leader by capability, memory and random orders.
+    """Groupings to improve: follow-the-leader by capability, memory, outage and random orders.
 
     Bounds stricter than p_th make fewer, larger groups. None is repeated.
     """
@@ -206,6 +228,9 @@ def list_starts(costs: Costs, seed: int = 0, shuffles: int = SHUFFLES) -> list[G
         for reach in REACHES
     ]
     starts += [follow_leaders(order, outages, costs.p_th, np.inf) for order in orders]
+    by_outage = np.argsort(np.argsort(outages, kind="stable")).astype(np.float64)[:, None]
+    starts += [follow_leaders(o, outages, costs.p_th, np.inf) for o in (by_outage, -by_outage)]
+    starts.append(complete_leaders(outages, costs.p_th))
     starts.append((join_members(range(len(outages))),))
     few = [_join_last(groups, costs.filters) for groups in starts]
     return list(dict.fromkeys(tuple(sorted(groups)) for groups in few))

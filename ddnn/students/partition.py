@@ -11,6 +11,7 @@ from ddnn.errors import ConfigError
 from ddnn.students.types import FloatArray, IntArray
 
 RESTARTS = 16  # of the assignment to centres, for few filters
+MAX_EXACT = 10  # filters; they have at most 42,525 partitions into as many parts
 SMALL = 64  # filters: up to here all restarts and all exchanges are looked at
 ROUNDS = 30  # of one assignment to centres
 CHANGES = 4  # of each filter, at most, in one refinement
@@ -36,7 +37,8 @@ def cut_filters(
 ) -> IntArray:
     """The part of each filter, [filters], by normalized cut (Shi and Malik 2000) with sizes.
 
-    Filters are placed by the smallest eigenvectors of the normalized Laplacian, given to centres
+    Of up to MAX_EXACT filters all partitions are compared. More
+    filters are placed by the smallest eigenvectors of the normalized Laplacian, given to centres
     with the wanted sizes (k-means, the nearest pairs first), and then moved and exchanged
     while that lowers the normalized cut. A part keeps 1 filter to its limit. Raises ConfigError for
     sizes that are not those of all filters, or exceed the limits.
@@ -45,6 +47,8 @@ def cut_filters(
     parts = len(sizes)
     if parts == 1:
         return np.zeros(len(graph), dtype=np.int64)
+    if len(graph) <= MAX_EXACT:
+        return _cut_exactly(graph, limits)
     points = _embed(graph, parts)
     rng = np.random.default_rng(seed)
     found = [
@@ -52,6 +56,38 @@ def cut_filters(
         for _ in range(RESTARTS if len(graph) <= SMALL else 1)
     ]
     return min(found, key=lambda labels: normalized_cut(graph, labels))
+
+
+def _cut_exactly(graph: FloatArray, limits: Sequence[int]) -> IntArray:
+    """The part of each filter, [filters], with the least normalized cut of all partitions into as
+    many parts as there are limits. The larger parts are those with the larger limits."""
+    parts = len(limits)
+    blocks = _list_partitions(len(graph), parts)
+    members = np.eye(parts)[blocks]  # [partitions, filters, parts]
+    sizes = members.sum(axis=1).astype(np.int64)
+    fits = (np.sort(sizes, axis=1) <= np.sort(limits)).all(axis=1)
+    members, sizes, blocks = members[fits], sizes[fits], blocks[fits]
+    inside = np.einsum("pik,pik->pk", members, graph @ members)
+    best = _ratios(graph.sum(axis=0) @ members, inside).sum(axis=1).argmin()
+    part_of_block = np.empty(parts, np.int64)
+    part_of_block[np.argsort(sizes[best], kind="stable")] = np.argsort(limits, kind="stable")
+    return np.asarray(part_of_block[blocks[best]])
+
+
+def _list_partitions(filters: int, parts: int) -> IntArray:
+    """All partitions of the filters into exactly so many parts, [partitions, filters]: the part of
+    each, where parts are numbered by their first filter."""
+    rows = np.zeros((1, 1), np.int64)
+    for filter_ in range(1, filters):
+        begun = rows.max(axis=1) + 1
+        rows = np.concatenate(
+            [
+                np.column_stack([rows[begun >= part], np.full((begun >= part).sum(), part)])
+                for part in range(parts)
+            ]
+        )
+        rows = rows[rows.max(axis=1) + filters - filter_ >= parts]  # enough are left to begin parts
+    return rows
 
 
 def check_sizes(graph: FloatArray, sizes: Sequence[int], limits: Sequence[int]) -> None:

@@ -45,16 +45,25 @@ def list_groups(detail: StudentDetail) -> list[PieceGroup]:
 def list_alternatives(plan: Plan, detail: StudentDetail) -> Alternatives | None:
     """The plan and the groupings that none beats; None where it knows of no other."""
     members = list_members(plan)
+    present = {frozenset(names) for names in members}
+    # By the plan's objective, as the other points are, where it is one of those that none beats.
+    latency_s = next(
+        (
+            row.latency_s
+            for row in detail.tradeoffs
+            if {frozenset(names) for names in row.groups} == present
+        ),
+        detail.guaranteed_latency_s,
+    )
     own = Alternative(
         _describe_groups([len(names) for names in members], [one.name for one in detail.students]),
         [
-            detail.guaranteed_latency_s,
+            latency_s,
             detail.p_full,
             float(sum(student.memory_bytes for student in detail.students)),
         ],
         current=True,
     )
-    present = {frozenset(names) for names in members}
     others = [
         Alternative(
             _describe_groups([len(names) for names in row.groups], row.students),

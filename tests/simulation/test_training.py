@@ -308,3 +308,27 @@ def test_the_first_operation_which_compiles_does_not_count() -> None:
     for seconds in (0.2, 0.1, 0.3):
         time.take(seconds)
     assert time.median_s == 0.2
+
+
+def test_the_means_of_versions_are_the_same_after_a_consistent_restore() -> None:
+    settings = replace(SNAPSHOTS, aggregate_every=7)
+    undisturbed = train(2, settings)
+    site = TrainingSite(2, settings, factory=DROPOUT)
+    site.run_until(37)
+    site.simulation.crash(site.node("worker1"))
+    site.simulation.start(site.node("worker1"))
+    site.run()
+    assert site.central.driver.term > 1
+    assert_equal_layers(site.layers(), undisturbed.layers())
+
+
+def test_a_node_that_starts_again_is_measured_again() -> None:
+    site = TrainingSite(2, Settings(60))
+    site.run_until(30)
+    node = site.central.driver.roster.get("worker1")
+    assert node.capacity is not None
+    node.capacity = 50.0
+    site.simulation.crash(site.node("worker1"))
+    site.simulation.start(site.node("worker1"))
+    site.run()
+    assert node.capacity is None or node.capacity < 25.0

@@ -170,3 +170,19 @@ def test_parts_are_joined_in_any_order_and_repeated(random, extra: int) -> None:
     assert inbox.get("backward", 7) is None
     inbox.forget(7, "forward")
     assert inbox.get("forward", 7) is None
+
+
+def test_what_had_to_be_made_first_says_nothing_of_the_link() -> None:
+    """Nor does the time that a message and its answer take without their bytes."""
+    fetcher = Fetcher("worker1")
+    blob, trip_s, rate = bytes(60_000), 0.005, 1e7
+    now_s = 0.0
+    for version, (size, made_s) in enumerate([(60_000, 2.0), (100, 0.0), (60_000, 0.0)]):
+        key = Key(3, Stamp(1, version))
+        fetcher.start(key, "central", Origin.CHAIN)
+        ((_, message),) = fetcher.ask(now_s)
+        now_s += trip_s + size / rate + made_s
+        part = make_part(message, "central", blob[:size], waited=made_s > 0)
+        assert fetcher.take(part, now_s) is not None
+        assert bool(fetcher.rate_bytes_per_s) == (version == 2)
+    assert fetcher.rate_bytes_per_s == pytest.approx(rate, rel=0.05)

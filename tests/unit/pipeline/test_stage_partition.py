@@ -198,3 +198,15 @@ def test_a_network_that_fits_nowhere_is_infeasible() -> None:
     memory = Memory([1, 1], [[2, 2], [2, 2]])
     with pytest.raises(InfeasiblePlanError, match="memory"):
         choose_layout(Devices([1, 1], [1, 1], [1, 1], [1, 1], memory))
+
+
+def test_the_order_of_many_devices_keeps_their_memory() -> None:
+    """The device that no layer fits into is left out."""
+    for count in (7, 8, 20):
+        limits = [None, 50, *[None] * (count - 2)]
+        memory = Memory(limits, [[100] * 20] * count)
+        layout = choose_layout(
+            Devices([1.0] * 20, [1e3] * 20, [1.0] * count, [1e9] * count, memory)
+        )
+        assert 1 not in layout.devices
+        assert layout.bottleneck_s == -(-20 // (count - 1))

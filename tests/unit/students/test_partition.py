@@ -110,3 +110,23 @@ def test_sizes_that_are_not_of_all_filters_are_refused(sizes: list[int]) -> None
 def test_limits_below_the_sizes_are_refused(limits: list[int]) -> None:
     with pytest.raises(ConfigError, match="limits"):
         cut_filters(np.ones((6, 6)), [3, 3], limits)
+
+
+@pytest.mark.parametrize("parts", [2, 3, 4])
+def test_of_few_filters_no_partition_has_a_smaller_cut(parts: int) -> None:
+    rng = np.random.default_rng(parts)
+    for _ in range(12):
+        filters = int(rng.integers(parts + 1, 9 if parts < 4 else 8))
+        graph = make_graph(rng, filters)
+        sizes = [filters // parts + (part < filters % parts) for part in range(parts)]
+        limits = [
+            size + int(more) for size, more in zip(sizes, rng.integers(0, 3, parts), strict=True)
+        ]
+        labels = cut_filters(graph, sizes, limits)
+        assert (np.bincount(labels, minlength=parts) <= limits).all()
+        best = min(
+            normalized_cut(graph, np.array(one))
+            for one in product(range(parts), repeat=filters)
+            if all(0 < one.count(part) <= most for part, most in enumerate(limits))
+        )
+        assert normalized_cut(graph, labels) == pytest.approx(best, abs=1e-12)

@@ -328,3 +328,16 @@ def test_an_unknown_outage_is_not_none() -> None:
         plan([unknown], graph, [SMALL], 0.2, assumed_outage=0.3)
     with pytest.raises(ConfigError, match="outage is 1"):
         plan([unknown], graph, [SMALL], 0.2, assumed_outage=1.0)
+
+
+def test_nine_devices_of_which_few_are_reliable() -> None:
+    """A grouping in order of capability leaves too few groups to hold the filters."""
+    outages = [0.01, 0.3, 0.2, 0.3, 0.2, 0.01, 0.2, 0.3, 0.3]
+    devices = [
+        DeviceProfile(f"d{i}", 1e7, uplink_bits_per_s=1000, outage_probability=outage)
+        for i, outage in enumerate(outages)
+    ]
+    graph = np.ones((16, 16)) - np.eye(16)
+    found = plan(devices, graph, [StudentType("a", 1e7, 100, 4)], p_th=0.01)
+    assert len(found.groups) == 4
+    assert found.latency_s() == pytest.approx(1.128)
