@@ -103,12 +103,22 @@ class Decisions:
         """When the sample began to wait for the scores of this state; None: unknown."""
         return self._collector.opened_s(Key(sample, state))
 
-    def open(self, number: int, captured_at_s: float, captured_s: float, now: Now) -> None:
-        """Open a sample; captured_at_s is by its device's clock, captured_s by this node's."""
+    def open(
+        self,
+        number: int,
+        captured_at_s: float,
+        captured_s: float,
+        now: Now,
+        ahead_s: float = 0.0,
+    ) -> None:
+        """Open a sample; captured_at_s is by its device's clock, captured_s by this node's.
+
+        ahead_s: how long before the others its first device has reported.
+        """
         answer_by_s = captured_s + self._timing.edge_s
         sample = Sample(number, captured_at_s, captured_s, answer_by_s, self._first)
         self._samples[number] = sample
-        self._collect(sample, now)
+        self._collect(sample, now, ahead_s)
 
     def take(
         self, number: int, state: State, node: str, report: Report, now: Now
@@ -132,15 +142,16 @@ class Decisions:
 
     # ----------------------------------------------------------------- collect
 
-    def _collect(self, sample: Sample, now: Now) -> None:
+    def _collect(self, sample: Sample, now: Now, ahead_s: float = 0.0) -> None:
         """Wait for the scores of the sample's state."""
-        now_s = now.monotonic_s
+        from_s = now.monotonic_s + ahead_s
+        window_s = WINDOWS[sample.state] * self._timing.window_s
         evicted = self._collector.open(
             Key(sample.number, sample.state),
             self._expected[sample.state],
             partial(self._is_enough, sample.state),
-            now_s,
-            min(now_s + WINDOWS[sample.state] * self._timing.window_s, sample.answer_by_s),
+            from_s,
+            min(from_s + window_s, sample.answer_by_s),
         )
         for outcome in evicted:
             self._window.drop(outcome.key.sample)

@@ -198,7 +198,9 @@ class ExitNode:
             return False
         self._presence.note_report(device)
         captured_s = now.monotonic_s - age_s
-        self._decisions.open(message.sample, message.captured_at_s, captured_s, now)
+        # One that is early must not answer before the others can report.
+        ahead_s = self._admission.find_ahead_s(device, message.sample, now.monotonic_s)
+        self._decisions.open(message.sample, message.captured_at_s, captured_s, now, ahead_s)
         return True
 
     def _find_age_s(self, device: str, message: Scores | Features, now: Now) -> float:

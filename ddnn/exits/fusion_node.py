@@ -151,6 +151,8 @@ class FusionNode:
         self._expected = {child: frozenset([child]) for child in tier.children}
         self._collector: Collector[Key, Part] = Collector()
         self._running: Jobs[Key, Fusion] = Jobs()
+        # Samples whose features came before anybody asked for them: nobody misses those of others.
+        self._unasked: set[Key] = set()
 
     @property
     def gauges(self) -> dict[str, float]:
@@ -203,6 +205,8 @@ class FusionNode:
             admission.note(child, message.sample, message.captured_at_s, now.monotonic_s)
         elif admission.admit(child, message.sample, message.captured_at_s, now.monotonic_s):
             self._open(key, now)
+            if self.tier.hears_escalations:
+                self._unasked.add(key)
         else:
             self._count("samples_refused")
             return []
@@ -222,7 +226,8 @@ class FusionNode:
         """Wait for the children's features."""
         due_s = now.monotonic_s + self.timing.window_s
         enough = partial(self._is_enough, key.site)
-        for _ in self._collector.open(key, self._expected, enough, now.monotonic_s, due_s):
+        for evicted in self._collector.open(key, self._expected, enough, now.monotonic_s, due_s):
+            self._unasked.discard(evicted.key)
             self._count("evicted")
 
     def _is_enough(self, site: str, children: Collection[str]) -> bool:
@@ -232,13 +237,14 @@ class FusionNode:
     def _conclude(self, outcomes: list[Outcome[Key, Part]], now: Now) -> list[Effect]:
         effects: list[Effect] = []
         for outcome in outcomes:
+            is_asked = outcome.key not in self._unasked
+            self._unasked.discard(outcome.key)
             if isinstance(outcome, Expired):
                 if outcome.completed or not outcome.parts:
                     continue
                 membership = self.find_membership(outcome.key.site)
-                membership.note_misses(
-                    membership.live.intersection(outcome.missing), now.monotonic_s
-                )
+                missing = membership.live.intersection(outcome.missing) if is_asked else ()
+                membership.note_misses(missing, now.monotonic_s)
             self._collector.end(outcome.key)
             effects += self._fuse(outcome.key, outcome.parts, now)
         return effects
@@ -298,6 +304,7 @@ class FusionNode:
         if escalate.bundle != self.bundle:
             return []
         if escalate.tier == "local":
+            self._unasked.discard(key)
             if self._collector.opened_s(key) is None:
                 self._open(key, now)
             return []

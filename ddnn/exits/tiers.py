@@ -20,6 +20,7 @@ class Tier(Protocol):
     input: Kind  # of the children's messages
     section: str | None  # None: the features are sent up unchanged
     keeps_features: bool  # whether the section's features are kept until the next tier asks
+    hears_escalations: bool  # whether it knows which samples' features are asked for
 
     def subscriptions(self, site: str) -> list[str]:
         """The filters of the messages that this tier reads besides presence."""
@@ -47,6 +48,7 @@ class EdgeTier:
 
     input = Kind.FEATURES
     keeps_features = True
+    hears_escalations = True
 
     def __init__(self, manifest: Manifest, node: str) -> None:
         self._manifest, self._node = manifest, node
@@ -86,6 +88,7 @@ class CloudTier:
     input = Kind.UPLINK
     section: str | None = "cloud"
     keeps_features = False
+    hears_escalations = False
 
     def __init__(self, manifest: Manifest, share: str = "") -> None:
         """share: the group of cloud nodes that divide the samples among them. With several edges

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 MAX_RATE = 1000.0  # samples per second
 AHEAD_S, BEHIND_S = 0.3, 2.0  # of where the others are: errors of clocks, delays of messages
 AHEAD, BEHIND = 3, 3  # the same in samples, at least
+JITTER = 0.5  # samples by which the first report of one may come before the others' place
 OWN_S = 2.0  # how far from the sender's own numbers, where there are no others
 FRESH_S = 2.0  # a sender that has reported since then counts as present
 RATE_S, GAP_S = 2.0, 1.0  # of captures: how long the rate is measured, without a longer gap
@@ -92,6 +93,13 @@ class Admission:
             return False
         self.note(sender, sample, captured_at_s, now_s)
         return True
+
+    def find_ahead_s(self, sender: str, sample: int, now_s: float) -> float:
+        """How long before the others the sender reports the sample; 0 where that is not known."""
+        place, rate = self._find_place(sender, now_s), self._find_rate()
+        if place is None or rate <= 0:
+            return 0.0
+        return max(0.0, sample - place - JITTER) / rate
 
     def _begin(self, sample: int, captured_at_s: float, now_s: float) -> _Track:
         began = sample, captured_at_s

@@ -28,6 +28,7 @@ from ddnn.protocol.messages import Answer, Status
 from ddnn.protocol.rollout_messages import BundleOrder, BundlePart, BundleState
 from ddnn.protocol.topics import Kind, Topic, topic_filter
 
+MAX_OTHERS = 1000  # nodes
 LISTEN_S = 2.0  # in which what the broker retains arrives
 RETURN_S = 6.0  # in which nodes are back after the broker has started again
 PARTS_AT_ONCE = 8
@@ -78,7 +79,8 @@ class Deployer:
         wait_s: float,
     ) -> None:
         """order: without a first sample. parts: of the archive. nodes: those that run the bundle,
-        `lead` the edge that decides. wait_s: for the nodes to be ready."""
+        `lead` the edge that decides; clouds and pages of other names join them. wait_s: for the
+        nodes to be ready."""
         self._site, self.order, self._parts = site, order, list(parts)
         self._lead, self._wait_s = lead, wait_s
         self.nodes = tuple(nodes)
@@ -90,6 +92,7 @@ class Deployer:
         self.before = ""  # the bundle that was in use
         self.counts: dict[str, int] = {}
         self._membership = Membership(nodes)
+        self._others: dict[str, Status] = {}  # of nodes that the bundle does not name
         self._connected_s: float | None = None
         self._is_reconnected = False
         self._next_part = 0
@@ -147,16 +150,36 @@ class Deployer:
                 self._membership = Membership(self.nodes)
                 self._connected_s, self._is_reconnected = None, self.state is not State.LISTENING
             case Received(Topic(self._site, Kind.STATUS, node), Status() as status):
-                if node in self.nodes:
-                    self._membership.take_status(node, status)
+                self._take_status(node, status)
             case Received(Topic(self._site, Kind.BUNDLE_STATE, node), BundleState() as state):
-                if node in self.nodes:
-                    self.states[node] = state
+                self._take_state(node, state)
             case Received(Topic(self._site, Kind.ANSWER, self._lead), Answer() as answer):
                 self._note_answer(answer, now)
         if self._due_s is None or self.is_over:
             return []
         return self._advance(now)
+
+    def _take_status(self, node: str, status: Status) -> None:
+        if node in self.nodes:
+            self._membership.take_status(node, status)
+        elif node in self._others or len(self._others) < MAX_OTHERS:
+            self._others[node] = status
+            self._admit(node)
+
+    def _take_state(self, node: str, state: BundleState) -> None:
+        if node in self.nodes or node in self.states or len(self.states) < MAX_OTHERS:
+            self.states[node] = state
+            self._admit(node)
+
+    def _admit(self, node: str) -> None:
+        """Count on further clouds and pages that are online: they change, whatever their names."""
+        status = self._others.get(node)
+        if status is None or node in self.nodes or node not in self.states:
+            return
+        if status.role in ("cloud", "store") and status.state == "online":
+            self.nodes = (*self.nodes, node)
+            self._membership.admit(node)
+            self._membership.take_status(node, self._others.pop(node))
 
     def make_return(self) -> Deployer:
         """A roll-out of the bundle before, which the nodes have on their disks."""
@@ -226,7 +249,8 @@ class Deployer:
 
     def _check_staged(self, now: Now) -> list[Effect]:
         bundle, states = self.order.bundle, self.states
-        own = {n: s for n, s in states.items() if s.ordered == bundle and n in self.online}
+        online = set(self.online)
+        own = {n: s for n, s in states.items() if s.ordered == bundle and n in online}
         failed = {node: s.reason for node, s in own.items() if s.phase == "failed"}
         if failed:
             self.is_refused = True

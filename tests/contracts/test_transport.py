@@ -162,7 +162,9 @@ def test_clients_may_connect_and_subscribe_at_the_same_time(
 ) -> None:
     """All nodes of a site start at once, while there are retained messages."""
     peer = connect().subscribe_all()
-    topics = [f"{peer.topic}/in/{number}" for number in range(40)]
+    # amqtt never answers one or two of some thousand connections, more of them on a busy machine.
+    count = 12 if broker.kind == "embedded" else 40
+    topics = [f"{peer.topic}/in/{number}" for number in range(count)]
     for topic in topics:
         peer.transport.publish(topic, b"retained", 1, True)
     peer.pump(lambda: len(peer.list_payloads()) >= len(topics))
@@ -171,8 +173,7 @@ def test_clients_may_connect_and_subscribe_at_the_same_time(
     for topic, observer in zip(topics, observers, strict=True):
         assert observer.next() == (topic, b"retained", True)
     again = sum(observer.connections - 1 for observer in observers)
-    # On a busy machine amqtt never answers one or two of some thousand connections.
-    assert again <= (len(topics) // 10 if broker.kind == "embedded" else 0)
+    assert again <= (1 if broker.kind == "embedded" else 0)
 
 
 def test_close_publishes_the_last_words_and_not_the_will(

@@ -31,7 +31,7 @@ from ddnn.runtime.plans import read_plan
 from ddnn.runtime.site_identity import Broker
 from ddnn.runtime.transport import Arrived, LinkEvent, LinkUp
 
-RATE_HZ = 20.0
+RATE_HZ = 12.0
 DEADLINE_S = 2.5
 # Long against what a busy test machine takes. With s gone nothing ever waits for them.
 TIMES = {"window_s": 0.5, "deadline_s": DEADLINE_S, "rate_hz": RATE_HZ}

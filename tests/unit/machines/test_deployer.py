@@ -113,3 +113,27 @@ def test_where_nobody_is_back_nothing_is_done(driven: Driven) -> None:
     assert driven.deployer.state is State.CHANGING
     driven.wait(60.0)
     assert "not reported to use it: edge" in driven.deployer.reason
+
+
+@pytest.mark.parametrize("role", ["cloud", "store", "device"])
+@pytest.mark.parametrize("first", ["status", "state"])
+def test_a_cloud_of_another_name_that_cannot_use_the_bundle_keeps_all_where_they_are(
+    role: str, first: str
+) -> None:
+    """A camera that the bundle does not name keeps nobody."""
+    driven = Driven()
+    status = Received(Topic("home", Kind.STATUS, "cloud1"), Status(role, 1, "online"))
+    state = Received(
+        Topic("home", Kind.BUNDLE_STATE, "cloud1"),
+        BundleState(OLD, NEW, "failed", reason="no space"),
+    )
+    for event in (status, state) if first == "status" else (state, status):
+        driven.give(event)
+    for node in NODES:
+        driven.report(node, OLD, NEW, "staged")
+    driven.wait(2 * LISTEN_S)
+    if role == "device":
+        assert driven.deployer.state is State.CHANGING
+    else:
+        assert driven.deployer.state is State.FAILED
+        assert driven.deployer.reason == "cloud1: no space"

@@ -119,9 +119,7 @@ def test_of_few_filters_no_partition_has_a_smaller_cut(parts: int) -> None:
         filters = int(rng.integers(parts + 1, 9 if parts < 4 else 8))
         graph = make_graph(rng, filters)
         sizes = [filters // parts + (part < filters % parts) for part in range(parts)]
-        limits = [
-            size + int(more) for size, more in zip(sizes, rng.integers(0, 3, parts), strict=True)
-        ]
+        limits = (np.array(sizes) + rng.integers(0, 3, parts)).tolist()
         labels = cut_filters(graph, sizes, limits)
         assert (np.bincount(labels, minlength=parts) <= limits).all()
         best = min(
