@@ -15,6 +15,7 @@ from paho.mqtt.enums import MQTTErrorCode
 from ddnn.runtime.transport import Arrived, LinkEvent, LinkUp, Refused
 
 ANSWER_S = 2.0  # a broker that does not know MQTT 5 may say nothing at all
+UNSPECIFIED = "Unspecified error"  # paho's text for a socket that was closed
 FAREWELL_S = 2.0
 MISC_S = 0.5  # how often keep-alives are looked after
 READ_AT_ONCE = 64  # messages read before others get their turn
@@ -148,7 +149,9 @@ class Link:
     def _take_disconnect(
         self, _client: object, _data: object, _flags: object, code: Any, _given: object
     ) -> None:
-        self.reason = self.reason or str(code)
+        text = str(code)
+        lost = "the connection was lost" if text == UNSPECIFIED else text
+        self.reason = self.reason or lost
 
     def _take_message(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
         self.received += 1

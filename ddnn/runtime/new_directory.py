@@ -25,7 +25,13 @@ def write_directory(out: Path) -> Iterator[Path]:
     Where the block raises, nothing is left behind. Raises ConfigError, before the block, where
     `out` is not an empty directory or cannot be written; and where the disk is full.
     """
-    out = out.absolute()
+    out = Path(os.path.realpath(out))  # of a link to a directory, that takes the fresh one's place
+    try:
+        out.name.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"--out {str(out)!a}: its name is not UTF-8; use another") from None
+    if out.is_mount():
+        raise ConfigError(f"--out {out} is a mount point; name a directory in it")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"--out {out} is not an empty directory; remove it or choose another")
     fresh = out.with_name(f".{out.name}.partial")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -87,6 +88,7 @@ def test_all_samples_are_labelled_by_keyboard(
     wait_for(page, "#position", "2 of 7")
     press(page, "2")  # classes are in the order of their names: nobody, person
     wait_for(page, "#position", "3 of 7")
+    wait_for(page, "#filter", "person (2)")
     assert list_names(directory, "cam1", "person") == ["1000", "1001"]
     press(page, "Shift+ArrowDown")
     wait_for(page, "#position", "4 of 7, 2 selected")
@@ -112,6 +114,22 @@ def test_all_samples_are_labelled_by_keyboard(
     page.locator("#empty").wait_for()
     assert LabelBoard(directory).classes == ["nobody", "person"]
     assert not (directory / "cam1" / UNLABELLED).exists()
+
+
+def test_keys_that_are_pressed_quickly_leave_no_sample_out(
+    open_page: Callable[..., Page], url: str, directory: Path
+) -> None:
+    """Each change takes a while to be written; the next key does not wait for it."""
+    page = open_page(url)
+    wait_for(page, "#position", "1 of 7")
+    page.route("**/api/*", lambda route: (time.sleep(0.05), route.continue_()))
+    press(page, "1", "1", "1", "x", "1")
+    wait_for(page, "#position", "5 of 6")
+    wait_for(page, "#filter", "nobody (6)")
+    names = ["1000", "1001", "1002", "1004", "2000", "2001"]
+    assert list_names(directory, "cam1", "nobody") == names
+    assert list_names(directory, "cam1", UNLABELLED) == []
+    assert page.locator("#message").inner_text() == ""
 
 
 def test_a_telephone_labels_by_touch_and_nothing_is_cut_off(

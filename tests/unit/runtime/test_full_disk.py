@@ -102,3 +102,23 @@ def test_a_report_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> N
     for file in (tmp_path / "nowhere" / "report.html", tmp_path):
         with pytest.raises(ConfigError, match="cannot be written"):
             require_writable(file)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_to_a_directory_is_followed(tmp_path: Path, there: bool) -> None:
+    target = tmp_path / "disk" / "bundle"
+    target.parent.mkdir()
+    if there:
+        target.mkdir()
+    (tmp_path / "bundle").symlink_to(target)
+    with write_directory(tmp_path / "bundle") as fresh:
+        (fresh / "a").touch()
+    assert (target / "a").exists()
+    assert (tmp_path / "bundle").is_symlink()
+
+
+def test_what_could_not_become_the_directory_is_refused_at_once(tmp_path: Path) -> None:
+    strange = tmp_path / os.fsdecode(b"caf\xe9")
+    for out, words in ((strange, "not UTF-8"), (Path("/proc"), "mount point")):
+        with pytest.raises(ConfigError, match=words), write_directory(out):
+            pass
