@@ -158,17 +158,18 @@ class TrainOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         ),
     ] = "name"
     fit: Annotated[
-        Literal["crop", "stretch"],
+        Literal["crop", "stretch"] | None,
         msgspec.Meta(
             description="directory: the section sees the middle of a picture, or all of it, "
-            "squeezed into its input. The bundle says so, and every camera does the same."
+            "squeezed into its input. The bundle says so, and every camera does the same [as in "
+            "the recording, else stretch]."
         ),
-    ] = "stretch"
+    ] = None
     roi: Annotated[
         tuple[str, ...],
         msgspec.Meta(
             description="directory: region of interest, as fractions of the picture, of one device "
-            "or of all.",
+            "or of all [as in the recording].",
             extra={"metavar": "[DEVICE=]X,Y,W,H"},
         ),
     ] = ()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from ddnn.core.preprocessing import Preprocessing, Roi, parse_roi
+from ddnn.core.preprocessing import WHOLE, Preprocessing, Roi, parse_roi
 from ddnn.errors import ConfigError
 from ddnn.exits.aggregate import Scheme
 from ddnn.exits.hierarchy import Configuration
@@ -50,7 +51,7 @@ def train_bundle(
     seed: int = 0,
     cameras: tuple[str, ...] = (),
     pair_by: PairBy = "name",
-    fit: Literal["crop", "stretch"] = "stretch",
+    fit: Literal["crop", "stretch"] | None = None,
     roi: tuple[str, ...] = (),
     size: int | None = None,
     resume: bool = False,
@@ -66,6 +67,8 @@ def train_bundle(
     resume: go on from the checkpoints of a training that was killed.
     patience: end when so many checks of the validation loss in succession were no better; 0: do all
     steps.
+    fit, roi: how pictures become inputs; by default as the devices did that recorded them, else the
+    whole pictures, stretched.
     backbone: the pretrained network of whose parts the sections are made.
     keeps_interrupted: the first Ctrl-C ends the training, and the bundle is written.
     """
@@ -85,7 +88,9 @@ def train_bundle(
     given = parse_cameras(cameras)
     if name == "directory":
         nodes = describe(configuration, devices, edges=edges).devices
-        preprocessing = Preprocessing(fit=fit, rois=parse_rois(roi, nodes))
+        preprocessing = choose_preprocessing(
+            Path(data.partition(":")[2]), fit, parse_rois(roi, nodes), nodes, given
+        )
         shape = (size, size, 3) if size else FolderRequest().shape
         folders = FolderRequest(nodes, given, None, preprocessing, pair_by, shape)
     elif given or roi or size or pair_by != "name":
@@ -227,6 +232,45 @@ def parse_rois(texts: tuple[str, ...], devices: tuple[str, ...]) -> dict[str, Ro
             )
         rois.update(dict.fromkeys([device] if equals else devices, parse_roi(region)))
     return rois
+
+
+def choose_preprocessing(
+    path: Path,
+    fit: Literal["crop", "stretch"] | None,
+    rois: Mapping[str, Roi],
+    devices: tuple[str, ...],
+    cameras: Mapping[str, str],
+) -> Preprocessing:
+    """How pictures become inputs: as given, else as the devices did that recorded them, so that a
+    network sees on a device what it saw in training.
+
+    fit, rois: None and empty where they are not given. cameras: folders by device.
+
+    Raises ConfigError where the devices of a recording did not do the same.
+    """
+    from ddnn.data.recordings import read_description
+
+    description = read_description(path)
+    recorded = {
+        device: camera
+        for device in devices
+        if description is not None
+        and (camera := description.cameras.get(cameras.get(device, device))) is not None
+        and camera.preprocessing is not None
+    }
+    fits = {camera.preprocessing.fit for camera in recorded.values() if camera.preprocessing}
+    if fit is None and len(fits) > 1:
+        raise ConfigError(
+            f"{path}: its cameras were recorded with different --fit ({', '.join(sorted(fits))}); "
+            "give --fit"
+        )
+    chosen = fit or (fits.pop() if fits else "stretch")
+    seen = {device: camera.roi for device, camera in recorded.items() if camera.roi != WHOLE}
+    if recorded and fit is None:
+        print_note(f"pictures become inputs as where they were recorded: --fit {chosen}")
+    if seen and not rois:
+        print_note(f"regions of interest are those of the recording, of {', '.join(seen)}")
+    return Preprocessing(fit=chosen, rois=dict(rois) or seen)
 
 
 def parse_section(text: str) -> tuple[str, str]:

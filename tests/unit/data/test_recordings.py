@@ -9,11 +9,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from ddnn.data import FolderRequest, describe_dataset
+from ddnn.core.preprocessing import WHOLE, Preprocessing, Roi
+from ddnn.data import FolderRequest, Split, describe_dataset
 from ddnn.data.folders import load_directory, load_directory_samples
 from ddnn.data.recordings import (
     DESCRIPTION,
     UNLABELLED,
+    Camera,
+    Description,
     RecordingStore,
     find_burst,
     find_duplicates,
@@ -21,10 +24,12 @@ from ddnn.data.recordings import (
     measure_quality,
     read_description,
     require_label,
+    write_description,
 )
 from ddnn.data.recordings import store as store_module
 from ddnn.data.splits import split_by_burst, split_by_class
 from ddnn.errors import ConfigError
+from ddnn.local_site.train import choose_preprocessing
 from ddnn.machines.picture_collector import Picture
 from ddnn.protocol.record_messages import RecordState
 
@@ -281,3 +286,58 @@ def test_a_single_burst_is_cut_in_time_and_the_user_is_told(tmp_path: Path) -> N
     assert [len(p) for p in (dataset.train, dataset.validation, dataset.test)] == [24, 6, 6]
     lines = describe_dataset(dataset)
     assert sum("1 burst(s)" in line for line in lines) == 2
+
+
+# ------------------------------------------------------------------ preprocessing
+
+
+def describe_cameras(path: Path, **fits: str) -> None:
+    cameras = {
+        name: Camera(
+            node=name,
+            bundle="b1",
+            preprocessing=Preprocessing(fit=fit),  # type: ignore[arg-type]
+            roi=Roi(0.25, 0, 0.5, 1) if name == "cam2" else WHOLE,
+        )
+        for name, fit in fits.items()
+    }
+    write_description(path, Description(cameras=cameras))
+
+
+def test_training_sees_what_the_devices_saw_that_recorded(tmp_path: Path) -> None:
+    devices = ("cam1", "cam2")
+    assert choose_preprocessing(tmp_path, None, {}, devices, {}) == Preprocessing(fit="stretch")
+    describe_cameras(tmp_path, cam1="crop", cam2="crop")
+    found = choose_preprocessing(tmp_path, None, {}, devices, {})
+    assert found == Preprocessing(fit="crop", rois={"cam2": Roi(0.25, 0, 0.5, 1)})
+    other = {"cam1": Roi(0, 0, 1, 0.5)}
+    assert choose_preprocessing(tmp_path, "stretch", other, devices, {}) == Preprocessing(
+        fit="stretch", rois=other
+    )
+    swapped = choose_preprocessing(tmp_path, None, {}, devices, {"cam1": "cam2", "cam2": "cam1"})
+    assert list(swapped.rois) == ["cam1"]
+
+
+def test_recordings_of_different_kinds_are_no_data_set(tmp_path: Path) -> None:
+    describe_cameras(tmp_path, cam1="crop", cam2="stretch")
+    with pytest.raises(ConfigError, match=r"different --fit \(crop, stretch\); give --fit"):
+        choose_preprocessing(tmp_path, None, {}, ("cam1", "cam2"), {})
+    assert choose_preprocessing(tmp_path, "crop", {}, ("cam1", "cam2"), {}).fit == "crop"
+    assert choose_preprocessing(tmp_path, None, {}, ("cam2",), {}).fit == "stretch"
+
+
+def test_a_session_of_several_classes_is_in_one_split(tmp_path: Path) -> None:
+    """Its pictures were labelled afterwards, so that neighbours have different classes."""
+    rng = np.random.default_rng(0)
+    for trial in range(20):
+        sessions = [f"2026010{day}-000000-ab12-1" for day in range(int(rng.integers(3, 9)))]
+        bursts = [name for name in sessions for _ in range(int(rng.integers(20, 80)))]
+        labels = rng.integers(0, 3, len(bursts)).astype(np.int32)
+        groups = np.unique(bursts, return_inverse=True)[1].astype(np.int32)
+        images = np.ones((len(bursts), 1, 1, 1, 3), np.uint8)
+        samples = Split("samples", images, labels, labels[:, None], groups)
+        dataset, notes = split_by_burst("x", ("a", "b", "c"), samples, bursts, trial, tmp_path)
+        found = [set(s.groups.tolist()) for s in (dataset.train, dataset.validation, dataset.test)]
+        assert sum(map(len, found)) == len(sessions)
+        assert all({*part.labels.tolist()} == {0, 1, 2} for part in (dataset.test, dataset.train))
+        assert notes == ()
