@@ -27,6 +27,7 @@ from ddnn.adapters.mqtt_properties import share_tables
 from ddnn.adapters.retry import RetrySchedule
 from ddnn.errors import ConfigError
 from ddnn.protocol.codec import publish_bytes
+from ddnn.protocol.topics import find_qos
 from ddnn.runtime.settings import NodeSettings
 from ddnn.runtime.site_identity import Broker
 from ddnn.runtime.transport import LinkDown, LinkEvent, Refused
@@ -124,7 +125,7 @@ class MqttTransport:
 
     def subscribe(self, filters: Sequence[str]) -> None:
         if self._link is not None and self._link.up and filters:
-            _, number = self._link.client.subscribe([(text, 1) for text in filters])
+            _, number = self._link.client.subscribe([(text, find_qos(text)) for text in filters])
             if number is not None:
                 self._link.asked[number] = filters
 

@@ -146,6 +146,15 @@ def share_filter(filter_: str, group: str) -> str:
     return f"$share/{group}/{filter_}" if group else filter_
 
 
+def find_qos(filter_: str) -> int:
+    """The quality of service of a filter: that of its kind, 1 of what is none of ours. A cluster of
+    brokers keeps no queue for a client that only has filters of 0."""
+    parts = filter_.split("/")
+    parts = parts[2:] if parts[0] == "$share" else parts
+    kind = _KINDS.get((parts[3], len(parts) > 4, tuple(parts[5:]))) if len(parts) > 3 else None
+    return 1 if kind is None else kind.value.qos
+
+
 def probe(site: str, node: str, name: str) -> str:
     """A topic below a node's own that carries no message of ours: `parse` refuses it, and no
     machine subscribes to it."""

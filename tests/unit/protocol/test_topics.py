@@ -14,6 +14,7 @@ from ddnn.protocol.topics import (
     EVERYWHERE,
     Kind,
     Topic,
+    find_qos,
     parse,
     presence_filters,
     share_filter,
@@ -160,3 +161,11 @@ def test_any_path_is_refused_or_a_topic(parts: list[str], tail: list[str]) -> No
     for text in ("/".join(parts), "/".join(["ddnn", "v1", "home", *tail])):
         with contextlib.suppress(RemoteProtocolError):
             assert str(parse(text)) == text
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_a_filter_has_the_quality_of_service_of_its_kind(kind: Kind) -> None:
+    for text in (topic_filter(kind), topic_filter(kind, "home", "cam1")):
+        assert find_qos(text) == find_qos(share_filter(text, "clouds")) == kind.value.qos
+    for other in ("ddnn/v1/home/node/cam1/#", "a", "$share/a", "x/y/z/u", "ddnn/v1/home/other/+"):
+        assert find_qos(other) == 1
