@@ -26,6 +26,7 @@ class Entry:
     redundancies: tuple[str, ...]  # the values of --redundancy that it plans
     extra: str = ""  # what to install for it
     learns: bool = False  # whether planning needs the bundle's data set
+    levels_speeds: bool = False  # whether a faster worker holds whole multiples of what others hold
 
 
 _ENTRIES = {
@@ -34,6 +35,7 @@ _ENTRIES = {
         planner="ddnn.training.coded_plan",
         redundancies=("none", "replicate", "coded", "coded-sparse"),
         extra="coding",
+        levels_speeds=True,
     ),
     "students": Entry(
         room="ddnn.students.room",
@@ -58,6 +60,11 @@ def list_redundancies() -> tuple[str, ...]:
 def needs_data(redundancy: str) -> bool:
     """Whether planning this redundancy learns from the data set that the bundle was trained on."""
     return any(entry.learns for entry in _ENTRIES.values() if redundancy in entry.redundancies)
+
+
+def levels_speeds(redundancy: str) -> bool:
+    """Whether a faster worker holds whole multiples of what others hold."""
+    return any(e.levels_speeds for e in _ENTRIES.values() if redundancy in e.redundancies)
 
 
 def find_room(name: str) -> Room:

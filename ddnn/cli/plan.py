@@ -25,7 +25,7 @@ from ddnn.errors import ConfigError, InfeasiblePlanError
 from ddnn.local_site.planning import UNIT_FLOPS_PER_S, parse_workers, plan_bundle
 from ddnn.local_site.progress import print_note
 from ddnn.protocol.offload_state import WorkerState
-from ddnn.rooms import find_room, list_redundancies
+from ddnn.rooms import find_room, levels_speeds, list_redundancies
 from ddnn.runtime.bundle import read_manifest
 from ddnn.runtime.plans import DIRECTORY
 
@@ -169,11 +169,12 @@ def plan(config: str | None, **flags: Any) -> None:
         if options.workers == "announced":
             settings = read_observer_settings(broker_flags, config)
             profiles = find_profiles(settings, options.for_s, read_manifest(bundle)[1])
-            devices = level_speeds(profiles)
+            leveled = levels_speeds(options.redundancy)
+            devices = level_speeds(profiles) if leveled else profiles
             for measured, device in zip(profiles, devices, strict=True):
                 speed = f"{measured.flops_per_s / 1e9:.1f} GFLOP/s at its start"
-                power = device.flops_per_s / UNIT_FLOPS_PER_S
-                print_note(f"{device.name} announces {speed}: power {power:g}")
+                power = f": power {device.flops_per_s / UNIT_FLOPS_PER_S:g}" if leveled else ""
+                print_note(f"{device.name} announces {speed}{power}")
         else:
             devices = parse_workers(options.workers)
         request = PlanRequest(
