@@ -41,9 +41,6 @@ _WRITES = "ddnn_writes"
 _WRITER = 0x64646E6E  # the number of the writer's advisory lock
 
 
-_Identity = tuple[int, int, int]  # device and inode of the file, inode of its write-ahead log
-
-
 class Database:
     """Transactions on a database; LinkError where it is locked, broken or away."""
 
@@ -52,7 +49,8 @@ class Database:
         self.engine, self.name = _make_engine(url)
         self._writer = self.engine.execution_options(**{_WRITES: True})
         self._file = self.engine.url.database if self.engine.dialect.name == "sqlite" else None
-        self._identity: _Identity | None = None  # of the file that is open
+        self._identity: tuple[int, int] | None = None  # of the file that is open
+        self._log: int | None = None  # the inode of the write-ahead log in the last transaction
         self._reopening = threading.Lock()
         try:
             self.migrate()
@@ -72,11 +70,13 @@ class Database:
         all update the same rows of sums.
         """
         file = self._require_file()
+        self._require_log()
         with self._convert_errors(), self._writer.begin() as link:
             if link.dialect.name == "postgresql":
                 link.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITER})")
+            log = self._log = self._find_log()
             yield link
-        if self._require_file() != file:  # another thread has noticed it
+        if self._require_file() != file or self._find_log() != log:  # or another thread noticed it
             raise LinkError(f"database {self.name}: its file was replaced; try again")
 
     @contextmanager
@@ -85,38 +85,27 @@ class Database:
         with self._convert_errors(), self.engine.begin() as link:
             yield link
 
-    def _identify_file(self) -> _Identity | None:
-        """Device and inode of the file at the path, and the inode of its write-ahead log; None
-        where there is no file."""
+    def _identify_file(self) -> tuple[int, int] | None:
+        """Device and inode of the file at the path; None where there is no file."""
         if self._file is None:
             return None
         try:
             found = os.stat(self._file)
         except OSError:
             return None
-        try:
-            log_inode = os.stat(f"{self._file}-wal").st_ino
-        except OSError:
-            log_inode = 0
-        return found.st_dev, found.st_ino, log_inode
+        return found.st_dev, found.st_ino
 
-    def _require_file(self) -> _Identity | None:
+    def _require_file(self) -> tuple[int, int] | None:
         """Open the file at the path if it is another one than before, and raise LinkError once.
-
-        Where only its write-ahead log was taken away, what is in the log that is still open is
-        written into the file first.
 
         Returns which file is open; None: there is none, or the database is being opened.
         """
         if self._identity is None or self._identify_file() == self._identity:
             return self._identity
         with self._reopening:
-            found = self._identify_file()
-            if self._identity is None or found == self._identity:
+            if self._identify_file() == self._identity:
                 return self._identity
             before, self._identity = self._identity, None
-            if found is not None and found[:2] == before[:2]:
-                self._write_log_back()
             self.engine.dispose()
             try:
                 self.migrate()
@@ -126,6 +115,27 @@ class Database:
         text = f"database {self.name}: its file was deleted or replaced"
         log.error("%s: the one at its path is used now", text)
         raise LinkError(f"{text}; nothing was written, try again with the one at its path now")
+
+    def _find_log(self) -> int | None:
+        """The inode of the write-ahead log at the path; None where there is none."""
+        try:
+            return None if self._file is None else os.stat(f"{self._file}-wal").st_ino
+        except OSError:
+            return None
+
+    def _require_log(self) -> None:
+        """Where the write-ahead log was deleted, write the one that is still open into the file.
+
+        SQLite itself deletes it when the last connection is closed.
+        """
+        if self._log is None or self._find_log() == self._log:
+            return
+        with self._reopening:
+            if self._find_log() == self._log:
+                return
+            self._log = None
+            self._write_log_back()
+            self.engine.dispose()
 
     def _write_log_back(self) -> None:
         with contextlib.suppress(SQLAlchemyError), self.engine.connect() as link:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import queue
 import signal
 import socket
@@ -120,8 +121,10 @@ class Observer:
         self.messages: queue.Queue[tuple[str, bytes, bool]] = queue.Queue()
         self.connections = 0
         while not self._connect(port):  # a node tries again, too
+            files = len(os.listdir("/proc/self/fd"))  # paho's select takes numbers below 1024
             self.close()
-            assert self.connections < ATTEMPTS, f"no answer to {ATTEMPTS} connections"
+            text = f"no answer to {ATTEMPTS} connections; {files} files are open"
+            assert self.connections < ATTEMPTS, text
 
     def _connect(self, port: int) -> bool:
         """Connect and subscribe; whether the broker answers."""
