@@ -28,8 +28,9 @@ from ddnn.errors import ConfigError, LinkError
 from ddnn.exits.hierarchy import CLOUD
 from ddnn.exits.probation import Probation
 from ddnn.exits.trial import try_sample
-from ddnn.local_site.progress import show_progress
+from ddnn.local_site.progress import print_note, show_progress
 from ddnn.machines.deployer import CONFIRM_S, LEAD_S, LISTEN_S, Deployer, State
+from ddnn.protocol.machine import Now
 from ddnn.protocol.rollout_messages import PART_BYTES, BundleOrder
 from ddnn.protocol.topics import EVERYWHERE
 from ddnn.runtime.bundle import Bundle, load_bundle
@@ -108,6 +109,12 @@ def rollout(bundle: Path, wait_s: float, watch_minutes: float, as_json: bool, **
                 wrong += f"; {_go_back(back, settings, wait_s, deployer.before)}"
                 report["returned"] = make_report(back, time.monotonic() - begun_s)
         print_report(report, as_json)
+        stays = deployer.state is not State.DONE or "returned" in report
+        if stays and deployer.before and deployer.away:
+            print_note(
+                f"{', '.join(deployer.away)} were away: where one of them lacks bundle "
+                f"{deployer.before}, roll that out again, since this took its parts' place"
+            )
         if deployer.state is not State.DONE:
             follows = "see `ddnn status`" if deployer.since is not None else "nothing has changed"
             error = ConfigError if deployer.is_refused else LinkError
@@ -169,11 +176,16 @@ def run(
     show: Callable[[], None],
     limit_s: float,
 ) -> None:
-    """Run a machine to its end."""
+    """Run a machine to its end. Ctrl-C cancels a roll-out where that is possible."""
     driver = MachineDriver(settings, machine)
     try:
         driver.connect()
-        driver.run(lambda: machine.is_over, show, limit_s)
+        try:
+            driver.run(lambda: machine.is_over, show, limit_s)
+        except KeyboardInterrupt:
+            if not isinstance(machine, Deployer):
+                raise
+            driver.perform(machine.cancel(Now(time.monotonic(), time.time())))
         driver.run(lambda: False, lambda: None, 0.5)  # the last messages leave
     finally:
         driver.close()

@@ -181,6 +181,17 @@ class Deployer:
             self._membership.admit(node)
             self._membership.take_status(node, self._others.pop(node))
 
+    def cancel(self, now: Now) -> list[Effect]:
+        """The user wants no roll-out any more: all nodes stay, unless they are about to change."""
+        match self.state:
+            case State.LISTENING:
+                return self._fail("cancelled")
+            case State.STAGING:
+                return self._give_up("cancelled", now)
+            case State.CHANGING:
+                return self._fail("interrupted while the nodes change, which they do all the same")
+        return []
+
     def make_return(self) -> Deployer:
         """A roll-out of the bundle before, which the nodes have on their disks."""
         order = self._order_before()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ddnn.machines.deployer import LISTEN_S, RETURN_S, Deployer, State
-from ddnn.protocol.machine import Connected, Disconnected, Now, Received
+from ddnn.protocol.machine import Connected, Disconnected, Now, Publish, Received
 from ddnn.protocol.messages import Status
 from ddnn.protocol.rollout_messages import BundleOrder, BundleState, RolloutPhase
 from ddnn.protocol.topics import Kind, Topic
@@ -137,3 +137,23 @@ def test_a_cloud_of_another_name_that_cannot_use_the_bundle_keeps_all_where_they
     else:
         assert driven.deployer.state is State.FAILED
         assert driven.deployer.reason == "cloud1: no space"
+
+
+def test_a_roll_out_is_cancelled_while_nodes_get_ready() -> None:
+    """They stay with what they use; the retained order is that of the bundle before."""
+    driven = Driven()
+    now = Now(driven.now_s, 1e9 + driven.now_s)
+    (published,) = driven.deployer.cancel(now)
+    assert isinstance(published, Publish)
+    assert published.topic.kind is Kind.BUNDLE_ORDER
+    assert published.message.bundle == OLD
+    assert (driven.deployer.state, driven.deployer.reason) == (State.FAILED, "cancelled")
+    assert driven.deployer.cancel(now) == []
+
+
+def test_a_change_that_has_begun_is_not_cancelled() -> None:
+    driven = Driven()
+    driven.stage()
+    assert driven.deployer.cancel(Now(driven.now_s, 1e9)) == []
+    assert driven.deployer.state is State.FAILED
+    assert "all the same" in driven.deployer.reason
