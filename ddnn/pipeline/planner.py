@@ -48,10 +48,12 @@ def plan_layout(
 ) -> tuple[tuple[str, ...], Layout]:
     """The nodes in order, and their layout. Raises InfeasiblePlanError."""
     if settings.choose_order and not settings.equal_capacities:
-        layout = choose_layout(roster.describe(names, profiles, equal=False))
+        layout = choose_layout(roster.describe(names, profiles, equal=False, deep=settings.deep))
     else:
         used = names[: len(profiles)]
-        layout = roster.describe(used, profiles, settings.equal_capacities).cut(range(len(used)))
+        layout = roster.describe(
+            used, profiles, equal=settings.equal_capacities, deep=settings.deep
+        ).cut(range(len(used)))
     return tuple(names[i] for i in layout.devices), layout
 
 
@@ -77,7 +79,7 @@ def arrange(
         restoration = restore_consistent(inventories, ranges, len(profiles))
     else:
         restoration = restore_fresh(inventories, ranges, version)
-    devices = roster.describe(nodes, profiles, settings.equal_capacities)
+    devices = roster.describe(nodes, profiles, equal=settings.equal_capacities, deep=settings.deep)
     slowest = min(devices.rates_bytes_per_s)
     stage_bytes = [sum(p.state_bytes for p in profiles[a:b]) for a, b in layout.ranges]
     step_s = max(layout.bottleneck_s, 1e-6) * settings.micro_batches
@@ -156,7 +158,7 @@ def find_better(
         return None
     if leaving:
         return f"{', '.join(leaving)} leaves"
-    devices = roster.describe(arrangement.nodes, profiles, equal=False)
+    devices = roster.describe(arrangement.nodes, profiles, equal=False, deep=settings.deep)
     current_s = devices.measure_s(range(len(arrangement.nodes)), arrangement.ranges)
     moved_bytes = _count_moved_bytes(arrangement, nodes, layout.ranges, profiles)
     move_s = moved_bytes / min(devices.rates_bytes_per_s)

@@ -14,7 +14,8 @@ from ddnn.protocol.messages import Status
 from ddnn.protocol.train_messages import TrainOffer, TrainReport
 
 UNKNOWN_RATE = 1e9  # bytes/s of a link that was not measured: it does not limit the first cut
-STATE_COPIES = 4  # live, in flight, and two snapshots of the node's own
+STATE_COPIES = 6  # live, in flight, two snapshots of the node's own, two of the stage before
+GLOBAL_COPIES = 3  # of all layers at the central node: the newest, the one before, one that comes
 
 
 @dataclass(slots=True)
@@ -136,12 +137,28 @@ class Roster:
             node.rate_bytes_per_s = report.rate_bytes_per_s
 
     def describe(
-        self, names: Sequence[str], profiles: Sequence[LayerProfile], equal: bool
+        self,
+        names: Sequence[str],
+        profiles: Sequence[LayerProfile],
+        *,
+        equal: bool,
+        deep: bool = False,
     ) -> Devices:
-        """The devices of these nodes as the planner needs them. equal: all capacities are 1."""
-        limits = [self._memory_bytes(name) for name in names]
+        """The devices of these nodes as the planner needs them.
+
+        equal: all capacities are 1. deep: see Settings.
+
+        Their memory has to hold copies of states and the outputs of batches in flight; what a
+        layer's own computation takes besides is not known.
+        """
+        in_flight = 2 * len(names) - 1 if deep else len(names)
+        copies = GLOBAL_COPIES * sum(profile.state_bytes for profile in profiles)
+        limits = [
+            limit - copies if limit is not None and name == self.own else limit
+            for name, limit in ((name, self._memory_bytes(name)) for name in names)
+        ]
         layer_bytes = [
-            STATE_COPIES * profile.state_bytes + len(names) * profile.output_bytes
+            STATE_COPIES * profile.state_bytes + in_flight * profile.output_bytes
             for profile in profiles
         ]
         return Devices(
@@ -149,7 +166,7 @@ class Roster:
             [profile.output_bytes for profile in profiles],
             [1.0 if equal else self._capacity(name) for name in names],
             [self._rate(name) for name in names],
-            Memory(limits, [layer_bytes] * len(names)) if any(limits) else None,
+            Memory(limits, [layer_bytes] * len(names)) if limits != [None] * len(limits) else None,
         )
 
     def _profile(self, name: str) -> DeviceProfile | None:

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 
 from ddnn.core.device import DeviceProfile
+from ddnn.pipeline.roster import Roster
 from ddnn.pipeline.runner import StageTime
 from ddnn.pipeline.settings import Settings
+from ddnn.pipeline.stage import LayerProfile
+from ddnn.protocol.train_messages import TrainOffer
 from ddnn.runtime.simulated_network import Network
 from tests.dense_stage import DenseFactory, train_serially
 from tests.simulation.training_site import CENTRAL, TrainingSite, assert_equal_layers
@@ -246,6 +249,20 @@ def test_memory_limits_shape_the_cut() -> None:
     nodes, ranges = layout(site)
     held = dict(zip(nodes, ranges, strict=True)).get("worker1", (0, 0))
     assert width(held) <= 1
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_memory_has_to_hold_the_copies_of_others_and_the_batches_in_flight(deep: bool) -> None:
+    profiles = {name: DeviceProfile(name, 1e9, memory_bytes=100_000) for name in ("a", CENTRAL)}
+    roster = Roster(CENTRAL, "net", profiles[CENTRAL])
+    roster.take_offer("a", TrainOffer("net", 1, False, profiles["a"]))
+    layers = [LayerProfile(0.1, 0.1, 500, 1000)] * 10
+    devices = roster.describe([CENTRAL, "a"], layers, equal=True, deep=deep)
+    assert devices.memory is not None
+    output_bytes, state_bytes = layers[0].output_bytes, layers[0].state_bytes
+    assert devices.memory.limits_bytes == [100_000 - 3 * 10 * state_bytes, 100_000]
+    in_flight = 3 if deep else 2
+    assert devices.memory.layer_bytes[1][0] == 6 * state_bytes + in_flight * output_bytes
 
 
 def test_a_hundred_devices() -> None:
