@@ -168,7 +168,7 @@ def test_clients_may_connect_and_subscribe_at_the_same_time(
     for topic in topics:
         peer.transport.publish(topic, b"retained", 1, True)
     peer.pump(lambda: len(peer.list_payloads()) >= len(topics))
-    with ThreadPoolExecutor(8) as pool:
+    with ThreadPoolExecutor(4) as pool:
         observers = list(pool.map(observe, topics))
     for topic, observer in zip(topics, observers, strict=True):
         assert observer.next() == (topic, b"retained", True)
