@@ -48,13 +48,14 @@ class EdgeTier:
 
     input = Kind.FEATURES
     keeps_features = True
-    hears_escalations = True
 
     def __init__(self, manifest: Manifest, node: str) -> None:
         self._manifest, self._node = manifest, node
         self.children = manifest.hierarchy.find_group(node).devices
         self.section = node if manifest.hierarchy.edge_section else None
         self._masks = {child: manifest.hierarchy.make_mask([child]) for child in self.children}
+        # Without a local exit features are sent at once.
+        self.hears_escalations = manifest.hierarchy.local_exit
 
     def subscriptions(self, site: str) -> list[str]:
         inputs = [topic_filter(self.input, site, child) for child in self.children]

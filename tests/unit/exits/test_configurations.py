@@ -20,6 +20,7 @@ from ddnn.exits.hierarchy import (
     make_configuration,
 )
 from ddnn.exits.manifest import Manifest, aggregate_scores, find_depth, judge, list_cloud_parts
+from ddnn.exits.tiers import EdgeTier
 from ddnn.exits.timing import Timing
 from tests.unit.exits.exit_builders import make_manifest
 
@@ -236,3 +237,11 @@ def test_impossible_timings_are_refused(fields: dict[str, float]) -> None:
 def test_the_stages_fit_into_the_deadline() -> None:
     timing = Timing(deadline_s=2.0)
     assert timing.window_s < timing.edge_s == 1.4 < timing.device_s == 1.76 < timing.deadline_s
+
+
+@pytest.mark.parametrize("letter", CONFIGURATIONS)
+def test_features_are_awaited_from_all_where_nobody_asks_for_them(letter) -> None:
+    """Without a local exit devices send them at once, so that one that sends none is missed."""
+    manifest = make_manifest(letter, 4)
+    tier = EdgeTier(manifest, manifest.hierarchy.lead)
+    assert tier.hears_escalations == manifest.hierarchy.local_exit
