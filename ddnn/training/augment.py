@@ -84,15 +84,17 @@ def draw(
     from_x, from_y = (source_width - 1) / 2, (source_height - 1) / 2
     right = uniform(each, augmentation.shift) * source_width
     down = uniform(each, augmentation.shift) * source_height
+    # Ratios of 1 leave the numbers of square images as they are, to the last bit.
+    high_by, wide_by = y / x, x / y
     zero = np.zeros(each)
     warp = np.stack(
         [
             a,
             b,
-            from_x - (a * x + b * y) + right,
+            from_x - (a + b * high_by) * x + right,
             c,
             d,
-            from_y - (c * x + d * y) + down,
+            from_y - (c * wide_by + d) * y + down,
             zero,
             zero,
         ],
