@@ -139,8 +139,19 @@ class CloudSettings(NodeSettings, frozen=True, kw_only=True):
         return page if self.serve == "page" else ("cloud", *page)
 
     @property
+    def database_file(self) -> Path:
+        """The database where none is named."""
+        return Path(self.state) / f"{self.node}.db"
+
+    @property
     def database_url(self) -> str:
-        return self.database or f"sqlite:///{Path(self.state) / (self.node + '.db')}"
+        return self.database or f"sqlite:///{self.database_file}"
+
+    def read_secrets(self) -> tuple[str, str]:
+        """The page's password and the API's token, empty where none is given. ConfigError."""
+        files = (self.password_file, self.api_token_file)
+        password, token = (read_secret(file) if file else "" for file in files)
+        return password, token
 
 
 def load_cloud_bundle(settings: CloudSettings) -> Bundle:
@@ -161,14 +172,10 @@ def check(settings: CloudSettings) -> None:
     settings.check_files()
     if text := check_site_file(settings):
         click.echo(text)
-    password, token = (
-        read_secret(file) if file else ""
-        for file in (settings.password_file, settings.api_token_file)
-    )
-    check_secrets(password, token)
+    check_secrets(*settings.read_secrets())
     if settings.report and not Path(settings.report).is_file():
         raise ConfigError(f"--report {settings.report}: no such file")
-    if settings.database or (Path(settings.state) / f"{settings.node}.db").exists():
+    if settings.database or settings.database_file.exists():
         Store(settings.database_url).close()
 
 
@@ -315,12 +322,8 @@ def _open_demo(settings: CloudSettings) -> LocalDemoSite | None:
 def _open_sign_in(settings: CloudSettings, store: Store) -> SignIn | None:
     if settings.sign_in == "off":
         return None
-    sign_in, new_password = SignIn.open(
-        store,
-        Path(settings.state),
-        password=read_secret(settings.password_file) if settings.password_file else "",
-        token=read_secret(settings.api_token_file) if settings.api_token_file else "",
-    )
+    password, token = settings.read_secrets()
+    sign_in, new_password = SignIn.open(store, Path(settings.state), password=password, token=token)
     if new_password:
         print(f"the page's password is {new_password} (shown this once)", flush=True)
     return sign_in

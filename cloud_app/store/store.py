@@ -11,10 +11,11 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from sqlalchemy import Double, Row, bindparam, case, delete, func, select, update
+from sqlalchemy import Double, Row, bindparam, case, func, select, update
 
 from cloud_app.store import rows, tallies
 from cloud_app.store.database import Database
+from cloud_app.store.expiry import delete_expired
 from cloud_app.store.insert import insert_new, insert_or_replace
 from cloud_app.store.records import (
     Bucket,
@@ -163,26 +164,7 @@ class Store:
             from_s, protected_until_s = map(float, protected.split())
             until_s = min(until_s, from_s) if now_s < protected_until_s else until_s
         with self.database.write() as link:
-            oldest = (
-                select(ANSWERS.c.id, ANSWERS.c.stored_at_s)
-                .order_by(ANSWERS.c.id)
-                .limit(at_most)
-                .subquery()
-            )
-            expired = select(oldest.c.id).where(oldest.c.stored_at_s < until_s)
-            answers = link.execute(delete(ANSWERS).where(ANSWERS.c.id.in_(expired)))
-            later = EVENTS.alias()
-            of_node = (later.c.site == EVENTS.c.site, later.c.node == EVENTS.c.node)
-            # A scalar and not EXISTS, for which a planner may read all events.
-            newest = select(func.max(later.c.id)).where(*of_node).scalar_subquery()
-            past = (
-                select(EVENTS.c.id)
-                .where(EVENTS.c.at_s < until_s, EVENTS.c.id < newest)
-                .order_by(EVENTS.c.at_s)
-                .limit(at_most)
-            )
-            events = link.execute(delete(EVENTS).where(EVENTS.c.id.in_(past)))
-            return answers.rowcount + events.rowcount
+            return delete_expired(link, until_s, at_most)
 
     # -------------------------------------------------------------- reading
 

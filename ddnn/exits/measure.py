@@ -240,14 +240,19 @@ def compute_total_bytes(manifest: Manifest, row: SweepRow) -> float:
 Cost = Callable[[SweepRow], float]
 
 
+def check_margin(margin: float) -> None:
+    """ConfigError for what is no loss of accuracy."""
+    if not 0 <= margin <= 1:
+        raise ConfigError(f"margin {margin}: expected a loss of accuracy from 0 to 1")
+
+
 def choose_row(rows: Sequence[SweepRow], cost: Cost, margin: float) -> SweepRow:
     """The row with the least cost whose accuracy is within `margin` of the most accurate row's.
 
     Of rows with equal cost it is the most accurate one. Raises ConfigError for a margin that is
     none.
     """
-    if not 0 <= margin <= 1:
-        raise ConfigError(f"margin {margin}: expected a loss of accuracy from 0 to 1")
+    check_margin(margin)
     best = max(row.accuracy for row in rows)
     within = [row for row in rows if row.accuracy >= best - margin - 1e-9]
     return min(within, key=lambda row: (round(cost(row), 6), -row.accuracy))

@@ -13,6 +13,7 @@ from ddnn.errors import ConfigError
 from ddnn.exits.aggregate import Scheme
 from ddnn.exits.hierarchy import Configuration
 from ddnn.exits.hierarchy import make_configuration as describe
+from ddnn.exits.measure import check_margin
 from ddnn.local_site.interrupts import open_interrupt
 from ddnn.local_site.progress import print_note, show_progress
 from ddnn.runtime.learned import write_learned
@@ -78,8 +79,7 @@ def train_bundle(
         raise ConfigError(f"--prune {prune[0]} goes with --sparsity, such as --sparsity 0.98")
     if patience and sparsity is not None:
         raise ConfigError("--patience with --sparsity, which needs all steps; expected one of them")
-    if not 0 <= margin <= 1:
-        raise ConfigError(f"--margin {margin}: expected a loss of accuracy from 0 to 1")
+    check_margin(margin)
     if (out / "manifest.json").exists():
         raise ConfigError(f"--out {out} holds a bundle already; remove it or choose another")
     from ddnn.data import FolderRequest, check_trainable, describe_dataset, load, measure_jpeg_bytes

@@ -65,6 +65,29 @@ TRANSITIONS: Mapping[tuple[State, Signal], State] = {
 }
 
 
+class _NewestSample:
+    """The newest sample that the lead edge has answered, and how samples advance."""
+
+    def __init__(self) -> None:
+        self._seen: tuple[int, float, float] | None = None  # sample, ticks per s, when it came
+
+    @property
+    def is_known(self) -> bool:
+        return self._seen is not None
+
+    def note(self, answer: Answer, now: Now) -> None:
+        tick_hz = find_tick(answer.sample) / max(answer.captured_at_s, 1.0)
+        if self._seen is None or answer.sample > self._seen[0]:
+            self._seen = answer.sample, tick_hz, now.monotonic_s
+
+    def choose_next(self, now: Now) -> int:
+        """A sample that is captured in LEAD_S; 0 where none is captured."""
+        if self._seen is None:
+            return 0
+        sample, tick_hz, seen_s = self._seen
+        return sample + math.ceil((now.monotonic_s - seen_s + LEAD_S) * tick_hz)
+
+
 class Deployer:
     """One roll-out at one site."""
 
@@ -98,7 +121,7 @@ class Deployer:
         self._next_part = 0
         self._due_s: float | None = None
         self._until_s = math.inf
-        self._newest: tuple[int, float, float] | None = None  # sample, ticks per s, when it came
+        self._newest = _NewestSample()
 
     @property
     def gauges(self) -> dict[str, float]:
@@ -154,7 +177,7 @@ class Deployer:
             case Received(Topic(self._site, Kind.BUNDLE_STATE, node), BundleState() as state):
                 self._take_state(node, state)
             case Received(Topic(self._site, Kind.ANSWER, self._lead), Answer() as answer):
-                self._note_answer(answer, now)
+                self._newest.note(answer, now)
         if self._due_s is None or self.is_over:
             return []
         return self._advance(now)
@@ -274,9 +297,12 @@ class Deployer:
                 return []
             names = ", ".join(waiting) or self._name_unheard()
             return self._give_up(f"not ready in {self._wait_s:g} s: {names}", now)
-        if self._newest is None and now.monotonic_s < (self._connected_s or 0.0) + 2 * LISTEN_S:
+        if (
+            not self._newest.is_known
+            and now.monotonic_s < (self._connected_s or 0.0) + 2 * LISTEN_S
+        ):
             return []  # an answer may come
-        self.since = self._choose_sample(now)
+        self.since = self._newest.choose_next(now)
         self.move(Signal.READY)
         self._until_s = now.monotonic_s + LEAD_S + CONFIRM_S
         return [self._publish_order(now)]
@@ -307,18 +333,3 @@ class Deployer:
 
     def move(self, signal: Signal) -> None:
         self.state = advance(TRANSITIONS, self.state, signal, "the roll-out")
-
-    # --------------------------------------------------------------------- samples
-
-    def _note_answer(self, answer: Answer, now: Now) -> None:
-        """Note the newest sample that the lead edge has answered."""
-        tick_hz = find_tick(answer.sample) / max(answer.captured_at_s, 1.0)
-        if self._newest is None or answer.sample > self._newest[0]:
-            self._newest = answer.sample, tick_hz, now.monotonic_s
-
-    def _choose_sample(self, now: Now) -> int:
-        """A sample that is captured in LEAD_S; 0 where none is captured."""
-        if self._newest is None:
-            return 0
-        sample, tick_hz, seen_s = self._newest
-        return sample + math.ceil((now.monotonic_s - seen_s + LEAD_S) * tick_hz)

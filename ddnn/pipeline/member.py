@@ -214,11 +214,8 @@ class Member:
 
     def _join(self, command: TrainCommand) -> None:
         """Follow another run, unless one is at work whose central node is another and is there."""
-        if (
-            self.state is State.RUNNING
-            and command.sender != self.central
-            and not self.is_central_lost
-        ):
+        is_other = command.sender != self.central and not self.is_central_lost
+        if self.state is State.RUNNING and is_other:
             return
         self._release()
         self.is_central_lost = False

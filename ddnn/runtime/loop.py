@@ -161,8 +161,7 @@ class Loop:
 
     @property
     def has_sections(self) -> bool:
-        """Whether the node holds a section that it runs where there is nothing else to do. Safe in
-        any thread."""
+        """Whether the node holds a section that runs on its example. Safe in any thread."""
         return self._host.sections.can_prove
 
     def start(self) -> None:
@@ -245,12 +244,11 @@ class Loop:
         idle_run_s = min(stats_due_s, time.monotonic() + IDLE_RUN_S)
         deadline_s = self.machine.deadline_s()
         while True:
-            until_s = min(stats_due_s, idle_run_s)
+            frame_due_s = math.inf if self._frames is None else self._frames.due_s()
+            until_s = min(stats_due_s, idle_run_s, frame_due_s)
             until_s = until_s if deadline_s is None else min(deadline_s, until_s)
             if self._registration.deadline_s is not None:
                 until_s = min(until_s, self._registration.deadline_s)
-            frame_due_s = math.inf if self._frames is None else self._frames.due_s()
-            until_s = min(until_s, frame_due_s)
             idle_s = 0.0 if self._inbox else min(max(until_s - time.monotonic(), 0.0), IDLE_S)
             self.transport.wait(idle_s)
             if self._frames is not None and frame_due_s <= time.monotonic():

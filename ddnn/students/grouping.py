@@ -96,11 +96,21 @@ def complete_leaders(outages: Sequence[float], p_th: float) -> Groups:
             left.remove(joins)
             members.append(joins)
             outage *= outages[joins]
-        if meets_bound(outage, p_th) or not groups:
-            groups.append(join_members(members))
-        else:
-            groups[-1] |= join_members(members)
+        _add_group(groups, members, is_reliable=meets_bound(outage, p_th))
     return tuple(groups)
+
+
+def _add_group(groups: list[int], members: Sequence[int], *, is_reliable: bool) -> None:
+    """Add a group; one that does not meet the bound joins the last."""
+    if is_reliable or not groups:
+        groups.append(join_members(members))
+    else:
+        groups[-1] |= join_members(members)
+
+
+def _rank(values: Sequence[float]) -> FloatArray:
+    """The place of each value among them, as a capability, [devices, 1]."""
+    return np.argsort(np.argsort(values, kind="stable")).astype(np.float64)[:, None]
 
 
 def follow_leaders(
@@ -126,10 +136,7 @@ def follow_leaders(
             members.append(device)
             outage *= outages[device]
         left = [device for device in left if device not in members]
-        if meets_bound(outage, p_th) or not groups:
-            groups.append(join_members(members))
-        else:
-            groups[-1] |= join_members(members)
+        _add_group(groups, members, is_reliable=meets_bound(outage, p_th))
     return tuple(groups)
 
 
@@ -218,8 +225,7 @@ def list_starts(costs: Costs, seed: int = 0, shuffles: int = SHUFFLES) -> list[G
     """
     outages = [read_outage(device) for device in costs.devices]
     capabilities = scale_capabilities(costs)
-    memories = np.array([device.memory_bytes or np.inf for device in costs.devices])
-    ranks = np.argsort(np.argsort(memories, kind="stable")).astype(np.float64)[:, None]
+    ranks = _rank([device.memory_bytes or np.inf for device in costs.devices])
     rng = np.random.default_rng(seed)
     orders = [ranks, *(rng.random((len(outages), 1)) for _ in range(shuffles))]
     starts = [
@@ -228,7 +234,7 @@ def list_starts(costs: Costs, seed: int = 0, shuffles: int = SHUFFLES) -> list[G
         for reach in REACHES
     ]
     starts += [follow_leaders(order, outages, costs.p_th, np.inf) for order in orders]
-    by_outage = np.argsort(np.argsort(outages, kind="stable")).astype(np.float64)[:, None]
+    by_outage = _rank(outages)
     starts += [follow_leaders(o, outages, costs.p_th, np.inf) for o in (by_outage, -by_outage)]
     starts.append(complete_leaders(outages, costs.p_th))
     starts.append((join_members(range(len(outages))),))

@@ -147,14 +147,20 @@ def test_a_consistent_restore_uses_one_snapshot_whenever_nodes_are_lost(
     assert site.losses == losses
 
 
-def test_a_consistent_restore_of_the_asynchronous_mode_over_the_same_cut() -> None:
-    undisturbed = train(2, SNAPSHOTS)
-    site = TrainingSite(2, SNAPSHOTS, factory=DROPOUT)
+def train_with_a_restart(settings: Settings) -> TrainingSite:
+    """Worker1 dies after 37 batches and starts again."""
+    site = TrainingSite(2, settings, factory=DROPOUT)
     site.run_until(37)
     site.simulation.crash(site.node("worker1"))
     site.simulation.start(site.node("worker1"))
     site.run()
     assert site.central.driver.term > 1
+    return site
+
+
+def test_a_consistent_restore_of_the_asynchronous_mode_over_the_same_cut() -> None:
+    undisturbed = train(2, SNAPSHOTS)
+    site = train_with_a_restart(SNAPSHOTS)
     assert len(site.central.driver.arrangement.nodes) == 3
     assert_equal_layers(site.layers(), undisturbed.layers())
     assert site.losses == undisturbed.losses
@@ -330,12 +336,7 @@ def test_the_first_operation_which_compiles_does_not_count() -> None:
 def test_the_means_of_versions_are_the_same_after_a_consistent_restore() -> None:
     settings = replace(SNAPSHOTS, aggregate_every=7)
     undisturbed = train(2, settings)
-    site = TrainingSite(2, settings, factory=DROPOUT)
-    site.run_until(37)
-    site.simulation.crash(site.node("worker1"))
-    site.simulation.start(site.node("worker1"))
-    site.run()
-    assert site.central.driver.term > 1
+    site = train_with_a_restart(settings)
     assert_equal_layers(site.layers(), undisturbed.layers())
 
 
