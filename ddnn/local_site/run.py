@@ -15,6 +15,7 @@ from ddnn.local_site.report import make_report
 from ddnn.local_site.site import Site
 
 GRACE_S = 6.0  # after the last deadline: late deliveries of nodes that were away
+RETURN_S = 20.0  # so long the report waits for nodes that were started again
 POLL_S = 0.05
 
 
@@ -50,17 +51,21 @@ def run_samples(
     first = site.choose_first_sample()
     count = 0
     left = sorted(actions)
+    started: set[str] = set()  # again, and not killed since
     try:
         while samples is None or count < samples:
             refresh()
             time.sleep(min(POLL_S, 1 / site.rate_hz))
             count = max(0, site.tick() - first)
             while left and count >= left[0].after:
-                _act(site, left.pop(0))
+                action = left.pop(0)
+                _act(site, action)
+                (started.add if action.what == "restart" else started.discard)(action.node)
     except KeyboardInterrupt:
         samples = count
     expected = range(first, first + (samples or 0))
     _wait_for_answers(site, expected)
+    _wait_for_return(site, started)
     stored = site.list_stored(expected)
     delivered = {record.answer.sample for record in stored} | set(site.watcher.answers)
     for record in stored:
@@ -89,5 +94,15 @@ def _wait_for_answers(site: Site, samples: range) -> None:
         with site.watcher.lock:
             answered = all(sample in site.watcher.answers for sample in samples)
         if over and answered:
+            return
+        time.sleep(POLL_S)
+
+
+def _wait_for_return(site: Site, nodes: set[str]) -> None:
+    """Wait until these nodes take part again, so that the report counts them."""
+    give_up_s = time.monotonic() + RETURN_S
+    while away := {node for node in nodes if not site.watcher.takes_part(node)}:
+        if time.monotonic() > give_up_s or not site.fleet.is_alive(BROKER):
+            print_note(f"not back by the end: {', '.join(sorted(away))}")
             return
         time.sleep(POLL_S)

@@ -112,5 +112,12 @@ class Watcher:
                 raise DdnnError(f"not all pieces are loaded: {states or 'the edge is silent'}")
             time.sleep(POLL_S)
 
+    def takes_part(self, node: str) -> bool:
+        """Whether the node is online and, if it is a worker, the edge sends it tasks."""
+        with self.lock:
+            workers = {} if self.offload is None else self.offload.workers
+            is_live = node not in workers or workers[node].state == "live"
+            return node in self.online and is_live
+
     def close(self) -> None:
         self._transport.close()

@@ -43,3 +43,35 @@ class Inbox:
         for store in (self._whole, self._parts):
             for key in [key for key in store if key[0] in ways and key[1] <= batch]:
                 del store[key]
+
+
+class SentFlows:
+    """What was passed on and is not known to have arrived, so that it can be repeated."""
+
+    def __init__(self, sender: str, term: int) -> None:
+        self._sender, self._term = sender, term
+        self._sent: dict[tuple[Way, int], tuple[str, bytes]] = {}
+
+    def send(self, way: Way, batch: int, to: str, blob: bytes) -> list[tuple[str, TrainFlow]]:
+        self._sent[way, batch] = (to, blob)
+        return self._address(way, batch, to, blob)
+
+    def resend(self) -> list[tuple[str, TrainFlow]]:
+        posts: list[tuple[str, TrainFlow]] = []
+        for (way, batch), (to, blob) in self._sent.items():
+            posts += self._address(way, batch, to, blob)
+        return posts
+
+    def forget(self, backwards: int, depth: int) -> None:
+        """Forget what has arrived once so many batches came back.
+
+        A gradient that came shows that the outputs arrived; the node before is at most its depth
+        of batches behind, since else it would not have sent this batch's inputs.
+        """
+        behind = backwards - (depth + 3)
+        for way, batch in list(self._sent):
+            if batch < (behind if way == "backward" else backwards):
+                del self._sent[way, batch]
+
+    def _address(self, way: Way, batch: int, to: str, blob: bytes) -> list[tuple[str, TrainFlow]]:
+        return [(to, flow) for flow in split_flow(self._sender, self._term, batch, way, blob)]

@@ -135,15 +135,7 @@ class Member:
 
     @property
     def gauges(self) -> dict[str, float]:
-        runner = self.runner
-        if runner is None or self.state is not State.RUNNING:
-            return {}
-        return {
-            "train_first_layer": float(runner.stage.start),
-            "train_end_layer": float(runner.stage.stop),
-            "train_batches": float(runner.backwards),
-            "train_batch_ms": 1e3 * (runner.forward_time.median_s + runner.backward_time.median_s),
-        }
+        return self.runner.gauges if self.runner and self.state is State.RUNNING else {}
 
     @property
     def is_computing(self) -> bool:

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 
 from ddnn.core.section import Array
 from ddnn.pipeline.blobs import pack_array, pack_arrays, unpack_array
-from ddnn.pipeline.flows import Inbox, Way, split_flow
+from ddnn.pipeline.flows import Inbox, SentFlows
 from ddnn.pipeline.schedule import choose_operation
 from ddnn.pipeline.sources import Stamp
 from ddnn.pipeline.stage import LastResult, Stage
@@ -118,8 +118,17 @@ class StageRunner:
         self.rate_bytes_per_s = 0.0  # for the reports
         self._data = data
         self._inbox = Inbox()
-        self._sent: dict[tuple[Way, int], tuple[str, bytes]] = {}
+        self._sent = SentFlows(place.node, place.term)
         self._results: list[TrainResult] = []
+
+    @property
+    def gauges(self) -> dict[str, float]:
+        return {
+            "train_first_layer": float(self.stage.start),
+            "train_end_layer": float(self.stage.stop),
+            "train_batches": float(self.backwards),
+            "train_batch_ms": 1e3 * (self.forward_time.median_s + self.backward_time.median_s),
+        }
 
     @property
     def is_idle(self) -> bool:
@@ -249,10 +258,8 @@ class StageRunner:
         if (batch + 1) % assignment.step_batches:
             return
         self.stage.apply()
-        version, versions = (
-            (batch + 1) // assignment.step_batches,
-            self.place.count - self.place.index,
-        )
+        version = (batch + 1) // assignment.step_batches
+        versions = self.place.count - self.place.index
         if assignment.consistent and assignment.round_batches:
             # Versions before the snapshot are gone after a restore, so no mean has them.
             size = assignment.round_batches
@@ -281,17 +288,18 @@ class StageRunner:
             self._inbox.forget(job.batch, "forward", "labels")
         if job.work == "forward":
             self.forward_time.take(returned.took_s)
-            posts += self._send("forward", job.batch, self.place.following, passed.outputs)
+            if passed.outputs is not None:
+                posts += self._sent.send("forward", job.batch, self.place.following, passed.outputs)
             if passed.labels is not None:
                 last = self.place.assignment.nodes[-1]
-                posts += self._send("labels", job.batch, last, passed.labels)
+                posts += self._sent.send("labels", job.batch, last, passed.labels)
             return posts
         self.backward_time.take(returned.took_s)
         self.backwards += 1
         self._inbox.forget(job.batch, "backward")
-        self._forget_sent()
+        self._sent.forget(self.backwards, self.place.depth)
         if passed.gradient is not None:
-            posts += self._send("backward", job.batch, self.place.before, passed.gradient)
+            posts += self._sent.send("backward", job.batch, self.place.before, passed.gradient)
         if passed.result is not None:
             result = passed.result
             self._results.append(make_result(job.batch, result))
@@ -324,35 +332,12 @@ class StageRunner:
             list(self._results),
         )
 
-    # --------------------------------------------------------------------- sending
-
     def resend(self) -> list[Post]:
         """Repeat what may have been lost: everything that is not known to have arrived."""
-        posts: list[Post] = []
-        for (way, batch), (to, blob) in self._sent.items():
-            posts += self._split(way, batch, to, blob)
+        posts: list[Post] = [*self._sent.resend()]
         if self._results:
             posts.append((self.place.central, self._report()))
         return posts
-
-    def _send(self, way: Way, batch: int, to: str, blob: bytes | None) -> list[Post]:
-        if blob is None:
-            return []
-        self._sent[way, batch] = (to, blob)
-        return self._split(way, batch, to, blob)
-
-    def _split(self, way: Way, batch: int, to: str, blob: bytes) -> list[Post]:
-        return [
-            (to, flow) for flow in split_flow(self.place.node, self.place.term, batch, way, blob)
-        ]
-
-    def _forget_sent(self) -> None:
-        """A gradient that came shows that the outputs arrived; the node before is at most its depth
-        of batches behind, since else it would not have sent this batch's inputs."""
-        behind = self.backwards - (self.place.depth + 3)
-        for way, batch in list(self._sent):
-            if batch < (behind if way == "backward" else self.backwards):
-                del self._sent[way, batch]
 
 
 def make_result(batch: int, result: LastResult) -> TrainResult:

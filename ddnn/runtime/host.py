@@ -95,6 +95,13 @@ class NodeHost:
         self._find_plan = resources.find_plan
         self._report_disk_at_s = -math.inf
 
+    @property
+    def gauges(self) -> dict[str, float]:
+        gauges = {} if self._guard is None else dict(self._guard.gauges)
+        if self.sections.inferred_s is not None:
+            gauges["inference_age_s"] = time.monotonic() - self.sections.inferred_s
+        return gauges
+
     def publish(self, effect: Publish) -> None:
         packet = pack(effect.topic, effect.message, self._guard)
         limit = self._transport.max_packet_bytes

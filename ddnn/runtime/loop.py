@@ -134,8 +134,7 @@ class Loop:
             guard,
             lambda bundle: self._registration.use_bundle(bundle),
         )
-        self._guard = guard
-        self._stats_every_s = stats_every_s
+        self._guard, self._stats_every_s = guard, stats_every_s
         self._inbox: deque[Inbox] = deque()
         self._budget = SenderBudget()
         self._thread = threading.Thread(target=self._run, name="machine", daemon=True)
@@ -341,17 +340,13 @@ class Loop:
             self._host.results.clear()
 
     def _publish_stats(self) -> None:
-        gauges = {**self.machine.gauges, "queue": float(len(self._inbox))}
-        if self._guard is not None:
-            gauges |= self._guard.gauges
-        if self.inferred_s is not None:
-            gauges["inference_age_s"] = time.monotonic() - self.inferred_s
+        queue = {"queue": float(len(self._inbox))}
         stats = Stats(
             self.identity.role,
             time.monotonic() - self._started_s,
             measure_resident_bytes(),
             {**self.machine.counts, **self.counts},
-            gauges,
+            {**self.machine.gauges, **queue, **self._host.gauges},
         )
         topic = Topic(self.identity.site, Kind.STATS, self.identity.node)
         self.transport.publish(*pack(topic, stats))

@@ -17,7 +17,7 @@ from ddnn.machines.picture_collector import Picture
 from tests.browser.chromium import wait_for
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, Route
 
 CAMERAS = ("cam1", "cam2", "cam3")
 SAMPLES = 5
@@ -56,12 +56,10 @@ def url(directory: Path) -> Iterator[str]:
     from ddnn.cli.label.app import create_app
 
     server = waitress.create_server(create_app(LabelBoard(directory)), host="127.0.0.1", port=0)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
+    threading.Thread(target=server.run, daemon=True).start()
     yield f"http://127.0.0.1:{server.effective_port}/"
-    server.close()
+    server.close()  # its thread ends with the browser's last connection
     server.task_dispatcher.shutdown()
-    thread.join(5)
 
 
 def list_names(directory: Path, camera: str, label: str) -> list[str]:
@@ -71,6 +69,11 @@ def list_names(directory: Path, camera: str, label: str) -> list[str]:
 def press(page: Page, *keys: str) -> None:
     for key in keys:
         page.keyboard.press(key)
+
+
+def wait_until_written(page: Page) -> None:
+    """The page shows at once what the requests that it sends will do."""
+    page.locator("#sheet[aria-busy=false]").wait_for(state="attached")
 
 
 def test_all_samples_are_labelled_by_keyboard(
@@ -103,6 +106,7 @@ def test_all_samples_are_labelled_by_keyboard(
     wait_for(page, "#filter", "dropped (0)")
     press(page, "ArrowRight", "b")
     wait_for(page, "#sheet td.aside", "sees nothing")
+    wait_until_written(page)
     assert "1003" not in list_names(directory, "cam2", "nobody")
     assert "1003" in list_names(directory, "cam1", "nobody")
     press(page, "b")
@@ -112,6 +116,7 @@ def test_all_samples_are_labelled_by_keyboard(
     page.locator("#sheet-frame").focus()
     press(page, "1")
     page.locator("#empty").wait_for()
+    wait_until_written(page)
     assert LabelBoard(directory).classes == ["nobody", "person"]
     assert not (directory / "cam1" / UNLABELLED).exists()
 
@@ -130,6 +135,24 @@ def test_keys_that_are_pressed_quickly_leave_no_sample_out(
     assert list_names(directory, "cam1", "nobody") == names
     assert list_names(directory, "cam1", UNLABELLED) == []
     assert page.locator("#message").inner_text() == ""
+
+
+def test_a_page_that_is_closed_before_all_is_written_asks_first(
+    open_page: Callable[..., Page], url: str
+) -> None:
+    page = open_page(url)
+    wait_for(page, "#position", "1 of 7")
+    held: list[Route] = []
+    page.route("**/api/*", lambda route: held.append(route))
+    asked: list[str] = []
+    page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.dismiss()))
+    press(page, "1")
+    page.close(run_before_unload=True)
+    page.wait_for_timeout(200)
+    assert asked == ["beforeunload"]
+    (route,) = held
+    route.continue_()
+    wait_until_written(page)
 
 
 def test_a_telephone_labels_by_touch_and_nothing_is_cut_off(

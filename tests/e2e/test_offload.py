@@ -279,7 +279,8 @@ def test_an_edge_too_small_for_the_layer_answers_from_a_shallower_exit(workers: 
 
 
 def test_the_demo_as_a_user_runs_it(ddnn, scenes_bundle, tmp_path: Path) -> None:
-    """Two of six workers are killed, one comes back: the report says what became of whom."""
+    """Two of six workers are killed, one comes back: the report waits for it, and says what became
+    of whom."""
     command = [
         *ddnn,
         "demo",
@@ -306,7 +307,7 @@ def test_the_demo_as_a_user_runs_it(ddnn, scenes_bundle, tmp_path: Path) -> None
         "--kill",
         "worker2@15",
         "--restart",
-        "worker1@30",
+        "worker1@58",
         "--deadline-s",
         str(DEADLINE_S),
         "--window-s",

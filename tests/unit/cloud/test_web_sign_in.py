@@ -1,4 +1,4 @@
-"""Access to the page: password, sessions and their end, token of machines, limits of attempts."""
+"""Access to the page: password, sessions and their end, token of machines."""
 
 from __future__ import annotations
 
@@ -11,25 +11,14 @@ from pathlib import Path
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from werkzeug.test import TestResponse
 
 from cloud_app.store import Store
 from cloud_app.web import SignIn, create_app, sign_in
-from cloud_app.web import app as web_app
 from ddnn.errors import ConfigError, LinkError
 from tests.site_builder import FakeSite
+from tests.unit.cloud.sign_in_client import PASSWORD, TOKEN, make_app, send_password
 
-PASSWORD = "correct horse"
-TOKEN = "a-token-of-machines"
 COMMAND = {"site": "home", "thresholds": {"local": 0.1, "edge": 0.1}}
-
-
-def make_app(store: Store, state: Path, password: str = PASSWORD) -> Flask:
-    known, _ = SignIn.open(store, state, password=password, token=TOKEN)
-    site = FakeSite()
-    app = create_app(store, site, sign_in=known)
-    app.extensions["tested_site"] = site
-    return app
 
 
 @pytest.fixture
@@ -40,12 +29,6 @@ def app(store: Store, tmp_path: Path) -> Flask:
 @pytest.fixture
 def client(app: Flask) -> FlaskClient:
     return app.test_client()
-
-
-def send_password(client: FlaskClient, password: str = PASSWORD, **more: object) -> TestResponse:
-    form = client.get("/login", **more).text  # type: ignore[arg-type]
-    (csrf,) = re.findall(r'name="csrf" value="([^"]+)"', form)
-    return client.post("/login", data={"password": password, "csrf": csrf}, **more)  # type: ignore[arg-type]
 
 
 def make_signed_in_client(client: FlaskClient) -> bool:
@@ -256,50 +239,6 @@ def test_without_a_configured_token_every_token_is_refused(store: Store, tmp_pat
 # -------------------------------------------------------------------- attempts
 
 
-def test_attempts_are_limited_per_address(app: Flask) -> None:
-    def attempt(address: str, password: str) -> TestResponse:
-        return send_password(app.test_client(), password, environ_base={"REMOTE_ADDR": address})
-
-    assert [attempt("10.0.0.1", "wrong").status_code for _ in range(5)] == [403] * 5
-    refused = attempt("10.0.0.1", PASSWORD)  # also the right one: it must not be found out
-    assert refused.status_code == 429
-    wait_s = int(refused.headers["Retry-After"])
-    assert 1 <= wait_s <= 61
-    assert re.search(rf"try again in {wait_s} s", refused.text)
-    assert attempt("10.0.0.2", PASSWORD).status_code == 303  # who is elsewhere may go on
-
-
-def attempt(app: Flask, address: str, given: str = "wrong") -> int:
-    """The status of an attempt to sign in from an address."""
-    client = app.test_client()
-    return send_password(client, given, environ_base={"REMOTE_ADDR": address}).status_code
-
-
-@pytest.fixture
-def quick_hash(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Passwords are compared without the hash, which is slow by design."""
-    monkeypatch.setattr(sign_in, "check_password_hash", lambda known, given: given == PASSWORD)
-
-
-@pytest.mark.usefixtures("quick_hash")
-def test_strangers_everywhere_do_not_keep_the_owner_out(app: Flask) -> None:
-    assert [attempt(app, f"10.0.0.{i % 9}") for i in range(45)] == [403] * 45
-    assert attempt(app, "10.1.0.1", PASSWORD) == 303
-
-
-@pytest.mark.usefixtures("quick_hash")
-def test_the_addresses_of_an_ipv6_network_count_as_one(app: Flask) -> None:
-    assert [attempt(app, f"2001:db8::{i}") for i in range(6)] == [403] * 5 + [429]
-    assert attempt(app, "2001:db8:0:1::1", PASSWORD) == 303
-
-
-def test_passwords_that_wait_to_be_compared_do_not_take_all_threads(
-    client: FlaskClient, app: Flask, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sign_in.SignIn, "is_busy", True)
-    assert send_password(client).status_code == 503
-
-
 def test_a_copied_cookie_is_over_after_signing_out(
     client: FlaskClient, app: Flask, store: Store, tmp_path: Path
 ) -> None:
@@ -358,22 +297,6 @@ def test_two_pages_on_one_database_keep_the_sessions_that_each_ended(
         assert thief.get("/api/v1/state").status_code == 401
 
 
-@pytest.mark.parametrize(
-    ("requester", "network"),
-    [
-        ("203.0.113.5", "203.0.113.5/32"),
-        ("::ffff:203.0.113.5", "203.0.113.5/32"),
-        ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
-        ("unknown", "unknown"),
-    ],
-)
-def test_attempts_count_by_network(
-    monkeypatch: pytest.MonkeyPatch, requester: str, network: str
-) -> None:
-    monkeypatch.setattr(web_app, "find_requester", lambda: requester)
-    assert web_app.find_network() == network
-
-
 def test_a_stranger_learns_no_address_and_no_path(app: Flask) -> None:
     site = app.extensions["tested_site"]
     site.away = "unable to open /var/lib/ddnn/cloud.db"
@@ -386,20 +309,3 @@ def test_a_stranger_learns_no_address_and_no_path(app: Flask) -> None:
         assert "/var/lib/ddnn" in known.get("/readyz").text
     machine = app.test_client().get("/readyz", headers={"Authorization": f"Bearer {TOKEN}"})
     assert "edge.lan:1883" in machine.text
-
-
-def test_attempts_are_allowed_again_later(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    for _ in range(5):
-        send_password(app.test_client(), "wrong")
-    assert send_password(app.test_client()).status_code == 429
-    now_s = time.time()
-    monkeypatch.setattr(time, "time", lambda: now_s + 61)
-    assert send_password(app.test_client()).status_code == 303
-
-
-def test_a_wrong_password_is_logged_without_its_text(
-    client: FlaskClient, caplog: pytest.LogCaptureFixture
-) -> None:
-    send_password(client, "my-other-password")
-    assert "wrong password from 127.0.0.1" in caplog.text
-    assert "my-other-password" not in caplog.text

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 
 import pytest
 
 from ddnn.runtime.interrupts import ENDING, interrupt_once
+
+
+@pytest.fixture(autouse=True)
+def handle_hangup() -> Iterator[None]:
+    """As from a terminal: under nohup a hangup is ignored, and stays so."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("second", ENDING)

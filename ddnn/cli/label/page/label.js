@@ -25,6 +25,7 @@ function element(tag, attributes = {}, ...children) {
 function request(path, body) {
   if (pending === 0) $("message").textContent = "";
   pending += 1;
+  $("sheet").ariaBusy = "true";
   last = last.then(() => send(path, body));
 }
 
@@ -51,6 +52,7 @@ async function send(path, body) {
     last = last.then(() => send("api/samples"));
     return;
   }
+  $("sheet").ariaBusy = "false";
   draw();
 }
 
@@ -290,6 +292,8 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
+// Requests that are not answered end with the page: the browser asks before it closes it.
+window.addEventListener("beforeunload", (event) => { if (pending > 0) event.preventDefault(); });
 $("filter").addEventListener("change", () => { row = 0; selected.clear(); draw(); });
 $("earlier").addEventListener("click", () => move(-PAGE_ROWS, false));
 $("later").addEventListener("click", () => move(PAGE_ROWS, false));
