@@ -8,12 +8,13 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.browser.chromium import browser, open_page, problems  # noqa: F401  fixtures
 from tests.postgres import Postgres, running_postgres
-from tests.timed import TimedTests
+from tests.timed import Scheduling, TimedTests, count_cores
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -28,8 +29,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: some of the time of most tests is waiting."""
-    return len(os.sched_getaffinity(0)) + 1
+    """One more than there are cores, for tests that compute while the others wait."""
+    return count_cores() + 1
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    return Scheduling(config, log)
 
 
 def pytest_xdist_node_collection_finished(ids: list[str]) -> None:
