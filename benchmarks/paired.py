@@ -26,6 +26,7 @@ from typing import Any
 
 from benchmarks.harness.processes import (
     ROOT,
+    end_process,
     environment_of,
     interrupt_on_sigterm,
     temporary_directory,
@@ -63,19 +64,23 @@ def check_out(revision: str) -> Iterator[Path]:
 
 def run_benchmark(tree: Path, words: Sequence[str], timeout_s: float) -> dict[str, Any]:
     """The report of a benchmark in a checkout, whether or not its aims are met."""
-    done = subprocess.run(
+    with subprocess.Popen(
         [sys.executable, "-m", *words, "--json"],
         cwd=tree,
         env=environment_of(tree),
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=timeout_s,
-    )
-    lines = done.stdout.strip().splitlines()
+    ) as process:
+        try:
+            output, said = process.communicate(timeout=timeout_s)
+        finally:
+            end_process(process)
+    lines = output.strip().splitlines()
     try:
         report = json.loads(lines[-1])
     except (IndexError, ValueError):
-        error = done.stderr.strip()[-500:]
+        error = said.strip()[-500:]
         raise DdnnError(f"{words[0]} at {read_commit(tree)} printed no report: {error}") from None
     assert isinstance(report, dict)
     return report

@@ -17,13 +17,12 @@ from benchmarks.cloud.many_sites import measure_sites
 from benchmarks.cloud.page import measure_page
 from benchmarks.coding import straggler_processes, stragglers
 from benchmarks.coding.latency import measure_latency
-from benchmarks.harness.report import flatten, format_rows
+from benchmarks.harness.report import format_rows
 from benchmarks.harness.synthetic_answers import draw_answers
 from benchmarks.harness.worker_figures import Samples, Verdict
 from benchmarks.harness.worker_site import LAYER_TIMEOUT_S, Phase
 from benchmarks.harness.worker_site import RATE_HZ as LATENCY_RATE_HZ
 from benchmarks.hierarchy import measure_bare_exchange
-from benchmarks.paired import compare, select_numbers
 from benchmarks.site_cpu import ROLES, find_role, measure_site_cpu
 from benchmarks.soak.faults import draw_faults, draw_spared
 from benchmarks.soak.growth import BOUNDS, Life, judge_growth, measure_growth
@@ -170,18 +169,6 @@ def test_every_node_is_spared_once():
 
 
 # ------------------------------------------------------------------ reports
-
-
-def test_paired_runs_are_compared_by_the_numbers_that_all_reports_have():
-    reports = [{"a": {"p50_ms": 2.0 * n, "holds": True}, "steps": [{"x": n}]} for n in (1, 2, 3)]
-    assert flatten(reports[0]) == {"a.p50_ms": 2.0, "a.holds": True, "steps.0.x": 1}
-    before = [select_numbers(report, []) for report in reports]
-    after = [{**numbers, "new": 1.0, "a.p50_ms": 1.0} for numbers in before]
-    found = compare(before, after)
-    assert list(found) == ["a.p50_ms", "steps.0.x"]
-    assert found["a.p50_ms"]["ratio"] == 0.25
-    assert found["a.p50_ms"]["before_values"] == [2.0, 4.0, 6.0]
-    assert select_numbers(reports[0], ["steps.*"]) == {"steps.0.x": 1.0}
 
 
 def test_processes_of_a_site_have_roles():
