@@ -14,7 +14,7 @@ import pytest
 
 from tests.browser.chromium import browser, open_page, problems  # noqa: F401  fixtures
 from tests.postgres import Postgres, running_postgres
-from tests.timed import Scheduling, TimedTests, count_cores
+from tests.timed import Scheduling, TimedTests, count_workers
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -29,8 +29,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores, for tests that compute while the others wait."""
-    return count_cores() + 1
+    """More than there are cores: some of the time of most tests is waiting."""
+    return count_workers()
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
