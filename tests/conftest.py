@@ -8,13 +8,12 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.browser.chromium import browser, open_page, problems  # noqa: F401  fixtures
 from tests.postgres import Postgres, running_postgres
-from tests.timed import Scheduling, TimedTests, count_workers
+from tests.timed import TimedTests
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -29,12 +28,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """More than there are cores: some of the time of most tests is waiting."""
-    return count_workers()
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
-    return Scheduling(config, log)
+    """One more than there are cores: some of the time of most tests is waiting."""
+    return len(os.sched_getaffinity(0)) + 1
 
 
 def pytest_xdist_node_collection_finished(ids: list[str]) -> None:
