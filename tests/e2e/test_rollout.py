@@ -30,7 +30,7 @@ pytestmark = pytest.mark.timed
 RATE_HZ = 20.0
 DEADLINE_S = 1.5
 COMMAND_S = 60.0
-STORED_S = 20.0
+STORED_S = 60.0
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from ddnn.runtime.fleet import Fleet
 from tests.parts import MOSQUITTO, need, need_mosquitto
 
 IN_TIME_S = 20.0
+RUN_S = 180.0  # of a command, on a machine that others use, too
 USER, PASSWORD = "cam1", "correct horse 7f3a"
 
 
@@ -53,11 +54,12 @@ def write_password(directory: Path) -> tuple[str, ...]:
 
 
 def run(command: Sequence[str], **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, within RUN_S."""
     return subprocess.run(
         command,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=RUN_S,
         check=False,
         env={**os.environ, **variables},
     )
