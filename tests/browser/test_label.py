@@ -14,7 +14,7 @@ import pytest
 from ddnn.data.recordings import UNLABELLED, RecordingStore
 from ddnn.data.recordings.labelling import LabelBoard
 from ddnn.machines.picture_collector import Picture
-from tests.browser.chromium import wait_for
+from tests.browser.chromium import WAIT_MS, wait_for
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page, Route
@@ -144,14 +144,14 @@ def test_a_page_that_is_closed_before_all_is_written_asks_first(
     wait_for(page, "#position", "1 of 7")
     held: list[Route] = []
     page.route("**/api/*", lambda route: held.append(route))
-    asked: list[str] = []
-    page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.dismiss()))
     press(page, "1")
-    page.close(run_before_unload=True)
-    page.wait_for_timeout(200)
-    assert asked == ["beforeunload"]
-    (route,) = held
-    route.continue_()
+    with page.expect_event("dialog", timeout=WAIT_MS) as asked:
+        page.close(run_before_unload=True)
+    assert asked.value.type == "beforeunload"
+    asked.value.dismiss()
+    while not held:
+        page.wait_for_timeout(50)
+    held[0].continue_()
     wait_until_written(page)
 
 
