@@ -26,9 +26,9 @@ from typing import Any
 
 from benchmarks.harness.processes import (
     ROOT,
-    end_process,
     environment_of,
     interrupt_on_sigterm,
+    read_to_end,
     temporary_directory,
 )
 from benchmarks.harness.report import (
@@ -72,10 +72,7 @@ def run_benchmark(tree: Path, words: Sequence[str], timeout_s: float) -> dict[st
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        try:
-            output, said = process.communicate(timeout=timeout_s)
-        finally:
-            end_process(process)
+        output, said = read_to_end(process, timeout_s)
     lines = output.strip().splitlines()
     try:
         report = json.loads(lines[-1])

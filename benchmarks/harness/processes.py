@@ -71,14 +71,19 @@ def read_report_of(command: Sequence[str], timeout_s: float) -> dict[str, Any]:
     Where this process is interrupted, or the time is over, the program ends its own processes.
     """
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            output, _ = process.communicate(timeout=timeout_s)
-        finally:
-            end_process(process)
+        output, _ = read_to_end(process, timeout_s)
     if process.returncode:
         sys.exit(f"{' '.join(command)} ended with exit code {process.returncode}")
     report: dict[str, Any] = json.loads(output.splitlines()[-1])
     return report
+
+
+def read_to_end(process: subprocess.Popen[str], timeout_s: float) -> tuple[str, str]:
+    """What a process prints on its two outputs; in any case it ends, with its own processes."""
+    try:
+        return process.communicate(timeout=timeout_s)
+    finally:
+        end_process(process)
 
 
 def end_process(process: subprocess.Popen[str]) -> None:

@@ -51,7 +51,7 @@ def run_samples(
     first = site.choose_first_sample()
     count = 0
     left = sorted(actions)
-    started: set[str] = set()  # again, and not killed since
+    latest: dict[str, str] = {}  # by node, the last thing that was done to it
     try:
         while samples is None or count < samples:
             refresh()
@@ -60,12 +60,12 @@ def run_samples(
             while left and count >= left[0].after:
                 action = left.pop(0)
                 _act(site, action)
-                (started.add if action.what == "restart" else started.discard)(action.node)
+                latest[action.node] = action.what
     except KeyboardInterrupt:
         samples = count
     expected = range(first, first + (samples or 0))
     _wait_for_answers(site, expected)
-    _wait_for_return(site, started)
+    _wait_for_return(site, {node for node, what in latest.items() if what == "restart"})
     stored = site.list_stored(expected)
     delivered = {record.answer.sample for record in stored} | set(site.watcher.answers)
     for record in stored:

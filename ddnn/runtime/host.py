@@ -97,6 +97,7 @@ class NodeHost:
 
     @property
     def gauges(self) -> dict[str, float]:
+        """Those of the guard, and seconds since the last inference that succeeded."""
         gauges = {} if self._guard is None else dict(self._guard.gauges)
         if self.sections.inferred_s is not None:
             gauges["inference_age_s"] = time.monotonic() - self.sections.inferred_s

@@ -340,13 +340,12 @@ class Loop:
             self._host.results.clear()
 
     def _publish_stats(self) -> None:
-        queue = {"queue": float(len(self._inbox))}
         stats = Stats(
             self.identity.role,
             time.monotonic() - self._started_s,
             measure_resident_bytes(),
             {**self.machine.counts, **self.counts},
-            {**self.machine.gauges, **queue, **self._host.gauges},
+            {**self.machine.gauges, "queue": float(len(self._inbox)), **self._host.gauges},
         )
         topic = Topic(self.identity.site, Kind.STATS, self.identity.node)
         self.transport.publish(*pack(topic, stats))

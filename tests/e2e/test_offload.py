@@ -24,7 +24,8 @@ from ddnn.protocol.messages import Result, Tensor, WorkerOffer
 from ddnn.protocol.topics import Kind, parse
 from ddnn.runtime.plans import PLAN
 from tests.e2e.watched_workers import DEADLINE_S, EVERYONE, FLOW_S, LAYER_TIMEOUT_S, TIMES, Workers
-from tests.integration.site import Voice, run
+from tests.integration.commands import run
+from tests.integration.site import Voice
 
 pytestmark = pytest.mark.timed
 

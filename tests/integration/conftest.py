@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from ddnn.runtime.fleet import Fleet
+from tests.integration.commands import run
 from tests.integration.doctor_report import Doctor, Report
 from tests.integration.rtsp_camera import SERVER, SYSTEM_PYTHON, RtspCamera
-from tests.integration.site import Voice, mosquitto, run, write_picture
+from tests.integration.site import Voice, mosquitto, write_picture
 from tests.integration.video_file import need_opencv
 from tests.parts import need
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ from ddnn.runtime.fleet import Fleet
 from tests.parts import MOSQUITTO, need, need_mosquitto
 
 IN_TIME_S = 20.0
-RUN_S = 180.0  # of a command, on a machine that others use, too
 USER, PASSWORD = "cam1", "correct horse 7f3a"
 
 
@@ -51,18 +49,6 @@ def write_password(directory: Path) -> tuple[str, ...]:
     file = directory / "passwords"
     subprocess.run([str(passwords), "-b", "-c", str(file), USER, PASSWORD], check=True, timeout=30)
     return "allow_anonymous false", f"password_file {file}"
-
-
-def run(command: Sequence[str], **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end, within RUN_S."""
-    return subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        timeout=RUN_S,
-        check=False,
-        env={**os.environ, **variables},
-    )
 
 
 def write_picture(directory: Path) -> str:

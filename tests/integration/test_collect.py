@@ -18,8 +18,8 @@ from ddnn.protocol.topics import Kind, parse, topic_filter
 from ddnn.runtime.fleet import Fleet
 from ddnn.runtime.pictures import read_picture
 from ddnn.runtime.transport import Arrived
+from tests.integration.commands import run
 from tests.integration.secure_site import Member, SecureSite
-from tests.integration.site import run
 
 PICTURES, SAMPLES, EVERY_S = 8, 30, 0.2
 IN_TIME_S = 60.0

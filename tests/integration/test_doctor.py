@@ -15,8 +15,9 @@ from ddnn.protocol.messages import Status
 from ddnn.protocol.topics import Kind, Topic
 from ddnn.runtime.bundle import read_manifest, write_manifest
 from ddnn.runtime.fleet import Fleet
+from tests.integration.commands import run
 from tests.integration.doctor_report import NETWORK, Doctor, Report
-from tests.integration.site import Voice, run, start_node
+from tests.integration.site import Voice, start_node
 
 # Packages that a base installation does not have: importing one raises ImportError.
 SITECUSTOMIZE = """

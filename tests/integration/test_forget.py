@@ -7,7 +7,8 @@ import json
 import pytest
 
 from ddnn.protocol.topics import Kind, Topic, node_filter
-from tests.integration.site import Voice, run
+from tests.integration.commands import run
+from tests.integration.site import Voice
 
 pytestmark = pytest.mark.timed
 

@@ -26,7 +26,8 @@ from ddnn.rooms import find_room
 from ddnn.runtime.bundle import load_bundle, read_golden, read_manifest
 from ddnn.runtime.fleet import Fleet
 from ddnn.runtime.plans import DIRECTORY, PLAN, PlanDirectory, read_plan
-from tests.integration.site import Voice, run, start_node
+from tests.integration.commands import run
+from tests.integration.site import Voice, start_node
 
 TOLERANCE = 1e-4
 

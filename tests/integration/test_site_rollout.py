@@ -24,8 +24,8 @@ from ddnn.protocol.topics import Kind, Topic
 from ddnn.runtime.bundle import read_manifest, write_manifest
 from ddnn.runtime.guard import Guard
 from ddnn.runtime.library import find_bundle_path
+from tests.integration.commands import run
 from tests.integration.secure_site import Member, SecureSite
-from tests.integration.site import run
 
 pytestmark = pytest.mark.timed
 

@@ -25,8 +25,8 @@ from ddnn.protocol.machine import Received
 from ddnn.protocol.messages import Stats, Thresholds
 from ddnn.protocol.topics import Kind, Topic
 from ddnn.runtime.bundle import read_manifest
+from tests.integration.commands import run
 from tests.integration.secure_site import IN_TIME_S, Member, SecureSite
-from tests.integration.site import run
 
 COMMAND = Topic("home", Kind.THRESHOLDS, "edge")
 EVERYTHING = "ddnn/v1/#"

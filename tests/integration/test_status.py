@@ -21,13 +21,13 @@ from ddnn.protocol.messages import Stats
 from ddnn.protocol.topics import Kind, Topic
 from ddnn.runtime.bundle import read_manifest
 from ddnn.runtime.fleet import Fleet
+from tests.integration.commands import run
 from tests.integration.site import (
     IN_TIME_S,
     PASSWORD,
     USER,
     Voice,
     mosquitto,
-    run,
     start_node,
     write_password,
     write_picture,

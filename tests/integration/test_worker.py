@@ -27,7 +27,8 @@ from ddnn.runtime.bundle import load_bundle, make_file_entry, read_manifest, wri
 from ddnn.runtime.fleet import Fleet
 from ddnn.runtime.plans import DIRECTORY, PlanDirectory, read_plan, write_plan
 from tests.e2e.conftest import scenes_frames, scenes_split  # noqa: F401  fixtures
-from tests.integration.site import Voice, run, start_node
+from tests.integration.commands import run
+from tests.integration.site import Voice, start_node
 from tests.integration.test_device import SITECUSTOMIZE
 
 RATE_HZ = 50.0

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 
 from cloud_app.store import Store
@@ -15,6 +16,7 @@ from ddnn.errors import LinkError
 from ddnn.protocol.messages import Answer
 from tests.answer_builder import make_answer
 from tests.site_builder import FakeSite
+from tests.unit.cloud.sign_in_client import make_app
 from tests.unit.cloud.web_client import Away
 
 
@@ -39,6 +41,12 @@ def live() -> FakeSite:
 @pytest.fixture
 def client(store: Store, live: FakeSite) -> FlaskClient:
     return create_app(store, live, sign_in=None).test_client()
+
+
+@pytest.fixture
+def app(store: Store, tmp_path: Path) -> Flask:
+    """The app with a password."""
+    return make_app(store, tmp_path)
 
 
 @pytest.fixture

@@ -22,11 +22,6 @@ COMMAND = {"site": "home", "thresholds": {"local": 0.1, "edge": 0.1}}
 
 
 @pytest.fixture
-def app(store: Store, tmp_path: Path) -> Flask:
-    return make_app(store, tmp_path)
-
-
-@pytest.fixture
 def client(app: Flask) -> FlaskClient:
     return app.test_client()
 

@@ -4,27 +4,14 @@ from __future__ import annotations
 
 import re
 import time
-from pathlib import Path
 
 import pytest
 from flask import Flask
-from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from cloud_app.store import Store
 from cloud_app.web import app as web_app
 from cloud_app.web import sign_in
-from tests.unit.cloud.sign_in_client import PASSWORD, make_app, send_password
-
-
-@pytest.fixture
-def app(store: Store, tmp_path: Path) -> Flask:
-    return make_app(store, tmp_path)
-
-
-@pytest.fixture
-def client(app: Flask) -> FlaskClient:
-    return app.test_client()
+from tests.unit.cloud.sign_in_client import PASSWORD, send_password
 
 
 def test_attempts_are_limited_per_address(app: Flask) -> None:
@@ -65,10 +52,10 @@ def test_the_addresses_of_an_ipv6_network_count_as_one(app: Flask) -> None:
 
 
 def test_passwords_that_wait_to_be_compared_do_not_take_all_threads(
-    client: FlaskClient, app: Flask, monkeypatch: pytest.MonkeyPatch
+    app: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sign_in.SignIn, "is_busy", True)
-    assert send_password(client).status_code == 503
+    assert send_password(app.test_client()).status_code == 503
 
 
 @pytest.mark.parametrize(
@@ -97,8 +84,8 @@ def test_attempts_are_allowed_again_later(app: Flask, monkeypatch: pytest.Monkey
 
 
 def test_a_wrong_password_is_logged_without_its_text(
-    client: FlaskClient, caplog: pytest.LogCaptureFixture
+    app: Flask, caplog: pytest.LogCaptureFixture
 ) -> None:
-    send_password(client, "my-other-password")
+    send_password(app.test_client(), "my-other-password")
     assert "wrong password from 127.0.0.1" in caplog.text
     assert "my-other-password" not in caplog.text
